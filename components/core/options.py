@@ -1,0 +1,116 @@
+"""The options of every step, as typed values with defaults; one truth for CLI, recipes and kfp.
+
+A bad value raises `InputError` through `checked`, before any data is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.errors import InputError, unknown_name
+
+Strategy = Literal["head", "top", "full", "auto"]
+HeadKind = Literal["gap", "gmp", "flatten"]
+Fraction = Field(gt=0.0, lt=1.0)
+
+
+class Options(BaseModel):
+    """Base of the options of a step: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class IngestOptions(Options):
+    """How a source becomes a dataset."""
+
+    validation_fraction: float = Field(default=0.15, gt=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    min_per_class: int = Field(default=1, ge=1)
+    max_bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    max_pixels: int = Field(default=100_000_000, ge=1)
+
+
+class FeatureOptions(Options):
+    """What is computed once from the frozen backbone. `image_px` 0 is the backbone's own size."""
+
+    backbone: str = "vgg16"
+    weights: str = "imagenet"
+    image_px: int = Field(default=0, ge=0, le=2048)
+    cut: str = "auto"
+    keep_cut: bool = True
+    poolings: tuple[HeadKind, ...] = ("gap",)
+    views: int = Field(default=1, ge=1, le=64)
+    augment: Literal["off", "light", "strong"] = "off"
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    dtype: Literal["float16", "float32"] = "float16"
+    seed: int = Field(default=0, ge=0)
+    require_gpu: bool = False
+
+
+class HeadOptions(Options):
+    """The head and its training on cached features."""
+
+    head: HeadKind = "gap"
+    dense_width: int = Field(default=0, ge=0, le=65536)
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    l2: float = Field(default=1e-5, ge=0.0, le=1.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    class_weights: Literal["off", "balanced"] = "off"
+    head_epochs: int = Field(default=20, ge=1, le=100_000)
+    head_learning_rate: float = Field(default=1e-3, gt=0.0, le=10.0)
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    patience: int = Field(default=5, ge=1)
+    head_search: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+class FineTuneOptions(Options):
+    """One fine-tuning strategy and its training."""
+
+    strategy: Strategy = "top"
+    fine_tune_epochs: int = Field(default=10, ge=1, le=100_000)
+    learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    batch_norm: Literal["frozen", "adapt"] = "frozen"
+    seed: int = Field(default=0, ge=0)
+    require_gpu: bool = False
+
+
+class GateOptions(Options):
+    """What a model must reach on the test split to go out."""
+
+    min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
+    accuracy_rule: Literal["lower_bound", "point"] = "lower_bound"
+
+
+class VerifyOptions(Options):
+    """How the exported model is proven in a server."""
+
+    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = "auto"
+    pictures: int = Field(default=32, ge=1)
+    tolerance: float = Field(default=1e-4, gt=0.0, le=1.0)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def checked(kind: type[T], **values: Any) -> T:
+    """Build `kind` from `values`.
+
+    Raises:
+        InputError: a value is out of range, or of another type, or a name is not known.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else kind.__name__
+        if first["type"] == "extra_forbidden":
+            raise unknown_name("option", name, kind.model_fields) from error
+        if first["type"] == "literal_error":
+            expected = first.get("ctx", {}).get("expected", "")
+            raise InputError(f"{name}: expected {expected}, got {first['input']!r}") from error
+        message = first["msg"].removeprefix("Input should be ")
+        raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
