@@ -1,0 +1,3 @@
+"""The container image that all steps run in; "python" in its name keeps the local runner quiet."""
+
+IMAGE = "regraft-python:0.1.0"
