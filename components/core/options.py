@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from components.core.errors import InputError, unknown_name
 
@@ -23,13 +30,69 @@ class Options(BaseModel):
 
 
 class IngestOptions(Options):
-    """How a source becomes a dataset."""
+    """How sources become a dataset."""
 
-    validation_fraction: float = Field(default=0.15, gt=0.0, lt=1.0)
-    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
-    min_per_class: int = Field(default=1, ge=1)
-    max_bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    validation_fraction: float = Field(
+        default=0.15, gt=0.0, lt=1.0, description="Share of pictures for validation."
+    )
+    test_fraction: float = Field(
+        default=0.2, gt=0.0, lt=1.0, description="Share of pictures for the test split."
+    )
+    min_per_class: int = Field(
+        default=1, ge=1, description="Fewest pictures of a class in each split."
+    )
+    max_bad_share: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
+    )
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="Pixels above which a picture is not decoded."
+    )
+    near_duplicates: Literal["group", "report", "off"] = Field(
+        default="group",
+        description="Near duplicates: keep each group in one split, only report, or do not look.",
+    )
+    leakage: Literal["repair", "report", "fail"] = Field(
+        default="repair",
+        description="Duplicates across given splits: drop outside test, only report, or stop.",
+    )
+    seed: int = Field(default=0, ge=0, description="Another seed draws other splits.")
+    processes: int = Field(
+        default=0, ge=0, le=256, description="Worker processes; 0 is one for each core."
+    )
+    sha256: str = Field(
+        default="",
+        pattern="^([0-9a-fA-F]{64})?$",
+        description="SHA-256 (hex) that the source's archive must have.",
+    )
+    mirrors: tuple[str, ...] = Field(
+        default=(), description="Other addresses of the same archive, tried in turn."
+    )
+    cache: str = Field(
+        default="~/.cache/regraft", description="Folder that keeps downloaded archives."
+    )
+    timeout_s: float = Field(
+        default=30.0, gt=0.0, description="Seconds without a byte before a connection is given up."
+    )
+    deadline_s: float = Field(
+        default=21_600.0, gt=0.0, description="Seconds that all of a download may take."
+    )
+    attempts: int = Field(default=5, ge=1, le=100, description="Tries for each address.")
+    backoff_s: float = Field(
+        default=1.0, ge=0.0, le=600.0, description="First wait between tries; doubles, jittered."
+    )
+    max_archive_bytes: int = Field(
+        default=1 << 40, ge=1, description="Bytes that an archive may unpack to."
+    )
+    max_archive_members: int = Field(
+        default=1_000_000, ge=1, description="Members that an archive may have."
+    )
+
+    @field_validator("test_fraction")
+    @classmethod
+    def _leaves_pictures_to_train(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("validation_fraction", 0.0) >= 1.0:
+            raise ValueError("expected validation_fraction + test_fraction below 1")
+        return value
 
 
 class FeatureOptions(Options):
@@ -152,5 +215,7 @@ def checked(kind: type[T], **values: Any) -> T:
         if first["type"] == "literal_error":
             expected = first.get("ctx", {}).get("expected", "")
             raise InputError(f"{name}: expected {expected}, got {first['input']!r}") from error
+        if first["type"] == "value_error":
+            raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
         message = first["msg"].removeprefix("Input should be ")
         raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
