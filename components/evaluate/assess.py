@@ -86,7 +86,7 @@ def assess(
     """
     known = np.isfinite(validation.logits).all(axis=1)
     sound = Said(validation.logits[known], validation.truths[known])
-    finite: NDArray[np.bool_] = np.isfinite(test.logits).all(axis=1)
+    finite = np.asarray(np.isfinite(test.logits).all(axis=1))
     tested = Said(test.logits[finite], test.truths[finite])
     temperature = fit_temperature(sound.logits, sound.truths)
     raw, served = probabilities_of(tested.logits), probabilities_of(tested.logits, temperature)
