@@ -5,7 +5,7 @@ A bad value raises `InputError` through `checked`, before any data is read.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -182,10 +182,26 @@ class FineTuneOptions(Options):
 
 
 class GateOptions(Options):
-    """What a model must reach on the test split to go out."""
+    """What a model must reach on the test split to go out.
+
+    A limit at its end of the range is off: 0 for a minimum, a size or a latency, 1 for the
+    calibration error and for the margin (the largest drop against the champion that is allowed
+    even within noise). `class_floors` names classes whose recall needs a floor of their own.
+    """
 
     min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
     accuracy_rule: Literal["lower_bound", "point"] = "lower_bound"
+    min_class_recall: float = Field(default=0.0, ge=0.0, le=1.0)
+    class_floors: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=dict)
+    max_calibration_error: float = Field(default=1.0, ge=0.0, le=1.0)
+    max_model_mb: float = Field(default=0.0, ge=0.0)
+    max_latency_ms: float = Field(default=0.0, ge=0.0)
+    champion_policy: Literal["not-worse", "better"] = "not-worse"
+    champion_margin: float = Field(default=1.0, ge=0.0, le=1.0)
+    champion_significance: float = Field(default=0.05, gt=0.0, lt=0.5)
+    familiar_share: float = Field(default=0.95, gt=0.0, lt=1.0)
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    seed: int = Field(default=0, ge=0)
 
 
 class VerifyOptions(Options):
