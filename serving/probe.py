@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from components.core.errors import RegraftError
+from components.core.exported import WARMUP_FILE
 
-WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 _REASON = "probe: "
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from components.core.artifacts import write_text
 from components.core.errors import InputError, unknown_name
-from components.core.fingerprint import check_fingerprint
+from components.core.exported import check_fingerprint
 from serving.probe import probe
 
 LABELS = ("stable", "canary")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
-from components.core.fingerprint import write_fingerprint
+from components.core.exported import write_fingerprint
 
 
 class Doubling(tf.Module):

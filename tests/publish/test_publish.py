@@ -7,7 +7,7 @@ import pytest
 
 from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError, RegraftError
-from components.core.fingerprint import check_fingerprint
+from components.core.exported import check_fingerprint
 from serving.publish import (
     publish_saved_model,
     publish_version,

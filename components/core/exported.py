@@ -1,6 +1,7 @@
-"""The fingerprint of an exported model: one SHA-256 a file, so that a changed bit is found.
+"""What stands in an exported model's folder, and its fingerprint, by which a changed bit is found.
 
-It has the form of `sha256sum`, so that a shell can check it: `sha256sum --check fingerprint`.
+The fingerprint has the form of `sha256sum`, so that a shell can check it, in the folder:
+`sha256sum --check fingerprint`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from components.core.artifacts import SavedModelManifest, digest_file
 from components.core.errors import InputError
 
 FINGERPRINT_FILE = "fingerprint"
+MODEL_CARD_FILE = "model_card.md"
+LABELS_FILE = "assets/labels.txt"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 # The manifest holds the digest of the fingerprint, so neither can list itself.
 _OUTSIDE = (FINGERPRINT_FILE, SavedModelManifest.file_name)
 
