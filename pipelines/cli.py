@@ -7,7 +7,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from components.core.errors import RegraftError, RejectedError
@@ -115,15 +114,20 @@ def main() -> None:
         code = app(standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
-    except click.exceptions.Abort:
-        code = _fail("interrupted", 1)
-    except click.ClickException as error:
-        code = _fail(error.format_message(), 2)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        code = _fail(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 1)
     except Exception as error:
         code = _fail(f"{type(error).__name__}: {error} (--debug shows the traceback)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return a usage error's text, with the command whose help says more."""
+    text = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    return f"{text} See '{context.command_path} --help'." if context else text
 
 
 def _fail(message: object, code: int) -> int:

@@ -9,11 +9,27 @@ from typing import Annotated, Any, Literal, get_args, get_origin, overload
 import typer
 from pydantic.fields import FieldInfo
 
-from components.core.options import IngestOptions
-from pipelines.recipe import PIPELINE_FIELDS, Recipe
+from components.core.options import (
+    FeatureOptions,
+    FineTuneOptions,
+    GateOptions,
+    HeadOptions,
+    IngestOptions,
+    Options,
+    VerifyOptions,
+)
+from pipelines.recipe import OPTION_FIELDS, Recipe
 
 Command = Callable[..., None]
 _LISTS = {"sources": "--source"}
+_PANELS: dict[str, type[Options]] = {
+    "Ingest": IngestOptions,
+    "Features": FeatureOptions,
+    "Head": HeadOptions,
+    "Fine-tuning": FineTuneOptions,
+    "Gate": GateOptions,
+    "Verification": VerifyOptions,
+}
 
 
 @overload
@@ -22,7 +38,11 @@ def with_recipe_options(command: Command) -> Command: ...
 def with_recipe_options(*, only: Literal["ingest"]) -> Callable[[Command], Command]: ...
 def with_recipe_options(command: Command | None = None, *, only: str = "") -> Any:
     """Give a command the recipe's options; those that were given reach it as the dict `values`."""
-    names = tuple(IngestOptions.model_fields) if only else ("workers", *PIPELINE_FIELDS)
+    names = (
+        list(IngestOptions.model_fields)
+        if only
+        else sorted(("workers", *OPTION_FIELDS), key=_place)
+    )
 
     def decorate(function: Command) -> Command:
         return _with_options(function, names)
@@ -30,7 +50,7 @@ def with_recipe_options(command: Command | None = None, *, only: str = "") -> An
     return decorate(command) if command is not None else decorate
 
 
-def _with_options(function: Command, names: tuple[str, ...]) -> Command:
+def _with_options(function: Command, names: list[str]) -> Command:
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values()
            if p.name != "values"]  # fmt: skip
     added = [_parameter(name, Recipe.model_fields[name]) for name in names]
@@ -49,9 +69,11 @@ def _with_options(function: Command, names: tuple[str, ...]) -> Command:
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return the option of one field; unset is None, so that a recipe's value can stand."""
     flag = _LISTS.get(name, f"--{name.replace('_', '-')}")
-    kind = _kind(field.annotation)
+    kind = field.annotation if field.annotation in (int, float, bool) else str
     flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
-    option = typer.Option(*flags, help=_help(field), show_default=False, metavar=_metavar(field))
+    option = typer.Option(
+        *flags, help=_help(field), show_default=False, metavar="", rich_help_panel=_panel(name)
+    )
     hint = list[str] if name in _LISTS else kind
     return inspect.Parameter(
         name,
@@ -61,24 +83,27 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def _kind(annotation: Any) -> Any:
-    return annotation if annotation in (int, float, bool) else str
+def _place(name: str) -> int:
+    return ["Run", *_PANELS].index(_panel(name))
+
+
+def _panel(name: str) -> str:
+    """Return the heading under which an option stands: the first step that takes it."""
+    for heading, options in _PANELS.items():
+        if name in options.model_fields:
+            return heading
+    return "Run"
 
 
 def _help(field: FieldInfo) -> str:
-    if field.is_required():
-        return field.description or ""
-    default = field.default
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    return (
-        f"{field.description or ''} [default: {shown}]" if shown != "" else field.description or ""
-    )
-
-
-def _metavar(field: FieldInfo) -> str | None:
-    if get_origin(field.annotation) is Literal:
-        return "|".join(map(str, get_args(field.annotation)))
-    return None
+    """Return the description of a field with its choices and its default."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    default = None if field.is_required() else field.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    parts = [field.description or "", f"One of {', '.join(map(str, choices))}." if choices else "",
+             f"(default: {default})" if default not in (None, "", {}) else ""]  # fmt: skip
+    return " ".join(part for part in parts if part)
 
 
 def _parsed(name: str, value: Any) -> Any:

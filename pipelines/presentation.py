@@ -19,9 +19,8 @@ def print_summary(summary: Summary) -> None:
         table.add_row(check.name, check.expected, check.received, mark)
     console.print(table)
     low, high = summary.metrics["test_accuracy_low"], summary.metrics["test_accuracy_high"]
-    console.print(
-        f"test accuracy {summary.metrics['test_accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})"
-    )
+    accuracy = summary.metrics["test_accuracy"]
+    console.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
     console.print(f"report  {summary.report}", markup=False)
     if summary.published:
         console.print(f"version {summary.published}", markup=False)

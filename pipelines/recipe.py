@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from components.core.artifacts import digest_of
 from components.core.backbones import find_backbone
@@ -26,12 +27,29 @@ class Recipe(
 ):
     """A whole run. Options that several steps share (seed, batch_size) stand once."""
 
-    sources: tuple[str, ...] = Field(min_length=1)
-    strategies: tuple[Strategy, ...] = Field(default=("head", "top"), min_length=1)
-    workers: int = Field(default=1, ge=1, le=1024)
-    model_name: str = Field(default="regraft", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    destination: str = ""
-    champion: str = ""
+    sources: tuple[str, ...] = Field(
+        min_length=1,
+        description="Folder, archive, link, table, recipe's name or sample; may be given again.",
+    )
+    strategies: tuple[Strategy, ...] = Field(
+        default=("head", "top"),
+        min_length=1,
+        description="Candidates to train, comma-separated: head, top, full, auto.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=1024, description="Workers that share the extraction of features."
+    )
+    model_name: str = Field(
+        default="regraft",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Name under which the model is published and served.",
+    )
+    destination: str = Field(
+        default="", description="Folder or bucket below which <model-name>/<version> is published."
+    )
+    champion: str = Field(
+        default="", description="Published model to compare with; default is the destination's."
+    )
 
     @field_validator("strategies")
     @classmethod
@@ -48,9 +66,12 @@ class Recipe(
 
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, as kfp takes them."""
-        names = set(PIPELINE_FIELDS)
-        plain = {name: _plain(value) for name, value in self.model_dump(include=names).items()}
-        return plain | {"shards": list(range(self.workers))}
+        return {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
+
+    @property
+    def shards(self) -> list[int]:
+        """The numbers of the workers that share the extraction of features."""
+        return list(range(self.workers))
 
     @property
     def digest(self) -> str:
@@ -58,9 +79,21 @@ class Recipe(
         return digest_of(self.model_dump(mode="json"))
 
 
-# Set by other fields, or the business of one step's Python caller alone.
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# The business of a step's Python caller, or set through other fields.
 _NOT_PARAMETERS = {"workers", "strategy", "keep_cut", "poolings"}
-PIPELINE_FIELDS = tuple(name for name in Recipe.model_fields if name not in _NOT_PARAMETERS)
+OPTION_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_PARAMETERS}
+_SHARDS = FieldInfo(
+    annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
+)
+PARAMETER_FIELDS = {**OPTION_FIELDS, "shards": _SHARDS}
+DEFAULTS = Recipe(sources=("sample:digits",)).arguments()
+FINE_TUNE_FIELDS = {
+    name: field for name, field in FineTuneOptions.model_fields.items() if name != "strategy"
+}
 
 
 def make_recipe(**values: Any) -> Recipe:
@@ -74,7 +107,3 @@ def make_recipe(**values: Any) -> Recipe:
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, link or sample, got an empty text")
     return recipe
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

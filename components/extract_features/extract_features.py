@@ -102,7 +102,7 @@ def extract_features(
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
     if not options.keep_cut:
         return None
-    wanted = backbone.default_cut if options.cut == "auto" else options.cut
+    wanted = backbone.cut if options.cut == "auto" else options.cut
     return find_cut(model, wanted).name
 
 
