@@ -140,7 +140,9 @@ def _endpoints(
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         with tf.device(_CPU):
-            parsed = tf.io.parse_example(inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)})
+            parsed = tf.io.parse_example(
+                inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
+            )
         found = answers(run(decode_batch(parsed[EXAMPLE_KEY], px))[1], answering)
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
