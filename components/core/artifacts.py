@@ -178,8 +178,9 @@ class FeatureShard(Record):
 class FeaturesManifest(Manifest):
     """`features.json`: arrays computed once from the frozen backbone.
 
-    `arrays` maps an array's name to the shape of one row: a pooling (`gap`, `gmp`), `map` (the
-    backbone's last feature map) or `cut` (the activations at `cut`). All share `dtype`.
+    `arrays` maps an array's name to the shape of one row: a pooling (`gap`, `gmp`, `flatten`) or
+    `cut` (the activations at `cut`). All share `dtype`. `feature_map` is the shape [h, w, c] of
+    the backbone's output.
     """
 
     file_name: ClassVar[str] = "features.json"
@@ -196,6 +197,7 @@ class FeaturesManifest(Manifest):
     seed: int
     dtype: Literal["float16", "float32"]
     arrays: dict[str, list[int]]
+    feature_map: list[int]
     shard_index: int
     shard_count: int
     shards: list[FeatureShard]

@@ -5,9 +5,16 @@ A bad value raises `InputError` through `checked`, before any data is read.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from components.core.errors import InputError, unknown_name
 
@@ -23,74 +30,209 @@ class Options(BaseModel):
 
 
 class IngestOptions(Options):
-    """How a source becomes a dataset."""
+    """How sources become a dataset."""
 
-    validation_fraction: float = Field(default=0.15, gt=0.0, lt=1.0)
-    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
-    min_per_class: int = Field(default=1, ge=1)
-    max_bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    validation_fraction: float = Field(
+        default=0.15, gt=0.0, lt=1.0, description="Share of pictures for validation."
+    )
+    test_fraction: float = Field(
+        default=0.2, gt=0.0, lt=1.0, description="Share of pictures for the test split."
+    )
+    min_per_class: int = Field(
+        default=1, ge=1, description="Fewest pictures of a class in each split."
+    )
+    max_bad_share: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
+    )
+    max_pixels: int = Field(
+        default=100_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Pixels above which a picture is not decoded.",
+    )
+    near_duplicates: Literal["group", "report", "off"] = Field(
+        default="group",
+        description="Near duplicates: keep each group in one split, only report, or do not look.",
+    )
+    leakage: Literal["repair", "report", "fail"] = Field(
+        default="repair",
+        description="Duplicates across given splits: drop outside test, only report, or stop.",
+    )
+    seed: int = Field(default=0, ge=0, description="Another seed draws other splits.")
+    processes: int = Field(
+        default=0, ge=0, le=256, description="Worker processes; 0 is one for each core."
+    )
+    sha256: str = Field(
+        default="",
+        pattern="^([0-9a-fA-F]{64})?$",
+        description="SHA-256 (hex) that the source's archive must have.",
+    )
+    mirrors: tuple[str, ...] = Field(
+        default=(), description="Other addresses of the same archive, tried in turn."
+    )
+    cache: str = Field(
+        default="~/.cache/regraft", description="Folder that keeps downloaded archives."
+    )
+    timeout_s: float = Field(
+        default=30.0, gt=0.0, description="Seconds without a byte before a connection is given up."
+    )
+    deadline_s: float = Field(
+        default=21_600.0, gt=0.0, description="Seconds that all of a download may take."
+    )
+    attempts: int = Field(default=5, ge=1, le=100, description="Tries for each address.")
+    backoff_s: float = Field(
+        default=1.0, ge=0.0, le=600.0, description="First wait between tries; doubles, jittered."
+    )
+    max_archive_bytes: int = Field(
+        default=1 << 40, ge=1, description="Bytes that an archive may unpack to."
+    )
+    max_archive_members: int = Field(
+        default=1_000_000, ge=1, description="Members that an archive may have."
+    )
+
+    @field_validator("test_fraction")
+    @classmethod
+    def _leaves_pictures_to_train(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("validation_fraction", 0.0) >= 1.0:
+            raise ValueError("expected validation_fraction + test_fraction below 1")
+        return value
 
 
 class FeatureOptions(Options):
-    """What is computed once from the frozen backbone. `image_px` 0 is the backbone's own size."""
+    """What is computed once from the frozen backbone."""
 
-    backbone: str = "vgg16"
-    weights: str = "imagenet"
-    image_px: int = Field(default=0, ge=0, le=2048)
-    cut: str = "auto"
+    backbone: str = Field(default="vgg16", description="Pretrained backbone to graft on.")
+    weights: str = Field(
+        default="imagenet",
+        description="imagenet, random, or a path or URI of weights for the backbone.",
+    )
+    image_px: int = Field(
+        default=0, ge=0, le=2048, description="Side of the pictures; 0 is the backbone's own."
+    )
+    cut: str = Field(
+        default="auto",
+        description="Where `top` starts: a layer's name, share:S of the parameters, or top:N-th "
+        "cut point from the output; auto is the backbone's own.",
+    )
     keep_cut: bool = True
     poolings: tuple[HeadKind, ...] = ("gap",)
-    views: int = Field(default=1, ge=1, le=64)
-    augment: Literal["off", "light", "strong"] = "off"
-    batch_size: int = Field(default=32, ge=1, le=4096)
-    dtype: Literal["float16", "float32"] = "float16"
-    seed: int = Field(default=0, ge=0)
-    require_gpu: bool = False
+    views: int = Field(
+        default=1, ge=1, le=64, description="Cached views of each training picture; 1 is plain."
+    )
+    augment: Literal["off", "light", "strong"] = Field(
+        default="off", description="Strength of the augmented views."
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    dtype: Literal["float16", "float32"] = Field(
+        default="float16", description="Type of cached features."
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
 
 class HeadOptions(Options):
     """The head and its training on cached features."""
 
-    head: HeadKind = "gap"
-    dense_width: int = Field(default=0, ge=0, le=65536)
-    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
-    l2: float = Field(default=1e-5, ge=0.0, le=1.0)
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    class_weights: Literal["off", "balanced"] = "off"
-    head_epochs: int = Field(default=20, ge=1, le=100_000)
-    head_learning_rate: float = Field(default=1e-3, gt=0.0, le=10.0)
-    batch_size: int = Field(default=32, ge=1, le=65536)
-    patience: int = Field(default=5, ge=1)
-    head_search: bool = False
-    seed: int = Field(default=0, ge=0)
+    head: HeadKind = Field(default="gap", description="Pooling of the feature map.")
+    dense_width: int = Field(
+        default=0, ge=0, le=65536, description="Width of a hidden layer in the head; 0 is none."
+    )
+    dropout: float = Field(
+        default=0.2, ge=0.0, lt=1.0, description="Share of the head's inputs dropped in training."
+    )
+    l2: float = Field(default=1e-5, ge=0.0, le=1.0, description="L2 penalty on the head's weights.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Share of each target spread over all classes."
+    )
+    class_weights: Literal["off", "balanced"] = Field(
+        default="off", description="Whether each class weighs the same."
+    )
+    head_epochs: int = Field(
+        default=20, ge=1, le=100_000, description="Passes over the features for the head."
+    )
+    head_learning_rate: float = Field(
+        default=1e-3, gt=0.0, le=10.0, description="Adam's learning rate for the head."
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    patience: int = Field(
+        default=5,
+        ge=1,
+        description="Epochs without a better validation loss before the head stops.",
+    )
+    head_search: bool = Field(
+        default=False, description="Train a grid of heads together and keep the best on validation."
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
 
 
 class FineTuneOptions(Options):
     """One fine-tuning strategy and its training."""
 
     strategy: Strategy = "top"
-    fine_tune_epochs: int = Field(default=10, ge=1, le=100_000)
-    learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
-    batch_size: int = Field(default=32, ge=1, le=65536)
-    batch_norm: Literal["frozen", "adapt"] = "frozen"
-    seed: int = Field(default=0, ge=0)
-    require_gpu: bool = False
+    fine_tune_epochs: int = Field(
+        default=10, ge=1, le=100_000, description="Passes over the pictures in fine-tuning."
+    )
+    learning_rate: float = Field(
+        default=1e-5, gt=0.0, le=1.0, description="Highest learning rate of fine-tuning."
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    batch_norm: Literal["frozen", "adapt"] = Field(
+        default="frozen",
+        description="Whether BatchNormalization above the cut follows the new pictures.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
 
 class GateOptions(Options):
-    """What a model must reach on the test split to go out."""
+    """What a model must reach on the test split to go out.
+
+    A limit at its end of the range is off: 0 for a minimum, a size or a latency, 1 for the
+    calibration error and for the margin (the largest drop against the champion that is allowed
+    even within noise). `class_floors` names classes whose recall needs a floor of their own.
+    """
 
     min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
     accuracy_rule: Literal["lower_bound", "point"] = "lower_bound"
+    min_class_recall: float = Field(default=0.0, ge=0.0, le=1.0)
+    class_floors: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=dict)
+    max_calibration_error: float = Field(default=1.0, ge=0.0, le=1.0)
+    max_model_mb: float = Field(default=0.0, ge=0.0)
+    max_latency_ms: float = Field(default=0.0, ge=0.0)
+    champion_policy: Literal["not-worse", "better"] = "not-worse"
+    champion_margin: float = Field(default=1.0, ge=0.0, le=1.0)
+    champion_significance: float = Field(default=0.05, gt=0.0, lt=0.5)
+    familiar_share: float = Field(default=0.95, gt=0.0, lt=1.0)
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    seed: int = Field(default=0, ge=0)
+
+
+class ExportOptions(Options):
+    """What an exported model carries besides its graph."""
+
+    largest_batch: int = Field(
+        default=32,
+        ge=1,
+        le=1024,
+        description="Pictures in the larger warm-up request of each signature.",
+    )
 
 
 class VerifyOptions(Options):
     """How the exported model is proven in a server."""
 
-    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = "auto"
-    pictures: int = Field(default=32, ge=1)
-    tolerance: float = Field(default=1e-4, gt=0.0, le=1.0)
+    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
+        default="auto", description="The server that proves the exported model."
+    )
+    pictures: int = Field(
+        default=32, ge=1, le=100_000, description="Test pictures sent to the server."
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0.0,
+        le=1.0,
+        description="Largest difference of a probability between served and trained.",
+    )
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -112,5 +254,7 @@ def checked(kind: type[T], **values: Any) -> T:
         if first["type"] == "literal_error":
             expected = first.get("ctx", {}).get("expected", "")
             raise InputError(f"{name}: expected {expected}, got {first['input']!r}") from error
+        if first["type"] == "value_error":
+            raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
         message = first["msg"].removeprefix("Input should be ")
         raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error

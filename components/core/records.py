@@ -118,13 +118,30 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[PictureRecord]:
             data, crc = file.read(length), file.read(4)
             if len(data) < length or _masked_crc(data) != crc:
                 raise InputError(f"{path}: damaged record")
-            feature = Example.FromString(data).features.feature
-            yield PictureRecord(
-                encoded=feature[ENCODED].bytes_list.value[0],
-                label=feature[LABEL].int64_list.value[0],
-                id=feature[ID].bytes_list.value[0].decode(),
-                path=feature[PATH].bytes_list.value[0].decode("utf-8", "surrogateescape"),
-            )
+            yield record_of(data)
+
+
+def record_of(data: bytes) -> PictureRecord:
+    """Parse one serialized `tf.train.Example`."""
+    feature = Example.FromString(data).features.feature
+    return PictureRecord(
+        encoded=feature[ENCODED].bytes_list.value[0],
+        label=feature[LABEL].int64_list.value[0],
+        id=feature[ID].bytes_list.value[0].decode(),
+        path=feature[PATH].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+    )
+
+
+def record_places(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """Return offset and length of the data of each record in a TFRecord file."""
+    places, offset, size = [], 0, Path(path).stat().st_size
+    with open(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            (length,) = struct.unpack("<Q", file.read(8))
+            places.append((offset + 12, length))
+            offset += 12 + length + 4
+    return places
 
 
 def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[PictureRecord]:

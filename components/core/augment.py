@@ -1,0 +1,81 @@
+"""Augmented views of pictures, drawn with an explicit seed: the same seed gives the same view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tensorflow as tf
+
+Strength = Literal["off", "light", "strong"]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Half-widths of the draws: shares of the size, of a full turn, of brightness and contrast."""
+
+    flip: bool
+    rotation: float
+    zoom: float
+    translation: float
+    brightness: float
+    contrast: float
+
+
+RANGES: dict[str, Ranges] = {
+    "light": Ranges(True, 0.03, 0.10, 0.05, 0.10, 0.10),
+    "strong": Ranges(True, 0.08, 0.25, 0.12, 0.25, 0.30),
+}
+
+
+def augment(pixels: tf.Tensor, seeds: tf.Tensor, strength: Strength) -> tf.Tensor:
+    """Return one random view of each picture.
+
+    Args:
+        pixels: float32 [n, h, w, 3] in 0..255.
+        seeds: int32 [n, 2], a seed a picture; equal seeds give equal draws.
+        strength: `off` returns the pictures as they are.
+
+    Returns:
+        float32 [n, h, w, 3] in 0..255.
+    """
+    if strength == "off":
+        return pixels
+    ranges = RANGES[strength]
+    draws = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([7], seed, -1.0, 1.0),
+        seeds,
+        fn_output_signature=tf.TensorSpec([7], tf.float32),
+    )
+    size = tf.cast(tf.shape(pixels)[1:3], tf.float32)
+    transforms = _affine(draws, ranges, size)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=pixels,
+        transforms=transforms,
+        output_shape=tf.shape(pixels)[1:3],
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )
+    contrast = 1.0 + ranges.contrast * draws[:, 5]
+    brightness = 255.0 * ranges.brightness * draws[:, 6]
+    mean = tf.reduce_mean(moved, axis=[1, 2, 3], keepdims=True)
+    toned = (moved - mean) * contrast[:, None, None, None] + mean + brightness[:, None, None, None]
+    return tf.clip_by_value(toned, 0.0, 255.0)
+
+
+def _affine(draws: tf.Tensor, ranges: Ranges, size: tf.Tensor) -> tf.Tensor:
+    """Return the projective transforms [n, 8], output to input coordinates about the centre."""
+    height, width = size[0], size[1]
+    flip = tf.where(draws[:, 0] < 0.0, -1.0, 1.0) if ranges.flip else tf.ones_like(draws[:, 0])
+    angle = draws[:, 1] * ranges.rotation * 6.283185307179586
+    scale = 1.0 + draws[:, 2] * ranges.zoom
+    a, b = scale * tf.cos(angle) * flip, -scale * tf.sin(angle)
+    c, d = scale * tf.sin(angle) * flip, scale * tf.cos(angle)
+    centre_x, centre_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
+    shift_x = centre_x + draws[:, 3] * ranges.translation * width
+    shift_y = centre_y + draws[:, 4] * ranges.translation * height
+    zero = tf.zeros_like(a)
+    return tf.stack(
+        [a, b, shift_x - a * centre_x - b * centre_y,
+         c, d, shift_y - c * centre_x - d * centre_y, zero, zero], axis=1)  # fmt: skip

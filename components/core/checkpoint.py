@@ -1,0 +1,103 @@
+"""A training's state on disk, so that a killed one goes on from its last epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.artifacts import Epoch, digest_file, digest_of, write_text
+from components.core.errors import InputError
+
+STATE_FILE = "checkpoint.json"
+
+
+@dataclass
+class Best:
+    """The best epoch so far, by validation loss, and the weights that it had."""
+
+    loss: float = float("inf")
+    epoch: int = -1
+    weights: list[NDArray[Any]] | None = None
+
+
+@dataclass
+class Progress:
+    """How far a training is; `fingerprint` names its model, data and options."""
+
+    fingerprint: str
+    history: list[Epoch] = field(default_factory=list)
+    best: Best = field(default_factory=Best)
+
+
+def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:
+    """Write variables, optimizer state and best weights; the small JSON file comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"epoch-{len(progress.history)}.npz"
+    groups = {
+        # Beside weights, `variables` holds the state of dropout's draws.
+        "variable": [variable.numpy() for variable in model.variables],
+        "optimizer": [variable.numpy() for variable in optimizer.variables],
+        "best": progress.best.weights or [],
+    }
+    arrays = {f"{g}-{i}": array for g, values in groups.items() for i, array in enumerate(values)}
+    temporary = folder / f".{os.getpid()}.{name}"
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / name)
+    state = {
+        "fingerprint": progress.fingerprint,
+        "file": name,
+        "sha256": digest_file(folder / name),
+        "best": [progress.best.loss, progress.best.epoch],
+        "history": [line.model_dump() for line in progress.history],
+    }
+    write_text(folder / STATE_FILE, json.dumps(state | {"digest": digest_of(state)}))
+    for old in folder.glob("epoch-*.npz"):
+        if old.name != name:
+            old.unlink()
+
+
+def restore(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> bool:
+    """Load the checkpoint of `folder`, if there is one, into model, optimizer and progress.
+
+    Raises:
+        InputError: it is damaged, or belongs to another model, dataset or options.
+    """
+    if not (folder / STATE_FILE).exists():
+        return False
+    state = _read_state(folder, progress.fingerprint)
+    with np.load(folder / state["file"], allow_pickle=False) as arrays:
+        for name, variables in (("variable", model.variables), ("optimizer", optimizer.variables)):
+            for index, variable in enumerate(variables):
+                variable.assign(arrays[f"{name}-{index}"])
+        count = len(model.weights) if "best-0" in arrays else 0
+        best = [arrays[f"best-{index}"] for index in range(count)]
+    progress.history = [Epoch(**line) for line in state["history"]]
+    progress.best = Best(state["best"][0], state["best"][1], best or None)
+    return True
+
+
+def _read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        digest = state.pop("digest")
+        sha256 = digest_file(folder / state["file"])
+        whole = digest == digest_of(state) and sha256 == state["sha256"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"damaged checkpoint in {folder} ({error}); remove it to restart"
+        ) from error
+    if not whole:
+        raise InputError(f"damaged checkpoint in {folder} (digest differs); remove it to restart")
+    if state["fingerprint"] != fingerprint:
+        raise InputError(f"the checkpoint in {folder} is of another model, dataset or options")
+    return state

@@ -1,0 +1,108 @@
+"""Features on disk: one `.npy` file per dataset shard, view and array, read through memory maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.artifacts import FeatureShard, FeaturesManifest, Split
+from components.core.errors import InputError
+from components.core.training import Source
+
+LABELS = "label"
+
+
+def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
+    """Return the file of one array of one feature shard."""
+    return Path(folder) / f"{stem}.{array}.npy"
+
+
+def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesManifest]:
+    """Read the manifests of all workers' folders, in worker order.
+
+    Raises:
+        InputError: a worker is missing, or the folders are of different extractions.
+    """
+    manifests = sorted(
+        (FeaturesManifest.read(folder) for folder in folders), key=lambda m: m.shard_index
+    )
+    if not manifests:
+        raise InputError("expected at least one features folder, got none")
+    first = manifests[0]
+    for manifest in manifests:
+        for field in ("dataset_digest", "weights_digest", "image_px", "cut", "views", "seed"):
+            expected, received = getattr(first, field), getattr(manifest, field)
+            if expected != received:
+                raise InputError(f"features differ in {field}: {expected!r} and {received!r}")
+    present = [manifest.shard_index for manifest in manifests]
+    if present != list(range(first.shard_count)):
+        raise InputError(f"expected features of {first.shard_count} workers, got {present}")
+    return manifests
+
+
+class FeatureRows:
+    """One array of one split over all workers' folders, read by index from memory maps.
+
+    `labels` is int32 [n]; row `i` has as many versions as there are views.
+    """
+
+    def __init__(
+        self, folders: Sequence[str | os.PathLike[str]], split: Split, array: str, views: int = 1
+    ) -> None:
+        parts = _parts(folders, split)
+        self._starts = np.cumsum([0] + [shard.count for _, shard in parts])
+        self._maps: list[list[NDArray[np.floating]]] = []
+        for view in range(views):
+            stems = [shard.stem.replace("view0", f"view{view}") for _, shard in parts]
+            self._maps.append(
+                [
+                    np.load(array_file(folder, stem, array), mmap_mode="r", allow_pickle=False)
+                    for (folder, _), stem in zip(parts, stems, strict=True)
+                ]
+            )
+        labels = [np.load(array_file(folder, shard.stem, LABELS), allow_pickle=False)
+                  for folder, shard in parts]  # fmt: skip
+        self.labels = np.concatenate([np.zeros(0, np.int32), *labels])
+        self.row_shape = self._maps[0][0].shape[1:] if parts else ()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, indices: NDArray[np.int64], epoch: int = 0) -> NDArray[np.floating]:
+        """Return the rows at `indices`; with several views, each epoch sees the next one."""
+        views = len(self._maps)
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        out = np.empty((len(indices), *self.row_shape), self._maps[0][0].dtype)
+        for place, (index, shard) in enumerate(zip(indices, shards, strict=True)):
+            view = (epoch + int(index)) % views
+            out[place] = self._maps[view][shard][index - self._starts[shard]]
+        return out
+
+
+def feature_source(rows: FeatureRows) -> Source:
+    """Return cached rows as a source of training: float32 [n, ...]."""
+
+    def fetch(
+        indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
+        return rows.rows(indices, epoch).astype(np.float32), rows.labels[indices]
+
+    return Source(len(rows), fetch, tf.TensorSpec([None, *rows.row_shape], tf.float32))
+
+
+def _parts(
+    folders: Sequence[str | os.PathLike[str]], split: Split
+) -> list[tuple[Path, FeatureShard]]:
+    """Return (folder, shard) of the plain view of a split, in the dataset's own shard order."""
+    parts = [
+        (Path(folder), shard)
+        for folder in folders
+        for shard in FeaturesManifest.read(folder).shards
+        if shard.split == split and shard.view == 0
+    ]
+    return sorted(parts, key=lambda part: part[1].stem)

@@ -1,0 +1,125 @@
+"""Heads, and models on disk: `model.keras` beside its manifest `model.json`.
+
+Models give logits. A head works on pooled features; a complete candidate on a backbone's input.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.artifacts import ModelManifest, Parameters, digest_file
+from components.core.errors import InputError
+from components.core.options import HeadKind, HeadOptions
+
+MODEL_FILE = "model.keras"
+# Channels that hardly vary are not blown up: their variance counts as this share of the mean one.
+VARIANCE_FLOOR = 1e-2
+
+
+def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
+    """Return the layer from a feature map [n, h, w, c] to a head's input [n, width]."""
+    layers = {
+        "gap": keras.layers.GlobalAveragePooling2D,
+        "gmp": keras.layers.GlobalMaxPooling2D,
+        "flatten": keras.layers.Flatten,
+    }
+    return layers[kind](name=f"head_{kind}")
+
+
+def pooled_width(kind: HeadKind, feature_map: tuple[int, int, int]) -> int:
+    """Return the width of a head's input for feature maps of shape (h, w, c)."""
+    height, width, channels = feature_map
+    return height * width * channels if kind == "flatten" else channels
+
+
+def build_head(width: int, classes: int, options: HeadOptions) -> keras.Model:
+    """Build a head: pooled features float32 [n, width] to logits [n, classes].
+
+    Its first layer standardises the features by statistics that are set once (see
+    `standardise`) and never trained, which lets one learning rate fit every backbone.
+    """
+    penalty = keras.regularizers.L2(options.l2) if options.l2 else None
+    initialiser = keras.initializers.GlorotUniform(seed=options.seed)
+    tensor = inputs = keras.Input((width,), name="pooled")
+    tensor = keras.layers.BatchNormalization(
+        center=False, scale=False, trainable=False, name="head_standardise"
+    )(tensor)
+    if options.dense_width:
+        tensor = keras.layers.Dense(
+            options.dense_width,
+            activation="relu",
+            kernel_regularizer=penalty,
+            kernel_initializer=keras.initializers.HeNormal(seed=options.seed),
+            name="head_dense",
+        )(tensor)
+    if options.dropout:
+        tensor = keras.layers.Dropout(options.dropout, seed=options.seed, name="head_dropout")(
+            tensor
+        )
+    logits = keras.layers.Dense(
+        classes,
+        dtype="float32",
+        kernel_regularizer=penalty,
+        kernel_initializer=initialiser,
+        name="logits",
+    )(tensor)
+    return keras.Model(inputs, logits, name="head")
+
+
+def standardise(
+    head: keras.Model, mean: NDArray[np.float32], variance: NDArray[np.float32]
+) -> None:
+    """Set the statistics of a head's first layer: the features' mean and variance, [width] each."""
+    floor = VARIANCE_FLOOR * float(variance.mean())
+    head.get_layer("head_standardise").set_weights([mean, np.maximum(variance, floor)])
+
+
+def head_parameters(
+    feature_map: tuple[int, int, int], classes: int, dense_width: int
+) -> dict[str, int]:
+    """Return the trainable parameters of a head of each kind on feature maps of shape (h, w, c)."""
+
+    def count(width: int) -> int:
+        hidden = dense_width or width
+        inner = (width + 1) * dense_width if dense_width else 0
+        return inner + (hidden + 1) * classes
+
+    kinds: tuple[HeadKind, ...] = ("gap", "gmp", "flatten")
+    return {kind: count(pooled_width(kind, feature_map)) for kind in kinds}
+
+
+def count_parameters(model: keras.Model) -> Parameters:
+    """Return the numbers of weights of `model` by what training may change."""
+    total = sum(int(np.prod(v.shape)) for v in model.weights)
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_weights)
+    return Parameters(total=total, trainable=trainable, frozen=total - trainable)
+
+
+def save_model(model: keras.Model, folder: str | os.PathLike[str]) -> str:
+    """Write `model.keras` into `folder`, without optimizer state; return its SHA-256."""
+    path = Path(folder) / MODEL_FILE
+    model.save(path, include_optimizer=False)
+    return digest_file(path)
+
+
+def load_model(folder: str | os.PathLike[str]) -> tuple[keras.Model, ModelManifest]:
+    """Load the model of `folder`; no code can hide in it (safe mode, no pickles).
+
+    Raises:
+        InputError: a file is missing, or `model.keras` is not the one that the manifest names.
+    """
+    manifest = ModelManifest.read(folder)
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise InputError(f"expected {MODEL_FILE} in {folder}, found none")
+    digest = digest_file(path)
+    if digest != manifest.digest:
+        raise InputError(f"{path}: expected digest {manifest.digest[:12]}, got {digest[:12]}")
+    model = keras.models.load_model(path, compile=False, safe_mode=True)
+    return cast(keras.Model, model), manifest

@@ -1,0 +1,100 @@
+"""Pictures of a dataset, read for TensorFlow: in order as tensors, or by index as stored bytes."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.artifacts import DatasetManifest, Preprocessing, Split
+from components.core.preprocess import load_picture, load_pictures, scale
+from components.core.records import (
+    ENCODED,
+    ID,
+    LABEL,
+    PATH,
+    PictureRecord,
+    record_of,
+    record_places,
+)
+from components.core.training import Source
+
+_SPEC = {
+    ENCODED: tf.io.FixedLenFeature([], tf.string),
+    LABEL: tf.io.FixedLenFeature([], tf.int64),
+    ID: tf.io.FixedLenFeature([], tf.string),
+    PATH: tf.io.FixedLenFeature([], tf.string),
+}
+
+
+def pictures(
+    dataset: str | os.PathLike[str], split: Split, image_px: int, batch_size: int
+) -> tf.data.Dataset:
+    """Return one pass over a split in manifest order, decoded in parallel and read ahead.
+
+    Yields dicts: `pixels` float32 [n, px, px, 3] in 0..255, `label` int32 [n], `id` and `path`
+    string [n], and `encoded` string [n], the stored bytes.
+    """
+    shards = DatasetManifest.read(dataset).splits[split].shards
+    return pictures_of([Path(dataset) / shard.file for shard in shards], image_px, batch_size)
+
+
+def pictures_of(files: list[Path], image_px: int, batch_size: int) -> tf.data.Dataset:
+    """As `pictures`, of the given TFRecord files."""
+
+    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = tf.io.parse_single_example(record, _SPEC)
+        return {
+            "pixels": load_picture(parsed[ENCODED], image_px),
+            "label": tf.cast(parsed[LABEL], tf.int32),
+            "id": parsed[ID],
+            "path": parsed[PATH],
+            "encoded": parsed[ENCODED],
+        }
+
+    records = tf.data.TFRecordDataset([str(path) for path in files])
+    return records.map(parse, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+class PictureRows:
+    """The stored pictures of a split, read by index; `labels` is int32 [n]."""
+
+    def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
+        shards = DatasetManifest.read(dataset).splits[split].shards
+        self._places: list[tuple[mmap.mmap, int, int]] = []
+        for shard in shards:
+            path = Path(dataset) / shard.file
+            with open(path, "rb") as file:
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._places += [(memory, *place) for place in record_places(path)]
+        labels = [self._record(index).label for index in range(len(self._places))]
+        self.labels = np.array(labels, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def encoded(self, indices: NDArray[np.int64]) -> list[bytes]:
+        """Return the stored bytes of the pictures at `indices`."""
+        return [self._record(int(index)).encoded for index in indices]
+
+    def _record(self, index: int) -> PictureRecord:
+        memory, offset, length = self._places[index]
+        return record_of(memory[offset : offset + length])
+
+
+def picture_source(rows: PictureRows, preprocessing: Preprocessing) -> Source:
+    """Return stored pictures as a source of training: the backbone's input [n, px, px, 3]."""
+
+    def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        return np.array(rows.encoded(indices), object), rows.labels[indices]
+
+    def prepare(encoded: tf.Tensor) -> tf.Tensor:
+        pixels = load_pictures(encoded, preprocessing.image_px)
+        return scale(pixels, preprocessing.scaling)
+
+    return Source(len(rows), fetch, tf.TensorSpec([None], tf.string), prepare)

@@ -1,0 +1,95 @@
+"""How far confidence can be trusted: calibration error, and temperature scaling that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
+
+BINS = 15
+LOWEST, HIGHEST = 0.05, 20.0
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of the reliability diagram: pictures with a confidence in (low, high]."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(probabilities: Floats, truths: Ints, bins: int = BINS) -> list[Bin]:
+    """Group pictures by confidence in `bins` equal widths; empty bins are left out.
+
+    Args:
+        probabilities: float [n, classes], rows sum to 1.
+        truths: int [n], class indices.
+        bins: how many groups over 0..1.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truths
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        Bin(
+            low=k / bins,
+            high=(k + 1) / bins,
+            count=int(np.sum(place == k)),
+            confidence=float(confidence[place == k].mean()),
+            accuracy=float(right[place == k].mean()),
+        )
+        for k in np.unique(place).tolist()
+    ]
+
+
+def calibration_error(probabilities: Floats, truths: Ints, bins: int = BINS) -> float:
+    """Return the expected calibration error (Naeini et al. 2015; Guo et al. 2017).
+
+    The mean distance between confidence and accuracy over the bins, weighted by their pictures.
+    """
+    found = reliability(probabilities, truths, bins)
+    total = sum(b.count for b in found)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in found) / total
+
+
+def probabilities_of(logits: Floats, temperature: float = 1.0) -> Floats:
+    """Return softmax(logits / temperature), float64 [n, classes].
+
+    A positive temperature keeps the order of the classes, so it never changes a label.
+    """
+    result: Floats = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    return result
+
+
+def fit_temperature(logits: Floats, truths: Ints) -> float:
+    """Return the temperature with the least log loss on these pictures (Guo et al. 2017).
+
+    1.0 where the data do not determine it: no picture, values that are not finite, or no mistake
+    at all (any sharper softmax would then look better, without end).
+
+    Args:
+        logits: float [n, classes] of the validation split.
+        truths: int [n], class indices.
+    """
+    logits = np.asarray(logits, np.float64)
+    if not len(logits) or not np.isfinite(logits).all():
+        return 1.0
+    if (logits.argmax(axis=1) == truths).all():
+        return 1.0
+    rows = np.arange(len(truths))
+
+    def loss(log_inverse: float) -> float:
+        scaled = logits * np.exp(log_inverse)
+        return float((logsumexp(scaled, axis=1) - scaled[rows, truths]).mean())
+
+    bounds = (-np.log(HIGHEST), -np.log(LOWEST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(-found.x)) if found.fun < loss(0.0) else 1.0

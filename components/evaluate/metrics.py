@@ -1,0 +1,137 @@
+"""The figures of a classifier on one split, from probabilities and truths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
+
+from components.core.artifacts import ClassMetrics
+from components.evaluate.statistics import wilson_interval
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+TOPS = (3, 5)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: named figures (only those that exist), per class, and the confusion.
+
+    `confusion[i][j]` counts the pictures of class i that were called j.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[ClassMetrics]
+    confusion: list[list[int]]
+    notes: list[str]
+
+
+def measure(probabilities: Floats, truths: Ints, classes: list[str]) -> Figures:
+    """Measure predictions of the test split.
+
+    Args:
+        probabilities: float [n, classes], finite, rows sum to 1.
+        truths: int [n], indices into `classes`.
+        classes: names in the order of the columns.
+    """
+    every = np.arange(len(classes))
+    predicted = probabilities.argmax(axis=1) if len(truths) else np.empty(0, int)
+    right = int(np.sum(predicted == truths))
+    low, high = wilson_interval(right, len(truths))
+    metrics = {"test_pictures": float(len(truths))}
+    notes: list[str] = []
+    if len(truths):
+        metrics |= {
+            "test_accuracy": right / len(truths),
+            "test_accuracy_low": low,
+            "test_accuracy_high": high,
+            "macro_f1": float(f1_score(truths, predicted, average="macro", zero_division=0)),
+            "log_loss": float(log_loss(truths, probabilities, labels=every)),
+        }
+        metrics |= _tops(probabilities, truths)
+        area = roc_auc(probabilities, truths)
+        if math.isnan(area):
+            notes.append("ROC AUC needs test pictures of at least two classes")
+        else:
+            metrics["roc_auc"] = area
+    return Figures(
+        metrics=metrics,
+        per_class=_per_class(predicted, truths, classes),
+        confusion=confusion_matrix(truths, predicted, labels=every).tolist()
+        if len(truths)
+        else [[0] * len(classes) for _ in classes],
+        notes=notes,
+    )
+
+
+def _tops(probabilities: Floats, truths: Ints) -> dict[str, float]:
+    """Return the share of pictures whose truth is among the k likeliest of more classes."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    return {
+        f"test_top{k}_accuracy": float((order[:, :k] == truths[:, None]).any(axis=1).mean())
+        for k in TOPS
+        if k < probabilities.shape[1]
+    }
+
+
+def roc_auc(probabilities: Floats, truths: Ints) -> float:
+    """Return the area under the ROC curve, one class against the rest, averaged over classes.
+
+    Classes that have no test picture, or all of them, have no curve and are left out; NaN when
+    none is left.
+    """
+    areas = [
+        roc_auc_score(truths == k, probabilities[:, k])
+        for k in range(probabilities.shape[1])
+        if 0 < np.sum(truths == k) < len(truths)
+    ]
+    return float(np.mean(areas)) if areas else math.nan
+
+
+def roc_points(probabilities: Floats, truths: Ints) -> tuple[Floats, Floats, Floats]:
+    """Return (false positive rate, true positive rate, threshold), micro-averaged over classes.
+
+    Every pair of picture and class is one decision: is the picture of that class?
+    """
+    is_class = truths[:, None] == np.arange(probabilities.shape[1])
+    false_rate, true_rate, threshold = roc_curve(is_class.ravel(), probabilities.ravel())
+    # The first threshold stands for "nothing is positive" and is infinite; JSON has no infinity.
+    return false_rate, true_rate, np.where(np.isfinite(threshold), threshold, 1.0)
+
+
+def _per_class(predicted: Ints, truths: Ints, classes: list[str]) -> list[ClassMetrics]:
+    if not len(truths):
+        nothing = dict.fromkeys(
+            ("precision", "recall", "f1", "recall_low", "recall_high"), math.nan
+        )
+        return [ClassMetrics(name=name, support=0, **nothing) for name in classes]
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truths, predicted, labels=np.arange(len(classes)), zero_division=np.nan
+    )
+    rows = []
+    for k, name in enumerate(classes):
+        hits = int(np.sum((truths == k) & (predicted == k)))
+        low, high = wilson_interval(hits, int(support[k]))
+        rows.append(
+            ClassMetrics(
+                name=name,
+                support=int(support[k]),
+                precision=float(precision[k]),
+                recall=float(recall[k]),
+                f1=float(f1[k]),
+                recall_low=low,
+                recall_high=high,
+            )
+        )
+    return rows

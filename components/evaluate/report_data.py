@@ -1,0 +1,74 @@
+"""All that a report shows, as one JSON file, so that the page can be made again without a model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from components.core.artifacts import (
+    DatasetManifest,
+    EvaluationManifest,
+    ModelManifest,
+    Record,
+)
+
+PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "kfp")
+
+
+class ReliabilityBin(Record):
+    """One bin of the reliability diagram."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+class GalleryItem(Record):
+    """One mistake: the picture and what the model looked at, as data URIs (empty: none)."""
+
+    path: str
+    truth: str
+    label: str
+    confidence: float
+    truth_probability: float
+    picture: str
+    overlay: str = ""
+
+
+class ReportData(Record):
+    """The content of `report.json`, beside `evaluation.json`."""
+
+    file_name: ClassVar[str] = "report.json"
+
+    evaluation: EvaluationManifest
+    dataset: DatasetManifest
+    models: list[ModelManifest]
+    reliability_before: list[ReliabilityBin] = Field(default_factory=list)
+    reliability_after: list[ReliabilityBin] = Field(default_factory=list)
+    gallery: list[GalleryItem] = Field(default_factory=list)
+    gallery_note: str = ""
+    timings: dict[str, float] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def without_shards(dataset: DatasetManifest) -> DatasetManifest:
+    """Return the manifest without its lists of files, which no report shows."""
+    bare = {name: info.model_copy(update={"shards": []}) for name, info in dataset.splits.items()}
+    return dataset.model_copy(update={"splits": bare})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed the figures."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

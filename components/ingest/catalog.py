@@ -1,0 +1,114 @@
+"""The list of all pictures while they are sorted out: an SQLite file, so that memory stays flat.
+
+Nobody reads it after the step; it is removed with the working folder.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+BAD_REASONS = (
+    "missing-file", "unreadable", "empty-file", "not-a-picture", "unsupported-format", "damaged",
+    "too-many-pixels", "label-conflict",
+)  # fmt: skip
+"""Reasons that count as bad files; the others (duplicates, leakage) only drop a copy."""
+
+_TABLES = """
+CREATE TABLE pictures (
+  number INTEGER PRIMARY KEY, id BLOB, key INTEGER, path BLOB, file BLOB, label TEXT, given TEXT,
+  grouped INTEGER, spool INTEGER, start INTEGER, length INTEGER, form TEXT, width INTEGER,
+  height INTEGER, conversions TEXT, notes TEXT, hash64 INTEGER, thumb BLOB, split TEXT DEFAULT '',
+  priority INTEGER AS (CASE given WHEN 'test' THEN 3 WHEN 'validation' THEN 2 WHEN 'train' THEN 1
+    ELSE 0 END) VIRTUAL);
+CREATE TABLE quarantine (path BLOB, reason TEXT, detail TEXT);
+"""
+
+
+class Picture(NamedTuple):
+    """One good picture, as a worker reports it.
+
+    `spool` is the file of stored bytes (`start`, `length`), or -1 where the source's own bytes
+    are stored. `hash64` is signed, as SQLite's integers are. `path` and `file` are bytes, as
+    file names need not be text.
+    """
+
+    id: bytes
+    key: int
+    path: bytes
+    file: bytes
+    label: str
+    given: str
+    grouped: int
+    spool: int
+    start: int
+    length: int
+    form: str
+    width: int
+    height: int
+    conversions: str
+    notes: str
+    hash64: int
+    thumb: bytes | None
+
+
+class Catalog:
+    """A thin wrapper of the database: opens, inserts, asks."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        mode = "rwc" if create else "ro"
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
+        )
+        if create:
+            # A killed run starts anew, so the file need not survive one.
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=NORMAL"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def add_pictures(self, pictures: Iterable[Picture]) -> None:
+        """Insert what a worker found."""
+        columns = ",".join(Picture._fields)
+        marks = ",".join("?" * len(Picture._fields))
+        self._many(f"INSERT INTO pictures ({columns}) VALUES ({marks})", pictures)  # noqa: S608
+
+    def quarantine(self, rows: Iterable[tuple[bytes, str, str]]) -> None:
+        """Insert files that are left out: path, reason, detail."""
+        self._many("INSERT INTO quarantine VALUES (?,?,?)", rows)
+
+    def index(self) -> None:
+        """Make the indices that the later questions need."""
+        self._connection.execute("CREATE INDEX by_id ON pictures (id)")
+        self._connection.execute("CREATE INDEX by_key ON pictures (key)")
+
+    def index_splits(self) -> None:
+        """Make the index that the writers of shards need."""
+        self._connection.execute("CREATE INDEX by_split ON pictures (split, id)")
+
+    def ask(self, question: str, values: tuple[object, ...] = ()) -> Iterator[tuple]:
+        """Yield the rows of a question."""
+        return self._connection.execute(question, values)
+
+    def change(self, statement: str, rows: Iterable[tuple]) -> None:
+        """Run one statement for many rows, in one transaction."""
+        self._many(statement, rows)
+
+    def count(self, condition: str = "1") -> int:
+        """Return how many pictures fulfil a condition."""
+        return int(next(self.ask(f"SELECT count(*) FROM pictures WHERE {condition}"))[0])  # noqa: S608
+
+    def reasons(self) -> dict[str, int]:
+        """Return the number of quarantined files by reason."""
+        return dict(self.ask("SELECT reason, count(*) FROM quarantine GROUP BY 1 ORDER BY 1"))
+
+    def _many(self, statement: str, rows: Iterable[tuple]) -> None:
+        self._connection.execute("BEGIN")
+        self._connection.executemany(statement, rows)
+        self._connection.execute("COMMIT")

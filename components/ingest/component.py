@@ -1,0 +1,71 @@
+"""The KFP face of the step."""
+
+from typing import List
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Output
+
+from components.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(
+    sources: List[str],
+    dataset: Output[Dataset],
+    data_card: Output[HTML],
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    min_per_class: int = 1,
+    max_bad_share: float = 0.05,
+    max_pixels: int = 100_000_000,
+    near_duplicates: str = "group",
+    leakage: str = "repair",
+    seed: int = 0,
+    processes: int = 0,
+    sha256: str = "",
+    mirrors: List[str] = [],  # noqa: B006
+    cache: str = "~/.cache/regraft",
+    timeout_s: float = 30.0,
+    deadline_s: float = 21_600.0,
+    attempts: int = 5,
+    backoff_s: float = 1.0,
+    max_archive_bytes: int = 1 << 40,
+    max_archive_members: int = 1_000_000,
+) -> None:
+    """Read labelled pictures, check and split them, and store them in shards.
+
+    Args:
+        sources: Folders, archives, addresses, tables (CSV, Parquet), samples or recipes.
+        dataset: TFRecord shards by split, with dataset.json and quarantine.csv.
+        data_card: A page that shows what is in the dataset.
+        validation_fraction: Share of pictures for validation.
+        test_fraction: Share of pictures for the test split.
+        min_per_class: Fewest pictures of a class in each split.
+        max_bad_share: Share of unusable files above which the step stops.
+        max_pixels: Pixels above which a picture is not decoded.
+        near_duplicates: group (keep in one split), report or off.
+        leakage: Duplicates across given splits; repair, report or fail.
+        seed: Another seed draws other splits.
+        processes: Worker processes; 0 is one for each core.
+        sha256: SHA-256 that the source's archive must have.
+        mirrors: Other addresses of the same archive.
+        cache: Folder that keeps downloaded archives.
+        timeout_s: Seconds without a byte before a connection is given up.
+        deadline_s: Seconds that all of a download may take.
+        attempts: Tries for each address.
+        backoff_s: First wait between tries.
+        max_archive_bytes: Bytes that an archive may unpack to.
+        max_archive_members: Members that an archive may have.
+    """
+    values = {k: v for k, v in locals().items() if k not in ("sources", "dataset", "data_card")}
+    import shutil
+
+    from components.core.options import IngestOptions, checked
+    from components.core.step import running
+    from components.ingest.ingest import ingest
+
+    with running("ingest"):
+        manifest = ingest(sources, dataset.path, checked(IngestOptions, **values))
+        shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
+        dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
+        dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}

@@ -1,0 +1,261 @@
+"""The step: sources in, a dataset that can be trusted out."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.core.artifacts import SPLITS, DatasetManifest, MadeBy, staged_folder
+from components.core.errors import DataError, InputError
+from components.core.options import IngestOptions
+from components.core.step import Clock, say
+from components.core.version import VERSION
+from components.ingest.catalog import BAD_REASONS, Catalog
+from components.ingest.data_card import write_data_card
+from components.ingest.duplicates import resolve_duplicates
+from components.ingest.folders import Tally
+from components.ingest.shards import content_digest, write_shards
+from components.ingest.sources import items_of, source_name
+from components.ingest.splits import assign_splits
+from components.ingest.workers import (
+    CHUNK,
+    Looking,
+    in_chunks,
+    in_processes,
+    look_at_chunk,
+    processes_of,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the dataset does not depend on, so that equal datasets have equal manifests.
+_PLACES = {
+    "processes", "cache", "timeout_s", "deadline_s", "attempts", "backoff_s", "mirrors",
+}  # fmt: skip
+
+
+def ingest(
+    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions
+) -> DatasetManifest:
+    """Read pictures from `sources` and write a dataset to the folder `out`.
+
+    `out` gets `dataset.json`, `quarantine.csv`, `data_card.html` and the shards; after an error
+    it gets nothing.
+
+    Args:
+        sources: folders, archives, addresses, tables, samples or recipes; see docs/ingest.md.
+        out: a folder that does not exist yet, or is empty.
+        options: how; the defaults suit most.
+
+    Raises:
+        InputError: a source is not known or cannot be had, `out` has content, the disk is full.
+        DataError: what was read cannot be a dataset: no picture, one class, too many bad files.
+    """
+    try:
+        with staged_folder(out) as folder:
+            work = folder / ".work"
+            work.mkdir()
+            try:
+                return _ingest([str(source) for source in sources], folder, work, options)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+
+
+def _ingest(
+    sources: list[str], folder: Path, work: Path, options: IngestOptions
+) -> DatasetManifest:
+    clock = Clock()
+    processes = processes_of(options.processes)
+    spool = work / "spool"
+    spool.mkdir()
+    catalog = Catalog(work / "catalog.sqlite", create=True)
+    try:
+        tally = Tally()
+        looking = Looking(spool, options)
+        items = items_of(sources, work, options, tally)
+        for number, found in enumerate(
+            in_processes(look_at_chunk, in_chunks(items, looking), processes)
+        ):
+            catalog.add_pictures(found.pictures)
+            catalog.quarantine(found.bad)
+            if number and number % 40 == 0:
+                say(f"ingest: {number * CHUNK} files read")
+        catalog.index()
+        duplicates = resolve_duplicates(catalog, options)
+        _check_bad_share(catalog, options)
+        classes = _check_classes(catalog, tally)
+        warnings = [*tally.notes, *duplicates.warnings, *_place(catalog, classes, options)]
+        warnings += _warnings(catalog, classes)
+        catalog.index_splits()
+        splits = write_shards(catalog, folder, spool, classes, processes)
+        manifest = DatasetManifest(
+            digest=content_digest(catalog, classes),
+            made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
+            classes=classes, splits=splits, sources=[source_name(source) for source in sources],
+            conversions=_counted(catalog, "conversions"), quarantined=catalog.reasons(),
+            ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings,
+            options=options.model_dump(mode="json", exclude=_PLACES),
+        )  # fmt: skip
+        _write_quarantine(catalog, folder / "quarantine.csv")
+        write_data_card(folder / "data_card.html", manifest)
+        manifest.write(folder)
+    finally:
+        catalog.close()
+    say(_summary(manifest))
+    return manifest
+
+
+def _check_bad_share(catalog: Catalog, options: IngestOptions) -> None:
+    reasons = {name: n for name, n in catalog.reasons().items() if name in BAD_REASONS}
+    bad, good = sum(reasons.values()), catalog.count()
+    listed = ", ".join(f"{name} {count}" for name, count in reasons.items())
+    if not good:
+        what = f"all {bad} files are unusable ({listed})" if bad else "found none"
+        raise DataError(f"expected pictures, {what}")
+    if bad > options.max_bad_share * (bad + good):
+        first = next(
+            catalog.ask(
+                "SELECT path, detail FROM quarantine WHERE reason IN"
+                " (SELECT value FROM json_each(?)) ORDER BY path LIMIT 1",
+                (json.dumps(BAD_REASONS),),
+            )
+        )
+        raise DataError(
+            f"expected at most {options.max_bad_share:.1%} unusable files, found {bad} of "
+            f"{bad + good}: {listed}; for instance {os.fsdecode(first[0])!r}: {first[1]}"
+        )
+
+
+def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
+    counts = dict.fromkeys(sorted(tally.classes), 0)
+    counts |= dict(catalog.ask("SELECT label, count(*) FROM pictures GROUP BY 1"))
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
+    if len(counts) < 2:
+        raise DataError(f"expected at least two classes, found {len(counts)}: {listed}")
+    empty = [name for name, count in sorted(counts.items()) if not count]
+    if empty:
+        raise DataError(
+            f"expected usable pictures in each class, found none in {', '.join(empty[:20])} "
+            f"(pictures: {listed})"
+        )
+    return sorted(counts)
+
+
+def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list[str]:
+    """Decide the split of each picture; return what to warn of.
+
+    Raises:
+        DataError: a class has fewer pictures than the minimum in a split.
+    """
+    warnings = []
+    have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM pictures")} - {""}
+    catalog.change("UPDATE pictures SET split = given", [()])
+    if catalog.count("given = ''"):
+        _draw(catalog, "given = ''", classes, options, {"validation", "test"})
+    missing = {"validation", "test"} - have if have and not catalog.count("given = ''") else set()
+    if missing:
+        warnings.append(f"the source has no {' and no '.join(sorted(missing))} split; drawn "
+                        "from its train split")  # fmt: skip
+        _draw(catalog, "given = 'train'", classes, options, missing)
+    counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
+    for split, label, count in catalog.ask(
+        "SELECT split, label, count(*) FROM pictures GROUP BY 1, 2"
+    ):
+        counts[split][label] = count
+    for split, by_class in counts.items():
+        short = {name: n for name, n in by_class.items() if n < options.min_per_class}
+        if short:
+            listed = ", ".join(f"{name} {n}" for name, n in list(short.items())[:20])
+            raise DataError(
+                f"expected at least {options.min_per_class} pictures of each class in the "
+                f"{split} split, found {listed}"
+            )
+    return warnings
+
+
+def _draw(
+    catalog: Catalog, condition: str, classes: list[str], options: IngestOptions, wanted: set[str]
+) -> None:
+    """Split the pictures of a condition by their keys; only `wanted` splits are taken out."""
+    index = {name: number for number, name in enumerate(classes)}
+    count = catalog.count(condition)
+    rows = catalog.ask(f"SELECT number, key, label FROM pictures WHERE {condition}")  # noqa: S608
+    table = np.fromiter(
+        (value for number, key, label in rows for value in (number, key, index[label])),
+        dtype=np.int64, count=3 * count,
+    ).reshape(-1, 3)  # fmt: skip
+    splits = assign_splits(
+        table[:, 1], table[:, 2],
+        validation_fraction=options.validation_fraction if "validation" in wanted else 0.0,
+        test_fraction=options.test_fraction if "test" in wanted else 0.0,
+        minimum=options.min_per_class,
+    )  # fmt: skip
+    catalog.change(
+        "UPDATE pictures SET split = ? WHERE number = ?",
+        ((SPLITS[split], int(number)) for split, number in zip(splits, table[:, 0], strict=True)),
+    )
+
+
+def _counted(catalog: Catalog, column: str) -> dict[str, int]:
+    """Count the words of a comma-separated column."""
+    counts: dict[str, int] = {}
+    for words, count in catalog.ask(
+        f"SELECT {column}, count(*) FROM pictures WHERE {column} <> '' GROUP BY 1"  # noqa: S608
+    ):
+        for word in words.split(","):
+            counts[word] = counts.get(word, 0) + count
+    return dict(sorted(counts.items()))
+
+
+def _warnings(catalog: Catalog, classes: list[str]) -> list[str]:
+    """Return what deserves a look: imbalance, tiny classes, dark or empty pictures."""
+    counts = dict(catalog.ask("SELECT label, count(*) FROM pictures GROUP BY 1"))
+    most, least = (
+        max(counts, key=lambda c: (counts[c], c)),
+        min(counts, key=lambda c: (counts[c], c)),
+    )
+    warnings = []
+    if counts[most] >= 5 * counts[least]:
+        warnings.append(
+            f"the classes are unbalanced: {most} has {counts[most]} pictures, "
+            f"{least} has {counts[least]}"
+        )
+    tiny = [name for name in classes if counts[name] < 30]
+    if tiny:
+        warnings.append(f"classes with fewer than 30 pictures: {', '.join(tiny[:10])}"
+                        + (f" and {len(tiny) - 10} more" if len(tiny) > 10 else ""))  # fmt: skip
+    notes = _counted(catalog, "notes")
+    if notes.get("dark"):
+        warnings.append(f"{notes['dark']} pictures are nearly black")
+    if notes.get("flat"):
+        warnings.append(f"{notes['flat']} pictures are nearly of one colour")
+    return warnings
+
+
+def _write_quarantine(catalog: Catalog, path: Path) -> None:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "reason", "detail"))
+        for name, reason, detail in catalog.ask(
+            "SELECT path, reason, detail FROM quarantine ORDER BY path, reason, detail"
+        ):
+            writer.writerow((os.fsdecode(name), reason, detail))
+
+
+def _summary(manifest: DatasetManifest) -> str:
+    parts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
+    left_out = sum(manifest.quarantined.values())
+    return (
+        f"ingest: {len(manifest.classes)} classes; {parts}; {left_out} left out, "
+        f"{manifest.ignored} ignored"
+    )

@@ -1,0 +1,105 @@
+"""The pictures that need no download, and the recipes: names for sources on the network."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from components.core.errors import InputError
+
+RECIPES: dict[str, str] = {
+    "cats_vs_dogs": "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU",
+}
+"""Names for sources: `cats_vs_dogs` is the lecture's `cats_and_dogs_small.zip` on Google Drive."""
+
+DIGIT_PX = 64
+FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist")
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle-boot",
+)  # fmt: skip
+_FASHION_FILES = {"train": "train", "test": "t10k"}
+
+
+def write_digits(folder: Path) -> None:
+    """Write scikit-learn's 1,797 handwritten digits as grey PNG files in class folders.
+
+    The 8 x 8 pictures of 17 grey levels are enlarged to 64 x 64, bicubic, so that people can see
+    them; nothing else is changed.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for name in map(str, digits.target_names):
+        (folder / name).mkdir(parents=True)
+    levels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    for number, (pixels, label) in enumerate(zip(levels, digits.target, strict=True)):
+        picture = Image.fromarray(pixels).resize((DIGIT_PX, DIGIT_PX), Image.Resampling.BICUBIC)
+        picture.save(folder / str(label) / f"{number:04d}.png")
+
+
+def is_fashion_folder(folder: Path) -> bool:
+    """Tell whether `folder` holds the idx files of Fashion-MNIST."""
+    return all(_idx_file(folder, f"{stem}-images-idx3-ubyte") for stem in _FASHION_FILES.values())
+
+
+def write_fashion(folder: Path, source: Path | None = None, limit: int | None = None) -> None:
+    """Write Fashion-MNIST as grey 28 x 28 PNG files in `train/<class>` and `test/<class>`.
+
+    Args:
+        folder: an empty folder to write to.
+        source: where the four idx files are, plain or gzipped; by default where Debian's package
+            `dataset-fashion-mnist` puts them.
+        limit: at most so many pictures of each part.
+    """
+    if source is None:
+        places = [Path(place) for place in FASHION_FOLDERS]
+        source = next((place for place in places if is_fashion_folder(place)), None)
+    if source is None:
+        raise InputError(
+            "sample:fashion-mnist needs the Debian package dataset-fashion-mnist "
+            "(apt-get install dataset-fashion-mnist), or a folder with its idx files as the source"
+        )
+    for split, stem in _FASHION_FILES.items():
+        images = _read_idx(source, f"{stem}-images-idx3-ubyte", dimensions=3)[:limit]
+        labels = _read_idx(source, f"{stem}-labels-idx1-ubyte", dimensions=1)[:limit]
+        if len(images) != len(labels) or (len(labels) and labels.max() >= len(FASHION_CLASSES)):
+            raise InputError(f"{source}: {len(images)} pictures do not fit {len(labels)} labels")
+        for name in FASHION_CLASSES:
+            (folder / split / name).mkdir(parents=True)
+        for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / split / FASHION_CLASSES[label] / f"{number:05d}.png"
+            Image.fromarray(pixels).save(path)
+
+
+SAMPLES: dict[str, Callable[[Path], None]] = {
+    "sample:digits": write_digits,
+    "sample:fashion-mnist": write_fashion,
+}
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+
+
+def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
+    """Read an idx file of bytes: magic number, big-endian sizes, then the values."""
+    path = _idx_file(folder, name)
+    if path is None:
+        raise InputError(f"expected {name} or {name}.gz in {folder}, found neither")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    header = 4 + 4 * dimensions
+    if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
+        raise InputError(f"{path}: expected an idx file of bytes in {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", data[4:header])
+    if len(data) - header != int(np.prod(shape, dtype=np.int64)):
+        raise InputError(f"{path}: expected {shape} values, found {len(data) - header}")
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)

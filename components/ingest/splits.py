@@ -1,0 +1,93 @@
+"""Which split a picture belongs to: a pure function of keys that come from content.
+
+A key is a uniform 63-bit number drawn from a picture's content (or from its group) and the seed.
+Keys below one threshold are test, below another validation, the others train. So each picture's
+split is decided by itself alone, and adding pictures moves no old one. Stratification follows in
+expectation, as every class is cut at the same thresholds.
+
+Only where a class would get fewer than the minimum in a split are its lowest (or next) keys moved
+over the threshold. Such a picture may go back when its class has grown enough to fill the split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+KEY_BITS = 63
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+def key_of(content: bytes, seed: int) -> int:
+    """Return the key of a picture (its SHA-256) or of a group (its name): 63 uniform bits."""
+    digest = hashlib.blake2b(content, digest_size=8, key=b"split %d" % seed).digest()
+    return int.from_bytes(digest, "big") >> (64 - KEY_BITS)
+
+
+def assign_splits(
+    keys: np.ndarray,
+    labels: np.ndarray,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    minimum: int,
+) -> np.ndarray:
+    """Return the split of each picture: `TRAIN`, `VALIDATION` or `TEST`.
+
+    Args:
+        keys: int64 [n], 0 .. 2**63 - 1; pictures with equal keys share a split.
+        labels: int [n], class indices.
+        validation_fraction: 0 .. 1; a split of fraction 0 gets nothing.
+        test_fraction: 0 .. 1, as above.
+        minimum: pictures that each class needs in each split. Where a class cannot have them,
+            its splits are left as its keys say, for the caller to count and refuse.
+
+    Returns:
+        int8 [n].
+    """
+    test_end = int(test_fraction * 2**KEY_BITS)
+    validation_end = test_end + int(validation_fraction * 2**KEY_BITS)
+    splits = np.full(len(keys), TRAIN, dtype=np.int8)
+    splits[keys < validation_end] = VALIDATION
+    splits[keys < test_end] = TEST
+    need = {TEST: minimum * (test_fraction > 0), VALIDATION: minimum * (validation_fraction > 0)}
+    for label in np.unique(labels):
+        own = labels == label
+        counts = np.bincount(splits[own], minlength=3)
+        if counts[TRAIN] >= minimum and all(counts[split] >= need[split] for split in need):
+            continue
+        units, sizes = np.unique(keys[own], return_counts=True)
+        first = int(np.searchsorted(units, test_end))
+        second = int(np.searchsorted(units, validation_end))
+        cuts = _cuts(sizes, first, second, (need[TEST], need[VALIDATION], minimum))
+        if cuts is None:
+            continue
+        for split, members in zip((TEST, VALIDATION, TRAIN), np.split(units, cuts), strict=True):
+            splits[np.isin(keys, members)] = split
+    return splits
+
+
+def _cuts(
+    sizes: np.ndarray, first: int, second: int, need: tuple[int, int, int]
+) -> tuple[int, int] | None:
+    """Move the cuts of a class as little as gives each part what it needs; None if impossible.
+
+    Args:
+        sizes: pictures of each unit, in the order of keys.
+        first: units in test; second: units in test and validation.
+        need: pictures that test, validation and train must have.
+    """
+    below = np.concatenate([[0], np.cumsum(sizes)])
+    total = int(below[-1])
+    lowest_first = int(np.searchsorted(below, need[0]))
+    highest_second = int(np.searchsorted(below, total - need[2], side="right")) - 1
+    # Highest first cut that leaves validation what it needs below the highest second cut.
+    room = below[highest_second] - need[1] if highest_second >= 0 else -1
+    highest_first = int(np.searchsorted(below, room, side="right")) - 1
+    if room < 0 or lowest_first > highest_first:
+        return None
+    first = min(max(first, lowest_first), highest_first)
+    lowest_second = int(np.searchsorted(below, below[first] + need[1]))
+    second = min(max(second, lowest_second), highest_second)
+    return first, second

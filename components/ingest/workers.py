@@ -1,0 +1,225 @@
+"""The work that runs in several processes: looking at pictures, and writing shards."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import stat
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core.artifacts import Shard, digest_file
+from components.core.errors import InputError, RegraftError
+from components.core.options import IngestOptions
+from components.core.records import PictureRecord, write_records
+from components.ingest.catalog import Catalog, Picture
+from components.ingest.folders import Item
+from components.ingest.http import read_address
+from components.ingest.remote import read_object
+from components.ingest.splits import key_of
+from components.ingest.transfer import FetchError
+from components.ingest.validate import BadPictureError, examine
+
+CHUNK = 256
+SPOOL_BYTES = 64 * 1024
+"""Smaller pictures are kept in a spool on first reading, as opening them again costs more."""
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What a worker needs to know to look at pictures."""
+
+    spool: Path
+    options: IngestOptions
+
+
+@dataclass
+class Found:
+    """What a worker found in one chunk: good pictures, and files to quarantine."""
+
+    pictures: list[Picture]
+    bad: list[tuple[bytes, str, str]]
+
+
+def look_at_chunk(task: tuple[int, list[Item], Looking]) -> Found:
+    """Read, decode and measure the files of one chunk; spool the bytes to store."""
+    number, items, looking = task
+    found = Found([], [])
+    with warnings.catch_warnings(), open(looking.spool / str(number), "wb") as spool:
+        # Pillow warns of odd EXIF, palettes and the like, which are no fault of a picture.
+        warnings.simplefilter("ignore")
+        for item in items:
+            path = os.fsencode(item.path)
+            try:
+                found.pictures.append(_look_at(item, path, number, spool, looking))
+            except BadPictureError as bad:
+                found.bad.append((path, bad.reason, bad.detail))
+    return found
+
+
+def _look_at(item: Item, path: bytes, number: int, spool: Any, looking: Looking) -> Picture:
+    options = looking.options
+    remote = "://" in item.file
+    data = read_remote(item.file, options) if remote else read_picture(item.file)
+    look = examine(data, max_pixels=options.max_pixels, look=options.near_duplicates != "off")
+    stored = data if look.encoded is None else look.encoded
+    start, spooled = spool.tell(), -1
+    if remote or look.encoded is not None or len(data) <= SPOOL_BYTES:
+        spool.write(stored)
+        spooled = number
+    digest = hashlib.sha256(data).digest()
+    unit = b"group " + os.fsencode(item.group) if item.group else digest
+    return Picture(
+        id=digest, key=key_of(unit, options.seed), path=path, file=os.fsencode(item.file),
+        label=item.label, given=item.split, grouped=int(bool(item.group)), spool=spooled,
+        start=start, length=len(stored), form=look.form, width=look.width, height=look.height,
+        conversions=",".join(look.conversions), notes=",".join(look.notes),
+        hash64=look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64,
+        thumb=look.thumb or None,
+    )  # fmt: skip
+
+
+def read_remote(address: str, options: IngestOptions) -> bytes:
+    """Return the bytes of a picture that a table names by an address.
+
+    Raises:
+        BadPictureError: it cannot be had.
+    """
+    read = read_address if address.startswith(("http://", "https://")) else read_object
+    try:
+        return read(address, options, MAX_FILE_BYTES)
+    except FetchError as error:
+        raise BadPictureError("unreadable", str(error)) from error
+
+
+def read_picture(file: str) -> bytes:
+    """Read a file that must be a regular one.
+
+    Raises:
+        BadPictureError: it is missing, a pipe or device, or cannot be read.
+    """
+    try:
+        # A pipe would block the open for ever.
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        reason = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable"
+        raise BadPictureError(reason, error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadPictureError("unreadable", "no regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadPictureError(
+                "unreadable", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}"
+            )
+        return os.read(descriptor, status.st_size) if status.st_size else b""
+    except OSError as error:
+        raise BadPictureError("unreadable", error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write: `count` pictures of a split, by id, from the id `first` on."""
+
+    catalog: Path
+    spool: Path
+    target: Path
+    split: str
+    first: bytes
+    count: int
+    classes: tuple[str, ...]
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Write one shard from the spool or, for larger pictures, from the source."""
+    catalog = Catalog(task.catalog)
+    labels = {name: index for index, name in enumerate(task.classes)}
+    try:
+        rows = catalog.ask(
+            "SELECT id, label, path, file, spool, start, length FROM pictures WHERE split = ?"
+            " AND id >= ? ORDER BY id LIMIT ?",
+            (task.split, task.first, task.count),
+        )
+        count = write_records(task.target, _records(rows, task.spool, labels))
+    finally:
+        catalog.close()
+    return Shard(file=task.target.name, count=count, sha256=digest_file(task.target))
+
+
+def _records(rows: Iterable[tuple], spool: Path, labels: dict[str, int]) -> Iterator[PictureRecord]:
+    opened: dict[int, int] = {}
+    try:
+        for digest, label, path, file, number, start, length in rows:
+            if number < 0:
+                encoded = read_picture(os.fsdecode(file))
+                if hashlib.sha256(encoded).digest() != digest:
+                    raise InputError(f"{os.fsdecode(file)}: changed while it was read")
+            else:
+                if number not in opened:
+                    if len(opened) >= 512:
+                        os.close(opened.pop(next(iter(opened))))
+                    opened[number] = os.open(spool / str(number), os.O_RDONLY)
+                encoded = os.pread(opened[number], length, start)
+            yield PictureRecord(encoded, labels[label], digest.hex(), os.fsdecode(path))
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def in_chunks(items: Iterable[Item], looking: Looking) -> Iterator[tuple[int, list[Item], Looking]]:
+    """Cut a stream of files into the workers' tasks."""
+    items = iter(items)
+    for number in itertools.count():
+        chunk = list(itertools.islice(items, CHUNK))
+        if not chunk:
+            return
+        yield number, chunk, looking
+
+
+def processes_of(wanted: int) -> int:
+    """Return the number of processes: as wanted, or one for each core that we may use."""
+    if wanted:
+        return wanted
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(
+    function: Callable[[Any], Any], tasks: Iterable[Any], processes: int
+) -> Iterator[Any]:
+    """Yield the results of `function` in the order of `tasks`, with few of them in flight.
+
+    Raises:
+        RegraftError: a worker was killed, for instance for its memory.
+    """
+    if processes == 1:
+        yield from map(function, tasks)
+        return
+    # Forking costs nothing and is safe while there is one thread; otherwise start afresh.
+    calm = sys.platform == "linux" and threading.active_count() == 1
+    context = multiprocessing.get_context("fork" if calm else "spawn")
+    waiting: deque[Future] = deque()
+    pool = ProcessPoolExecutor(processes, mp_context=context)
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RegraftError("a worker process was killed; is there enough memory?") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,113 @@
+"""Command-line options made from the option models, so that each exists, and is explained, once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin, overload
+
+import typer
+from pydantic.fields import FieldInfo
+
+from components.core.options import (
+    FeatureOptions,
+    FineTuneOptions,
+    GateOptions,
+    HeadOptions,
+    IngestOptions,
+    Options,
+    VerifyOptions,
+)
+from pipelines.recipe import OPTION_FIELDS, Recipe
+
+Command = Callable[..., None]
+_LISTS = {"sources": "--source"}
+_PANELS: dict[str, type[Options]] = {
+    "Ingest": IngestOptions,
+    "Features": FeatureOptions,
+    "Head": HeadOptions,
+    "Fine-tuning": FineTuneOptions,
+    "Gate": GateOptions,
+    "Verification": VerifyOptions,
+}
+
+
+@overload
+def with_recipe_options(command: Command) -> Command: ...
+@overload
+def with_recipe_options(*, only: Literal["ingest"]) -> Callable[[Command], Command]: ...
+def with_recipe_options(command: Command | None = None, *, only: str = "") -> Any:
+    """Give a command the recipe's options; those that were given reach it as the dict `values`."""
+    names = (
+        list(IngestOptions.model_fields)
+        if only
+        else sorted(("workers", *OPTION_FIELDS), key=_place)
+    )
+
+    def decorate(function: Command) -> Command:
+        return _with_options(function, names)
+
+    return decorate(command) if command is not None else decorate
+
+
+def _with_options(function: Command, names: list[str]) -> Command:
+    own = [p for p in inspect.signature(function, eval_str=True).parameters.values()
+           if p.name != "values"]  # fmt: skip
+    added = [_parameter(name, Recipe.model_fields[name]) for name in names]
+
+    def command(**given: Any) -> None:
+        values = {name: given.pop(name) for name in names if name in given}
+        function({k: _parsed(k, v) for k, v in values.items() if v not in (None, [])}, **given)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return the option of one field; unset is None, so that a recipe's value can stand."""
+    flag = _LISTS.get(name, f"--{name.replace('_', '-')}")
+    kind = field.annotation if field.annotation in (int, float, bool) else str
+    flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    option = typer.Option(
+        *flags, help=_help(field), show_default=False, metavar="", rich_help_panel=_panel(name)
+    )
+    hint = list[str] if name in _LISTS else kind
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[hint | None, option],
+    )
+
+
+def _place(name: str) -> int:
+    return ["Run", *_PANELS].index(_panel(name))
+
+
+def _panel(name: str) -> str:
+    """Return the heading under which an option stands: the first step that takes it."""
+    for heading, options in _PANELS.items():
+        if name in options.model_fields:
+            return heading
+    return "Run"
+
+
+def _help(field: FieldInfo) -> str:
+    """Return the description of a field with its choices and its default."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    default = None if field.is_required() else field.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    parts = [field.description or "", f"One of {', '.join(map(str, choices))}." if choices else "",
+             f"(default: {default})" if default not in (None, "", {}) else ""]  # fmt: skip
+    return " ".join(part for part in parts if part)
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Split the comma-separated options; the model checks the rest."""
+    if get_origin(Recipe.model_fields[name].annotation) is tuple and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value

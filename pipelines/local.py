@@ -1,0 +1,180 @@
+"""A run on this machine: the same pipeline, executed by kfp's local runner."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from components.core.artifacts import (
+    Check,
+    DatasetManifest,
+    EvaluationManifest,
+    PublishedManifest,
+    Record,
+    write_text,
+)
+from components.core.errors import InputError, RegraftError
+from components.core.step import PROGRESS_MARK
+from pipelines.recipe import Recipe
+
+_ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
+STEPS_FOLDER = "steps"
+
+
+class Summary(Record):
+    """`summary.json`: how a local run ended."""
+
+    verdict: Literal["accepted", "rejected"]
+    reasons: list[Check]
+    strategy: str
+    model_version: int | None
+    saved_model: str | None
+    published: str | None
+    metrics: dict[str, float]
+    parity: dict[str, float]
+    timings: dict[str, float]
+    report: str
+    dataset_digest: str
+    dataset: str
+    evaluation: str
+
+
+class StepError(RegraftError):
+    """A step of the run failed; carries the exit code that the step ended with."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _LogFilter(io.TextIOBase):
+    """Takes all that kfp prints: everything into the log file, marked lines to the listener."""
+
+    def __init__(self, log: io.TextIOBase, listener: Callable[[str], None]) -> None:
+        self._log, self._listener, self._line = log, listener, ""
+        self.error: tuple[int, str] | None = None
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        *whole, self._line = (self._line + text).split("\n")
+        for line in whole:
+            self._take(line)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._log.closed:
+            self._log.flush()
+
+    def _take(self, line: str) -> None:
+        if match := _ERROR.search(line):
+            self.error = self.error or (int(match[1]), match[2])
+        elif PROGRESS_MARK in line:
+            self._listener(line.split(PROGRESS_MARK, 1)[1])
+
+
+def run_locally(
+    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] = print
+) -> Summary:
+    """Run the whole pipeline in subprocesses of this machine and write `<out>/summary.json`.
+
+    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`.
+
+    Raises:
+        StepError: a step failed; its one line and its exit code.
+    """
+    out = Path(out).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").unlink(missing_ok=True)
+    outputs = _execute(recipe, out, listener)
+    summary = _summarise(out, outputs)
+    write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
+    return summary
+
+
+def _execute(recipe: Recipe, out: Path, listener: Callable[[str], None]) -> dict[str, Any]:
+    from kfp import local
+
+    from pipelines.transfer import transfer
+
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(out / STEPS_FOLDER))
+    with open(out / "run.log", "a", encoding="utf-8") as log:
+        captured = _LogFilter(log, listener)
+        try:
+            with contextlib.redirect_stdout(captured), _quiet_tensorflow():
+                task = transfer(**recipe.arguments())
+        except RuntimeError as error:
+            if captured.error:
+                code, line = captured.error
+                raise StepError(line, code) from None
+            raise StepError(f"{error} See {out / 'run.log'}.") from error
+    return dict(task.outputs)
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Keep TensorFlow's start-up notes out of the steps' logs, unless the user asked for them."""
+    before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+def _summarise(out: Path, outputs: dict[str, Any]) -> Summary:
+    """Gather the summary from the manifests that the run left.
+
+    Raises:
+        StepError: an output is missing although kfp reports success.
+    """
+    try:
+        dataset, evaluation = (Path(outputs[name].path) for name in ("dataset", "evaluation"))
+        data = DatasetManifest.read(dataset)
+        result = EvaluationManifest.read(evaluation)
+        published = None
+        if result.verdict == "accepted":
+            newest = max((out / STEPS_FOLDER).glob("*/publish/published"), key=os.path.getmtime)
+            published = PublishedManifest.read(newest)
+    except (KeyError, ValueError, InputError) as error:
+        raise StepError(f"a step left no output: {error}; see {out / 'run.log'}") from error
+    return Summary(
+        verdict=result.verdict,
+        reasons=result.checks,
+        strategy=result.strategy,
+        model_version=published.version if published else None,
+        saved_model=published.path if published else None,
+        published=published.path if published else None,
+        metrics=result.metrics,
+        parity=published.parity if published else {},
+        timings=published.timings if published else {},
+        report=str(evaluation / "report.html"),
+        dataset_digest=data.digest,
+        dataset=str(dataset),
+        evaluation=str(evaluation),
+    )
+
+
+def read_summary(out: str | os.PathLike[str]) -> Summary:
+    """Read `<out>/summary.json`.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = Path(out) / "summary.json"
+    try:
+        return Summary.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected the summary of a run at {path}: {error}") from error
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()

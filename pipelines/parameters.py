@@ -1,0 +1,61 @@
+"""Pipeline parameters made from the option models, so that each is named and explained once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+OPTIONS = "options"
+
+
+def with_parameters(fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any]) -> Callable[
+    [Callable[..., Any]], Callable[..., Any]
+]:  # fmt: skip
+    """Replace the argument `options` of a pipeline function by one parameter a field.
+
+    The function gets them back as one dict, whose values are kfp's channels. kfp reads signature
+    and docstring, so names, types, defaults and descriptions appear in its UI.
+    """
+
+    def decorate(wiring: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(wiring)
+        own = [p for p in signature.parameters.values() if p.name != OPTIONS]
+        flat = [_parameter(name, field, defaults) for name, field in fields.items()]
+
+        def pipeline(*values: Any) -> Any:
+            given = dict(zip([p.name for p in own + flat], values, strict=True))
+            options = {name: given.pop(name) for name in fields}
+            return wiring(**given, options=options)
+
+        pipeline.__name__ = wiring.__name__
+        described = "".join(f"    {n}: {f.description or n}\n" for n, f in fields.items())
+        pipeline.__doc__ = f"{inspect.getdoc(wiring)}\n\nArgs:\n{described}"
+        pipeline.__signature__ = signature.replace(parameters=own + flat)  # type: ignore[attr-defined]
+        return pipeline
+
+    return decorate
+
+
+def accepted_by(face: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a face has inputs for."""
+    return {name: options[name] for name in face.component_spec.inputs if name in options}
+
+
+def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> inspect.Parameter:
+    default = defaults.get(name, inspect.Parameter.empty)
+    return inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=_type_of(field)
+    )
+
+
+def _type_of(field: FieldInfo) -> Any:
+    """Return the plain type that kfp knows: text for a choice of names, a list for a tuple."""
+    annotation = field.annotation
+    if get_origin(annotation) is tuple:
+        return list[get_args(annotation)[0]] if get_args(annotation)[0] is int else list[str]
+    if get_origin(annotation) is dict:
+        return dict[str, get_args(annotation)[1]]
+    return annotation if annotation in (bool, int, float) else str

@@ -1,0 +1,109 @@
+"""What one run is: all options of all steps under their plain names, in one checked value."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from components.core.artifacts import digest_of
+from components.core.backbones import find_backbone
+from components.core.errors import InputError
+from components.core.options import (
+    FeatureOptions,
+    FineTuneOptions,
+    GateOptions,
+    HeadOptions,
+    IngestOptions,
+    Strategy,
+    VerifyOptions,
+    checked,
+)
+
+
+class Recipe(
+    IngestOptions, FeatureOptions, HeadOptions, FineTuneOptions, GateOptions, VerifyOptions
+):
+    """A whole run. Options that several steps share (seed, batch_size) stand once."""
+
+    sources: tuple[str, ...] = Field(
+        min_length=1,
+        description="Folder, archive, link, table, recipe's name or sample; may be given again.",
+    )
+    strategies: tuple[Strategy, ...] = Field(
+        default=("head", "top"),
+        min_length=1,
+        description="Candidates to train, comma-separated: head, top, full, auto.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=1024, description="Workers that share the extraction of features."
+    )
+    model_name: str = Field(
+        default="regraft",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Name under which the model is published and served.",
+    )
+    destination: str = Field(
+        default="", description="Folder or bucket below which <model-name>/<version> is published."
+    )
+    champion: str = Field(
+        default="", description="Published model to compare with; default is the destination's."
+    )
+
+    @field_validator("strategies")
+    @classmethod
+    def _no_strategy_twice(cls, strategies: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+        if len(set(strategies)) < len(strategies):
+            raise ValueError("each strategy once")
+        return strategies
+
+    @model_validator(mode="after")
+    def _splits_leave_training_pictures(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1.0:
+            raise ValueError("validation_fraction + test_fraction below 1")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the values of the pipeline's parameters, as kfp takes them."""
+        return {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
+
+    @property
+    def shards(self) -> list[int]:
+        """The numbers of the workers that share the extraction of features."""
+        return list(range(self.workers))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all values."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# The business of a step's Python caller, or set through other fields.
+_NOT_PARAMETERS = {"workers", "strategy", "keep_cut", "poolings"}
+OPTION_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_PARAMETERS}
+_SHARDS = FieldInfo(
+    annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
+)
+PARAMETER_FIELDS = {**OPTION_FIELDS, "shards": _SHARDS}
+DEFAULTS = Recipe(sources=("sample:digits",)).arguments()
+FINE_TUNE_FIELDS = {
+    name: field for name, field in FineTuneOptions.model_fields.items() if name != "strategy"
+}
+
+
+def make_recipe(**values: Any) -> Recipe:
+    """Build and check a recipe before anything is read or sent.
+
+    Raises:
+        InputError: an unknown name (near ones are suggested) or a value out of range.
+    """
+    recipe = checked(Recipe, **values)
+    find_backbone(recipe.backbone)
+    if any(not source for source in recipe.sources):
+        raise InputError("source: expected a path, link or sample, got an empty text")
+    return recipe

@@ -1,0 +1,85 @@
+"""Shared by all tests: a small real dataset and what each step makes of it, once a session."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+CLASSES = ("circle", "cross", "square")
+PICTURES_A_CLASS = 40
+SIDE_PX = 40
+
+
+def draw_shape(kind: str, rng: random.Random) -> Image.Image:
+    """Draw one shape of a random size, place and colour on a noisy ground."""
+    ground = tuple(rng.randrange(0, 90) for _ in range(3))
+    picture = Image.new("RGB", (SIDE_PX, SIDE_PX), ground)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(60):
+        place = rng.randrange(SIDE_PX), rng.randrange(SIDE_PX)
+        draw.point(place, tuple(rng.randrange(256) for _ in range(3)))
+    half = rng.randrange(8, 14)
+    x, y = (rng.randrange(half, SIDE_PX - half) for _ in range(2))
+    box = (x - half, y - half, x + half, y + half)
+    ink = tuple(rng.randrange(140, 256) for _ in range(3))
+    if kind == "circle":
+        draw.ellipse(box, fill=ink)
+    elif kind == "square":
+        draw.rectangle(box, fill=ink)
+    else:
+        draw.line((box[0], box[1], box[2], box[3]), fill=ink, width=4)
+        draw.line((box[0], box[3], box[2], box[1]), fill=ink, width=4)
+    return picture
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of class folders with small pictures of shapes."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rng = random.Random(0)
+    for kind in CLASSES:
+        (folder / kind).mkdir()
+        for number in range(PICTURES_A_CLASS):
+            draw_shape(kind, rng).save(folder / kind / f"{number:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes, ingested."""
+    from components.core.options import IngestOptions
+    from components.ingest.ingest import ingest
+
+    out = tmp_path_factory.mktemp("ingest") / "dataset"
+    ingest([str(shapes)], out, IngestOptions(processes=1))
+    return out
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training steps made of the shapes on the `tiny` backbone."""
+
+    features: Path
+    head: Path
+    candidates: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Features, head and the candidates `head` and `top` of the shapes."""
+    from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
+    from components.extract_features.extract_features import extract_features
+    from components.fine_tune.fine_tune import fine_tune
+    from components.train_head.train_head import train_head
+
+    out = tmp_path_factory.mktemp("trained")
+    extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
+    train_head([out / "features"], out / "head", HeadOptions(head_epochs=8))
+    for strategy in ("head", "top"):
+        options = FineTuneOptions(strategy=strategy, fine_tune_epochs=4, learning_rate=1e-3)
+        fine_tune(dataset, [out / "features"], out / "head", out / strategy, options)
+    return Trained(out / "features", out / "head", {name: out / name for name in ("head", "top")})

@@ -1,0 +1,72 @@
+"""TFRecord files written without TensorFlow are TensorFlow's own, and the other way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from components.core.errors import InputError
+from components.core.records import (
+    PictureRecord,
+    read_records,
+    record_of,
+    record_places,
+    write_records,
+)
+
+RECORDS = [
+    PictureRecord(b"\x00\xffpicture", 0, "a" * 64, "cat/1.png"),
+    PictureRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
+]
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    assert write_records(path, RECORDS) == 2
+    assert list(read_records(path)) == RECORDS
+
+
+def test_tensorflow_reads_what_is_written(tmp_path: Path) -> None:
+    write_records(tmp_path / "r", RECORDS)
+    (first, second) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
+    example = tf.train.Example.FromString(first)
+    assert example.features.feature["image/encoded"].bytes_list.value[0] == RECORDS[0].encoded
+    assert tf.train.Example.FromString(second).features.feature["image/label"].int64_list.value == [
+        300
+    ]
+
+
+def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
+    def feature(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[7]))
+    example = tf.train.Example(features=tf.train.Features(feature={
+        "image/encoded": feature(b"x"), "image/label": label, "image/id": feature(b"i"),
+        "image/path": feature(b"p")}))  # fmt: skip
+    with tf.io.TFRecordWriter(str(tmp_path / "r")) as writer:
+        writer.write(example.SerializeToString())
+    assert list(read_records(tmp_path / "r")) == [PictureRecord(b"x", 7, "i", "p")]
+
+
+def test_places_lead_to_the_records(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    write_records(path, RECORDS)
+    data = path.read_bytes()
+    assert [record_of(data[o : o + n]) for o, n in record_places(path)] == RECORDS
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "header"])
+def test_damage_is_found(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "r"
+    write_records(path, RECORDS)
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[20] ^= 1
+    elif damage == "header":
+        data[0] ^= 1
+    path.write_bytes(data[:-3] if damage == "truncate" else data)
+    with pytest.raises(InputError, match="damaged record"):
+        list(read_records(path))

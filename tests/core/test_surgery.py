@@ -1,0 +1,102 @@
+"""Cuts: found from the graph, exact when joined again, clear when they are impossible."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from components.core.backbones import BACKBONES, build_backbone
+from components.core.errors import InputError
+from components.core.surgery import cut_points, find_cut, freeze, join, split
+
+SMALL_PX = 96
+
+
+def build(name: str, image_px: int = SMALL_PX) -> keras.Model:
+    backbone = BACKBONES[name]
+    return build_backbone(backbone, max(image_px, backbone.min_px), "random")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("vgg16", 19), ("resnet50", 39), ("efficientnetv2b0", 64), ("inceptionv3", 29)],
+)
+def test_cut_points_are_counted_from_the_graph(name: str, count: int) -> None:
+    assert len(cut_points(build(name))) == count
+
+
+def test_every_layer_of_a_chain_is_a_cut_point() -> None:
+    model = build("vgg16")
+    assert [point.name for point in cut_points(model)] == [layer.name for layer in model.layers]
+
+
+def assert_split_is_exact(name: str) -> None:
+    model = build(name)
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(-1, 1, (2, *model.input.shape[1:])).astype(np.float32)
+    expected = model(pixels, training=False).numpy()
+    points = cut_points(model)[1:-1]
+    for point in {points[0].name, points[len(points) // 2].name, BACKBONES[name].cut}:
+        bottom, top = split(model, point)
+        again = top(bottom(pixels, training=False), training=False).numpy()
+        np.testing.assert_array_equal(again, expected)
+        parts = {id(variable) for variable in [*bottom.variables, *top.variables]}
+        assert parts == {id(variable) for variable in model.variables}
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "efficientnet_lite0", "tiny"])
+def test_split_and_join_are_exact(name: str) -> None:
+    assert_split_is_exact(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_split_and_join_are_exact_for_the_whole_table(name: str) -> None:
+    assert_split_is_exact(name)
+    keras.backend.clear_session()
+
+
+def test_a_head_joins_flat() -> None:
+    model = build("tiny", 32)
+    layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    joined = join(model, layers)
+    assert len(joined.layers) == len(model.layers) + 2
+    pixels = np.ones((2, 32, 32, 3), np.float32)
+    expected = layers[1](layers[0](model(pixels, training=False)))
+    np.testing.assert_array_equal(joined(pixels, training=False), expected)
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ("block4_pol", r"did you mean block4_pool"),
+        ("block5_pool", r"is an end of the backbone"),
+        ("top:0", r"top:N with N from 1 to 17, got top:0"),
+        ("top:x", r"got top:x"),
+        ("share:1.5", r"S between 0 and 1, got share:1\.5"),
+        ("share:nan", r"S between 0 and 1, got share:nan"),
+    ],
+)
+def test_an_impossible_cut_is_explained(cut: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_cut(build("vgg16"), cut)
+
+
+def test_a_layer_inside_a_branch_names_the_next_cut_point() -> None:
+    with pytest.raises(InputError, match="the next one above it is 'conv5_block2_add'"):
+        find_cut(build("resnet50"), "conv5_block2_1_conv")
+
+
+def test_cut_by_number_and_by_share() -> None:
+    model = build("vgg16")
+    assert find_cut(model, "top:1").name == "block5_conv3"
+    top = split(model, find_cut(model, "share:0.5").name)[1]
+    assert top.count_params() <= 0.5 * model.count_params()
+
+
+def test_freeze_batch_norm_only() -> None:
+    model = build("tiny", 32)
+    freeze(model, batch_norm_only=True)
+    kinds = {isinstance(v, keras.layers.BatchNormalization): v.trainable for v in model.layers}
+    assert kinds == {True: False, False: True}

@@ -1,0 +1,177 @@
+"""The training loop: order, resume, early stop, NaN stop, and cached steps that equal true ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.errors import InputError, RegraftError
+from components.core.training import Settings, Source, epoch_order, train
+
+CLASSES = 3
+SETTINGS = Settings(
+    phase="head", epochs=6, batch_size=8, learning_rate=0.01, seed=3, classes=CLASSES,
+    fingerprint="model, data, options",
+)  # fmt: skip
+
+
+def source(inputs: NDArray[np.float32], labels: NDArray[np.int32]) -> Source:
+    def fetch(
+        indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        return inputs[indices], labels[indices]
+
+    return Source(len(inputs), fetch, tf.TensorSpec([None, *inputs.shape[1:]], tf.float32))
+
+
+@pytest.fixture
+def data() -> tuple[Source, Source]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, 60).astype(np.int32)
+    inputs = (np.eye(CLASSES)[labels] + rng.normal(0, 0.3, (60, CLASSES))).astype(np.float32)
+    return source(inputs[:40], labels[:40]), source(inputs[40:], labels[40:])
+
+
+def head(seed: int = 1) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [keras.Input((CLASSES,)), keras.layers.Dropout(0.3, seed=5), keras.layers.Dense(CLASSES)]
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_in_epoch(data: Source, epoch: int) -> Source:
+    def fetch(
+        indices: NDArray[np.int64], now: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        if now == epoch:
+            raise Killed
+        return data.fetch(indices, now)
+
+    return dataclasses.replace(data, fetch=fetch)
+
+
+def test_training_learns_and_keeps_the_best_epoch(data: tuple[Source, Source]) -> None:
+    model = head()
+    history = train(model, *data, SETTINGS)
+    assert [line.epoch for line in history] == list(range(6))
+    assert history[-1].validation_loss < history[0].validation_loss
+    best = min(line.validation_loss for line in history)
+    inputs, labels = data[1].fetch(np.arange(data[1].count), 0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(loss(labels, model(inputs, training=False))) == pytest.approx(best, abs=1e-5)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    assert epoch_order(10, 1, 2).tolist() == epoch_order(10, 1, 2).tolist()
+    assert epoch_order(10, 1, 2).tolist() != epoch_order(10, 1, 3).tolist()
+    assert sorted(epoch_order(10, 0, 0).tolist()) == list(range(10))
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(
+    tmp_path: Path, data: tuple[Source, Source]
+) -> None:
+    whole = head()
+    expected = train(whole, *data, SETTINGS)
+    killed = head()
+    with pytest.raises(Exception, match="Killed"):
+        train(killed, killed_in_epoch(data[0], 3), data[1], SETTINGS, tmp_path / "c")
+    resumed = head(seed=99)
+    history = train(resumed, *data, SETTINGS, tmp_path / "c")
+    assert [line.epoch for line in history] == [line.epoch for line in expected]
+    for mine, theirs in zip(history, expected, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
+    for mine, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_finished_training_is_not_run_again(tmp_path: Path, data: tuple[Source, Source]) -> None:
+    model = head()
+    train(model, *data, SETTINGS, tmp_path / "c")
+    again = head(seed=99)
+    history = train(again, killed_in_epoch(data[0], 0), data[1], SETTINGS, tmp_path / "c")
+    assert len(history) == SETTINGS.epochs
+    for mine, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_early_stop(data: tuple[Source, Source]) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=500, patience=2, learning_rate=0.5)
+    assert len(train(head(), *data, settings)) < 500
+
+
+def test_a_worse_training_keeps_the_start(data: tuple[Source, Source]) -> None:
+    model = head()
+    before = model.get_weights()
+    train(model, *data, dataclasses.replace(SETTINGS, learning_rate=10.0), start_loss=1e-9)
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_loss_that_is_no_number_stops(data: tuple[Source, Source]) -> None:
+    broken = source(np.full((8, CLASSES), np.nan, np.float32), np.zeros(8, np.int32))
+    with pytest.raises(RegraftError, match="the loss became nan in epoch 1"):
+        train(head(), broken, data[1], SETTINGS)
+
+
+def of_another_model(folder: Path) -> None:
+    path = folder / "checkpoint.json"
+    state = json.loads(path.read_text())
+    state["fingerprint"] = "another"
+    path.write_text(json.dumps(state))
+
+
+def half_written(folder: Path) -> None:
+    path = folder / "checkpoint.json"
+    path.write_text(path.read_text()[:-20])
+
+
+def flipped(folder: Path) -> None:
+    (path,) = folder.glob(f"epoch-{SETTINGS.epochs}.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [half_written, flipped, of_another_model])
+def test_a_damaged_checkpoint_is_never_a_silent_restart(
+    tmp_path: Path, data: tuple[Source, Source], damage: Callable[[Path], None]
+) -> None:
+    train(head(), *data, SETTINGS, tmp_path / "c")
+    damage(tmp_path / "c")
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        train(head(), *data, SETTINGS, tmp_path / "c")
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "another"}, {"fingerprint": ""}])
+def test_a_checkpoint_of_other_options_is_refused(
+    tmp_path: Path, data: tuple[Source, Source], change: dict[str, str]
+) -> None:
+    train(head(), *data, SETTINGS, tmp_path / "c")
+    with pytest.raises(InputError, match="another model, dataset or options"):
+        train(head(), *data, dataclasses.replace(SETTINGS, **change), tmp_path / "c")
+
+
+def test_class_weights_shift_the_answer(data: tuple[Source, Source]) -> None:
+    settings = dataclasses.replace(SETTINGS, class_weights=(50.0, 0.01, 0.01), epochs=10)
+    model = head()
+    train(model, data[0], data[1], settings, start_loss=None)
+    inputs, _ = data[0].fetch(np.arange(data[0].count), 0)
+    plain = head()
+    train(plain, *data, dataclasses.replace(SETTINGS, epochs=10))
+
+    def share_of_first(trained: keras.Model) -> float:
+        return float((trained(inputs, training=False).numpy().argmax(1) == 0).mean())
+
+    assert share_of_first(model) >= share_of_first(plain)

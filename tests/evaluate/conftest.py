@@ -1,0 +1,141 @@
+"""Manifests and predictions to evaluate, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from components.core.artifacts import (
+    DatasetManifest,
+    Epoch,
+    MadeBy,
+    ModelManifest,
+    Parameters,
+    Preprocessing,
+    SplitInfo,
+)
+from components.core.options import GateOptions
+from components.evaluate.assess import ChampionSaid, Cost, Said, assess
+from components.evaluate.outcome import evaluation_of
+from components.evaluate.report_data import GalleryItem, ReliabilityBin, ReportData
+from components.evaluate.selection import choose
+
+# One grey pixel.
+TINY_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+CLASSES = ["cat", "dog", "owl"]
+
+
+def dataset_manifest(classes: list[str] = CLASSES, per_class: int = 20) -> DatasetManifest:
+    """Return a manifest of as many pictures in each class, without shards."""
+    shares = {"train": per_class * 3, "validation": per_class, "test": per_class}
+    return DatasetManifest(
+        digest="d" * 64,
+        made_by=MadeBy(step="ingest", version="0", seconds=1.0),
+        classes=classes,
+        splits={
+            split: SplitInfo(
+                count=count * len(classes), by_class=dict.fromkeys(classes, count), shards=[]
+            )
+            for split, count in shares.items()
+        },
+        sources=["sample:digits"],
+    )
+
+
+@pytest.fixture
+def dataset_of() -> Callable[..., DatasetManifest]:
+    """A factory of dataset manifests."""
+    return dataset_manifest
+
+
+@pytest.fixture
+def candidate_of() -> Callable[..., ModelManifest]:
+    """A factory of manifests of complete candidates: strategy, validation accuracy and loss."""
+
+    def build(strategy, accuracy, loss=0.5, **changes):
+        history = [
+            Epoch(phase=phase, epoch=epoch, loss=1 / epoch, accuracy=1 - 0.5 / epoch,
+                  validation_loss=1.1 / epoch, validation_accuracy=accuracy - 0.1 / epoch,
+                  seconds=0.5)
+            for phase in ("head", strategy)[: 1 + (strategy != "head")]
+            for epoch in range(1, 6)
+        ]  # fmt: skip
+        values = {
+            "digest": f"{strategy}-{accuracy}",
+            "made_by": MadeBy(step="fine_tune", version="0", seconds=1.0),
+            "kind": "candidate",
+            "strategy": strategy,
+            "requested_strategy": strategy,
+            "backbone": "tiny",
+            "weights": "random",
+            "weights_digest": "w" * 64,
+            "preprocessing": Preprocessing(image_px=32, scaling="tiny"),
+            "classes": CLASSES,
+            "dataset_digest": "d" * 64,
+            "cut": "block2",
+            "head": {"kind": "gap"},
+            "options": {"seed": 0},
+            "parameters": Parameters(total=1000, trainable=100, frozen=900),
+            "head_parameters": {"gap": 51, "flatten": 771},
+            "history": history,
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+        }
+        return ModelManifest(**(values | changes))
+
+    return build
+
+
+@pytest.fixture
+def report_of(candidate_of) -> Callable[..., ReportData]:
+    """A factory of a report's content: predictions of ten classes by a known seed."""
+
+    def build(margin=5.5, classes=10, pictures=360, gallery=6, champion=True, **options):
+        rng = np.random.default_rng(7)
+        names = [f"digit {k}" for k in range(classes)]
+
+        def say(count: int) -> Said:
+            truths = rng.integers(0, classes, count)
+            logits = rng.normal(0, 1, (count, classes)) * 1.6
+            logits[np.arange(count), truths] += margin
+            return Said(logits, truths)
+
+        validation, test = say(pictures), say(pictures)
+        gate = GateOptions(**options)
+        found = assess(
+            validation, test, names, gate,
+            cost=Cost(model_mb=13.6, latency_ms=9.2, validation_accuracy=0.98,
+                      head_validation_accuracy=0.95),
+            champion=ChampionSaid("digits version 3", rng.random(pictures) < 0.93)
+            if champion else None,
+            unfamiliar=rng.normal(0, 1.6, (100, classes)),
+        )  # fmt: skip
+        data = dataset_manifest(names, max(1, pictures // classes))
+        models = [
+            candidate_of(strategy, accuracy, classes=names, digest=strategy * 16)
+            for strategy, accuracy in (("head", 0.95), ("top", 0.98))
+        ]
+        evaluation = evaluation_of(found, models, choose(models), data, None, 3.1)
+        picture = "data:image/png;base64," + TINY_PNG
+        return ReportData(
+            evaluation=evaluation,
+            dataset=data,
+            models=models,
+            reliability_before=[ReliabilityBin(**asdict(b)) for b in found.reliability_before],
+            reliability_after=[ReliabilityBin(**asdict(b)) for b in found.reliability_after],
+            gallery=[
+                GalleryItem(path=f"digits/{k}/{k:04}.png", truth=names[k % classes],
+                            label=names[(k + 1) % classes], confidence=0.9 - k / 50,
+                            truth_probability=0.05, picture=picture, overlay=picture)
+                for k in range(gallery)
+            ],
+            versions={"python": "3.13", "tensorflow": "2.21.0"},
+            options=gate.model_dump(),
+        )  # fmt: skip
+
+    return build

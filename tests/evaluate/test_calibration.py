@@ -1,0 +1,102 @@
+"""Calibration error and temperature scaling."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from components.evaluate.calibration import (
+    HIGHEST,
+    LOWEST,
+    calibration_error,
+    fit_temperature,
+    probabilities_of,
+    reliability,
+)
+
+
+def overconfident(rng: np.random.Generator, pictures: int, sharpness: float):
+    """Logits whose true class is drawn from their own softmax, then made too sharp."""
+    logits = rng.normal(0, 1.5, (pictures, 5))
+    truths = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
+    return logits * sharpness, truths
+
+
+def test_calibration_error_by_hand() -> None:
+    # Four pictures at 0.9 (three right), two at 0.6 (one right): (4*|.9-.75| + 2*|.6-.5|) / 6.
+    confidence = np.array([0.9] * 4 + [0.6] * 2)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    truths = np.array([0, 0, 0, 1, 0, 1])
+    assert calibration_error(probabilities, truths) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+
+
+def test_calibration_error_equals_the_plain_sum_over_bins() -> None:
+    logits, truths = overconfident(np.random.default_rng(0), 500, 3.0)
+    probabilities = softmax(logits, axis=1)
+    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    edges = np.linspace(0, 1, 16)
+    total = 0.0
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            total += abs(confidence[inside].sum() - (predicted == truths)[inside].sum())
+    assert calibration_error(probabilities, truths) == pytest.approx(total / 500)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0])
+def test_confidence_at_the_ends_falls_into_a_bin(confidence) -> None:
+    probabilities = np.array([[confidence, 1 - confidence]])
+    (only,) = reliability(probabilities, np.array([0]))
+    assert only.count == 1 and only.low < confidence <= only.high
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5, 6.0])
+def test_the_fitted_temperature_undoes_a_known_sharpness(sharpness) -> None:
+    logits, truths = overconfident(np.random.default_rng(4), 4000, sharpness)
+    temperature = fit_temperature(logits, truths)
+    assert temperature == pytest.approx(sharpness, rel=0.08)
+    assert calibration_error(probabilities_of(logits, temperature), truths) < 0.03
+
+
+def test_the_fitted_temperature_is_the_best_of_a_fine_grid() -> None:
+    logits, truths = overconfident(np.random.default_rng(5), 300, 3.0)
+    ours = log_loss(truths, probabilities_of(logits, fit_temperature(logits, truths)))
+    grid = [log_loss(truths, probabilities_of(logits, t)) for t in np.geomspace(0.05, 20, 2000)]
+    assert ours <= min(grid) + 1e-9
+
+
+@given(
+    st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=20),
+    st.floats(LOWEST, HIGHEST),
+)
+def test_temperature_never_changes_a_label(rows, temperature) -> None:
+    logits = np.array(rows)
+    scaled = probabilities_of(logits, temperature)
+    best = logits.max(axis=1)
+    # The class that is served is one of those with the highest logit, ties included.
+    assert (logits[np.arange(len(rows)), scaled.argmax(axis=1)] >= best - 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "truths"),
+    [
+        (np.empty((0, 3)), np.empty(0, int)),
+        (np.array([[1.0, np.nan]]), np.array([1])),
+        (np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([0, 1])),
+        (np.zeros((4, 2)), np.array([0, 1, 0, 1])),
+    ],
+    ids=["nothing", "not finite", "no mistake", "no information"],
+)
+def test_temperature_stays_one_where_data_do_not_tell(logits, truths) -> None:
+    assert fit_temperature(logits, truths) == 1.0
+
+
+def test_a_model_that_is_always_wrong_gets_the_flattest_softmax_and_no_error() -> None:
+    logits = np.array([[5.0, 0.0], [0.0, 5.0]])
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST, rel=0.01)

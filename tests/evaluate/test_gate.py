@@ -1,0 +1,155 @@
+"""The gate's arithmetic: a table of cases, with equality, NaN, missing figures and no champion."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from components.core.options import GateOptions
+from components.evaluate.gate import NO_CHAMPION, Evidence, judge
+from components.evaluate.statistics import compare
+
+GOOD = Evidence(
+    pictures=360,
+    accuracy=0.97,
+    accuracy_low=0.95,
+    recalls={"cat": 0.98, "dog": 0.9},
+    calibration_error=0.02,
+    model_mb=14.0,
+    latency_ms=11.0,
+)
+NAN = math.nan
+
+
+@functools.cache
+def against(wins: int, losses: int, pictures: int = 360):
+    ties = pictures - wins - losses
+    right = np.repeat([True, False, True], [wins, losses, ties])
+    rival = np.repeat([False, True, True], [wins, losses, ties])
+    return compare(right, rival, name="digits version 3")
+
+
+CASES = [
+    # evidence, options, accepted, the failed checks
+    ({}, {}, True, []),
+    ({}, {"min_accuracy": 0.95}, True, []),
+    ({}, {"min_accuracy": 0.9500001}, False, ["accuracy"]),
+    ({}, {"min_accuracy": 0.97, "accuracy_rule": "point"}, True, []),
+    ({}, {"min_accuracy": 0.9700001, "accuracy_rule": "point"}, False, ["accuracy"]),
+    ({"accuracy": NAN}, {}, False, ["accuracy"]),
+    ({"accuracy_low": NAN}, {}, False, ["accuracy"]),
+    ({"accuracy_low": NAN}, {"accuracy_rule": "point"}, False, ["accuracy"]),
+    ({"accuracy": None}, {}, False, ["accuracy"]),
+    ({"accuracy_low": None}, {}, False, ["accuracy"]),
+    ({"pictures": 0, "accuracy": None, "accuracy_low": None}, {}, False,
+     ["test pictures", "accuracy"]),
+    ({"pictures": 0}, {}, False, ["test pictures"]),
+    ({"not_finite": 1}, {}, False, ["predictions"]),
+    ({}, {"min_class_recall": 0.9}, True, []),
+    ({}, {"min_class_recall": 0.91}, False, ["recall of dog"]),
+    ({}, {"class_floors": {"dog": 0.9, "cat": 0.98}}, True, []),
+    ({}, {"class_floors": {"cat": 0.99}}, False, ["recall of cat"]),
+    ({}, {"min_class_recall": 0.95, "class_floors": {"dog": 0.5}}, True, []),
+    ({}, {"class_floors": {"cow": 0.5}}, False, ["recall of cow"]),
+    ({"recalls": {"cat": NAN}}, {"min_class_recall": 0.1}, False, ["recall of cat"]),
+    ({"recalls": {"cat": None}}, {"min_class_recall": 0.1}, False, ["recall of cat"]),
+    ({"recalls": {"cat": NAN}}, {}, True, []),
+    ({}, {"max_calibration_error": 0.02}, True, []),
+    ({}, {"max_calibration_error": 0.0199}, False, ["calibration error"]),
+    ({"calibration_error": NAN}, {"max_calibration_error": 0.5}, False, ["calibration error"]),
+    ({"calibration_error": None}, {"max_calibration_error": 0.5}, False, ["calibration error"]),
+    ({"calibration_error": None}, {}, True, []),
+    ({}, {"max_model_mb": 14.0}, True, []),
+    ({}, {"max_model_mb": 13.9}, False, ["model size"]),
+    ({"model_mb": None}, {"max_model_mb": 13.9}, False, ["model size"]),
+    ({}, {"max_latency_ms": 11.0}, True, []),
+    ({}, {"max_latency_ms": 10.0}, False, ["latency"]),
+    ({"latency_ms": NAN}, {"max_latency_ms": 10.0}, False, ["latency"]),
+    ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.9}, {}, True, []),
+    ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.89}, {}, False, ["candidate"]),
+    ({"head_validation_accuracy": 0.9, "validation_accuracy": NAN}, {}, False, ["candidate"]),
+    # Against the champion: equal, better, worse within noise, worse beyond it.
+    ({"champion": against(0, 0)}, {}, True, []),
+    ({"champion": against(5, 5)}, {}, True, []),
+    ({"champion": against(9, 1)}, {}, True, []),
+    ({"champion": against(1, 4)}, {}, True, []),
+    ({"champion": against(0, 4)}, {}, True, []),
+    ({"champion": against(0, 5)}, {}, False, ["champion"]),
+    ({"champion": against(2, 12)}, {}, False, ["champion"]),
+    ({"champion": against(0, 5)}, {"champion_significance": 0.01}, True, []),
+    ({"champion": against(0, 0)}, {"champion_policy": "better"}, False, ["champion"]),
+    ({"champion": against(4, 0)}, {"champion_policy": "better"}, False, ["champion"]),
+    ({"champion": against(5, 0)}, {"champion_policy": "better"}, True, []),
+    ({"champion": against(0, 5)}, {"champion_policy": "better"}, False, ["champion"]),
+    ({"champion": against(1, 4, 300)}, {"champion_margin": 0.01}, True, []),
+    ({"champion": against(0, 4, 300)}, {"champion_margin": 0.01}, False, ["champion margin"]),
+    ({"champion": against(0, 3, 300)}, {"champion_margin": 0.0}, False, ["champion margin"]),
+    ({"champion": against(3, 3, 300)}, {"champion_margin": 0.0}, True, []),
+    ({"champion": against(0, 0, 0)}, {}, False, ["champion"]),
+    ({}, {"champion_policy": "better", "champion_margin": 0.0}, True, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "options", "accepted", "failed"), CASES)
+def test_the_verdict(changes, options, accepted, failed) -> None:
+    verdict = judge(replace(GOOD, **changes), GateOptions(**options))
+    assert [check.name for check in verdict.checks if not check.passed] == failed
+    assert verdict.accepted is accepted
+
+
+def test_without_a_champion_the_verdict_says_so() -> None:
+    champion = [c for c in judge(GOOD, GateOptions()).checks if c.name == "champion"]
+    assert [c.received for c in champion] == [NO_CHAMPION]
+
+
+def test_every_reason_is_listed_with_what_was_expected_and_received() -> None:
+    verdict = judge(
+        replace(GOOD, champion=against(2, 12)),
+        GateOptions(min_accuracy=0.99, min_class_recall=0.8, max_calibration_error=0.1),
+    )
+    reasons = {c.name: (c.expected, c.received, c.passed) for c in verdict.checks}
+    assert reasons["accuracy"] == (
+        "at least 0.99 (lower bound of the 95 % interval)", "0.95", False)  # fmt: skip
+    assert reasons["recall of cat"][2] and reasons["calibration error"][2]
+    assert "digits version 3" in reasons["champion"][1]
+    assert "2 won, 12 lost" in reasons["champion"][1]
+
+
+def test_a_figure_that_fails_by_little_is_not_shown_as_the_limit() -> None:
+    verdict = judge(replace(GOOD, accuracy_low=0.94999999), GateOptions(min_accuracy=0.95))
+    (check,) = (c for c in verdict.checks if c.name == "accuracy")
+    assert not check.passed and check.received == "0.94999999"
+
+
+@pytest.mark.parametrize("pictures", [60, 360])
+def test_the_champion_gate_rejects_an_equal_model_no_more_often_than_it_claims(pictures) -> None:
+    random = np.random.default_rng(11)
+    options = GateOptions(champion_significance=0.05)
+    rejected, runs = 0, 4000
+    for wins, losses, _ in random.multinomial(pictures, [0.06, 0.06, 0.88], size=runs):
+        verdict = judge(replace(GOOD, champion=against(wins, losses, pictures)), options)
+        rejected += not verdict.accepted
+    # What the exact test claims: over the number of pictures on which the models differ, the
+    # chance that so many of them are losses that it rejects.
+    claimed = 0.0
+    for unlike in range(pictures + 1):
+        tails = stats.binom.sf(np.arange(unlike + 1) - 1, unlike, 0.5)
+        claimed += stats.binom.pmf(unlike, pictures, 0.12) * max(tails[tails < 0.05], default=0.0)
+    assert claimed <= 0.05
+    # Three standard errors of the simulation are allowed.
+    assert rejected / runs == pytest.approx(claimed, abs=3 * math.sqrt(0.05 * 0.95 / runs))
+
+
+def test_the_champion_gate_finds_a_model_that_is_clearly_worse() -> None:
+    random = np.random.default_rng(12)
+    rejected, runs = 0, 1000
+    for wins, losses, _ in random.multinomial(360, [0.02, 0.10, 0.88], size=runs):
+        rejected += not judge(
+            replace(GOOD, champion=against(wins, losses, 360)), GateOptions()
+        ).accepted
+    assert rejected / runs > 0.98

@@ -1,0 +1,115 @@
+"""Intervals and paired tests against scipy, statsmodels and published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from components.evaluate.statistics import (
+    binomial_tail,
+    bootstrap_difference,
+    compare,
+    wilson_interval,
+)
+
+CASES = [(0, 1), (1, 1), (0, 10), (10, 10), (1, 2), (5, 10), (17, 20), (342, 360), (1, 1000),
+         (360, 360), (9_871, 10_000)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "total"), CASES)
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_interval_equals_statsmodels_and_scipy(right, total, confidence) -> None:
+    low, high = wilson_interval(right, total, confidence)
+    theirs = proportion_confint(right, total, alpha=1 - confidence, method="wilson")
+    scipys = stats.binomtest(right, total).proportion_ci(confidence, method="wilson")
+    np.testing.assert_allclose((low, high), theirs, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose((low, high), scipys, rtol=1e-12, atol=1e-12)
+    assert 0 <= low <= right / total <= high <= 1
+
+
+def test_wilson_interval_of_a_published_case() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (right, total), interval in published.items():
+        np.testing.assert_allclose(wilson_interval(right, total), interval, atol=5e-5)
+
+
+def test_wilson_interval_of_no_picture_is_unknown() -> None:
+    assert all(math.isnan(end) for end in wilson_interval(0, 0))
+
+
+@pytest.mark.parametrize(("right", "total"), [(-1, 5), (6, 5)])
+def test_wilson_interval_refuses_senseless_counts(right, total) -> None:
+    with pytest.raises(ValueError, match=f"got {right} of {total}"):
+        wilson_interval(right, total)
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2, 7, 30, 301, 2000])
+def test_binomial_tail_equals_scipy(trials) -> None:
+    for at_least in {0, 1, trials // 3, trials // 2, trials, trials + 1}:
+        theirs = stats.binom.sf(at_least - 1, trials, 0.5)
+        assert binomial_tail(at_least, trials) == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+
+
+def paired(both: int, wins: int, losses: int, neither: int):
+    right = np.repeat([True, True, False, False], [both, wins, losses, neither])
+    rival = np.repeat([True, False, True, False], [both, wins, losses, neither])
+    return right, rival
+
+
+@pytest.mark.parametrize(
+    ("both", "wins", "losses", "neither"),
+    [(90, 0, 0, 10), (90, 3, 3, 4), (80, 12, 2, 6), (80, 2, 12, 6), (0, 1, 0, 0), (0, 0, 1, 0),
+     (300, 7, 15, 38), (0, 0, 0, 5)],
+)  # fmt: skip
+def test_comparison_equals_the_exact_tests_of_statsmodels_and_scipy(both, wins, losses, neither):
+    found = compare(*paired(both, wins, losses, neither), name="a")
+    table = [[both, wins], [losses, neither]]
+    assert (found.wins, found.losses) == (wins, losses)
+    if wins + losses:
+        assert found.p_two_sided == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
+        for p, count in ((found.p_worse, losses), (found.p_better, wins)):
+            one_sided = stats.binomtest(count, wins + losses, 0.5, alternative="greater").pvalue
+            assert p == pytest.approx(one_sided, rel=1e-12)
+    else:
+        assert found.p_two_sided == found.p_worse == found.p_better == 1.0
+    assert found.difference == pytest.approx(found.accuracy - found.champion_accuracy)
+    assert found.difference_low <= found.difference <= found.difference_high
+
+
+def test_comparison_of_no_pictures_knows_nothing_and_never_raises() -> None:
+    found = compare(np.array([], bool), np.array([], bool), name="a")
+    assert found.pictures == 0 and math.isnan(found.difference)
+
+
+def test_comparison_refuses_unequal_lengths() -> None:
+    with pytest.raises(ValueError, match="equal lengths"):
+        compare(np.array([True]), np.array([True, False]), name="a")
+
+
+def test_bootstrap_interval_agrees_with_scipys_over_pictures() -> None:
+    right, rival = paired(280, 30, 12, 38)
+    difference = right.astype(float) - rival.astype(float)
+    theirs = stats.bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    ours = bootstrap_difference(30, 12, 360)
+    np.testing.assert_allclose(ours, theirs, atol=0.004)
+
+
+def test_bootstrap_interval_is_repeatable_by_its_seed() -> None:
+    assert bootstrap_difference(9, 4, 50, seed=5) == bootstrap_difference(9, 4, 50, seed=5)

@@ -1,0 +1,170 @@
+"""The strategies: cached steps equal true ones, statistics stand still, nothing ends worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.artifacts import ModelManifest
+from components.core.backbones import BACKBONES, build_backbone
+from components.core.errors import InputError
+from components.core.models import build_head, load_model, pooling_layer
+from components.core.options import FineTuneOptions, HeadOptions
+from components.core.surgery import freeze, join, split
+from components.core.training import Settings, Source, train
+from components.fine_tune.fine_tune import fine_tune
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
+
+CLASSES = 4
+STEPS_TOLERANCE = 2e-5
+
+
+def source(inputs: NDArray[np.float32], labels: NDArray[np.int32]) -> Source:
+    def fetch(
+        indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        return inputs[indices], labels[indices]
+
+    return Source(len(inputs), fetch, tf.TensorSpec([None, *inputs.shape[1:]], tf.float32))
+
+
+def grafted(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]:
+    """Build a backbone and a head for it, the same at every call."""
+    keras.utils.set_random_seed(0)
+    backbone = build_backbone(BACKBONES[name], 48, "random")
+    head = build_head(BACKBONES[name].width, CLASSES, HeadOptions(dropout=0.0))
+    freeze(backbone)
+    return backbone, [pooling_layer("gap"), *head.layers[1:]]
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "efficientnet_lite0"])
+def test_cached_steps_are_the_steps_of_end_to_end_training(name: str) -> None:
+    """Training from cached activations equals training end to end with a frozen bottom."""
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(-1, 1, (12, 48, 48, 3)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, 12).astype(np.int32)
+    settings = Settings(phase="top", epochs=2, batch_size=4, learning_rate=1e-4, seed=1,
+                        classes=CLASSES, gradient_clip=1.0, cosine_decay=True)  # fmt: skip
+    cut = BACKBONES[name].cut
+
+    def unfrozen(backbone: keras.Model) -> keras.Model:
+        _, top = split(backbone, cut)
+        for layer in top.layers:
+            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        return top
+
+    backbone, head = grafted(name)
+    unfrozen(backbone)
+    whole = join(backbone, head)
+    start = whole.get_weights()
+    train(whole, source(pixels, labels), source(pixels, labels), settings)
+
+    backbone, head = grafted(name)
+    bottom, _ = split(backbone, cut)
+    cached = bottom(pixels, training=False).numpy()
+    top = join(unfrozen(backbone), head)
+    train(top, source(cached, labels), source(cached, labels), settings)
+    again = join(backbone, head).get_weights()
+
+    moved = [np.abs(mine - before).max() for mine, before in zip(again, start, strict=True)]
+    assert max(moved) > 1e-4, "the steps changed nothing, so equality would prove nothing"
+    for mine, theirs in zip(again, whole.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=STEPS_TOLERANCE)
+
+
+def statistics(model: keras.Model) -> dict[str, NDArray[np.float32]]:
+    return {
+        layer.name: np.concatenate([layer.moving_mean.numpy(), layer.moving_variance.numpy()])
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and "head" not in layer.name
+    }
+
+
+@pytest.mark.parametrize("strategy", ["head", "top", "full"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "adapt"])
+def test_batch_norm_statistics_move_only_where_they_may(
+    dataset: Path, trained: Trained, tmp_path: Path, strategy: str, batch_norm: str
+) -> None:
+    before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
+    options = FineTuneOptions(
+        strategy=strategy, batch_norm=batch_norm, fine_tune_epochs=2, learning_rate=1e-3
+    )
+    fine_tune(dataset, [trained.features], trained.head, tmp_path / "m", options)
+    model, _ = load_model(tmp_path / "m")
+    same = {
+        name: np.array_equal(values, statistics(before)[name])
+        for name, values in statistics(model).items()
+    }
+    _, top = split(before, BACKBONES["tiny"].cut)
+    above = set(statistics(top))
+    may_move = {"head": set(), "top": above, "full": set(same)}[strategy]
+    assert above
+    assert set(same) > above
+    for name, unchanged in same.items():
+        assert unchanged is not (batch_norm == "adapt" and name in may_move), name
+
+
+def test_weights_below_the_cut_never_move(trained: Trained) -> None:
+    before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
+    after, manifest = load_model(trained.candidates["top"])
+    bottom, top = split(before, BACKBONES["tiny"].cut)
+    assert manifest.cut == BACKBONES["tiny"].cut
+    for layer in bottom.layers:
+        for mine, theirs in zip(
+            after.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+    kernels = [layer for layer in top.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert any(
+        not np.array_equal(after.get_layer(k.name).get_weights()[0], k.get_weights()[0])
+        for k in kernels
+    )
+
+
+def test_candidates_say_where_they_come_from(trained: Trained) -> None:
+    head = ModelManifest.read(trained.head)
+    for strategy, folder in trained.candidates.items():
+        manifest = ModelManifest.read(folder)
+        assert (manifest.kind, manifest.strategy) == ("candidate", strategy)
+        assert manifest.weights_digest == head.weights_digest
+        assert manifest.validation_loss <= head.validation_loss
+        assert manifest.history[: len(head.history)] == head.history
+
+
+def test_a_head_of_another_dataset_is_refused(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    manifest = ModelManifest.read(trained.head)
+    model, _ = load_model(trained.head)
+    folder = tmp_path / "head"
+    folder.mkdir()
+    model.save(folder / "model.keras")
+    from components.core.artifacts import digest_file
+
+    changed = manifest.model_copy(
+        update={"dataset_digest": "other", "digest": digest_file(folder / "model.keras")}
+    )
+    changed.write(folder)
+    with pytest.raises(InputError, match="another dataset"):
+        fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    folder.mkdir()
+    for path in trained.head.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    content = bytearray((folder / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.keras").write_bytes(content)
+    with pytest.raises(InputError, match="expected digest"):
+        fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())

@@ -1,0 +1,44 @@
+"""Small folders of pictures for the tests of ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def photo(seed: int, px: int = 64) -> Image.Image:
+    """Return a colourful smooth picture that no other seed resembles."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((px, px), Image.Resampling.BICUBIC)
+
+
+def write_classes(
+    folder: Path, classes: Sequence[str] = ("cat", "dog"), count: int = 20, first: int = 0
+) -> Path:
+    """Write `count` PNG files in each class folder below `folder`."""
+    for position, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture = photo(first + 1000 * position + number)
+            picture.save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of 20 pictures."""
+    return write_classes(tmp_path / "pictures")
+
+
+@pytest.fixture
+def make_classes() -> Callable[..., Path]:
+    return write_classes
+
+
+@pytest.fixture
+def make_photo() -> Callable[..., Image.Image]:
+    return photo

@@ -1,0 +1,49 @@
+"""The face under kfp's local runner, and that it says the same as the options."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+from kfp import local
+
+from components.core.artifacts import DatasetManifest
+from components.core.options import IngestOptions
+from components.ingest.component import ingest
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+    return tmp_path
+
+
+def test_defaults_are_those_of_the_options() -> None:
+    face = inspect.signature(ingest.python_func).parameters
+    for name, field in IngestOptions.model_fields.items():
+        default = face[name].default
+        assert (tuple(default) if isinstance(default, list) else default) == field.default
+    assert set(face) - set(IngestOptions.model_fields) == {"sources", "dataset", "data_card"}
+
+
+def test_the_face_makes_the_artifacts(runner: Path, pictures: Path) -> None:
+    task = ingest(sources=[str(pictures)], processes=1)
+    dataset = task.outputs["dataset"]
+    manifest = DatasetManifest.read(dataset.path)
+    assert dataset.metadata["digest"] == manifest.digest
+    assert dataset.metadata["train"] == manifest.splits["train"].count
+    assert "<html" in Path(task.outputs["data_card"].path).read_text(encoding="utf-8")
+
+
+def test_an_error_is_one_line_and_fails_the_task(
+    runner: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError):
+        ingest(sources=["sample:digitz"])
+    output = "".join(capfd.readouterr())
+    assert "[regraft:error:2] ingest: unknown source 'sample:digitz'" in output
+    assert "Traceback" not in output.split("[regraft:error:2]")[1].split("\n")[0]

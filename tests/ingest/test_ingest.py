@@ -1,0 +1,162 @@
+"""The step as a function: what it writes, what it refuses, and that it repeats itself."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.core.artifacts import SPLITS, DatasetManifest, digest_file
+from components.core.errors import DataError, InputError
+from components.core.options import IngestOptions, checked
+from components.core.records import read_split
+from components.ingest.ingest import ingest
+
+OPTIONS = IngestOptions(processes=1)
+
+
+def quarantine(out: Path) -> list[dict[str, str]]:
+    with open(out / "quarantine.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_classes_becomes_a_dataset(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = ingest([str(pictures)], out, OPTIONS)
+    assert manifest == DatasetManifest.read(out)
+    assert manifest.classes == ["cat", "dog"]
+    stored = {record.path: record for split in SPLITS for record in read_split(out, split)}
+    assert len(stored) == 40
+    for path, record in stored.items():
+        data = (pictures / path).read_bytes()
+        assert record.encoded == data
+        assert record.id == hashlib.sha256(data).hexdigest()
+        assert manifest.classes[record.label] == path.split("/")[0]
+    for info in manifest.splits.values():
+        assert info.count == sum(info.by_class.values()) == sum(s.count for s in info.shards)
+        assert all(digest_file(out / s.file) == s.sha256 for s in info.shards)
+        assert min(info.by_class.values()) >= 1
+    assert sorted(p.name for p in out.iterdir() if p.suffix != ".tfrecord") == [
+        "data_card.html", "dataset.json", "quarantine.csv",
+    ]  # fmt: skip
+    assert quarantine(out) == []
+
+
+def test_sample_digits(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = ingest(["sample:digits"], out, IngestOptions(processes=2))
+    assert manifest.classes == [str(digit) for digit in range(10)]
+    assert sum(split.count for split in manifest.splits.values()) == 1797
+    assert 300 < manifest.splits["test"].count < 420
+    assert manifest.duplicates["near_pairs"] == 0
+    assert all(len(split.shards) >= 8 for split in manifest.splits.values())
+    record = next(iter(read_split(out, "test")))
+    picture = Image.open(io.BytesIO(record.encoded))
+    assert (picture.mode, picture.size) == ("L", (64, 64))
+
+
+def test_digest_depends_on_content_only(
+    pictures: Path, tmp_path: Path, make_classes: Callable[..., Path]
+) -> None:
+    one = ingest([str(pictures)], tmp_path / "one", OPTIONS)
+    two = ingest([str(pictures)], tmp_path / "two", IngestOptions(processes=2))
+    shards = [s for info in one.splits.values() for s in info.shards]
+    assert one.digest == two.digest
+    assert shards == [s for info in two.splits.values() for s in info.shards]
+    renamed = tmp_path / "renamed"
+    for number, file in enumerate(sorted(pictures.rglob("*.png"), reverse=True)):
+        target = renamed / file.parent.name / f"sub{number % 3}" / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    three = ingest([str(renamed)], tmp_path / "three", OPTIONS)
+    assert three.digest == one.digest
+    make_classes(pictures, count=1, first=500)
+    assert ingest([str(pictures)], tmp_path / "four", OPTIONS).digest != one.digest
+
+
+def test_another_seed_draws_other_splits(pictures: Path, tmp_path: Path) -> None:
+    one = ingest([str(pictures)], tmp_path / "one", OPTIONS)
+    two = ingest([str(pictures)], tmp_path / "two", IngestOptions(processes=1, seed=1))
+    assert one.digest != two.digest
+
+
+def test_several_sources_are_one_dataset(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
+    first = make_classes(tmp_path / "first", count=6)
+    second = make_classes(tmp_path / "second", ("bird", "dog"), count=6, first=300)
+    out = tmp_path / "out"
+    manifest = ingest([str(first), str(second)], out, OPTIONS)
+    totals: Counter[str] = Counter()
+    for info in manifest.splits.values():
+        totals.update(info.by_class)
+    assert totals == {"bird": 6, "cat": 6, "dog": 12}
+    paths = {record.path for record in read_split(out, "train")}
+    assert all(path.startswith(("0-first/", "1-second/")) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({}, "expected class folders with pictures in .*, found nothing"),
+        ({"cat": 5}, "expected at least two classes, found 1: cat 5"),
+        ({"cat": 5, "dog": 0}, r"found none in dog \(pictures: cat 5, dog 0\)"),
+        ({"cat": 0, "dog": 0}, "expected pictures, found none"),
+        ({"cat": 9, "dog": 2}, "at least 1 pictures of each class in the .* split, found"),
+    ],
+)
+def test_too_little_is_refused_with_the_counts(
+    tmp_path: Path, make_classes: Callable[..., Path], classes: dict[str, int], message: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for position, (name, count) in enumerate(classes.items()):
+        make_classes(source, (name,), count, first=5000 * position)
+    with pytest.raises(DataError, match=message):
+        ingest([str(source)], tmp_path / "out", OPTIONS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+
+
+def test_unknown_sources_get_near_names(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown source 'sample:digit'; did you mean sample:dig"):
+        ingest(["sample:digit"], tmp_path / "out", OPTIONS)
+    with pytest.raises(InputError, match=r"did you mean .*pictures"):
+        ingest([str(tmp_path / "picturs")], tmp_path / "out", OPTIONS)
+    with pytest.raises(InputError, match="at least one source"):
+        ingest([], tmp_path / "out", OPTIONS)
+
+
+def test_a_full_folder_is_never_overwritten(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    with pytest.raises(InputError, match="an empty folder"):
+        ingest([str(pictures)], out, OPTIONS)
+    assert (out / "precious").read_text() == "mine"
+
+
+def test_options_are_checked_together() -> None:
+    with pytest.raises(InputError, match=r"test_fraction: expected validation_fraction \+"):
+        checked(IngestOptions, validation_fraction=0.5, test_fraction=0.5)
+
+
+def test_tensorflow_is_never_imported(pictures: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from components.core.options import IngestOptions;"
+        "from components.ingest.ingest import ingest;"
+        "ingest([sys.argv[1]], sys.argv[2], IngestOptions());"
+        "sys.exit(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'keras', 'kfp'}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(pictures), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (1, "[]\n")
