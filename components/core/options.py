@@ -45,7 +45,10 @@ class IngestOptions(Options):
         default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
     )
     max_pixels: int = Field(
-        default=100_000_000, ge=1, description="Pixels above which a picture is not decoded."
+        default=100_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Pixels above which a picture is not decoded.",
     )
     near_duplicates: Literal["group", "report", "off"] = Field(
         default="group",
