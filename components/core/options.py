@@ -46,7 +46,10 @@ class IngestOptions(Options):
         default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
     )
     max_pixels: int = Field(
-        default=100_000_000, ge=1, description="Pixels above which a picture is not decoded."
+        default=100_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Pixels above which a picture is not decoded.",
     )
     near_duplicates: Literal["group", "report", "off"] = Field(
         default="group",
@@ -259,12 +262,32 @@ class GateOptions(Options):
             raise ValueError('a JSON object such as {"cat": 0.9}') from None
 
 
+class ExportOptions(Options):
+    """What an exported model carries besides its graph."""
+
+    largest_batch: int = Field(
+        default=32,
+        ge=1,
+        le=1024,
+        description="Pictures in the larger warm-up request of each signature.",
+    )
+
+
 class VerifyOptions(Options):
     """How the exported model is proven in a server."""
 
-    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = "auto"
-    pictures: int = Field(default=32, ge=1)
-    tolerance: float = Field(default=1e-4, gt=0.0, le=1.0)
+    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
+        default="auto", description="The server that proves the exported model."
+    )
+    pictures: int = Field(
+        default=32, ge=1, le=100_000, description="Test pictures sent to the server."
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0.0,
+        le=1.0,
+        description="Largest difference of a probability between served and trained.",
+    )
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -20,8 +20,9 @@ from components.core.version import VERSION
 from components.ingest.catalog import BAD_REASONS, Catalog
 from components.ingest.data_card import write_data_card
 from components.ingest.duplicates import resolve_duplicates
+from components.ingest.folders import Tally
 from components.ingest.shards import content_digest, write_shards
-from components.ingest.sources import Tally, items_of
+from components.ingest.sources import items_of, source_name
 from components.ingest.splits import assign_splits
 from components.ingest.workers import (
     CHUNK,
@@ -80,7 +81,7 @@ def _ingest(
     catalog = Catalog(work / "catalog.sqlite", create=True)
     try:
         tally = Tally()
-        looking = Looking(spool, options.max_pixels, options.seed, options.near_duplicates != "off")
+        looking = Looking(spool, options)
         items = items_of(sources, work, options, tally)
         for number, found in enumerate(
             in_processes(look_at_chunk, in_chunks(items, looking), processes)
@@ -100,7 +101,7 @@ def _ingest(
         manifest = DatasetManifest(
             digest=content_digest(catalog, classes),
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
-            classes=classes, splits=splits, sources=sources,
+            classes=classes, splits=splits, sources=[source_name(source) for source in sources],
             conversions=_counted(catalog, "conversions"), quarantined=catalog.reasons(),
             ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings,
             options=options.model_dump(mode="json", exclude=_PLACES),

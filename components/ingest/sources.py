@@ -6,45 +6,24 @@ one, a table (CSV or Parquet), a sample or a recipe.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import urljoin
 
-from components.core.artifacts import Split
-from components.core.errors import DataError, InputError, unknown_name
+from components.core.artifacts import digest_file
+from components.core.errors import InputError, unknown_name
 from components.core.options import IngestOptions
+from components.ingest.archives import extract, kind_of
+from components.ingest.download import obtain
+from components.ingest.drive import PREFIX, drive_id
+from components.ingest.folders import Item, Tally, folder_items
+from components.ingest.litter import is_ignored
+from components.ingest.remote import download_folder, is_file
 from components.ingest.samples import RECIPES, SAMPLES, is_fashion_folder, write_fashion
-from components.ingest.validate import PICTURE_SUFFIXES, sniff
-
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "val": "validation", "valid": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-
-
-class Item(NamedTuple):
-    """A file to look at: where it is (path or address), its name in the dataset, its class."""
-
-    file: str
-    path: str
-    label: str
-    split: str = ""
-    group: str = ""
-
-
-@dataclass
-class Tally:
-    """What was passed over on the way, and the classes that exist even without pictures."""
-
-    ignored: int = 0
-    classes: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+from components.ingest.tables import is_parquet, table_rows
+from components.ingest.transfer import refuse_page, shown
 
 
 @dataclass(frozen=True)
@@ -56,9 +35,7 @@ class Reading:
     tally: Tally
 
 
-def is_ignored(name: str) -> bool:
-    """Tell whether a file or folder is an operating system's litter or hidden."""
-    return name.startswith(".") or name in IGNORED_NAMES
+Opener = Callable[[str, Reading], Iterator[Item]]
 
 
 def items_of(
@@ -79,20 +56,22 @@ def items_of(
         raise InputError("expected at least one source, got none")
     if len(sources) > 1 and (options.sha256 or options.mirrors):
         raise InputError("sha256 and mirrors belong to one source, got several sources")
-    for number, source in enumerate(sources):
+    openers = [_opener(source) for source in sources]
+    for number, (source, opener) in enumerate(zip(sources, openers, strict=True)):
         reading = Reading(work / f"source-{number}", options, tally)
-        prefix = f"{number}-{name_of(source)}/" if len(sources) > 1 else ""
-        for item in _opener(source)(source, reading):
+        prefix = f"{number}-{_short(source)}/" if len(sources) > 1 else ""
+        for item in opener(source, reading):
             yield item._replace(path=prefix + item.path) if prefix else item
 
 
-def name_of(source: str) -> str:
-    """Return a short name for a source: the last part of its path, without a query."""
-    name = re.split(r"[/:=]", re.sub(r"[?#].*", "", source).rstrip("/"))[-1]
-    return name or "source"
+def source_name(source: str) -> str:
+    """Return a source as it may stand in a manifest: without passwords and signatures."""
+    identity = drive_id(source) if not Path(source).exists() else ""
+    return f"{PREFIX}{identity}" if identity else shown(source)
 
 
-Opener = Callable[[str, Reading], Iterator[Item]]
+def _short(source: str) -> str:
+    return re.split(r"[/:=]", source_name(source).rstrip("/"))[-1] or "source"
 
 
 def _opener(source: str) -> Opener:
@@ -101,24 +80,34 @@ def _opener(source: str) -> Opener:
     Raises:
         InputError: nothing fits; near names are suggested.
     """
+    path = Path(source)
     if source in SAMPLES:
         return _sample
-    if Path(source).is_dir():
+    if path.is_dir():
         return _folder
+    if path.is_file():
+        return _local
+    if source in RECIPES:
+        return lambda name, reading: _downloaded(RECIPES[name], reading)
+    if drive_id(source) or re.match(r"https?://", source):
+        return _downloaded
+    if re.match(r"[a-z][a-z0-9+]*://", source):
+        return _stored
     known = [*SAMPLES, *RECIPES]
-    parent = Path(source).parent
-    if parent.is_dir() and not source.startswith("sample:"):
-        known += [str(path) for path in parent.iterdir() if not is_ignored(path.name)]
+    if path.parent.is_dir() and ":" not in source:
+        known += [str(near) for near in path.parent.iterdir() if not is_ignored(near.name)]
     raise unknown_name("source", source, known)
 
 
 def _sample(source: str, reading: Reading) -> Iterator[Item]:
+    _refuse_pin(source, reading)
     reading.work.mkdir(parents=True)
     SAMPLES[source](reading.work)
     return folder_items(reading.work, reading.tally)
 
 
 def _folder(source: str, reading: Reading) -> Iterator[Item]:
+    _refuse_pin(source, reading)
     folder = Path(source)
     if is_fashion_folder(folder):
         reading.work.mkdir(parents=True)
@@ -127,85 +116,57 @@ def _folder(source: str, reading: Reading) -> Iterator[Item]:
     return folder_items(folder, reading.tally)
 
 
-def folder_items(folder: Path, tally: Tally) -> Iterator[Item]:
-    """Yield the files of a folder of class folders, or of one that is already split.
-
-    Single folders around either are passed through, as archives often have one.
-
-    Raises:
-        DataError: there are no class folders, or only some of the folders are splits.
-    """
-    root = folder
-    while True:
-        folders, files = _listing(root, tally)
-        if len(folders) != 1 or files or not _listing(root / folders[0], Tally())[0]:
-            break
-        root = root / folders[0]
-    if not folders:
-        loose = f"{len(files)} files and no folder" if files else "nothing"
-        raise DataError(f"expected class folders with pictures in {folder}, found {loose}")
-    tally.ignored += len(files)
-    splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
-    if "train" in splits.values() and len(splits) == len(folders):
-        for name, split in splits.items():
-            classes, loose_files = _listing(root / name, tally)
-            tally.ignored += len(loose_files)
-            yield from _class_items(root / name, classes, folder, split, tally)
-    else:
-        yield from _class_items(root, folders, folder, "", tally)
+def _local(source: str, reading: Reading) -> Iterator[Item]:
+    wanted = reading.options.sha256.lower()
+    if wanted and (digest := digest_file(source)) != wanted:
+        raise InputError(f"{source}: expected SHA-256 {wanted}, found {digest}")
+    return _file(Path(source), source, reading)
 
 
-def _listing(folder: Path, tally: Tally) -> tuple[list[str], list[str]]:
-    """Return the names of folders and of files in `folder`, sorted; litter is only counted."""
-    folders, files = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_ignored(entry.name):
-                    tally.ignored += 1
-                elif entry.is_dir():
-                    folders.append(entry.name)
-                else:
-                    files.append(entry.name)
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(folders), sorted(files)
+def _downloaded(source: str, reading: Reading) -> Iterator[Item]:
+    return _file(obtain(source, reading.options), source, reading)
 
 
-def _class_items(
-    root: Path, classes: Sequence[str], top: Path, split: str, tally: Tally
-) -> Iterator[Item]:
-    for label in classes:
-        tally.classes.add(label)
-        for file in _files_below(str(root / label), tally):
-            path = os.path.relpath(file, top)
-            yield Item(file, path.replace(os.sep, "/"), label, split)
+def _stored(source: str, reading: Reading) -> Iterator[Item]:
+    if is_file(source, reading.options):
+        return _downloaded(source, reading)
+    _refuse_pin(source, reading)
+    reading.work.mkdir(parents=True)
+    download_folder(source, reading.work, reading.options)
+    return folder_items(reading.work, reading.tally)
 
 
-def _files_below(folder: str, tally: Tally) -> Iterator[str]:
-    """Yield the candidate files below a class folder, at any depth.
+def _file(file: Path, source: str, reading: Reading) -> Iterator[Item]:
+    """Yield the files of an archive or a table, known by its first bytes."""
+    name = source_name(source)
+    if kind_of(file):
+        reading.work.mkdir(parents=True)
+        reading.tally.ignored += extract(file, reading.work, reading.options, name)
+        return folder_items(reading.work, reading.tally)
+    refuse_page(file)
+    if is_parquet(file) or _is_csv(name):
+        return _table_items(file, source, reading)
+    with open(file, "rb") as opened:
+        start = opened.read(8)
+    raise InputError(
+        f"{name}: expected a zip or tar archive, or a CSV or Parquet table; "
+        + (f"its first bytes are {start.hex(' ')}" if start else "it is empty")
+    )
 
-    Links to files are followed, links to folders below the class are not, as they may be loops.
-    """
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            named = entry.name.lower().endswith(PICTURE_SUFFIXES)
-            if is_ignored(entry.name) or (entry.is_dir() and entry.is_symlink()):
-                tally.ignored += 1
-            elif entry.is_dir():
-                yield from _files_below(entry.path, tally)
-            elif named or _looks_like_a_picture(Path(entry.path)):
-                yield entry.path
-            else:
-                tally.ignored += 1
+
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith((".csv", ".csv.txt"))
 
 
-def _looks_like_a_picture(file: Path) -> bool:
-    """Tell by its first bytes whether a file with another name is a picture of ours."""
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            return False
-        with open(file, "rb") as opened:
-            return bool(sniff(opened.read(32)))
-    except OSError:
-        return False
+def _table_items(file: Path, source: str, reading: Reading) -> Iterator[Item]:
+    for row in table_rows(file, source_name(source)):
+        place = row.place
+        reading.tally.classes.add(row.label)
+        if "://" not in place:
+            place = urljoin(source, place) if "://" in source else str(file.parent / place)
+        yield Item(place, shown(row.place), row.label, row.split, row.group)
+
+
+def _refuse_pin(source: str, reading: Reading) -> None:
+    if reading.options.sha256 or reading.options.mirrors:
+        raise InputError(f"sha256 and mirrors belong to an archive, got {source}")

@@ -1,8 +1,8 @@
 """One picture: is it one, what is it, and in which bytes is it stored.
 
 Each picture is decoded once. Its bytes are kept as they are wherever the model's own decoding
-(components/core/preprocess.py) reads that form; what it cannot read, or reads in another sense
-than the picture means, is written anew as PNG, which loses nothing. Both are counted as
+(components/core/preprocess.py) reads that form, so that training sees what serving will; what it
+cannot read is written anew as PNG, which loses nothing. What either changes is counted in
 `conversions`. The look of a picture (a small grey version) serves to find near duplicates and
 near-empty pictures.
 """
@@ -83,7 +83,7 @@ def sniff(data: bytes) -> str:
         return "gif"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    if data[:2] == b"BM" and len(data) >= 26:
+    if data[:2] == b"BM" and len(data) >= 54:
         return "bmp"
     return ""
 
@@ -141,32 +141,29 @@ def _decode(
     """Decode all pixels; return the new bytes (None to keep the old), the picture, conversions."""
     try:
         conversions = []
-        animated = getattr(picture, "is_animated", False)
-        first_mode = picture.mode
+        mode = picture.mode
+        rewrite = False
+        if getattr(picture, "is_animated", False):
+            conversions.append("animated")
+            # The model's decoding unpacks every frame of a WebP before it takes the first.
+            rewrite = form == "webp"
         picture.load()
         shown: Image.Image = picture
-        rewrite = False
-        if animated:
-            conversions.append("animated")
-            rewrite = form != "png"
-        if first_mode == "CMYK":
+        if mode == "CMYK":
             conversions.append("cmyk")
-            shown, rewrite = picture.convert("RGB"), True
         if form == "png" and data[24] == 16:
             conversions.append("16-bit")
-            if first_mode.startswith("I"):
-                shown, rewrite = _high_bytes(picture), True
-        if form == "bmp" and not _plain_bmp(data):
+            shown = _high_bytes(picture) if mode.startswith("I") else picture
+        if mode in ("P", "PA"):
+            conversions.append("palette")
+        if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+            conversions.append("alpha")
+        if form == "bmp" and not _served_bmp(data):
             conversions.append("bmp-variant")
             rewrite = True
-        if first_mode in ("P", "PA"):
-            conversions.append("palette")
-        if first_mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-            conversions.append("alpha")
-        if _turned(picture, form):
+        if form == "jpeg" and _is_turned(picture):
             conversions.append("exif-orientation")
             shown = ImageOps.exif_transpose(shown)
-            rewrite = rewrite or form != "jpeg"
         encoded = _as_png(shown) if rewrite else None
     except BadPictureError:
         raise
@@ -176,11 +173,9 @@ def _decode(
     return encoded, shown, tuple(conversions)
 
 
-def _turned(picture: Image.Image, form: str) -> bool:
+def _is_turned(picture: Image.Image) -> bool:
     """Tell whether EXIF asks for a turn or a mirror; reads EXIF only where there is some."""
-    if form not in ("jpeg", "png", "webp") or "exif" not in picture.info:
-        return False
-    return picture.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+    return "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
 
 
 def _high_bytes(picture: Image.Image) -> Image.Image:
@@ -208,10 +203,10 @@ def _over_white(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _plain_bmp(data: bytes) -> bool:
-    """Tell whether a BMP is 24-bit and uncompressed, the only kind that all decoders agree on."""
+def _served_bmp(data: bytes) -> bool:
+    """Tell whether the model's decoding reads a BMP: 8, 24 or 32 bits, uncompressed."""
     header, _, _, _, bits, compression = struct.unpack_from("<IiiHHI", data, 14)
-    return header >= 40 and bits == 24 and compression == 0
+    return header >= 40 and bits in (8, 24, 32) and compression == 0
 
 
 def _check_png(data: bytes) -> None:

@@ -20,10 +20,14 @@ from typing import Any
 
 from components.core.artifacts import Shard, digest_file
 from components.core.errors import InputError, RegraftError
+from components.core.options import IngestOptions
 from components.core.records import PictureRecord, write_records
 from components.ingest.catalog import Catalog, Picture
-from components.ingest.sources import Item
+from components.ingest.folders import Item
+from components.ingest.http import read_address
+from components.ingest.remote import read_object
 from components.ingest.splits import key_of
+from components.ingest.transfer import FetchError
 from components.ingest.validate import BadPictureError, examine
 
 CHUNK = 256
@@ -37,9 +41,7 @@ class Looking:
     """What a worker needs to know to look at pictures."""
 
     spool: Path
-    max_pixels: int
-    seed: int
-    look: bool
+    options: IngestOptions
 
 
 @dataclass
@@ -67,23 +69,38 @@ def look_at_chunk(task: tuple[int, list[Item], Looking]) -> Found:
 
 
 def _look_at(item: Item, path: bytes, number: int, spool: Any, looking: Looking) -> Picture:
-    data = read_picture(item.file)
-    look = examine(data, max_pixels=looking.max_pixels, look=looking.look)
+    options = looking.options
+    remote = "://" in item.file
+    data = read_remote(item.file, options) if remote else read_picture(item.file)
+    look = examine(data, max_pixels=options.max_pixels, look=options.near_duplicates != "off")
     stored = data if look.encoded is None else look.encoded
     start, spooled = spool.tell(), -1
-    if look.encoded is not None or len(data) <= SPOOL_BYTES:
+    if remote or look.encoded is not None or len(data) <= SPOOL_BYTES:
         spool.write(stored)
         spooled = number
     digest = hashlib.sha256(data).digest()
     unit = b"group " + os.fsencode(item.group) if item.group else digest
     return Picture(
-        id=digest, key=key_of(unit, looking.seed), path=path, file=os.fsencode(item.file),
+        id=digest, key=key_of(unit, options.seed), path=path, file=os.fsencode(item.file),
         label=item.label, given=item.split, grouped=int(bool(item.group)), spool=spooled,
         start=start, length=len(stored), form=look.form, width=look.width, height=look.height,
         conversions=",".join(look.conversions), notes=",".join(look.notes),
         hash64=look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64,
         thumb=look.thumb or None,
     )  # fmt: skip
+
+
+def read_remote(address: str, options: IngestOptions) -> bytes:
+    """Return the bytes of a picture that a table names by an address.
+
+    Raises:
+        BadPictureError: it cannot be had.
+    """
+    read = read_address if address.startswith(("http://", "https://")) else read_object
+    try:
+        return read(address, options, MAX_FILE_BYTES)
+    except FetchError as error:
+        raise BadPictureError("unreadable", str(error)) from error
 
 
 def read_picture(file: str) -> bytes:

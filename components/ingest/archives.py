@@ -1,0 +1,302 @@
+"""Safe extraction of zip and tar archives: what is wrong rejects the whole archive, by name.
+
+Names are checked before anything is written, sizes while it is written; links, devices and other
+special members are refused, archives inside are never opened. An archive's own claims (sizes,
+counts, checksums) are compared with what is really there.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from components.core.errors import InputError
+from components.core.options import IngestOptions
+from components.ingest.litter import is_ignored
+
+MIN_LIMIT_BYTES = 256 << 20
+MAX_RATIO = 200
+"""An archive may unpack to so many times its size, and to `MIN_LIMIT_BYTES` in any case."""
+MAX_READ_BYTES = 4 << 20
+_BLOCK = 1 << 20
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_DAMAGED = (
+    EOFError, OSError, RuntimeError, NotImplementedError, ValueError, struct.error, lzma.LZMAError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, KeyError,
+)  # fmt: skip
+
+
+class ArchiveError(InputError):
+    """An archive that is damaged or must not be unpacked."""
+
+
+def kind_of(file: Path) -> str:
+    """Name an archive's kind by its first bytes: `zip`, `tar` (also compressed), or nothing."""
+    with open(file, "rb") as opened:
+        head = opened.read(512)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(tuple(_COMPRESSED)) or head[257:262] == b"ustar":
+        return "tar"
+    return ""
+
+
+def extract(archive: Path, folder: Path, options: IngestOptions, name: str = "") -> int:
+    """Unpack `archive` into the empty `folder`; return how many members were litter.
+
+    Raises:
+        ArchiveError: it is damaged, encrypted, too large, or a member is not safe.
+    """
+    limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
+    writer = _Writer(folder, min(options.max_archive_bytes, limit), options.max_archive_members)
+    try:
+        if kind_of(archive) == "zip":
+            _extract_zip(archive, writer)
+        else:
+            _extract_tar(archive, writer)
+    except ArchiveError as error:
+        raise ArchiveError(f"{name or archive.name}: {error}") from error
+    return writer.ignored
+
+
+def member_parts(name: str) -> tuple[str, ...]:
+    """Return the folders and the file that a member's name stands for, all below the target.
+
+    Raises:
+        ArchiveError: the name is absolute, climbs, or is none that every system reads alike.
+    """
+    if not name or name.startswith("/"):
+        raise ArchiveError(f"member {name!r} has an absolute or no name")
+    if "\\" in name or re.match(r"[A-Za-z]:", name):
+        raise ArchiveError(f"member {name!r} has a backslash or a drive letter")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise ArchiveError(f"member {name!r} has a control character")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise ArchiveError(f"member {name!r} climbs out of the archive")
+    if any(len(part.encode()) > 255 for part in parts) or len(parts) > 64:
+        raise ArchiveError(f"member {name[:80]!r} has too long a name")
+    return parts
+
+
+class _Writer:
+    """Writes members below one folder, within limits, no two of them to one place."""
+
+    def __init__(self, folder: Path, max_bytes: int, max_members: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.max_members = max_members
+        self.ignored = 0
+        self._members = 0
+        self._written = 0
+        self._folders: dict[str, str] = {}
+        self._files: set[str] = set()
+
+    def count(self, members: int) -> None:
+        """Refuse an archive of too many members."""
+        if members > self.max_members:
+            raise ArchiveError(f"expected at most {self.max_members} members, found {members}")
+
+    def room(self, size: int) -> None:
+        """Refuse an archive that unpacks to too much."""
+        if size > self.max_bytes:
+            raise ArchiveError(
+                f"expected at most {self.max_bytes} bytes when unpacked, found {size} or more"
+            )
+
+    def place(self, name: str, *, is_folder: bool) -> Path | None:
+        """Return where a member goes; None for folders and litter."""
+        self._members += 1
+        self.count(self._members)
+        parts = member_parts(name)
+        if any(map(is_ignored, parts)):
+            self.ignored += not is_folder
+            return None
+        self._claim(name, parts, is_folder=is_folder)
+        if is_folder:
+            self.folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+            return None
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _claim(self, name: str, parts: Sequence[str], *, is_folder: bool) -> None:
+        """Refuse names that some file system would hold for one."""
+        for length in range(1, len(parts) + 1):
+            exact = "/".join(parts[:length])
+            key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", exact).casefold())
+            if length < len(parts) or is_folder:
+                if self._folders.setdefault(key, exact) != exact or key in self._files:
+                    raise ArchiveError(f"member {name!r} collides with another by case or form")
+            elif key in self._files or key in self._folders:
+                raise ArchiveError(f"member {name!r} collides with another of that name")
+            else:
+                self._files.add(key)
+
+    def write(self, path: Path, name: str, source: IO[bytes], size: int) -> None:
+        """Copy a member's bytes, counting what really comes."""
+        written = 0
+        with open(path, "xb") as target:
+            while block := source.read(_BLOCK):
+                written += len(block)
+                self._written += len(block)
+                self.room(self._written)
+                target.write(block)
+        if written != size:
+            raise ArchiveError(f"member {name!r}: expected {size} bytes, found {written}")
+
+
+def _extract_zip(archive: Path, writer: _Writer) -> None:
+    _check_directory(archive, writer)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            writer.count(len(members))
+            writer.room(sum(member.file_size for member in members))
+            _check_overlap(members, opened.start_dir)
+            for member in members:
+                _extract_zip_member(opened, member, writer)
+    except ArchiveError:
+        raise
+    except _DAMAGED as error:
+        _raise_if_full(error)
+        raise ArchiveError(f"truncated or damaged zip: {error}") from error
+
+
+def _extract_zip_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Writer) -> None:
+    name = member.orig_filename
+    mode = stat.S_IFMT(member.external_attr >> 16)
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ArchiveError(f"member {name!r} is a link or a special file")
+    if member.flag_bits & 0x1:
+        raise ArchiveError(f"member {name!r} is encrypted")
+    path = writer.place(name, is_folder=name.endswith("/"))
+    if path is None:
+        return
+    try:
+        with opened.open(member) as source:
+            writer.write(path, name, source, member.file_size)
+    except ArchiveError:
+        raise
+    except _DAMAGED as error:
+        _raise_if_full(error)
+        raise ArchiveError(f"member {name!r} is damaged: {error}") from error
+
+
+def _check_directory(archive: Path, writer: _Writer) -> None:
+    """Refuse by the closing record, before the directory of a million members is read."""
+    with open(archive, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 66_000))
+        tail = file.read()
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or len(tail) - at < 22:
+            raise ArchiveError("truncated or damaged zip: it has no closing record")
+        count, directory_bytes = struct.unpack_from("<HI", tail, at + 10)
+        if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
+            file.seek(min(size, struct.unpack_from("<Q", tail, at - 12)[0]))
+            record = file.read(56)
+            if len(record) == 56 and record.startswith(b"PK\x06\x06"):
+                count, directory_bytes = struct.unpack_from("<QQ", record, 32)
+    writer.count(count)
+    if directory_bytes > 512 * count + (1 << 20):
+        raise ArchiveError(f"a directory of {directory_bytes} bytes for {count} members")
+
+
+def _check_overlap(members: Sequence[zipfile.ZipInfo], end: int) -> None:
+    """Refuse members that share bytes, as bombs do."""
+    ordered = sorted(members, key=lambda member: member.header_offset)
+    nexts = [member.header_offset for member in ordered[1:]] + [end]
+    for member, following in zip(ordered, nexts, strict=True):
+        least = 30 + len(member.orig_filename) + member.compress_size
+        if member.header_offset + least > following:
+            raise ArchiveError(f"member {member.orig_filename!r} overlaps another")
+
+
+class _Bounded:
+    """A decompressed stream that ends with an error where too much comes out of it.
+
+    tarfile reads a member's extended header in one call of the size that it claims, so a single
+    large read is refused too.
+    """
+
+    def __init__(self, file: Any, writer: _Writer) -> None:
+        self._file = file
+        self._writer = writer
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `MAX_READ_BYTES`."""
+        if not 0 <= size <= MAX_READ_BYTES:
+            raise ArchiveError(f"a header of {size} bytes")
+        self.last = self._file.read(size)
+        self._check(self._file.tell())
+        return self.last
+
+    def seek(self, position: int) -> int:
+        """Go to a position, which decompresses what lies before."""
+        self._check(position)
+        return int(self._file.seek(position))
+
+    def tell(self) -> int:
+        """Return the position."""
+        return int(self._file.tell())
+
+    def _check(self, position: int) -> None:
+        # Headers and padding come on top of the members' own bytes.
+        if position > 2 * self._writer.max_bytes + (1 << 20):
+            self._writer.room(position)
+
+
+def _extract_tar(archive: Path, writer: _Writer) -> None:
+    with open(archive, "rb") as file:
+        head = file.read(6)
+    opener: Any = next((f for m, f in _COMPRESSED.items() if head.startswith(m)), open)
+    try:
+        with opener(archive, "rb") as file:
+            bounded: Any = _Bounded(file, writer)
+            with tarfile.open(fileobj=bounded, mode="r:") as opened:
+                while member := opened.next():
+                    _extract_tar_member(opened, member, writer)
+                    # tarfile keeps every member that it has seen.
+                    opened.members = []  # type: ignore[attr-defined]
+            _check_tar_end(bounded)
+    except ArchiveError:
+        raise
+    except _DAMAGED as error:
+        _raise_if_full(error)
+        raise ArchiveError(f"truncated or damaged tar: {error}") from error
+
+
+def _extract_tar_member(opened: tarfile.TarFile, member: tarfile.TarInfo, writer: _Writer) -> None:
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise ArchiveError(f"member {member.name!r} is a link or a special file")
+    path = writer.place(member.name, is_folder=member.isdir())
+    source = opened.extractfile(member) if path else None
+    if path and source:
+        writer.write(path, member.name, source, member.size)
+
+
+def _check_tar_end(file: _Bounded) -> None:
+    """Refuse an archive without its closing block; read on to the end, for its checksum."""
+    if len(file.last) < tarfile.BLOCKSIZE or any(file.last):
+        raise ArchiveError("truncated or damaged tar: it has no closing block")
+    while file.read(_BLOCK):
+        pass
+
+
+def _raise_if_full(error: BaseException) -> None:
+    """Let errors of the disk pass as they are: they say nothing of the archive."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error

@@ -1,0 +1,118 @@
+"""Folders of class folders, and folders that are split already."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from components.core.errors import DataError, InputError
+from components.ingest.litter import is_ignored
+from components.ingest.tables import SPLIT_NAMES
+from components.ingest.validate import PICTURE_SUFFIXES, sniff
+
+
+class Item(NamedTuple):
+    """A file to look at: where it is (path or address), its name in the dataset, its class."""
+
+    file: str
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass
+class Tally:
+    """What was passed over on the way, and the classes that exist even without pictures."""
+
+    ignored: int = 0
+    classes: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+def folder_items(folder: Path, tally: Tally) -> Iterator[Item]:
+    """Yield the files of a folder of class folders, or of one that is already split.
+
+    Single folders around either are passed through, as archives often have one.
+
+    Raises:
+        DataError: there are no class folders, or only some of the folders are splits.
+    """
+    root = folder
+    while True:
+        folders, files = _listing(root, tally)
+        if len(folders) != 1 or files or not _listing(root / folders[0], Tally())[0]:
+            break
+        root = root / folders[0]
+    if not folders:
+        loose = f"{len(files)} files and no folder" if files else "nothing"
+        raise DataError(f"expected class folders with pictures in {folder}, found {loose}")
+    tally.ignored += len(files)
+    splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+    if "train" in splits.values() and len(splits) == len(folders):
+        for name, split in splits.items():
+            classes, loose_files = _listing(root / name, tally)
+            tally.ignored += len(loose_files)
+            yield from _class_items(root / name, classes, folder, split, tally)
+    else:
+        yield from _class_items(root, folders, folder, "", tally)
+
+
+def _listing(folder: Path, tally: Tally) -> tuple[list[str], list[str]]:
+    """Return the names of folders and of files in `folder`, sorted; litter is only counted."""
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_ignored(entry.name):
+                    tally.ignored += 1
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    files.append(entry.name)
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
+    return sorted(folders), sorted(files)
+
+
+def _class_items(
+    root: Path, classes: Sequence[str], top: Path, split: str, tally: Tally
+) -> Iterator[Item]:
+    for label in classes:
+        tally.classes.add(label)
+        for file in _files_below(str(root / label), tally):
+            path = os.path.relpath(file, top)
+            yield Item(file, path.replace(os.sep, "/"), label, split)
+
+
+def _files_below(folder: str, tally: Tally) -> Iterator[str]:
+    """Yield the candidate files below a class folder, at any depth.
+
+    Links to files are followed, links to folders below the class are not, as they may be loops.
+    """
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            named = entry.name.lower().endswith(PICTURE_SUFFIXES)
+            if is_ignored(entry.name) or (entry.is_dir() and entry.is_symlink()):
+                tally.ignored += 1
+            elif entry.is_dir():
+                yield from _files_below(entry.path, tally)
+            elif named or _looks_like_a_picture(Path(entry.path)):
+                yield entry.path
+            else:
+                tally.ignored += 1
+
+
+def _looks_like_a_picture(file: Path) -> bool:
+    """Tell by its first bytes whether a file with another name is a picture of ours."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return False
+        with open(file, "rb") as opened:
+            return bool(sniff(opened.read(32)))
+    except OSError:
+        return False
