@@ -29,15 +29,15 @@ from components.evaluate.champion import (
     find_champion,
     require_same_classes,
 )
-from components.evaluate.gallery import gallery
+from components.evaluate.gallery import Gallery, gallery
 from components.evaluate.outcome import evaluation_of
 from components.evaluate.predict import (
-    Forward,
     Predictions,
-    forward_of,
+    Runner,
     latency_ms,
     predict,
     predict_encoded,
+    runner_of,
 )
 from components.evaluate.report import REPORT_FILE, render
 from components.evaluate.report_data import (
@@ -86,37 +86,23 @@ def evaluate(
     strangers = unfamiliar_pictures(options.unfamiliar) if options.unfamiliar else []
     model, manifest = load_model(candidates[choice.index])
     say(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
-    forward, px = forward_of(model, manifest.preprocessing), manifest.preprocessing.image_px
-    validation = predict(forward, dataset, "validation", px, options.batch_size)
-    test = predict(forward, dataset, "test", px, options.batch_size)
+    runner = runner_of(model, manifest.preprocessing)
+    validation, test = predict(runner, dataset, ("validation", "test"), options.batch_size)
     assessment = assess(
         Said(validation.logits, validation.truths),
         Said(test.logits, test.truths),
         data.classes,
         options,
-        cost=_cost(candidates[choice.index], manifest, choice, forward, dataset),
+        cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
         champion=_champion_said(rival, dataset, data.classes, options),
-        unfamiliar=predict_encoded(forward, strangers, px, options.batch_size)
-        if strangers
-        else None,
+        unfamiliar=predict_encoded(runner, strangers, options.batch_size) if strangers else None,
     )
-    evaluation = evaluation_of(
-        assessment, manifests, choice, data, rival.dataset_digest if rival else None, clock.seconds
+    rival_data = rival.dataset_digest if rival else None
+    evaluation = evaluation_of(assessment, manifests, choice, data, rival_data, clock.seconds)
+    mistakes = gallery(
+        model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
     )
-    mistakes, remark = gallery(
-        model, manifest.preprocessing, dataset, assessment.probabilities, test.truths, data.classes
-    )
-    report = ReportData(
-        evaluation=evaluation,
-        dataset=without_shards(data),
-        models=manifests,
-        reliability_before=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_before],
-        reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
-        gallery=mistakes,
-        gallery_note=remark,
-        versions=versions(),
-        options=options.model_dump(),
-    )
+    report = _report(evaluation, data, manifests, assessment, mistakes, options)
     _write(out, evaluation, report, test, assessment)
     say(f"evaluate: {evaluation.verdict}")
     return evaluation
@@ -147,13 +133,13 @@ def _cost(
     folder: str | os.PathLike[str],
     manifest: ModelManifest,
     choice: Choice,
-    forward: Forward,
+    runner: Runner,
     dataset: str | os.PathLike[str],
 ) -> Cost:
-    some = (record.encoded for record in islice(read_split(dataset, "test"), LATENCY_PICTURES))
+    some = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_PICTURES)]
     return Cost(
         model_mb=(Path(folder) / MODEL_FILE).stat().st_size / 1e6,
-        latency_ms=latency_ms(forward, some, manifest.preprocessing.image_px),
+        latency_ms=latency_ms(runner, some),
         validation_accuracy=manifest.validation_accuracy,
         head_validation_accuracy=choice.floor if np.isfinite(choice.floor) else None,
     )
@@ -171,6 +157,27 @@ def _champion_said(
     said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
     truths = np.array([classes[record.label] for record in records])
     return ChampionSaid(rival.name, said == truths)
+
+
+def _report(
+    evaluation: EvaluationManifest,
+    data: DatasetManifest,
+    manifests: Sequence[ModelManifest],
+    assessment: Assessment,
+    mistakes: Gallery,
+    options: GateOptions,
+) -> ReportData:
+    return ReportData(
+        evaluation=evaluation,
+        dataset=without_shards(data),
+        models=list(manifests),
+        reliability_before=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_before],
+        reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
+        gallery=mistakes.items,
+        gallery_note=mistakes.note,
+        versions=versions(),
+        options=options.model_dump(),
+    )
 
 
 def _write(

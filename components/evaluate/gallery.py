@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.core.artifacts import Preprocessing
-from components.core.preprocess import load_picture, scale
+from components.core.preprocess import scale
 from components.core.records import read_split
+from components.evaluate.assess import Assessment
 from components.evaluate.grad_cam import explained_layer, heat_maps
 from components.evaluate.report_data import GalleryItem
 
@@ -43,23 +45,40 @@ def worst(probabilities: NDArray[np.floating], truths: NDArray[np.integer]) -> l
     return [int(index) for index in chosen[order][:MOST]]
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures to show, and a remark on how they were explained."""
+
+    items: list[GalleryItem]
+    note: str = ""
+
+
 def gallery(
     model: keras.Model,
     preprocessing: Preprocessing,
+    load: Callable[[tf.Tensor], tf.Tensor],
     dataset: str | os.PathLike[str],
-    probabilities: NDArray[np.floating],
-    truths: NDArray[np.integer],
+    assessment: Assessment,
     classes: Sequence[str],
-) -> tuple[list[GalleryItem], str]:
-    """Return the worst mistakes of the test split with what the model looked at, and a remark."""
+) -> Gallery:
+    """Return the worst mistakes of the test split with what the model looked at.
+
+    Args:
+        model: the chosen candidate.
+        preprocessing: its own.
+        load: from encoded pictures, string [n], to pixels [n, px, px, 3] in 0..255.
+        dataset: holds the pictures.
+        assessment: of this model on the test split of `dataset`.
+        classes: names in the order of the columns.
+    """
+    probabilities, truths = assessment.probabilities, assessment.truths
     chosen = worst(probabilities, truths)
     if not chosen:
-        return [], ""
+        return Gallery([])
     place = {index: k for k, index in enumerate(chosen)}
     found = {place[k]: r for k, r in enumerate(read_split(dataset, "test")) if k in place}
     records = [found[k] for k in range(len(chosen))]
-    px = preprocessing.image_px
-    pixels = tf.stack([load_picture(tf.constant(r.encoded), px) for r in records])
+    pixels = load(tf.constant([record.encoded for record in records]))
     labels = [int(probabilities[index].argmax()) for index in chosen]
     maps = heat_maps(model, scale(pixels, preprocessing.scaling), labels)
     items = []
@@ -76,7 +95,7 @@ def gallery(
                 overlay=data_uri(overlay(picture, maps[k])) if maps is not None else "",
             )
         )
-    return items, _remark(model)
+    return Gallery(items, _remark(model))
 
 
 def _remark(model: keras.Model) -> str:

@@ -45,8 +45,8 @@ def heat_maps(
     if point is None:
         return None
     # Cut open, so that the map is a variable of its own and not only an output on the side.
-    bottom = keras.Model(model.inputs, point.tensor)
-    top = keras.Model(point.tensor, model.outputs[0])
+    bottom = keras.Model(model.input, point.tensor)
+    top = keras.Model(point.tensor, model.output)
     features = tf.cast(bottom(inputs, training=False), tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(features)
