@@ -25,7 +25,11 @@ def model_card(
         _table(
             ("class", "pictures", "precision", "recall", "F1"),
             [
-                (row.name, str(row.support), *(f"{x:.3f}" for x in (row.precision, row.recall, row.f1)))
+                (
+                    row.name,
+                    str(row.support),
+                    *(f"{x:.3f}" for x in (row.precision, row.recall, row.f1)),
+                )
                 for row in evaluation.per_class[:_SHOWN_CLASSES]
             ],
         ),

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from components.core.artifacts import Preprocessing
-from components.core.preprocess import load_picture, scale
+from components.core.preprocess import load_picture, load_pictures, scale
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)
@@ -36,8 +36,7 @@ class Answering:
 def decode_batch(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
     """Decode a batch of pictures of any sizes and formats, in parallel, on the CPU.
 
-    A `tf.data` pass does it, as that is the only way for a graph to learn which picture failed: one
-    picture that cannot be decoded fails the batch, with INVALID_ARGUMENT and its index.
+    One picture that cannot be decoded fails the batch, with INVALID_ARGUMENT and its index.
 
     Args:
         encoded: string [n], n at least 1.
@@ -47,28 +46,44 @@ def decode_batch(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
         float32 [n, image_px, image_px, 3] in 0..255.
     """
     with tf.device(_CPU):
-        count = tf.shape(encoded, tf.int64)[0]
+        count = tf.size(encoded, tf.int64)
         some = tf.debugging.Assert(count > 0, ["expected one picture or more, got none"])
         with tf.control_dependencies([some]):
             encoded = tf.identity(encoded)
-        # A sound stand-in at the end keeps the pass from being empty when all pictures fail.
-        rows = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-        rows = rows.map(
-            lambda index, one: (index, load_picture(one, image_px)),
-            num_parallel_calls=_PARALLEL_DECODES,
-            deterministic=True,
-        ).ignore_errors()
-        stand_in = (tf.constant(-1, tf.int64), tf.zeros([image_px, image_px, 3]))
-        rows = rows.concatenate(tf.data.Dataset.from_tensors(stand_in))
-        indices, pixels = rows.batch(count + 1).with_options(_options()).get_single_element()
-        failed = tf.sets.difference(tf.range(count)[None], indices[None]).values
-        sound = tf.debugging.Assert(
-            tf.equal(tf.size(failed), 0),
-            ["expected JPEG, PNG, GIF, BMP or WebP; damaged pictures at index", failed],
-            summarize=16,
+        # The index of a lone picture needs no search, whose few milliseconds would show.
+        return tf.cond(
+            tf.equal(count, 1),
+            lambda: _decode_one(encoded, image_px),
+            lambda: _decode_many(encoded, count, image_px),
         )
-        with tf.control_dependencies([sound]):
-            return tf.ensure_shape(pixels[:-1], [None, image_px, image_px, 3])
+
+
+def _decode_one(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
+    # Errors of the operations name their scope.
+    with tf.name_scope("damaged_picture_at_index_0"):
+        return load_pictures(encoded, image_px)
+
+
+def _decode_many(encoded: tf.Tensor, count: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Decode by a `tf.data` pass: the only way for a graph to learn which pictures failed."""
+    rows = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+    rows = rows.map(
+        lambda index, one: (index, load_picture(one, image_px)),
+        num_parallel_calls=_PARALLEL_DECODES,
+        deterministic=True,
+    ).ignore_errors()
+    # A stand-in at the end keeps the pass from being empty when all pictures fail.
+    stand_in = (tf.constant(-1, tf.int64), tf.zeros([image_px, image_px, 3]))
+    rows = rows.concatenate(tf.data.Dataset.from_tensors(stand_in))
+    indices, pixels = rows.batch(count + 1).with_options(_options()).get_single_element()
+    failed = tf.sets.difference(tf.range(count)[None], indices[None]).values
+    sound = tf.debugging.Assert(
+        tf.equal(tf.size(failed), 0),
+        ["expected JPEG, PNG, GIF, BMP or WebP; damaged pictures at index", failed],
+        summarize=16,
+    )
+    with tf.control_dependencies([sound]):
+        return tf.ensure_shape(pixels[:-1], [None, image_px, image_px, 3])
 
 
 def _options() -> tf.data.Options:
@@ -126,13 +141,19 @@ def _endpoints(
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
     px, scaling = answering.preprocessing.image_px, answering.preprocessing.scaling
     texts = tf.constant(answering.classes)
+    # Traced once for all signatures.
+    decode = tf.function(
+        lambda encoded: decode_batch(encoded, px),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
 
     def run(pixels: tf.Tensor) -> list[tf.Tensor]:
         outputs: list[tf.Tensor] = both(scale(pixels, scaling), training=False)
         return outputs
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
-        return answers(run(decode_batch(image_bytes, px))[1], answering)
+        return answers(run(decode(image_bytes))[1], answering)
 
     def images(images: tf.Tensor) -> _Tensors:
         pixels = tf.image.resize(images, [px, px], method="bilinear", antialias=True)
@@ -140,14 +161,16 @@ def _endpoints(
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         with tf.device(_CPU):
-            parsed = tf.io.parse_example(inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)})
-        found = answers(run(decode_batch(parsed[EXAMPLE_KEY], px))[1], answering)
+            parsed = tf.io.parse_example(
+                inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
+            )
+        found = answers(run(decode(parsed[EXAMPLE_KEY]))[1], answering)
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
         return {"classes": classes, "scores": found["probabilities"]}
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
-        return {"features": tf.cast(run(decode_batch(image_bytes, px))[0], tf.float32)}
+        return {"features": tf.cast(run(decode(image_bytes))[0], tf.float32)}
 
     strings = tf.TensorSpec([None], tf.string, name="image_bytes")
     return {

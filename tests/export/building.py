@@ -90,7 +90,9 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
     random = np.random.default_rng(seed)
     # Weights of their own, so that answers differ from picture to picture.
-    head.set_weights([random.normal(size=w.shape).astype("float32") ** 2 for w in head.get_weights()])
+    head.set_weights(
+        [random.normal(size=w.shape).astype("float32") ** 2 for w in head.get_weights()]
+    )
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     ModelManifest(
         digest=save_model(model, folder),
