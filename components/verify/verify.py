@@ -107,13 +107,14 @@ def verify(
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
         served = {name: _ask(client, encoded) for name, client in clients.items()}
+        engine = server.engine
     rows = compare(asked, served)
     problem = failure(rows, options.tolerance)
     parity = ParityManifest(
-        digest=digest_of([exported.digest, options.engine, [row.model_dump() for row in rows]]),
+        digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
-        engine=options.engine,
+        engine=engine,
         tolerance=options.tolerance,
         max_abs_diff=worst_by_protocol(rows),
         pictures=len(rows),

@@ -26,11 +26,6 @@ def logits(built: Built) -> np.ndarray:
     return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
 
 
-@pytest.fixture(scope="module")
-def loaded(exported: Path) -> tf.Module:
-    return tf.saved_model.load(str(exported))
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
@@ -64,6 +59,8 @@ def test_a_damaged_picture_is_named_by_its_index(loaded: tf.Module) -> None:
     batch = [PICTURES[0], PICTURES[1][:40], PICTURES[2], b"no picture"]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1 3\]"):
         loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"picture_at_index_0|picture 0"):
+        loaded.signatures["serving_default"](image_bytes=tf.constant(batch[1:2]))
     examples = [example_of(one) for one in batch[:2]]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1\]"):
         loaded.signatures["classify"](inputs=tf.constant(examples))
