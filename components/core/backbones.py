@@ -172,14 +172,17 @@ def build_backbone(
 
 
 def weights_digest(model: Any) -> str:
-    """Return the SHA-256 (hex) of the names, shapes, dtypes and bytes of all variables."""
+    """Return the SHA-256 (hex) of the places, shapes, dtypes and bytes of all variables.
+
+    A place is the layer's name and a number: names of variables depend on what else was built.
+    """
     import numpy as np
 
     digest = hashlib.sha256()
     for layer in _leaves(model):
-        for variable in layer.weights:
+        for place, variable in enumerate(layer.weights):
             values = np.ascontiguousarray(variable.numpy())
-            head = f"{layer.name}/{variable.name} {values.dtype} {list(values.shape)}\n"
+            head = f"{layer.name}/{place} {values.dtype} {list(values.shape)}\n"
             digest.update(head.encode())
             digest.update(values.tobytes())
     return digest.hexdigest()

@@ -39,17 +39,17 @@ def _little(bytes_: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(bytes_ * [256**k for k in range(bytes_.shape[0])])
 
 
-def check_pixels(sides: tf.Tensor, index: tf.Tensor) -> None:
-    """Fail where a picture of `sides` (int64 `[2]`: width, height) is too large to be decoded."""
-    fits = (sides[0] <= MAX_PIXELS) & (sides[1] <= MAX_PIXELS)
-    fits &= tf.reduce_prod(tf.minimum(sides, MAX_PIXELS)) <= MAX_PIXELS
-    require(fits, index, f"at most {MAX_PIXELS} pixels, got {{}} x {{}}", sides[0], sides[1])
+def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Return `encoded`, or fail where its `sides` (int64 `[2]`: width, height) are too large."""
+    fits = tf.reduce_prod(tf.minimum(sides, MAX_PIXELS + 1)) <= MAX_PIXELS
+    text = f"at most {MAX_PIXELS} pixels, got {{}} x {{}}"
+    return require(encoded, fits, index, text, sides[0], sides[1])
 
 
 def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Decode as Pillow does, bit for bit; CMYK and YCCK become RGB without a colour profile."""
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
-    check_pixels(shape[1::-1], index)
+    encoded = check_pixels(encoded, shape[1::-1], index)
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
@@ -73,7 +73,7 @@ def decode_bmp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     known = (method == 0) | ((method == 3) & plain & (bits == 32))
     known &= (bits == 8) | (bits == 24) | (bits == 32)
     text = "an uncompressed BMP of 8, 24 or 32 bits, got {} bits and compression {}"
-    require(known, index, text, bits, method)
+    encoded = require(encoded, known, index, text, bits, method)
     # Without a mask for it, the fourth byte means nothing.
     has_alpha = (method == 3) & (header_size >= 56) & (head[69] == 255)
 
@@ -94,12 +94,12 @@ def decode_webp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     extended = tf.strings.substr(encoded, 12, 4) == b"VP8X"
     flags = tf.where(extended, _at(encoded, 20, 1)[0], 0)
     animated = tf.bitwise.bitwise_and(flags, 2) > 0
-    tf.cond(animated, lambda: _check_animation(encoded, index), lambda: tf.constant(True))
-    return _without_alpha(tf.io.decode_webp(encoded)[0])
+    checked = tf.cond(animated, lambda: _check_animation(encoded, index), lambda: encoded)
+    return _without_alpha(tf.io.decode_webp(checked)[0])
 
 
 def _check_animation(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Fail where all frames together, as the operation decodes them, are too large."""
+    """Return `encoded`, or fail where all its frames, that the operation decodes, are too large."""
     length = tf.strings.length(encoded)
 
     def step(start: tf.Tensor, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -114,8 +114,7 @@ def _check_animation(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     )
     canvas = _at(encoded, 24, 6)
     sides = tf.cast(tf.stack([_little(canvas[:3]), _little(canvas[3:])]) + 1, tf.int64)
-    check_pixels(sides * tf.stack([tf.constant(1, tf.int64), frames]), index)
-    return tf.constant(True)
+    return check_pixels(encoded, sides * tf.stack([tf.constant(1, tf.int64), frames]), index)
 
 
 def decode_gif(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -157,7 +156,7 @@ def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         lambda place, _: byte(place) == 0x21, skip_extension, (13 + global_size, 0)
     )
     sides = tf.stack([byte(frame + k) + 256 * byte(frame + k + 1) for k in (5, 7)])
-    check_pixels(tf.cast(sides, tf.int64), index)
+    encoded = check_pixels(encoded, tf.cast(sides, tf.int64), index)
     local_size = table_size(byte(frame + 9))
     end = tf.minimum(after_blocks(frame + 11 + local_size), length)
     alone = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])

@@ -102,21 +102,31 @@ def read_headers(encoded: tf.Tensor) -> Headers:
     return Headers(of_each([*(s.format for s in _SIGNATURES), -1], tf.int32), sides)
 
 
-def require(condition: tf.Tensor, index: tf.Tensor, expected: str, *received: tf.Tensor) -> None:
-    """Fail with InvalidArgumentError unless `condition`; the text is only made for a failure.
+def require(
+    encoded: tf.Tensor,
+    condition: tf.Tensor,
+    index: tf.Tensor,
+    expected: str,
+    *received: tf.Tensor,
+) -> tf.Tensor:
+    """Return `encoded` if `condition`, else fail with InvalidArgumentError.
+
+    What is decoded must be what this returns: an assertion that only stands beside the decoder may
+    run after it.
 
     Args:
+        encoded: what is let through, of any type.
         condition: bool `[]`.
         index: of the picture in its batch, int `[]`.
         expected: what was expected and, with a `{}` for each of `received`, what was received.
     """
 
-    def failure() -> tf.Tensor:
+    def fail() -> tf.Tensor:
         text = tf.strings.format(f"picture {{}}: expected {expected}", (index, *received))
         with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
-            return tf.constant(False)
+            return tf.identity(encoded)
 
-    tf.cond(condition, lambda: tf.constant(True), failure)
+    return tf.cond(condition, lambda: encoded, fail)
 
 
 def window(encoded: tf.Tensor, start: tf.Tensor, length: int) -> tf.Tensor:

@@ -51,6 +51,7 @@ SCALINGS = {
     "efficientnet_lite0": "lite",
     "tiny": "unit",
 }
+DECODING_THREADS = 4
 # EXIF orientations by what they need: exchanged axes first, then mirroring left to right and top to
 # bottom.
 TRANSPOSED = (5, 6, 7, 8)
@@ -72,17 +73,15 @@ def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
         uint8 `[height, width, 3]`.
     """
     with tf.device("/CPU:0"):
-        batch = encoded[tf.newaxis]
-        headers = read_headers(batch)
-        _check(headers)
-        pixels = _decode(encoded, headers.format[0], tf.constant(0))
+        headers = read_headers(encoded[tf.newaxis])
+        batch = _checked(encoded[tf.newaxis], headers)
+        pixels = _decode(batch[0], headers.format[0], tf.constant(0))
         orientation = read_orientations(batch, headers.format == JPEG)[0]
         turned = tf.cond(
             orientation >= TRANSPOSED[0],
             lambda: tf.transpose(pixels, [1, 0, 2]),
             lambda: pixels,
         )
-        turned.set_shape([None, None, 3])
         return _flip(turned[tf.newaxis], orientation[tf.newaxis])[0]
 
 
@@ -90,15 +89,14 @@ def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
 def load_picture(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
     """Return one encoded picture (string `[]`) as float32 `[image_px, image_px, 3]` of 0..255."""
     with tf.device("/CPU:0"):
-        batch = encoded[tf.newaxis]
-        headers = read_headers(batch)
-        _check(headers)
-        pixels = _load(encoded, headers.format[0], tf.constant(0), image_px)[tf.newaxis]
+        headers = read_headers(encoded[tf.newaxis])
+        batch = _checked(encoded[tf.newaxis], headers)
+        pixels = _load(batch[0], headers.format[0], tf.constant(0), image_px)[tf.newaxis]
         return _upright(pixels, read_orientations(batch, headers.format == JPEG))[0]
 
 
 @tf.autograph.experimental.do_not_convert
-def load_pictures(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
+def load_pictures(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False) -> tf.Tensor:
     """Decode pictures of any sizes and formats and bring them to one square size.
 
     The aspect ratio is not kept. Resizing is bilinear with antialiasing; pictures are turned after.
@@ -106,22 +104,36 @@ def load_pictures(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
     Args:
         encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
         image_px: side of the square.
+        name_damaged: name the place of a damaged picture in a batch also where only its decoder
+            notices the damage. The pixels are the same; a call takes a millisecond longer.
 
     Returns:
         float32 `[n, image_px, image_px, 3]` of 0..255.
 
     Raises:
-        tf.errors.InvalidArgumentError: a picture cannot be read; the whole batch fails.
+        tf.errors.InvalidArgumentError: a picture cannot be read; the whole batch fails. The text
+            has "picture <place>: expected ..." with the place of the first such picture, counted
+            from 0.
     """
     with tf.device("/CPU:0"):
         headers = read_headers(encoded)
-        _check(headers)
-        pixels = tf.map_fn(
-            lambda row: _load(row[0], row[1], row[2], image_px),
-            (encoded, headers.format, tf.range(tf.size(encoded))),
-            fn_output_signature=tf.TensorSpec([image_px, image_px, 3], tf.float32),
-        )
-        return _upright(pixels, read_orientations(encoded, headers.format == JPEG))
+        encoded = _checked(encoded, headers)
+        orientations = read_orientations(encoded, headers.format == JPEG)
+
+        def together() -> tf.Tensor:
+            return tf.map_fn(
+                lambda row: _load(row[0], row[1], row[2], image_px),
+                (encoded, headers.format, tf.range(tf.size(encoded))),
+                fn_output_signature=tf.TensorSpec([image_px, image_px, 3], tf.float32),
+            )
+
+        def one_by_one() -> tf.Tensor:
+            return _load_readable(encoded, headers.format, image_px)
+
+        # There is nothing to tell apart in a batch of one.
+        alone = tf.size(encoded) < 2
+        pixels = tf.cond(alone, together, one_by_one) if name_damaged else together()
+        return _upright(pixels, orientations)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -153,19 +165,19 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
     raise unknown_name("scaling", scaling, SCALINGS)
 
 
-def _check(headers: Headers) -> None:
-    """Fail at the first picture that is of no known format or too large to be decoded."""
+def _checked(encoded: tf.Tensor, headers: Headers) -> tf.Tensor:
+    """Return `encoded`, or fail at the first picture of no known format or of too many pixels."""
     unknown = headers.format < 0
-    sides = tf.minimum(headers.sides, MAX_PIXELS + 1)
-    large = tf.reduce_prod(sides, axis=1) > MAX_PIXELS
-    first = tf.argmax(tf.cast(unknown | large, tf.int32))
+    large = tf.reduce_prod(tf.minimum(headers.sides, MAX_PIXELS + 1), axis=1) > MAX_PIXELS
+    bad = unknown | large
 
     def explain() -> tf.Tensor:
-        require(~unknown[first], first, f"a picture as {FORMATS}, got other bytes")
-        check_pixels(headers.sides[first], first)
-        return tf.constant(True)
+        first = tf.argmax(tf.cast(bad, tf.int32))
+        text = f"a picture as {FORMATS}, got other bytes"
+        known = require(encoded, ~unknown[first], first, text)
+        return check_pixels(known, headers.sides[first], first)
 
-    tf.cond(tf.reduce_any(unknown | large), explain, lambda: tf.constant(True))
+    return tf.cond(tf.reduce_any(bad), explain, lambda: encoded)
 
 
 def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -182,6 +194,38 @@ def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) 
     return tf.image.resize(
         pixels, [image_px, image_px], tf.image.ResizeMethod.BILINEAR, antialias=True
     )
+
+
+def _load_readable(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Load pictures as `load_pictures` does, and name the first that cannot be decoded.
+
+    A graph cannot catch the error of an operation, but a dataset can leave out elements that fail;
+    numbers that travel with the pictures then show which one is missing.
+    """
+    count = tf.size(encoded)
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded, kinds))
+    loaded = rows.map(
+        lambda index, one, kind: (index, _load(one, kind, index, image_px)),
+        num_parallel_calls=DECODING_THREADS,
+        deterministic=True,
+    )
+    # A dataset without elements has no batch: a first element that always loads stands before all.
+    first = tf.data.Dataset.from_tensors((-1, tf.zeros([image_px, image_px, 3])))
+    batches = first.concatenate(loaded.ignore_errors()).batch(tf.cast(count, tf.int64) + 1)
+    places, pixels = batches.with_options(_plain_options()).get_single_element()
+    in_order = tf.concat([places[1:], [count]], axis=0) == tf.range(tf.size(places))
+    missing = tf.argmin(tf.cast(in_order, tf.int32), output_type=tf.int32)
+    complete = tf.size(places) == count + 1
+    text = f"an undamaged picture of at most {MAX_PIXELS} pixels, could not decode it"
+    return require(pixels[1:], complete, missing, text)
+
+
+def _plain_options() -> tf.data.Options:
+    """Return options for a dataset that lives for one call: no tuning, no threads of its own."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def _upright(squares: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
