@@ -42,6 +42,7 @@ from components.verify.parity import (
 )
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
+from serving.client.results import Prediction
 from serving.runner import running_server
 
 TABLE_FILE = "parity.md"
@@ -51,17 +52,10 @@ _KERAS_BATCH = 32
 _SERVED_BATCH = 7
 
 
-class _Predicted(Protocol):
-    """What the clients give a picture."""
-
-    label: str
-    probabilities: Sequence[float]
-
-
 class _Client(Protocol):
     """What this step asks of a client."""
 
-    def predict(self, images: Sequence[bytes]) -> Sequence[_Predicted]:
+    def predict(self, images: Sequence[bytes]) -> Sequence[Prediction]:
         """Ask the signature that takes bytes."""
 
 
