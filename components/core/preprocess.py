@@ -1,0 +1,248 @@
+"""From encoded bytes to a backbone's input: the one preprocessing of training and of serving.
+
+TensorFlow operations only, so that it runs eagerly, in `tf.data` and in an exported graph with the
+same result. A picture that cannot be read is an InvalidArgumentError that names its place in the
+batch.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from components.core.errors import unknown_name
+from components.core.picture_decoders import (
+    MAX_PIXELS,
+    check_pixels,
+    decode_bmp,
+    decode_gif,
+    decode_jpeg,
+    decode_png,
+    decode_webp,
+)
+from components.core.picture_headers import (
+    FORMATS,
+    JPEG,
+    UPRIGHT,
+    Headers,
+    read_headers,
+    read_orientations,
+    require,
+)
+
+DECODERS = (decode_jpeg, decode_png, decode_gif, decode_bmp, decode_webp)
+SCALINGS = {
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    "resnet": "caffe",
+    "resnet_v2": "unit",
+    "densenet": "torch",
+    "inception_v3": "unit",
+    "inception_resnet_v2": "unit",
+    "xception": "unit",
+    "mobilenet": "unit",
+    "mobilenet_v2": "unit",
+    "mobilenet_v3": "none",
+    "nasnet": "unit",
+    "efficientnet": "none",
+    "efficientnet_v2": "none",
+    "convnext": "none",
+    "efficientnet_lite0": "lite",
+    "tiny": "unit",
+}
+DECODING_THREADS = 4
+# EXIF orientations by what they need: exchanged axes first, then mirroring left to right and top to
+# bottom.
+TRANSPOSED = (5, 6, 7, 8)
+MIRRORED = (2, 3, 6, 7)
+UPSIDE_DOWN = (3, 4, 7, 8)
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+TORCH_MEAN = (0.485, 0.456, 0.406)
+TORCH_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@tf.autograph.experimental.do_not_convert
+def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode one picture, upright and as RGB.
+
+    Args:
+        encoded: string `[]`, a JPEG, PNG, GIF (first frame), BMP or WebP.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    with tf.device("/CPU:0"):
+        headers = read_headers(encoded[tf.newaxis])
+        batch = _checked(encoded[tf.newaxis], headers)
+        pixels = _decode(batch[0], headers.format[0], tf.constant(0))
+        orientation = read_orientations(batch, headers.format == JPEG)[0]
+        turned = tf.cond(
+            orientation >= TRANSPOSED[0],
+            lambda: tf.transpose(pixels, [1, 0, 2]),
+            lambda: pixels,
+        )
+        return _flip(turned[tf.newaxis], orientation[tf.newaxis])[0]
+
+
+@tf.autograph.experimental.do_not_convert
+def load_picture(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Return one encoded picture (string `[]`) as float32 `[image_px, image_px, 3]` of 0..255."""
+    with tf.device("/CPU:0"):
+        headers = read_headers(encoded[tf.newaxis])
+        batch = _checked(encoded[tf.newaxis], headers)
+        pixels = _load(batch[0], headers.format[0], tf.constant(0), image_px)[tf.newaxis]
+        return _upright(pixels, read_orientations(batch, headers.format == JPEG))[0]
+
+
+@tf.autograph.experimental.do_not_convert
+def load_pictures(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False) -> tf.Tensor:
+    """Decode pictures of any sizes and formats and bring them to one square size.
+
+    The aspect ratio is not kept. Resizing is bilinear with antialiasing; pictures are turned after.
+
+    Args:
+        encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
+        image_px: side of the square.
+        name_damaged: name the place of a damaged picture in a batch also where only its decoder
+            notices the damage. The pixels are the same; a call takes a millisecond longer.
+
+    Returns:
+        float32 `[n, image_px, image_px, 3]` of 0..255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a picture cannot be read; the whole batch fails. The text
+            has "picture <place>: expected ..." with the place of the first such picture, counted
+            from 0.
+    """
+    with tf.device("/CPU:0"):
+        headers = read_headers(encoded)
+        encoded = _checked(encoded, headers)
+        orientations = read_orientations(encoded, headers.format == JPEG)
+
+        def together() -> tf.Tensor:
+            return tf.map_fn(
+                lambda row: _load(row[0], row[1], row[2], image_px),
+                (encoded, headers.format, tf.range(tf.size(encoded))),
+                fn_output_signature=tf.TensorSpec([image_px, image_px, 3], tf.float32),
+            )
+
+        def one_by_one() -> tf.Tensor:
+            return _load_readable(encoded, headers.format, image_px)
+
+        # There is nothing to tell apart in a batch of one.
+        alone = tf.size(encoded) < 2
+        pixels = tf.cond(alone, together, one_by_one) if name_damaged else together()
+        return _upright(pixels, orientations)
+
+
+@tf.autograph.experimental.do_not_convert
+def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
+    """Scale pixels to a backbone's input, by the `scaling` of its row in the table.
+
+    Args:
+        pixels: float32 `[n, h, w, 3]` of 0..255, RGB.
+        scaling: a key of `SCALINGS`.
+
+    Returns:
+        float32 of the same shape; for a model of Keras what its `preprocess_input` gives.
+
+    Raises:
+        InputError: no such scaling.
+    """
+    match SCALINGS.get(scaling):
+        case "none":
+            return pixels
+        case "unit":
+            return pixels / 127.5 - 1.0
+        case "lite":
+            return (pixels - 127.0) / 128.0
+        case "caffe":
+            return pixels[..., ::-1] - tf.constant(CAFFE_MEAN_BGR, pixels.dtype)
+        case "torch":
+            mean = tf.constant(TORCH_MEAN, pixels.dtype)
+            return (pixels / 255.0 - mean) / tf.constant(TORCH_DEVIATION, pixels.dtype)
+    raise unknown_name("scaling", scaling, SCALINGS)
+
+
+def _checked(encoded: tf.Tensor, headers: Headers) -> tf.Tensor:
+    """Return `encoded`, or fail at the first picture of no known format or of too many pixels."""
+    unknown = headers.format < 0
+    large = tf.reduce_prod(tf.minimum(headers.sides, MAX_PIXELS + 1), axis=1) > MAX_PIXELS
+    bad = unknown | large
+
+    def explain() -> tf.Tensor:
+        first = tf.argmax(tf.cast(bad, tf.int32))
+        text = f"a picture as {FORMATS}, got other bytes"
+        known = require(encoded, ~unknown[first], first, text)
+        return check_pixels(known, headers.sides[first], first)
+
+    return tf.cond(tf.reduce_any(bad), explain, lambda: encoded)
+
+
+def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Decode one picture by its format to uint8 `[height, width, 3]`, as it lies in the file."""
+    decoders = [functools.partial(decoder, encoded, index) for decoder in DECODERS]
+    pixels = tf.switch_case(kind, decoders)
+    pixels.set_shape([None, None, 3])
+    return pixels
+
+
+def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Decode and resize one picture to float32 `[image_px, image_px, 3]`."""
+    pixels = _decode(encoded, kind, index)
+    return tf.image.resize(
+        pixels, [image_px, image_px], tf.image.ResizeMethod.BILINEAR, antialias=True
+    )
+
+
+def _load_readable(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Load pictures as `load_pictures` does, and name the first that cannot be decoded.
+
+    A graph cannot catch the error of an operation, but a dataset can leave out elements that fail;
+    numbers that travel with the pictures then show which one is missing.
+    """
+    count = tf.size(encoded)
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded, kinds))
+    loaded = rows.map(
+        lambda index, one, kind: (index, _load(one, kind, index, image_px)),
+        num_parallel_calls=DECODING_THREADS,
+        deterministic=True,
+    )
+    # A dataset without elements has no batch: a first element that always loads stands before all.
+    first = tf.data.Dataset.from_tensors((-1, tf.zeros([image_px, image_px, 3])))
+    batches = first.concatenate(loaded.ignore_errors()).batch(tf.cast(count, tf.int64) + 1)
+    places, pixels = batches.with_options(_plain_options()).get_single_element()
+    in_order = tf.concat([places[1:], [count]], axis=0) == tf.range(tf.size(places))
+    missing = tf.argmin(tf.cast(in_order, tf.int32), output_type=tf.int32)
+    complete = tf.size(places) == count + 1
+    text = f"an undamaged picture of at most {MAX_PIXELS} pixels, could not decode it"
+    return require(pixels[1:], complete, missing, text)
+
+
+def _plain_options() -> tf.data.Options:
+    """Return options for a dataset that lives for one call: no tuning, no threads of its own."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def _upright(squares: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
+    """Turn square pictures `[n, px, px, 3]` by their EXIF orientations `[n]`."""
+
+    def turn() -> tf.Tensor:
+        transposed = tf.transpose(squares, [0, 2, 1, 3])
+        is_transposed = orientations >= TRANSPOSED[0]
+        turned = tf.where(is_transposed[:, None, None, None], transposed, squares)
+        return _flip(turned, orientations)
+
+    return tf.cond(tf.reduce_any(orientations != UPRIGHT), turn, lambda: squares)
+
+
+def _flip(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
+    """Mirror pictures `[n, h, w, 3]` that are already transposed where they have to be."""
+    for axis, mirrored in ((2, MIRRORED), (1, UPSIDE_DOWN)):
+        flips = tf.reduce_any(orientations[:, tf.newaxis] == mirrored, axis=1)
+        pixels = tf.where(flips[:, None, None, None], tf.reverse(pixels, [axis]), pixels)
+    return pixels

@@ -1,0 +1,36 @@
+"""The KFP face of `export`."""
+
+from typing import List
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def export(
+    candidates: Input[List[Model]],
+    evaluation: Input[Artifact],
+    dataset: Input[Dataset],
+    saved_model: Output[Model],
+    largest_batch: int = 32,
+):
+    """Export the accepted candidate as a SavedModel that takes pictures' bytes.
+
+    Args:
+        candidates: The complete candidates, the chosen one among them.
+        evaluation: The verdict.
+        dataset: The dataset, for the pictures of the warm-up.
+        saved_model: The exported model.
+        largest_batch: Pictures in the larger warm-up request of each signature.
+    """
+    from components.core.options import ExportOptions, checked
+    from components.core.step import running
+    from components.export.export import export as run
+
+    with running("export"):
+        options = checked(ExportOptions, largest_batch=largest_batch)
+        folders = [item.path for item in candidates]
+        manifest = run(folders, evaluation.path, dataset.path, saved_model.path, options)
+    saved_model.metadata.update(digest=manifest.digest, strategy=manifest.strategy)

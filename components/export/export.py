@@ -1,0 +1,183 @@
+"""The export step: the accepted candidate becomes a SavedModel that takes pictures' bytes."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from components.core.artifacts import (
+    DatasetManifest,
+    EvaluationManifest,
+    MadeBy,
+    ModelManifest,
+    SavedModelManifest,
+    staged_folder,
+)
+from components.core.errors import InputError, RejectedError
+from components.core.exported import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
+from components.core.models import load_model
+from components.core.options import ExportOptions
+from components.core.records import read_split
+from components.core.step import Clock, say
+from components.core.version import VERSION
+from components.export.model_card import model_card
+from components.export.signatures import SIGNATURES, Answering, build_archive
+from components.export.warmup import write_warmup
+
+_ANSWERS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
+_FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"
+
+
+def export(
+    candidates: Sequence[str | os.PathLike[str]],
+    evaluation: str | os.PathLike[str],
+    dataset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: ExportOptions | None = None,
+) -> SavedModelManifest:
+    """Export the candidate that the evaluation accepted.
+
+    `out` becomes a SavedModel folder with the signatures of `signatures.py`, `assets/labels.txt`,
+    warm-up requests, `model_card.md`, `fingerprint` and `regraft.json`.
+
+    Args:
+        candidates: folders of complete candidates, the chosen one among them.
+        evaluation: folder of the verdict.
+        dataset: the dataset, for the pictures of the warm-up.
+        out: the folder to make.
+        options: batch size of the warm-up.
+
+    Raises:
+        RejectedError: the verdict is not `accepted`.
+        InputError: candidates, evaluation and dataset do not belong together.
+    """
+    clock, options = Clock(), options or ExportOptions()
+    verdict = EvaluationManifest.read(evaluation)
+    if verdict.verdict != "accepted":
+        raise RejectedError("export: expected an accepted model, got a rejected one")
+    model, manifest = load_chosen(candidates, verdict)
+    require_dataset(dataset, verdict)
+    answering = Answering(
+        preprocessing=manifest.preprocessing,
+        classes=tuple(manifest.classes),
+        temperature=verdict.temperature,
+        familiar_threshold=familiar_threshold(verdict),
+    )
+    with staged_folder(out) as folder:
+        archive = build_archive(model, f"head_{manifest.head['head']}", answering)
+        archive.write_out(folder, verbose=False)
+        labels = folder / LABELS_FILE
+        labels.parent.mkdir(exist_ok=True)
+        labels.write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+        write_warmup(
+            folder,
+            (record.encoded for record in read_split(dataset, "validation")),
+            manifest.preprocessing.image_px,
+            options.largest_batch,
+        )
+        exported = _describe(verdict, manifest, answering)
+        card = model_card(exported, manifest, verdict)
+        (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+        exported = exported.model_copy(
+            update={
+                "digest": write_fingerprint(folder),
+                "made_by": MadeBy(step="export", version=VERSION, seconds=clock.seconds),
+            }
+        )
+        exported.write(folder)
+    say(f"export: {manifest.strategy} with {len(SIGNATURES)} signatures")
+    return exported
+
+
+def load_chosen(
+    candidates: Sequence[str | os.PathLike[str]], evaluation: EvaluationManifest
+) -> tuple[keras.Model, ModelManifest]:
+    """Load the candidate that the evaluation chose, its file checked against the digest.
+
+    Raises:
+        InputError: it is not among `candidates`, or its classes differ.
+    """
+    digests = {}
+    for folder in candidates:
+        digests[ModelManifest.read(folder).digest] = folder
+    if evaluation.model_digest not in digests:
+        got = ", ".join(digest[:12] for digest in digests)
+        raise InputError(f"expected the chosen model {evaluation.model_digest[:12]}, got {got}")
+    model, manifest = load_model(digests[evaluation.model_digest])
+    if manifest.kind != "candidate":
+        raise InputError(f"expected a complete candidate, got a {manifest.kind}")
+    if manifest.classes != evaluation.classes:
+        raise InputError(f"expected the classes {evaluation.classes}, got {manifest.classes}")
+    return model, manifest
+
+
+def require_dataset(dataset: str | os.PathLike[str], evaluation: EvaluationManifest) -> None:
+    """Check that `dataset` is the one that the evaluation used.
+
+    Raises:
+        InputError: it is not.
+    """
+    digest = DatasetManifest.read(dataset).digest
+    if digest != evaluation.dataset_digest:
+        raise InputError(
+            f"expected the dataset {evaluation.dataset_digest[:12]}, got {digest[:12]}"
+        )
+
+
+def familiar_threshold(evaluation: EvaluationManifest) -> float | None:
+    """Return the threshold of the energy score that the evaluation set, or None."""
+    familiar = evaluation.details.get("familiar")
+    if not familiar or familiar.get("score") != "energy":
+        return None
+    threshold = float(familiar["threshold"])
+    return threshold if math.isfinite(threshold) else None
+
+
+def _describe(
+    evaluation: EvaluationManifest, model: ModelManifest, answering: Answering
+) -> SavedModelManifest:
+    """Return the manifest, its digest and origin still open."""
+    given = _ANSWERS + (_FAMILIAR if answering.familiar_threshold is not None else "")
+    details: dict[str, Any] = {
+        "verdict": evaluation.verdict,
+        "evaluation_notes": evaluation.notes,
+        "familiar": evaluation.details.get("familiar"),
+        "signatures": {
+            "serving_default": f"`image_bytes` string [n], encoded pictures of any size, to {given}",
+            "images": f"`images` float [n, height, width, 3] in 0..255, to {given}",
+            "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
+            "[n, classes], for the Classify API",
+            "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "
+            "features",
+        },
+    }
+    return SavedModelManifest(
+        digest="",
+        made_by=MadeBy(step="export", version=VERSION, seconds=0.0),
+        model_digest=model.digest,
+        evaluation_digest=evaluation.digest,
+        dataset_digest=evaluation.dataset_digest,
+        strategy=model.strategy,
+        backbone=model.backbone,
+        weights_digest=model.weights_digest,
+        classes=model.classes,
+        preprocessing=model.preprocessing,
+        temperature=evaluation.temperature,
+        metrics=evaluation.metrics,
+        checks=evaluation.checks,
+        signatures=list(SIGNATURES),
+        versions={
+            "regraft": VERSION,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        details=details,
+    )

@@ -1,0 +1,76 @@
+"""The model card: what a person should know before using the model, as Markdown."""
+
+from __future__ import annotations
+
+from components.core.artifacts import EvaluationManifest, ModelManifest, SavedModelManifest
+
+_SHOWN_CLASSES = 50
+
+
+def model_card(
+    exported: SavedModelManifest, model: ModelManifest, evaluation: EvaluationManifest
+) -> str:
+    """Return the model card of an exported model."""
+    metrics = evaluation.metrics
+    low, high = metrics.get("test_accuracy_low"), metrics.get("test_accuracy_high")
+    interval = f" (95 % interval {low:.4f} to {high:.4f})" if low and high else ""
+    accuracy = metrics.get("test_accuracy", float("nan"))
+    px = model.preprocessing.image_px
+    parts = [
+        "# Model card",
+        f"A classifier of pictures into {len(model.classes)} classes, grafted on "
+        f"`{model.backbone}` by strategy `{model.strategy}`.",
+        "## Figures on the test split",
+        f"Accuracy {accuracy:.4f}{interval}.",
+        _table(
+            ("class", "pictures", "precision", "recall", "F1"),
+            [
+                (
+                    row.name,
+                    str(row.support),
+                    *(f"{x:.3f}" for x in (row.precision, row.recall, row.f1)),
+                )
+                for row in evaluation.per_class[:_SHOWN_CLASSES]
+            ],
+        ),
+        "## Verdict",
+        _table(
+            ("check", "expected", "received", "holds"),
+            [
+                (check.name, check.expected, check.received, "yes" if check.passed else "no")
+                for check in evaluation.checks
+            ],
+        ),
+        "## How to ask it",
+        _signatures(exported),
+        f"Pictures are decoded, turned upright by their EXIF orientation and resized to "
+        f"{px} x {px} pixels in the graph. A picture that cannot be decoded fails its batch with "
+        "INVALID_ARGUMENT and its index; the others of the batch can be sent again without it.",
+        "## Where it came from",
+        _table(
+            ("what", "value"),
+            [
+                ("dataset digest", model.dataset_digest),
+                ("model digest", model.digest),
+                ("evaluation digest", evaluation.digest),
+                ("weights", f"{model.weights} ({model.weights_digest[:12]})"),
+                ("temperature", f"{evaluation.temperature:.4f}"),
+                *((f"version of {name}", value) for name, value in exported.versions.items()),
+            ],
+        ),
+        "## Limits",
+        "It knows these classes only and answers with one of them for every picture. "
+        "Its figures hold for pictures like those of the test split.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _signatures(exported: SavedModelManifest) -> str:
+    descriptions: dict[str, str] = exported.details.get("signatures", {})
+    return "\n".join(f"- `{name}`: {text}" for name, text in descriptions.items())
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

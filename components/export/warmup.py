@@ -1,0 +1,90 @@
+"""Warm-up requests: real pictures that a server answers before it takes traffic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.core.exported import WARMUP_FILE
+from components.core.preprocess import load_picture
+from components.core.records import Example
+from components.export.signatures import CLASSIFY, EXAMPLE_KEY, FEATURES, IMAGES, SERVING
+
+# What all distinct pictures of one request may weigh: a record of photographs stays a few MB.
+_REQUEST_BYTES = 4_000_000
+
+
+def write_warmup(
+    folder: str | os.PathLike[str], pictures: Iterable[bytes], image_px: int, largest_batch: int
+) -> int:
+    """Write warm-up requests for every signature, with 1 and with `largest_batch` pictures.
+
+    Args:
+        folder: the SavedModel.
+        pictures: encoded pictures; as many as needed are taken, and repeated where they are few.
+        image_px: side of the model's input.
+        largest_batch: pictures in the larger request.
+
+    Returns:
+        The number of requests.
+    """
+    path = Path(folder) / WARMUP_FILE
+    path.parent.mkdir(exist_ok=True)
+    chosen = list(_affordable(islice(pictures, largest_batch)))
+    sizes = sorted({1, largest_batch})
+    count = 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for size in sizes:
+            batch = list(islice(cycle(chosen), size))
+            for signature, alias, tensor in _requests(batch, image_px):
+                log = prediction_log_pb2.PredictionLog()
+                request = log.predict_log.request
+                request.model_spec.signature_name = signature
+                request.inputs[alias].CopyFrom(tensor)
+                writer.write(log.SerializeToString())
+                count += 1
+    return count
+
+
+def _affordable(pictures: Iterable[bytes]) -> Iterator[bytes]:
+    spent = 0
+    for index, picture in enumerate(pictures):
+        spent += len(picture)
+        if index and spent > _REQUEST_BYTES:
+            return
+        yield picture
+
+
+def _requests(batch: Sequence[bytes], image_px: int) -> Iterator[tuple[str, str, object]]:
+    strings = tf.make_tensor_proto(list(batch), tf.string)
+    yield SERVING, "image_bytes", strings
+    yield FEATURES, "image_bytes", strings
+    yield CLASSIFY, "inputs", tf.make_tensor_proto([example_of(one) for one in batch], tf.string)
+    yield IMAGES, "images", _pixels_proto(batch[0], image_px, len(batch))
+
+
+def example_of(encoded: bytes) -> bytes:
+    """Return the serialized `tf.train.Example` of an encoded picture."""
+    example = Example()
+    example.features.feature[EXAMPLE_KEY].bytes_list.value.append(encoded)
+    data: bytes = example.SerializeToString()
+    return data
+
+
+def _pixels_proto(encoded: bytes, image_px: int, size: int) -> object:
+    """Return a batch of pixels whose first picture is real.
+
+    The last value that a tensor proto gives stands for all that follow, which spares the record
+    the megabytes of a whole batch.
+    """
+    pixels = load_picture(tf.constant(encoded), image_px).numpy().astype(np.float32)
+    proto = tf.make_tensor_proto(0.0, tf.float32, [size, *pixels.shape])
+    del proto.float_val[:]
+    proto.float_val.extend(pixels.ravel().tolist())
+    return proto

@@ -1,0 +1,51 @@
+"""The KFP face of `publish`. Never cache it: the destination is not among its inputs."""
+
+from typing import List
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def publish(
+    dataset: Input[Dataset],
+    features: Input[List[Artifact]],
+    head: Input[Model],
+    candidates: Input[List[Model]],
+    evaluation: Input[Artifact],
+    saved_model: Input[Model],
+    parity: Input[Artifact],
+    published: Output[Artifact],
+    destination: str,
+    model_name: str,
+    label: str = "",
+    keep_last: int = 0,
+):
+    """Publish a proven model as the next version at its destination.
+
+    Args:
+        dataset: The dataset; its timing goes on record.
+        features: The features; their timing goes on record.
+        head: The head; its timing goes on record.
+        candidates: The candidates; their timing goes on record.
+        evaluation: The verdict; its timing goes on record.
+        saved_model: The exported model.
+        parity: The proof that `verify` wrote.
+        published: The record of version, place, parity and timings.
+        destination: Folder or address (`s3://`, `gs://`) that holds models.
+        model_name: The model's name there.
+        label: `stable`, `canary`, or empty for none.
+        keep_last: How many versions stay; 0 keeps all.
+    """
+    from components.core.step import running
+    from components.publish.publish import gather_timings
+    from components.publish.publish import publish as run
+
+    with running("publish"):
+        made = [dataset, *features, head, *candidates, evaluation, saved_model, parity]
+        timings = gather_timings(item.path for item in made)
+        manifest = run(saved_model.path, parity.path, published.path, destination, model_name,
+                       timings, label=label, keep_last=keep_last)  # fmt: skip
+    published.metadata.update(version=manifest.version, path=manifest.path)

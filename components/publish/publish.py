@@ -1,0 +1,103 @@
+"""The publish step: a proven model becomes the next version at its destination."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from components.core.artifacts import (
+    DatasetManifest,
+    EvaluationManifest,
+    FeaturesManifest,
+    MadeBy,
+    Manifest,
+    ModelManifest,
+    ParityManifest,
+    PublishedManifest,
+    SavedModelManifest,
+    digest_of,
+    staged_folder,
+)
+from components.core.errors import InputError, ParityError
+from components.core.step import Clock, say
+from components.core.version import VERSION
+from serving.publish import publish_saved_model
+
+_MANIFESTS: tuple[type[Manifest], ...] = (
+    DatasetManifest,
+    FeaturesManifest,
+    ModelManifest,
+    EvaluationManifest,
+    SavedModelManifest,
+    ParityManifest,
+)
+
+
+def gather_timings(folders: Iterable[str | os.PathLike[str]]) -> dict[str, float]:
+    """Return the seconds that each step took, from the manifests in `folders`, in their order.
+
+    A step that ran more than once, for shards or candidates, counts with its sum.
+    """
+    timings: dict[str, float] = {}
+    for folder in folders:
+        for kind in _MANIFESTS:
+            if (Path(folder) / kind.file_name).is_file():
+                made_by = kind.read(folder).made_by
+                timings[made_by.step] = timings.get(made_by.step, 0.0) + made_by.seconds
+    return timings
+
+
+def publish(
+    saved_model: str | os.PathLike[str],
+    parity: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    destination: str,
+    name: str,
+    timings: Mapping[str, float],
+    *,
+    label: str = "",
+    keep_last: int = 0,
+) -> PublishedManifest:
+    """Publish a model whose served answers were proven, and write `published.json` into `out`.
+
+    Args:
+        saved_model: the exported folder.
+        parity: what `verify` wrote about this very folder.
+        out: receives `published.json`.
+        destination: folder or address that holds models.
+        name: the model's name.
+        timings: seconds of the steps before, for the record.
+        label: `stable`, `canary` or empty.
+        keep_last: how many versions stay; 0 keeps all.
+
+    Raises:
+        ParityError: the proof is of another model, or it failed.
+        InputError: as `serving.publish.publish_saved_model`.
+    """
+    clock = Clock()
+    model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
+    if not proof.passed:
+        raise ParityError(f"{parity}: expected a passed proof, got a failed one")
+    if proof.saved_model_digest != model.digest:
+        raise InputError(
+            f"{parity}: expected a proof of the model {model.digest[:12]}, "
+            f"got one of {proof.saved_model_digest[:12]}"
+        )
+    with staged_folder(out) as folder:
+        version = publish_saved_model(
+            saved_model, destination, name, label=label, keep_last=keep_last
+        )
+        manifest = PublishedManifest(
+            digest=digest_of([name, version.number, model.digest]),
+            made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),
+            name=name,
+            version=version.number,
+            path=version.path,
+            saved_model_digest=model.digest,
+            parity=proof.max_abs_diff,
+            timings={**timings, "publish": clock.seconds},
+        )
+        manifest.write(folder)
+    say(f"publish: version {version.number} at {version.path}")
+    return manifest

@@ -1,0 +1,87 @@
+"""Proof that a SavedModel serves: loaded as TF Serving loads it, it answers its warm-up requests.
+
+TensorFlow runs in a process of its own, so that the caller needs none and survives a crash of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from components.core.errors import RegraftError
+from components.core.exported import WARMUP_FILE
+
+_REASON = "probe: "
+
+
+def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
+    """Load the SavedModel in a new process and replay its warm-up requests; return how many.
+
+    Raises:
+        RegraftError: it does not load, answers with an error or with numbers that are not finite,
+            has no warm-up requests, or takes longer than `timeout_s`.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "serving.probe", str(folder)],
+            capture_output=True, text=True, timeout=timeout_s, env=environment, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RegraftError(f"{folder}: not loaded and answered within {timeout_s:.0f} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = next((x for x in lines if x.startswith(_REASON)), lines[-1] if lines else "")
+        raise RegraftError(
+            f"{folder} does not serve: {reason.removeprefix(_REASON)[:500]} "
+            f"(exit code {done.returncode})"
+        )
+    return int(done.stdout.split()[-1])
+
+
+def replay(folder: str | os.PathLike[str]) -> int:
+    """Load the SavedModel in a session and answer its warm-up requests; return how many.
+
+    Raises:
+        RegraftError: as `probe`.
+    """
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    if not (Path(folder) / WARMUP_FILE).is_file():
+        raise RegraftError(f"expected warm-up requests in {WARMUP_FILE}, found none")
+    records = tf.data.TFRecordDataset(str(Path(folder) / WARMUP_FILE)).as_numpy_iterator()
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        for log in logs:
+            request = log.predict_log.request
+            signature = signatures[request.model_spec.signature_name]
+            feed = {
+                signature.inputs[name].name: tf.make_ndarray(tensor)
+                for name, tensor in request.inputs.items()
+            }
+            names = {name: info.name for name, info in signature.outputs.items()}
+            for name, value in session.run(names, feed).items():
+                if value.dtype.kind == "f" and not np.isfinite(value).all():
+                    raise RegraftError(f"{request.model_spec.signature_name}: {name} is not finite")
+    return len(logs)
+
+
+def main() -> None:
+    """Replay the model given as the only argument; print how many requests it answered."""
+    try:
+        print(replay(sys.argv[1]))
+    except Exception as error:  # any failure whatever means that it does not serve
+        line = " ".join(str(error).split())
+        print(f"{_REASON}{type(error).__name__}: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

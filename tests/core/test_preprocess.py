@@ -1,0 +1,238 @@
+"""Preprocessing: equal to Pillow, equal by all routes, bounded, and clear about what it refuses."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.core.backbones import BACKBONES
+from components.core.errors import InputError
+from components.core.preprocess import (
+    SCALINGS,
+    decode_picture,
+    load_picture,
+    load_pictures,
+    scale,
+)
+
+STRINGS = tf.TensorSpec([None], tf.string)
+DAMAGED = tf.errors.InvalidArgumentError
+
+
+@pytest.fixture(scope="module")
+def decode() -> Callable[[bytes], tf.Tensor]:
+    return tf.function(decode_picture, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+@pytest.fixture(scope="module")
+def load() -> Callable[[list[bytes]], tf.Tensor]:
+    return tf.function(lambda encoded: load_pictures(encoded, 24), input_signature=[STRINGS])
+
+
+@pytest.fixture(scope="module")
+def load_naming() -> Callable[[list[bytes]], tf.Tensor]:
+    return tf.function(
+        lambda encoded: load_pictures(encoded, 24, name_damaged=True), input_signature=[STRINGS]
+    )
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    """Return a PNG of raw rows, each with its filter byte."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def with_jpeg_sides(jpeg: bytes, width: int, height: int) -> bytes:
+    start = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:start] + struct.pack(">HH", height, width) + jpeg[start + 4 :]
+
+
+def test_pixels_equal_pillow_bit_for_bit(
+    sample: bytes, decode: Callable[[bytes], tf.Tensor], pillow: Callable[[bytes], np.ndarray]
+) -> None:
+    np.testing.assert_array_equal(decode(sample), pillow(sample))
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_become_the_upper_eight(
+    colour_type: int, channels: int, decode: Callable[[bytes], tf.Tensor]
+) -> None:
+    values = np.random.default_rng(1).integers(0, 65536, (5, 7, channels)).astype(">u2")
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    colours = (values >> 8)[..., : 3 if channels > 2 else 1]
+    np.testing.assert_array_equal(
+        decode(png(7, 5, 16, colour_type, rows)), np.broadcast_to(colours, (5, 7, 3))
+    )
+
+
+def test_all_routes_give_the_same_pixels(
+    samples: dict[str, bytes], load: Callable[[list[bytes]], tf.Tensor], load_naming: Callable
+) -> None:
+    encoded = list(samples.values())
+    graph = load(encoded).numpy()
+    assert graph.shape == (len(encoded), 24, 24, 3)
+    assert graph.dtype == np.float32
+    assert graph.min() >= -1e-3 and graph.max() <= 255.001
+    np.testing.assert_array_equal(load_pictures(tf.constant(encoded), 24), graph)
+    np.testing.assert_array_equal(load_naming(encoded), graph)
+    one_by_one = tf.data.Dataset.from_tensor_slices(encoded).map(lambda one: load_picture(one, 24))
+    np.testing.assert_array_equal(np.stack(list(one_by_one.as_numpy_iterator())), graph)
+    batched = tf.data.Dataset.from_tensor_slices(encoded).batch(7)
+    batched = batched.map(lambda some: load_pictures(some, 24, name_damaged=True))
+    np.testing.assert_array_equal(np.concatenate(list(batched.as_numpy_iterator())), graph)
+
+
+def test_loading_is_resized_decoding(samples: dict[str, bytes], load: Callable) -> None:
+    loaded = load(list(samples.values()))
+    for pixels, encoded in zip(loaded, samples.values(), strict=True):
+        decoded = decode_picture(tf.constant(encoded))
+        resized = tf.image.resize(decoded, (24, 24), antialias=True)
+        np.testing.assert_allclose(pixels, resized, atol=1e-3)
+
+
+def test_an_exported_graph_gives_the_same_by_both_loaders(
+    samples: dict[str, bytes], load: Callable, load_naming: Callable, tmp_path: Path
+) -> None:
+    encoded = list(samples.values())
+    expected = load(encoded).numpy()
+    module = tf.Module()
+    module.load = load_naming
+    tf.saved_model.save(module, tmp_path, signatures=load_naming)
+    served = tf.saved_model.load(tmp_path).signatures["serving_default"]
+    np.testing.assert_array_equal(served(tf.constant(encoded))["output_0"], expected)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
+        signature = graph.signature_def["serving_default"]
+        feed = signature.inputs["encoded"].name
+        fetch = signature.outputs["output_0"].name
+        np.testing.assert_array_equal(session.run(fetch, {feed: encoded}), expected)
+        with pytest.raises(DAMAGED, match="picture 1: expected an undamaged picture"):
+            session.run(fetch, {feed: [encoded[0], encoded[0][:-200]]})
+
+
+def test_a_batch_may_be_empty(load: Callable, load_naming: Callable) -> None:
+    assert load(tf.constant([], tf.string)).shape == (0, 24, 24, 3)
+    assert load_naming(tf.constant([], tf.string)).shape == (0, 24, 24, 3)
+
+
+@pytest.mark.parametrize(
+    "other", [b"", b"\xff", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"GIF"]
+)
+def test_other_bytes_are_named_by_their_place(other: bytes, samples: dict, load: Callable) -> None:
+    good = samples["png"]
+    with pytest.raises(DAMAGED, match="picture 2: expected a picture as JPEG, PNG, GIF, BMP or"):
+        load([good, good, other, other])
+    with pytest.raises(DAMAGED, match="picture 0: expected a picture"):
+        load_picture(tf.constant(other), 24)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp", "webp animated"])
+def test_damage_is_named_by_its_place(name: str, samples: dict, load_naming: Callable) -> None:
+    whole = samples[name]
+    for end in (len(whole) // 3, len(whole) * 2 // 3):
+        with pytest.raises(DAMAGED, match="picture 1: expected an undamaged picture"):
+            load_naming([samples["jpeg"], whole[:end], whole[:end], samples["png"]])
+        with pytest.raises(DAMAGED):
+            load_naming([whole[:end]])
+
+
+def test_a_batch_of_damage_alone(samples: dict, load_naming: Callable) -> None:
+    with pytest.raises(DAMAGED, match="picture 0: expected an undamaged picture"):
+        load_naming([samples["png"][:99]] * 3)
+
+
+def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
+    """Return small files that claim, or unpack to, more pixels than any memory holds."""
+    gif, bmp = samples["gif"], samples["bmp"]
+    wide = struct.pack("<HH", 65000, 65000)
+    frame = gif.index(b"\x2c\0\0\0\0") + 5
+    webp, animated = samples["webp alpha"], samples["webp animated"]
+    canvas = b"\xff\x3f\0" * 2
+    frames = animated.index(b"ANMF")
+    many = animated[:24] + canvas + animated[30:frames] + animated[frames:] * 9
+    return {
+        "jpeg": with_jpeg_sides(samples["jpeg"], 65000, 65000),
+        "png": png(60000, 60000, 8, 2, b""),
+        "png overflow": png(2**31 - 1, 2**31 - 1, 8, 2, b""),
+        "gif": gif[:6] + wide + gif[10:],
+        "gif frame": gif[:frame] + wide + gif[frame + 4 :],
+        "bmp": bmp[:18] + struct.pack("<ii", 50000, -50000) + bmp[26:],
+        "webp": webp[:24] + b"\xff\xff\0" * 2 + webp[30:],
+        "webp animated": many,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jpeg", "png", "png overflow", "gif", "gif frame", "bmp", "webp", "webp animated"],
+)
+def test_enormous_pictures_are_refused_undecoded(
+    name: str, samples: dict[str, bytes], load: Callable
+) -> None:
+    bomb = enormous(samples)[name]
+    with pytest.raises(DAMAGED, match=r"picture 1: expected at most 100000000 pixels, got \d+ x"):
+        load([samples["png"], bomb])
+
+
+def test_later_frames_are_never_unpacked(samples: dict[str, bytes], load: Callable) -> None:
+    gif = samples["gif animated"]
+    second = gif.rindex(b"\x2c")
+    damaged = gif[: second + 5] + struct.pack("<HH", 65000, 65000) + gif[second + 9 :]
+    np.testing.assert_array_equal(load([damaged]), load([gif]))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 16])
+def test_other_bmp_depths_are_refused(bits: int, samples: dict, decode: Callable) -> None:
+    bmp = samples["bmp"]
+    with pytest.raises(DAMAGED, match=f"expected an uncompressed BMP .* got {bits} bits"):
+        decode(bmp[:28] + struct.pack("<H", bits) + bmp[30:])
+
+
+def test_a_bmp_from_the_top_down(samples: dict[str, bytes], decode: Callable) -> None:
+    bmp = samples["bmp"]
+    (height,) = struct.unpack("<i", bmp[22:26])
+    downward = bmp[:22] + struct.pack("<i", -height) + bmp[26:]
+    np.testing.assert_array_equal(decode(downward), decode(bmp)[::-1])
+
+
+@pytest.mark.parametrize("scaling", sorted(SCALINGS))
+def test_scaling_is_that_of_keras(scaling: str) -> None:
+    pixels = np.random.default_rng(2).uniform(0, 255, (2, 5, 4, 3)).astype(np.float32)
+    scaled = scale(tf.constant(pixels), scaling)
+    module = getattr(keras.applications, scaling, None)
+    if module is not None:
+        np.testing.assert_allclose(scaled, module.preprocess_input(pixels.copy()), atol=2e-5)
+    elif scaling == "efficientnet_lite0":
+        np.testing.assert_array_equal(scaled, (pixels - 127) / 128)
+    else:
+        assert scaling == "tiny"
+    assert scaled.dtype == tf.float32
+
+
+def test_every_backbone_has_a_scaling() -> None:
+    assert {row.scaling for row in BACKBONES.values()} == set(SCALINGS)
+    with pytest.raises(InputError, match="unknown scaling 'vgg61'"):
+        scale(tf.zeros([1, 2, 2, 3]), "vgg61")
+
+
+def test_the_graph_runs_no_python(samples: dict[str, bytes], load_naming: Callable) -> None:
+    graph = load_naming.get_concrete_function().graph
+    functions = graph.as_graph_def().library.function
+    operations = {node.op for function in functions for node in function.node_def}
+    operations |= {operation.type for operation in graph.get_operations()}
+    assert not {op for op in operations if "PyFunc" in op}

@@ -1,0 +1,103 @@
+"""The page as text: complete in itself, honest about what is missing, safe with strange names."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from components.core.errors import InputError
+from components.evaluate.report import REPORT_FILE, rebuild_report, render
+from components.evaluate.report_data import ReportData
+
+SECTIONS = ("reasons", "data", "training", "classes", "confidence", "model", "origin")
+
+
+def test_the_page_holds_its_sections_and_loads_nothing(report_of) -> None:
+    page = render(report_of())
+    for section in SECTIONS:
+        assert f'<section id="{section}">' in page
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_verdict_and_reasons_come_first(report_of) -> None:
+    page = render(report_of(min_accuracy=0.99))
+    assert '<h1 id="verdict">Rejected</h1>' in page
+    assert page.index("Rejected") < page.index('id="reasons"') < page.index('id="data"')
+    assert "checks failed: accuracy" in page and "at least 0.99" in page
+    assert '<h1 id="verdict">Accepted</h1>' in render(report_of())
+
+
+def test_names_from_outside_are_escaped(report_of) -> None:
+    data = report_of(gallery=1)
+    name = "<img src=x onerror=alert(1)>"
+    evaluation = data.evaluation.model_copy(
+        update={
+            "classes": [name, *data.evaluation.classes[1:]],
+            "notes": [name],
+            "per_class": [
+                row.model_copy(update={"name": name}) for row in data.evaluation.per_class
+            ],
+        }
+    )
+    dataset = data.dataset.model_copy(update={"classes": [name], "sources": [name]})
+    page = render(data.model_copy(update={"evaluation": evaluation, "dataset": dataset}))
+    assert "<img src=x" not in page
+
+
+@pytest.mark.parametrize("classes", [2, 13, 40, 61, 300])
+def test_any_number_of_classes_makes_a_page(report_of, classes) -> None:
+    page = render(report_of(classes=classes, pictures=600))
+    assert ('id="confusion"' in page) == (classes <= 60)
+    assert page.count("<tr><td>digit") <= 60 + 8
+    assert len(page) < 1_000_000
+
+
+def test_sections_without_figures_are_left_out(report_of) -> None:
+    data = report_of(gallery=0, champion=False)
+    bare = data.model_copy(
+        update={
+            "models": [],
+            "reliability_before": [],
+            "reliability_after": [],
+            "versions": {},
+            "options": {},
+            "evaluation": data.evaluation.model_copy(
+                update={"metrics": {"test_pictures": 0.0}, "details": {}, "per_class": []}
+            ),
+        }
+    )
+    page = render(bare)
+    for part in ("mistakes", "reliability", "champion", "familiar", "reasoning"):
+        assert f'id="{part}"' not in page
+    assert "no model in service yet" in page
+
+
+def test_a_report_is_made_again_from_its_stored_figures(report_of, tmp_path) -> None:
+    folder = tmp_path / "run" / "evaluation"
+    folder.mkdir(parents=True)
+    data = report_of()
+    (folder / ReportData.file_name).write_text(data.model_dump_json())
+    assert rebuild_report(folder).read_text() == render(data)
+    summary = {"timings": {"ingest": 1.5, "extract_features": 75.0}}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    page = rebuild_report(tmp_path / "run")
+    assert page == folder / REPORT_FILE
+    assert "extract_features" in page.read_text() and "75.0 s" in page.read_text()
+
+
+def test_not_a_number_survives_the_file(report_of) -> None:
+    data = report_of(pictures=8)
+    text = data.model_dump_json()
+    assert "NaN" in text
+    assert render(ReportData.model_validate_json(text)) == render(data)
+
+
+def test_a_run_without_an_evaluation_is_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="expected a finished evaluation"):
+        rebuild_report(tmp_path)
+    (tmp_path / ReportData.file_name).write_text("{}")
+    with pytest.raises(InputError, match="cannot read"):
+        rebuild_report(tmp_path)

@@ -1,0 +1,156 @@
+"""A small dataset, candidate and verdict, as the steps before the export would leave them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from components.core.artifacts import (
+    Check,
+    ClassMetrics,
+    DatasetManifest,
+    EvaluationManifest,
+    MadeBy,
+    ModelManifest,
+    Preprocessing,
+    Shard,
+    SplitInfo,
+    digest_file,
+)
+from components.core.backbones import build_backbone, find_backbone
+from components.core.models import build_head, count_parameters, pooling_layer, save_model
+from components.core.options import HeadOptions
+from components.core.records import PictureRecord, write_records
+from components.core.surgery import join
+
+CLASSES = ["café", "cat", "dog"]
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+PX = 32
+MADE = MadeBy(step="test", version="0", seconds=1.0)
+
+
+@dataclass(frozen=True)
+class Built:
+    """Folders of dataset, candidate and verdict."""
+
+    dataset: Path
+    candidate: Path
+    evaluation: Path
+
+
+def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def picture(seed: int, kind: str = "PNG") -> bytes:
+    """Return an encoded picture of a size of its own: coarse blocks of random colours."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return encode(blocks.repeat(9 + seed % 7, axis=0).repeat(8 + seed % 5, axis=1), kind)
+
+
+def write_dataset(folder: Path, per_split: int = 9) -> Path:
+    folder.mkdir(parents=True)
+    splits = {}
+    for place, split in enumerate(("train", "validation", "test")):
+        records = [
+            PictureRecord(
+                encoded=picture(100 * place + i, FORMATS[i % len(FORMATS)]),
+                label=i % len(CLASSES),
+                id=f"{100 * place + i:064x}",
+                path=f"{split}/{i}",
+            )
+            for i in range(per_split)
+        ]
+        name = f"{split}.tfrecord"
+        write_records(folder / name, records)
+        splits[split] = SplitInfo(
+            count=per_split,
+            by_class={name: per_split // len(CLASSES) for name in CLASSES},
+            shards=[Shard(file=name, count=per_split, sha256=digest_file(folder / name))],
+        )
+    DatasetManifest(
+        digest="d" * 64, made_by=MADE, classes=CLASSES, splits=splits, sources=["test"]
+    ).write(folder)
+    return folder
+
+
+def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    row = find_backbone(backbone)
+    part = build_backbone(row, px, "imagenet")
+    head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
+    random = np.random.default_rng(seed)
+    # Weights of their own, so that answers differ from picture to picture.
+    head.set_weights(
+        [random.normal(size=w.shape).astype("float32") ** 2 for w in head.get_weights()]
+    )
+    model = join(part, [pooling_layer("gap"), *head.layers[1:]])
+    ModelManifest(
+        digest=save_model(model, folder),
+        made_by=MADE,
+        kind="candidate",
+        strategy="head",
+        requested_strategy="head",
+        backbone=backbone,
+        weights="imagenet",
+        weights_digest="w" * 64,
+        preprocessing=Preprocessing(image_px=px, scaling=row.scaling),
+        classes=CLASSES,
+        dataset_digest="d" * 64,
+        cut=None,
+        head={"head": "gap"},
+        options={},
+        parameters=count_parameters(model),
+        head_parameters={},
+        history=[],
+        validation_accuracy=0.9,
+        validation_loss=0.3,
+    ).write(folder)
+    keras.backend.clear_session()
+    return folder
+
+
+def write_evaluation(folder: Path, candidate: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    values: dict[str, Any] = {
+        "digest": "e" * 64,
+        "made_by": MADE,
+        "verdict": "accepted",
+        "checks": [Check(name="accuracy", expected=">= 0.5", received="0.9", passed=True)],
+        "strategy": "head",
+        "model_digest": ModelManifest.read(candidate).digest,
+        "dataset_digest": "d" * 64,
+        "classes": CLASSES,
+        "candidates": [],
+        "metrics": {"test_accuracy": 0.9, "test_accuracy_low": 0.8, "test_accuracy_high": 0.95},
+        "per_class": [
+            ClassMetrics(
+                name=name, support=3, precision=0.9, recall=0.9, f1=0.9,
+                recall_low=0.5, recall_high=1.0,
+            )
+            for name in CLASSES
+        ],
+        "confusion": [[3, 0, 0], [0, 3, 0], [0, 0, 3]],
+        "temperature": 1.7,
+        "details": {"familiar": {"score": "energy", "threshold": 1.0}},
+    }  # fmt: skip
+    EvaluationManifest(**(values | changes)).write(folder)
+    return folder
+
+
+def build(folder: Path, **candidate: Any) -> Built:
+    made = write_candidate(folder / "candidate", **candidate)
+    return Built(
+        dataset=write_dataset(folder / "dataset"),
+        candidate=made,
+        evaluation=write_evaluation(folder / "evaluation", made),
+    )

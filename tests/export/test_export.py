@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.core.artifacts import SavedModelManifest
+from components.core.errors import InputError, RejectedError
+from components.core.exported import check_fingerprint
+from components.core.models import load_model
+from components.core.preprocess import load_pictures, scale
+from components.export.export import export
+from components.export.warmup import example_of
+from tests.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
+
+PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+TEMPERATURE, THRESHOLD = 1.7, 1.0
+
+
+@pytest.fixture(scope="module")
+def logits(built: Built) -> np.ndarray:
+    model, manifest = load_model(built.candidate)
+    pixels = load_pictures(tf.constant(PICTURES), PX)
+    return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
+
+
+@pytest.fixture(scope="module")
+def loaded(exported: Path) -> tf.Module:
+    return tf.saved_model.load(str(exported))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_bytes_give_the_answers_of_the_trained_model(
+    loaded: tf.Module, logits: np.ndarray, size: int
+) -> None:
+    got = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES[:size]))
+    expected = softmax(logits[:size] / TEMPERATURE)
+    np.testing.assert_allclose(got["probabilities"], expected, atol=1e-5)
+    np.testing.assert_allclose(got["confidence"], expected.max(axis=1), atol=1e-5)
+    names = [CLASSES[i] for i in expected.argmax(axis=1)]
+    assert [name.decode() for name in got["label"].numpy()] == names
+    energy = np.log(np.exp(logits[:size].astype(np.float64)).sum(axis=1))
+    np.testing.assert_allclose(got["familiarity"], energy, rtol=1e-4)
+    np.testing.assert_array_equal(got["familiar"], energy >= THRESHOLD)
+
+
+def test_folder_holds_all_that_a_server_and_a_person_need(exported: Path, built: Built) -> None:
+    manifest = check_fingerprint(exported)
+    assert manifest.signatures == ["serving_default", "images", "classify", "features"]
+    assert (exported / "assets" / "labels.txt").read_text("utf-8").splitlines() == CLASSES
+    card = (exported / "model_card.md").read_text("utf-8")
+    assert "Accuracy 0.9000 (95 % interval 0.8000 to 0.9500)" in card
+    assert "| accuracy | >= 0.5 | 0.9 | yes |" in card
+
+
+def test_a_damaged_picture_is_named_by_its_index(loaded: tf.Module) -> None:
+    batch = [PICTURES[0], PICTURES[1][:40], PICTURES[2], b"no picture"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1 3\]"):
+        loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
+    examples = [example_of(one) for one in batch[:2]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1\]"):
+        loaded.signatures["classify"](inputs=tf.constant(examples))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
+        loaded.signatures["features"](image_bytes=tf.constant([], tf.string))
+
+
+def test_a_rejected_model_is_not_exported(built: Built, tmp_path: Path) -> None:
+    rejected = write_evaluation(tmp_path / "evaluation", built.candidate, verdict="rejected")
+    with pytest.raises(RejectedError):
+        export([built.candidate], rejected, built.dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_digest": "f" * 64}, "expected the chosen model ffffffffffff"),
+        ({"dataset_digest": "f" * 64}, "expected the dataset ffffffffffff, got dddddddddddd"),
+        ({"classes": ["cat", "café", "dog"]}, "expected the classes"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    built: Built, tmp_path: Path, changes: dict, message: str
+) -> None:
+    evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, **changes)
+    with pytest.raises(InputError, match=message):
+        export([built.candidate], evaluation, built.dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert SavedModelManifest.file_name not in [p.name for p in tmp_path.rglob("*")]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import SavedModelManifest
+from components.core.errors import InputError, RegraftError
+from components.core.exported import check_fingerprint
+from serving.publish import (
+    publish_saved_model,
+    publish_version,
+    read_labels,
+    retain,
+    rollback,
+    set_label,
+)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> str:
+    return str(tmp_path / "models")
+
+
+def visible(models: str) -> list[str]:
+    return sorted(p.name for p in (Path(models) / "m").iterdir() if not p.name.startswith("."))
+
+
+def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None:
+    first, second = (publish_version(exported, models, "m") for _ in range(2))
+    assert (first.number, second.number) == (1, 2)
+    assert visible(models) == ["1", "2"]
+    check_fingerprint(second.path)
+    assert not list((Path(models) / "m").glob(".publishing-*"))
+
+
+def test_a_version_that_exists_is_never_overwritten(exported: Path, models: str) -> None:
+    other = Path(models) / "m" / "7"
+    other.mkdir(parents=True)
+    (other / "foreign.txt").write_text("keep")
+    assert publish_version(exported, models, "m").number == 8
+    assert (other / "foreign.txt").read_text() == "keep"
+
+
+def test_a_flipped_bit_is_found_and_nothing_appears(exported: Path, models: str) -> None:
+    data = exported / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(InputError, match=r"variables\.data-00000-of-00001 is damaged"):
+        publish_version(exported, models, "m")
+    assert not Path(models).exists()
+
+
+def test_a_model_that_does_not_load_is_not_published(
+    exported: Path, models: str, reseal: Callable[[Path], SavedModelManifest]
+) -> None:
+    (exported / "variables" / "variables.index").unlink()
+    reseal(exported)
+    with pytest.raises(RegraftError, match="does not serve"):
+        publish_version(exported, models, "m")
+    assert visible(models) == []
+    assert not list((Path(models) / "m").glob(".publishing-*"))
+
+
+def test_files_missing_or_added_are_found(exported: Path) -> None:
+    (exported / "assets.extra" / "note.txt").write_text("x")
+    with pytest.raises(InputError, match=r"assets\.extra/note\.txt is not part"):
+        check_fingerprint(exported)
+    (exported / "assets.extra" / "note.txt").unlink()
+    (exported / "assets.extra" / "tf_serving_warmup_requests").unlink()
+    with pytest.raises(InputError, match="expected the file assets.extra"):
+        check_fingerprint(exported)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "12", ".hidden"])
+def test_a_name_that_is_no_model_name_is_refused(exported: Path, models: str, name: str) -> None:
+    with pytest.raises(InputError, match="name: expected"):
+        publish_version(exported, models, name)
+
+
+def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> None:
+    publish_saved_model(exported, models, "m", label="stable")
+    publish_saved_model(exported, models, "m", label="canary")
+    assert read_labels(models, "m") == {"stable": 1, "canary": 2}
+    set_label(models, "m", "stable")
+    assert read_labels(models, "m") == {"stable": 2, "canary": 2}
+
+    assert rollback(models, "m").number == 1
+    assert read_labels(models, "m") == {"stable": 1, "canary": 1}
+    assert visible(models) == ["1", "labels.json"]
+    with pytest.raises(InputError, match="two versions or more"):
+        rollback(models, "m")
+    # The number of the withdrawn version is not given again.
+    assert publish_version(exported, models, "m").number == 3
+
+
+def test_bad_labels_and_versions_are_refused(exported: Path, models: str) -> None:
+    with pytest.raises(InputError, match="did you mean stable"):
+        publish_saved_model(exported, models, "m", label="stabel")
+    assert not Path(models).exists()
+    with pytest.raises(InputError, match="found none"):
+        set_label(models, "m", "stable")
+    publish_version(exported, models, "m")
+    with pytest.raises(InputError, match=r"expected one of the versions \[1\], got 4"):
+        set_label(models, "m", "stable", 4)
+    with pytest.raises(InputError, match="newest one already"):
+        rollback(models, "m", to=1) if publish_version(exported, models, "m") and rollback(
+            models, "m"
+        ) else None
+
+
+def test_keep_last_spares_the_labelled(exported: Path, models: str) -> None:
+    publish_saved_model(exported, models, "m", label="stable")
+    for _ in range(3):
+        publish_version(exported, models, "m")
+    assert retain(models, "m", 2) == [2]
+    assert visible(models) == ["1", "3", "4", "labels.json"]
+    with pytest.raises(InputError, match="keep_last"):
+        publish_saved_model(exported, models, "m", keep_last=-1)
