@@ -66,7 +66,12 @@ def transfer(options: dict[str, Any]) -> Outputs:
     judged = evaluate(candidates=models, dataset=dataset, **accepted_by(evaluate, options))
     evaluation = judged.outputs["evaluation"]
     with dsl.If(judged.outputs["Output"] == True, name="accepted"):  # noqa: E712 - a kfp condition
-        exported = export(candidates=models, evaluation=evaluation, dataset=dataset)
+        exported = export(
+            candidates=models,
+            evaluation=evaluation,
+            dataset=dataset,
+            **accepted_by(export, options),
+        )
         saved_model = exported.outputs["saved_model"]
         verified = verify(
             saved_model=saved_model,
@@ -75,9 +80,10 @@ def transfer(options: dict[str, Any]) -> Outputs:
             dataset=dataset,
             **accepted_by(verify, options),
         )
-        publish(
+        published = publish(
             saved_model=saved_model,
             parity=verified.outputs["parity"],
             **accepted_by(publish, options),
         )
+        published.set_caching_options(False)
     return Outputs(dataset=dataset, evaluation=evaluation)

@@ -15,7 +15,7 @@ def export(
     dataset: Input[Dataset],
     saved_model: Output[Model],
     largest_batch: int = 32,
-):
+) -> None:
     """Export the accepted candidate as a SavedModel that takes pictures' bytes.
 
     Args:
