@@ -6,7 +6,6 @@ import math
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -150,7 +149,7 @@ def _describe(
         "evaluation_notes": evaluation.notes,
         "familiar": evaluation.details.get("familiar"),
         "signatures": {
-            "serving_default": f"`image_bytes` string [n], encoded pictures of any size, to {given}",
+            "serving_default": f"`image_bytes` string [n], pictures' bytes, any sizes, to {given}",
             "images": f"`images` float [n, height, width, 3] in 0..255, to {given}",
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",

@@ -1,0 +1,48 @@
+"""The KFP face of `verify`. Never cache it: it proves what a server answers today."""
+
+from typing import List
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
+
+from components.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def verify(
+    saved_model: Input[Model],
+    candidates: Input[List[Model]],
+    evaluation: Input[Artifact],
+    dataset: Input[Dataset],
+    parity: Output[Artifact],
+    table: Output[Markdown],
+    engine: str = "auto",
+    pictures: int = 32,
+    tolerance: float = 1e-4,
+):
+    """Serve the exported model and prove that it answers as the trained one does.
+
+    Args:
+        saved_model: The exported model.
+        candidates: The complete candidates, the exported one among them.
+        evaluation: The verdict, for the temperature.
+        dataset: The dataset, for pictures of the test split.
+        parity: The proof.
+        table: The proof as a table, for the KFP UI.
+        engine: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
+        pictures: Test pictures sent by each protocol.
+        tolerance: Largest difference of a probability.
+    """
+    import shutil
+
+    from components.core.options import VerifyOptions, checked
+    from components.core.step import running
+    from components.verify.verify import TABLE_FILE
+    from components.verify.verify import verify as run
+
+    with running("verify"):
+        options = checked(VerifyOptions, engine=engine, pictures=pictures, tolerance=tolerance)
+        proof = run(saved_model.path, [item.path for item in candidates], evaluation.path,
+                    dataset.path, parity.path, options)  # fmt: skip
+        shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)
+    parity.metadata.update(engine=proof.engine, **proof.max_abs_diff)

@@ -1,0 +1,191 @@
+"""The verify step: a server answers real pictures as the trained model does, or the run fails."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from components.core.artifacts import (
+    DatasetManifest,
+    EvaluationManifest,
+    MadeBy,
+    ModelManifest,
+    ParityManifest,
+    digest_of,
+    staged_folder,
+    write_text,
+)
+from components.core.errors import DataError, InputError, ParityError
+from components.core.exported import check_fingerprint
+from components.core.models import load_model
+from components.core.options import VerifyOptions
+from components.core.preprocess import load_pictures, scale
+from components.core.records import PictureRecord, read_split
+from components.core.step import Clock, say
+from components.core.version import VERSION
+from components.verify.parity import (
+    Answer,
+    Asked,
+    compare,
+    failure,
+    parity_table,
+    worst_by_protocol,
+)
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
+from serving.client.results import Prediction
+from serving.runner import running_server
+
+TABLE_FILE = "parity.md"
+_MODEL_NAME = "candidate"
+_TIMEOUT_S = 60.0
+_KERAS_BATCH = 32
+_SERVED_BATCH = 7
+
+
+class _Client(Protocol):
+    """What this step asks of a client."""
+
+    def predict(self, images: Sequence[bytes]) -> Sequence[Prediction]:
+        """Ask the signature that takes bytes."""
+
+
+def verify(
+    saved_model: str | os.PathLike[str],
+    candidates: Sequence[str | os.PathLike[str]],
+    evaluation: str | os.PathLike[str],
+    dataset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: VerifyOptions,
+) -> ParityManifest:
+    """Serve an exported model and compare its answers with those of the trained one.
+
+    The proof stands in `out` (`parity.json`, `parity.md`) whether it holds or not.
+
+    Args:
+        saved_model: the exported folder.
+        candidates: folders of complete candidates, the exported one among them.
+        evaluation: folder of the verdict, for the temperature.
+        dataset: the dataset, for pictures of the test split.
+        out: the folder to make.
+        options: engine, number of pictures, tolerance.
+
+    Raises:
+        ParityError: an answer is beyond the tolerance; the worst picture is named.
+        InputError: the folders do not belong together, or the export is damaged.
+    """
+    clock = Clock()
+    exported = check_fingerprint(saved_model)
+    verdict = EvaluationManifest.read(evaluation)
+    if exported.evaluation_digest != verdict.digest:
+        raise InputError(
+            f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
+        )
+    sample = sample_of(dataset, options.pictures)
+    asked = _trained(candidates, verdict, sample)
+    encoded = [record.encoded for record in sample]
+    with (
+        _served(Path(saved_model), Path(out)) as base,
+        running_server(base, _MODEL_NAME, engine=options.engine) as server,
+        GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
+        RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
+    ):
+        clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
+        served = {name: _ask(client, encoded) for name, client in clients.items()}
+        engine = server.engine
+    rows = compare(asked, served)
+    problem = failure(rows, options.tolerance)
+    parity = ParityManifest(
+        digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
+        made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
+        saved_model_digest=exported.digest,
+        engine=engine,
+        tolerance=options.tolerance,
+        max_abs_diff=worst_by_protocol(rows),
+        pictures=len(rows),
+        passed=problem is None,
+        rows=rows,
+    )
+    with staged_folder(out) as folder:
+        write_text(folder / TABLE_FILE, parity_table(parity))
+        parity.write(folder)
+    if problem is not None:
+        raise ParityError(problem)
+    say(f"verify: {len(rows)} pictures equal by {' and '.join(parity.max_abs_diff)}")
+    return parity
+
+
+def sample_of(dataset: str | os.PathLike[str], pictures: int) -> list[PictureRecord]:
+    """Return at most `pictures` records, evenly spread over the test split.
+
+    Raises:
+        DataError: the test split is empty.
+    """
+    count = DatasetManifest.read(dataset).splits["test"].count
+    if not count:
+        raise DataError(f"{dataset}: expected pictures in the test split, found none")
+    places = {math.floor(i * count / pictures) for i in range(pictures)}
+    return [record for i, record in enumerate(read_split(dataset, "test")) if i in places]
+
+
+def _trained(
+    candidates: Sequence[str | os.PathLike[str]],
+    evaluation: EvaluationManifest,
+    sample: Sequence[PictureRecord],
+) -> list[Asked]:
+    """Return what the trained model itself says, through Keras and not through the export."""
+    folders = {ModelManifest.read(folder).digest: folder for folder in candidates}
+    if evaluation.model_digest not in folders:
+        got = ", ".join(digest[:12] for digest in folders)
+        raise InputError(f"expected the chosen model {evaluation.model_digest[:12]}, got {got}")
+    model, manifest = load_model(folders[evaluation.model_digest])
+    preprocessing = manifest.preprocessing
+    logits = []
+    for start in range(0, len(sample), _KERAS_BATCH):
+        batch = tf.constant([r.encoded for r in sample[start : start + _KERAS_BATCH]])
+        pixels = load_pictures(batch, preprocessing.image_px)
+        logits.append(np.asarray(model(scale(pixels, preprocessing.scaling), training=False)))
+    probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()
+    classes = manifest.classes
+    return [
+        Asked(record.path, classes[record.label], Answer(classes[int(row.argmax())], row))
+        for record, row in zip(sample, probabilities, strict=True)
+    ]
+
+
+def _ask(client: _Client, encoded: Sequence[bytes]) -> list[Answer]:
+    """Send the first picture alone and the others by seven, so that batches of both kinds count."""
+    batches = [encoded[:1]]
+    batches += [encoded[i : i + _SERVED_BATCH] for i in range(1, len(encoded), _SERVED_BATCH)]
+    return [
+        Answer(one.label, np.asarray(one.probabilities))
+        for batch in batches
+        for one in client.predict(batch)
+    ]
+
+
+@contextlib.contextmanager
+def _served(saved_model: Path, out: Path) -> Iterator[Path]:
+    """Yield a base folder whose version 1 is the model, by hard links where the disk has them."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".verify.", dir=out.parent) as folder:
+        base = Path(folder) / _MODEL_NAME
+        shutil.copytree(saved_model, base / "1", copy_function=_link_or_copy)
+        Path(folder).chmod(0o755)
+        yield base
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

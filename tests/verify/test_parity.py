@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from components.core.artifacts import MadeBy, ParityManifest
+from components.verify.parity import (
+    Answer,
+    Asked,
+    compare,
+    difference,
+    failure,
+    parity_table,
+    worst_by_protocol,
+)
+
+
+def answer(label: str, *probabilities: float) -> Answer:
+    return Answer(label, np.array(probabilities))
+
+
+@pytest.mark.parametrize(
+    ("expected", "served", "off"),
+    [
+        (answer("a", 0.7, 0.3), answer("a", 0.7, 0.3), 0.0),
+        (answer("a", 0.7, 0.3), answer("a", 0.6, 0.4), 0.1),
+        (answer("a", 0.7, 0.3), answer("b", 0.7, 0.3), 0.4),
+        (answer("a", 0.5, 0.5), answer("b", 0.5, 0.5), 0.0),
+        (answer("a", 0.7, 0.3), answer("a", math.nan, 0.3), math.inf),
+        (answer("a", 0.7, 0.3), answer("a", 0.7, 0.2, 0.1), math.inf),
+    ],
+)
+def test_difference(expected: Answer, served: Answer, off: float) -> None:
+    assert difference(expected, served) == pytest.approx(off)
+
+
+@pytest.fixture
+def asked() -> list[Asked]:
+    return [
+        Asked("one.png", "a", answer("a", 0.9, 0.1)),
+        Asked("two|.png", "b", answer("b", 0.2, 0.8)),
+    ]
+
+
+def test_equal_answers_pass(asked: list[Asked]) -> None:
+    rows = compare(asked, {"grpc": [one.expected for one in asked]})
+    assert worst_by_protocol(rows) == {"grpc": 0.0}
+    assert failure(rows, 1e-9) is None
+    assert rows[1].served == {"grpc": "b"}
+    assert rows[1].probability == 0.8
+
+
+def test_the_worst_picture_is_named(asked: list[Asked]) -> None:
+    right = [one.expected for one in asked]
+    rows = compare(asked, {"grpc": right, "rest": [right[0], answer("a", 0.8, 0.2)]})
+    assert worst_by_protocol(rows) == {"grpc": 0.0, "rest": pytest.approx(0.6)}
+    problem = failure(rows, 1e-4)
+    assert problem is not None
+    assert problem.startswith("1 of 2 pictures")
+    assert "worst is two|.png by rest: expected b within 0.0001, got a, off by 0.6" in problem
+
+
+def test_the_table_shows_the_worst_first(asked: list[Asked]) -> None:
+    right = [one.expected for one in asked]
+    rows = compare(asked, {"grpc": [right[0], answer("b", 0.3, 0.7)]})
+    manifest = ParityManifest(
+        digest="d",
+        made_by=MadeBy(step="verify", version="0", seconds=0.0),
+        saved_model_digest="s",
+        engine="embedded",
+        tolerance=1e-4,
+        max_abs_diff=worst_by_protocol(rows),
+        pictures=2,
+        passed=False,
+        rows=rows,
+    )
+    lines = parity_table(manifest).splitlines()
+    assert "**fails**" in lines[2]
+    assert lines[6] == r"| two\|.png | b | b | 0.8000 | b | 0.1 |"
+    assert lines[7].startswith("| one.png | a | a | 0.9000")
