@@ -1,0 +1,1 @@
+"""Clients of TF Serving's protocol by REST and gRPC; neither needs TensorFlow."""

@@ -26,11 +26,6 @@ def logits(built: Built) -> np.ndarray:
     return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
 
 
-@pytest.fixture(scope="module")
-def loaded(exported: Path) -> tf.Module:
-    return tf.saved_model.load(str(exported))
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
@@ -61,14 +56,24 @@ def test_folder_holds_all_that_a_server_and_a_person_need(exported: Path, built:
 
 
 def test_a_damaged_picture_is_named_by_its_index(loaded: tf.Module) -> None:
-    batch = [PICTURES[0], PICTURES[1][:40], PICTURES[2], b"no picture"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1 3\]"):
-        loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
-    examples = [example_of(one) for one in batch[:2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1\]"):
-        loaded.signatures["classify"](inputs=tf.constant(examples))
+    serve, classify = loaded.signatures["serving_default"], loaded.signatures["classify"]
+    unknown = tf.constant([*PICTURES[:3], b"no picture"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 3: expected a picture as"):
+        serve(image_bytes=unknown)
+    truncated = [PICTURES[0], PICTURES[1][:-40], PICTURES[2]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+        serve(image_bytes=tf.constant(truncated))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+        classify(inputs=tf.constant([example_of(one) for one in truncated]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve(image_bytes=tf.constant(truncated[1:2]))
+
+
+def test_an_empty_batch_is_refused(loaded: tf.Module) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
-        loaded.signatures["features"](image_bytes=tf.constant([], tf.string))
+        loaded.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
+        loaded.signatures["images"](images=tf.zeros([0, 4, 4, 3]))
 
 
 def test_a_rejected_model_is_not_exported(built: Built, tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""The REST protocol as pure functions: request bodies from values, values from answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from serving.client.errors import ServerFailedError, ServingClientError, http_error
+from serving.client.results import (
+    ClassScore,
+    Metadata,
+    Prediction,
+    SignatureInfo,
+    TensorInfo,
+    VersionStatus,
+    predictions,
+)
+
+EXAMPLE_KEY = "image/encoded"
+CLASSIFY, FEATURES = "classify", "features"
+
+
+class Call(NamedTuple):
+    """One HTTP request: method, path, body."""
+
+    method: str
+    path: str
+    body: bytes = b""
+
+
+class Address(NamedTuple):
+    """Where a REST server is."""
+
+    host: str
+    port: int
+    secure: bool
+    prefix: str = ""
+
+
+def parse_address(address: str) -> Address:
+    """Read "host:port", "http://host:port" or "https://host:port/prefix"."""
+    text = address if "://" in address else f"http://{address}"
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ServingClientError(f"expected host:port or http(s)://host:port, got {address!r}")
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    return Address(parts.hostname, port, secure, parts.path.rstrip("/"))
+
+
+def model_path(model: str, version: int | None, label: str | None) -> str:
+    """Return the path of a model, one of its versions or one of its labels."""
+    path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
+    if version is not None:
+        return f"{path}/versions/{version}"
+    if label is not None:
+        return f"{path}/labels/{urllib.parse.quote(label, safe='')}"
+    return path
+
+
+def predict_call(path: str, images: Sequence[bytes], signature: str = "") -> Call:
+    """Return the call that sends encoded pictures in column form."""
+    document: dict[str, Any] = {"inputs": [_b64(image) for image in images]}
+    if signature:
+        document["signature_name"] = signature
+    return Call("POST", f"{path}:predict", json.dumps(document).encode())
+
+
+def classify_call(path: str, images: Sequence[bytes]) -> Call:
+    """Return the call of the Classify API."""
+    examples = [{EXAMPLE_KEY: _b64(image)} for image in images]
+    document = {"signature_name": CLASSIFY, "examples": examples}
+    return Call("POST", f"{path}:classify", json.dumps(document).encode())
+
+
+def parse_answer(status: int, body: bytes) -> Any:
+    """Return the JSON of an answer.
+
+    Raises:
+        ServingClientError: the answer is an error, or no JSON.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError:
+        if status != 200:
+            raise http_error(status, body[:200].decode("utf-8", "replace")) from None
+        raise ServerFailedError("INTERNAL", "the server's answer is no JSON") from None
+    if status != 200:
+        message = value.get("error", "") if isinstance(value, dict) else str(value)
+        raise http_error(status, str(message))
+    return value
+
+
+def parse_predictions(value: Any) -> list[Prediction]:
+    """Read the outputs of `serving_default`."""
+    outputs = _member(value, "outputs")
+    return predictions(
+        _member(outputs, "label"), _member(outputs, "confidence"), _member(outputs, "probabilities")
+    )
+
+
+def parse_features(value: Any) -> list[tuple[float, ...]]:
+    """Read the only output of `features`, one row a picture."""
+    return [tuple(map(float, row)) for row in _member(value, "outputs")]
+
+
+def parse_classes(value: Any) -> list[list[ClassScore]]:
+    """Read the results of the Classify API."""
+    return [
+        [ClassScore(label, float(score)) for label, score in row]
+        for row in _member(value, "results")
+    ]
+
+
+def parse_status(value: Any) -> list[VersionStatus]:
+    """Read the states of a model's versions."""
+    return [
+        VersionStatus(
+            int(item["version"]),
+            item["state"],
+            item["status"]["error_code"],
+            item["status"]["error_message"],
+        )
+        for item in _member(value, "model_version_status")
+    ]
+
+
+def parse_metadata(value: Any) -> Metadata:
+    """Read a model's signatures."""
+    spec = _member(value, "model_spec")
+    signatures = _member(value, "metadata")["signature_def"]["signature_def"]
+    return Metadata(
+        spec["name"],
+        int(spec["version"]),
+        {
+            name: SignatureInfo(
+                item["method_name"], _tensors(item["inputs"]), _tensors(item["outputs"])
+            )
+            for name, item in signatures.items()
+            if not name.startswith("__")
+        },
+    )
+
+
+def _tensors(items: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {
+        alias: TensorInfo(
+            item["name"],
+            item["dtype"],
+            None
+            if item["tensor_shape"]["unknown_rank"]
+            else tuple(int(dim["size"]) for dim in item["tensor_shape"]["dim"]),
+        )
+        for alias, item in items.items()
+    }
+
+
+def _b64(data: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(data).decode("ascii")}
+
+
+def _member(value: Any, name: str) -> Any:
+    if not isinstance(value, dict) or name not in value:
+        got = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise ServerFailedError("INTERNAL", f"expected {name!r} in the server's answer, got {got}")
+    return value[name]

@@ -1,0 +1,71 @@
+"""What the clients answer with, whichever protocol brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture. Probabilities are in the order of the model's classes."""
+
+    label: str
+    confidence: float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a classification, best first as the model gives them."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING, END."""
+
+    version: int
+    state: str
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a signature; a dimension -1 is open, shape None of unknown rank."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class SignatureInfo:
+    """The inputs and outputs of a signature by alias."""
+
+    method: str
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The version that answered and its signatures by name."""
+
+    name: str
+    version: int
+    signatures: Mapping[str, SignatureInfo]
+
+
+def predictions(
+    labels: Sequence[str], confidences: Sequence[float], probabilities: Sequence[Any]
+) -> list[Prediction]:
+    """Join the outputs of `serving_default`, all of one length, to one result a picture."""
+    return [
+        Prediction(label, float(confidence), tuple(map(float, row)))
+        for label, confidence, row in zip(labels, confidences, probabilities, strict=True)
+    ]

@@ -1,0 +1,249 @@
+"""Starts, waits for and stops a server: embedded, tensorflow_model_server, or its container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from components.core.errors import InputError, RegraftError, unknown_name
+from serving.client.errors import ServingClientError
+from serving.client.rest import RestClient
+
+Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
+ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
+BINARY = "tensorflow_model_server"
+_READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
+_LOG_LINES = 200
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a running server answers ("host:port"), and what it is."""
+
+    grpc: str
+    rest: str
+    engine: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to start a server. A port of 0 is a free one; `flags` are passed on as they are."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    rest_api_port: int = 0
+    flags: Sequence[str] = ()
+    deadline_s: float = 120.0
+    stop_s: float = 40.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def choose_engine(engine: str) -> str:
+    """Return the engine that `auto` stands for: the real server where it is installed.
+
+    Raises:
+        InputError: the name is unknown, or the program that it needs is not installed.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == "auto":
+        return BINARY if shutil.which(BINARY) else "embedded"
+    program = {BINARY: BINARY, "docker": "docker"}.get(engine)
+    if program and not shutil.which(program):
+        raise InputError(f"engine {engine} needs the program {program}, which is not installed")
+    return engine
+
+
+def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
+    """Return the folder of a model's versions: `base_dir` itself or `<base_dir>/<model_name>`.
+
+    Raises:
+        InputError: neither holds a version folder.
+    """
+    base = Path(base_dir).resolve()
+    for path in (base / model_name, base):
+        if path.is_dir() and any(child.name.isdigit() for child in path.iterdir()):
+            return path
+    raise InputError(
+        f"expected version folders (1, 2, ...) in {base} or {base / model_name}, found none"
+    )
+
+
+@contextlib.contextmanager
+def running_server(
+    base_dir: str | os.PathLike[str],
+    model_name: str,
+    engine: str = "auto",
+    options: ServeOptions | None = None,
+) -> Iterator[Addresses]:
+    """Serve one model for the block; the process is always stopped.
+
+    Raises:
+        InputError: no such engine or no version to serve.
+        RegraftError: the server did not come up; its log is printed.
+    """
+    path = find_base_path(base_dir, model_name)
+    flags = [f"--model_name={model_name}", f"--model_base_path={path}"]
+    with started_server(flags, choose_engine(engine), options, mounts=[path]) as addresses:
+        yield addresses
+
+
+@contextlib.contextmanager
+def started_server(
+    flags: Sequence[str],
+    engine: str = "embedded",
+    options: ServeOptions | None = None,
+    mounts: Sequence[Path] = (),
+) -> Iterator[Addresses]:
+    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it."""
+    options = options or ServeOptions()
+    grpc_port = options.port if engine == "embedded" else options.port or free_port()
+    rest_port = options.rest_api_port
+    if engine != "embedded":
+        rest_port = rest_port or free_port()
+    command = [
+        *server_command(engine, options, grpc_port, rest_port, mounts),
+        *flags,
+        *options.flags,
+    ]
+    process = _Process(command, options.environment)
+    try:
+        if engine == "embedded":
+            grpc, rest = process.wait_ready(options.deadline_s)
+        else:
+            grpc, rest = f"{options.host}:{grpc_port}", f"{options.host}:{rest_port}"
+            process.wait_answering(rest, _model_name(flags), options.deadline_s)
+        yield Addresses(grpc, rest, engine, process.pid)
+    except BaseException:
+        process.stop(options.stop_s)
+        raise
+    process.stop(options.stop_s)
+
+
+def server_command(
+    engine: str, options: ServeOptions, grpc_port: int, rest_port: int, mounts: Sequence[Path]
+) -> list[str]:
+    """Return the command line of an engine, up to the flags that name the models."""
+    ports = [f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
+    if engine == "embedded":
+        return [sys.executable, "-m", "serving.server", f"--host={options.host}", *ports]
+    if engine == BINARY:
+        return [BINARY, *ports]
+    volumes = [f"--volume={path}:{path}:ro" for path in mounts]
+    publish = [
+        f"--publish={options.host}:{grpc_port}:{grpc_port}",
+        f"--publish={options.host}:{rest_port}:{rest_port}",
+    ]
+    entry = ["--entrypoint", BINARY, serving_image()]
+    return ["docker", "run", "--rm", "--init", *volumes, *publish, *entry, *ports]
+
+
+def serving_image() -> str:
+    """Return the image of TF Serving that matches the installed TensorFlow."""
+    version = metadata.version("tensorflow")
+    major, minor = version.split(".")[:2]
+    return f"tensorflow/serving:{major}.{minor}.0"
+
+
+def free_port() -> int:
+    """Return a loopback port that is free right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _model_name(flags: Sequence[str]) -> str:
+    for flag in flags:
+        if flag.startswith("--model_name="):
+            return flag.partition("=")[2]
+    return "default"
+
+
+class _Process:
+    """A server's process with the end of its log."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        root = Path(__file__).resolve().parents[1]
+        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._addresses: tuple[str, str] | None = None
+        self._event = threading.Event()
+        self._process = subprocess.Popen(
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+            text=True,
+            errors="replace",
+        )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_ready(self, seconds: float) -> tuple[str, str]:
+        """Return the addresses that the embedded server prints."""
+        self._event.wait(seconds)
+        if self._addresses is None:
+            raise self._failure(f"the server was not ready within {seconds:g} s")
+        return self._addresses
+
+    def wait_answering(self, rest: str, model: str, seconds: float) -> None:
+        """Wait until a model's newest version is available by REST."""
+        end = time.monotonic() + seconds
+        with RestClient(rest, model, timeout_s=5) as client:
+            while time.monotonic() < end:
+                with contextlib.suppress(ServingClientError):
+                    if any(status.state == "AVAILABLE" for status in client.status()):
+                        return
+                if self._event.wait(0.2):
+                    break
+        raise self._failure(f"the server did not answer within {seconds:g} s")
+
+    def stop(self, seconds: float) -> int:
+        """End the process, first by SIGTERM; return its exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join(5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._process.returncode
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._log.append(line.rstrip())
+            match = _READY.match(line)
+            if match is not None and self._addresses is None:
+                self._addresses = (match["grpc"] or "", match["rest"] or "")
+                self._event.set()
+        self._event.set()
+
+    def _failure(self, reason: str) -> RegraftError:
+        code = self._process.poll()
+        self.stop(10)
+        print("\n".join(self._log), file=sys.stderr, flush=True)
+        if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
+            last = next((line for line in reversed(self._log) if line.strip()), "no output")
+            reason = f"the server ended with exit code {self._process.returncode}: {last}"
+        return RegraftError(reason)

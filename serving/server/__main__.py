@@ -1,0 +1,41 @@
+"""`python -m serving.server`: flags and files are checked before TensorFlow is imported."""
+
+from __future__ import annotations
+
+import sys
+
+from components.core.errors import RegraftError
+from serving.server.flags import parse_flags
+
+
+def main(arguments: list[str]) -> int:
+    """Serve as the flags say; return the exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        arguments = ["--help"]
+    try:
+        options = parse_flags(arguments)
+        from serving.server.config import (
+            read_batching,
+            read_metrics_path,
+            read_model_configs,
+            read_tls,
+        )
+
+        tls = read_tls(options.ssl_config_file)
+        read_batching(options.batching_parameters_file)
+        read_metrics_path(options.monitoring_config_file)
+        configs = read_model_configs(options)
+        import asyncio
+
+        from serving.server.app import serve
+
+        asyncio.run(serve(options, configs, tls))
+    except RegraftError as error:
+        line = " ".join(str(error).split())
+        print(f"serving: {line}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""Counts and latencies under TF Serving's names, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_PREFIX = ":tensorflow:serving:"
+BUCKETS = tuple(10 * 1.8**power for power in range(33))
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class _Histogram:
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    sum: float = 0.0
+
+    def add(self, value: float) -> None:
+        index = next((i for i, limit in enumerate(BUCKETS) if value < limit), len(BUCKETS))
+        self.counts[index] += 1
+        self.sum += value
+
+
+class Metrics:
+    """All figures of one server. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: dict[Labels, int] = {}
+        self._latencies: dict[str, dict[Labels, _Histogram]] = {
+            "request_latency": {},
+            "runtime_latency": {},
+        }
+
+    def count(self, model: str, status: str) -> None:
+        """Count one request of a model that ended with `status` (a code's name)."""
+        labels = (("model_name", model), ("status", status))
+        with self._lock:
+            self._requests[labels] = self._requests.get(labels, 0) + 1
+
+    def request_latency(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
+        """Add the time of a whole request."""
+        labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
+        self._add("request_latency", labels, seconds)
+
+    def runtime_latency(self, model: str, api: str, seconds: float) -> None:
+        """Add the time that TensorFlow took for a request."""
+        labels = (("model_name", model), ("API", api), ("runtime", "TF1"))
+        self._add("runtime_latency", labels, seconds)
+
+    def page(self) -> str:
+        """Return all figures as text."""
+        with self._lock:
+            lines = [f"# TYPE {_PREFIX}request_count counter"]
+            for labels, value in sorted(self._requests.items()):
+                lines.append(f"{_PREFIX}request_count{_braces(labels)} {value}")
+            for name, histograms in self._latencies.items():
+                lines.append(f"# TYPE {_PREFIX}{name} histogram")
+                for labels, histogram in sorted(histograms.items()):
+                    lines.extend(_histogram_lines(f"{_PREFIX}{name}", labels, histogram))
+        return "\n".join(lines) + "\n"
+
+    def values(self) -> Mapping[str, int]:
+        """Return the number of requests by the path that ReloadConfigRequest names metrics by."""
+        with self._lock:
+            return {"/tensorflow/serving/request_count": sum(self._requests.values())}
+
+    def _add(self, name: str, labels: Labels, seconds: float) -> None:
+        with self._lock:
+            self._latencies[name].setdefault(labels, _Histogram()).add(seconds * 1e6)
+
+
+def _histogram_lines(name: str, labels: Labels, histogram: _Histogram) -> list[str]:
+    lines, total = [], 0
+    for limit, count in zip((*BUCKETS, None), histogram.counts, strict=True):
+        total += count
+        edge = "+Inf" if limit is None else f"{limit:g}"
+        lines.append(f"{name}_bucket{_braces((*labels, ('le', edge)))} {total}")
+    lines.append(f"{name}_sum{_braces(labels)} {histogram.sum:g}")
+    lines.append(f"{name}_count{_braces(labels)} {total}")
+    return lines
+
+
+def _braces(labels: Labels) -> str:
+    def escaped(text: str) -> str:
+        return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+    return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in labels) + "}"

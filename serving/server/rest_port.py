@@ -1,0 +1,250 @@
+"""The REST port: TF Serving's HTTP/JSON API on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.parse
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from serving.server import examples, inference, json_tensor, service
+from serving.server.catalog import ModelSpec
+from serving.server.core import Core
+from serving.server.servable import DEFAULT_SIGNATURE
+from serving.server.status import Code, ServingError, http_status, invalid, not_found
+
+_SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+# The path ignores case, the method's name does not: `:PREDICT` is malformed.
+_ACTION = re.compile(
+    rf"(?i:/v1/models/(?P<name>[^/:]+){_SPEC}):(?P<method>classify|regress|predict)"
+)
+_STATUS = re.compile(rf"(?i:/v1/models(?:/(?P<name>[^/:]+))?{_SPEC})(?P<metadata>(?i:/metadata))?")
+_API = re.compile(r"(?i)/v1/.*", re.DOTALL)
+_MAX_VERSION = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request line asks for: `method` is predict, classify, regress, status or metadata."""
+
+    spec: ModelSpec
+    method: str
+
+
+@dataclass(frozen=True)
+class RestLimits:
+    """Where a request is cut off: bytes of its body, sent and inflated, and seconds in all."""
+
+    max_bytes: int
+    timeout_s: float
+
+
+def parse_target(verb: str, path: str) -> Target:
+    """Read a request line.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT `Malformed request: VERB path`, or no model name.
+    """
+    pattern = {"POST": _ACTION, "GET": _STATUS}.get(verb)
+    match = pattern.fullmatch(path) if pattern is not None else None
+    if match is None:
+        raise invalid(f"Malformed request: {verb} {path}")
+    groups = match.groupdict()
+    name = urllib.parse.unquote(groups["name"] or "", errors="surrogateescape")
+    version = int(groups["version"]) if groups["version"] else None
+    if version is not None and version > _MAX_VERSION:
+        raise invalid(f"Failed to convert version: {groups['version']} to numeric.")
+    label = urllib.parse.unquote(groups["label"]) if groups["label"] else None
+    if not name:
+        raise invalid("Missing model name in request.")
+    method = groups.get("method") or ("metadata" if groups.get("metadata") else "status")
+    return Target(ModelSpec(name, version, label), method)
+
+
+def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return a body without its Content-Encoding, never more than `max_bytes`.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for damaged data, RESOURCE_EXHAUSTED past the limit.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise invalid(f"Content-Encoding {encoding} is not supported; expected gzip")
+    inflater = zlib.decompressobj(wbits=47)  # zlib and gzip headers alike
+    try:
+        inflated = inflater.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise invalid(f"cannot inflate the body: {error}") from None
+    if len(inflated) > max_bytes:
+        raise _TooLargeError(f"the inflated body is larger than {max_bytes} bytes")
+    if not inflater.eof:
+        raise invalid("cannot inflate the body: it is truncated")
+    return inflated
+
+
+class _TooLargeError(ServingError):
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.RESOURCE_EXHAUSTED, message)
+
+
+def make_app(core: Core, limits: RestLimits, metrics_path: str, page: str) -> web.Application:
+    """Return the application; `metrics_path` and `page` (HTML) are off where empty."""
+    app = web.Application(client_max_size=limits.max_bytes)
+
+    async def answer(request: web.Request) -> web.Response:
+        path = request.raw_path
+        if metrics_path and path == metrics_path:
+            return web.Response(text=core.metrics.page(), content_type="text/plain")
+        if page and path in ("/", "/index.html") and request.method in ("GET", "HEAD"):
+            return web.Response(text=page, content_type="text/html", headers=_PAGE_HEADERS)
+        try:
+            if not _API.fullmatch(path):
+                raise not_found(f"no such path: {path}")
+            target = parse_target(request.method, path)
+            name, method = target.spec.name, target.method
+            body = await core.counted(
+                name, method, "REST", lambda: _call(core, limits, target, request)
+            )
+            return web.Response(body=body, content_type="application/json")
+        except ServingError as error:
+            return _failure(error)
+
+    app.router.add_route("*", "/{tail:.*}", answer)
+    return app
+
+
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def _failure(error: ServingError) -> web.Response:
+    status = 413 if isinstance(error, _TooLargeError) else http_status(error.code)
+    return web.Response(
+        body=json_tensor.dump({"error": error.message}),
+        status=status,
+        content_type="application/json",
+    )
+
+
+async def _call(core: Core, limits: RestLimits, target: Target, request: web.Request) -> bytes:
+    """Read the body and compute the answer, both within the time limit."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limits.timeout_s
+    try:
+        async with asyncio.timeout_at(end):
+            sent = await request.read() if target.method in _METHODS else b""
+    except TimeoutError:
+        raise ServingError(Code.DEADLINE_EXCEEDED, "the body did not arrive in time") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise _TooLargeError(f"the body is larger than {limits.max_bytes} bytes") from None
+    encoding = request.headers.get("Content-Encoding", "")
+
+    def work() -> bytes:
+        if target.method == "status":
+            return _status(core, target.spec)
+        if target.method == "metadata":
+            return _metadata(core, target.spec)
+        body = inflate(sent, encoding, limits.max_bytes)
+        return _METHODS[target.method](core, target.spec, body)
+
+    return await core.workers.run(work, end - loop.time())
+
+
+def _predict(core: Core, spec: ModelSpec, body: bytes) -> bytes:
+    document = json_tensor.parse_body(body)
+    name = json_tensor.signature_name(document) or DEFAULT_SIGNATURE
+    with core.catalog.lease(spec) as lease:
+        signature = lease.servable.signatures.get(name)
+        if signature is None:
+            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        if not signature.inputs:
+            raise invalid(f"Failed to get input map for signature: {name}")
+        inputs, form = json_tensor.read_inputs(document, signature.inputs)
+        outputs = inference.predict(lease.servable, signature, inputs)
+        return json_tensor.write_outputs(outputs, form)
+
+
+def _classify(core: Core, spec: ModelSpec, body: bytes) -> bytes:
+    request = classification_pb2.ClassificationRequest()
+    _fill_examples(request, spec, body)
+    return json_tensor.dump(
+        examples.classification_json(service.classify(core.catalog, request).result)
+    )
+
+
+def _regress(core: Core, spec: ModelSpec, body: bytes) -> bytes:
+    request = regression_pb2.RegressionRequest()
+    _fill_examples(request, spec, body)
+    return json_tensor.dump(examples.regression_json(service.regress(core.catalog, request).result))
+
+
+_METHODS: dict[str, Callable[[Core, ModelSpec, bytes], bytes]] = {
+    "predict": _predict,
+    "classify": _classify,
+    "regress": _regress,
+}
+
+
+def _fill_examples(request: Any, spec: ModelSpec, body: bytes) -> None:
+    document = json_tensor.parse_body(body)
+    _fill_spec(request.model_spec, spec)
+    request.model_spec.signature_name = json_tensor.signature_name(document)
+    examples.input_from_json(document, request.input)
+
+
+def _fill_spec(model_spec: Any, spec: ModelSpec) -> None:
+    try:
+        model_spec.name = spec.name
+    except (UnicodeEncodeError, ValueError):
+        raise not_found(f"Servable not found for request: Latest({spec.name!a})") from None
+    if spec.version is not None:
+        model_spec.version.value = spec.version
+    if spec.label is not None:
+        model_spec.version_label = spec.label
+
+
+def _status(core: Core, spec: ModelSpec) -> bytes:
+    request = get_model_status_pb2.GetModelStatusRequest()
+    _fill_spec(request.model_spec, spec)
+    return _json(service.model_status(core.catalog, request))
+
+
+def _metadata(core: Core, spec: ModelSpec) -> bytes:
+    with core.catalog.lease(spec) as lease:
+        model_spec = model_pb2.ModelSpec(name=lease.name)
+        model_spec.version.value = lease.version
+        signatures: get_model_metadata_pb2.SignatureDefMap = service.signature_map(lease)
+    values = {
+        "model_spec": _plain(model_spec),
+        "metadata": {"signature_def": _plain(signatures)},
+    }
+    return json_tensor.dump(values)
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _json(message: Any) -> bytes:
+    return json_tensor.dump(_plain(message))

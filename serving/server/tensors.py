@@ -1,0 +1,98 @@
+"""Tensors on the wire: `TensorProto` to numpy and back, bounded and strict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from serving.server.status import Code, ServingError
+
+MAX_TENSOR_BYTES = 1 << 30
+_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int32: "int_val",
+    tf.int16: "int_val",
+    tf.int8: "int_val",
+    tf.uint8: "int_val",
+    tf.uint16: "int_val",
+    tf.int64: "int64_val",
+    tf.bool: "bool_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.string: "string_val",
+}
+_LITTLE_ITEM = {dtype: dtype.size for dtype in _FIELDS if dtype != tf.string}
+
+
+def from_proto(name: str, proto: Any, max_bytes: int = MAX_TENSOR_BYTES) -> np.ndarray:
+    """Read a `TensorProto`; strings come as an object array of bytes.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT where shape, type and values do not fit each other,
+            RESOURCE_EXHAUSTED where the tensor would be larger than `max_bytes`.
+    """
+    broken = ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}")
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+    except TypeError:
+        raise broken from None
+    if proto.tensor_shape.unknown_rank or dtype not in _FIELDS:
+        return _rare(proto, broken)
+    shape = tuple(int(dim.size) for dim in proto.tensor_shape.dim)
+    if any(size < 0 for size in shape):
+        raise broken
+    count = math.prod(shape)
+    if count * max(dtype.size, 1) > max_bytes:
+        raise ServingError(
+            Code.RESOURCE_EXHAUSTED,
+            f"tensor {name} of shape {list(shape)} is larger than {max_bytes} bytes",
+        )
+    if proto.tensor_content:
+        if dtype == tf.string or len(proto.tensor_content) != count * dtype.size:
+            raise broken
+        return np.frombuffer(proto.tensor_content, dtype=dtype.as_numpy_dtype).reshape(shape)
+    values = getattr(proto, _FIELDS[dtype])
+    return _filled(values, dtype, shape, count, broken)
+
+
+def _filled(
+    values: Any, dtype: tf.DType, shape: tuple[int, ...], count: int, broken: ServingError
+) -> np.ndarray:
+    """Lay `values` out; as TensorFlow does, the last one fills what is left, none means zeros."""
+    if len(values) > count:
+        raise broken
+    kind = object if dtype == tf.string else dtype.as_numpy_dtype
+    empty = b"" if dtype == tf.string else 0
+    array = np.empty(count, dtype=kind)
+    try:
+        array[: len(values)] = list(values) if dtype == tf.string else np.array(values, dtype=kind)
+    except (OverflowError, ValueError):
+        raise broken from None
+    array[len(values) :] = values[-1] if len(values) else empty
+    return array.reshape(shape)
+
+
+def _rare(proto: Any, broken: ServingError) -> np.ndarray:
+    if proto.tensor_shape.unknown_rank or any(dim.size < 0 for dim in proto.tensor_shape.dim):
+        raise broken
+    try:
+        return tf.make_ndarray(proto)
+    except (TypeError, ValueError):
+        raise broken from None
+
+
+def to_proto(array: Any, dtype: tf.DType, proto: Any) -> None:
+    """Fill `proto` with typed fields, as TF Serving answers, so that `float_val` holds floats."""
+    array = np.asarray(array)
+    proto.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    field = _FIELDS.get(dtype)
+    if field is None:
+        proto.CopyFrom(tf.make_tensor_proto(array, dtype=dtype, shape=array.shape))
+        return
+    getattr(proto, field).extend(array.ravel().tolist())

@@ -1,0 +1,72 @@
+"""A model's own warm-up requests, replayed before its version answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.server import service
+from serving.server.catalog import Catalog
+from serving.server.servable import Servable
+from serving.server.status import Code, ServingError
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MAX_RECORDS = 1000
+
+
+def warm_up(servable: Servable, name: str, version: int, folder: Path) -> int:
+    """Replay the records of `folder`'s warm-up file; return how many.
+
+    Raises:
+        ServingError: a record fails or is none, or there are more than 1000.
+    """
+    path = folder / WARMUP_FILE
+    if not path.exists():
+        return 0
+    catalog = Catalog()
+    catalog.loading(name, version)
+    catalog.loaded(name, version, servable)
+    count = 0
+    try:
+        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+            if count == MAX_RECORDS:
+                raise ServingError(
+                    Code.INVALID_ARGUMENT,
+                    f"Number of warmup records exceeeds the maximum ({MAX_RECORDS}) at {path}",
+                )
+            _replay(catalog, name, prediction_log_pb2.PredictionLog.FromString(record))
+            count += 1
+    except tf.errors.OpError as error:
+        raise ServingError(
+            Code.DATA_LOSS, f"damaged warm-up file {path}: {error.message}"
+        ) from error
+    except ServingError as error:
+        raise ServingError(error.code, f"warm-up record {count}: {error.message}") from error
+    except Exception as error:
+        raise ServingError(
+            Code.INVALID_ARGUMENT, f"Failed to parse warmup record {count} of {path}: {error}"
+        ) from error
+    return count
+
+
+def _replay(catalog: Catalog, name: str, log: prediction_log_pb2.PredictionLog) -> None:
+    kind = log.WhichOneof("log_type")
+    calls = {
+        "predict_log": service.predict,
+        "classify_log": service.classify,
+        "regress_log": service.regress,
+        "multi_inference_log": service.multi_inference,
+    }
+    if kind not in calls:
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    request = getattr(log, kind).request
+    specs = [request.model_spec] if kind != "multi_inference_log" else [
+        task.model_spec for task in request.tasks
+    ]  # fmt: skip
+    for spec in specs:
+        spec.name = name
+        spec.ClearField("version")
+        spec.ClearField("version_label")
+    calls[kind](catalog, request)

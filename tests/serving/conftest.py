@@ -1,0 +1,74 @@
+"""Real servers on free loopback ports, and the small models that they serve."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from serving.runner import Addresses, started_server
+from tests.serving.tiny_model import export_tiny, lay_out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--serving-address", help="gRPC host:port of a server to test")
+    parser.addoption("--serving-rest-address", help="REST host:port of a server to test")
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny model exported twice: the labels of `odd` and `even` differ."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {mark: export_tiny(folder / mark, mark) for mark in ("odd", "even")}
+
+
+@pytest.fixture(scope="session")
+def conformance_base(exports: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the conformance suite's model, beside its models.config."""
+    base = tmp_path_factory.mktemp("models")
+    lay_out(base, exports["odd"], exports["even"])
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[Addresses]:
+    """A server of the model `tiny`, versions 1 and 2: the given one, or an embedded one."""
+    grpc = request.config.getoption("serving_address", None)
+    rest = request.config.getoption("serving_rest_address", None)
+    if grpc or rest:
+        if not (grpc and rest):
+            pytest.fail("expected both --serving-address and --serving-rest-address")
+        yield Addresses(grpc, rest, "given", 0)
+        return
+    base = request.getfixturevalue("conformance_base")
+    flags = [
+        f"--model_config_file={base / 'models.config'}",
+        "--allow_version_labels_for_unavailable_models",
+    ]
+    with started_server(flags) as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def model_base(exports: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder of its own with version 1 of `tiny`."""
+    base = tmp_path / "tiny"
+    shutil.copytree(exports["odd"], base / "1")
+    return base
+
+
+def png(colour: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (9, 7)) -> bytes:
+    """Return a small encoded picture."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Four encoded pictures of different sizes."""
+    return [png((40 * n, 250 - 60 * n, 90), (6 + 3 * n, 12 - n)) for n in range(4)]
