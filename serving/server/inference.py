@@ -116,7 +116,8 @@ def checked_feeds(
 
 def type_name(dtype: tf.DType) -> str:
     """Return TensorFlow's C++ name of a type: float for float32, double for float64."""
-    return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
+    names = {"float16": "half", "float32": "float", "float64": "double"}
+    return names.get(dtype.name, dtype.name)
 
 
 def _check_shape(alias: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
