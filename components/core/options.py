@@ -271,6 +271,9 @@ class ExportOptions(Options):
         le=1024,
         description="Pictures in the larger warm-up request of each signature.",
     )
+    formats: tuple[Literal["litert", "onnx"], ...] = Field(
+        default=(), description="Formats to write besides the SavedModel: litert, onnx."
+    )
 
 
 class VerifyOptions(Options):
