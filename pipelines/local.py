@@ -85,11 +85,12 @@ class _LogFilter(io.TextIOBase):
 
 
 def run_locally(
-    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] = print
+    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] | None = None
 ) -> Summary:
     """Run the whole pipeline in subprocesses of this machine and write `<out>/summary.json`.
 
-    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`.
+    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`. `listener`
+    gets each line of progress; it must not print to standard output, which belongs to the log.
 
     Raises:
         StepError: a step failed; its one line and its exit code.
@@ -97,7 +98,7 @@ def run_locally(
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
-    outputs, timings = _execute(recipe, out, listener)
+    outputs, timings = _execute(recipe, out, listener or print_progress)
     summary = _summarise(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
@@ -182,6 +183,6 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
         raise InputError(f"expected the summary of a run at {path}: {error}") from error
 
 
-def on_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+def print_progress(line: str) -> None:
+    """Print a line of progress beside the results, which go to standard output."""
+    print(line, file=sys.stderr, flush=True)
