@@ -293,6 +293,15 @@ class VerifyOptions(Options):
     )
 
 
+class PublishOptions(Options):
+    """What happens to versions at the destination."""
+
+    label: Literal["", "stable", "canary"] = Field(
+        default="", description="Label that the new version gets at once."
+    )
+    keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
+
+
 T = TypeVar("T", bound=BaseModel)
 
 

@@ -16,7 +16,7 @@ def export(
     saved_model: Output[Model],
     largest_batch: int = 32,
     formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
-):
+) -> None:
     """Export the accepted candidate as a SavedModel that takes pictures' bytes.
 
     Args:

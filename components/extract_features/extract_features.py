@@ -125,7 +125,7 @@ def _forward(extractor: keras.Model, backbone: Backbone, options: FeatureOptions
             pixels = tf.cond(
                 view > 0, lambda: augment(pixels, drawn, options.augment), lambda: pixels
             )
-        return extractor(scale(pixels, backbone.scaling), training=False)  # type: ignore[no-any-return]
+        return extractor(scale(pixels, backbone.scaling), training=False)
 
     def batches(pictures: tf.data.Dataset, view: int) -> Iterator[dict[str, NDArray[Any]]]:
         for batch in pictures:
