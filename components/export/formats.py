@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -98,8 +99,7 @@ def _litert(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDAr
 
 
 def _onnx(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    import onnxruntime
-
+    onnxruntime = importlib.import_module("onnxruntime")  # an extra: not there for the type checker
     spec = keras.InputSpec(shape=(None, *pixels.shape[1:]), dtype="float32")
     model.export(path, format="onnx", verbose=False, input_signature=[spec])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
