@@ -43,6 +43,7 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     """Return pictures a second of the raw forward pass and of `predict`, and how many pictures."""
     import tensorflow as tf
 
+    from components.core.artifacts import Split
     from components.core.models import load_model
     from components.core.pictures import pictures
     from components.evaluate.predict import predict, runner_of
@@ -50,7 +51,8 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     model, manifest = load_model(candidate)
     runner = runner_of(model, manifest.preprocessing)
     px = manifest.preprocessing.image_px
-    batches = [batch["pixels"] for batch in pictures(dataset, "train", px, batch_size)]
+    splits: tuple[Split, ...] = ("validation", "test")
+    batches = [b["pixels"] for split in splits for b in pictures(dataset, split, px, batch_size)]
     count = int(sum(tf.shape(batch)[0] for batch in batches))
     raw, whole = [], []
     for run in range(runs + 1):
@@ -58,7 +60,7 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
         for batch in batches:
             runner.forward(batch).numpy()
         middle = time.perf_counter()
-        predict(runner, dataset, ("train",), batch_size)
+        predict(runner, dataset, splits, batch_size)
         end = time.perf_counter()
         if run:
             raw.append(count / (middle - start))
@@ -85,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--backbone", default="efficientnet_lite0")
-    parser.add_argument("--image-px", type=int, default=64)
+    parser.add_argument("--image-px", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
@@ -105,14 +107,14 @@ def main() -> None:
     }  # fmt: skip
     result = {
         "name": "evaluation",
-        "command": f"python -m benchmarks.evaluation --json {options.json.name} "
+        "command": f"python -m benchmarks.evaluation --json {options.json} "
         f"--backbone {options.backbone} --image-px {options.image_px} "
         f"--batch-size {options.batch_size} --runs {options.runs}",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}",
         "conditions": f"digits, {count} pictures for the speed, median of {options.runs} runs; "
-        "warm graphs",
+        "graphs built beforehand; the step's seconds include building them",
         "figures": figures,
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)

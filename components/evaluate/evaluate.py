@@ -191,7 +191,9 @@ def _write(
         np.savez_compressed(
             folder / PREDICTIONS_FILE,
             ids=np.array(test.ids, dtype=np.str_),
-            paths=np.array(test.paths, dtype=np.str_),
+            paths=np.array(
+                [path.encode("utf-8", "replace").decode() for path in test.paths], dtype=np.str_
+            ),
             truths=test.truths,
             logits=test.logits,
             probabilities=assessment.probabilities.astype(np.float32),

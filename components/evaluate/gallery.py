@@ -19,6 +19,7 @@ from components.core.preprocess import scale
 from components.core.records import read_split
 from components.evaluate.assess import Assessment
 from components.evaluate.grad_cam import explained_layer, heat_maps
+from components.evaluate.predict import readable
 from components.evaluate.report_data import GalleryItem
 
 MOST = 12
@@ -86,7 +87,7 @@ def gallery(
         picture = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
         items.append(
             GalleryItem(
-                path=record.path,
+                path=readable(record.path),
                 truth=classes[truths[index]],
                 label=classes[labels[k]],
                 confidence=float(probabilities[index].max()),

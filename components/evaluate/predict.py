@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,11 +16,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.artifacts import DatasetManifest, Preprocessing, Split
-from components.core.pictures import pictures_of
 from components.core.preprocess import load_picture, load_pictures, scale
+from components.core.records import PictureRecord, read_split
 from components.core.step import Clock
 
 WARM_UP = 2
+AHEAD = 3
 
 Graph = Callable[[tf.Tensor], tf.Tensor]
 
@@ -69,28 +72,50 @@ def predict(
 ) -> list[Predictions]:
     """Run a model over some splits in one pass; decoding goes on while the model computes."""
     manifest = DatasetManifest.read(dataset)
-    infos = [manifest.splits[split] for split in splits]
-    files = [Path(dataset) / shard.file for info in infos for shard in info.shards]
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
-    truths = [np.empty(0, np.int32)]
-    ids: list[bytes] = []
-    paths: list[bytes] = []
-    for batch in pictures_of(files, runner.image_px, batch_size) if files else ():
-        logits.append(runner.forward(batch["pixels"]).numpy())
-        truths.append(batch["label"].numpy())
-        ids += batch["id"].numpy().tolist()
-        paths += batch["path"].numpy().tolist()
-    all_logits, all_truths = np.concatenate(logits), np.concatenate(truths)
-    ends = np.cumsum([0, *(info.count for info in infos)]).tolist()
+    seen: list[PictureRecord] = []
+    stored = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
+    for records, pixels in _batches(runner, stored, batch_size):
+        logits.append(runner.forward(pixels).numpy())
+        # The stored bytes are not needed any more, and there may be many of them.
+        seen += [dataclasses.replace(record, encoded=b"") for record in records]
+    rows = np.concatenate(logits)
+    ends = np.cumsum([0, *(manifest.splits[split].count for split in splits)]).tolist()
     return [
         Predictions(
-            logits=all_logits[start:end],
-            truths=all_truths[start:end],
-            ids=tuple(name.decode() for name in ids[start:end]),
-            paths=tuple(path.decode("utf-8", "replace") for path in paths[start:end]),
+            logits=rows[start:end],
+            truths=np.array([record.label for record in seen[start:end]], np.int32),
+            ids=tuple(record.id for record in seen[start:end]),
+            paths=tuple(readable(record.path) for record in seen[start:end]),
         )
         for start, end in itertools.pairwise(ends)
     ]
+
+
+def _batches(
+    runner: Runner, records: Iterable[PictureRecord], batch_size: int
+) -> Iterator[tuple[list[PictureRecord], tf.Tensor]]:
+    """Yield batches of records with their pixels, a few batches decoded ahead in a thread.
+
+    Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a
+    test split often needs.
+    """
+    left = iter(records)
+    waiting: deque[tuple[list[PictureRecord], Future[tf.Tensor]]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        while batch := list(itertools.islice(left, batch_size)):
+            encoded = tf.constant([record.encoded for record in batch])
+            waiting.append((batch, decoder.submit(runner.load, encoded)))
+            if len(waiting) > AHEAD:
+                done, pixels = waiting.popleft()
+                yield done, pixels.result()
+        for done, pixels in waiting:
+            yield done, pixels.result()
+
+
+def readable(path: str) -> str:
+    """Return a stored path as text that any file can hold: bytes that are no UTF-8 replaced."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def predict_encoded(
