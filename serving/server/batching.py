@@ -205,7 +205,7 @@ def _after(flat: Any, sources: Mapping[str, Any], results: Sequence[str]) -> Any
     part.CopyFrom(flat)
     cut = {name.split(":")[0]: source.dtype for name, source in sources.items()}
     waiting = {origin for node in flat.node for origin in _waited_for(node)}
-    gone = _inputs_behind(part, set(cut)) & waiting
+    gone = (_inputs_behind(part, set(cut)) | set(cut)) & waiting
     for node in part.node:
         if node.name in cut:
             node.op = "Placeholder"

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -265,14 +266,18 @@ def test_sigterm_finishes_what_is_under_way_and_exits_with_0(
     answers: list[Any] = []
     body = json.dumps({"inputs": [b64(p) for p in pictures * 200]}).encode()
     with running_server(model_base, "tiny", "embedded") as at:
-        sending = http.client.HTTPConnection(*at.rest.split(":"), timeout=60)
-        sending.putrequest("POST", "/v1/models/tiny:predict")
-        sending.putheader("Content-Length", str(len(body)))
-        sending.endheaders(body[:100])
-        os.kill(at.pid, signal.SIGTERM)
-        sending.send(body[100:])  # the request is under way since before the signal
-        answers.append(len(json.loads(sending.getresponse().read())["outputs"]["label"]))
-        sending.close()
+        host, port = at.rest.split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as sending:
+            head = (
+                f"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+            )
+            sending.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert b"100 Continue" in sending.recv(1000)  # so the request is under way
+            os.kill(at.pid, signal.SIGTERM)
+            sending.sendall(body)
+            answer = http.client.HTTPResponse(sending)
+            answer.begin()
+            answers.append(len(json.loads(answer.read())["outputs"]["label"]))
         end = os.waitid(os.P_PID, at.pid, os.WEXITED | os.WNOWAIT)
     assert answers == [len(pictures) * 200]
     assert end is not None
