@@ -59,7 +59,7 @@ def run(
 
     values.setdefault("destination", str((out / "models").absolute()))
     recipe = make_recipe(**values)
-    summary = run_locally(recipe, out, lambda line: print(line, file=sys.stderr, flush=True))
+    summary = run_locally(recipe, out)
     if json:
         print(summary.model_dump_json(indent=2))
     else:

@@ -5,6 +5,7 @@ A bad value raises `InputError` through `checked`, before any data is read.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -188,23 +189,77 @@ class GateOptions(Options):
     """What a model must reach on the test split to go out.
 
     A limit at its end of the range is off: 0 for a minimum, a size or a latency, 1 for the
-    calibration error and for the margin (the largest drop against the champion that is allowed
-    even within noise). `class_floors` names classes whose recall needs a floor of their own.
+    calibration error and for the margin.
     """
 
-    min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
-    accuracy_rule: Literal["lower_bound", "point"] = "lower_bound"
-    min_class_recall: float = Field(default=0.0, ge=0.0, le=1.0)
-    class_floors: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=dict)
-    max_calibration_error: float = Field(default=1.0, ge=0.0, le=1.0)
-    max_model_mb: float = Field(default=0.0, ge=0.0)
-    max_latency_ms: float = Field(default=0.0, ge=0.0)
-    champion_policy: Literal["not-worse", "better"] = "not-worse"
-    champion_margin: float = Field(default=1.0, ge=0.0, le=1.0)
-    champion_significance: float = Field(default=0.05, gt=0.0, lt=0.5)
-    familiar_share: float = Field(default=0.95, gt=0.0, lt=1.0)
-    batch_size: int = Field(default=32, ge=1, le=65536)
-    seed: int = Field(default=0, ge=0)
+    min_accuracy: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="What the test accuracy must reach by accuracy-rule, 0 to 1.",
+    )
+    accuracy_rule: Literal["lower_bound", "point"] = Field(
+        default="lower_bound",
+        description="What is held against min-accuracy: the lower bound of the 95 % Wilson "
+        "interval, or the point estimate.",
+    )
+    min_class_recall: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Floor of every class's recall; 0 is none."
+    )
+    class_floors: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(
+        default_factory=dict,
+        description='Floors of single classes in place of min-class-recall: {"cat": 0.9}.',
+    )
+    max_calibration_error: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="The most that confidence may be off after scaling; 1 is no limit.",
+    )
+    max_model_mb: float = Field(
+        default=0.0, ge=0.0, description="Largest model file in megabytes; 0 is no limit."
+    )
+    max_latency_ms: float = Field(
+        default=0.0, ge=0.0, description="Longest time for one picture here; 0 is no limit."
+    )
+    champion_policy: Literal["not-worse", "better"] = Field(
+        default="not-worse",
+        description="Against the model in service: not worse beyond noise, or better beyond it.",
+    )
+    champion_margin: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Largest drop of accuracy against it, even within noise; 1 is no limit.",
+    )
+    champion_significance: float = Field(
+        default=0.05,
+        gt=0.0,
+        lt=0.5,
+        description="The chance at most to reject a model that is as good as the one in service.",
+    )
+    unfamiliar: str = Field(
+        default="", description="Folder of pictures of no class, to measure familiarity by."
+    )
+    familiar_share: float = Field(
+        default=0.95,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the validation pictures that must count as familiar.",
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+
+    @field_validator("class_floors", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        """Take the floors as JSON text too, as a command line gives them."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('a JSON object such as {"cat": 0.9}') from None
 
 
 class ExportOptions(Options):
@@ -215,6 +270,9 @@ class ExportOptions(Options):
         ge=1,
         le=1024,
         description="Pictures in the larger warm-up request of each signature.",
+    )
+    formats: tuple[Literal["litert", "onnx"], ...] = Field(
+        default=(), description="Formats to write besides the SavedModel: litert, onnx."
     )
 
 
@@ -233,6 +291,15 @@ class VerifyOptions(Options):
         le=1.0,
         description="Largest difference of a probability between served and trained.",
     )
+
+
+class PublishOptions(Options):
+    """What happens to versions at the destination."""
+
+    label: Literal["", "stable", "canary"] = Field(
+        default="", description="Label that the new version gets at once."
+    )
+    keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
 
 
 T = TypeVar("T", bound=BaseModel)

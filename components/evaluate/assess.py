@@ -56,13 +56,14 @@ class Assessment:
     """All that evaluation finds out about the chosen model.
 
     `probabilities` float64 [n, classes] are those of the test split as they will be served, that
-    is, at `temperature`.
+    is, at `temperature`; NaN where the model gave no number. `truths` int [n].
     """
 
     verdict: Verdict
     figures: Figures
     temperature: float
     probabilities: Floats
+    truths: Ints
     reliability_before: list[Bin]
     reliability_after: list[Bin]
     familiarity: Familiarity | None
@@ -127,6 +128,7 @@ def assess(
         figures=Figures(metrics, figures.per_class, figures.confusion, figures.notes),
         temperature=temperature,
         probabilities=_spread(served, finite, len(classes)),
+        truths=test.truths,
         reliability_before=reliability(raw, tested.truths) if len(raw) else [],
         reliability_after=reliability(served, tested.truths) if len(raw) else [],
         familiarity=familiar,

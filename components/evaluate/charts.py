@@ -81,8 +81,8 @@ def interval(value: float, low: float, high: float, required: float | None, titl
     """
     least = low if required is None else min(low, required)
     floor = min(max(0.0, math.floor((least - 0.02) * 20) / 20), 0.9)
-    axis = Axis(floor, 1.0, 3.0, 97.0)
-    parts = [_wide_rule(3, 44, 97, 44, "axis")]
+    axis = Axis(floor, 1.0, 6.0, 94.0)
+    parts = [_wide_rule(6, 44, 94, 44, "axis")]
     for tick in axis.ticks(5):
         label = percent(tick, 0 if round(tick * 100, 6) % 1 == 0 else 1)
         parts += [_wide_rule(axis(tick), 40, axis(tick), 48, "axis"),

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from components.core.artifacts import EvaluationManifest, ModelManifest, write_text
+from components.core.artifacts import Check, EvaluationManifest, ModelManifest, write_text
 from components.core.errors import InputError
 from components.evaluate import charts
 from components.evaluate.report_data import ReportData
@@ -22,6 +22,7 @@ REPORT_FILE = "report.html"
 MOST_ROWS = 60
 MOST_CELLS = 60
 MOST_CONFUSIONS = 8
+MOST_FLOORS = 4
 
 
 def rebuild_report(run_dir: str | os.PathLike[str]) -> Path:
@@ -76,6 +77,7 @@ def render(data: ReportData) -> str:
         evaluation=evaluation,
         metrics=evaluation.metrics,
         chosen=chosen,
+        checks=_ordered_checks(evaluation),
         trainable={m.digest: m.parameters.trainable for m in data.models},
         seeds=_seeds(data),
         timings=data.timings or _known_timings(data),
@@ -119,6 +121,14 @@ def _known_timings(data: ReportData) -> dict[str, float]:
     known = {"ingest": data.dataset.made_by.seconds}
     known |= {f"train {m.strategy}": m.made_by.seconds for m in data.models}
     return known | {"evaluate": data.evaluation.made_by.seconds}
+
+
+def _ordered_checks(evaluation: EvaluationManifest) -> dict[str, list[Check]]:
+    """Return the checks, failed ones first; many floors that hold are folded away."""
+    shown = sorted(evaluation.checks, key=lambda check: check.passed)
+    floors = [check for check in shown if check.passed and check.name.startswith("recall of ")]
+    folded = floors if len(floors) > MOST_FLOORS else []
+    return {"shown": [check for check in shown if check not in folded], "folded": folded}
 
 
 def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:

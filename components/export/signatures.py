@@ -10,13 +10,12 @@ import keras
 import tensorflow as tf
 
 from components.core.artifacts import Preprocessing
-from components.core.preprocess import load_picture, load_pictures, scale
+from components.core.preprocess import load_pictures, scale
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)
 EXAMPLE_KEY = "image/encoded"
 _CPU = "/CPU:0"
-_PARALLEL_DECODES = 8
 _Tensors = dict[str, Any]
 
 
@@ -31,67 +30,6 @@ class Answering:
     classes: tuple[str, ...]
     temperature: float
     familiar_threshold: float | None
-
-
-def decode_batch(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Decode a batch of pictures of any sizes and formats, in parallel, on the CPU.
-
-    One picture that cannot be decoded fails the batch, with INVALID_ARGUMENT and its index.
-
-    Args:
-        encoded: string [n], n at least 1.
-        image_px: side of the pictures wanted.
-
-    Returns:
-        float32 [n, image_px, image_px, 3] in 0..255.
-    """
-    with tf.device(_CPU):
-        count = tf.size(encoded, tf.int64)
-        some = tf.debugging.Assert(count > 0, ["expected one picture or more, got none"])
-        with tf.control_dependencies([some]):
-            encoded = tf.identity(encoded)
-        # The index of a lone picture needs no search, whose few milliseconds would show.
-        return tf.cond(
-            tf.equal(count, 1),
-            lambda: _decode_one(encoded, image_px),
-            lambda: _decode_many(encoded, count, image_px),
-        )
-
-
-def _decode_one(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
-    # Errors of the operations name their scope.
-    with tf.name_scope("damaged_picture_at_index_0"):
-        return load_pictures(encoded, image_px)
-
-
-def _decode_many(encoded: tf.Tensor, count: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Decode by a `tf.data` pass: the only way for a graph to learn which pictures failed."""
-    rows = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-    rows = rows.map(
-        lambda index, one: (index, load_picture(one, image_px)),
-        num_parallel_calls=_PARALLEL_DECODES,
-        deterministic=True,
-    ).ignore_errors()
-    # A stand-in at the end keeps the pass from being empty when all pictures fail.
-    stand_in = (tf.constant(-1, tf.int64), tf.zeros([image_px, image_px, 3]))
-    rows = rows.concatenate(tf.data.Dataset.from_tensors(stand_in))
-    indices, pixels = rows.batch(count + 1).with_options(_options()).get_single_element()
-    failed = tf.sets.difference(tf.range(count)[None], indices[None]).values
-    sound = tf.debugging.Assert(
-        tf.equal(tf.size(failed), 0),
-        ["expected JPEG, PNG, GIF, BMP or WebP; damaged pictures at index", failed],
-        summarize=16,
-    )
-    with tf.control_dependencies([sound]):
-        return tf.ensure_shape(pixels[:-1], [None, image_px, image_px, 3])
-
-
-def _options() -> tf.data.Options:
-    """Return options without the rewriting that would cost each request milliseconds."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
 
 
 def with_features(model: keras.Model, pooling: str) -> keras.Model:
@@ -130,10 +68,20 @@ def build_archive(
     """
     both = with_features(model, pooling)
     archive = keras.export.ExportArchive()
-    archive.track(both)
+    # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
+    # would save each of them a second time, through Keras' own wrapper of it.
     for name, (fn, spec) in _endpoints(both, answering).items():
         archive.add_endpoint(name, fn, input_signature=[spec])
     return archive
+
+
+def _some(batch: tf.Tensor) -> tf.Tensor:
+    """Return `batch`, or fail where it is empty: not every kernel takes an empty batch."""
+    with tf.device(_CPU):
+        text = "expected one picture or more, got none"
+        there = tf.debugging.Assert(tf.shape(batch)[0] > 0, [text])
+    with tf.control_dependencies([there]):
+        return tf.identity(batch)
 
 
 def _endpoints(
@@ -143,7 +91,7 @@ def _endpoints(
     texts = tf.constant(answering.classes)
     # Traced once for all signatures.
     decode = tf.function(
-        lambda encoded: decode_batch(encoded, px),
+        lambda encoded: load_pictures(_some(encoded), px, name_damaged=True),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
@@ -156,7 +104,7 @@ def _endpoints(
         return answers(run(decode(image_bytes))[1], answering)
 
     def images(images: tf.Tensor) -> _Tensors:
-        pixels = tf.image.resize(images, [px, px], method="bilinear", antialias=True)
+        pixels = tf.image.resize(_some(images), [px, px], method="bilinear", antialias=True)
         return answers(run(pixels)[1], answering)
 
     def classify(inputs: tf.Tensor) -> _Tensors:

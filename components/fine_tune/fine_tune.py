@@ -136,7 +136,7 @@ def _train_top(
     rows = FeatureRows(features, "train", "cut", parts.features.views)
     validation = FeatureRows(features, "validation", "cut")
     settings = _settings(parts, "top", options, len(rows))
-    _unfreeze(top, options, len(rows))
+    _unfreeze(top, parts, options, len(rows))
     model = join(top, parts.head_layers)
     return train(
         model, feature_source(rows), feature_source(validation), settings, checkpoint,
@@ -155,7 +155,7 @@ def _train_full(
     shape = parts.head.preprocessing
     rows, validation = PictureRows(dataset, "train"), PictureRows(dataset, "validation")
     settings = _settings(parts, "full", options, len(rows))
-    _unfreeze(parts.backbone, options, len(rows))
+    _unfreeze(parts.backbone, parts, options, len(rows))
     return train(
         complete,
         picture_source(rows, shape),
@@ -166,10 +166,13 @@ def _train_full(
     )
 
 
-def _unfreeze(part: keras.Model, options: FineTuneOptions, count: int) -> None:
-    """Make `part` trainable; its BatchNormalization stays as it is, or follows the new data."""
+def _unfreeze(part: keras.Model, parts: Parts, options: FineTuneOptions, count: int) -> None:
+    """Make `part` and the head trainable; BatchNormalization stays, or follows the new data.
+
+    The head's own standardisation goes along: where the features change their scale it must too.
+    """
     steps = options.fine_tune_epochs * -(-count // options.batch_size)
-    for layer in part.layers:
+    for layer in [*part.layers, *parts.head_layers]:
         batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = not batch_norm or options.batch_norm == "adapt"
         if batch_norm and layer.trainable:

@@ -2,21 +2,213 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
+from PIL import Image, ImageOps
 
 from components.core.artifacts import DatasetManifest, write_text
+from components.ingest.catalog import Catalog
+from components.ingest.duplicates import Duplicates
+from components.ingest.stored import STORED_COLUMNS, StoredPictures
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data card</title>
-<h1>Data card</h1><p>{{ m.sources|join(", ") }}</p>
-<table><tr><th>class{% for s in m.splits %}<th>{{ s }}{% endfor %}
-{% for c in m.classes %}<tr><td>{{ c }}{% for s in m.splits.values() %}<td>{{ s.by_class[c] }}
-{% endfor %}{% endfor %}</table></html>
-"""
+THUMB_PX = 96
+THUMBS_PER_CLASS, THUMBS = 8, 240
+CLASS_ROWS, QUARANTINE_ROWS, PAIRS, BARS = 200, 50, 12, 24
+_SCANNED = 100_000
+
+CONVERSIONS = {
+    "16-bit": "The upper 8 of 16 bits are used.",
+    "alpha": "Transparency is laid over white.",
+    "animated": "The first frame is used.",
+    "bmp-variant": "Stored anew as PNG, as serving reads BMP of 8, 24 and 32 bits only.",
+    "cmyk": "CMYK becomes RGB, without a colour profile.",
+    "exif-orientation": "The picture is turned upright.",
+    "palette": "Palette colours become RGB.",
+}
+DUPLICATES = {
+    "exact_sets": "sets of files with the same bytes",
+    "exact_dropped": "files dropped for that (a copy, or a conflict of labels)",
+    "near_pairs": "pairs of near duplicates",
+    "near_groups": "groups of near duplicates, each kept in one split",
+    "near_grouped": "pictures in such groups",
+    "near_left": "near-duplicate pairs left apart, as their groups would grow too large",
+    "near_under_two_classes": "near-duplicate pairs under two classes",
+    "leaking": "sets of duplicates that crossed the given splits",
+    "leaking_dropped": "near duplicates dropped for that",
+}
 
 
-def write_data_card(path: Path, manifest: DatasetManifest) -> None:
-    """Write the page."""
-    template = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    write_text(path, template.render(m=manifest))
+@dataclass(frozen=True)
+class Thumb:
+    """A small picture as a data address. `small`: it was enlarged, and should look so."""
+
+    uri: str
+    path: str
+    small: bool
+
+
+def write_data_card(
+    path: Path, manifest: DatasetManifest, catalog: Catalog, spool: Path, found: Duplicates
+) -> None:
+    """Write the page.
+
+    Args:
+        path: the file to write.
+        manifest: of the dataset, complete.
+        catalog: of the pictures, with their splits.
+        spool: where the stored bytes are.
+        found: the duplicates; some are shown.
+    """
+    rows = sorted(_class_rows(manifest), key=lambda row: (-row["total"], row["name"]))
+    with StoredPictures(spool) as stored:
+        card = {
+            "title": ", ".join(manifest.sources)[:80],
+            "pictures": sum(split.count for split in manifest.splits.values()),
+            "classes": rows[:CLASS_ROWS],
+            "more_classes": max(0, len(rows) - CLASS_ROWS),
+            "thumbs": _class_thumbs(catalog, stored, manifest.classes),
+            "charts": list(_charts(catalog)),
+            "duplicates": [(DUPLICATES[k], n) for k, n in manifest.duplicates.items() if n],
+            "pairs": list(_pairs(catalog, stored, found.examples)),
+            "quarantine": _quarantine_rows(catalog),
+            "conversions": [(k, n, CONVERSIONS[k]) for k, n in manifest.conversions.items()],
+        }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["thousands"] = "{:,}".format
+    page = environment.get_template("data_card.html.j2").render(m=manifest, card=card)
+    write_text(path, page.encode("utf-8", "replace").decode())
+
+
+def _class_rows(manifest: DatasetManifest) -> Iterator[dict[str, Any]]:
+    totals = {
+        name: sum(info.by_class[name] for info in manifest.splits.values())
+        for name in manifest.classes
+    }
+    most = max(totals.values())
+    for name, total in totals.items():
+        counts = {split: info.by_class[name] for split, info in manifest.splits.items()}
+        shares = {split: 100 * count / most for split, count in counts.items()}
+        yield {"name": name, "total": total, "counts": counts, "shares": shares}
+
+
+def _class_thumbs(
+    catalog: Catalog, stored: StoredPictures, classes: Sequence[str]
+) -> dict[str, list[Thumb]]:
+    """Return the first pictures (by id, so drawn by hash) of each class; of many classes, fewer."""
+    shown = classes[:THUMBS]
+    each = max(1, min(THUMBS_PER_CLASS, THUMBS // len(shown)))
+    thumbs: dict[str, list[Thumb]] = {name: [] for name in shown}
+    missing = each * len(shown)
+    rows = catalog.ask(
+        f"SELECT label, {STORED_COLUMNS} FROM pictures WHERE split = 'train'"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (_SCANNED,),
+    )
+    for label, *row in rows:
+        if label in thumbs and len(thumbs[label]) < each:
+            thumbs[label].append(_thumb(stored, row))
+            missing -= 1
+            if not missing:
+                break
+    return {name: found for name, found in thumbs.items() if found}
+
+
+def _pairs(
+    catalog: Catalog, stored: StoredPictures, examples: Sequence[tuple[int, int]]
+) -> Iterator[list[Thumb]]:
+    for pair in examples[:PAIRS]:
+        question = f"SELECT {STORED_COLUMNS} FROM pictures WHERE number IN (?,?) ORDER BY id"  # noqa: S608
+        rows = list(catalog.ask(question, pair))
+        if len(rows) == 2:
+            yield [_thumb(stored, row) for row in rows]
+
+
+def _thumb(stored: StoredPictures, row: Sequence[Any]) -> Thumb:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture: Image.Image = Image.open(io.BytesIO(stored.read(row)))
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I"):
+            high = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
+            picture = Image.fromarray(high)
+        small = max(picture.size) < THUMB_PX
+        picture.thumbnail((THUMB_PX, THUMB_PX))
+        rgba = picture.convert("RGBA")
+    ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    buffer = io.BytesIO()
+    if small:
+        Image.alpha_composite(ground, rgba).convert("RGB").save(buffer, "PNG")
+    else:
+        Image.alpha_composite(ground, rgba).convert("RGB").save(buffer, "JPEG", quality=82)
+    kind = "png" if small else "jpeg"
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Thumb(f"data:image/{kind};base64,{encoded}", _text(row[1]), small)
+
+
+def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
+    for title, value, digits in (
+        ("Longer side, px", "max(width, height)", 0),
+        ("Width : height", "1.0 * width / height", 2),
+        ("Stored size, kB", "length / 1024.0", 1),
+    ):
+        ((low, high),) = catalog.ask(f"SELECT min({value}), max({value}) FROM pictures")  # noqa: S608
+        if low == high:
+            yield {"title": title, "only": f"{low:.{digits}f}"}
+            continue
+        counts = dict(
+            catalog.ask(
+                f"SELECT CAST(({value} - ?) * ? / (? - ?) AS INTEGER), count(*)"  # noqa: S608
+                " FROM pictures GROUP BY 1",
+                (low, BARS, high, low),
+            )
+        )
+        # The highest value belongs to the last bar.
+        counts[BARS - 1] = counts.get(BARS - 1, 0) + counts.pop(BARS, 0)
+        yield {"title": title, "only": "", **_bars(counts, low, high, digits)}
+
+
+def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[str, Any]:
+    """Lay out one histogram in a box of 300 x 130."""
+    most, width = max(counts.values()), 300 / BARS
+    bars: list[dict[str, Any]] = []
+    edges = [low + (high - low) * number / BARS for number in range(BARS + 1)]
+    for number, count in sorted(counts.items()):
+        if not count:
+            continue
+        # A single picture among thousands must still be seen.
+        height = max(1.0, round(125 * count / most, 2))
+        bars.append(
+            {
+                "x": round(number * width + 0.5, 2), "y": round(130 - height, 2),
+                "width": width - 1, "height": height, "count": count,
+                "label": f"{edges[number]:.{digits}f} to {edges[number + 1]:.{digits}f}",
+            }
+        )  # fmt: skip
+    return {
+        "bars": bars, "low": f"{low:.{digits}f}", "middle": f"{(low + high) / 2:.{digits}f}",
+        "high": f"{high:.{digits}f}", "peak": max(bars, key=lambda bar: int(bar["count"]))["label"],
+    }  # fmt: skip
+
+
+def _quarantine_rows(catalog: Catalog) -> list[tuple[str, str, str]]:
+    rows = catalog.ask(
+        "SELECT path, reason, detail FROM quarantine ORDER BY path, reason LIMIT ?",
+        (QUARANTINE_ROWS,),
+    )
+    return [(_text(path), reason, detail) for path, reason, detail in rows]
+
+
+def _text(path: bytes) -> str:
+    return os.fsdecode(path).encode("utf-8", "replace").decode()

@@ -74,7 +74,8 @@ def download_drive(
         _refuse_drive_page(identity, options)
         raise FetchError("Google Drive does not give the file") from error
     except DownloadError as error:
-        _forget_parts(part)
+        if "incomplete" not in str(error):
+            _forget_parts(part)
         raise TransientError(" ".join(str(error).split())[:200]) from error
     except (requests.RequestException, KeyError, AssertionError) as error:
         # gdown expects some headers of every answer.

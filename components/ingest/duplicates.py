@@ -273,7 +273,8 @@ def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossin
                 numbers.append((number,))
     found.counts["leaking"] = crossing
     if crossing:
-        action = "dropped outside the test split" if options.leakage == "repair" else "kept"
+        repaired = options.leakage == "repair"
+        action = "dropped outside the test split" if repaired else "near ones stay where they are"
         text = f"{crossing} sets of duplicates lay in several of the given splits"
         if options.leakage == "fail":
             raise DataError(f"{text}; expected none (leakage: fail)")

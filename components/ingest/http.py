@@ -207,5 +207,5 @@ def _reason(error: Exception, options: IngestOptions) -> str:
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return f"no answer within {options.timeout_s:g} s"
     if isinstance(error, requests.ConnectionError):
-        return "cannot connect, or the connection broke"
-    return f"the connection broke ({type(error).__name__})"
+        return "cannot connect"
+    return "truncated: the connection broke"

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def ingest(
         if error.errno not in _FULL:
             raise
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
+    except sqlite3.OperationalError as error:
+        raise InputError(f"cannot write to {out}: {error}") from error
 
 
 def _ingest(
@@ -107,7 +110,7 @@ def _ingest(
             options=options.model_dump(mode="json", exclude=_PLACES),
         )  # fmt: skip
         _write_quarantine(catalog, folder / "quarantine.csv")
-        write_data_card(folder / "data_card.html", manifest)
+        write_data_card(folder / "data_card.html", manifest, catalog, spool, duplicates)
         manifest.write(folder)
     finally:
         catalog.close()
@@ -236,9 +239,9 @@ def _warnings(catalog: Catalog, classes: list[str]) -> list[str]:
                         + (f" and {len(tiny) - 10} more" if len(tiny) > 10 else ""))  # fmt: skip
     notes = _counted(catalog, "notes")
     if notes.get("dark"):
-        warnings.append(f"{notes['dark']} pictures are nearly black")
+        warnings.append(f"nearly black pictures: {notes['dark']}")
     if notes.get("flat"):
-        warnings.append(f"{notes['flat']} pictures are nearly of one colour")
+        warnings.append(f"pictures of nearly one colour: {notes['flat']}")
     return warnings
 
 

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import multiprocessing
 import os
-import stat
 import sys
 import threading
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifacts import Shard, digest_file
-from components.core.errors import InputError, RegraftError
+from components.core.errors import RegraftError
 from components.core.options import IngestOptions
 from components.core.records import PictureRecord, write_records
 from components.ingest.catalog import Catalog, Picture
@@ -27,13 +26,13 @@ from components.ingest.folders import Item
 from components.ingest.http import read_address
 from components.ingest.remote import read_object
 from components.ingest.splits import key_of
+from components.ingest.stored import MAX_FILE_BYTES, STORED_COLUMNS, StoredPictures, read_picture
 from components.ingest.transfer import FetchError
 from components.ingest.validate import BadPictureError, examine
 
 CHUNK = 256
 SPOOL_BYTES = 64 * 1024
 """Smaller pictures are kept in a spool on first reading, as opening them again costs more."""
-MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -103,33 +102,6 @@ def read_remote(address: str, options: IngestOptions) -> bytes:
         raise BadPictureError("unreadable", str(error)) from error
 
 
-def read_picture(file: str) -> bytes:
-    """Read a file that must be a regular one.
-
-    Raises:
-        BadPictureError: it is missing, a pipe or device, or cannot be read.
-    """
-    try:
-        # A pipe would block the open for ever.
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        reason = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable"
-        raise BadPictureError(reason, error.strerror or str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadPictureError("unreadable", "no regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadPictureError(
-                "unreadable", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}"
-            )
-        return os.read(descriptor, status.st_size) if status.st_size else b""
-    except OSError as error:
-        raise BadPictureError("unreadable", error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
-
-
 @dataclass(frozen=True)
 class ShardTask:
     """One shard to write: `count` pictures of a split, by id, from the id `first` on."""
@@ -149,34 +121,19 @@ def write_shard(task: ShardTask) -> Shard:
     labels = {name: index for index, name in enumerate(task.classes)}
     try:
         rows = catalog.ask(
-            "SELECT id, label, path, file, spool, start, length FROM pictures WHERE split = ?"
+            f"SELECT label, {STORED_COLUMNS} FROM pictures WHERE split = ?"  # noqa: S608
             " AND id >= ? ORDER BY id LIMIT ?",
             (task.split, task.first, task.count),
         )
-        count = write_records(task.target, _records(rows, task.spool, labels))
+        with StoredPictures(task.spool) as stored:
+            records = (
+                PictureRecord(stored.read(row), labels[label], row[0].hex(), os.fsdecode(row[1]))
+                for label, *row in rows
+            )
+            count = write_records(task.target, records)
     finally:
         catalog.close()
     return Shard(file=task.target.name, count=count, sha256=digest_file(task.target))
-
-
-def _records(rows: Iterable[tuple], spool: Path, labels: dict[str, int]) -> Iterator[PictureRecord]:
-    opened: dict[int, int] = {}
-    try:
-        for digest, label, path, file, number, start, length in rows:
-            if number < 0:
-                encoded = read_picture(os.fsdecode(file))
-                if hashlib.sha256(encoded).digest() != digest:
-                    raise InputError(f"{os.fsdecode(file)}: changed while it was read")
-            else:
-                if number not in opened:
-                    if len(opened) >= 512:
-                        os.close(opened.pop(next(iter(opened))))
-                    opened[number] = os.open(spool / str(number), os.O_RDONLY)
-                encoded = os.pread(opened[number], length, start)
-            yield PictureRecord(encoded, labels[label], digest.hex(), os.fsdecode(path))
-    finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
 
 
 def in_chunks(items: Iterable[Item], looking: Looking) -> Iterator[tuple[int, list[Item], Looking]]:

@@ -42,6 +42,7 @@ from components.verify.parity import (
 )
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
+from serving.client.results import Prediction
 from serving.runner import running_server
 
 TABLE_FILE = "parity.md"
@@ -51,17 +52,10 @@ _KERAS_BATCH = 32
 _SERVED_BATCH = 7
 
 
-class _Predicted(Protocol):
-    """What the clients give a picture."""
-
-    label: str
-    probabilities: Sequence[float]
-
-
 class _Client(Protocol):
     """What this step asks of a client."""
 
-    def predict(self, images: Sequence[bytes]) -> Sequence[_Predicted]:
+    def predict(self, images: Sequence[bytes]) -> Sequence[Prediction]:
         """Ask the signature that takes bytes."""
 
 
@@ -107,13 +101,14 @@ def verify(
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
         served = {name: _ask(client, encoded) for name, client in clients.items()}
+        engine = server.engine
     rows = compare(asked, served)
     problem = failure(rows, options.tolerance)
     parity = ParityManifest(
-        digest=digest_of([exported.digest, options.engine, [row.model_dump() for row in rows]]),
+        digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
-        engine=options.engine,
+        engine=engine,
         tolerance=options.tolerance,
         max_abs_diff=worst_by_protocol(rows),
         pictures=len(rows),

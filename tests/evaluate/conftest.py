@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,5 +138,40 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
             versions={"python": "3.13", "tensorflow": "2.21.0"},
             options=gate.model_dump(),
         )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture
+def publish(dataset, tmp_path):
+    """Publish a model that is right on every test picture, or calls each by the first class."""
+    import tensorflow as tf
+
+    from components.core.records import read_split
+
+    class Published(tf.Module):
+        """Knows the answers to some pictures by their bytes."""
+
+        def __init__(self, answers: dict[bytes, str], otherwise: str) -> None:
+            super().__init__()
+            pairs = answers or {b"-": "-"}
+            initial = tf.lookup.KeyValueTensorInitializer(list(pairs), list(pairs.values()))
+            self.table = tf.lookup.StaticHashTable(initial, otherwise)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def serve(self, image_bytes):
+            return {"label": self.table.lookup(image_bytes)}
+
+    data = DatasetManifest.read(dataset)
+
+    def build(version: int, *, knows: bool, classes: list[str] | None = None) -> Path:
+        folder = tmp_path / "models" / "shapes" / str(version)
+        answers = {r.encoded: data.classes[r.label] for r in read_split(dataset, "test")}
+        module = Published(answers if knows else {}, data.classes[0])
+        tf.saved_model.save(module, str(folder), {"serving_default": module.serve})
+        (folder / "assets").mkdir(exist_ok=True)
+        names = classes or list(reversed(data.classes))
+        (folder / "assets" / "labels.txt").write_text("\n".join(names) + "\n")
+        return folder
 
     return build

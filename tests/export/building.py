@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from components.core.artifacts import (
@@ -24,8 +25,15 @@ from components.core.artifacts import (
     digest_file,
 )
 from components.core.backbones import build_backbone, find_backbone
-from components.core.models import build_head, count_parameters, pooling_layer, save_model
+from components.core.models import (
+    build_head,
+    count_parameters,
+    pooling_layer,
+    save_model,
+    standardise,
+)
 from components.core.options import HeadOptions
+from components.core.preprocess import load_pictures, scale
 from components.core.records import PictureRecord, write_records
 from components.core.surgery import join
 
@@ -88,11 +96,14 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     row = find_backbone(backbone)
     part = build_backbone(row, px, "imagenet")
     head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
+    # Statistics and weights of their own, so that answers differ from picture to picture.
+    seen = load_pictures(tf.constant([picture(i) for i in range(20)]), px)
+    maps = np.asarray(part(scale(seen, row.scaling), training=False))
+    pooled = maps.mean(axis=(1, 2))
+    standardise(head, pooled.mean(axis=0), pooled.var(axis=0))
     random = np.random.default_rng(seed)
-    # Weights of their own, so that answers differ from picture to picture.
-    head.set_weights(
-        [random.normal(size=w.shape).astype("float32") ** 2 for w in head.get_weights()]
-    )
+    weights = random.normal(size=(row.width, len(CLASSES)), scale=2 / row.width**0.5)
+    head.get_layer("logits").set_weights([weights, np.zeros(len(CLASSES))])
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     ModelManifest(
         digest=save_model(model, folder),

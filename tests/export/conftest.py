@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from components.core.artifacts import SavedModelManifest
 from components.export.export import export
@@ -20,3 +21,8 @@ def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = export([built.candidate], built.evaluation, built.dataset, out)
     assert made == SavedModelManifest.read(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def loaded(exported: Path) -> tf.Module:
+    return tf.saved_model.load(str(exported))

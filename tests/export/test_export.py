@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from components.export.warmup import example_of
 from tests.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
 
 PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+ROOT = Path(__file__).resolve().parents[2]
 TEMPERATURE, THRESHOLD = 1.7, 1.0
 
 
@@ -24,11 +29,6 @@ def logits(built: Built) -> np.ndarray:
     model, manifest = load_model(built.candidate)
     pixels = load_pictures(tf.constant(PICTURES), PX)
     return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
-
-
-@pytest.fixture(scope="module")
-def loaded(exported: Path) -> tf.Module:
-    return tf.saved_model.load(str(exported))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -61,14 +61,24 @@ def test_folder_holds_all_that_a_server_and_a_person_need(exported: Path, built:
 
 
 def test_a_damaged_picture_is_named_by_its_index(loaded: tf.Module) -> None:
-    batch = [PICTURES[0], PICTURES[1][:40], PICTURES[2], b"no picture"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1 3\]"):
-        loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
-    examples = [example_of(one) for one in batch[:2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index.*\[1\]"):
-        loaded.signatures["classify"](inputs=tf.constant(examples))
+    serve, classify = loaded.signatures["serving_default"], loaded.signatures["classify"]
+    unknown = tf.constant([*PICTURES[:3], b"no picture"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 3: expected a picture as"):
+        serve(image_bytes=unknown)
+    truncated = [PICTURES[0], PICTURES[1][:-40], PICTURES[2]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+        serve(image_bytes=tf.constant(truncated))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+        classify(inputs=tf.constant([example_of(one) for one in truncated]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve(image_bytes=tf.constant(truncated[1:2]))
+
+
+def test_an_empty_batch_is_refused(loaded: tf.Module) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
-        loaded.signatures["features"](image_bytes=tf.constant([], tf.string))
+        loaded.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
+        loaded.signatures["images"](images=tf.zeros([0, 4, 4, 3]))
 
 
 def test_a_rejected_model_is_not_exported(built: Built, tmp_path: Path) -> None:
@@ -94,3 +104,40 @@ def test_what_does_not_belong_together_is_refused(
         export([built.candidate], evaluation, built.dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert SavedModelManifest.file_name not in [p.name for p in tmp_path.rglob("*")]
+
+
+def test_a_keras_file_that_is_not_the_manifests_is_refused(built: Built, tmp_path: Path) -> None:
+    foreign = Path(shutil.copytree(built.candidate, tmp_path / "candidate"))
+    with open(foreign / "model.keras", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"model\.keras: expected digest"):
+        export([foreign], built.evaluation, built.dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["labels.txt", "model_card", "fingerprint", "regraft"])
+def test_a_killed_export_leaves_nothing_visible(built: Built, tmp_path: Path, point: str) -> None:
+    out = tmp_path / "out" / "saved_model"
+    code = (
+        "import os, signal, sys\n"
+        "from components.export.export import export\n"
+        "candidate, evaluation, dataset, out, point = sys.argv[1:]\n"
+        "folder = os.path.dirname(out)\n"
+        "def hook(event, arguments):\n"
+        "    names = [str(a) for a in arguments]\n"
+        "    if event == 'open' and any(folder in n and point in n for n in names):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(hook)\n"
+        "export([candidate], evaluation, dataset, out)\n"
+    )
+    folders = [built.candidate, built.evaluation, built.dataset, out]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, folders), point],
+        check=False, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == -9
+    assert not out.exists()
+    assert all(p.name.startswith(".") for p in out.parent.iterdir())
+    export([built.candidate], built.evaluation, built.dataset, out)
+    check_fingerprint(out)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ssl
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from web import Web, certificates, serving
 
 
 def photo(seed: int, px: int = 64) -> Image.Image:
@@ -42,3 +48,27 @@ def make_classes() -> Callable[..., Path]:
 @pytest.fixture
 def make_photo() -> Callable[..., Image.Image]:
     return photo
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A real local web server that misbehaves as planned."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def drive(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """The local server in the place of Google Drive: as a proxy, with a trusted certificate."""
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    hosts = ["drive.google.com", "drive.usercontent.google.com", "accounts.google.com"]
+    authority, own = certificates(folder, hosts)
+    web.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    web.tls.load_cert_chain(own)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, web.address)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    return web

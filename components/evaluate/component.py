@@ -1,0 +1,76 @@
+"""The evaluation step's KFP face."""
+
+from typing import Dict, List
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+from components.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    candidates: Input[List[Model]],
+    dataset: Input[Dataset],
+    evaluation: Output[Artifact],
+    metrics: Output[Metrics],
+    classification: Output[ClassificationMetrics],
+    report: Output[HTML],
+    min_accuracy: float = 0.0,
+    accuracy_rule: str = "lower_bound",
+    min_class_recall: float = 0.0,
+    class_floors: Dict[str, float] = {},  # noqa: B006 - kfp stores it as a constant
+    max_calibration_error: float = 1.0,
+    max_model_mb: float = 0.0,
+    max_latency_ms: float = 0.0,
+    champion: str = "",
+    champion_policy: str = "not-worse",
+    champion_margin: float = 1.0,
+    champion_significance: float = 0.05,
+    unfamiliar: str = "",
+    familiar_share: float = 0.95,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> bool:
+    """Choose the best candidate on validation and judge it on the test split.
+
+    Args:
+        candidates: complete candidates, trained on the dataset.
+        dataset: the dataset with its test split.
+        evaluation: the verdict with all figures and predictions.
+        metrics: the figures, for the KFP UI.
+        classification: confusion matrix and ROC curve, for the KFP UI.
+        report: the page that a person reads before trusting the model.
+        min_accuracy: what the test accuracy must reach, 0 to 1.
+        accuracy_rule: what is compared, "lower_bound" of the 95 % Wilson interval or "point".
+        min_class_recall: what the recall of every class must reach; 0 is no floor.
+        class_floors: floors of single classes by name, in place of min_class_recall.
+        max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
+        max_model_mb: the largest model in megabytes; 0 is no limit.
+        max_latency_ms: the longest time for one picture in milliseconds; 0 is no limit.
+        champion: folder of the model in service; none yet if empty or not there.
+        champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
+        champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
+        champion_significance: the chance to reject an equal model that is accepted.
+        unfamiliar: folder of pictures of no class, to measure familiarity by; may be empty.
+        familiar_share: the share of validation pictures that must count as familiar.
+        batch_size: pictures a batch.
+        seed: of the bootstrap.
+
+    Returns:
+        Whether the model may go out.
+    """
+    from components.core.step import running
+    from components.evaluate.face import evaluate_artifacts
+
+    with running("evaluate"):
+        gate = {"min_accuracy": min_accuracy, "accuracy_rule": accuracy_rule,
+                "min_class_recall": min_class_recall, "class_floors": class_floors,
+                "max_calibration_error": max_calibration_error, "max_model_mb": max_model_mb,
+                "max_latency_ms": max_latency_ms, "champion_policy": champion_policy,
+                "champion_margin": champion_margin, "familiar_share": familiar_share,
+                "champion_significance": champion_significance, "batch_size": batch_size,
+                "seed": seed, "unfamiliar": unfamiliar}  # fmt: skip
+        outputs = {"evaluation": evaluation, "metrics": metrics,
+                   "classification": classification, "report": report}  # fmt: skip
+        return evaluate_artifacts(candidates, dataset, outputs, gate, champion)

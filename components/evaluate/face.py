@@ -1,0 +1,63 @@
+"""What KFP shows of an evaluation: figures, confusion matrix, ROC curve and the report."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.core.artifacts import EvaluationManifest
+from components.core.options import GateOptions, checked
+from components.evaluate.evaluate import PREDICTIONS_FILE, evaluate
+from components.evaluate.metrics import roc_points
+from components.evaluate.report import REPORT_FILE
+
+ROC_POINTS = 200
+
+
+def evaluate_artifacts(
+    candidates: Sequence[Any],
+    dataset: Any,
+    outputs: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    champion: str,
+) -> bool:
+    """Run the step on KFP artifacts, fill the outputs, and return whether the model may go out.
+
+    Args:
+        candidates: artifacts with a `path`.
+        dataset: an artifact with a `path`.
+        outputs: `evaluation`, `metrics`, `classification` and `report`.
+        gate: the values of `GateOptions`.
+        champion: as `evaluate`.
+    """
+    options = checked(GateOptions, **gate)
+    folder = Path(outputs["evaluation"].path)
+    folders = [Path(candidate.path) for candidate in candidates]
+    result = evaluate(folders, dataset.path, folder, options, champion)
+    outputs["evaluation"].metadata.update(
+        verdict=result.verdict, strategy=result.strategy, digest=result.digest
+    )
+    for name, value in result.metrics.items():
+        if math.isfinite(value):
+            outputs["metrics"].log_metric(name, value)
+    _log_classification(outputs["classification"], result, folder)
+    Path(outputs["report"].path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / REPORT_FILE, outputs["report"].path)
+    return result.verdict == "accepted"
+
+
+def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:
+    shown.log_confusion_matrix(result.classes, result.confusion)
+    with np.load(folder / PREDICTIONS_FILE) as saved:
+        probabilities, truths = saved["probabilities"], saved["truths"]
+    known = np.isfinite(probabilities).all(axis=1)
+    if known.any():
+        curve = roc_points(probabilities[known], truths[known])
+        # The UI draws a few hundred points at most; the ends stay.
+        kept = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
+        shown.log_roc_curve(*(values[kept].tolist() for values in curve))

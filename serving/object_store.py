@@ -1,0 +1,148 @@
+"""Published versions in an object store (`s3://`, `gs://`, and what else fsspec speaks).
+
+Such stores have no rename. So a publisher claims its number by an object that only one can create,
+`saved_model.pb` is written last and removed first, and a version without it counts as not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from components.core.artifacts import digest_file
+from components.core.errors import InputError, RegraftError
+
+_GRAPH = "saved_model.pb"
+_CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+
+class ObjectStore:
+    """Versions below an address; see `serving.publish.Store`."""
+
+    def __init__(self, destination: str, name: str) -> None:
+        self._address = f"{destination.rstrip('/')}/{name}"
+        self._files, self._base = _open(self._address)
+
+    def versions(self) -> list[int]:
+        """As `Store.versions`."""
+        return [n for n in self._folders("") if self._exists(f"{n}/{_GRAPH}")]
+
+    def path(self, version: int) -> str:
+        """As `Store.path`."""
+        return f"{self._address}/{version}"
+
+    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
+        """As `Store.add`; each object is read back before `saved_model.pb` is written.
+
+        What an interrupted upload leaves has no `saved_model.pb`, and its number is not used again.
+        """
+        check(folder)
+        number = self._claim()
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files.sort(key=lambda path: path == folder / _GRAPH)
+        for path in files:
+            target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
+            self._files.put_file(str(path), target)
+            self._require_equal(path, target)
+        self._files.invalidate_cache()
+        return number
+
+    def withdraw(self, version: int) -> None:
+        """As `Store.withdraw`: copied aside, then removed."""
+        source, target = f"{self._base}/{version}", f"{self._base}/{_WITHDRAWN}{version}"
+        self._files.copy(f"{source}/", f"{target}/", recursive=True)
+        self.remove(version)
+
+    def remove(self, version: int) -> None:
+        """As `Store.remove`: `saved_model.pb` first, so that nobody loads what is left."""
+        self._files.rm_file(f"{self._base}/{version}/{_GRAPH}")
+        self._files.rm(f"{self._base}/{version}", recursive=True)
+        self._files.invalidate_cache()
+
+    def labels(self) -> dict[str, int]:
+        """As `Store.labels`."""
+        from serving.publish import LABELS_FILE, parse_labels
+
+        if not self._exists(LABELS_FILE):
+            return {}
+        text = self._files.cat_file(f"{self._base}/{LABELS_FILE}").decode("utf-8")
+        return parse_labels(text, f"{self._address}/{LABELS_FILE}")
+
+    def write_labels(self, labels: dict[str, int]) -> None:
+        """As `Store.write_labels`: one object, replaced at once."""
+        from serving.publish import LABELS_FILE
+
+        text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
+        self._files.pipe_file(f"{self._base}/{LABELS_FILE}", text.encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """As `Store.locked`: these stores have no locks; the last writer of labels wins."""
+        yield
+
+    def _claim(self) -> int:
+        """Create the object of the next free number, which only one publisher can."""
+        self._files.makedirs(f"{self._base}/{_CLAIMS}", exist_ok=True)
+        seen = [*self._folders(""), *self._folders(_WITHDRAWN), *self._claims()]
+        number = max(seen, default=0) + 1
+        while True:
+            try:
+                claim = f"{self._base}/{_CLAIMS}/{number}"
+                self._files.pipe_file(claim, b"claimed\n", mode="create")
+                return number
+            except FileExistsError:
+                number += 1
+
+    def _claims(self) -> list[int]:
+        return [int(name) for name in self._names(_CLAIMS) if name.isdigit()]
+
+    def _folders(self, prefix: str) -> list[int]:
+        names = [n.removeprefix(prefix) for n in self._names("") if n.startswith(prefix)]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _names(self, folder: str) -> list[str]:
+        self._files.invalidate_cache()
+        try:
+            found = self._files.ls(f"{self._base}/{folder}".rstrip("/"), detail=False)
+        except FileNotFoundError:
+            return []
+        return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._files.exists(f"{self._base}/{name}"))
+
+    def _require_equal(self, path: Path, target: str) -> None:
+        import hashlib
+
+        stored = hashlib.sha256(self._files.cat_file(target)).hexdigest()
+        if stored != digest_file(path):
+            raise RegraftError(f"{target}: expected the bytes of {path.name}, read others back")
+
+
+def _open(address: str) -> tuple[Any, str]:
+    """Return the file system of an address and the path in it.
+
+    Raises:
+        InputError: the scheme is unknown, or the package that speaks it is not installed.
+    """
+    scheme = address.partition("://")[0]
+    package = _PACKAGES.get(scheme, "fsspec")
+    try:
+        import fsspec
+
+        files, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise InputError(
+            f"{scheme}:// needs the package {package}, which is not installed: "
+            'pip install "regraft[cloud]"'
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"destination: expected a folder, s3:// or gs://, got {address}"
+        ) from error
+    return files, str(path).rstrip(os.sep)

@@ -1,0 +1,53 @@
+"""The face: the options of the gate, and what it fills of KFP's artifacts."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+
+import pytest
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Model
+
+from components.core.artifacts import EvaluationManifest
+from components.core.errors import InputError
+from components.core.options import GateOptions
+from components.evaluate.component import evaluate
+from components.evaluate.face import evaluate_artifacts
+
+ARTIFACTS = {"candidates", "dataset", "evaluation", "metrics", "classification", "report"}
+
+
+def test_the_faces_options_are_those_of_the_gate() -> None:
+    face = inspect.signature(evaluate.python_func).parameters
+    assert set(face) - set(GateOptions.model_fields) == ARTIFACTS | {"champion"}
+    defaults = GateOptions().model_dump()
+    for name, value in defaults.items():
+        assert face[name].default == value
+
+
+def test_a_value_out_of_range_is_refused_before_anything_is_read() -> None:
+    outputs = {"evaluation": SimpleNamespace(path="nowhere")}
+    with pytest.raises(InputError, match="min_accuracy"):
+        evaluate_artifacts([], None, outputs, {"min_accuracy": 1.01}, "")
+
+
+def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> None:
+    outputs = {
+        name: kind(name=name, uri=str(tmp_path / name))
+        for name, kind in (("evaluation", Artifact), ("metrics", Metrics),
+                           ("classification", ClassificationMetrics), ("report", HTML))
+    }  # fmt: skip
+    candidates = [Model(name="model", uri=str(trained.candidates["head"]))]
+    data = Dataset(name="dataset", uri=str(dataset))
+    may_go_out = evaluate.python_func(candidates, data, **outputs, min_accuracy=0.999)
+    assert may_go_out is False
+    result = EvaluationManifest.read(tmp_path / "evaluation")
+    assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
+    assert outputs["metrics"].metadata["test_accuracy"] == result.metrics["test_accuracy"]
+    shown = outputs["classification"].metadata
+    names = [column["displayName"] for column in shown["confusionMatrix"]["annotationSpecs"]]
+    assert names == result.classes
+    assert [row["row"] for row in shown["confusionMatrix"]["rows"]] == result.confusion
+    curve = shown["confidenceMetrics"]
+    assert (curve[0]["recall"], curve[-1]["recall"]) == (0, 1) and len(curve) <= 200
+    assert "Rejected" in (tmp_path / "report").read_text(encoding="utf-8")

@@ -1,0 +1,167 @@
+"""The step on real candidates and pictures: what it writes, chooses, refuses and compares."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.core.artifacts import DatasetManifest, EvaluationManifest, ModelManifest
+from components.core.errors import InputError
+from components.core.models import load_model
+from components.core.options import GateOptions
+from components.core.preprocess import load_pictures, scale
+from components.core.records import read_split
+from components.evaluate.evaluate import evaluate
+from components.evaluate.report_data import ReportData
+
+
+@pytest.fixture(scope="module")
+def evaluated(dataset, trained, tmp_path_factory) -> tuple[EvaluationManifest, Path]:
+    out = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    folders = list(trained.candidates.values())
+    return evaluate(folders, dataset, out, GateOptions()), out
+
+
+def test_it_writes_manifest_predictions_and_report(evaluated, dataset) -> None:
+    result, out = evaluated
+    assert EvaluationManifest.read(out) == result
+    assert {path.name for path in out.iterdir()} == {
+        "evaluation.json", "predictions.npz", "report.html", "report.json"}  # fmt: skip
+    data = DatasetManifest.read(dataset)
+    assert (result.dataset_digest, result.classes) == (data.digest, data.classes)
+    records = list(read_split(dataset, "test"))
+    with np.load(out / "predictions.npz") as saved:
+        assert saved["ids"].tolist() == [record.id for record in records]
+        assert saved["truths"].tolist() == [record.label for record in records]
+        assert saved["probabilities"].shape == (len(records), len(data.classes))
+        np.testing.assert_allclose(saved["probabilities"].sum(axis=1), 1, rtol=1e-5)
+        accuracy = np.mean(saved["probabilities"].argmax(axis=1) == saved["truths"])
+    assert result.metrics["test_accuracy"] == pytest.approx(accuracy)
+    assert np.sum(result.confusion) == len(records)
+
+
+def test_the_choice_is_made_on_validation(evaluated, trained) -> None:
+    result, _ = evaluated
+    manifests = {name: ModelManifest.read(path) for name, path in trained.candidates.items()}
+    best = max(m.validation_accuracy for m in manifests.values())
+    (chosen,) = (row for row in result.candidates if row.chosen)
+    assert chosen.validation_accuracy == best
+    assert (result.strategy, result.model_digest) == (chosen.strategy, chosen.digest)
+    assert result.model_digest == manifests[result.strategy].digest
+
+
+def test_predictions_are_the_models_own_through_the_one_preprocessing(
+    evaluated, dataset, trained
+) -> None:
+    result, out = evaluated
+    model, manifest = load_model(trained.candidates[result.strategy])
+    encoded = [record.encoded for record in read_split(dataset, "test")][:5]
+    pixels = load_pictures(tf.constant(encoded), manifest.preprocessing.image_px)
+    logits = model(scale(pixels, manifest.preprocessing.scaling), training=False)
+    with np.load(out / "predictions.npz") as saved:
+        np.testing.assert_allclose(saved["logits"][:5], logits, atol=1e-4)
+        expected = tf.nn.softmax(logits / result.temperature)
+        np.testing.assert_allclose(saved["probabilities"][:5], expected, atol=1e-5)
+
+
+def test_the_familiarity_threshold_is_carried_for_the_export(evaluated) -> None:
+    familiar = evaluated[0].details["familiar"]
+    assert familiar["score"] == "energy" and np.isfinite(familiar["threshold"])
+    assert familiar["share_kept"] >= 0.95
+
+
+def test_the_report_shows_mistakes_with_their_evidence(evaluated) -> None:
+    data = ReportData.model_validate_json((evaluated[1] / ReportData.file_name).read_bytes())
+    assert data.gallery and data.gallery_note.startswith("Explained at")
+    for item in data.gallery:
+        assert item.picture.startswith("data:image/webp;base64,")
+        assert item.overlay.startswith("data:image/webp;base64,")
+    assert len({model.strategy for model in data.models}) == 2
+
+
+def test_equal_inputs_give_an_equal_verdict_and_no_champion_yet(
+    evaluated, dataset, trained, tmp_path
+) -> None:
+    folders = list(trained.candidates.values())
+    place = str(tmp_path / "models" / "shapes")
+    again = evaluate(folders, dataset, tmp_path / "e", GateOptions(), place)
+    assert again.digest == evaluated[0].digest
+    assert again.verdict == "accepted" and again.details["champion"] is None
+    assert any("no model in service yet" in check.received for check in again.checks)
+
+
+def test_a_threshold_out_of_reach_rejects_and_still_reports(dataset, trained, tmp_path) -> None:
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    random = np.random.default_rng(0)
+    for k in range(6):
+        noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
+        (strange / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
+    (strange / "broken.png").write_bytes(b"not a picture")
+    options = GateOptions(min_accuracy=0.9999, unfamiliar=str(strange))
+    result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
+    assert result.verdict == "rejected"
+    assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
+    assert "Rejected" in (tmp_path / "e" / "report.html").read_text()
+    # Pictures of no class were measured, the one that does not decode left out.
+    assert result.details["familiar"]["unfamiliar_pictures"] == 6
+    assert 0 <= result.metrics["unfamiliar_auroc"] <= 1
+
+
+def test_worse_than_the_champion_beyond_noise_is_rejected(dataset, trained, tmp_path, publish):
+    publish(1, knows=False)
+    folder = publish(2, knows=True).parent
+    publish(10, knows=True)
+    candidate, options = [trained.candidates["head"]], GateOptions()
+    result = evaluate(candidate, dataset, tmp_path / "e", options, str(folder))
+    comparison = result.details["champion"]
+    assert comparison["name"] == "shapes version 10" and comparison["champion_accuracy"] == 1.0
+    # The verdict follows from the counts: the champion loses nothing, so each mistake is a loss.
+    beyond = 0.5 ** comparison["losses"] < 0.05
+    assert (result.verdict == "rejected") == beyond
+    report = (tmp_path / "e" / "report.html").read_text()
+    assert "Against shapes version 10" in report
+
+
+def test_one_version_can_be_the_champion_and_be_beaten(dataset, trained, tmp_path, publish):
+    weak = publish(1, knows=False)
+    publish(2, knows=True)
+    options = GateOptions(champion_policy="better")
+    result = evaluate([trained.candidates["top"]], dataset, tmp_path / "e", options, str(weak))
+    assert result.details["champion"]["name"] == "shapes version 1"
+    assert result.details["champion"]["champion_accuracy"] == pytest.approx(1 / 3)
+    assert result.verdict == "accepted"
+
+
+def changed(candidate: Path, out: Path, **changes) -> Path:
+    shutil.copytree(candidate, out)
+    ModelManifest.read(candidate).model_copy(update=changes).write(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ["square", "cross", "circle"]}, "expected the classes"),
+        ({"dataset_digest": "0" * 64}, "expected training on dataset"),
+        ({"kind": "head"}, "expected a complete candidate"),
+        ({"digest": "0" * 64}, "expected digest"),
+    ],
+)
+def test_candidates_that_do_not_belong_are_refused(
+    dataset, trained, tmp_path, changes, message
+) -> None:
+    wrong = changed(trained.candidates["head"], tmp_path / "wrong", **changes)
+    with pytest.raises(InputError, match=message):
+        evaluate([wrong], dataset, tmp_path / "e", GateOptions())
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_floor_for_an_unknown_class_is_refused_before_anything_runs(dataset, trained, tmp_path):
+    options = GateOptions(class_floors={"star": 0.5})
+    with pytest.raises(InputError, match=r"class_floors: expected names among .* got \['star'\]"):
+        evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)

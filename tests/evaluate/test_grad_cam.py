@@ -1,0 +1,80 @@
+"""Evidence maps on a model whose answer is known to depend on one place only."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.evaluate.gallery import SIDE_PX, data_uri, overlay, worst
+from components.evaluate.grad_cam import explained_layer, heat_maps
+
+
+def bright_or_dark() -> keras.Model:
+    """Class 1 is evidence of bright pixels, class 0 of dark ones; 16 px to a map of 8 x 8."""
+    inputs = keras.Input((16, 16, 3))
+    tensor = keras.layers.AveragePooling2D(2, name="map")(inputs)
+    tensor = keras.layers.GlobalAveragePooling2D()(tensor)
+    logits = keras.layers.Dense(2, use_bias=False)(tensor)
+    model = keras.Model(inputs, logits)
+    model.layers[-1].set_weights([np.array([[-1.0, 1.0]] * 3)])
+    return model
+
+
+def test_the_map_is_highest_where_the_evidence_is() -> None:
+    pixels = np.zeros((2, 16, 16, 3), np.float32)
+    pixels[0, 2:4, 12:14] = 1.0
+    pixels[1, 10:12, 4:6] = 1.0
+    maps = heat_maps(bright_or_dark(), pixels, [1, 1])
+    assert maps is not None and maps.shape == (2, 8, 8)
+    assert np.unravel_index(maps[0].argmax(), (8, 8)) == (1, 6)
+    assert np.unravel_index(maps[1].argmax(), (8, 8)) == (5, 2)
+    assert maps.max() == 1.0 and maps.min() == 0.0
+
+
+def test_nothing_speaks_for_a_class_that_is_spoken_against() -> None:
+    maps = heat_maps(bright_or_dark(), np.ones((1, 16, 16, 3), np.float32), [0])
+    assert maps is not None and not maps.any()
+
+
+@pytest.mark.parametrize(("side", "name"), [(64, "last"), (24, "last"), (12, "first"), (3, "last")])
+def test_the_last_map_that_can_tell_a_place_is_explained(side, name) -> None:
+    inputs = keras.Input((side, side, 3))
+    tensor = keras.layers.Conv2D(4, 3, 2, padding="same", name="first")(inputs)
+    tensor = keras.layers.Conv2D(4, 3, 2, padding="same", name="last")(tensor)
+    logits = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(tensor))
+    point = explained_layer(keras.Model(inputs, logits))
+    assert point is not None and point.name == name
+
+
+def test_a_model_without_maps_is_not_explained() -> None:
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    assert explained_layer(model) is None
+    assert heat_maps(model, np.ones((1, 8), np.float32), [0]) is None
+
+
+def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [np.nan, 0.5]])
+    assert worst(probabilities, np.array([0, 0, 0, 0])) == [2, 1]
+    assert worst(probabilities, np.array([0, 1, 1, 0])) == [1, 2, 0]
+    assert worst(np.full((3, 2), np.nan), np.zeros(3, int)) == []
+    assert len(worst(np.full((30, 2), [0.3, 0.7]), np.zeros(30, int))) == 12
+
+
+def test_an_overlay_colours_only_where_the_evidence_is() -> None:
+    picture = Image.new("RGB", (16, 16), (100, 100, 100))
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 0] = 1.0
+    mixed = np.asarray(overlay(picture, heat)).astype(int)
+    assert mixed.shape == (SIDE_PX, SIDE_PX, 3)
+    red, _, blue = mixed[4, 4]
+    assert red - blue > 60
+    np.testing.assert_array_equal(mixed[-1, -1], [100, 100, 100])
+
+
+def test_a_picture_becomes_a_small_data_uri() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    uri = data_uri(Image.fromarray(noise))
+    assert uri.startswith("data:image/webp;base64,") and len(uri) < 60_000

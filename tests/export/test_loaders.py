@@ -1,0 +1,107 @@
+"""Every signature through both loaders, at two batch sizes, against the trained model itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.core.models import load_model
+from components.core.preprocess import load_pictures, scale
+from components.export.warmup import example_of
+from tests.export.building import CLASSES, FORMATS, PX, Built, picture
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+SIZES = (1, 7)
+TEMPERATURE = 1.7
+ALIASES = {
+    "serving_default": "image_bytes",
+    "features": "image_bytes",
+    "classify": "inputs",
+    "images": "images",
+}
+
+
+@pytest.fixture(scope="module")
+def requests() -> dict[str, np.ndarray]:
+    """What is asked, by `<signature>_<batch size>`."""
+    given = {}
+    for size in SIZES:
+        strings = np.array(PICTURES[:size], object)
+        given[f"serving_default_{size}"] = given[f"features_{size}"] = strings
+        given[f"classify_{size}"] = np.array([example_of(one) for one in strings], object)
+        given[f"images_{size}"] = load_pictures(tf.constant(PICTURES[:size]), PX).numpy()
+    return given
+
+
+@pytest.fixture(scope="module")
+def by_session(
+    exported: Path, requests: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, np.ndarray]:
+    folder = tmp_path_factory.mktemp("session")
+    np.savez(folder / "requests.npz", **requests)
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_session.py")), str(exported),
+         str(folder / "requests.npz"), str(folder / "out.npz")],
+        check=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    with np.load(folder / "out.npz", allow_pickle=True) as out:
+        return dict(out)
+
+
+@pytest.fixture(scope="module")
+def trained(built: Built) -> dict[str, np.ndarray]:
+    model, manifest = load_model(built.candidate)
+    both = keras.Model(model.input, [model.get_layer("head_gap").output, model.output])
+    pixels = load_pictures(tf.constant(PICTURES), PX)
+    features, logits = both(scale(pixels, manifest.preprocessing.scaling), training=False)
+    probabilities = tf.nn.softmax(logits / TEMPERATURE).numpy()
+    return {
+        "features": features.numpy(),
+        "probabilities": probabilities,
+        "confidence": probabilities.max(axis=1),
+        "scores": probabilities,
+        "familiarity": tf.reduce_logsumexp(logits, axis=1).numpy(),
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("signature", list(ALIASES))
+def test_both_loaders_answer_as_trained(
+    loaded: tf.Module,
+    requests: dict[str, np.ndarray],
+    by_session: dict[str, np.ndarray],
+    trained: dict[str, np.ndarray],
+    signature: str,
+    size: int,
+) -> None:
+    key = f"{signature}_{size}"
+    by_python = loaded.signatures[signature](**{ALIASES[signature]: tf.constant(requests[key])})
+    assert {f"{key}/{alias}" for alias in by_python} == {k for k in by_session if k.startswith(key)}
+    for alias, value in by_python.items():
+        for got in (value.numpy(), by_session[f"{key}/{alias}"]):
+            assert len(got) == size
+            if alias in trained:
+                np.testing.assert_allclose(got, trained[alias][:size], atol=1e-5, rtol=1e-5)
+        if value.dtype == tf.string:
+            np.testing.assert_array_equal(value.numpy(), by_session[f"{key}/{alias}"])
+
+
+def test_classify_pairs_each_class_with_its_score(by_session: dict[str, np.ndarray]) -> None:
+    classes, scores = by_session["classify_7/classes"], by_session["classify_7/scores"]
+    assert classes.shape == scores.shape == (7, len(CLASSES))
+    assert [name.decode() for name in classes[3]] == CLASSES
+
+
+def test_images_of_another_size_are_resized_as_bytes_are(loaded: tf.Module) -> None:
+    pixels = tf.cast(tf.io.decode_png(PICTURES[1]), tf.float32)[None]
+    by_pixels = loaded.signatures["images"](images=pixels)["probabilities"]
+    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES[1:2]))
+    np.testing.assert_allclose(by_pixels, by_bytes["probabilities"], atol=1e-6)

@@ -1,0 +1,251 @@
+"""Copies, exact and near; labels and splits that disagree; what must not be taken for a copy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageEnhance
+
+from components.core.artifacts import SPLITS, DatasetManifest
+from components.core.errors import DataError
+from components.core.options import IngestOptions
+from components.core.records import read_split
+from components.ingest.duplicates import HASH_DISTANCE, candidates, difference
+from components.ingest.ingest import ingest
+from components.ingest.validate import examine
+
+Photo = Callable[..., Image.Image]
+OPTIONS = IngestOptions(processes=1)
+
+
+def run(source: Path, out: Path, **values: object) -> DatasetManifest:
+    return ingest([str(source)], out, OPTIONS.model_copy(update=values))
+
+
+def places(out: Path) -> dict[str, str]:
+    return {record.path: split for split in SPLITS for record in read_split(out, split)}
+
+
+def reasons(out: Path) -> dict[str, str]:
+    with open(out / "quarantine.csv", newline="", encoding="utf-8") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def scene(seed: int) -> Image.Image:
+    """Return a picture with edges, as photographs have."""
+    random = np.random.default_rng(seed)
+    picture = Image.new("RGB", (240, 180), tuple(random.integers(60, 200, 3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(14):
+        x, y = random.integers(0, 220), random.integers(0, 160)
+        w, h = random.integers(10, 90, 2)
+        draw.ellipse((x, y, x + w, y + h), fill=tuple(random.integers(0, 256, 3).tolist()))
+    return picture
+
+
+def test_exact_copies_are_kept_once(pictures: Path, tmp_path: Path) -> None:
+    copy = pictures / "cat" / "zzz.png"
+    copy.write_bytes((pictures / "cat" / "000.png").read_bytes())
+    manifest = run(pictures, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {"cat/zzz.png": "exact-duplicate"}
+    assert manifest.duplicates["exact_dropped"] == 1
+    assert len(places(tmp_path / "out")) == 40
+
+
+def test_one_picture_under_two_classes_is_quarantined(pictures: Path, tmp_path: Path) -> None:
+    same = (pictures / "cat" / "000.png").read_bytes()
+    (pictures / "dog" / "same.png").write_bytes(same)
+    run(pictures, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {
+        "cat/000.png": "label-conflict", "dog/same.png": "label-conflict",
+    }  # fmt: skip
+    for number in range(1, 8):
+        same = (pictures / "cat" / f"{number:03d}.png").read_bytes()
+        (pictures / "dog" / f"same{number}.png").write_bytes(same)
+    with pytest.raises(DataError, match=r"at most 5\.0% unusable files.*label-conflict 16"):
+        run(pictures, tmp_path / "other")
+
+
+def test_near_copies_share_a_split(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name, first in (("cat", 0), ("dog", 100)):
+        (source / name).mkdir(parents=True)
+        for number in range(25):
+            picture = scene(first + number)
+            picture.save(source / name / f"{number}.png")
+            picture.save(source / name / f"{number}-saved.jpg", quality=70)
+            picture.resize((160, 120)).save(source / name / f"{number}-small.png")
+            brighter = ImageEnhance.Brightness(picture).enhance(1.06)
+            brighter.save(source / name / f"{number}-bright.png")
+    manifest = run(source, tmp_path / "out")
+    split_of = places(tmp_path / "out")
+    whole = 0
+    for name in ("cat", "dog"):
+        for number in range(25):
+            own = {split_of[f"{name}/{number}{kind}"] for kind in
+                   (".png", "-saved.jpg", "-small.png", "-bright.png")}  # fmt: skip
+            whole += len(own) == 1
+    assert whole == 50
+    assert manifest.duplicates["near_groups"] == 50
+    assert manifest.duplicates["near_grouped"] == 200
+    assert manifest.duplicates["near_left"] == 0
+
+
+def test_a_near_copy_never_takes_a_picture_out_of_test(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name, first in (("cat", 0), ("dog", 100)):
+        (source / name).mkdir(parents=True)
+        for number in range(30):
+            scene(first + number).save(source / name / f"{number}.png")
+    run(source, tmp_path / "before")
+    before = places(tmp_path / "before")
+    for name, first in (("cat", 0), ("dog", 100)):
+        for number in range(0, 30, 2):
+            scene(first + number).save(source / name / f"{number}-saved.jpg", quality=75)
+    run(source, tmp_path / "after")
+    after = places(tmp_path / "after")
+    assert all(after[path] == "test" for path, split in before.items() if split == "test")
+    odd = [path for path in before if int(Path(path).stem) % 2]
+    assert all(after[path] == before[path] for path in odd)
+
+
+def test_like_pictures_of_simple_things_are_no_copies(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("left", "right"):
+        (source / name).mkdir(parents=True)
+    for number in range(40):
+        # Thick strokes at slightly other places: one hash for many of them, other pixels.
+        picture = Image.new("L", (64, 64))
+        draw = ImageDraw.Draw(picture)
+        draw.line((12 + number % 8, 8, 18 + number // 8 * 3, 56), fill=255, width=8)
+        picture.save(source / ("left", "right")[number % 2] / f"{number}.png")
+    manifest = run(source, tmp_path / "out")
+    assert manifest.duplicates["near_pairs"] <= 4
+    assert len(places(tmp_path / "out")) == 40
+
+
+def test_tiny_pictures_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -> None:
+    source = tmp_path / "source"
+    for name in ("cat", "dog"):
+        (source / name).mkdir(parents=True)
+        for number in range(20):
+            grey = make_photo(number + 50 * (name == "dog"), px=28).convert("L")
+            grey.save(source / name / f"{number}.png")
+    make_photo(3, px=28).convert("L").save(source / "cat" / "again.png", compress_level=1)
+    manifest = run(source, tmp_path / "out")
+    assert manifest.duplicates["near_pairs"] == 1
+    split_of = places(tmp_path / "out")
+    assert split_of["cat/3.png"] == split_of["cat/again.png"]
+
+
+def test_a_chain_of_like_pictures_does_not_swallow_a_class(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    base = np.asarray(scene(1).convert("L").resize((64, 64)), dtype=np.float32)
+    other = np.asarray(scene(2).convert("L").resize((64, 64)), dtype=np.float32)
+    for name in ("film", "rest"):
+        (source / name).mkdir(parents=True)
+    for number in range(80):
+        mixed = base + (other - base) * number / 79
+        Image.fromarray(mixed.astype(np.uint8)).save(source / "film" / f"{number:02d}.png")
+        scene(100 + number).save(source / "rest" / f"{number:02d}.png")
+    manifest = run(source, tmp_path / "out")
+    assert manifest.duplicates["near_left"] > 0
+    assert any("left apart" in warning for warning in manifest.warnings)
+    assert all(info.by_class["film"] >= 3 for info in manifest.splits.values())
+
+
+def split_source(folder: Path) -> Path:
+    for part, first, count in (("train", 0, 12), ("validation", 50, 4), ("test", 80, 4)):
+        for position, name in enumerate(("cat", "dog")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                picture = scene(first + 1000 * position + number)
+                picture.save(folder / part / name / f"{number}.png")
+    test = folder / "test" / "cat" / "0.png"
+    (folder / "train" / "cat" / "leak.png").write_bytes(test.read_bytes())
+    scene(1080).save(folder / "train" / "dog" / "leak.jpg", quality=75)
+    scene(81).save(folder / "validation" / "cat" / "leak.jpg", quality=75)
+    return folder
+
+
+def test_leakage_is_repaired_in_favour_of_test(tmp_path: Path) -> None:
+    source = split_source(tmp_path / "source")
+    manifest = run(source, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {
+        "train/cat/leak.png": "leakage", "train/dog/leak.jpg": "leakage",
+        "validation/cat/leak.jpg": "leakage",
+    }  # fmt: skip
+    assert {split: info.count for split, info in manifest.splits.items()} == {
+        "train": 24, "validation": 8, "test": 8,
+    }  # fmt: skip
+    assert all(path.startswith(split) for path, split in places(tmp_path / "out").items())
+    assert manifest.duplicates["leaking"] == 3
+    assert any("lay in several of the given splits" in text for text in manifest.warnings)
+
+
+def test_leakage_may_be_kept_or_refused(tmp_path: Path) -> None:
+    source = split_source(tmp_path / "source")
+    manifest = run(source, tmp_path / "kept", leakage="report")
+    assert sum(info.count for info in manifest.splits.values()) == 42
+    with pytest.raises(DataError, match="3 sets of duplicates lay in several"):
+        run(source, tmp_path / "refused", leakage="fail")
+
+
+def test_near_copies_may_be_left_alone(tmp_path: Path) -> None:
+    source = split_source(tmp_path / "source")
+    manifest = run(source, tmp_path / "out", near_duplicates="off")
+    assert "near_pairs" not in manifest.duplicates
+    assert set(reasons(tmp_path / "out")) == {"train/cat/leak.png"}
+    manifest = run(source, tmp_path / "other", near_duplicates="report")
+    assert manifest.duplicates["near_pairs"] == 2
+    assert set(reasons(tmp_path / "other")) == {"train/cat/leak.png"}
+
+
+def test_the_hash_is_the_librarys() -> None:
+    picture = scene(3)
+    seen = examine(_png(picture), max_pixels=10**8)
+    small = picture.reduce(180 // 64).convert("L").resize((32, 32), Image.Resampling.BOX)
+    assert f"{seen.hash64:016x}" == str(imagehash.phash(small))
+
+
+def _png(picture: Image.Image) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=30), st.data())
+def test_candidates_are_all_near_hashes(hashes: list[int], data: st.DataObject) -> None:
+    for _ in range(6):
+        near = data.draw(st.sampled_from(hashes))
+        for bit in data.draw(st.sets(st.integers(0, 63), max_size=HASH_DISTANCE + 2)):
+            near ^= 1 << bit
+        hashes.append(near)
+    table = np.array(hashes, dtype=np.uint64)
+    expected = [
+        (a, b)
+        for a in range(len(hashes))
+        for b in range(a + 1, len(hashes))
+        if (hashes[a] ^ hashes[b]).bit_count() <= HASH_DISTANCE
+    ]
+    assert candidates(table, np.arange(len(hashes))) == expected
+
+
+def test_difference_forgives_brightness_only() -> None:
+    base = np.linspace(20, 200, 1024, dtype=np.float32)
+    assert difference(base, base + 10) == 0.0
+    assert difference(base, base + 40) is None
+    spot = base.copy()
+    spot[5] += 100
+    assert difference(base, spot) is None
+    assert difference(base, base[::-1].copy()) is None

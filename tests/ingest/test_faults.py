@@ -1,0 +1,151 @@
+"""Kills, full disks and lost workers: a rerun works, and nothing half-made is read as whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import DatasetManifest
+from components.core.errors import InputError, RegraftError
+from components.core.options import IngestOptions
+from components.ingest.ingest import ingest
+from components.ingest.workers import in_processes
+
+ROOT = Path(__file__).parents[2]
+CODE = (
+    "import sys; from components.core.options import IngestOptions;"
+    "from components.ingest.ingest import ingest;"
+    "ingest([sys.argv[1]], sys.argv[2], IngestOptions(processes=int(sys.argv[3])))"
+)
+
+
+def start(source: Path, out: Path, processes: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, str(source), str(out), str(processes)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr and process.stderr.read()
+
+
+STAGES = {
+    "looking": ".out.*/.work/spool/0",
+    "sorting": ".out.*/.work/catalog.sqlite",
+    "writing": ".out.*/*.tfrecord",
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_at_any_point_leaves_no_dataset_and_a_rerun_works(
+    tmp_path: Path, make_classes: Callable[..., Path], stage: str, processes: int
+) -> None:
+    source = make_classes(tmp_path / "in", count=150)
+    out = tmp_path / "out"
+    process = start(source, out, processes)
+    wait_for(lambda: any(tmp_path.glob(STAGES[stage])), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    if not out.exists():
+        with pytest.raises(InputError, match=r"expected dataset\.json"):
+            DatasetManifest.read(out)
+        manifest = ingest([str(source)], out, IngestOptions(processes=1))
+    else:
+        manifest = DatasetManifest.read(out)
+    assert sum(info.count for info in manifest.splits.values()) == 300
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_a_rerun_elsewhere_works(
+    tmp_path: Path, small_disk: Path, make_classes: Callable[..., Path]
+) -> None:
+    source = make_classes(tmp_path / "in", count=60)
+    with pytest.raises(InputError, match=r"cannot write to .*: No space left on device"):
+        ingest([str(source)], small_disk / "out", IngestOptions(processes=1))
+    assert list(small_disk.iterdir()) == []
+    ingest([str(source)], tmp_path / "out", IngestOptions(processes=1))
+
+
+def test_a_limit_of_file_sizes_is_one_line_too(
+    tmp_path: Path, make_classes: Callable[..., Path]
+) -> None:
+    source = make_classes(tmp_path / "in", count=60)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);" + CODE
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(tmp_path / "out"), "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "InputError: cannot write to" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_worker_is_one_line() -> None:
+    with pytest.raises(RegraftError, match="a worker process was killed"):
+        list(in_processes(die, range(8), 2))
+
+
+def test_results_come_in_order_with_few_tasks_in_flight() -> None:
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    results = in_processes(abs, tasks(), 2)
+    assert next(results) == 0
+    assert len(taken) <= 6
+    assert list(results) == list(range(1, 40))
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from components.ingest.stored import StoredPictures
+
+    path = tmp_path / "1.png"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    row = (b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0)
+    with StoredPictures(tmp_path) as stored, pytest.raises(InputError, match="changed while"):
+        stored.read(row)
+    path.unlink()
+    with StoredPictures(tmp_path) as stored, pytest.raises(InputError, match="No such file"):
+        stored.read(row)

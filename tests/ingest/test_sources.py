@@ -1,0 +1,376 @@
+"""Every kind of source, through the whole step, and what is wrong with each."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import shutil
+import struct
+import tarfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from web import Reply, Web
+
+from components.core.artifacts import SPLITS, DatasetManifest
+from components.core.errors import DataError, InputError
+from components.core.options import IngestOptions
+from components.core.records import read_split
+from components.ingest.ingest import ingest
+from components.ingest.samples import FASHION_CLASSES, RECIPES
+
+Make = Callable[..., Path]
+
+
+def run(source: object, tmp_path: Path, name: str = "out", **values: Any) -> DatasetManifest:
+    defaults: dict[str, Any] = {"processes": 1, "attempts": 2, "backoff_s": 0.0, "timeout_s": 5.0}
+    options = IngestOptions(cache=str(tmp_path / "cache"), **(defaults | values))
+    return ingest([str(source)], tmp_path / name, options)
+
+
+def places(out: Path) -> dict[str, str]:
+    return {record.path: split for split in SPLITS for record in read_split(out, split)}
+
+
+def reasons(out: Path) -> dict[str, str]:
+    with open(out / "quarantine.csv", newline="", encoding="utf-8", errors="surrogateescape") as f:
+        return {row["path"]: row["reason"] for row in csv.DictReader(f)}
+
+
+def split_folder(folder: Path, make: Make, *names: str) -> Path:
+    for position, name in enumerate(names):
+        make(folder / name, count=6, first=100 * position)
+    return folder
+
+
+def zipped(folder: Path, target: Path) -> Path:
+    return Path(shutil.make_archive(str(target.with_suffix("")), "zip", folder))
+
+
+@pytest.mark.parametrize("names", [("train", "validation", "test"), ("Train", "val", "TEST")])
+def test_a_split_folder_keeps_its_splits(
+    tmp_path: Path, make_classes: Make, names: tuple[str, ...]
+) -> None:
+    source = split_folder(tmp_path / "in", make_classes, *names)
+    manifest = run(source, tmp_path)
+    assert {split: info.count for split, info in manifest.splits.items()} == dict.fromkeys(
+        SPLITS, 12
+    )
+    assert {path.split("/")[0].lower()[:3] for path in places(tmp_path / "out")} == {
+        "tra", "val", "tes",
+    }  # fmt: skip
+
+
+def test_missing_splits_are_drawn_from_train(tmp_path: Path, make_classes: Make) -> None:
+    source = tmp_path / "in"
+    make_classes(source / "train", count=30)
+    make_classes(source / "test", count=5, first=400)
+    manifest = run(source, tmp_path)
+    split_of = places(tmp_path / "out")
+    assert all((split == "test") == path.startswith("test/") for path, split in split_of.items())
+    assert manifest.splits["validation"].count >= 2
+    assert any("no validation split" in warning for warning in manifest.warnings)
+
+
+def test_a_class_that_train_lacks_is_refused(tmp_path: Path, make_classes: Make) -> None:
+    source = split_folder(tmp_path / "in", make_classes, "train", "validation", "test")
+    make_classes(source / "test", ("bird",), count=3, first=900)
+    with pytest.raises(DataError, match="at least 1 pictures of each class in the train split"):
+        run(source, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar"])
+def test_archives_are_like_their_folders(tmp_path: Path, pictures: Path, kind: str) -> None:
+    (pictures / "cat" / ".DS_Store").write_bytes(b"litter")
+    archive = shutil.make_archive(str(tmp_path / "a"), kind, pictures.parent, pictures.name)
+    manifest = run(archive, tmp_path)
+    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.ignored == 1
+    assert sorted(places(tmp_path / "out"))[0] == "pictures/cat/000.png"
+
+
+def test_litter_is_ignored_and_counted(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "__MACOSX").mkdir()
+    (pictures / "__MACOSX" / "._1.png").write_bytes(b"x")
+    (pictures / ".git").mkdir()
+    (pictures / "cat" / "Thumbs.db").write_bytes(b"x")
+    (pictures / "cat" / ".hidden.png").write_bytes(b"x")
+    (pictures / "cat" / "notes.txt").write_text("x")
+    (pictures / "README.md").write_text("x")
+    manifest = run(pictures, tmp_path)
+    assert (manifest.ignored, manifest.quarantined) == (6, {})
+
+
+def test_what_is_no_file_is_quarantined(tmp_path: Path, pictures: Path) -> None:
+    os.mkfifo(pictures / "cat" / "pipe.png")
+    (pictures / "cat" / "lost.png").symlink_to("nowhere.png")
+    (pictures / "cat" / "loop").symlink_to(pictures)
+    (pictures / "cat" / "no-suffix").write_bytes((pictures / "cat" / "001.png").read_bytes() + b" ")
+    manifest = run(pictures, tmp_path)
+    assert reasons(tmp_path / "out") == {
+        "cat/pipe.png": "unreadable",
+        "cat/lost.png": "missing-file",
+    }
+    assert (manifest.ignored, len(places(tmp_path / "out"))) == (1, 41)
+
+
+def test_names_need_not_be_text(tmp_path: Path, pictures: Path) -> None:
+    name = os.fsdecode(b'caf\xe9\n,"=1+1.png')
+    (pictures / "cat" / "000.png").rename(pictures / "cat" / name)
+    (pictures / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    run(pictures, tmp_path)
+    assert f"cat/{name}" in places(tmp_path / "out")
+    assert list(reasons(tmp_path / "out")) == [os.fsdecode(b"cat/\xff.png")]
+
+
+def test_bad_files_are_quarantined_and_too_many_refused(tmp_path: Path, pictures: Path) -> None:
+    good = (pictures / "cat" / "000.png").read_bytes()
+    (pictures / "cat" / "zero.png").write_bytes(b"")
+    (pictures / "cat" / "words.jpg").write_text("words")
+    manifest = run(pictures, tmp_path)
+    assert manifest.quarantined == {"empty-file": 1, "not-a-picture": 1}
+    (pictures / "dog" / "cut.png").write_bytes(good[: len(good) // 2])
+    expected = r"at most 5\.0% unusable files, found 3 of 43: damaged 1, empty-file 1, not-a-p"
+    with pytest.raises(DataError, match=expected):
+        run(pictures, tmp_path, "other")
+    assert not (tmp_path / "other").exists()
+    run(pictures, tmp_path, "third", max_bad_share=0.1)
+
+
+@pytest.mark.parametrize("data", [b"", b"neither this nor that", b"7z\xbc\xaf\x27\x1c1234"])
+def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "data.bin").write_bytes(data)
+    with pytest.raises(InputError, match="expected a zip or tar archive, or a CSV or Parquet"):
+        run(tmp_path / "data.bin", tmp_path)
+
+
+def test_an_error_page_saved_as_an_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_text("<html><head><title>Not Found</title></head></html>")
+    with pytest.raises(InputError, match="received an HTML page"):
+        run(tmp_path / "a.zip", tmp_path)
+
+
+def test_a_checksum_pins_a_local_archive(tmp_path: Path, pictures: Path) -> None:
+    archive = zipped(pictures, tmp_path / "a.zip")
+    with pytest.raises(InputError, match=r"expected SHA-256 0{64}, found"):
+        run(archive, tmp_path, sha256="0" * 64)
+    with pytest.raises(InputError, match="belong to an archive"):
+        run(pictures, tmp_path, sha256="0" * 64)
+
+
+def test_an_archive_comes_over_http(tmp_path: Path, pictures: Path, web: Web) -> None:
+    archive = zipped(pictures, tmp_path / "a.zip").read_bytes()
+    url = web.plan("/data?key=secret", Reply(archive))
+    manifest = run(url, tmp_path)
+    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.sources == [f"{web.address}/data"]
+    assert "secret" not in (tmp_path / "out" / "dataset.json").read_text()
+
+
+def test_the_recipe_names_the_lectures_archive(
+    tmp_path: Path, make_classes: Make, drive: Web
+) -> None:
+    """An archive of the same layout as `cats_and_dogs_small.zip`, from the same address."""
+    identity = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
+    assert RECIPES["cats_vs_dogs"] == f"gdrive:{identity}"
+    folder = tmp_path / "zip" / "cats_and_dogs_small"
+    for position, (name, count) in enumerate((("train", 20), ("validation", 10), ("test", 10))):
+        make_classes(folder / name, ("cats", "dogs"), count, first=100 * position)
+    headers = {"Content-Disposition": 'attachment; filename="cats_and_dogs_small.zip"',
+               "Content-Type": "application/zip"}  # fmt: skip
+    body = zipped(folder.parent, tmp_path / "a.zip").read_bytes()
+    drive.plan(f"/uc?id={identity}", Reply(body, headers=headers))
+    manifest = run("cats_vs_dogs", tmp_path)
+    assert manifest.classes == ["cats", "dogs"]
+    assert {split: info.count for split, info in manifest.splits.items()} == {
+        "train": 40, "validation": 20, "test": 20,
+    }  # fmt: skip
+    assert manifest.sources == ["cats_vs_dogs"]
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    """An object store as fsspec has it, in memory."""
+    name = uuid.uuid4().hex
+    yield f"memory://{name}"
+    fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
+
+
+def test_object_stores_hold_archives_and_folders(
+    tmp_path: Path, pictures: Path, store: str
+) -> None:
+    files = fsspec.filesystem("memory")
+    for path in pictures.rglob("*.png"):
+        files.pipe(f"{store}/set/{path.relative_to(pictures)}", path.read_bytes())
+    files.pipe(f"{store}/a.zip", zipped(pictures, tmp_path / "a.zip").read_bytes())
+    digest = run(pictures, tmp_path).digest
+    assert run(f"{store}/set", tmp_path, "folder").digest == digest
+    assert run(f"{store}/a.zip", tmp_path, "archive").digest == digest
+    with pytest.raises(InputError, match="nothing at that address"):
+        run(f"{store}/none", tmp_path, "none")
+
+
+def test_object_stores_without_their_package_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pip install 'regraft\[cloud\]'"):
+        run("abfs://container/a.zip", tmp_path)
+    with pytest.raises(InputError, match="cannot open nosuch://a"):
+        run("nosuch://a/b", tmp_path)
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> Path:
+    if path.suffix == ".csv":
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def table_of(pictures: Path) -> list[dict[str, str]]:
+    return [
+        {"path": f"pictures/{path.relative_to(pictures)}", "label": path.parent.name}
+        for path in sorted(pictures.rglob("*.png"))
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_tables_name_pictures(tmp_path: Path, pictures: Path, suffix: str, processes: int) -> None:
+    table = write_table(tmp_path / f"t{suffix}", table_of(pictures))
+    manifest = run(table, tmp_path, processes=processes)
+    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert "pictures/cat/000.png" in places(tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables_give_splits_and_groups(tmp_path: Path, pictures: Path, suffix: str) -> None:
+    rows = table_of(pictures)
+    for number, row in enumerate(rows):
+        row["split"] = ("train", "val", "test")[number % 3] if number % 2 else ""
+        row["group"] = "" if number % 2 else f"visit {number // 10}"
+    run(write_table(tmp_path / f"t{suffix}", rows), tmp_path)
+    split_of = places(tmp_path / "out")
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        split = split_of[row["path"]]
+        if row["split"]:
+            assert split.startswith(row["split"])
+        else:
+            groups.setdefault(row["group"], set()).add(split)
+    assert all(len(splits) == 1 for splits in groups.values())
+    assert len(groups) == 4
+
+
+def test_tables_name_addresses(tmp_path: Path, pictures: Path, web: Web, store: str) -> None:
+    rows = []
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        address = f"{store}/{number}.png"
+        if number % 2:
+            address = web.plan(f"/{number}.png?signature=s", Reply(path.read_bytes()))
+        else:
+            fsspec.filesystem("memory").pipe(address, path.read_bytes())
+        rows.append({"uri": address, "label": path.parent.name})
+    rows.append({"uri": web.address + "/none.png", "label": "cat"})
+    manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
+    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.quarantined == {"unreadable": 1}
+    assert not any("signature" in path for path in places(tmp_path / "out"))
+
+
+def test_a_table_over_http_names_its_neighbours(tmp_path: Path, pictures: Path, web: Web) -> None:
+    for path in pictures.rglob("*.png"):
+        web.plan(f"/set/pictures/{path.relative_to(pictures)}", Reply(path.read_bytes()))
+    table = write_table(tmp_path / "t.csv", table_of(pictures))
+    url = web.plan("/set/t.csv", Reply(table.read_bytes()))
+    assert run(url, tmp_path).digest == run(pictures, tmp_path, "other").digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,class\na,b\n", r"columns path \(or uri\) and label.*found file, class"),
+        ("", "found none"),
+        ("path,label\na.png,\n", "row 2: expected a path and a label"),
+        ("path,label,split\na.png,cat,trian\n", "expected split train, validation or test"),
+        ("path,label\na.png\n", "line 2: expected 2 values"),
+        ("path,label\na.png,cat,more\n", "line 2: expected 2 values"),
+        ('path,label\n"a.png,cat\n', "expected a CSV table"),
+        ("path,label\n", "expected pictures, found none"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "t.csv", tmp_path)
+
+
+def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,cat\n")
+    with pytest.raises(InputError, match="CSV table in UTF-8"):
+        run(tmp_path / "t.csv", tmp_path)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match="expected a Parquet table"):
+        run(tmp_path / "t.parquet", tmp_path)
+
+
+def write_idx(folder: Path, count: int = 60, packed: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for stem in ("train", "t10k"):
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
+            data = header + values.tobytes()
+            path = folder / f"{stem}-{name}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(data) if packed else data)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_files_of_fashion_mnist_are_read(tmp_path: Path, packed: bool) -> None:
+    manifest = run(write_idx(tmp_path / "idx", 120, packed), tmp_path)
+    assert manifest.classes == sorted(FASHION_CLASSES)
+    assert manifest.splits["test"].count == 120
+    assert manifest.splits["train"].count + manifest.splits["validation"].count == 120
+    assert manifest.duplicates["near_pairs"] == 0
+
+
+def test_damaged_idx_files_are_refused(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "idx", packed=False)
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"expected \(60,\) values, found 59"):
+        run(folder, tmp_path)
+
+
+def test_tar_with_a_hostile_member_leaves_nothing(tmp_path: Path, pictures: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as opened:
+        opened.add(pictures, "in")
+        info = tarfile.TarInfo("in/cat/../../../up.png")
+        opened.addfile(info)
+    with pytest.raises(InputError, match="climbs out"):
+        run(archive, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "pictures"]
+
+
+def test_a_zip_of_one_class_is_refused(tmp_path: Path, pictures: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in (pictures / "cat").iterdir():
+            opened.write(path, f"data/cat/{path.name}")
+    with pytest.raises(DataError, match="at least two classes, found 1: cat 20"):
+        run(archive, tmp_path)

@@ -1,0 +1,89 @@
+"""Publishers that are killed, for real, at every point at which they touch the disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from components.core.exported import check_fingerprint
+from serving.publish import open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+# Kills itself at the given event (open, rename, mkdir, ...) that names a path of the destination.
+KILLED = """
+import os, signal, sys
+
+exported, models, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+from components.core.exported import check_fingerprint
+from serving.publish import open_store
+
+seen = 0
+
+
+def hook(event, arguments):
+    global seen
+    if event.startswith(("open", "os.", "shutil.")) and any(models in str(a) for a in arguments):
+        seen += 1
+        if seen == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+sys.addaudithook(hook)
+print(open_store(models, "m").add(__import__("pathlib").Path(exported), check_fingerprint))
+"""
+PUBLISHING = """
+import sys
+from pathlib import Path
+from components.core.exported import check_fingerprint
+from serving.publish import open_store
+
+sys.stdin.read()
+for _ in range(5):
+    print(open_store(sys.argv[2], "m").add(Path(sys.argv[1]), check_fingerprint))
+"""
+
+
+def run(code: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def test_a_killed_publisher_leaves_no_half_version(exported: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    killed, kill_at = 0, 1
+    while True:
+        child = run(KILLED, str(exported), str(models), str(kill_at))
+        out, _ = child.communicate(timeout=60)
+        for number in open_store(str(models), "m").versions():
+            check_fingerprint(models / "m" / str(number))
+        visible = [p.name for p in (models / "m").glob("[!.]*")] if models.exists() else []
+        assert sorted(visible) == [str(n) for n in open_store(str(models), "m").versions()]
+        if child.returncode == 0:
+            break
+        assert child.returncode == -9
+        killed += 1
+        kill_at += 4
+    assert killed > 10
+    # The one that came through swept what the dead left behind.
+    assert not list((models / "m").glob(".publishing-*"))
+    check_fingerprint(models / "m" / out.strip())
+
+
+def test_publishers_at_once_get_distinct_versions(exported: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    children = [run(PUBLISHING, str(exported), str(models)) for _ in range(3)]
+    outputs = [child.communicate("go", timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0]
+    numbers = [int(line) for out in outputs for line in out.split()]
+    assert sorted(numbers) == list(range(1, 16))
+    for number in numbers:
+        check_fingerprint(models / "m" / str(number))
+    assert not list((models / "m").glob(".publishing-*"))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import DatasetManifest, ParityManifest, SavedModelManifest
+from components.core.errors import DataError, InputError, ParityError
+from components.core.options import VerifyOptions
+from components.export.export import export
+from components.verify.verify import sample_of, verify
+from tests.export.building import Built, write_candidate, write_evaluation
+
+EMBEDDED = VerifyOptions(engine="embedded", pictures=8, tolerance=1e-5)
+
+
+def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
+    built: Built, exported: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "parity"
+    proof = verify(exported, [built.candidate], built.evaluation, built.dataset, out, EMBEDDED)
+    assert proof == ParityManifest.read(out)
+    assert proof.passed
+    assert proof.pictures == 8
+    assert proof.engine == "embedded"
+    assert set(proof.max_abs_diff) == {"grpc", "rest"}
+    assert max(proof.max_abs_diff.values()) <= 1e-5
+    assert proof.saved_model_digest == SavedModelManifest.read(exported).digest
+    assert len({row.label for row in proof.rows}) > 1
+    assert "holds within 1e-05" in (out / "parity.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["parity"]
+
+
+def test_a_model_that_is_served_otherwise_fails_with_the_worst_picture(
+    built: Built, tmp_path: Path
+) -> None:
+    # An export with another temperature answers with the same labels, less sure of them.
+    other = write_evaluation(tmp_path / "other", built.candidate, temperature=4.0)
+    export([built.candidate], other, built.dataset, tmp_path / "saved_model")
+    with pytest.raises(ParityError, match=r"worst is test/\d by (grpc|rest): expected .*off by 0"):
+        verify(
+            *(tmp_path / "saved_model", [built.candidate], built.evaluation, built.dataset),
+            *(tmp_path / "parity", EMBEDDED),
+        )
+    proof = ParityManifest.read(tmp_path / "parity")
+    assert not proof.passed
+    assert "**fails**" in (tmp_path / "parity" / "parity.md").read_text()
+
+
+def test_a_damaged_export_is_refused_before_it_is_served(
+    built: Built, exported: Path, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(exported, tmp_path / "saved_model"))
+    data = damaged / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(InputError, match=r"variables\.data-00000-of-00001 is damaged"):
+        verify(
+            *(damaged, [built.candidate], built.evaluation, built.dataset),
+            *(tmp_path / "parity", EMBEDDED),
+        )
+
+
+def test_another_candidate_or_evaluation_is_refused(
+    built: Built, exported: Path, tmp_path: Path
+) -> None:
+    other = write_candidate(tmp_path / "candidate", seed=5)
+    with pytest.raises(InputError, match="expected the chosen model"):
+        verify(*(exported, [other], built.evaluation, built.dataset, tmp_path / "parity"), EMBEDDED)
+    evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, digest="f" * 64)
+    with pytest.raises(InputError, match="expected the evaluation eeeeeeeeeeee, got ffffffffffff"):
+        verify(
+            *(exported, [built.candidate], evaluation, built.dataset, tmp_path / "parity"),
+            EMBEDDED,
+        )
+
+
+@pytest.mark.parametrize("pictures", [1, 4, 9, 1000])
+def test_the_sample_is_spread_over_the_test_split(built: Built, pictures: int) -> None:
+    places = [int(record.path.split("/")[1]) for record in sample_of(built.dataset, pictures)]
+    assert len(places) == min(pictures, 9)
+    assert places == sorted(set(places))
+    assert places[0] == 0
+    assert places[-1] >= 9 - 9 / pictures - 1e-9 - 1
+
+
+def test_an_empty_test_split_is_refused(built: Built, tmp_path: Path) -> None:
+    data = DatasetManifest.read(built.dataset)
+    empty = data.splits["test"].model_copy(update={"count": 0, "shards": []})
+    splits = {**data.splits, "test": empty}
+    data.model_copy(update={"splits": splits}).write(tmp_path)
+    with pytest.raises(DataError, match="expected pictures in the test split, found none"):
+        sample_of(tmp_path, 4)
