@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,10 @@ from components.core.artifacts import (
 )
 from components.core.augment import augment
 from components.core.backbones import Backbone, build_backbone, find_backbone, weights_digest
+from components.core.checkpoint import checkpoint_folder
 from components.core.errors import DataError, InputError
-from components.core.feature_store import LABELS, array_file
+from components.core.feature_store import CUT, LABELS
+from components.core.hardware import check_gpu
 from components.core.models import pooling_layer
 from components.core.options import FeatureOptions
 from components.core.pictures import pictures_of
@@ -32,9 +35,9 @@ from components.core.preprocess import scale
 from components.core.step import Clock, say
 from components.core.surgery import find_cut, freeze
 from components.core.version import VERSION
+from components.extract_features.shard_store import ShardStore
 
 Arrays = dict[str, NDArray[Any]]
-FLOAT16_MAX = 65504.0
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
 
@@ -55,6 +58,7 @@ def extract_features(
             float16 cannot hold.
     """
     clock = Clock()
+    check_gpu(options.require_gpu)
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
@@ -62,31 +66,42 @@ def extract_features(
     image_px = options.image_px or backbone.image_px
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
+    weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
-    extractor = _extractor(model, cut, options)
+    told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
+    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, told])
+    shards = list(_share(data, options.views, shard_index, shard_count))
+    extractor = _extractor(model, cut, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     forward = _forward(extractor, backbone, options)
-    shards = list(_share(data, options.views, shard_index, shard_count))
+    kinds: dict[str, tuple[str, list[int]]] = {
+        **{name: (options.dtype, shape) for name, shape in arrays.items()},
+        LABELS: ("int32", []),
+    }
+    work = checkpoint_folder(options.work_dir, "extract_features", digest)
     with staged_folder(out) as folder:
+        store = ShardStore(work or folder, kinds, marked=work is not None)
         for view in range(options.views):
             part = [(file, info) for file, info in shards if info.view == view]
-            files = [Path(dataset) / file for file, _ in part]
-            batches = pictures_of(files, image_px, options.batch_size)
-            rows = _Rows(forward(batches, view))
-            for _, info in part:
-                _write_shard(folder, info, arrays, options.dtype, rows)
-            count = sum(info.count for _, info in part)
-            say(f"extract_features: view {view + 1}/{options.views}: {count} pictures")
+            pending = [(file, info) for file, info in part if not store.holds(info)]
+            files = [Path(dataset) / file for file, _ in pending]
+            rows = _Rows(forward(pictures_of(files, image_px, options.batch_size), view))
+            for _, info in pending:
+                store.write(info, rows.take(info.count))
+            count = sum(info.count for _, info in pending)
+            before = len(part) - len(pending)
+            held = f", {before} of {len(part)} shards were there already" if before else ""
+            say(f"extract_features: view {view + 1}/{options.views}: {count} pictures{held}")
+        if work is not None:
+            store.link_into(folder)
         manifest = FeaturesManifest(
-            digest=digest_of([data.digest, weights_digest(model), cut, shard_index, shard_count,
-                              image_px, options.model_dump(exclude={"weights", "batch_size",
-                                                                    "require_gpu"})]),
+            digest=digest,
             made_by=MadeBy(step="extract_features", version=VERSION, seconds=clock.seconds),
             dataset_digest=data.digest,
             classes=data.classes,
             backbone=backbone.name,
             weights=options.weights,
-            weights_digest=weights_digest(model),
+            weights_digest=weights,
             image_px=image_px,
             cut=cut,
             views=options.views,
@@ -110,12 +125,25 @@ def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -
     return find_cut(model, wanted).name
 
 
-def _extractor(model: keras.Model, cut: str | None, options: FeatureOptions) -> keras.Model:
-    """Return the model from the backbone's input to all arrays that are kept."""
+def _extractor(
+    model: keras.Model, cut: str | None, options: FeatureOptions, data: DatasetManifest
+) -> keras.Model:
+    """Return the model from the backbone's input to all arrays that are kept.
+
+    The activations at the cut are among them unless those of all workers exceed the disk budget.
+    """
     outputs: dict[str, Any] = {kind: pooling_layer(kind)(model.output)
                                for kind in options.poolings}  # fmt: skip
     if cut is not None:
-        outputs["cut"] = find_cut(model, cut).tensor
+        tensor = find_cut(model, cut).tensor
+        rows = data.splits["train"].count * options.views + data.splits["validation"].count
+        row_bytes = math.prod(tensor.shape[1:]) * np.dtype(options.dtype).itemsize
+        if rows * row_bytes <= options.cache_gb * 1e9:
+            outputs[CUT] = tensor
+        else:
+            say(f"extract_features: activations at {cut} would take {rows * row_bytes / 1e9:.3g} "
+                f"GB, more than cache-gb {options.cache_gb:g}: top will stream pictures"
+                )  # fmt: skip
     return keras.Model(model.input, outputs)
 
 
@@ -188,33 +216,3 @@ class _Rows:
             self._rest = {name: values[count:] for name, values in self._rest.items()}
             count -= len(piece[LABELS])
             yield piece
-
-
-def _write_shard(
-    folder: Path, info: FeatureShard, arrays: dict[str, list[int]], dtype: str, rows: _Rows
-) -> None:
-    """Write one shard's arrays through memory maps, batch by batch.
-
-    Raises:
-        InputError: a value is too large for float16.
-    """
-    kinds = {name: (dtype, shape) for name, shape in arrays.items()} | {LABELS: ("int32", [])}
-    maps = {
-        name: np.lib.format.open_memmap(
-            array_file(folder, info.stem, name), "w+", kind, (info.count, *shape)
-        )
-        for name, (kind, shape) in kinds.items()
-    }
-    done = 0
-    for piece in rows.take(info.count):
-        count = len(piece[LABELS])
-        for name, values in piece.items():
-            if maps[name].dtype == np.float16 and not np.abs(values).max() < FLOAT16_MAX:
-                raise InputError(
-                    f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond "
-                    "float16; use --dtype float32"
-                )
-            maps[name][done : done + count] = values
-        done += count
-    for array in maps.values():
-        array.flush()

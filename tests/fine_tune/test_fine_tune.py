@@ -125,7 +125,9 @@ def test_weights_below_the_cut_never_move(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
 ) -> None:
     before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
-    options = FineTuneOptions(strategy="top", fine_tune_epochs=3, learning_rate=3e-3)
+    options = FineTuneOptions(
+        strategy="top", batch_norm="adapt", fine_tune_epochs=3, learning_rate=3e-3
+    )
     fine_tune(dataset, [trained.features], weak_head, tmp_path / "m", options)
     after, manifest = load_model(tmp_path / "m")
     bottom, top = split(before, BACKBONES["tiny"].cut)
@@ -177,7 +179,7 @@ def test_a_head_of_another_dataset_is_refused(
 def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "head"
     folder.mkdir()
-    for path in trained.head.iterdir():
+    for path in (trained.head / "model.json", trained.head / "model.keras"):
         (folder / path.name).write_bytes(path.read_bytes())
     content = bytearray((folder / "model.keras").read_bytes())
     content[len(content) // 2] ^= 1

@@ -1,0 +1,93 @@
+"""Feature shards being written: each is whole or not there, so that a killed step goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.artifacts import FeatureShard
+from components.core.errors import InputError
+from components.core.feature_store import array_file
+
+FLOAT16_MAX = 65504.0
+DONE = ".done"
+
+
+class ShardStore:
+    """A folder of feature shards; `kinds` gives dtype and shape of a row of each array.
+
+    With `marked`, each finished shard leaves a mark by which a later process knows it.
+    """
+
+    def __init__(
+        self, folder: Path, kinds: dict[str, tuple[str, list[int]]], *, marked: bool
+    ) -> None:
+        self._folder, self._kinds, self._marked = folder, kinds, marked
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def holds(self, info: FeatureShard) -> bool:
+        """Whether a shard was written to its end, and its arrays are still whole."""
+        if not self._mark(info).exists():
+            return False
+        try:
+            for name, (dtype, shape) in self._kinds.items():
+                path = array_file(self._folder, info.stem, name)
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                if array.shape != (info.count, *shape) or array.dtype != np.dtype(dtype):
+                    return False
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def write(self, info: FeatureShard, pieces: Iterable[dict[str, NDArray[Any]]]) -> None:
+        """Write one shard's arrays through memory maps, piece by piece.
+
+        Raises:
+            InputError: a value is too large for float16, or the disk is full.
+        """
+        try:
+            maps = {name: self._new(info, name) for name in self._kinds}
+            done = 0
+            for piece in pieces:
+                count = len(next(iter(piece.values())))
+                for name, values in piece.items():
+                    _check_range(name, maps[name].dtype, values)
+                    maps[name][done : done + count] = values
+                done += count
+            for array in maps.values():
+                array.flush()
+            if self._marked:
+                self._mark(info).touch()
+        except OSError as error:
+            raise InputError(f"cannot write features to {self._folder}: {error}") from error
+
+    def link_into(self, folder: Path) -> None:
+        """Put all arrays into `folder` too, as links where the file system can."""
+        for path in self._folder.glob("*.npy"):
+            try:
+                os.link(path, folder / path.name)
+            except OSError:
+                shutil.copyfile(path, folder / path.name)
+
+    def _new(self, info: FeatureShard, name: str) -> Any:
+        dtype, shape = self._kinds[name]
+        path = array_file(self._folder, info.stem, name)
+        path.unlink(missing_ok=True)  # it may be linked into an earlier output
+        return np.lib.format.open_memmap(path, "w+", dtype, (info.count, *shape))
+
+    def _mark(self, info: FeatureShard) -> Path:
+        return self._folder / f"{info.stem}{DONE}"
+
+
+def _check_range(name: str, dtype: np.dtype[Any], values: NDArray[Any]) -> None:
+    if dtype == np.float16 and values.size and not np.abs(values).max() < FLOAT16_MAX:
+        raise InputError(
+            f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond float16; "
+            "use --dtype float32"
+        )

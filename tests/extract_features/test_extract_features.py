@@ -1,0 +1,161 @@
+"""Features: the same whoever shares the work, seeded views, and clear refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from components.core.artifacts import FeatureShard, FeaturesManifest
+from components.core.backbones import build_backbone
+from components.core.errors import InputError
+from components.core.feature_store import FeatureRows, read_manifests
+from components.core.options import FeatureOptions
+from components.core.pictures import pictures
+from components.core.preprocess import scale
+from components.extract_features.extract_features import extract_features
+from components.extract_features.shard_store import ShardStore
+
+TINY = FeatureOptions(backbone="tiny")
+
+
+def extracted(dataset: Path, out: Path, workers: int = 1, **changes: object) -> list[Path]:
+    options = TINY.model_copy(update=changes)
+    folders = [out / f"{workers}-{index}" for index in range(workers)]
+    for index, folder in enumerate(folders):
+        extract_features(dataset, folder, options, index, workers)
+    return folders
+
+
+def rows(
+    folders: Sequence[Path], split: str = "train", array: str = "gap", view: int = 0, views: int = 1
+) -> NDArray[np.floating]:
+    """Return all rows of a view; with several, `(epoch + index) % views` picks it."""
+    held = FeatureRows(folders, split, array, views)  # type: ignore[arg-type]
+    index = np.arange(len(held))
+    return np.stack([held.rows(index[i : i + 1], view - i)[0] for i in index])
+
+
+def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> None:
+    folders = extracted(dataset, tmp_path, dtype="float32")
+    backbone = build_backbone("tiny", 32)
+    middle = keras.Model(backbone.input, backbone.get_layer("block1_out").output)
+    batches = list(pictures(dataset, "train", 32, 16))
+    maps = [backbone(scale(b["pixels"], "tiny"), training=False).numpy() for b in batches]
+    cuts = [middle(scale(b["pixels"], "tiny"), training=False).numpy() for b in batches]
+    np.testing.assert_allclose(
+        rows(folders), np.concatenate(maps).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        rows(folders, array="cut"), np.concatenate(cuts), rtol=1e-4, atol=1e-5
+    )
+    labels = np.concatenate([batch["label"].numpy() for batch in batches])
+    np.testing.assert_array_equal(FeatureRows(folders, "train", "gap").labels, labels)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_several_workers_equal_one(dataset: Path, tmp_path: Path, workers: int) -> None:
+    one, several = (extracted(dataset, tmp_path, n) for n in (1, workers))
+    for split in ("train", "validation"):
+        for array in ("gap", "cut"):
+            mine, theirs = rows(one, split, array), rows(several[::-1], split, array)
+            # Other batches, and so other sums, than those of one worker.
+            np.testing.assert_allclose(mine, theirs, rtol=5e-3, atol=5e-3)
+        mine_labels, labels = (FeatureRows(f, split, "gap").labels for f in (one, several))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(mine_labels, labels)
+
+
+def test_views_are_drawn_from_the_seed_and_the_first_is_plain(
+    dataset: Path, tmp_path: Path
+) -> None:
+    plain = rows(extracted(dataset, tmp_path / "plain"))
+    made = {
+        name: extracted(dataset, tmp_path / name, views=2, augment="strong", seed=seed)
+        for name, seed in (("mine", 1), ("again", 1), ("other", 2))
+    }
+    first = {name: rows(folders, view=0, views=2) for name, folders in made.items()}
+    second = {name: rows(folders, view=1, views=2) for name, folders in made.items()}
+    for values in first.values():
+        np.testing.assert_array_equal(values, plain)
+    np.testing.assert_array_equal(second["mine"], second["again"])
+    assert np.abs(second["mine"] - plain).max() > 0.01
+    assert np.abs(second["mine"] - second["other"]).max() > 0.01
+    held = FeaturesManifest.read(made["mine"][0]).shards
+    assert {shard.view for shard in held if shard.split == "validation"} == {0}
+
+
+def test_a_value_beyond_float16_is_refused(tmp_path: Path) -> None:
+    info = FeatureShard(stem="train-0.view0", split="train", view=0, count=2)
+    store = ShardStore(tmp_path, {"gap": ("float16", [3])}, marked=True)
+    with pytest.raises(InputError, match=r"'gap' reach 70000, beyond float16; use --dtype float32"):
+        store.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
+    assert not store.holds(info)
+    wide = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
+    wide.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
+    assert wide.holds(info)
+
+
+def test_features_of_different_extractions_are_refused(dataset: Path, tmp_path: Path) -> None:
+    first, _ = extracted(dataset, tmp_path / "a", 2)
+    _, other = extracted(dataset, tmp_path / "b", 2, cut="block2_out")
+    with pytest.raises(InputError, match="features differ in cut: 'block1_out' and 'block2_out'"):
+        read_manifests([first, other])
+    with pytest.raises(InputError, match=r"expected features of 2 workers, got \[0\]"):
+        read_manifests([first])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "tinny"}, "did you mean tiny"),
+        ({"cut": "block2_outt"}, "did you mean block2_out"),
+        ({"weights": "/no/such/file.h5"}, "/no/such/file.h5"),
+    ],
+)
+def test_wrong_options_are_refused(
+    dataset: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        extracted(dataset, tmp_path, **changes)
+    assert not any(tmp_path.glob("*/features.json"))
+
+
+def test_a_share_that_is_none(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a shard index below 2, got 2"):
+        extract_features(dataset, tmp_path / "f", TINY, 2, 2)
+
+
+def test_finished_shards_are_not_computed_again(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One array cut short and one mark missing are as after a kill: only these are made again."""
+    whole = rows(extracted(dataset, tmp_path / "whole"))
+    work = {"work_dir": str(tmp_path / "work")}
+    first = extracted(dataset, tmp_path / "first", **work)
+    (store,) = (tmp_path / "work").iterdir()
+    marks = sorted(store.glob("train-*.done"))
+    marks[0].unlink()
+    array = store / marks[1].name.replace(".done", ".cut.npy")
+    content = array.read_bytes()
+    array.unlink()
+    array.write_bytes(content[:-100])
+    capsys.readouterr()
+    again = extracted(dataset, tmp_path / "again", **work)
+    held = len(FeaturesManifest.read(again[0]).shards)
+    assert f"{held - 2} of {held} shards were there already" in capsys.readouterr().out
+    for folders in (first, again):
+        np.testing.assert_allclose(rows(folders), whole, rtol=5e-3, atol=5e-3)
+    assert not list(again[0].glob("*.done"))
+
+
+def test_a_cache_beyond_its_budget_is_not_written(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder,) = extracted(dataset, tmp_path, cache_gb=1e-6)
+    manifest = FeaturesManifest.read(folder)
+    assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap"])
+    assert "top will stream pictures" in capsys.readouterr().out
