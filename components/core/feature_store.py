@@ -112,6 +112,21 @@ def feature_source(rows: FeatureRows) -> Source:
     return Source(len(rows), fetch, spec, resident=resident)
 
 
+def moments(
+    rows: FeatureRows, block: int = 4096
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and variance of each feature over the plain view, block by block."""
+    total = np.zeros(rows.row_shape, np.float64)
+    squares = np.zeros(rows.row_shape, np.float64)
+    for first in range(0, len(rows), block):
+        values = rows.rows(np.arange(first, min(first + block, len(rows)))).astype(np.float64)
+        total += values.sum(axis=0)
+        squares += np.square(values).sum(axis=0)
+    mean = total / len(rows)
+    variance = np.maximum(squares / len(rows) - np.square(mean), 0.0)
+    return mean.astype(np.float32), variance.astype(np.float32)
+
+
 def _parts(
     folders: Sequence[str | os.PathLike[str]], split: Split
 ) -> list[tuple[Path, FeatureShard]]:

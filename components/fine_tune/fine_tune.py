@@ -95,7 +95,7 @@ def fine_tune(
                 "history": history,
                 "validation_accuracy": best.accuracy,
                 "validation_loss": best.loss,
-                "reasoning": reasoning,
+                "reasoning": parts.head.reasoning + reasoning,
                 "measurements": parts.head.measurements | measurements,
             }
         )

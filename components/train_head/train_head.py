@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from components.core.artifacts import (
 from components.core.backbones import find_backbone
 from components.core.checkpoint import checkpoint_folder
 from components.core.errors import DataError, InputError
-from components.core.feature_store import FeatureRows, feature_source, read_manifests
+from components.core.feature_store import FeatureRows, feature_source, moments, read_manifests
 from components.core.learning_curves import write_curves
 from components.core.models import (
     build_head,
@@ -29,10 +30,11 @@ from components.core.models import (
     save_model,
     standardise,
 )
-from components.core.options import HeadOptions
+from components.core.options import HeadKind, HeadOptions
 from components.core.step import Clock
 from components.core.training import Settings, train
 from components.core.version import VERSION
+from components.train_head.head_search import search_heads
 
 
 def train_head(
@@ -49,6 +51,10 @@ def train_head(
     """
     clock = Clock()
     manifest = read_manifests(features)[0]
+    measurements: dict[str, Any] = {}
+    reasoning: list[str] = []
+    if options.head_search:
+        options, measurements, reasoning = _searched(features, manifest, options)
     if options.head not in manifest.arrays:
         held = ", ".join(manifest.arrays)
         raise InputError(f"expected features of pooling {options.head!r}, got {held}")
@@ -60,7 +66,7 @@ def train_head(
         )
     keras.utils.set_random_seed(options.seed)
     head = build_head(manifest.arrays[options.head][0], len(manifest.classes), options)
-    standardise(head, *_moments(rows))
+    standardise(head, *moments(rows))
     settings = _settings(manifest, rows.labels, options)
     checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
     history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
@@ -92,24 +98,29 @@ def train_head(
             history=history,
             validation_accuracy=best.validation_accuracy,
             validation_loss=best.validation_loss,
+            reasoning=reasoning,
+            measurements=measurements,
         )
         written.write(folder)
     return written
 
 
-def _moments(
-    rows: FeatureRows, block: int = 4096
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and variance of each feature over the plain view, block by block."""
-    total = np.zeros(rows.row_shape, np.float64)
-    squares = np.zeros(rows.row_shape, np.float64)
-    for first in range(0, len(rows), block):
-        values = rows.rows(np.arange(first, min(first + block, len(rows)))).astype(np.float64)
-        total += values.sum(axis=0)
-        squares += np.square(values).sum(axis=0)
-    mean = total / len(rows)
-    variance = np.maximum(squares / len(rows) - np.square(mean), 0.0)
-    return mean.astype(np.float32), variance.astype(np.float32)
+def _searched(
+    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
+) -> tuple[HeadOptions, dict[str, Any], list[str]]:
+    """Return the best head's options, and all that was tried, for the manifest."""
+    kinds = [kind for kind in get_args(HeadKind) if kind in manifest.arrays]
+    labels = FeatureRows(features, "train", kinds[0]).labels
+    classes = len(manifest.classes)
+    balanced = options.class_weights == "balanced"
+    weights = balanced_weights(labels, classes) if balanced else (1.0,) * classes
+    best, trials = search_heads(features, manifest, options, weights)
+    sentence = (
+        f"Of {len(trials)} heads ({', '.join(kinds)}; several widths, dropouts and rates) the "
+        f"lowest validation loss was that of {best.head}, width {best.dense_width}, dropout "
+        f"{best.dropout:g}, rate {best.head_learning_rate:g}."
+    )
+    return best, {"head_search": [trial.figures() for trial in trials]}, [sentence]
 
 
 def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:

@@ -1,0 +1,150 @@
+"""The head: its kinds and their sizes, class weights, the search, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from components.core.artifacts import ModelManifest
+from components.core.errors import InputError
+from components.core.models import load_model
+from components.core.options import FeatureOptions, HeadOptions, checked
+from components.extract_features.extract_features import extract_features
+from components.train_head.train_head import balanced_weights, train_head
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
+
+CLASSES, WIDTH, SIDE = 3, 32, 4
+QUICK = HeadOptions(head_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes' features of every pooling."""
+    out = tmp_path_factory.mktemp("features") / "features"
+    options = FeatureOptions(backbone="tiny", poolings=("gap", "gmp", "flatten"), keep_cut=False)
+    extract_features(dataset, out, options)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["gap", "gmp", "flatten"])
+@pytest.mark.parametrize("dense_width", [0, 8])
+def test_kinds_of_heads_and_their_parameters(
+    features: Path, tmp_path: Path, kind: str, dense_width: int
+) -> None:
+    options = QUICK.model_copy(update={"head": kind, "dense_width": dense_width})
+    manifest = train_head([features], tmp_path / "head", options)
+    width = WIDTH * SIDE * SIDE if kind == "flatten" else WIDTH
+    model, read = load_model(tmp_path / "head")
+    assert read == manifest
+    assert (model.input_shape, model.output_shape) == ((None, width), (None, CLASSES))
+    inner = (width + 1) * dense_width + (dense_width + 1) * CLASSES
+    expected = inner if dense_width else (width + 1) * CLASSES
+    assert manifest.head_parameters[kind] == manifest.parameters.trainable == expected
+    assert manifest.head_parameters["flatten"] > manifest.head_parameters["gap"]
+
+
+def test_balanced_weights_make_classes_weigh_the_same() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2], np.int32)
+    weights = np.array(balanced_weights(labels, 3))
+    np.testing.assert_allclose(weights * np.bincount(labels), 10 / 3)
+    assert weights[labels].mean() == pytest.approx(1.0)
+
+
+def test_class_weights_are_used(features: Path, tmp_path: Path) -> None:
+    for name in ("off", "balanced"):
+        train_head([features], tmp_path / name, QUICK.model_copy(update={"class_weights": name}))
+    plain, balanced = (load_model(tmp_path / name)[0] for name in ("off", "balanced"))
+    assert ModelManifest.read(tmp_path / "balanced").options["class_weights"] == "balanced"
+    assert all(np.isfinite(weights).all() for weights in balanced.get_weights())
+    assert len(plain.get_weights()) == len(balanced.get_weights())
+
+
+def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected features of pooling 'gmp', got gap, cut"):
+        train_head([trained.features], tmp_path / "head", HeadOptions(head="gmp"))
+    assert not (tmp_path / "head").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("head_epochs", 0), ("head_learning_rate", 0.0), ("head_learning_rate", float("nan")),
+     ("batch_size", 0), ("dropout", 1.0), ("head", "gapp"), ("patience", 0)],
+)  # fmt: skip
+def test_senseless_options_are_refused(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        checked(HeadOptions, **{name: value})
+
+
+def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
+    options = HeadOptions(head_epochs=4, head_search=True, dropout=0.0)
+    manifest = train_head([features], tmp_path / "head", options)
+    trials = manifest.measurements["head_search"]
+    assert {trial["head"] for trial in trials} == {"gap", "gmp", "flatten"}
+    assert len(trials) == 3 * 2 * 2 * 2
+    losses = [trial["validation_loss"] for trial in trials]
+    assert losses == sorted(losses)
+    assert np.isfinite(losses).all()
+    for name in ("head", "dense_width", "dropout"):
+        assert manifest.head[name] == trials[0][name]
+    assert manifest.options["head_learning_rate"] == trials[0]["head_learning_rate"]
+    assert f"of {trials[0]['head']}, width" in manifest.reasoning[0]
+
+
+def test_a_head_in_the_grid_trains_as_it_would_alone(features: Path, tmp_path: Path) -> None:
+    """No dropout, so that no draws differ: the same order gives the same steps."""
+    search = HeadOptions(head_epochs=3, head_search=True, patience=3, l2=1e-3)
+    trials = train_head([features], tmp_path / "s", search).measurements["head_search"]
+    for rate in (1e-3, 4e-3):
+        alone = HeadOptions(
+            head_epochs=3, patience=3, l2=1e-3, dropout=0.0, head="gmp", head_learning_rate=rate
+        )
+        manifest = train_head([features], tmp_path / f"{rate}", alone)
+        (trial,) = [t for t in trials if (t["head"], t["dense_width"], t["dropout"]) ==
+                    ("gmp", 0, 0.0) and t["head_learning_rate"] == rate]  # fmt: skip
+        assert trial["validation_loss"] == pytest.approx(manifest.validation_loss, rel=1e-4)
+
+
+def test_a_killed_step_goes_on_from_its_last_epoch(features: Path, tmp_path: Path) -> None:
+    """The process is really killed; the second one ends as one that was never stopped."""
+    epochs = 300
+    options = HeadOptions(head_epochs=epochs, patience=epochs)
+    code = (
+        "from components.core.options import HeadOptions\n"
+        "from components.train_head.train_head import train_head\n"
+        f"options = HeadOptions(head_epochs={epochs}, patience={epochs}, "
+        f"work_dir={str(tmp_path / 'work')!r})\n"
+        f"train_head([{str(features)!r}], {str(tmp_path / 'killed')!r}, options)\n"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "head epoch 5/" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+
+    second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert "head: goes on after epoch" in second.stdout
+    assert "head epoch 4/" not in second.stdout
+    resumed = ModelManifest.read(tmp_path / "killed")
+    whole = train_head([features], tmp_path / "whole", options)
+    assert [line.epoch for line in resumed.history] == list(range(epochs))
+    assert resumed.validation_loss == pytest.approx(whole.validation_loss, rel=1e-3)
+    for mine, theirs in zip(
+        load_model(tmp_path / "killed")[0].get_weights(),
+        load_model(tmp_path / "whole")[0].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
