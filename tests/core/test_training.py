@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.errors import InputError, RegraftError
-from components.core.training import Settings, Source, Start, epoch_order, train
+from components.core.training import Resident, Settings, Source, Start, epoch_order, train
 
 CLASSES = 3
 SETTINGS = Settings(
@@ -117,6 +117,57 @@ def test_a_worse_training_keeps_the_start(data: tuple[Source, Source]) -> None:
     train(model, *data, dataclasses.replace(SETTINGS, learning_rate=10.0), start=Start(1e-9, 1.0))
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_averaged_weights_are_kept_and_resumed(tmp_path: Path, data: tuple[Source, Source]) -> None:
+    """What is kept is the average, while training itself goes on from the live weights."""
+    settings = dataclasses.replace(SETTINGS, averaging=0.9)
+    whole, plain = head(), head()
+    history = train(whole, *data, settings)
+    train(plain, *data, SETTINGS)
+    assert np.abs(whole.get_weights()[0] - plain.get_weights()[0]).max() > 1e-4
+    killed = head()
+    with pytest.raises(Exception, match="Killed"):
+        train(killed, killed_in_epoch(data[0], 3), data[1], settings, tmp_path / "c")
+    resumed = head(seed=99)
+    again = train(resumed, *data, settings, tmp_path / "c")
+    assert [line.loss for line in again] == pytest.approx([line.loss for line in history])
+    for mine, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_share_of_the_rate_for_each_variable(data: tuple[Source, Source]) -> None:
+    model = head()
+    before = model.get_weights()
+    train(model, *data, dataclasses.replace(SETTINGS, rate_shares=(0.0, 1.0)))
+    kernel, bias = model.get_weights()
+    np.testing.assert_array_equal(kernel, before[0])
+    assert np.abs(bias - before[1]).max() > 1e-3
+
+
+def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
+    data: tuple[Source, Source],
+) -> None:
+    """Two views, so that the choice of the view is compared too."""
+    rng = np.random.default_rng(1)
+    views = rng.normal(0, 1, (2, 30, CLASSES)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, 30).astype(np.int32)
+
+    def fetch(
+        indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        return views[(epoch + indices) % 2, indices], labels[indices]
+
+    fetched = Source(30, fetch, tf.TensorSpec([None, CLASSES], tf.float32))
+    resident = Resident(tf.constant(views.reshape(60, CLASSES)), tf.constant(labels), views=2)
+    held = dataclasses.replace(fetched, resident=resident)
+    weighted = dataclasses.replace(SETTINGS, class_weights=(1.0, 2.0, 3.0))
+    models = head(), head()
+    curves = [train(model, rows, data[1], weighted)
+              for model, rows in zip(models, (fetched, held), strict=True)]  # fmt: skip
+    assert [line.loss for line in curves[0]] == pytest.approx([line.loss for line in curves[1]])
+    for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
 def test_a_loss_that_is_no_number_stops(data: tuple[Source, Source]) -> None:

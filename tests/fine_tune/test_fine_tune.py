@@ -15,10 +15,12 @@ from components.core.artifacts import ModelManifest
 from components.core.backbones import BACKBONES, build_backbone
 from components.core.errors import InputError
 from components.core.models import build_head, load_model, pooling_layer
-from components.core.options import FineTuneOptions, HeadOptions
+from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
 from components.core.surgery import freeze, join, split
 from components.core.training import Settings, Source, train
+from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
+from components.fine_tune.strategies import rate_shares
 from components.train_head.train_head import train_head
 
 if TYPE_CHECKING:
@@ -186,3 +188,56 @@ def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_pa
     (folder / "model.keras").write_bytes(content)
     with pytest.raises(InputError, match="expected digest"):
         fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
+
+
+def test_top_streams_pictures_where_no_activations_were_kept(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
+) -> None:
+    """Streaming takes the steps of the cached way, but for what float16 rounds."""
+    small = FeatureOptions(backbone="tiny", cache_gb=1e-6)
+    extract_features(dataset, tmp_path / "features", small)
+    options = FineTuneOptions(
+        strategy="top", batch_norm="adapt", fine_tune_epochs=3, learning_rate=3e-3
+    )
+    fine_tune(dataset, [trained.features], weak_head, tmp_path / "cached", options)
+    fine_tune(dataset, [tmp_path / "features"], weak_head, tmp_path / "streamed", options)
+    cached, streamed = (load_model(tmp_path / n) for n in ("cached", "streamed"))
+    assert streamed[1].cut == cached[1].cut == BACKBONES["tiny"].cut
+    for mine, theirs in zip(streamed[0].get_weights(), cached[0].get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=0.02)
+    bottom, _ = split(build_backbone(BACKBONES["tiny"], 32, "imagenet"), BACKBONES["tiny"].cut)
+    for layer in bottom.layers:
+        for mine, theirs in zip(
+            streamed[0].get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_rates_rise_with_depth() -> None:
+    backbone = build_backbone("tiny", 32)
+    shares = rate_shares(backbone, 0.1)
+    assert shares is not None
+    assert len(shares) == len(backbone.trainable_variables)
+    assert (min(shares), max(shares)) == (pytest.approx(0.1), 1.0)
+    assert list(shares) == sorted(shares)
+    assert rate_shares(backbone, 1.0) is None
+
+
+def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = FineTuneOptions(
+        strategy="top", fine_tune_epochs=2, learning_rate=1e-3, work_dir=str(tmp_path / "work")
+    )
+    first = fine_tune(dataset, [trained.features], weak_head, tmp_path / "first", options)
+    capsys.readouterr()
+    second = fine_tune(dataset, [trained.features], weak_head, tmp_path / "second", options)
+    assert "top: goes on after epoch 2" in capsys.readouterr().out
+    assert second.history == first.history
+    for mine, theirs in zip(
+        load_model(tmp_path / "second")[0].get_weights(),
+        load_model(tmp_path / "first")[0].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)

@@ -1,0 +1,97 @@
+"""The faces of the three training steps: the options' own defaults, and a chain that runs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl, local
+
+from components.core.artifacts import FeaturesManifest, ModelManifest
+from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
+from components.extract_features.component import extract_features
+from components.fine_tune.component import fine_tune
+from components.train_head.component import train_head
+
+FACES = [
+    (extract_features, FeatureOptions, {"keep_cut", "poolings"},
+     {"dataset", "features", "shard", "shards", "strategies", "head", "head_search"}),
+    (train_head, HeadOptions, set(), {"features", "model"}),
+    (fine_tune, FineTuneOptions, set(), {"dataset", "features", "head", "model"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("face", "options", "made", "own"), FACES, ids=str)
+def test_defaults_are_those_of_the_options(
+    face: Any, options: Any, made: set[str], own: set[str]
+) -> None:
+    parameters = inspect.signature(face.python_func).parameters
+    fields = {n: f for n, f in options.model_fields.items() if n not in made}
+    assert set(parameters) - own == set(fields)
+    for name, field in fields.items():
+        assert parameters[name].default == field.default, name
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+    return tmp_path
+
+
+def found(root: Path, name: str) -> list[Path]:
+    return sorted(path.parent for path in root.rglob(name) if ".work" not in path.parts)
+
+
+def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
+    work = str(runner / "work")
+
+    @dsl.pipeline
+    def chain():  # type: ignore[no-untyped-def]
+        data = dsl.importer(artifact_uri=str(dataset), artifact_class=dsl.Dataset, reimport=False)
+        with dsl.ParallelFor([0, 1]) as shard:
+            extracted = extract_features(
+                dataset=data.output, shard=shard, shards=[0, 1], strategies=["auto"],
+                backbone="tiny", head_search=True, work_dir=work,
+            )  # fmt: skip
+        features = dsl.Collected(extracted.outputs["features"])
+        head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
+        fine_tune(
+            dataset=data.output, features=features, head=head.outputs["model"], strategy="auto",
+            fine_tune_epochs=2, averaging=0.5, lowest_rate_share=0.5, work_dir=work,
+        )  # fmt: skip
+
+    chain()
+    shards = [FeaturesManifest.read(path) for path in found(runner / "root", "features.json")]
+    assert [shard.shard_index for shard in sorted(shards, key=lambda s: s.shard_index)] == [0, 1]
+    assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "cut"} for shard in shards)
+    models = [ModelManifest.read(path) for path in found(runner / "root", "model.json")]
+    by_kind = {model.kind: model for model in models}
+    assert by_kind["head"].measurements["head_search"]
+    candidate = by_kind["candidate"]
+    assert (candidate.requested_strategy, candidate.strategy) == ("auto", "top")
+    assert "Strategy top was chosen" in " ".join(candidate.reasoning)
+    steps = {path.name.rsplit("-", 1)[0] for path in (runner / "work").iterdir()}
+    assert {"extract_features", "train_head", "fine_tune-top-frozen"} <= steps
+
+
+def test_a_gpu_that_is_not_there_fails_the_task_in_one_line(
+    runner: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
+        pytest.skip("there is a GPU")
+
+    @dsl.pipeline
+    def chain():  # type: ignore[no-untyped-def]
+        data = dsl.importer(artifact_uri=str(dataset), artifact_class=dsl.Dataset, reimport=False)
+        extract_features(dataset=data.output, require_gpu=True)
+
+    with pytest.raises(RuntimeError):
+        chain()
+    output = "".join(capfd.readouterr())
+    assert "[regraft:error:2] extract_features: require-gpu: expected a GPU" in output
+    assert "Traceback" not in output.split("[regraft:error:2]")[1].split("\n")[0]
