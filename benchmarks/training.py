@@ -208,6 +208,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="one backbone")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
+    if options.only and options.json.exists():  # measure one backbone again, keep the others
+        figures = json.loads(options.json.read_text(encoding="utf-8"))["figures"]
     for case in CASES:
         if options.only not in ("", case.backbone):
             continue

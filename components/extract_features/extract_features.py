@@ -150,7 +150,14 @@ def _extractor(
 def _forward(extractor: keras.Model, backbone: Backbone, options: FeatureOptions) -> Any:
     """Return a function from picture batches and a view's number to batches of arrays."""
 
-    @tf.function(reduce_retracing=True)
+    # One signature: the last, smaller batch would trace a large backbone once more.
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, *extractor.input.shape[1:]], tf.float32),
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([], tf.int32),
+        ]
+    )
     def run(pixels: tf.Tensor, ids: tf.Tensor, view: tf.Tensor) -> dict[str, tf.Tensor]:
         if options.augment != "off":
             drawn = _seeds(ids, view, options.seed)

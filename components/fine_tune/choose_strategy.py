@@ -181,7 +181,7 @@ def _features(
     """Return the features, float32 [n, width], of the pictures at the chosen indices."""
     source = picture_source(pictures, preprocessing)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[source.spec])
     def run(encoded: tf.Tensor) -> tf.Tensor:
         assert source.prepare is not None
         return model(source.prepare(encoded), training=False)
