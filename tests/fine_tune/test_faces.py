@@ -58,10 +58,12 @@ def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
                 dataset=data.output, shard=shard, shards=[0, 1], strategies=["auto"],
                 backbone="tiny", head_search=True, work_dir=work,
             )  # fmt: skip
+        # kfp changes a Collected where it is used, so each consumer needs its own.
         features = dsl.Collected(extracted.outputs["features"])
+        again = dsl.Collected(extracted.outputs["features"])
         head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
         fine_tune(
-            dataset=data.output, features=features, head=head.outputs["model"], strategy="auto",
+            dataset=data.output, features=again, head=head.outputs["model"], strategy="auto",
             fine_tune_epochs=2, averaging=0.5, lowest_rate_share=0.5, work_dir=work,
         )  # fmt: skip
 
