@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -54,12 +55,14 @@ def run(
     --out runs/digits
     """
     from pipelines.local import run_locally
+    from pipelines.preflight import check_backbone
     from pipelines.presentation import print_summary
     from pipelines.recipe import make_recipe
 
     values.setdefault("destination", str((out / "models").absolute()))
     recipe = make_recipe(**values)
-    summary = run_locally(recipe, out, lambda line: print(line, file=sys.stderr, flush=True))
+    check_backbone(recipe)
+    summary = run_locally(recipe, out)
     if json:
         print(summary.model_dump_json(indent=2))
     else:
@@ -110,6 +113,7 @@ def ingest(
 
 def main() -> None:
     """Run the command line; end with the exit codes of `components.core.errors`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
     try:
         code = app(standalone_mode=False)
     except RegraftError as error:

@@ -10,12 +10,14 @@ import typer
 from pydantic.fields import FieldInfo
 
 from components.core.options import (
+    ExportOptions,
     FeatureOptions,
     FineTuneOptions,
     GateOptions,
     HeadOptions,
     IngestOptions,
     Options,
+    PublishOptions,
     VerifyOptions,
 )
 from pipelines.recipe import OPTION_FIELDS, Recipe
@@ -28,7 +30,9 @@ _PANELS: dict[str, type[Options]] = {
     "Head": HeadOptions,
     "Fine-tuning": FineTuneOptions,
     "Gate": GateOptions,
+    "Export": ExportOptions,
     "Verification": VerifyOptions,
+    "Publication": PublishOptions,
 }
 
 

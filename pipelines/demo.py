@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     out = parser.parse_args().out
     try:
-        summary = run_locally(demo_recipe(out), out, lambda line: print(line, flush=True))
+        summary = run_locally(demo_recipe(out), out)
         print_summary(summary)
         if summary.verdict == "rejected":
             return 3

@@ -25,6 +25,7 @@ from components.core.step import PROGRESS_MARK
 from pipelines.recipe import Recipe
 
 _ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
+_DONE = re.compile(r"(\w+): done in ([\d.]+) s")
 STEPS_FOLDER = "steps"
 
 
@@ -60,6 +61,7 @@ class _LogFilter(io.TextIOBase):
     def __init__(self, log: io.TextIOBase, listener: Callable[[str], None]) -> None:
         self._log, self._listener, self._line = log, listener, ""
         self.error: tuple[int, str] | None = None
+        self.timings: dict[str, float] = {}
 
     def write(self, text: str) -> int:
         self._log.write(text)
@@ -76,15 +78,19 @@ class _LogFilter(io.TextIOBase):
         if match := _ERROR.search(line):
             self.error = self.error or (int(match[1]), match[2])
         elif PROGRESS_MARK in line:
-            self._listener(line.split(PROGRESS_MARK, 1)[1])
+            said = line.split(PROGRESS_MARK, 1)[1]
+            if match := _DONE.fullmatch(said):
+                self.timings[match[1]] = self.timings.get(match[1], 0.0) + float(match[2])
+            self._listener(said)
 
 
 def run_locally(
-    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] = print
+    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] | None = None
 ) -> Summary:
     """Run the whole pipeline in subprocesses of this machine and write `<out>/summary.json`.
 
-    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`.
+    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`. `listener`
+    gets each line of progress; it must not print to standard output, which belongs to the log.
 
     Raises:
         StepError: a step failed; its one line and its exit code.
@@ -92,13 +98,15 @@ def run_locally(
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
-    outputs = _execute(recipe, out, listener)
-    summary = _summarise(out, outputs)
+    outputs, timings = _execute(recipe, out, listener or print_progress)
+    summary = _summarise(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 
 
-def _execute(recipe: Recipe, out: Path, listener: Callable[[str], None]) -> dict[str, Any]:
+def _execute(
+    recipe: Recipe, out: Path, listener: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
     from pipelines.transfer import transfer
@@ -114,7 +122,7 @@ def _execute(recipe: Recipe, out: Path, listener: Callable[[str], None]) -> dict
                 code, line = captured.error
                 raise StepError(line, code) from None
             raise StepError(f"{error} See {out / 'run.log'}.") from error
-    return dict(task.outputs)
+    return dict(task.outputs), captured.timings
 
 
 @contextlib.contextmanager
@@ -129,7 +137,7 @@ def _quiet_tensorflow() -> Iterator[None]:
             del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
-def _summarise(out: Path, outputs: dict[str, Any]) -> Summary:
+def _summarise(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:
     """Gather the summary from the manifests that the run left.
 
     Raises:
@@ -154,7 +162,7 @@ def _summarise(out: Path, outputs: dict[str, Any]) -> Summary:
         published=published.path if published else None,
         metrics=result.metrics,
         parity=published.parity if published else {},
-        timings=published.timings if published else {},
+        timings=timings,
         report=str(evaluation / "report.html"),
         dataset_digest=data.digest,
         dataset=str(dataset),
@@ -175,6 +183,6 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
         raise InputError(f"expected the summary of a run at {path}: {error}") from error
 
 
-def on_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+def print_progress(line: str) -> None:
+    """Print a line of progress beside the results, which go to standard output."""
+    print(line, file=sys.stderr, flush=True)

@@ -55,7 +55,7 @@ def _type_of(field: FieldInfo) -> Any:
     """Return the plain type that kfp knows: text for a choice of names, a list for a tuple."""
     annotation = field.annotation
     if get_origin(annotation) is tuple:
-        return list[get_args(annotation)[0]] if get_args(annotation)[0] is int else list[str]
+        return list[int] if get_args(annotation)[0] is int else list[str]
     if get_origin(annotation) is dict:
-        return dict[str, get_args(annotation)[1]]
+        return dict[str, float]
     return annotation if annotation in (bool, int, float) else str

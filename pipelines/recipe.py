@@ -11,11 +11,13 @@ from components.core.artifacts import digest_of
 from components.core.backbones import find_backbone
 from components.core.errors import InputError
 from components.core.options import (
+    ExportOptions,
     FeatureOptions,
     FineTuneOptions,
     GateOptions,
     HeadOptions,
     IngestOptions,
+    PublishOptions,
     Strategy,
     VerifyOptions,
     checked,
@@ -23,7 +25,14 @@ from components.core.options import (
 
 
 class Recipe(
-    IngestOptions, FeatureOptions, HeadOptions, FineTuneOptions, GateOptions, VerifyOptions
+    IngestOptions,
+    FeatureOptions,
+    HeadOptions,
+    FineTuneOptions,
+    GateOptions,
+    ExportOptions,
+    VerifyOptions,
+    PublishOptions,
 ):
     """A whole run. Options that several steps share (seed, batch_size) stand once."""
 

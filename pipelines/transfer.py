@@ -37,7 +37,7 @@ def candidates(
 
     A pipeline of its own, as kfp 2.17 cannot hand collected artifacts to a loop beside their own.
     """
-    with dsl.ParallelFor(strategies, name="strategies") as strategy:
+    with dsl.ParallelFor(strategies) as strategy:
         candidate = fine_tune(
             dataset=dataset, features=features, head=head, strategy=strategy, **options
         )
@@ -50,23 +50,29 @@ def transfer(options: dict[str, Any]) -> Outputs:
     """From labelled pictures to a published classifier that is proven, by transfer learning."""
     data = ingest(**accepted_by(ingest, options))
     dataset = data.outputs["dataset"]
-    with dsl.ParallelFor(options["shards"], name="workers") as shard:
+    with dsl.ParallelFor(options["shards"]) as shard:
         extracted = extract_features(
             dataset=dataset, shard=shard, **accepted_by(extract_features, options)
         )
-    features = dsl.Collected(extracted.outputs["features"])
-    head = train_head(features=features, **accepted_by(train_head, options))
+    head = train_head(
+        features=dsl.Collected(extracted.outputs["features"]), **accepted_by(train_head, options)
+    )
     models = candidates(
         dataset=dataset,
-        features=features,
+        features=dsl.Collected(extracted.outputs["features"]),
         head=head.outputs["model"],
         strategies=options["strategies"],
         **{name: options[name] for name in FINE_TUNE_FIELDS},
     ).output
     judged = evaluate(candidates=models, dataset=dataset, **accepted_by(evaluate, options))
     evaluation = judged.outputs["evaluation"]
-    with dsl.If(judged.outputs["Output"] == True, name="accepted"):  # noqa: E712 - a kfp condition
-        exported = export(candidates=models, evaluation=evaluation, dataset=dataset)
+    with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
+        exported = export(
+            candidates=models,
+            evaluation=evaluation,
+            dataset=dataset,
+            **accepted_by(export, options),
+        )
         saved_model = exported.outputs["saved_model"]
         verified = verify(
             saved_model=saved_model,
@@ -75,9 +81,10 @@ def transfer(options: dict[str, Any]) -> Outputs:
             dataset=dataset,
             **accepted_by(verify, options),
         )
-        publish(
+        published = publish(
             saved_model=saved_model,
             parity=verified.outputs["parity"],
             **accepted_by(publish, options),
         )
+        published.set_caching_options(False)
     return Outputs(dataset=dataset, evaluation=evaluation)

@@ -377,4 +377,3 @@ class PublishedManifest(Manifest):
     path: str
     saved_model_digest: str
     parity: dict[str, float]
-    timings: dict[str, float]

@@ -271,6 +271,9 @@ class ExportOptions(Options):
         le=1024,
         description="Pictures in the larger warm-up request of each signature.",
     )
+    formats: tuple[Literal["litert", "onnx"], ...] = Field(
+        default=(), description="Formats to write besides the SavedModel: litert, onnx."
+    )
 
 
 class VerifyOptions(Options):
@@ -288,6 +291,15 @@ class VerifyOptions(Options):
         le=1.0,
         description="Largest difference of a probability between served and trained.",
     )
+
+
+class PublishOptions(Options):
+    """What happens to versions at the destination."""
+
+    label: Literal["", "stable", "canary"] = Field(
+        default="", description="Label that the new version gets at once."
+    )
+    keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
 
 
 T = TypeVar("T", bound=BaseModel)

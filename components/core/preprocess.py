@@ -76,13 +76,8 @@ def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
         headers = read_headers(encoded[tf.newaxis])
         batch = _checked(encoded[tf.newaxis], headers)
         pixels = _decode(batch[0], headers.format[0], tf.constant(0))
-        orientation = read_orientations(batch, headers.format == JPEG)[0]
-        turned = tf.cond(
-            orientation >= TRANSPOSED[0],
-            lambda: tf.transpose(pixels, [1, 0, 2]),
-            lambda: pixels,
-        )
-        return _flip(turned[tf.newaxis], orientation[tf.newaxis])[0]
+        orientations = read_orientations(batch, headers.format == JPEG)
+        return _upright(pixels[tf.newaxis], orientations)[0]
 
 
 @tf.autograph.experimental.do_not_convert
@@ -228,21 +223,34 @@ def _plain_options() -> tf.data.Options:
     return options
 
 
-def _upright(squares: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
-    """Turn square pictures `[n, px, px, 3]` by their EXIF orientations `[n]`."""
-
-    def turn() -> tf.Tensor:
-        transposed = tf.transpose(squares, [0, 2, 1, 3])
-        is_transposed = orientations >= TRANSPOSED[0]
-        turned = tf.where(is_transposed[:, None, None, None], transposed, squares)
-        return _flip(turned, orientations)
-
-    return tf.cond(tf.reduce_any(orientations != UPRIGHT), turn, lambda: squares)
+def _upright(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
+    """Turn pictures `[n, h, w, 3]`, square if n is not 1, by their EXIF orientations `[n]`."""
+    turned = tf.reduce_any(orientations != UPRIGHT)
+    return tf.cond(turned, lambda: _turn(pixels, orientations), lambda: pixels)
 
 
-def _flip(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
-    """Mirror pictures `[n, h, w, 3]` that are already transposed where they have to be."""
-    for axis, mirrored in ((2, MIRRORED), (1, UPSIDE_DOWN)):
-        flips = tf.reduce_any(orientations[:, tf.newaxis] == mirrored, axis=1)
-        pixels = tf.where(flips[:, None, None, None], tf.reverse(pixels, [axis]), pixels)
-    return pixels
+def _turn(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
+    """Fetch each pixel from where its picture's orientation has it: one pass, whatever the turns.
+
+    Transposing and reversing whole batches takes twice as long as decoding small photographs.
+    """
+
+    def needs(listed: tuple[int, ...]) -> tf.Tensor:
+        found = tf.reduce_any(orientations[:, tf.newaxis] == listed, axis=1)
+        return found[:, tf.newaxis, tf.newaxis]
+
+    shape = tf.shape(pixels)
+    height, width = shape[1], shape[2]
+    transposed = needs(TRANSPOSED)
+    rows = tf.where(transposed[0, 0, 0], width, height)
+    columns = tf.where(transposed[0, 0, 0], height, width)
+    row = tf.range(rows)[tf.newaxis, :, tf.newaxis]
+    column = tf.range(columns)[tf.newaxis, tf.newaxis, :]
+    row = tf.where(needs(UPSIDE_DOWN), rows - 1 - row, row)
+    column = tf.where(needs(MIRRORED), columns - 1 - column, column)
+    places = tf.where(transposed, column * width + row, row * width + column)
+    flat = tf.reshape(pixels, [-1, height * width, 3])
+    fetched = tf.gather(flat, tf.reshape(places, [-1, rows * columns]), batch_dims=1)
+    fetched = tf.reshape(fetched, [-1, rows, columns, 3])
+    square = pixels.shape[1] == pixels.shape[2]
+    return tf.ensure_shape(fetched, pixels.shape) if square else fetched

@@ -15,7 +15,8 @@ def export(
     dataset: Input[Dataset],
     saved_model: Output[Model],
     largest_batch: int = 32,
-):
+    formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
+) -> None:
     """Export the accepted candidate as a SavedModel that takes pictures' bytes.
 
     Args:
@@ -24,13 +25,15 @@ def export(
         dataset: The dataset, for the pictures of the warm-up.
         saved_model: The exported model.
         largest_batch: Pictures in the larger warm-up request of each signature.
+        formats: Formats to write besides, of `litert` and `onnx`.
     """
     from components.core.options import ExportOptions, checked
     from components.core.step import running
     from components.export.export import export as run
 
     with running("export"):
-        options = checked(ExportOptions, largest_batch=largest_batch)
+        options = checked(ExportOptions, largest_batch=largest_batch,
+                          formats=tuple(formats))  # fmt: skip
         folders = [item.path for item in candidates]
         manifest = run(folders, evaluation.path, dataset.path, saved_model.path, options)
     saved_model.metadata.update(digest=manifest.digest, strategy=manifest.strategy)

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import keras
@@ -19,13 +20,14 @@ from components.core.artifacts import (
     SavedModelManifest,
     staged_folder,
 )
-from components.core.errors import InputError, RejectedError
+from components.core.errors import DataError, InputError, RejectedError
 from components.core.exported import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
 from components.core.models import load_model
 from components.core.options import ExportOptions
 from components.core.records import read_split
 from components.core.step import Clock, say
 from components.core.version import VERSION
+from components.export.formats import FILES, write_formats
 from components.export.model_card import model_card
 from components.export.signatures import SIGNATURES, Answering, build_archive
 from components.export.warmup import write_warmup
@@ -51,7 +53,7 @@ def export(
         evaluation: folder of the verdict.
         dataset: the dataset, for the pictures of the warm-up.
         out: the folder to make.
-        options: batch size of the warm-up.
+        options: batch size of the warm-up, and other formats to write.
 
     Raises:
         RejectedError: the verdict is not `accepted`.
@@ -75,13 +77,16 @@ def export(
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)
         labels.write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
-        write_warmup(
-            folder,
-            (record.encoded for record in read_split(dataset, "validation")),
-            manifest.preprocessing.image_px,
-            options.largest_batch,
-        )
-        exported = _describe(verdict, manifest, answering)
+        validation = [
+            record.encoded
+            for record in islice(read_split(dataset, "validation"), options.largest_batch)
+        ]
+        if not validation:
+            raise DataError(f"{dataset}: expected pictures in the validation split, found none")
+        px = manifest.preprocessing.image_px
+        write_warmup(folder, validation, px, options.largest_batch)
+        formats = write_formats(folder, model, answering, options.formats, validation[:7])
+        exported = _describe(verdict, manifest, answering, formats)
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         exported = exported.model_copy(
@@ -140,12 +145,16 @@ def familiar_threshold(evaluation: EvaluationManifest) -> float | None:
 
 
 def _describe(
-    evaluation: EvaluationManifest, model: ModelManifest, answering: Answering
+    evaluation: EvaluationManifest,
+    model: ModelManifest,
+    answering: Answering,
+    formats: dict[str, float],
 ) -> SavedModelManifest:
     """Return the manifest, its digest and origin still open."""
     given = _ANSWERS + (_FAMILIAR if answering.familiar_threshold is not None else "")
     details: dict[str, Any] = {
         "verdict": evaluation.verdict,
+        "formats": {FILES[name]: {"max_abs_diff": off} for name, off in formats.items()},
         "evaluation_notes": evaluation.notes,
         "familiar": evaluation.details.get("familiar"),
         "signatures": {

@@ -68,7 +68,8 @@ def build_archive(
     """
     both = with_features(model, pooling)
     archive = keras.export.ExportArchive()
-    archive.track(both)
+    # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
+    # would save each of them a second time, through Keras' own wrapper of it.
     for name, (fn, spec) in _endpoints(both, answering).items():
         archive.add_endpoint(name, fn, input_signature=[spec])
     return archive

@@ -25,7 +25,7 @@ def extract_features(
     batch_size: int,
     seed: int,
     require_gpu: bool,
-):
+) -> None:
     """Compute the frozen backbone's features of one worker's share, once.
 
     Args:

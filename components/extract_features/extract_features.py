@@ -17,14 +17,13 @@ from components.core.artifacts import (
     FeatureShard,
     FeaturesManifest,
     MadeBy,
-    Shard,
     Split,
     digest_of,
     staged_folder,
 )
 from components.core.augment import augment
 from components.core.backbones import Backbone, build_backbone, find_backbone, weights_digest
-from components.core.errors import InputError
+from components.core.errors import DataError, InputError
 from components.core.feature_store import LABELS, array_file
 from components.core.models import pooling_layer
 from components.core.options import FeatureOptions
@@ -34,6 +33,8 @@ from components.core.step import Clock, say
 from components.core.surgery import find_cut, freeze
 from components.core.version import VERSION
 
+Arrays = dict[str, NDArray[Any]]
+FLOAT16_MAX = 65504.0
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
 
@@ -65,14 +66,17 @@ def extract_features(
     extractor = _extractor(model, cut, options)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     forward = _forward(extractor, backbone, options)
-    shards = []
+    shards = list(_share(data, options.views, shard_index, shard_count))
     with staged_folder(out) as folder:
-        for task in _tasks(data, options.views, shard_index, shard_count):
-            shard, info = task
-            say(f"extract_features: {info.stem} ({info.count} pictures)")
-            batches = pictures_of([Path(dataset) / shard.file], image_px, options.batch_size)
-            _write_shard(folder, info, arrays, options.dtype, forward(batches, info.view))
-            shards.append(info)
+        for view in range(options.views):
+            part = [(file, info) for file, info in shards if info.view == view]
+            files = [Path(dataset) / file for file, _ in part]
+            batches = pictures_of(files, image_px, options.batch_size)
+            rows = _Rows(forward(batches, view))
+            for _, info in part:
+                _write_shard(folder, info, arrays, options.dtype, rows)
+            count = sum(info.count for _, info in part)
+            say(f"extract_features: view {view + 1}/{options.views}: {count} pictures")
         manifest = FeaturesManifest(
             digest=digest_of([data.digest, weights_digest(model), cut, shard_index, shard_count,
                               image_px, options.model_dump(exclude={"weights", "batch_size",
@@ -93,7 +97,7 @@ def extract_features(
             feature_map=list(model.output.shape[1:]),
             shard_index=shard_index,
             shard_count=shard_count,
-            shards=shards,
+            shards=[info for _, info in shards],
         )  # fmt: skip
         manifest.write(folder)
     return manifest
@@ -125,9 +129,9 @@ def _forward(extractor: keras.Model, backbone: Backbone, options: FeatureOptions
             pixels = tf.cond(
                 view > 0, lambda: augment(pixels, drawn, options.augment), lambda: pixels
             )
-        return extractor(scale(pixels, backbone.scaling), training=False)  # type: ignore[no-any-return]
+        return extractor(scale(pixels, backbone.scaling), training=False)
 
-    def batches(pictures: tf.data.Dataset, view: int) -> Iterator[dict[str, NDArray[Any]]]:
+    def batches(pictures: tf.data.Dataset, view: int) -> Iterator[Arrays]:
         for batch in pictures:
             arrays = run(batch["pixels"], batch["id"], tf.constant(view))
             yield {
@@ -146,26 +150,48 @@ def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
     )
 
 
-def _tasks(
+def _share(
     data: DatasetManifest, views: int, shard_index: int, shard_count: int
-) -> Iterator[tuple[Shard, FeatureShard]]:
+) -> Iterator[tuple[str, FeatureShard]]:
     """Yield a worker's share: every `shard_count`-th dataset shard, in each of its views."""
-    number = 0
-    for split in SPLITS_TO_EXTRACT:
-        for shard in data.splits[split].shards:
-            if number % shard_count == shard_index:
-                for view in range(views if split == "train" else 1):
-                    stem = f"{Path(shard.file).name.removesuffix('.tfrecord')}.view{view}"
-                    yield shard, FeatureShard(stem=stem, split=split, view=view, count=shard.count)
-            number += 1
+    every = [(split, shard) for split in SPLITS_TO_EXTRACT for shard in data.splits[split].shards]
+    for split, shard in every[shard_index::shard_count]:
+        for view in range(views if split == "train" else 1):
+            stem = f"{Path(shard.file).name.removesuffix('.tfrecord')}.view{view}"
+            info = FeatureShard(stem=stem, split=split, view=view, count=shard.count)
+            yield shard.file, info
+
+
+class _Rows:
+    """Cuts a stream of batches into pieces of any length, so that batches may span shards.
+
+    A pass of its own a shard would start the decoding anew, which takes longer than a small shard.
+    """
+
+    def __init__(self, batches: Iterator[Arrays]) -> None:
+        self._batches = batches
+        self._rest: Arrays = {}
+
+    def take(self, count: int) -> Iterator[Arrays]:
+        """Yield the next `count` rows, in pieces of a batch at most.
+
+        Raises:
+            DataError: the stream ends before.
+        """
+        while count:
+            if not self._rest or not len(self._rest[LABELS]):
+                try:
+                    self._rest = next(self._batches)
+                except StopIteration:
+                    raise DataError(f"expected {count} more pictures in the shards") from None
+            piece = {name: values[:count] for name, values in self._rest.items()}
+            self._rest = {name: values[count:] for name, values in self._rest.items()}
+            count -= len(piece[LABELS])
+            yield piece
 
 
 def _write_shard(
-    folder: Path,
-    info: FeatureShard,
-    arrays: dict[str, list[int]],
-    dtype: str,
-    batches: Iterator[dict[str, NDArray[Any]]],
+    folder: Path, info: FeatureShard, arrays: dict[str, list[int]], dtype: str, rows: _Rows
 ) -> None:
     """Write one shard's arrays through memory maps, batch by batch.
 
@@ -180,10 +206,10 @@ def _write_shard(
         for name, (kind, shape) in kinds.items()
     }
     done = 0
-    for batch in batches:
-        count = len(batch[LABELS])
-        for name, values in batch.items():
-            if maps[name].dtype == np.float16 and not np.abs(values).max() < 65504:
+    for piece in rows.take(info.count):
+        count = len(piece[LABELS])
+        for name, values in piece.items():
+            if maps[name].dtype == np.float16 and not np.abs(values).max() < FLOAT16_MAX:
                 raise InputError(
                     f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond "
                     "float16; use --dtype float32"

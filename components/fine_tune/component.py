@@ -21,7 +21,7 @@ def fine_tune(
     batch_norm: str,
     seed: int,
     require_gpu: bool,
-):
+) -> None:
     """Make one complete candidate from the head by one strategy.
 
     Args:

@@ -181,7 +181,8 @@ def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
 
 def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[str, Any]:
     """Lay out one histogram in a box of 300 x 130."""
-    most, width, bars = max(counts.values()), 300 / BARS, []
+    most, width = max(counts.values()), 300 / BARS
+    bars: list[dict[str, Any]] = []
     edges = [low + (high - low) * number / BARS for number in range(BARS + 1)]
     for number, count in sorted(counts.items()):
         if not count:
@@ -197,7 +198,7 @@ def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[
         )  # fmt: skip
     return {
         "bars": bars, "low": f"{low:.{digits}f}", "middle": f"{(low + high) / 2:.{digits}f}",
-        "high": f"{high:.{digits}f}", "peak": max(bars, key=lambda bar: bar["count"])["label"],
+        "high": f"{high:.{digits}f}", "peak": max(bars, key=lambda bar: int(bar["count"]))["label"],
     }  # fmt: skip
 
 

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from components.core.artifacts import (
-    DatasetManifest,
-    EvaluationManifest,
-    FeaturesManifest,
     MadeBy,
-    Manifest,
-    ModelManifest,
     ParityManifest,
     PublishedManifest,
     SavedModelManifest,
@@ -24,29 +17,6 @@ from components.core.step import Clock, say
 from components.core.version import VERSION
 from serving.publish import publish_saved_model
 
-_MANIFESTS: tuple[type[Manifest], ...] = (
-    DatasetManifest,
-    FeaturesManifest,
-    ModelManifest,
-    EvaluationManifest,
-    SavedModelManifest,
-    ParityManifest,
-)
-
-
-def gather_timings(folders: Iterable[str | os.PathLike[str]]) -> dict[str, float]:
-    """Return the seconds that each step took, from the manifests in `folders`, in their order.
-
-    A step that ran more than once, for shards or candidates, counts with its sum.
-    """
-    timings: dict[str, float] = {}
-    for folder in folders:
-        for kind in _MANIFESTS:
-            if (Path(folder) / kind.file_name).is_file():
-                made_by = kind.read(folder).made_by
-                timings[made_by.step] = timings.get(made_by.step, 0.0) + made_by.seconds
-    return timings
-
 
 def publish(
     saved_model: str | os.PathLike[str],
@@ -54,7 +24,6 @@ def publish(
     out: str | os.PathLike[str],
     destination: str,
     name: str,
-    timings: Mapping[str, float],
     *,
     label: str = "",
     keep_last: int = 0,
@@ -67,7 +36,6 @@ def publish(
         out: receives `published.json`.
         destination: folder or address that holds models.
         name: the model's name.
-        timings: seconds of the steps before, for the record.
         label: `stable`, `canary` or empty.
         keep_last: how many versions stay; 0 keeps all.
 
@@ -96,7 +64,6 @@ def publish(
             path=version.path,
             saved_model_digest=model.digest,
             parity=proof.max_abs_diff,
-            timings={**timings, "publish": clock.seconds},
         )
         manifest.write(folder)
     say(f"publish: version {version.number} at {version.path}")

@@ -20,7 +20,7 @@ def train_head(
     batch_size: int,
     class_weights: str,
     seed: int,
-):
+) -> None:
     """Train the head on cached features: feature-extraction training.
 
     Args:

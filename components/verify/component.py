@@ -19,7 +19,7 @@ def verify(
     engine: str = "auto",
     pictures: int = 32,
     tolerance: float = 1e-4,
-):
+) -> None:
     """Serve the exported model and prove that it answers as the trained one does.
 
     Args:

@@ -26,7 +26,7 @@ from serving.server.config import (
 from serving.server.core import Core
 from serving.server.flags import ServerOptions
 from serving.server.lifecycle import Lifecycle
-from serving.server.page import PAGE
+from serving.server.page import read_page
 from serving.server.servable import Servable, load_servable
 from serving.server.status import Code, ServingError, invalid
 from serving.server.warmup import warm_up
@@ -52,6 +52,7 @@ async def serve(
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
         servable = load_servable(path, batching)
+        servable.observe = functools.partial(core.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:
             warm_up(servable, name, number, path)
         tell(f"{name} version {number} loaded in {clock.seconds:.1f} s")
@@ -140,7 +141,8 @@ async def _start_rest(
     core: Core, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
 ) -> int:
     limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
-    app = rest_port.make_app(core, limits, metrics_path, PAGE if options.page else "")
+    page = read_page(next(iter(core.catalog.names()), "")) if options.page else ""
+    app = rest_port.make_app(core, limits, metrics_path, page)
     runner = web.AppRunner(
         app,
         access_log=None,

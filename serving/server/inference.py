@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from serving.server import tensors
-from serving.server.servable import DEFAULT_SIGNATURE, Servable, Signature, TensorSpec
+from serving.server.servable import Servable
+from serving.server.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 from serving.server.status import failed_precondition, invalid
 
 

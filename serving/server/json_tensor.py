@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.server.inference import Typed, type_name
-from serving.server.servable import TensorSpec
+from serving.server.signature import TensorSpec
 from serving.server.status import Code, ServingError, invalid
 
 Form = Literal["row", "column"]
@@ -54,6 +54,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
             f"JSON Value: {_shown(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
+    text_bytes(name)
     return name
 
 

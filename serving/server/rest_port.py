@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 from serving.server import examples, inference, json_tensor, service
 from serving.server.catalog import ModelSpec
 from serving.server.core import Core
-from serving.server.servable import DEFAULT_SIGNATURE
+from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.status import Code, ServingError, http_status, invalid, not_found
 
 _SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"

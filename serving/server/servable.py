@@ -8,52 +8,42 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from serving.server.batching import add_batching, batchable
 from serving.server.config import BatchingConfig
+from serving.server.signature import read_signature
 from serving.server.status import Code, ServingError, code_of, invalid
 
-DEFAULT_SIGNATURE = "serving_default"
 INIT_SIGNATURE = "__saved_model_init_op"
 SERVE_TAG = "serve"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a signature. `shape` None is of unknown rank, a dimension -1 open."""
-
-    tensor: str
-    dtype: tf.DType
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The inputs and outputs of a signature by alias, in order of their names."""
-
-    name: str
-    method: str
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
 
 
 class Servable:
     """A SavedModel in a session of its own. Runs are thread-safe; `close` frees it."""
 
-    def __init__(self, meta_graph: Any, session: Any) -> None:
+    def __init__(
+        self, meta_graph: Any, session: Any, batching: BatchingConfig | None = None
+    ) -> None:
         self.meta_graph = meta_graph
         self.signatures = {
-            name: _signature(name, definition)
+            name: read_signature(name, definition)
             for name, definition in meta_graph.signature_def.items()
             if name != INIT_SIGNATURE
         }
         self._session = session
+        self.observe: Callable[[float], None] = lambda seconds: None
+        self._largest = batching.max_batch_size if batching is not None else 0
+        # By the feeds of a signature: the batched tensor of each of its outputs.
+        self._batched: dict[tuple[str, ...], dict[str, str]] = {}
+        if batching is not None:
+            self._add_batching(batching)
         self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
@@ -64,13 +54,40 @@ class Servable:
             ServingError: with the code and the first line of TensorFlow's error.
         """
         names = tuple(sorted(feeds))
+        batched = self._batched.get(names)
+        if batched is not None and all(name in batched for name in fetches):
+            rows = {len(feeds[name]) if feeds[name].ndim else 0 for name in names}
+            if len(rows) == 1 and 0 < rows.pop() < self._largest:
+                try:
+                    return self._run(names, feeds, [batched[name] for name in fetches])
+                except ServingError as error:
+                    if error.code is Code.UNAVAILABLE:
+                        raise
+                # Another request of the batch may be to blame: this one's own run decides.
+        return self._run(names, feeds, fetches)
+
+    def _run(
+        self, names: tuple[str, ...], feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+    ) -> list[np.ndarray]:
         call = self._callable(names, tuple(fetches))
+        start = time.perf_counter()
         try:
-            return call(*(feeds[name] for name in names))
+            values: list[np.ndarray] = call(*(feeds[name] for name in names))
         except tf.errors.OpError as error:
             raise from_op_error(error) from error
         except (TypeError, ValueError, RuntimeError) as error:
-            raise invalid(str(error).splitlines()[0]) from error
+            raise invalid((str(error) or type(error).__name__).splitlines()[0]) from error
+        self.observe(time.perf_counter() - start)
+        return values
+
+    def _add_batching(self, config: BatchingConfig) -> None:
+        for signature in self.signatures.values():
+            if batchable(signature):
+                feeds = tuple(sorted(spec.tensor for spec in signature.inputs.values()))
+                tensors = add_batching(self._session.graph, signature, config)
+                self._batched[feeds] = {
+                    spec.tensor: tensors[alias] for alias, spec in signature.outputs.items()
+                }
 
     def close(self) -> None:
         """Free the session and its variables."""
@@ -106,7 +123,7 @@ def load_servable(
         with graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, [SERVE_TAG], str(path))
             _check_initialized(session, meta_graph)
-        return Servable(meta_graph, session)
+        return Servable(meta_graph, session, batching)
     except tf.errors.OpError as error:
         session.close()
         raise from_op_error(error) from error
@@ -163,18 +180,3 @@ def _check_initialized(session: Any, meta_graph: Any) -> None:
             f"{len(missing)} of {len(handles)} variables were not restored: Could not find "
             f"variable {missing[0]}",
         )
-
-
-def _signature(name: str, definition: Any) -> Signature:
-    def specs(infos: Any) -> dict[str, TensorSpec]:
-        return {alias: _tensor_spec(infos[alias]) for alias in sorted(infos)}
-
-    return Signature(
-        name, definition.method_name, specs(definition.inputs), specs(definition.outputs)
-    )
-
-
-def _tensor_spec(info: Any) -> TensorSpec:
-    shape = info.tensor_shape
-    dims = None if shape.unknown_rank else tuple(int(d.size) for d in shape.dim)
-    return TensorSpec(info.name, tf.as_dtype(info.dtype), dims)

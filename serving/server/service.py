@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
 from serving.server import examples, inference, tensors
 from serving.server.catalog import Catalog, Lease, ModelSpec
 from serving.server.inference import Typed
-from serving.server.servable import DEFAULT_SIGNATURE
+from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.status import invalid
 
 

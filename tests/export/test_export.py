@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from components.export.warmup import example_of
 from tests.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
 
 PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+ROOT = Path(__file__).resolve().parents[2]
 TEMPERATURE, THRESHOLD = 1.7, 1.0
 
 
@@ -99,3 +104,40 @@ def test_what_does_not_belong_together_is_refused(
         export([built.candidate], evaluation, built.dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert SavedModelManifest.file_name not in [p.name for p in tmp_path.rglob("*")]
+
+
+def test_a_keras_file_that_is_not_the_manifests_is_refused(built: Built, tmp_path: Path) -> None:
+    foreign = Path(shutil.copytree(built.candidate, tmp_path / "candidate"))
+    with open(foreign / "model.keras", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"model\.keras: expected digest"):
+        export([foreign], built.evaluation, built.dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["labels.txt", "model_card", "fingerprint", "regraft"])
+def test_a_killed_export_leaves_nothing_visible(built: Built, tmp_path: Path, point: str) -> None:
+    out = tmp_path / "out" / "saved_model"
+    code = (
+        "import os, signal, sys\n"
+        "from components.export.export import export\n"
+        "candidate, evaluation, dataset, out, point = sys.argv[1:]\n"
+        "folder = os.path.dirname(out)\n"
+        "def hook(event, arguments):\n"
+        "    names = [str(a) for a in arguments]\n"
+        "    if event == 'open' and any(folder in n and point in n for n in names):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(hook)\n"
+        "export([candidate], evaluation, dataset, out)\n"
+    )
+    folders = [built.candidate, built.evaluation, built.dataset, out]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, folders), point],
+        check=False, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == -9
+    assert not out.exists()
+    assert all(p.name.startswith(".") for p in out.parent.iterdir())
+    export([built.candidate], built.evaluation, built.dataset, out)
+    check_fingerprint(out)

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError, RegraftError
 from components.core.exported import check_fingerprint
 from serving.publish import (
+    models_config,
     open_store,
     publish_saved_model,
     publish_version,
@@ -128,3 +131,16 @@ def test_keep_last_spares_the_labelled(exported: Path, models: str) -> None:
     assert retain(models, "m", 1) == [3]
     with pytest.raises(InputError, match="keep_last"):
         publish_saved_model(exported, models, "m", keep_last=-1)
+
+
+def test_labels_become_the_configuration_of_tf_serving(exported: Path, models: str) -> None:
+    for _ in range(3):
+        add(exported, models)
+    set_label(models, "m", "stable", 2)
+    set_label(models, "m", "canary", 3)
+    text = models_config(models, ["m"])
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("m", f"{models}/m")
+    assert model.model_version_policy.latest.num_versions == 2
+    assert dict(model.version_labels) == {"stable": 2, "canary": 3}

@@ -11,7 +11,7 @@ from components.core.artifacts import (
     SavedModelManifest,
 )
 from components.core.errors import InputError, ParityError
-from components.publish.publish import gather_timings, publish
+from components.publish.publish import publish
 
 
 def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
@@ -33,17 +33,12 @@ def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
 def test_a_proven_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
     digest = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest)
-    timings = gather_timings([exported, parity])
-    assert timings == {"export": 1.5, "verify": 2.0}
-
-    made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m", timings)
+    made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
 
     assert made == PublishedManifest.read(tmp_path / "out")
     assert made.version == 1
     assert Path(made.path) == tmp_path / "models" / "m" / "1"
     assert made.parity == {"grpc": 1e-7, "rest": 2e-7}
-    assert made.timings["verify"] == 2.0
-    assert made.timings["publish"] > 0
     assert SavedModelManifest.read(made.path).digest == digest
 
 
@@ -54,10 +49,6 @@ def test_without_proof_nothing_is_published(
     own = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest or own, passed=passed)
     with pytest.raises((ParityError, InputError), match="proof"):
-        publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m", {})
+        publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "out").exists()
-
-
-def test_steps_that_ran_more_than_once_count_with_their_sum(exported: Path) -> None:
-    assert gather_timings([exported, exported]) == {"export": 3.0}

@@ -1,0 +1,108 @@
+"""Other formats of the exported model, LiteRT and ONNX, each proven against the model itself."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.errors import InputError, ParityError
+from components.core.preprocess import load_pictures, scale
+from components.export.signatures import Answering
+
+FILES = {"litert": "assets.extra/model.tflite", "onnx": "assets.extra/model.onnx"}
+_PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
+_TOLERANCE = 1e-4
+
+
+def pixels_model(model: keras.Model, answering: Answering) -> keras.Model:
+    """Return the model that these formats hold: no bytes, as they know no decoder.
+
+    It takes pixels float32 [n, px, px, 3] in 0..255 and gives probabilities float32 [n, classes].
+    """
+    px = answering.preprocessing.image_px
+    pixels = keras.Input((px, px, 3), name="pixels")
+    logits = model(scale(pixels, answering.preprocessing.scaling), training=False)
+    probabilities = keras.layers.Softmax(name="probabilities")(logits / answering.temperature)
+    return keras.Model(pixels, probabilities)
+
+
+def write_formats(
+    folder: str | os.PathLike[str],
+    model: keras.Model,
+    answering: Answering,
+    formats: Sequence[str],
+    pictures: Sequence[bytes],
+) -> dict[str, float]:
+    """Write `model` in each of `formats` into `folder`; return how far each is off.
+
+    Args:
+        folder: the SavedModel.
+        model: the candidate, the backbone's input to logits.
+        answering: preprocessing and temperature.
+        formats: of `litert` and `onnx`.
+        pictures: encoded pictures to compare by.
+
+    Raises:
+        InputError: a format needs a package that is not installed.
+        ParityError: a format's probabilities differ from the model's.
+    """
+    if not formats:
+        return {}
+    whole = pixels_model(model, answering)
+    pixels = load_pictures(tf.constant(list(pictures)), answering.preprocessing.image_px).numpy()
+    expected = np.asarray(whole(pixels, training=False))
+    off = {}
+    for name in formats:
+        path = Path(folder) / FILES[name]
+        path.parent.mkdir(exist_ok=True)
+        try:
+            got = _write_and_run(name, whole, path, pixels)
+        except ImportError as error:
+            raise InputError(
+                f"format {name} needs {_PACKAGES[name]}, which is not installed: {error}"
+            ) from error
+        off[name] = float(np.max(np.abs(got - expected)))
+        if not off[name] <= _TOLERANCE:
+            raise ParityError(
+                f"format {name}: expected probabilities within {_TOLERANCE:g}, "
+                f"got ones off by {off[name]:.3g}"
+            )
+    return off
+
+
+def _write_and_run(
+    name: str, model: keras.Model, path: Path, pixels: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    with warnings.catch_warnings():
+        # Both converters lean on names that their own libraries call outdated.
+        warnings.simplefilter("ignore")
+        if name == "onnx":
+            return _onnx(model, path, pixels)
+        return _litert(model, path, pixels)
+
+
+def _litert(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    model.export(path, format="litert", verbose=False)
+    run = tf.lite.Interpreter(str(path)).get_signature_runner()
+    (alias,) = run.get_input_details()
+    (answer,) = run(**{alias: pixels}).values()
+    found: NDArray[np.float32] = answer
+    return found
+
+
+def _onnx(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    onnxruntime = importlib.import_module("onnxruntime")  # an extra: not there for the type checker
+    spec = keras.InputSpec(shape=(None, *pixels.shape[1:]), dtype="float32")
+    model.export(path, format="onnx", verbose=False, input_signature=[spec])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (fed,) = session.get_inputs()
+    found: NDArray[np.float32] = session.run(None, {fed.name: pixels})[0]
+    return found

@@ -1,0 +1,43 @@
+"""What can be known to fail before any data is read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from pipelines.recipe import Recipe
+
+
+def check_backbone(recipe: Recipe) -> None:
+    """Check a cut that was named against the backbone's graph; near names are suggested.
+
+    Raises:
+        InputError: the backbone has no such cut point, or is too large for the pictures.
+    """
+    if recipe.cut == "auto":
+        return  # the table's own cuts are tested, and TensorFlow takes seconds to load
+    with _quiet_start():
+        from components.core.backbones import build_backbone
+        from components.core.surgery import find_cut
+
+        model = build_backbone(recipe.backbone, recipe.image_px, "random")
+    find_cut(model, recipe.cut)
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Drop what TensorFlow's libraries write to standard error while they load.
+
+    They ignore their own log level until they are initialised.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.core.artifacts import EvaluationManifest
+from components.core.errors import InputError
+from components.core.models import load_model
+from components.core.preprocess import load_pictures
+from components.export.formats import FILES, write_formats
+from components.export.signatures import Answering
+from tests.export.building import CLASSES, PX, Built, picture
+
+PICTURES = [picture(i) for i in range(3)]
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime"))
+
+
+def written(built: Built, folder: Path, name: str) -> dict[str, float]:
+    model, manifest = load_model(built.candidate)
+    temperature = EvaluationManifest.read(built.evaluation).temperature
+    answering = Answering(manifest.preprocessing, tuple(CLASSES), temperature, None)
+    return write_formats(folder, model, answering, [name], PICTURES)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_litert_equals_the_exported_model(built: Built, loaded: tf.Module, tmp_path: Path) -> None:
+    assert written(built, tmp_path, "litert")["litert"] <= 1e-5
+    run = tf.lite.Interpreter(str(tmp_path / FILES["litert"])).get_signature_runner()
+    pixels = load_pictures(tf.constant(PICTURES), PX).numpy()
+    (got,) = run(pixels=pixels).values()
+    served = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES))
+    np.testing.assert_allclose(got, served["probabilities"], atol=1e-5)
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="tf2onnx, onnx or onnxruntime is not installed")
+def test_onnx_equals_the_model(built: Built, tmp_path: Path) -> None:
+    assert written(built, tmp_path, "onnx")["onnx"] <= 1e-5
+
+
+@pytest.mark.skipif(HAS_ONNX, reason="the packages are installed")
+def test_onnx_without_its_packages_says_what_it_needs(built: Built, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="format onnx needs tf2onnx, onnx and onnxruntime"):
+        written(built, tmp_path, "onnx")

@@ -1,0 +1,123 @@
+"""The whole pipeline under kfp's local runner: accepted, rejected, and stopped by bad data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.core.artifacts import EvaluationManifest, SavedModelManifest
+from pipelines.local import Summary, read_summary, run_locally
+from pipelines.recipe import make_recipe
+
+TRAINING = {"backbone": "tiny", "head_epochs": 8, "fine_tune_epochs": 3, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def accepted(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    out = tmp_path_factory.mktemp("run") / "accepted"
+    recipe = make_recipe(
+        sources=(str(shapes),), workers=2, destination=str(out / "models"), model_name="shapes",
+        **TRAINING,
+    )  # fmt: skip
+    summary = run_locally(recipe, out)
+    assert read_summary(out) == summary
+    return summary
+
+
+def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
+    assert accepted.verdict == "accepted"
+    assert accepted.model_version == 1
+    assert accepted.published is not None
+    exported = SavedModelManifest.read(accepted.published)
+    assert exported.dataset_digest == accepted.dataset_digest
+    assert set(accepted.parity) == {"grpc", "rest"}
+    assert max(accepted.parity.values()) <= 1e-4
+    assert Path(accepted.report).is_file()
+    assert set(accepted.timings) == {
+        "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
+        "publish",
+    }  # fmt: skip
+
+
+def test_every_strategy_was_a_candidate_and_validation_chose(accepted: Summary) -> None:
+    evaluation = EvaluationManifest.read(accepted.evaluation)
+    assert {candidate.strategy for candidate in evaluation.candidates} == {"head", "top"}
+    (chosen,) = [candidate for candidate in evaluation.candidates if candidate.chosen]
+    assert chosen.strategy == accepted.strategy
+    best = max(candidate.validation_accuracy for candidate in evaluation.candidates)
+    assert chosen.validation_accuracy == best
+
+
+def regraft(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_rejected_run_ends_with_3_and_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = regraft(
+        "run", "--source", shapes, "--out", out, "--backbone", "tiny", "--strategies", "head",
+        "--head-epochs", 2, "--min-accuracy", "0.9999", "--json",
+    )  # fmt: skip
+    assert ended.returncode == 3, ended.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(ended.stdout) == summary
+    assert summary["verdict"] == "rejected"
+    assert summary["published"] is None
+    assert summary["model_version"] is None
+    assert [reason["name"] for reason in summary["reasons"] if not reason["passed"]]
+    assert not (out / "models").exists()
+    assert "expected" in ended.stderr.splitlines()[-1]
+
+
+def one_class(folder: Path) -> None:
+    (folder / "cat").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40), (number * 50, 0, 0)).save(folder / "cat" / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(lambda folder: None, "no picture"), (one_class, "class")]
+)
+def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, message: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    make(folder)
+    ended = regraft("run", "--source", folder, "--out", tmp_path / "run", "--backbone", "tiny")
+    assert ended.returncode == 2
+    assert message in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backbone", "vgg61"), "did you mean"),
+        (("--backbone", "tiny", "--cut", "block1_otu"), "did you mean block1_out"),
+        (("--strategies", "heda"), "strategies"),
+        (("--min-accuracy", "1.01"), "min_accuracy"),
+        (("--head-epochs", "x"), "not a valid int"),
+        (("--bakcbone", "tiny"), "No such option"),
+    ],
+)
+def test_bad_usage_ends_with_2_before_any_step(
+    shapes: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", *arguments)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "run" / "steps").exists()
+
+
+def test_an_unknown_source_names_what_is_known(tmp_path: Path) -> None:
+    ended = regraft("run", "--source", "sample:digit", "--out", tmp_path / "run",
+                    "--backbone", "tiny")  # fmt: skip
+    assert ended.returncode == 2
+    assert "sample:digits" in ended.stderr.splitlines()[-1]

@@ -1,0 +1,44 @@
+"""A run's options: checked before anything starts, near names suggested."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.core.errors import InputError
+from pipelines.recipe import make_recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"backbone": "vgg61"}, "unknown backbone 'vgg61'; did you mean vgg19 or vgg16"),
+        ({"strategies": ("heda",)}, "strategies: expected 'head', 'top', 'full' or 'auto'"),
+        ({"strategies": ("top", "top")}, "each strategy once"),
+        ({"strategies": ()}, "strategies"),
+        ({"sources": ()}, "sources"),
+        ({"sources": ("",)}, "source: expected a path, link or sample, got an empty text"),
+        ({"min_accuracy": 1.01}, "min_accuracy: expected less than or equal to 1, got 1.01"),
+        ({"min_accuracy": float("nan")}, "min_accuracy"),
+        ({"learning_rate": -1.0}, "learning_rate: expected greater than 0, got -1.0"),
+        ({"head_epochs": 0}, "head_epochs: expected greater than or equal to 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected greater than or equal to 1, got 0"),
+        ({"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),
+        ({"model_name": "../up"}, "model_name"),
+        ({"bakcbone": "vgg16"}, "unknown option 'bakcbone'; did you mean backbone"),
+    ],
+)
+def test_a_bad_value_is_one_clear_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make_recipe(**({"sources": ("sample:digits",)} | values))
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_are_the_lectures() -> None:
+    recipe = make_recipe(sources=("sample:digits",))
+    assert recipe.backbone == "vgg16"
+    assert recipe.strategies == ("head", "top")
+
+
+def test_workers_are_numbered_shares() -> None:
+    recipe = make_recipe(sources=("sample:digits",), workers=3)
+    assert recipe.arguments()["shards"] == [0, 1, 2]

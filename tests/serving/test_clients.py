@@ -1,0 +1,165 @@
+"""What the clients promise beside answers: no TensorFlow, one error tree, bounded retries."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.core.errors import InputError
+from serving.client import errors, grpc_wire
+from serving.client.folder import PredictOptions, as_csv, as_json, find_pictures, predict_files
+from serving.client.grpc import GrpcClient
+from serving.client.messages import MESSAGES
+from serving.client.rest import RestClient
+from serving.client.retrying import NO_RETRIES, Retries, next_pause
+from serving.runner import Addresses, free_port
+from serving.serve import find_models, models_config
+
+
+def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
+    program = (
+        "import sys; from serving.client.grpc import GrpcClient; "
+        "from serving.client.folder import predict_files; "
+        f"c = GrpcClient({server.grpc!r}, 'tiny'); print(c.status()[0].state, "
+        "'tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True
+    )
+    assert done.stdout.split() == ["AVAILABLE", "False"]
+
+
+def test_messages_are_those_of_the_official_stubs() -> None:
+    import tensorflow as tf
+    from tensorflow_serving.apis import classification_pb2, get_model_status_pb2, predict_pb2
+
+    call = grpc_wire.predict_call(grpc_wire.Target("m", label="canary"), [b"a", b"b"], "features")
+    official = predict_pb2.PredictRequest.FromString(call.request.SerializeToString())
+    assert official.model_spec.version_label == "canary"
+    assert official.model_spec.signature_name == "features"
+    assert tf.make_ndarray(official.inputs["image_bytes"]).tolist() == [b"a", b"b"]
+    mine = MESSAGES["PredictRequest"].FromString(official.SerializeToString())
+    assert mine == call.request
+
+    classify = grpc_wire.classify_call(grpc_wire.Target("m", version=3), [b"a"])
+    read = classification_pb2.ClassificationRequest.FromString(classify.request.SerializeToString())
+    (example,) = read.input.example_list.examples
+    assert read.model_spec.version.value == 3
+    assert list(example.features.feature["image/encoded"].bytes_list.value) == [b"a"]
+
+    answer = predict_pb2.PredictResponse()
+    answer.outputs["label"].CopyFrom(tf.make_tensor_proto([b"x", b"y"]))
+    answer.outputs["confidence"].CopyFrom(tf.make_tensor_proto(np.array([0.5, 1], np.float32)))
+    table = np.array([[0.5, 0.5], [0, 1]], np.float32)
+    answer.outputs["probabilities"].CopyFrom(tf.make_tensor_proto(table))
+    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
+    assert [p.probabilities for p in grpc_wire.parse_predictions(mine)] == [(0.5, 0.5), (0.0, 1.0)]
+
+    status = get_model_status_pb2.GetModelStatusResponse()
+    status.model_version_status.add(version=4, state="END").status.error_code = 13
+    mine = MESSAGES["GetModelStatusResponse"].FromString(status.SerializeToString())
+    (found,) = grpc_wire.parse_status(mine)
+    assert (found.version, found.state, found.error_code) == (4, "END", "INTERNAL")
+
+
+@pytest.mark.parametrize("kind", [RestClient, GrpcClient])
+def test_one_error_tree(server: Addresses, kind: type, pictures: list[bytes]) -> None:
+    address = server.rest if kind is RestClient else server.grpc
+    with kind(address, "none") as client, pytest.raises(errors.NotFoundError):
+        client.predict(pictures)
+    with kind(address, "tiny") as client, pytest.raises(errors.BadRequestError):
+        client.predict([b"no picture"])
+    with kind(address, "tiny", label="none") as client, pytest.raises(errors.BadRequestError):
+        client.predict(pictures)
+    with kind(f"127.0.0.1:{free_port()}", "tiny", retries=NO_RETRIES) as client:
+        with pytest.raises(errors.ConnectionFailedError):
+            client.predict(pictures)
+        with pytest.raises(errors.DeadlineError):
+            client.wait_ready(0.3)
+
+
+def test_only_unavailable_is_tried_again_and_not_for_ever() -> None:
+    retries = Retries(attempts=3, first_s=0.1, longest_s=0.15)
+    pauses = retries.pauses()
+    again = errors.UnavailableError("UNAVAILABLE", "full")
+    first, second = next_pause(pauses, again), next_pause(pauses, again)
+    assert 0.05 <= first <= 0.1
+    assert 0.075 <= second <= 0.15
+    with pytest.raises(errors.UnavailableError):
+        next_pause(pauses, again)
+    with pytest.raises(errors.NotFoundError):
+        next_pause(retries.pauses(), errors.NotFoundError("NOT_FOUND", "no"))
+
+
+HTTP_STATUSES = [
+    (400, errors.BadRequestError),
+    (404, errors.NotFoundError),
+    (413, errors.OverloadedError),
+    (429, errors.OverloadedError),
+    (403, errors.AccessError),
+    (501, errors.UnsupportedError),
+    (503, errors.UnavailableError),
+    (504, errors.DeadlineError),
+    (500, errors.ServerFailedError),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), HTTP_STATUSES)
+def test_http_statuses_become_errors(status: int, kind: type) -> None:
+    assert type(errors.http_error(status, "x")) is kind
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_folder_is_predicted(
+    server: Addresses, pictures: list[bytes], tmp_path: Path, scheme: str
+) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.png").write_bytes(pictures[number % 4])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("ignored")
+    address = f"{scheme}://{server.grpc if scheme == 'grpc' else server.rest}"
+    done: list[tuple[int, int]] = []
+    results = predict_files(
+        [tmp_path], address, "tiny", PredictOptions(batch=4, concurrency=3),
+        lambda count, of: done.append((count, of)),
+    )  # fmt: skip
+    assert [Path(r.path).name for r in results] == [*(f"{n}.png" for n in range(9)), "bad.png"]
+    assert all(r.prediction is not None for r in results[:9])
+    assert results[9].prediction is None
+    assert results[9].error
+    assert done[-1] == (10, 10)
+    rows = json.loads(as_json(results))
+    assert rows[0]["label"] == results[0].prediction.label  # type: ignore[union-attr]
+    assert "error" in rows[9]
+    assert as_csv(results).splitlines()[0] == "path,label,confidence,error"
+
+
+def test_what_cannot_be_predicted_is_bad_input(tmp_path: Path, server: Addresses) -> None:
+    with pytest.raises(InputError, match="found no picture"):
+        find_pictures([tmp_path])
+    with pytest.raises(InputError, match="expected a picture or a folder"):
+        find_pictures([tmp_path / "none"])
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="expected --server"):
+        predict_files([tmp_path], "ftp://x", "tiny")
+    with pytest.raises(errors.NotFoundError):
+        predict_files([tmp_path], f"grpc://{server.grpc}", "none")
+
+
+def test_all_models_below_a_folder_are_found(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/7", "none", ".hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a" / "labels.json").write_text('{"stable": 1, "canary": 9}')
+    models = find_models(tmp_path)
+    assert [(m.name, m.labels) for m in models] == [("a", {"stable": 1}), ("b", {})]
+    text = models_config(models)
+    assert "specific { versions: 1 versions: 2 }" in text
+    assert [m.name for m in find_models(tmp_path / "b")] == ["b"]
+    with pytest.raises(InputError, match="found no version"):
+        find_models(tmp_path / "none")

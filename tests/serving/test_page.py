@@ -1,0 +1,76 @@
+"""The page in a real browser: a picture is uploaded, label and probabilities are shown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.runner import Addresses, started_server
+from tests.serving.raw import http_request
+
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def page_server(conformance_base: Path) -> Iterator[Addresses]:
+    flags = ["--model_name=tiny", f"--model_base_path={conformance_base / 'tiny'}", "--page"]
+    with started_server(flags) as addresses:
+        yield addresses
+
+
+def test_the_page_has_no_external_assets(page_server: Addresses) -> None:
+    status, headers, body = http_request(page_server.rest, "GET", "/")
+    assert status == 200
+    assert headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert b"http://" not in body
+    assert b"https://" not in body
+    assert b'value="tiny"' in body
+
+
+def test_the_page_is_off_unless_asked_for(server: Addresses) -> None:
+    assert http_request(server.rest, "GET", "/")[0] == 404
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_picture_is_uploaded_and_named(
+    page_server: Addresses, pictures: list[bytes], tmp_path: Path
+) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(pictures[1])
+    bad.write_bytes(b"no picture")
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path / "profile"), executable_path=CHROMIUM, headless=True, args=FLAGS
+        )
+        page = context.pages[0]
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://{page_server.rest}/")
+        page.set_input_files("#files", [str(good)])
+        page.wait_for_selector("#results .bar")
+        assert page.inner_text("#results .label").startswith("even-")
+        assert page.locator("#results .bar").count() == 3
+        assert "ms" in page.inner_text("#results .meta")
+        assert "even-" in page.inner_text("#results .bar >> nth=0")
+        page.set_input_files("#files", [str(bad)])
+        page.wait_for_selector("#results .error")
+        if shots := os.environ.get("PAGE_SCREENSHOTS"):
+            page.screenshot(path=f"{shots}/page.png", full_page=True)
+        context.close()
+    assert complaints == []

@@ -1,0 +1,138 @@
+"""Every production file is read by its own parser or checked against its own schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.runner import serving_image
+from serving.server.config import (
+    METRICS_PATH,
+    BatchingConfig,
+    model_configs,
+    parse_text,
+    read_batching,
+    read_metrics_path,
+    read_tls,
+)
+
+SERVING = Path(__file__).resolve().parents[2] / "serving"
+CONFIG, BASE = SERVING / "config", SERVING / "k8s" / "base"
+KUBERNETES = sorted(
+    path
+    for path in (SERVING / "k8s").rglob("*.yaml")
+    if path.name not in ("kustomization.yaml", "resources.yaml")
+)
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def test_text_protos_are_read_by_the_servers_own_messages() -> None:
+    from tensorflow_serving.config import model_server_config_pb2
+
+    message = model_server_config_pb2.ModelServerConfig()
+    parse_text(CONFIG / "models.config", message)
+    (model,) = model_configs(message)
+    assert (model.name, model.policy.latest) == ("pictures", 2)
+    assert read_batching(str(CONFIG / "batching.config")) == BatchingConfig(16, 0, 1000, 2)
+    assert read_metrics_path(str(CONFIG / "monitoring.config")) == METRICS_PATH
+    tls = read_tls(str(CONFIG / "ssl.config"))
+    assert tls is not None
+    assert tls.client_verify
+
+
+@pytest.mark.parametrize("name", ["models", "batching", "monitoring"])
+def test_the_cluster_gets_the_same_text_protos(name: str) -> None:
+    assert (BASE / f"{name}.config").read_bytes() == (CONFIG / f"{name}.config").read_bytes()
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda p: p.name)
+def test_kubernetes_files_keep_their_schema(path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    for document in documents(path):
+        validate.validate(document, "1.31", strict=True)
+
+
+@pytest.mark.parametrize("path", sorted((SERVING / "k8s").rglob("kustomization.yaml")), ids=str)
+def test_kustomizations_name_files_that_are_there(path: Path) -> None:
+    (found,) = documents(path)
+    assert found["kind"] == "Kustomization"
+    named = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
+    for generator in found.get("configMapGenerator", []):
+        named += generator["files"]
+    for name in named:
+        assert (path.parent / name).exists()
+
+
+def merged(base: Any, patch: Any) -> Any:
+    """Merge as kustomize does: objects by key, lists of named containers by name."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return base | {k: merged(base.get(k), v) for k, v in patch.items()}
+    if isinstance(base, list) and isinstance(patch, list) and "name" in patch[0]:
+        by_name = {item["name"]: item for item in base}
+        return list(
+            (by_name | {i["name"]: merged(by_name.get(i["name"]), i) for i in patch}).values()
+        )
+    return patch
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_overlays_give_a_sound_deployment(overlay: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    (base,) = documents(BASE / "deployment.yaml")
+    (patch,) = documents(SERVING / "k8s" / "overlays" / overlay / "resources.yaml")
+    whole = merged(base, patch)
+    validate.validate(whole, "1.31", strict=True)
+    (container,) = whole["spec"]["template"]["spec"]["containers"]
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (overlay == "gpu")
+    assert container["image"] == serving_image()
+
+
+def test_the_deployment_is_locked_down_and_probed() -> None:
+    (deployment,) = documents(BASE / "deployment.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+    assert {"requests", "limits"} == set(container["resources"])
+
+
+def test_the_gpu_image_is_of_the_same_version() -> None:
+    (found,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "kustomization.yaml")
+    name, tag = serving_image().split(":")
+    assert found["images"] == [{"name": name, "newTag": f"{tag}-gpu"}]
+
+
+def test_compose_is_locked_down() -> None:
+    (found,) = documents(SERVING / "compose.yaml")
+    service = found["services"]["serving"]
+    assert service["image"] == serving_image()
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["user"] == "1000:1000"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_kserve_pins_its_runtime_and_splits_traffic() -> None:
+    (runtime,) = documents(SERVING / "kserve" / "servingruntime.yaml")
+    (service,) = documents(SERVING / "kserve" / "inferenceservice.yaml")
+    assert runtime["apiVersion"] == "serving.kserve.io/v1alpha1"
+    assert service["apiVersion"] == "serving.kserve.io/v1beta1"
+    predictor = service["spec"]["predictor"]
+    assert predictor["model"]["runtime"] == runtime["metadata"]["name"]
+    formats = [item["name"] for item in runtime["spec"]["supportedModelFormats"]]
+    assert predictor["model"]["modelFormat"]["name"] in formats
+    assert 0 < predictor["canaryTrafficPercent"] < 100
+    (container,) = runtime["spec"]["containers"]
+    assert container["image"] == serving_image()
