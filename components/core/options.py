@@ -129,6 +129,15 @@ class FeatureOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    cache_gb: float = Field(
+        default=20.0,
+        gt=0.0,
+        description="Gigabytes that cached activations may take; beyond, `top` streams pictures.",
+    )
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class HeadOptions(Options):
@@ -164,6 +173,10 @@ class HeadOptions(Options):
         default=False, description="Train a grid of heads together and keep the best on validation."
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class FineTuneOptions(Options):
@@ -183,6 +196,22 @@ class FineTuneOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    lowest_rate_share: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the rate for the lowest trained layer; it rises evenly to the head.",
+    )
+    averaging: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Momentum of the weights' moving average that is kept; 0 is off, 0.99 usual.",
+    )
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class GateOptions(Options):
