@@ -53,8 +53,12 @@ def extract_features(
         cache_gb: Gigabytes that cached activations may take; beyond, `top` streams pictures.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    others = ("dataset", "features", "shard", "shards", "strategies", "head", "head_search")
-    values = {name: value for name, value in locals().items() if name not in others}
+    values = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("dataset", "features", "shard", "shards", "strategies", "head",
+                        "head_search")
+    }  # fmt: skip
     from components.core.hardware import check_gpu
     from components.core.options import FeatureOptions, checked
     from components.core.step import running
