@@ -6,6 +6,7 @@ A bad value raises `InputError` through `checked`, before any data is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -354,3 +355,12 @@ def checked(kind: type[T], **values: Any) -> T:
             raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
         message = first["msg"].removeprefix("Input should be ")
         raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
+
+
+def chosen(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build `kind` from those of `values` that it has fields for, as a face does of its arguments.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    return checked(kind, **{name: values[name] for name in kind.model_fields if name in values})

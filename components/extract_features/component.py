@@ -53,16 +53,15 @@ def extract_features(
         cache_gb: Gigabytes that cached activations may take; beyond, `top` streams pictures.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    others = ("dataset", "features", "shard", "shards", "strategies", "head", "head_search")
-    values = {name: value for name, value in locals().items() if name not in others}
+    values = locals()
     from components.core.hardware import check_gpu
-    from components.core.options import FeatureOptions, checked
+    from components.core.options import FeatureOptions, chosen
     from components.core.step import running
 
     with running("extract_features"):
         poolings = ("gap", "gmp", "flatten") if head_search else (head,)
         keep_cut = bool({"top", "auto"} & set(strategies))
-        options = checked(FeatureOptions, keep_cut=keep_cut, poolings=poolings, **values)
+        options = chosen(FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings})
         check_gpu(options.require_gpu)
         from components.extract_features.extract_features import extract_features as run
 

@@ -43,14 +43,13 @@ def fine_tune(
         averaging: Momentum of the weights' moving average that is kept; 0 is off.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    artifacts = ("dataset", "features", "head", "model")
-    values = {name: value for name, value in locals().items() if name not in artifacts}
+    values = locals()
     from components.core.hardware import check_gpu
-    from components.core.options import FineTuneOptions, checked
+    from components.core.options import FineTuneOptions, chosen
     from components.core.step import running
 
     with running("fine_tune"):
-        options = checked(FineTuneOptions, **values)
+        options = chosen(FineTuneOptions, values)
         check_gpu(options.require_gpu)
         from components.fine_tune.fine_tune import fine_tune as run
 

@@ -45,12 +45,12 @@ def train_head(
         seed: Seed of initial weights and order.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    values = {name: value for name, value in locals().items() if name not in ("features", "model")}
-    from components.core.options import HeadOptions, checked
+    values = locals()
+    from components.core.options import HeadOptions, chosen
     from components.core.step import running
     from components.train_head.train_head import train_head as run
 
     with running("train_head"):
-        options = checked(HeadOptions, **values)
+        options = chosen(HeadOptions, values)
         manifest = run([item.path for item in features], model.path, options)
     model.metadata.update(digest=manifest.digest, validation_accuracy=manifest.validation_accuracy)
