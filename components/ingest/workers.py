@@ -15,20 +15,23 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from components.core.artifacts import Shard, digest_file
 from components.core.errors import RegraftError
 from components.core.options import IngestOptions
 from components.core.records import PictureRecord, write_records
+from components.ingest.bad_picture import BadPictureError
 from components.ingest.catalog import Catalog, Picture
 from components.ingest.folders import Item
 from components.ingest.http import read_address
+from components.ingest.look import MIN_LOOK_SIDE_PX, Look, look_at_small
+from components.ingest.png import SmallPng, small_png
 from components.ingest.remote import read_object
 from components.ingest.splits import key_of
 from components.ingest.stored import MAX_FILE_BYTES, STORED_COLUMNS, StoredPictures, read_picture
 from components.ingest.transfer import FetchError
-from components.ingest.validate import BadPictureError, examine
+from components.ingest.validate import examine
 
 CHUNK = 256
 SPOOL_BYTES = 64 * 1024
@@ -54,35 +57,64 @@ class Found:
 def look_at_chunk(task: tuple[int, list[Item], Looking]) -> Found:
     """Read, decode and measure the files of one chunk; spool the bytes to store."""
     number, items, looking = task
-    found = Found([], [])
-    with warnings.catch_warnings(), open(looking.spool / str(number), "wb") as spool:
+    options, found = looking.options, Found([], [])
+    hashed = options.near_duplicates != "off"
+    small: list[tuple[Item, bytes, SmallPng]] = []
+    with warnings.catch_warnings(), open(looking.spool / str(number), "wb") as file:
         # Pillow warns of odd EXIF, palettes and the like, which are no fault of a picture.
         warnings.simplefilter("ignore")
+        spool = Spool(number, file)
         for item in items:
-            path = os.fsencode(item.path)
             try:
-                found.pictures.append(_look_at(item, path, number, spool, looking))
+                data = _read(item, options)
+                unpacked = small_png(data, side_px=MIN_LOOK_SIDE_PX, max_pixels=options.max_pixels)
+                if unpacked:
+                    small.append((item, data, unpacked))
+                    continue
+                look = examine(data, max_pixels=options.max_pixels, look=hashed)
             except BadPictureError as bad:
-                found.bad.append((path, bad.reason, bad.detail))
+                found.bad.append((os.fsencode(item.path), bad.reason, bad.detail))
+                continue
+            found.pictures.append(_picture(item, data, look, spool, options.seed))
+        looks = look_at_small([unpacked for *_, unpacked in small], hashed=hashed)
+        for (item, data, _), look in zip(small, looks, strict=True):
+            found.pictures.append(_picture(item, data, look, spool, options.seed))
     return found
 
 
-def _look_at(item: Item, path: bytes, number: int, spool: Any, looking: Looking) -> Picture:
-    options = looking.options
-    remote = "://" in item.file
-    data = read_remote(item.file, options) if remote else read_picture(item.file)
-    look = examine(data, max_pixels=options.max_pixels, look=options.near_duplicates != "off")
+@dataclass
+class Spool:
+    """A file of bytes to store, written by one worker."""
+
+    number: int
+    file: BinaryIO
+    end: int = 0
+
+    def keep(self, data: bytes) -> int:
+        """Append `data`; return where it starts."""
+        start = self.end
+        self.file.write(data)
+        self.end += len(data)
+        return start
+
+
+def _read(item: Item, options: IngestOptions) -> bytes:
+    return read_remote(item.file, options) if "://" in item.file else read_picture(item.file)
+
+
+def _picture(item: Item, data: bytes, look: Look, spool: Spool, seed: int) -> Picture:
+    """Describe a good picture for the catalog; spool its bytes if it is small or not a file."""
     stored = data if look.encoded is None else look.encoded
-    start, spooled = spool.tell(), -1
-    if remote or look.encoded is not None or len(data) <= SPOOL_BYTES:
-        spool.write(stored)
-        spooled = number
+    start, spooled = 0, -1
+    if look.encoded is not None or len(data) <= SPOOL_BYTES or "://" in item.file:
+        start, spooled = spool.keep(stored), spool.number
     digest = hashlib.sha256(data).digest()
     unit = b"group " + os.fsencode(item.group) if item.group else digest
     return Picture(
-        id=digest, key=key_of(unit, options.seed), path=path, file=os.fsencode(item.file),
-        label=item.label, given=item.split, grouped=int(bool(item.group)), spool=spooled,
-        start=start, length=len(stored), form=look.form, width=look.width, height=look.height,
+        id=digest, key=key_of(unit, seed), path=os.fsencode(item.path),
+        file=os.fsencode(item.file), label=item.label, given=item.split,
+        grouped=int(bool(item.group)), spool=spooled, start=start, length=len(stored),
+        form=look.form, width=look.width, height=look.height,
         conversions=",".join(look.conversions), notes=",".join(look.notes),
         hash64=look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64,
         thumb=look.thumb or None,
