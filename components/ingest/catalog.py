@@ -75,8 +75,8 @@ class Catalog:
         """Close the database."""
         self._connection.close()
 
-    def add_pictures(self, pictures: Iterable[Picture]) -> None:
-        """Insert what a worker found."""
+    def add_pictures(self, pictures: Iterable[tuple]) -> None:
+        """Insert what a worker found, each a `Picture` or the tuple of one."""
         columns = ",".join(Picture._fields)
         marks = ",".join("?" * len(Picture._fields))
         self._many(f"INSERT INTO pictures ({columns}) VALUES ({marks})", pictures)  # noqa: S608

@@ -110,8 +110,8 @@ def _levels(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Not by numpy's std, which takes longer than decoding a small picture.
     levels = grey.astype(np.float32)
     count = grey.shape[1]
-    means = levels.sum(axis=1, dtype=np.float64) / count
-    squares = np.einsum("ij,ij->i", levels, levels, dtype=np.float64) / count
+    means = levels.sum(axis=1) / count
+    squares = np.einsum("ij,ij->i", levels, levels) / count
     return means, np.sqrt(np.maximum(0.0, squares - means * means))
 
 
@@ -123,6 +123,5 @@ def _notes(mean: float, deviation: float) -> tuple[str, ...]:
 
 def _pixel_hash(mode: str, size: tuple[int, int], pixels: bytes | memoryview) -> int:
     """Return a 64-bit hash of size, mode and pixels."""
-    start = hashlib.blake2b(b"%d %d " % size + mode.encode(), digest_size=8)
-    start.update(pixels)
-    return int.from_bytes(start.digest())
+    kind = b"%d %d %b" % (*size, mode.encode())
+    return int.from_bytes(hashlib.blake2b(pixels, digest_size=8, key=kind).digest())
