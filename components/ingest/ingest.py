@@ -22,6 +22,7 @@ from components.ingest.catalog import BAD_REASONS, Catalog
 from components.ingest.data_card import write_data_card
 from components.ingest.duplicates import resolve_duplicates
 from components.ingest.folders import Tally
+from components.ingest.leftovers import marked_as_running, remove_leftovers
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.sources import items_of, source_name
 from components.ingest.splits import assign_splits, split_by_key, thresholds
@@ -34,6 +35,7 @@ from components.ingest.workers import (
     processes_of,
 )
 
+WORK = ".work"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the dataset does not depend on, so that equal datasets have equal manifests.
 _PLACES = {
@@ -59,11 +61,13 @@ def ingest(
         DataError: what was read cannot be a dataset: no picture, one class, too many bad files.
     """
     try:
+        remove_leftovers(Path(out), WORK)
         with staged_folder(out) as folder:
-            work = folder / ".work"
+            work = folder / WORK
             work.mkdir()
             try:
-                return _ingest([str(source) for source in sources], folder, work, options)
+                with marked_as_running(work):
+                    return _ingest([str(source) for source in sources], folder, work, options)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:

@@ -187,6 +187,18 @@ def processes_of(wanted: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _end_with_parent() -> None:
+    """See that this worker ends when its parent is killed, as it would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def in_processes(
     function: Callable[[Any], Any], tasks: Iterable[Any], processes: int
 ) -> Iterator[Any]:
@@ -202,7 +214,7 @@ def in_processes(
     calm = sys.platform == "linux" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if calm else "spawn")
     waiting: deque[Future] = deque()
-    pool = ProcessPoolExecutor(processes, mp_context=context)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
     try:
         for task in tasks:
             waiting.append(pool.submit(function, task))
