@@ -15,10 +15,11 @@ import io
 import struct
 
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
 from components.ingest.bad_picture import BadPictureError
-from components.ingest.look import LOOK_PX, Look, Seen, look_at, over_white
+from components.ingest.jpeg import check_markers, decode_jpeg
+from components.ingest.look import Look, Seen, look_at, over_white
 from components.ingest.png import SIGNATURE, PlainPng, check_stream, plain_png, png_chunks
 
 try:
@@ -30,8 +31,6 @@ PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
     ".heic", ".heif", ".avif", ".ppm", ".pgm", ".ico", ".jp2", ".svg", ".psd", ".raw", ".tga",
 )  # fmt: skip
-EXIF_ORIENTATION = 0x0112
-SIDEWAYS = (5, 6, 7, 8)
 
 
 def sniff(data: bytes) -> str:
@@ -115,7 +114,8 @@ def _decode_plain(plain: PlainPng) -> Seen:
 def _decode(picture: Image.Image, data: bytes, form: str) -> Seen:
     """Decode all pixels and say what the stored bytes or the model's decoding change."""
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
-        return _decode_jpeg(picture)
+        check_markers(data)
+        return decode_jpeg(picture)
     conversions = []
     mode = picture.mode
     rewrite = False
@@ -137,32 +137,6 @@ def _decode(picture: Image.Image, data: bytes, form: str) -> Seen:
         rewrite = True
     encoded = _as_png(shown) if rewrite else None
     return Seen(shown, shown.size, tuple(conversions), encoded)
-
-
-def _decode_jpeg(picture: JpegImagePlugin.JpegImageFile) -> Seen:
-    """Read all of a JPEG, but compute only a small grey version of it.
-
-    The whole stream is unpacked whatever the scale, so damage and truncation are found as in full
-    size; what is left out (the transform to pixels, colours) cannot fail.
-    """
-    width, height = picture.size
-    conversions = []
-    if picture.mode == "CMYK":
-        conversions.append("cmyk")
-    picture.draft("L", (2 * LOOK_PX, 2 * LOOK_PX))
-    picture.load()
-    if not _is_turned(picture):
-        return Seen(picture, (width, height), tuple(conversions))
-    conversions.append("exif-orientation")
-    shown = ImageOps.exif_transpose(picture)
-    sideways = picture.getexif()[EXIF_ORIENTATION] in SIDEWAYS
-    size = (height, width) if sideways else (width, height)
-    return Seen(shown, size, tuple(conversions))
-
-
-def _is_turned(picture: Image.Image) -> bool:
-    """Tell whether EXIF asks for a turn or a mirror; reads EXIF only where there is some."""
-    return "exif" in picture.info and picture.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
 
 
 def _high_bytes(picture: Image.Image) -> Image.Image:
