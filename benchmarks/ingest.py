@@ -159,15 +159,17 @@ def memory_figures(small: Path, large: Path) -> dict[str, Any]:
 
 
 def benchmark(work: Path, runs: int, photos: int) -> dict[str, Any]:
-    """Write the pictures, measure, and return all figures."""
+    """Write the pictures where they are not there yet, measure, and return all figures."""
     from components.ingest.samples import write_fashion
 
     sizes = {"small": 6_000, "large": 60_000}
     for name, limit in sizes.items():
-        (work / name).mkdir()
-        write_fashion(work / name, limit=limit)
-        shutil.rmtree(work / name / "test")
-    write_photos(work / "photos", photos)
+        if not (work / name).exists():
+            (work / name).mkdir()
+            write_fashion(work / name, limit=limit)
+            shutil.rmtree(work / name / "test")
+    if not (work / "photos").exists():
+        write_photos(work / "photos", photos)
     figures = speed_figures("fashion_mnist", work / "large" / "train", sizes["large"], runs)
     figures |= speed_figures("photos", work / "photos", photos, runs)
     return figures | memory_figures(work / "small" / "train", work / "large" / "train")
@@ -179,6 +181,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--work", type=Path, help="a folder that keeps the pictures")
     parser.add_argument("--side", nargs=3, metavar=("SIDE", "FOLDER", "PROCESSES"))
     options = parser.parse_args()
     if options.side:
@@ -186,7 +189,7 @@ def main() -> None:
         one_side(side, Path(folder), int(processes))
         return
     with tempfile.TemporaryDirectory() as work:
-        figures = benchmark(Path(work), options.runs, options.photos)
+        figures = benchmark(options.work or Path(work), options.runs, options.photos)
     result = {
         "name": "ingest",
         "command": "python -m benchmarks.ingest --json FILE",
