@@ -124,7 +124,9 @@ async def measure(
 ) -> dict[str, dict[str, float]]:
     """Measure both protocols at concurrency 1 and 16."""
     found = {}
-    async with AsyncGrpcClient(at.grpc, MODEL) as grpc, AsyncRestClient(at.rest, MODEL) as rest:
+    grpc, rest = AsyncGrpcClient(at.grpc, MODEL, 300), AsyncRestClient(at.rest, MODEL, 300)
+    async with grpc, rest:
+        await grpc.predict(pictures[:1])  # a model without warm-up requests is slow at first
         for name, client in (("grpc", grpc), ("rest", rest)):
 
             async def ask(picture: bytes, client: Any = client) -> Any:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from pipelines.local import Summary
+
+if TYPE_CHECKING:
+    from serving.client.folder import FilePrediction
 
 
 def print_summary(summary: Summary) -> None:
@@ -24,3 +33,26 @@ def print_summary(summary: Summary) -> None:
     console.print(f"report  {summary.report}", markup=False)
     if summary.published:
         console.print(f"version {summary.published}", markup=False)
+
+
+def print_predictions(results: Sequence[FilePrediction]) -> None:
+    """Print a table of pictures with their labels."""
+    table = Table()
+    for column in ("picture", "label", "confidence"):
+        table.add_column(column)
+    for result in results:
+        found = result.prediction
+        answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
+        table.add_row(result.path, *answer)
+    Console(highlight=False).print(table)
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function (done, all) that moves a progress bar; None away from a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, all_: bar.update(task, completed=done, total=all_)

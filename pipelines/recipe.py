@@ -75,7 +75,10 @@ class Recipe(
 
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, as kfp takes them."""
-        return {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
+        values = {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
+        if self.destination and not self.champion:
+            values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
+        return values
 
     @property
     def shards(self) -> list[int]:

@@ -49,6 +49,7 @@ def candidates(
 def transfer(options: dict[str, Any]) -> Outputs:
     """From labelled pictures to a published classifier that is proven, by transfer learning."""
     data = ingest(**accepted_by(ingest, options))
+    data.set_caching_options(False)  # what stands behind a link may change
     dataset = data.outputs["dataset"]
     with dsl.ParallelFor(options["shards"]) as shard:
         extracted = extract_features(
@@ -65,6 +66,7 @@ def transfer(options: dict[str, Any]) -> Outputs:
         **{name: options[name] for name in FINE_TUNE_FIELDS},
     ).output
     judged = evaluate(candidates=models, dataset=dataset, **accepted_by(evaluate, options))
+    judged.set_caching_options(False)  # and so may the champion
     evaluation = judged.outputs["evaluation"]
     with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
         exported = export(

@@ -36,6 +36,11 @@ class Progress:
     best: Best = field(default_factory=Best)
 
 
+def checkpoint_folder(work_dir: str, step: str, fingerprint: str) -> Path | None:
+    """Return where a step keeps its state in `work_dir`: a folder of its own a fingerprint."""
+    return Path(work_dir) / f"{step}-{fingerprint[:16]}" if work_dir else None
+
+
 def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:
     """Write variables, optimizer state and best weights; the small JSON file comes last."""
     folder.mkdir(parents=True, exist_ok=True)

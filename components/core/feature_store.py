@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from components.core.artifacts import FeatureShard, FeaturesManifest, Split
 from components.core.errors import InputError
-from components.core.training import Source
+from components.core.training import Resident, Source
 
 LABELS = "label"
+CUT = "cut"
+# Rows up to this size are trained on in memory; beyond it they are read batch by batch.
+RESIDENT_BYTES = 1 << 30
 
 
 def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
@@ -83,6 +86,18 @@ class FeatureRows:
             out[place] = self._maps[view][shard][index - self._starts[shard]]
         return out
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all views on the disk."""
+        return sum(array.nbytes for view in self._maps for array in view)
+
+    def in_memory(self) -> Resident:
+        """Read all rows, view after view."""
+        arrays = [array for view in self._maps for array in view]
+        return Resident(
+            tf.constant(np.concatenate(arrays)), tf.constant(self.labels), len(self._maps)
+        )
+
 
 def feature_source(rows: FeatureRows) -> Source:
     """Return cached rows as a source of training: float32 [n, ...]."""
@@ -92,7 +107,9 @@ def feature_source(rows: FeatureRows) -> Source:
     ) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
         return rows.rows(indices, epoch).astype(np.float32), rows.labels[indices]
 
-    return Source(len(rows), fetch, tf.TensorSpec([None, *rows.row_shape], tf.float32))
+    spec = tf.TensorSpec([None, *rows.row_shape], tf.float32)
+    resident = rows.in_memory() if rows.nbytes <= RESIDENT_BYTES else None
+    return Source(len(rows), fetch, spec, resident=resident)
 
 
 def _parts(

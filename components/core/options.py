@@ -6,6 +6,7 @@ A bad value raises `InputError` through `checked`, before any data is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -129,6 +130,15 @@ class FeatureOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    cache_gb: float = Field(
+        default=20.0,
+        gt=0.0,
+        description="Gigabytes that cached activations may take; beyond, `top` streams pictures.",
+    )
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class HeadOptions(Options):
@@ -164,6 +174,10 @@ class HeadOptions(Options):
         default=False, description="Train a grid of heads together and keep the best on validation."
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class FineTuneOptions(Options):
@@ -183,6 +197,22 @@ class FineTuneOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    lowest_rate_share: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the rate for the lowest trained layer; it rises evenly to the head.",
+    )
+    averaging: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Momentum of the weights' moving average that is kept; 0 is off, 0.99 usual.",
+    )
+    work_dir: str = Field(
+        default="",
+        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
+    )
 
 
 class GateOptions(Options):
@@ -325,3 +355,12 @@ def checked(kind: type[T], **values: Any) -> T:
             raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
         message = first["msg"].removeprefix("Input should be ")
         raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
+
+
+def chosen(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build `kind` from those of `values` that it has fields for, as a face does of its arguments.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    return checked(kind, **{name: values[name] for name in kind.model_fields if name in values})

@@ -12,19 +12,23 @@ from components.core.image import IMAGE
 def extract_features(
     dataset: Input[Dataset],
     features: Output[Artifact],
-    shard: int,
-    shards: List[int],
-    strategies: List[str],
-    backbone: str,
-    weights: str,
-    image_px: int,
-    cut: str,
-    head: str,
-    views: int,
-    augment: str,
-    batch_size: int,
-    seed: int,
-    require_gpu: bool,
+    shard: int = 0,
+    shards: List[int] = [0],  # noqa: B006
+    strategies: List[str] = ["head", "top"],  # noqa: B006
+    backbone: str = "vgg16",
+    weights: str = "imagenet",
+    image_px: int = 0,
+    cut: str = "auto",
+    head: str = "gap",
+    head_search: bool = False,
+    views: int = 1,
+    augment: str = "off",
+    batch_size: int = 32,
+    dtype: str = "float16",
+    seed: int = 0,
+    require_gpu: bool = False,
+    cache_gb: float = 20.0,
+    work_dir: str = "",
 ) -> None:
     """Compute the frozen backbone's features of one worker's share, once.
 
@@ -39,20 +43,27 @@ def extract_features(
         image_px: Side of the pictures in pixels; 0 is the backbone's own.
         cut: The cut point of strategy `top`; `auto` is the backbone's own.
         head: The head's pooling: `gap`, `gmp` or `flatten`.
+        head_search: Extract all poolings, as heads of every kind are to be compared.
         views: Number of cached views of each training picture.
         augment: Strength of the augmented views: `off`, `light` or `strong`.
         batch_size: Pictures in one step.
+        dtype: Type of cached features: `float16` or `float32`.
         seed: Seed of the augmentation.
         require_gpu: Fail at once where no GPU is seen.
+        cache_gb: Gigabytes that cached activations may take; beyond, `top` streams pictures.
+        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    from components.core.options import FeatureOptions, checked
+    values = locals()
+    from components.core.hardware import check_gpu
+    from components.core.options import FeatureOptions, chosen
     from components.core.step import running
-    from components.extract_features.extract_features import extract_features as run
 
     with running("extract_features"):
-        options = checked(FeatureOptions, backbone=backbone, weights=weights, image_px=image_px,
-                          cut=cut, keep_cut=bool({"top", "auto"} & set(strategies)),
-                          poolings=(head,), views=views, augment=augment, batch_size=batch_size,
-                          seed=seed, require_gpu=require_gpu)  # fmt: skip
+        poolings = ("gap", "gmp", "flatten") if head_search else (head,)
+        keep_cut = bool({"top", "auto"} & set(strategies))
+        options = chosen(FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings})
+        check_gpu(options.require_gpu)
+        from components.extract_features.extract_features import extract_features as run
+
         manifest = run(dataset.path, features.path, options, shard, len(shards))
     features.metadata.update(digest=manifest.digest, cut=manifest.cut or "")

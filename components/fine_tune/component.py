@@ -14,13 +14,16 @@ def fine_tune(
     features: Input[List[Artifact]],
     head: Input[Model],
     model: Output[Model],
-    strategy: str,
-    fine_tune_epochs: int,
-    learning_rate: float,
-    batch_size: int,
-    batch_norm: str,
-    seed: int,
-    require_gpu: bool,
+    strategy: str = "top",
+    fine_tune_epochs: int = 10,
+    learning_rate: float = 1e-5,
+    batch_size: int = 32,
+    batch_norm: str = "frozen",
+    seed: int = 0,
+    require_gpu: bool = False,
+    lowest_rate_share: float = 1.0,
+    averaging: float = 0.0,
+    work_dir: str = "",
 ) -> None:
     """Make one complete candidate from the head by one strategy.
 
@@ -36,15 +39,20 @@ def fine_tune(
         batch_norm: `frozen`, or `adapt` to let the trained part's statistics follow the data.
         seed: Seed of the order.
         require_gpu: Fail at once where no GPU is seen.
+        lowest_rate_share: Share of the rate for the lowest trained layer, rising to the head.
+        averaging: Momentum of the weights' moving average that is kept; 0 is off.
+        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    from components.core.options import FineTuneOptions, checked
+    values = locals()
+    from components.core.hardware import check_gpu
+    from components.core.options import FineTuneOptions, chosen
     from components.core.step import running
-    from components.fine_tune.fine_tune import fine_tune as run
 
     with running("fine_tune"):
-        options = checked(FineTuneOptions, strategy=strategy, fine_tune_epochs=fine_tune_epochs,
-                          learning_rate=learning_rate, batch_size=batch_size,
-                          batch_norm=batch_norm, seed=seed, require_gpu=require_gpu)  # fmt: skip
+        options = chosen(FineTuneOptions, values)
+        check_gpu(options.require_gpu)
+        from components.fine_tune.fine_tune import fine_tune as run
+
         shards = [item.path for item in features]
         manifest = run(dataset.path, shards, head.path, model.path, options)
     model.metadata.update(

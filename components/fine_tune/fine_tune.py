@@ -1,7 +1,7 @@
 """From a head to a complete candidate, by one of the three strategies of transfer learning.
 
 `head` trains nothing more; `top` trains the layers above the cut from cached activations; `full`
-trains everything from pictures.
+trains everything from pictures; `auto` chooses among them by evidence.
 """
 
 from __future__ import annotations
@@ -9,42 +9,34 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 
-from components.core.artifacts import (
-    Epoch,
-    FeaturesManifest,
-    MadeBy,
-    ModelManifest,
-    digest_of,
-    staged_folder,
-)
+from components.core.artifacts import Epoch, MadeBy, ModelManifest, staged_folder
 from components.core.backbones import build_backbone, find_backbone, weights_digest
 from components.core.errors import InputError
-from components.core.feature_store import FeatureRows, feature_source, read_manifests
+from components.core.feature_store import read_manifests
+from components.core.hardware import check_gpu
+from components.core.learning_curves import write_curves
 from components.core.models import count_parameters, load_model, pooling_layer, save_model
 from components.core.options import FineTuneOptions
-from components.core.pictures import PictureRows, picture_source
 from components.core.step import Clock, say
-from components.core.surgery import freeze, join, split
-from components.core.training import Settings, train
+from components.core.surgery import freeze, join
 from components.core.version import VERSION
-
-# With `adapt`, a moving average forgets what it started from about this many times over.
-ADAPT_TURNOVERS = 8
+from components.fine_tune.choose_strategy import Evidence, gather_evidence
+from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What fine-tuning starts from: the backbone, the trained head's layers, and their facts."""
+class Outcome:
+    """How a training ended: its curve, and loss and accuracy of the weights that were kept."""
 
-    backbone: keras.Model
-    head_layers: list[keras.layers.Layer]
-    head: ModelManifest
-    features: FeaturesManifest
+    batch_norm: str
+    history: list[Epoch]
+    loss: float
+    accuracy: float
+    weights: list[Any]
 
 
 def fine_tune(
@@ -53,49 +45,69 @@ def fine_tune(
     head: str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: FineTuneOptions,
-    checkpoint: Path | None = None,
 ) -> ModelManifest:
     """Make a complete candidate (backbone's input to logits) by one strategy.
 
     Raises:
-        InputError: the head is of another dataset or other weights, or no cut was cached.
-        RegraftError: the loss is not a number.
+        InputError: the head is of another dataset or other weights, no cut was chosen, or no GPU
+            is seen where one is required.
+        RegraftError: the loss is not a number, or memory ran out.
     """
     clock = Clock()
+    check_gpu(options.require_gpu)
     keras.utils.set_random_seed(options.seed)
-    parts = _load_parts(features, head)
-    strategy = "top" if options.strategy == "auto" else options.strategy
-    freeze(parts.backbone)
-    complete = join(parts.backbone, parts.head_layers)
-    history: list[Epoch] = []
-    if strategy == "top":
-        history = _train_top(parts, features, options, checkpoint)
-    elif strategy == "full":
-        history = _train_full(parts, complete, dataset, options, checkpoint)
-    loss, accuracy = _best(parts.head, history)
+    parts = _load_parts(dataset, features, head)
+    strategy = options.strategy
+    reasoning: list[str] = []
+    measurements: dict[str, Any] = {"head_validation_accuracy": parts.head.validation_accuracy}
+    evidence = None
+    if strategy == "auto":
+        evidence = gather_evidence(dataset, features, parts.head, options.seed)
+        strategy = evidence.strategy
+        reasoning = evidence.sentences()
+        measurements["auto"] = evidence.figures()
+    best, tried = _train_each(parts, strategy, options, evidence)
+    if len(tried) > 1:
+        told = ", ".join(f"{way.batch_norm} {way.accuracy:.4f}" for way in tried)
+        reasoning.append(f"BatchNorm was tried both ways, accuracy on validation: {told}; "
+                         f"{best.batch_norm} was kept for its lower loss.")  # fmt: skip
+        measurements["batch_norm"] = {
+            way.batch_norm: {"validation_loss": way.loss, "validation_accuracy": way.accuracy}
+            for way in tried
+        }
+    for sentence in reasoning:
+        say(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
-    say(f"fine_tune {strategy}: validation accuracy {accuracy:.4f}, trained from {trained}")
+    say(f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}")
     with staged_folder(out) as folder:
+        history = parts.head.history + best.history
+        write_curves(history, folder)
         written = parts.head.model_copy(
             update={
-                "digest": save_model(complete, folder),
+                "digest": save_model(parts.complete, folder),
                 "made_by": MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
                 "kind": "candidate",
                 "strategy": strategy,
                 "requested_strategy": options.strategy,
                 "cut": parts.features.cut if strategy == "top" else None,
-                "options": options.model_dump(),
-                "parameters": count_parameters(complete),
-                "history": parts.head.history + history,
-                "validation_accuracy": accuracy,
-                "validation_loss": loss,
+                "options": options.model_dump() | {"batch_norm": best.batch_norm},
+                "parameters": count_parameters(parts.complete),
+                "history": history,
+                "validation_accuracy": best.accuracy,
+                "validation_loss": best.loss,
+                "reasoning": reasoning,
+                "measurements": parts.head.measurements | measurements,
             }
         )
         written.write(folder)
     return written
 
 
-def _load_parts(features: Sequence[str | os.PathLike[str]], head: str | os.PathLike[str]) -> Parts:
+def _load_parts(
+    dataset: str | os.PathLike[str],
+    features: Sequence[str | os.PathLike[str]],
+    head: str | os.PathLike[str],
+) -> Parts:
     extracted = read_manifests(features)[0]
     head_model, manifest = load_model(head)
     if manifest.kind != "head":
@@ -109,88 +121,47 @@ def _load_parts(features: Sequence[str | os.PathLike[str]], head: str | os.PathL
         raise InputError(
             f"expected backbone weights {manifest.weights_digest[:12]}, got {digest[:12]}"
         )
+    freeze(backbone)
     layers = [pooling_layer(manifest.head["head"]), *head_model.layers[1:]]
-    return Parts(backbone, layers, manifest, extracted)
+    complete = join(backbone, layers)
+    return Parts(dataset, features, backbone, layers, complete, manifest, extracted)
+
+
+def _train_each(
+    parts: Parts, strategy: str, options: FineTuneOptions, evidence: Evidence | None
+) -> tuple[Outcome, list[Outcome]]:
+    """Train with each treatment of BatchNormalization that is to be tried; leave the best one."""
+    start = parts.complete.get_weights()
+    tried = []
+    for batch_norm in _treatments(parts, strategy, options, evidence):
+        parts.complete.set_weights(start)
+        history = train_strategy(
+            parts, strategy, options.model_copy(update={"batch_norm": batch_norm})
+        )
+        loss, accuracy = _best(parts.head, history)
+        weights = parts.complete.get_weights()
+        tried.append(Outcome(batch_norm, history, loss, accuracy, weights))
+    best = min(tried, key=lambda outcome: outcome.loss)
+    parts.complete.set_weights(best.weights)
+    if strategy != "head":
+        unfreeze(parts, strategy, options.model_copy(update={"batch_norm": best.batch_norm}), 1)
+    return best, tried
+
+
+def _treatments(
+    parts: Parts, strategy: str, options: FineTuneOptions, evidence: Evidence | None
+) -> tuple[str, ...]:
+    """Return which ways of BatchNormalization to train: both where `auto` finds unlike data."""
+    if evidence is None or evidence.similar or strategy == "head":
+        return (options.batch_norm,)
+    part = trained_part(parts, strategy)
+    batch_norm = any(isinstance(layer, keras.layers.BatchNormalization) for layer in part.layers)
+    return ("frozen", "adapt") if batch_norm else (options.batch_norm,)
 
 
 def _best(head: ModelManifest, history: list[Epoch]) -> tuple[float, float]:
-    """Return loss and accuracy on validation of the weights that were kept.
-
-    Training starts from the head's result and keeps the best, so a worse one never replaces it.
-    """
+    """Return loss and accuracy on validation of the weights that were kept (see `train`)."""
     start = (head.validation_loss, head.validation_accuracy)
-    return min([start, *((line.validation_loss, line.validation_accuracy) for line in history)])
-
-
-def _train_top(
-    parts: Parts,
-    features: Sequence[str | os.PathLike[str]],
-    options: FineTuneOptions,
-    checkpoint: Path | None,
-) -> list[Epoch]:
-    """Train the layers above the cut, and the head, from cached activations."""
-    cut = parts.features.cut
-    if cut is None:
-        raise InputError("strategy top: expected features with activations at a cut, got none")
-    _, top = split(parts.backbone, cut)
-    rows = FeatureRows(features, "train", "cut", parts.features.views)
-    validation = FeatureRows(features, "validation", "cut")
-    settings = _settings(parts, "top", options, len(rows))
-    _unfreeze(top, parts, options, len(rows))
-    model = join(top, parts.head_layers)
-    return train(
-        model, feature_source(rows), feature_source(validation), settings, checkpoint,
-        start_loss=parts.head.validation_loss,
-    )  # fmt: skip
-
-
-def _train_full(
-    parts: Parts,
-    complete: keras.Model,
-    dataset: str | os.PathLike[str],
-    options: FineTuneOptions,
-    checkpoint: Path | None,
-) -> list[Epoch]:
-    """Train the backbone and the head from pictures."""
-    shape = parts.head.preprocessing
-    rows, validation = PictureRows(dataset, "train"), PictureRows(dataset, "validation")
-    settings = _settings(parts, "full", options, len(rows))
-    _unfreeze(parts.backbone, parts, options, len(rows))
-    return train(
-        complete,
-        picture_source(rows, shape),
-        picture_source(validation, shape),
-        settings,
-        checkpoint,
-        start_loss=parts.head.validation_loss,
-    )
-
-
-def _unfreeze(part: keras.Model, parts: Parts, options: FineTuneOptions, count: int) -> None:
-    """Make `part` and the head trainable; BatchNormalization stays, or follows the new data.
-
-    The head's own standardisation goes along: where the features change their scale it must too.
-    """
-    steps = options.fine_tune_epochs * -(-count // options.batch_size)
-    for layer in [*part.layers, *parts.head_layers]:
-        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = not batch_norm or options.batch_norm == "adapt"
-        if batch_norm and layer.trainable:
-            layer.momentum = float(np.clip(1.0 - ADAPT_TURNOVERS / steps, 0.5, 0.99))
-
-
-def _settings(parts: Parts, phase: str, options: FineTuneOptions, count: int) -> Settings:
-    return Settings(
-        phase=phase,
-        epochs=options.fine_tune_epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        classes=len(parts.head.classes),
-        warm_up_share=0.1,
-        cosine_decay=True,
-        gradient_clip=1.0,
-        fingerprint=digest_of(
-            [parts.head.digest, parts.features.digest, phase, count, options.model_dump()]
-        ),
-    )
+    kept = [(line.validation_loss, line.validation_accuracy) for line in history
+            if line.validation_accuracy >= head.validation_accuracy]  # fmt: skip
+    return min([start, *kept], key=lambda pair: pair[0])

@@ -12,14 +12,19 @@ from components.core.image import IMAGE
 def train_head(
     features: Input[List[Artifact]],
     model: Output[Model],
-    head: str,
-    dense_width: int,
-    dropout: float,
-    head_epochs: int,
-    head_learning_rate: float,
-    batch_size: int,
-    class_weights: str,
-    seed: int,
+    head: str = "gap",
+    dense_width: int = 0,
+    dropout: float = 0.2,
+    l2: float = 1e-5,
+    label_smoothing: float = 0.0,
+    class_weights: str = "off",
+    head_epochs: int = 20,
+    head_learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    patience: int = 5,
+    head_search: bool = False,
+    seed: int = 0,
+    work_dir: str = "",
 ) -> None:
     """Train the head on cached features: feature-extraction training.
 
@@ -29,20 +34,23 @@ def train_head(
         head: The head's pooling: `gap`, `gmp` or `flatten`.
         dense_width: Width of a hidden layer; 0 is none.
         dropout: Share of inputs dropped in training.
+        l2: L2 penalty on the head's weights.
+        label_smoothing: Share of each target spread over all classes.
+        class_weights: `balanced` makes each class weigh the same; `off`.
         head_epochs: Passes over the features.
         head_learning_rate: Adam's learning rate.
         batch_size: Pictures in one step.
-        class_weights: `balanced` makes each class weigh the same; `off`.
+        patience: Epochs without a better validation loss before training stops.
+        head_search: Train a grid of heads together and keep the best on validation.
         seed: Seed of initial weights and order.
+        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
-    from components.core.options import HeadOptions, checked
+    values = locals()
+    from components.core.options import HeadOptions, chosen
     from components.core.step import running
     from components.train_head.train_head import train_head as run
 
     with running("train_head"):
-        options = checked(HeadOptions, head=head, dense_width=dense_width, dropout=dropout,
-                          head_epochs=head_epochs, head_learning_rate=head_learning_rate,
-                          batch_size=batch_size, class_weights=class_weights,
-                          seed=seed)  # fmt: skip
+        options = chosen(HeadOptions, values)
         manifest = run([item.path for item in features], model.path, options)
     model.metadata.update(digest=manifest.digest, validation_accuracy=manifest.validation_accuracy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,8 +18,10 @@ from components.core.artifacts import (
     staged_folder,
 )
 from components.core.backbones import find_backbone
+from components.core.checkpoint import checkpoint_folder
 from components.core.errors import DataError, InputError
 from components.core.feature_store import FeatureRows, feature_source, read_manifests
+from components.core.learning_curves import write_curves
 from components.core.models import (
     build_head,
     count_parameters,
@@ -38,7 +39,6 @@ def train_head(
     features: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: HeadOptions,
-    checkpoint: Path | None = None,
 ) -> ModelManifest:
     """Train a head on the pooled features of all workers.
 
@@ -62,10 +62,12 @@ def train_head(
     head = build_head(manifest.arrays[options.head][0], len(manifest.classes), options)
     standardise(head, *_moments(rows))
     settings = _settings(manifest, rows.labels, options)
+    checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
     history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
     best = min(history, key=lambda line: line.validation_loss)
     height, width, channels = manifest.feature_map
     with staged_folder(out) as folder:
+        write_curves(history, folder)
         written = ModelManifest(
             digest=save_model(head, folder),
             made_by=MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
@@ -130,5 +132,5 @@ def _settings(
         patience=options.patience,
         label_smoothing=options.label_smoothing,
         class_weights=balanced_weights(labels, len(manifest.classes)) if balanced else None,
-        fingerprint=digest_of([manifest.digest, options.model_dump()]),
+        fingerprint=digest_of([manifest.digest, options.model_dump(exclude={"work_dir"})]),
     )

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -91,17 +92,12 @@ def verify(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
     sample = sample_of(dataset, options.pictures)
-    asked = _trained(candidates, verdict, sample)
     encoded = [record.encoded for record in sample]
-    with (
-        _served(Path(saved_model), Path(out)) as base,
-        running_server(base, _MODEL_NAME, engine=options.engine) as server,
-        GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
-        RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
-    ):
-        clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
-        served = {name: _ask(client, encoded) for name, client in clients.items()}
-        engine = server.engine
+    with ThreadPoolExecutor(1) as beside, _served(Path(saved_model), Path(out)) as base:
+        # The trained model answers while the server starts.
+        trained = beside.submit(_trained, candidates, verdict, sample)
+        served, engine = _answers_served(base, options, encoded)
+        asked = trained.result()
     rows = compare(asked, served)
     problem = failure(rows, options.tolerance)
     parity = ParityManifest(
@@ -122,6 +118,19 @@ def verify(
         raise ParityError(problem)
     say(f"verify: {len(rows)} pictures equal by {' and '.join(parity.max_abs_diff)}")
     return parity
+
+
+def _answers_served(
+    base: Path, options: VerifyOptions, encoded: Sequence[bytes]
+) -> tuple[dict[str, list[Answer]], str]:
+    """Boot a server on `base`; return its answers by protocol, and the engine's name."""
+    with (
+        running_server(base, _MODEL_NAME, engine=options.engine) as server,
+        GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
+        RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
+    ):
+        clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
+        return {name: _ask(client, encoded) for name, client in clients.items()}, server.engine
 
 
 def sample_of(dataset: str | os.PathLike[str], pictures: int) -> list[PictureRecord]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.errors import InputError, RegraftError
-from components.core.training import Settings, Source, epoch_order, train
+from components.core.training import Settings, Source, Start, epoch_order, train
 
 CLASSES = 3
 SETTINGS = Settings(
@@ -114,7 +114,7 @@ def test_early_stop(data: tuple[Source, Source]) -> None:
 def test_a_worse_training_keeps_the_start(data: tuple[Source, Source]) -> None:
     model = head()
     before = model.get_weights()
-    train(model, *data, dataclasses.replace(SETTINGS, learning_rate=10.0), start_loss=1e-9)
+    train(model, *data, dataclasses.replace(SETTINGS, learning_rate=10.0), start=Start(1e-9, 1.0))
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_other_options_is_refused(
 def test_class_weights_shift_the_answer(data: tuple[Source, Source]) -> None:
     settings = dataclasses.replace(SETTINGS, class_weights=(50.0, 0.01, 0.01), epochs=10)
     model = head()
-    train(model, data[0], data[1], settings, start_loss=None)
+    train(model, data[0], data[1], settings)
     inputs, _ = data[0].fetch(np.arange(data[0].count), 0)
     plain = head()
     train(plain, *data, dataclasses.replace(SETTINGS, epochs=10))

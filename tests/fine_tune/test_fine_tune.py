@@ -121,9 +121,13 @@ def test_batch_norm_statistics_move_only_where_they_may(
         assert unchanged is not (batch_norm == "adapt" and name in may_move), name
 
 
-def test_weights_below_the_cut_never_move(trained: Trained) -> None:
+def test_weights_below_the_cut_never_move(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
+) -> None:
     before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
-    after, manifest = load_model(trained.candidates["top"])
+    options = FineTuneOptions(strategy="top", fine_tune_epochs=3, learning_rate=3e-3)
+    fine_tune(dataset, [trained.features], weak_head, tmp_path / "m", options)
+    after, manifest = load_model(tmp_path / "m")
     bottom, top = split(before, BACKBONES["tiny"].cut)
     assert manifest.cut == BACKBONES["tiny"].cut
     for layer in bottom.layers:
@@ -145,6 +149,9 @@ def test_candidates_say_where_they_come_from(trained: Trained) -> None:
         assert (manifest.kind, manifest.strategy) == ("candidate", strategy)
         assert manifest.weights_digest == head.weights_digest
         assert manifest.validation_loss <= head.validation_loss
+        assert manifest.validation_accuracy >= head.validation_accuracy
+        assert (folder / "history.csv").read_text().count("\n") == 1 + len(manifest.history)
+        assert list((folder / "logs" / "head").glob("events.out.tfevents.*"))
         assert manifest.history[: len(head.history)] == head.history
 
 

@@ -62,7 +62,7 @@ def test_a_rejected_run_ends_with_3_and_publishes_nothing(shapes: Path, tmp_path
     out = tmp_path / "run"
     ended = regraft(
         "run", "--source", shapes, "--out", out, "--backbone", "tiny", "--strategies", "head",
-        "--head-epochs", 2, "--min-accuracy", "0.9999", "--json",
+        "--head-epochs", 2, "--min-accuracy", "0.9999", "--min-class-recall", "0.9999", "--json",
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
     summary = json.loads((out / "summary.json").read_text())
@@ -70,7 +70,9 @@ def test_a_rejected_run_ends_with_3_and_publishes_nothing(shapes: Path, tmp_path
     assert summary["verdict"] == "rejected"
     assert summary["published"] is None
     assert summary["model_version"] is None
-    assert [reason["name"] for reason in summary["reasons"] if not reason["passed"]]
+    failed = [reason["name"] for reason in summary["reasons"] if not reason["passed"]]
+    assert "accuracy" in failed
+    assert any(name.startswith("recall") for name in failed)
     assert not (out / "models").exists()
     assert "expected" in ended.stderr.splitlines()[-1]
 
@@ -81,8 +83,24 @@ def one_class(folder: Path) -> None:
         Image.new("RGB", (40, 40), (number * 50, 0, 0)).save(folder / "cat" / f"{number}.png")
 
 
+def test_a_model_worse_than_the_one_in_service_is_rejected(
+    accepted: Summary, shapes: Path, tmp_path: Path
+) -> None:
+    assert accepted.published is not None
+    champion = Path(accepted.published).parent
+    ended = regraft(
+        "run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
+        "--strategies", "head", "--head-epochs", 1, "--head-learning-rate", "1e-6",
+        "--champion", champion, "--champion-margin", "0",
+    )  # fmt: skip
+    assert ended.returncode == 3, ended.stderr
+    failed = [check for check in read_summary(tmp_path / "run").reasons if not check.passed]
+    assert any(check.name.startswith("champion") for check in failed)
+    assert [path.name for path in champion.iterdir() if path.name.isdigit()] == ["1"]
+
+
 @pytest.mark.parametrize(
-    ("make", "message"), [(lambda folder: None, "no picture"), (one_class, "class")]
+    ("make", "message"), [(lambda folder: None, "found nothing"), (one_class, "class")]
 )
 def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, message: str) -> None:
     folder = tmp_path / "pictures"
@@ -102,7 +120,7 @@ def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, me
         (("--backbone", "tiny", "--cut", "block1_otu"), "did you mean block1_out"),
         (("--strategies", "heda"), "strategies"),
         (("--min-accuracy", "1.01"), "min_accuracy"),
-        (("--head-epochs", "x"), "not a valid int"),
+        (("--head-epochs", "x"), "should be a valid integer"),
         (("--bakcbone", "tiny"), "No such option"),
     ],
 )

@@ -1,0 +1,141 @@
+"""How each strategy trains: `top` from cached activations above the cut, `full` from pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from components.core.artifacts import Epoch, FeaturesManifest, ModelManifest, digest_of
+from components.core.checkpoint import checkpoint_folder
+from components.core.errors import InputError
+from components.core.feature_store import CUT, FeatureRows, feature_source
+from components.core.options import FineTuneOptions
+from components.core.pictures import PictureRows, picture_source
+from components.core.step import say
+from components.core.surgery import freeze, join, split
+from components.core.training import Settings, Source, Start, train
+
+# With `adapt`, a moving average forgets what it started from about this many times over.
+ADAPT_TURNOVERS = 8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What fine-tuning starts from; `complete` is the backbone with the head's layers on it."""
+
+    dataset: str | os.PathLike[str]
+    folders: Sequence[str | os.PathLike[str]]
+    backbone: keras.Model
+    head_layers: list[keras.layers.Layer]
+    complete: keras.Model
+    head: ModelManifest
+    features: FeaturesManifest
+
+    @property
+    def start(self) -> Start:
+        """Where training starts from: the head's result on validation."""
+        return Start(self.head.validation_loss, self.head.validation_accuracy)
+
+
+def train_strategy(parts: Parts, strategy: str, options: FineTuneOptions) -> list[Epoch]:
+    """Train what `strategy` trains, in place, and return the learning curve.
+
+    Raises:
+        InputError: no cut was chosen when the features were extracted.
+        RegraftError: the loss is not a number, or memory ran out.
+    """
+    if strategy == "head":
+        freeze(parts.backbone)
+        return []
+    trained = trained_part(parts, strategy)
+    model, source, validation = _data(parts, strategy, trained)
+    steps = options.fine_tune_epochs * -(-source.count // options.batch_size)
+    unfreeze(parts, strategy, options, steps)
+    settings = _settings(parts, strategy, options, model, source.count)
+    step = f"fine_tune-{strategy}-{options.batch_norm}"
+    checkpoint = checkpoint_folder(options.work_dir, step, settings.fingerprint)
+    return train(model, source, validation, settings, checkpoint, parts.start)
+
+
+def trained_part(parts: Parts, strategy: str) -> keras.Model:
+    """Return the part of the backbone that `strategy` trains.
+
+    Raises:
+        InputError: no cut was chosen when the features were extracted.
+    """
+    if strategy == "full":
+        return parts.backbone
+    if parts.features.cut is None:
+        raise InputError("strategy top: expected features with activations at a cut, got none")
+    return split(parts.backbone, parts.features.cut)[1]
+
+
+def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) -> None:
+    """Make the part of `strategy` and the head trainable, and all else not.
+
+    BatchNormalization stays, or follows the new data. The head's own standardisation goes along:
+    where the features change their scale it must too.
+    """
+    freeze(parts.backbone)
+    for layer in [*trained_part(parts, strategy).layers, *parts.head_layers]:
+        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = not batch_norm or options.batch_norm == "adapt"
+        if batch_norm and layer.trainable:
+            layer.momentum = float(np.clip(1.0 - ADAPT_TURNOVERS / steps, 0.5, 0.99))
+
+
+def _data(parts: Parts, strategy: str, trained: keras.Model) -> tuple[keras.Model, Source, Source]:
+    """Return the model to train and what it trains on: cached activations, or pictures."""
+    if strategy == "top" and CUT in parts.features.arrays:
+        rows = FeatureRows(parts.folders, "train", CUT, parts.features.views)
+        validation = FeatureRows(parts.folders, "validation", CUT)
+        model = join(trained, parts.head_layers)
+        return model, feature_source(rows), feature_source(validation)
+    if strategy == "top":
+        say("fine_tune top: no cached activations, as they would exceed cache-gb: from pictures")
+    shape = parts.head.preprocessing
+    pictures = [PictureRows(parts.dataset, split) for split in ("train", "validation")]
+    first, second = (picture_source(rows, shape) for rows in pictures)
+    return parts.complete, first, second
+
+
+def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
+    """Return each trainable variable's share of the rate: `lowest` at the bottom, 1 at the top.
+
+    It rises by the same factor from layer to layer, counting those that are trained.
+    """
+    if lowest == 1.0:
+        return None
+    layers = [layer for layer in model.layers if layer.trainable_variables]
+    count = max(len(layers) - 1, 1)
+    by_variable = {
+        id(variable): lowest ** ((len(layers) - 1 - depth) / count)
+        for depth, layer in enumerate(layers)
+        for variable in layer.trainable_variables
+    }
+    return tuple(by_variable[id(variable)] for variable in model.trainable_variables)
+
+
+def _settings(
+    parts: Parts, phase: str, options: FineTuneOptions, model: keras.Model, count: int
+) -> Settings:
+    told = options.model_dump(exclude={"work_dir", "require_gpu"})
+    fingerprint = digest_of([parts.head.digest, parts.features.digest, phase, count, told])
+    return Settings(
+        phase=phase,
+        epochs=options.fine_tune_epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        classes=len(parts.head.classes),
+        warm_up_share=0.1,
+        cosine_decay=True,
+        gradient_clip=1.0,
+        averaging=options.averaging,
+        rate_shares=rate_shares(model, options.lowest_rate_share),
+        fingerprint=fingerprint,
+    )
