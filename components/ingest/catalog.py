@@ -16,7 +16,8 @@ BAD_REASONS = (
 )  # fmt: skip
 """Reasons that count as bad files; the others (duplicates, leakage) only drop a copy."""
 
-_CACHE_KIB = 16 * 1024
+_CACHE_KIB = 2 * 1024
+"""Small, as every process has its own, and memory must not grow with the pictures."""
 _TABLES = """
 CREATE TABLE pictures (
   number INTEGER PRIMARY KEY, id BLOB, key INTEGER, path BLOB, file BLOB, label TEXT, given TEXT,

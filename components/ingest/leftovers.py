@@ -19,7 +19,9 @@ _LOCK = "running.lock"
 def marked_as_running(work: Path) -> Iterator[None]:
     """Hold the lock in the working folder of this run."""
     with open(work / _LOCK, "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Some network file systems have no locks; there, leftovers stay.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

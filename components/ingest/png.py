@@ -22,6 +22,7 @@ _SIDES = struct.Struct(">II")
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"pHYs", b"tEXt", b"tIME", b"gAMA", b"sRGB", b"cHRM"}
 _LAST_FILTER = 4
 _STREAM_STEP = 1 << 20
+_UNPACKED_BYTES = 64 << 20
 
 
 class PlainPng(NamedTuple):
@@ -105,6 +106,25 @@ def check_stream(packed: bytes, pixels: int) -> None:
             raise ValueError("more compressed data than pixels")
         if not got and not packed and not stream.eof:
             raise ValueError("the compressed stream has no end")
+
+
+def decode_plain(plain: PlainPng) -> Image.Image:
+    """Decode one plain PNG of any size, and see that its stream is whole.
+
+    Raises:
+        Exception: whatever a decoder raises on damage.
+    """
+    width, height = plain.size
+    length = (1 + width * len(plain.mode)) * height
+    if length <= _UNPACKED_BYTES:
+        # Unpacked once, for the check and for the pixels.
+        stream = zlib.decompressobj()
+        rows = stream.decompress(plain.packed, length + 1)
+        if stream.eof and len(rows) == length:
+            tall = unfilter([SmallPng(plain.mode, plain.size, rows)])
+            return tall.crop((0, 0, width, height))
+    check_stream(plain.packed, width * height)
+    return Image.frombytes(plain.mode, plain.size, plain.packed, "zip", plain.mode)
 
 
 def small_png(data: bytes, *, side_px: int, max_pixels: int) -> SmallPng | None:

@@ -20,7 +20,14 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from components.ingest.bad_picture import BadPictureError
 from components.ingest.jpeg import check_markers, decode_jpeg
 from components.ingest.look import Look, Seen, look_at, over_white
-from components.ingest.png import SIGNATURE, PlainPng, check_stream, plain_png, png_chunks
+from components.ingest.png import (
+    SIGNATURE,
+    PlainPng,
+    check_stream,
+    decode_plain,
+    plain_png,
+    png_chunks,
+)
 
 try:
     from PIL import WebPImagePlugin
@@ -75,7 +82,7 @@ def examine(data: bytes, *, max_pixels: int, look: bool = True) -> Look:
     if width * height > max_pixels:
         raise BadPictureError("too-many-pixels", f"{width} x {height}, more than {max_pixels}")
     try:
-        if chunks:
+        if chunks and not plain:
             check_stream(chunks[b"IDAT"], width * height)
         seen = decode()
     except Exception as error:
@@ -106,9 +113,7 @@ def _open(data: bytes, form: str) -> Image.Image:
 
 
 def _decode_plain(plain: PlainPng) -> Seen:
-    """Decode by Pillow's own decoder of PNG pixels, without opening a file."""
-    shown = Image.frombytes(plain.mode, plain.size, plain.packed, "zip", plain.mode)
-    return Seen(shown, plain.size)
+    return Seen(decode_plain(plain), plain.size)
 
 
 def _decode(picture: Image.Image, data: bytes, form: str) -> Seen:
