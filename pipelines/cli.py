@@ -61,6 +61,7 @@ def run(
     from pipelines.recipe import make_recipe
 
     values.setdefault("destination", str((out / "models").absolute()))
+    values.setdefault("work_dir", str((out / "work").absolute()))
     recipe = make_recipe(**values)
     check_backbone(recipe)
     summary = run_locally(recipe, out)

@@ -23,7 +23,7 @@ from components.core.options import (
 from pipelines.recipe import OPTION_FIELDS, Recipe
 
 Command = Callable[..., None]
-_LISTS = {"sources": "--source"}
+_LISTS = {"sources": "--source", "mirrors": "--mirror"}
 _PANELS: dict[str, type[Options]] = {
     "Ingest": IngestOptions,
     "Features": FeatureOptions,

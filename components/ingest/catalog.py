@@ -16,6 +16,8 @@ BAD_REASONS = (
 )  # fmt: skip
 """Reasons that count as bad files; the others (duplicates, leakage) only drop a copy."""
 
+_CACHE_KIB = 2 * 1024
+"""Small, as every process has its own, and memory must not grow with the pictures."""
 _TABLES = """
 CREATE TABLE pictures (
   number INTEGER PRIMARY KEY, id BLOB, key INTEGER, path BLOB, file BLOB, label TEXT, given TEXT,
@@ -63,6 +65,7 @@ class Catalog:
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
         )
+        self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         if create:
             # A killed run starts anew, so the file need not survive one.
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=NORMAL"):
@@ -73,8 +76,8 @@ class Catalog:
         """Close the database."""
         self._connection.close()
 
-    def add_pictures(self, pictures: Iterable[Picture]) -> None:
-        """Insert what a worker found."""
+    def add_pictures(self, pictures: Iterable[tuple]) -> None:
+        """Insert what a worker found, each a `Picture` or the tuple of one."""
         columns = ",".join(Picture._fields)
         marks = ",".join("?" * len(Picture._fields))
         self._many(f"INSERT INTO pictures ({columns}) VALUES ({marks})", pictures)  # noqa: S608
@@ -90,7 +93,10 @@ class Catalog:
 
     def index_splits(self) -> None:
         """Make the index that the writers of shards need."""
-        self._connection.execute("CREATE INDEX by_split ON pictures (split, id)")
+        # With all that they read, as rows in the order of ids lie scattered over the table.
+        self._connection.execute(
+            "CREATE INDEX by_split ON pictures (split, id, label, path, file, spool, start, length)"
+        )
 
     def ask(self, question: str, values: tuple[object, ...] = ()) -> Iterator[tuple]:
         """Yield the rows of a question."""

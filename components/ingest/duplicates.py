@@ -20,7 +20,7 @@ import numpy as np
 from components.core.errors import DataError
 from components.core.options import IngestOptions
 from components.ingest.catalog import Catalog
-from components.ingest.validate import LOOK_PX
+from components.ingest.look import LOOK_PX
 
 HASH_DISTANCE = 4
 MEAN_LEVELS = 4.0

@@ -22,9 +22,10 @@ from components.ingest.catalog import BAD_REASONS, Catalog
 from components.ingest.data_card import write_data_card
 from components.ingest.duplicates import resolve_duplicates
 from components.ingest.folders import Tally
+from components.ingest.leftovers import marked_as_running, remove_leftovers
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.sources import items_of, source_name
-from components.ingest.splits import assign_splits
+from components.ingest.splits import assign_splits, split_by_key, thresholds
 from components.ingest.workers import (
     CHUNK,
     Looking,
@@ -34,6 +35,7 @@ from components.ingest.workers import (
     processes_of,
 )
 
+WORK = ".work"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the dataset does not depend on, so that equal datasets have equal manifests.
 _PLACES = {
@@ -59,11 +61,13 @@ def ingest(
         DataError: what was read cannot be a dataset: no picture, one class, too many bad files.
     """
     try:
+        remove_leftovers(Path(out), WORK)
         with staged_folder(out) as folder:
-            work = folder / ".work"
+            work = folder / WORK
             work.mkdir()
             try:
-                return _ingest([str(source) for source in sources], folder, work, options)
+                with marked_as_running(work):
+                    return _ingest([str(source) for source in sources], folder, work, options)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -162,7 +166,8 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
     """
     warnings = []
     have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM pictures")} - {""}
-    catalog.change("UPDATE pictures SET split = given", [()])
+    if have:
+        catalog.change("UPDATE pictures SET split = given", [()])
     if catalog.count("given = ''"):
         _draw(catalog, "given = ''", classes, options, {"validation", "test"})
     missing = {"validation", "test"} - have if have and not catalog.count("given = ''") else set()
@@ -197,15 +202,22 @@ def _draw(
         (value for number, key, label in rows for value in (number, key, index[label])),
         dtype=np.int64, count=3 * count,
     ).reshape(-1, 3)  # fmt: skip
-    splits = assign_splits(
-        table[:, 1], table[:, 2],
-        validation_fraction=options.validation_fraction if "validation" in wanted else 0.0,
-        test_fraction=options.test_fraction if "test" in wanted else 0.0,
-        minimum=options.min_per_class,
-    )  # fmt: skip
+    fractions = {
+        "validation_fraction": options.validation_fraction if "validation" in wanted else 0.0,
+        "test_fraction": options.test_fraction if "test" in wanted else 0.0,
+    }
+    # Almost all lie as their keys say: one statement for them, one each for the others.
+    ends = thresholds(**fractions)
+    catalog.change(
+        "UPDATE pictures SET split = CASE WHEN key < ? THEN 'test' WHEN key < ? THEN 'validation'"  # noqa: S608
+        f" ELSE 'train' END WHERE {condition}",
+        [ends],
+    )
+    splits = assign_splits(table[:, 1], table[:, 2], minimum=options.min_per_class, **fractions)
+    moved = np.flatnonzero(splits != split_by_key(table[:, 1], ends))
     catalog.change(
         "UPDATE pictures SET split = ? WHERE number = ?",
-        ((SPLITS[split], int(number)) for split, number in zip(splits, table[:, 0], strict=True)),
+        [(SPLITS[splits[row]], int(table[row, 0])) for row in moved],
     )
 
 

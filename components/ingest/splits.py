@@ -25,6 +25,20 @@ def key_of(content: bytes, seed: int) -> int:
     return int.from_bytes(digest, "big") >> (64 - KEY_BITS)
 
 
+def thresholds(validation_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Return the keys at which test ends, and at which validation does."""
+    test_end = int(test_fraction * 2**KEY_BITS)
+    return test_end, test_end + int(validation_fraction * 2**KEY_BITS)
+
+
+def split_by_key(keys: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
+    """Return the splits (int8 [n]) of keys (int64 [n]) by the thresholds alone."""
+    splits = np.full(len(keys), TRAIN, dtype=np.int8)
+    splits[keys < ends[1]] = VALIDATION
+    splits[keys < ends[0]] = TEST
+    return splits
+
+
 def assign_splits(
     keys: np.ndarray,
     labels: np.ndarray,
@@ -46,11 +60,8 @@ def assign_splits(
     Returns:
         int8 [n].
     """
-    test_end = int(test_fraction * 2**KEY_BITS)
-    validation_end = test_end + int(validation_fraction * 2**KEY_BITS)
-    splits = np.full(len(keys), TRAIN, dtype=np.int8)
-    splits[keys < validation_end] = VALIDATION
-    splits[keys < test_end] = TEST
+    test_end, validation_end = thresholds(validation_fraction, test_fraction)
+    splits = split_by_key(keys, (test_end, validation_end))
     need = {TEST: minimum * (test_fraction > 0), VALIDATION: minimum * (validation_fraction > 0)}
     for label in np.unique(labels):
         own = labels == label

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from components.core.errors import InputError
-from components.ingest.validate import BadPictureError
+from components.ingest.bad_picture import BadPictureError
 
 MAX_FILE_BYTES = 1 << 30
 STORED_COLUMNS = "id, path, file, spool, start, length"
@@ -53,7 +53,7 @@ class StoredPictures:
         if number not in self._opened:
             if len(self._opened) >= _OPEN_FILES:
                 os.close(self._opened.pop(next(iter(self._opened))))
-            self._opened[number] = os.open(self._spool / str(number), os.O_RDONLY)
+            self._opened[number] = os.open(f"{self._spool}/{number}", os.O_RDONLY)
         return self._opened[number]
 
 

@@ -15,20 +15,23 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from components.core.artifacts import Shard, digest_file
 from components.core.errors import RegraftError
 from components.core.options import IngestOptions
 from components.core.records import PictureRecord, write_records
+from components.ingest.bad_picture import BadPictureError
 from components.ingest.catalog import Catalog, Picture
 from components.ingest.folders import Item
 from components.ingest.http import read_address
+from components.ingest.look import MIN_LOOK_SIDE_PX, Look, look_at_small
+from components.ingest.png import SmallPng, small_png
 from components.ingest.remote import read_object
 from components.ingest.splits import key_of
 from components.ingest.stored import MAX_FILE_BYTES, STORED_COLUMNS, StoredPictures, read_picture
 from components.ingest.transfer import FetchError
-from components.ingest.validate import BadPictureError, examine
+from components.ingest.validate import examine
 
 CHUNK = 256
 SPOOL_BYTES = 64 * 1024
@@ -45,44 +48,78 @@ class Looking:
 
 @dataclass
 class Found:
-    """What a worker found in one chunk: good pictures, and files to quarantine."""
+    """What a worker found in one chunk: good pictures, and files to quarantine.
 
-    pictures: list[Picture]
+    Each picture is a bare tuple of `Picture`, which crosses to another process in half the time.
+    """
+
+    pictures: list[tuple]
     bad: list[tuple[bytes, str, str]]
 
 
-def look_at_chunk(task: tuple[int, list[Item], Looking]) -> Found:
+def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
     """Read, decode and measure the files of one chunk; spool the bytes to store."""
-    number, items, looking = task
-    found = Found([], [])
-    with warnings.catch_warnings(), open(looking.spool / str(number), "wb") as spool:
+    items, looking = task
+    options, found = looking.options, Found([], [])
+    hashed = options.near_duplicates != "off"
+    small: list[tuple[Item, bytes, SmallPng]] = []
+    # One spool for each process, so that whoever reads them all need not open many.
+    own = os.getpid()
+    with warnings.catch_warnings(), open(looking.spool / str(own), "ab") as file:
         # Pillow warns of odd EXIF, palettes and the like, which are no fault of a picture.
         warnings.simplefilter("ignore")
-        for item in items:
-            path = os.fsencode(item.path)
+        spool = Spool(own, file, file.tell())
+        for item in map(Item._make, items):
             try:
-                found.pictures.append(_look_at(item, path, number, spool, looking))
+                data = _read(item, options)
+                unpacked = small_png(data, side_px=MIN_LOOK_SIDE_PX, max_pixels=options.max_pixels)
+                if unpacked:
+                    small.append((item, data, unpacked))
+                    continue
+                look = examine(data, max_pixels=options.max_pixels, look=hashed)
             except BadPictureError as bad:
-                found.bad.append((path, bad.reason, bad.detail))
+                found.bad.append((os.fsencode(item.path), bad.reason, bad.detail))
+                continue
+            found.pictures.append(tuple(_picture(item, data, look, spool, options.seed)))
+        looks = look_at_small([unpacked for *_, unpacked in small], hashed=hashed)
+        for (item, data, _), look in zip(small, looks, strict=True):
+            found.pictures.append(tuple(_picture(item, data, look, spool, options.seed)))
     return found
 
 
-def _look_at(item: Item, path: bytes, number: int, spool: Any, looking: Looking) -> Picture:
-    options = looking.options
-    remote = "://" in item.file
-    data = read_remote(item.file, options) if remote else read_picture(item.file)
-    look = examine(data, max_pixels=options.max_pixels, look=options.near_duplicates != "off")
+@dataclass
+class Spool:
+    """A file of bytes to store, written by one worker."""
+
+    number: int
+    file: BinaryIO
+    end: int
+
+    def keep(self, data: bytes) -> int:
+        """Append `data`; return where it starts."""
+        start = self.end
+        self.file.write(data)
+        self.end += len(data)
+        return start
+
+
+def _read(item: Item, options: IngestOptions) -> bytes:
+    return read_remote(item.file, options) if "://" in item.file else read_picture(item.file)
+
+
+def _picture(item: Item, data: bytes, look: Look, spool: Spool, seed: int) -> Picture:
+    """Describe a good picture for the catalog; spool its bytes if it is small or not a file."""
     stored = data if look.encoded is None else look.encoded
-    start, spooled = spool.tell(), -1
-    if remote or look.encoded is not None or len(data) <= SPOOL_BYTES:
-        spool.write(stored)
-        spooled = number
+    start, spooled = 0, -1
+    if look.encoded is not None or len(data) <= SPOOL_BYTES or "://" in item.file:
+        start, spooled = spool.keep(stored), spool.number
     digest = hashlib.sha256(data).digest()
     unit = b"group " + os.fsencode(item.group) if item.group else digest
     return Picture(
-        id=digest, key=key_of(unit, options.seed), path=path, file=os.fsencode(item.file),
-        label=item.label, given=item.split, grouped=int(bool(item.group)), spool=spooled,
-        start=start, length=len(stored), form=look.form, width=look.width, height=look.height,
+        id=digest, key=key_of(unit, seed), path=os.fsencode(item.path),
+        file=os.fsencode(item.file), label=item.label, given=item.split,
+        grouped=int(bool(item.group)), spool=spooled, start=start, length=len(stored),
+        form=look.form, width=look.width, height=look.height,
         conversions=",".join(look.conversions), notes=",".join(look.notes),
         hash64=look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64,
         thumb=look.thumb or None,
@@ -136,14 +173,11 @@ def write_shard(task: ShardTask) -> Shard:
     return Shard(file=task.target.name, count=count, sha256=digest_file(task.target))
 
 
-def in_chunks(items: Iterable[Item], looking: Looking) -> Iterator[tuple[int, list[Item], Looking]]:
+def in_chunks(items: Iterable[Item], looking: Looking) -> Iterator[tuple[list[tuple], Looking]]:
     """Cut a stream of files into the workers' tasks."""
     items = iter(items)
-    for number in itertools.count():
-        chunk = list(itertools.islice(items, CHUNK))
-        if not chunk:
-            return
-        yield number, chunk, looking
+    while chunk := list(map(tuple, itertools.islice(items, CHUNK))):
+        yield chunk, looking
 
 
 def processes_of(wanted: int) -> int:
@@ -151,6 +185,18 @@ def processes_of(wanted: int) -> int:
     if wanted:
         return wanted
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """See that this worker ends when its parent is killed, as it would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def in_processes(
@@ -168,7 +214,7 @@ def in_processes(
     calm = sys.platform == "linux" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if calm else "spawn")
     waiting: deque[Future] = deque()
-    pool = ProcessPoolExecutor(processes, mp_context=context)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
     try:
         for task in tasks:
             waiting.append(pool.submit(function, task))

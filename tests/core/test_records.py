@@ -58,6 +58,16 @@ def test_places_lead_to_the_records(tmp_path: Path) -> None:
     assert [record_of(data[o : o + n]) for o, n in record_places(path)] == RECORDS
 
 
+@pytest.mark.parametrize("label", [0, 1, 127, 128, 999, 70_000])
+@pytest.mark.parametrize("length", [0, 5, 120, 200, 20_000])
+def test_bytes_are_those_of_protobuf(tmp_path: Path, label: int, length: int) -> None:
+    write_records(tmp_path / "r", [PictureRecord(b"x" * length, label, "c" * 64, "dog/1.png")])
+    (data,) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
+    example = tf.train.Example.FromString(data)
+    assert example.features.feature["image/label"].int64_list.value == [label]
+    assert example.SerializeToString(deterministic=True) == data
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "header"])
 def test_damage_is_found(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "r"

@@ -84,7 +84,10 @@ def test_a_calm_dataset_says_so(tmp_path: Path, make_classes: Callable[..., Path
 
 def test_every_conversion_and_count_has_its_words(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "components" / "ingest"
-    named = re.findall(r'conversions\.append\("([^"]+)"\)', (source / "validate.py").read_text())
+    named = re.findall(
+        r'conversions\.append\("([^"]+)"\)',
+        "".join((source / name).read_text() for name in ("validate.py", "jpeg.py")),
+    )
     assert set(named) == set(CONVERSIONS)
     counted = re.findall(r'counts\["([^"]+)"\]', (source / "duplicates.py").read_text())
     assert set(counted) == set(DUPLICATES)

@@ -16,7 +16,8 @@ import pytest
 from components.core.artifacts import DatasetManifest
 from components.core.errors import InputError, RegraftError
 from components.core.options import IngestOptions
-from components.ingest.ingest import ingest
+from components.ingest.ingest import WORK, ingest
+from components.ingest.leftovers import remove_leftovers
 from components.ingest.workers import in_processes
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,20 @@ CODE = (
 )
 
 
-def start(source: Path, out: Path, processes: int) -> subprocess.Popen[str]:
+# Kills all of the run at the first event that has a mark, in whatever process that is.
+KILLING = (
+    "import os, signal, sys;"
+    "events = ('open', 'os.rename', 'sqlite3.connect');"
+    "killed = lambda event, values: event in events and sys.argv[4] in f'{event} {values}'"
+    " and os.killpg(0, signal.SIGKILL);"
+    "sys.addaudithook(killed);"
+)
+
+
+def start(source: Path, out: Path, processes: int, *mark: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, str(source), str(out), str(processes)],
+        [sys.executable, "-c", (KILLING if mark else "") + CODE, str(source), str(out),
+         str(processes), *mark],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -43,9 +55,12 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 STAGES = {
-    "looking": ".out.*/.work/spool/0",
-    "sorting": ".out.*/.work/catalog.sqlite",
-    "writing": ".out.*/*.tfrecord",
+    "starting": "sqlite3.connect ",
+    "looking": "/.work/spool/",
+    "writing": ".tfrecord",
+    "describing": "data_card.html.j2",
+    "listing": ".dataset.json.",
+    "publishing": "/out', -1",
 }
 
 
@@ -54,19 +69,49 @@ STAGES = {
 def test_a_kill_at_any_point_leaves_no_dataset_and_a_rerun_works(
     tmp_path: Path, make_classes: Callable[..., Path], stage: str, processes: int
 ) -> None:
-    source = make_classes(tmp_path / "in", count=150)
+    source = make_classes(tmp_path / "in", count=20)
     out = tmp_path / "out"
-    process = start(source, out, processes)
-    wait_for(lambda: any(tmp_path.glob(STAGES[stage])), process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process = start(source, out, processes, STAGES[stage])
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".out.*"))
+    with pytest.raises(InputError, match=r"expected dataset\.json"):
+        DatasetManifest.read(out)
+    manifest = ingest([str(source)], out, IngestOptions(processes=1))
+    assert sum(info.count for info in manifest.splits.values()) == 40
+    # Between the end of the work and the renaming nothing tells the dead from the living.
+    assert bool(list(tmp_path.glob(".out.*"))) == (stage == "publishing")
+
+
+SPOOLED = ".out.*/.work/spool/*"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_never_removes_what_another_is_writing(
+    tmp_path: Path, make_classes: Callable[..., Path], processes: int
+) -> None:
+    source = make_classes(tmp_path / "in", count=150)
+    process = start(source, tmp_path / "out", processes)
+    wait_for(lambda: any(tmp_path.glob(SPOOLED)), process)
+    remove_leftovers(tmp_path / "out", WORK)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert DatasetManifest.read(tmp_path / "out").classes == ["cat", "dog"]
+
+
+def test_workers_end_with_a_killed_parent(
+    tmp_path: Path, make_classes: Callable[..., Path]
+) -> None:
+    source = make_classes(tmp_path / "in", count=150)
+    process = start(source, tmp_path / "out", 2)
+    wait_for(lambda: any(tmp_path.glob(SPOOLED)), process)
+    process.kill()
     process.communicate(timeout=30)
-    if not out.exists():
-        with pytest.raises(InputError, match=r"expected dataset\.json"):
-            DatasetManifest.read(out)
-        manifest = ingest([str(source)], out, IngestOptions(processes=1))
-    else:
-        manifest = DatasetManifest.read(out)
-    assert sum(info.count for info in manifest.splits.values()) == 300
+    # A worker that lives holds the lock, so the folder goes when all of them have ended.
+    deadline = time.monotonic() + 60
+    while list(tmp_path.glob(".out.*")):
+        assert time.monotonic() < deadline
+        remove_leftovers(tmp_path / "out", WORK)
 
 
 @pytest.fixture

@@ -1,0 +1,127 @@
+"""What is seen of a good picture: size, darkness, structure, and a hash to find copies by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import imagehash
+import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
+
+from components.ingest.png import SmallPng, unfilter
+
+LOOK_PX = 32
+MIN_LOOK_SIDE_PX = 40
+"""Below this side, a perceptual hash of unlike pictures collides; only equal pixels count."""
+FLAT_LEVELS = 4.0
+"""Below this standard deviation (0 .. 255), a picture has no structure that a hash could tell."""
+DARK_LEVELS = 8.0
+
+
+class Look(NamedTuple):
+    """What was seen of a good picture.
+
+    Attributes:
+        encoded: the bytes to store, or None to store the source's own.
+        form: of the source: jpeg, png, gif, bmp or webp.
+        width, height: as people see it, after EXIF orientation.
+        hash64: the perceptual hash, or a hash of the pixels where `thumb` is empty.
+        thumb: uint8 [32, 32] grey as bytes, or empty for pictures too small or flat to compare.
+        conversions: what the stored bytes or the model's decoding change.
+        notes: `dark` and `flat`, worth a warning.
+    """
+
+    encoded: bytes | None
+    form: str
+    width: int
+    height: int
+    hash64: int
+    thumb: bytes
+    conversions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Seen(NamedTuple):
+    """A decoded picture: `shown`, perhaps smaller than its `size`, and what was converted."""
+
+    shown: Image.Image
+    size: tuple[int, int]
+    conversions: tuple[str, ...] = ()
+    encoded: bytes | None = None
+
+
+def look_at(seen: Seen, form: str, *, hashed: bool) -> Look:
+    """Measure one decoded picture; `hashed`: also what near duplicates are found by."""
+    shown, (width, height) = seen.shown, seen.size
+    shrink = min(shown.size) // (2 * LOOK_PX)
+    small = shown
+    if shrink > 1 and shown.mode in ("L", "RGB", "RGBA", "LA"):
+        small = shown.reduce(shrink)
+    if seen.conversions and (small.mode not in ("L", "RGB") or "transparency" in small.info):
+        small = over_white(small)
+    grey = small if small.mode == "L" else small.convert("L")
+    levels = np.frombuffer(grey.tobytes(), dtype=np.uint8)
+    mean, deviation = (float(value[0]) for value in _levels(levels[np.newaxis]))
+    hash64, thumb = 0, b""
+    if hashed and (min(width, height) < MIN_LOOK_SIDE_PX or deviation < FLAT_LEVELS):
+        hash64 = _pixel_hash(shown.mode, (width, height), shown.tobytes())
+    elif hashed:
+        tiny = grey.resize((LOOK_PX, LOOK_PX), Resampling.BOX)
+        thumb = tiny.tobytes()
+        hash64 = int.from_bytes(np.packbits(imagehash.phash(tiny).hash.ravel()).tobytes())
+    notes = _notes(mean, deviation)
+    return Look(seen.encoded, form, width, height, hash64, thumb, seen.conversions, notes)
+
+
+def look_at_small(pictures: Sequence[SmallPng], *, hashed: bool) -> Iterator[Look]:
+    """Measure small pictures as `look_at` does, those of one size together; in their order."""
+    alike: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    for position, picture in enumerate(pictures):
+        alike.setdefault((picture.mode, picture.size), []).append(position)
+    looks: dict[int, Look] = {}
+    for (mode, (width, height)), positions in alike.items():
+        tall = unfilter([pictures[position] for position in positions])
+        shape = (len(positions), height + 1, -1)
+        grey = np.asarray(tall if mode == "L" else tall.convert("L")).reshape(shape)
+        pixels = np.asarray(tall).reshape(shape)
+        levels = _levels(grey[:, :-1].reshape(len(positions), -1))
+        measured = zip(positions, *(values.tolist() for values in levels), strict=True)
+        for row, (position, mean, deviation) in enumerate(measured):
+            hash64 = _pixel_hash(mode, (width, height), pixels[row, :-1].data) if hashed else 0
+            notes = _notes(mean, deviation)
+            looks[position] = Look(None, "png", width, height, hash64, b"", (), notes)
+    return (looks[position] for position in range(len(pictures)))
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    """Return `picture` as RGB, its alpha (if any) laid over white."""
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        with_alpha = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _levels(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (float [n]) of 8-bit grey levels, uint8 [n, pixels]."""
+    # Not by numpy's std, which takes longer than decoding a small picture.
+    levels = grey.astype(np.float32)
+    count = grey.shape[1]
+    means = levels.sum(axis=1) / count
+    squares = np.einsum("ij,ij->i", levels, levels) / count
+    return means, np.sqrt(np.maximum(0.0, squares - means * means))
+
+
+def _notes(mean: float, deviation: float) -> tuple[str, ...]:
+    if deviation >= FLAT_LEVELS and mean >= DARK_LEVELS:
+        return ()
+    return ("flat",) * (deviation < FLAT_LEVELS) + ("dark",) * (mean < DARK_LEVELS)
+
+
+def _pixel_hash(mode: str, size: tuple[int, int], pixels: bytes | memoryview) -> int:
+    """Return a 64-bit hash of size, mode and pixels."""
+    kind = b"%d %d %b" % (*size, mode.encode())
+    return int.from_bytes(hashlib.blake2b(pixels, digest_size=8, key=kind).digest())

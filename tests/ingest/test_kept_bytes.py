@@ -1,0 +1,177 @@
+"""What is kept is read alike by the model's decoding; what that would refuse never passes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from components.core.preprocess import decode_picture
+from components.ingest.bad_picture import BadPictureError
+from components.ingest.look import look_at_small, over_white
+from components.ingest.png import small_png
+from components.ingest.validate import examine
+
+Photo = Callable[..., Image.Image]
+
+
+def encode(picture: Image.Image, form: str, **values: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **values)
+    return buffer.getvalue()
+
+
+def png_of(colour: int, bits: int, width: int, height: int, packed: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (struct.pack(">I", len(content)) + name + content
+                + struct.pack(">I", zlib.crc32(name + content)))  # fmt: skip
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def files(photo: Image.Image) -> dict[str, bytes]:
+    """Return a file of each form and variety that ingest knows."""
+    alpha = photo.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey, palette = photo.convert("L"), photo.convert("P")
+    arithmetic = bytearray(encode(grey, "JPEG"))
+    arithmetic[arithmetic.index(b"\xff\xc0") + 1] = 0xC9
+    return {
+        "jpeg": encode(photo, "JPEG"),
+        "jpeg-grey": encode(grey, "JPEG"),
+        "jpeg-progressive": encode(photo, "JPEG", progressive=True),
+        "jpeg-rgb": encode(photo, "JPEG", keep_rgb=True),
+        "jpeg-cmyk": encode(photo.convert("CMYK"), "JPEG"),
+        "jpeg-turned": encode(photo, "JPEG", exif=exif),
+        "jpeg-restarts": encode(photo, "JPEG", restart_marker_blocks=2),
+        "jpeg-arithmetic": bytes(arithmetic),
+        "png": encode(photo, "PNG"),
+        "png-grey": encode(grey, "PNG"),
+        "png-alpha": encode(alpha, "PNG"),
+        "png-palette": encode(palette, "PNG"),
+        "png-one-bit": encode(photo.convert("1"), "PNG"),
+        "png-small": encode(photo.resize((28, 20)), "PNG"),
+        "gif": encode(photo, "GIF"),
+        "gif-animated": encode(photo, "GIF", save_all=True, append_images=[photo.rotate(90)]),
+        "bmp": encode(photo, "BMP"),
+        "bmp-one-bit": encode(photo.convert("1"), "BMP"),
+        "bmp-palette": encode(palette, "BMP"),
+        "webp": encode(photo, "WEBP", quality=95),
+        "webp-lossless": encode(alpha, "WEBP", lossless=True),
+        "webp-animated": encode(photo, "WEBP", save_all=True, append_images=[photo.rotate(90)]),
+    }
+
+
+def stored_of(data: bytes) -> bytes | None:
+    """Return what ingest stores of a file, None if it leaves it out."""
+    try:
+        seen = examine(data, max_pixels=10**7)
+    except BadPictureError:
+        return None
+    return data if seen.encoded is None else seen.encoded
+
+
+@pytest.mark.parametrize("name", files(Image.new("RGB", (8, 8))))
+def test_stored_bytes_are_read_alike(make_photo: Photo, name: str) -> None:
+    data = files(make_photo(31, px=120).resize((120, 90)))[name]
+    seen = examine(data, max_pixels=10**6)
+    pixels = decode_picture(tf.constant(seen.encoded or data)).numpy()
+    assert pixels.shape == (seen.height, seen.width, 3)
+    shown = np.asarray(over_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+    # Decoders of JPEG and lossy WebP may enlarge colours in different ways.
+    mean = np.abs(pixels.astype(int) - shown).mean()
+    assert mean < (3 if name.startswith(("jpeg", "webp")) else 0.6)
+
+
+STREAMS = {
+    "no checksum": lambda packed: packed[:-4],
+    "half a checksum": lambda packed: packed[:-2],
+    "wrong checksum": lambda packed: packed[:-4] + b"abcd",
+}
+
+
+@pytest.mark.parametrize("px", [8, 200])
+@pytest.mark.parametrize(("colour", "bits"), [(0, 8), (2, 8), (6, 8), (0, 16)])
+@pytest.mark.parametrize("damage", STREAMS)
+def test_png_without_its_end_is_damaged(px: int, colour: int, bits: int, damage: str) -> None:
+    row = px * {0: 1, 2: 3, 6: 4}[colour] * bits // 8
+    pixels = np.random.default_rng(0).integers(0, 256, (px, row + 1), dtype=np.uint8)
+    pixels[:, 0] = 0
+    packed = zlib.compress(pixels.tobytes())
+    assert stored_of(png_of(colour, bits, px, px, packed)) is not None
+    data = png_of(colour, bits, px, px, STREAMS[damage](packed))
+    assert stored_of(data) is None
+    assert small_png(data, side_px=40, max_pixels=10**6) is None
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_picture(tf.constant(data))
+    if damage != "wrong checksum":
+        Image.open(io.BytesIO(data)).load()
+
+
+def test_a_segment_within_the_stream_of_a_jpeg_is_damage(make_photo: Photo) -> None:
+    data = bytearray(encode(make_photo(32, px=120), "JPEG"))
+    data[-200:-196] = b"\xff\xe1\xff\xf0"
+    Image.open(io.BytesIO(data)).load()
+    with pytest.raises(BadPictureError, match="no end marker"):
+        examine(bytes(data), max_pixels=10**6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_picture(tf.constant(bytes(data)))
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """Cut a file, change some bytes, or put a JPEG marker somewhere."""
+    changed = bytearray(data)
+    match random.integers(3):
+        case 0:
+            return bytes(changed[: random.integers(1, len(data))])
+        case 1:
+            for _ in range(random.integers(1, 6)):
+                changed[random.integers(len(data))] = random.integers(256)
+        case 2:
+            place = random.integers(len(data) - 1)
+            changed[place : place + 2] = bytes((0xFF, random.integers(0xC0, 256)))
+    return bytes(changed)
+
+
+def damaged_files(photo: Image.Image, each: int) -> Iterator[tuple[str, bytes]]:
+    random = np.random.default_rng(5)
+    for name, data in files(photo).items():
+        for _ in range(each):
+            yield name, damaged(data, random)
+
+
+def test_what_passes_with_damage_is_still_served(make_photo: Photo) -> None:
+    kept = 0
+    for name, data in damaged_files(make_photo(33, px=100), each=20):
+        stored = stored_of(data)
+        if stored is not None:
+            kept += 1
+            assert decode_picture(tf.constant(stored)).shape[2] == 3, name
+    assert kept > 50
+
+
+def test_a_jpeg_at_small_scale_is_as_strict_as_in_full_size(make_photo: Photo) -> None:
+    for name, data in damaged_files(make_photo(34, px=300), each=30):
+        if name.startswith("jpeg") and stored_of(data) is not None:
+            Image.open(io.BytesIO(data)).load()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_small_pictures_are_seen_together_as_alone(make_photo: Photo, mode: str) -> None:
+    photos = [make_photo(seed, px=px).convert(mode) for seed in range(6) for px in (5, 28, 39)]
+    photos.append(Image.new(mode, (28, 28)))
+    encoded = [encode(photo, "PNG") for photo in photos]
+    unpacked = [small_png(data, side_px=40, max_pixels=10**6) for data in encoded]
+    together = list(look_at_small([one for one in unpacked if one], hashed=True))
+    assert together == [examine(data, max_pixels=10**6) for data in encoded]
