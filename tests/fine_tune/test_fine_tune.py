@@ -48,7 +48,14 @@ def grafted(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]:
     return backbone, [pooling_layer("gap"), *head.layers[1:]]
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg16",
+        pytest.param("resnet50", marks=pytest.mark.long),
+        pytest.param("efficientnet_lite0", marks=pytest.mark.long),
+    ],
+)
 def test_cached_steps_are_the_steps_of_end_to_end_training(name: str) -> None:
     """Training from cached activations equals training end to end with a frozen bottom."""
     rng = np.random.default_rng(0)
