@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import binomtest
 
 from components.core.artifacts import DatasetManifest, EvaluationManifest, ModelManifest
 from components.core.errors import InputError
@@ -133,8 +134,14 @@ def test_one_version_can_be_the_champion_and_be_beaten(dataset, trained, tmp_pat
     options = GateOptions(champion_policy="better")
     result = evaluate([trained.candidates["top"]], dataset, tmp_path / "e", options, str(weak))
     assert result.details["champion"]["name"] == "shapes version 1"
-    assert result.details["champion"]["champion_accuracy"] == pytest.approx(1 / 3)
-    assert result.verdict == "accepted"
+    comparison = result.details["champion"]
+    assert comparison["champion_accuracy"] == pytest.approx(1 / 3)
+    # The verdict follows from the counts, by the one-sided exact test of scipy.
+    wins, losses = comparison["wins"], comparison["losses"]
+    beyond = binomtest(wins, wins + losses, alternative="greater").pvalue < 0.05
+    (check,) = [check for check in result.checks if check.name == "champion"]
+    assert check.passed == beyond
+    assert (result.verdict == "accepted") == all(check.passed for check in result.checks)
 
 
 def changed(candidate: Path, out: Path, **changes) -> Path:
