@@ -7,7 +7,6 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from components.core.artifacts import digest_of
 from components.core.backbones import find_backbone
 from components.core.errors import InputError
 from components.core.options import (
@@ -85,11 +84,6 @@ class Recipe(
     def shards(self) -> list[int]:
         """The numbers of the workers that share the extraction of features."""
         return list(range(self.workers))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all values."""
-        return digest_of(self.model_dump(mode="json"))
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,6 @@ from components.core.errors import InputError, unknown_name
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
-Fraction = Field(gt=0.0, lt=1.0)
 
 
 class Options(BaseModel):
