@@ -1,6 +1,6 @@
 """Evaluation beside the model's raw forward pass, and the report's size and time.
 
-    python -m benchmarks.evaluation --json benchmarks/results/evaluation.json
+    regraft bench evaluation --json benchmarks/results/evaluation.json
 
 Digits (10 classes) on `efficientnet_lite0`. The raw side runs the same graph over pixels that are
 decoded beforehand; evaluation's side reads, checks, decodes and runs. Both are measured in turn in
@@ -10,15 +10,13 @@ one process, after a first pass that builds the graphs; the figures are medians.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from benchmarks.result import Figure, Measured, run_benchmark
 
 
 def candidates_of(work: Path, backbone: str, image_px: int) -> tuple[Path, list[Path]]:
@@ -82,44 +80,38 @@ def report(dataset: Path, candidates: list[Path], out: Path) -> tuple[float, flo
     return page.stat().st_size / 1e6, time.perf_counter() - start, step_s
 
 
-def main() -> None:
-    """Measure and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, required=True)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be varied."""
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure speed, and the report's size and time."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         dataset, candidates = candidates_of(folder, options.backbone, options.image_px)
         raw, whole, count = speed(dataset, candidates[0], options.batch_size, options.runs)
         size_mb, page_s, step_s = report(dataset, candidates, folder / "evaluation")
-    figures: dict[str, Any] = {
-        "raw_forward": {"value": raw, "unit": "pictures/s", "goal": "", "holds": None},
-        "evaluation": {"value": whole, "unit": "pictures/s", "goal": "", "holds": None},
-        "share_of_raw": {"value": whole / raw, "unit": "", "goal": ">= 0.9",
-                         "holds": whole / raw >= 0.9},
-        "report_size": {"value": size_mb, "unit": "MB", "goal": "<= 5", "holds": size_mb <= 5},
-        "step_with_report": {"value": step_s, "unit": "s", "goal": "<= 20", "holds": step_s <= 20},
-        "report_again": {"value": page_s, "unit": "s", "goal": "<= 20", "holds": page_s <= 20},
-    }  # fmt: skip
-    result = {
-        "name": "evaluation",
-        "command": f"python -m benchmarks.evaluation --json {options.json} "
-        f"--backbone {options.backbone} --image-px {options.image_px} "
-        f"--batch-size {options.batch_size} --runs {options.runs}",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
-        "conditions": f"digits, {count} pictures for the speed, median of {options.runs} runs; "
+    return Measured(
+        f"digits, {count} pictures for the speed, median of {options.runs} runs; "
         "graphs built beforehand; the step's seconds include building them",
-        "figures": figures,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(figures, indent=2))
+        {
+            "raw_forward": Figure(raw, "pictures/s"),
+            "evaluation": Figure(whole, "pictures/s"),
+            "share_of_raw": Figure(whole / raw, goal=">= 0.9"),
+            "report_size": Figure(size_mb, "MB", "<= 5"),
+            "step_with_report": Figure(step_s, "s", "<= 20"),
+            "report_again": Figure(page_s, "s", "<= 20"),
+        },
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures."""
+    run_benchmark("evaluation", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":
