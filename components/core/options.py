@@ -343,17 +343,22 @@ def checked(kind: type[T], **values: Any) -> T:
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else kind.__name__
-        if first["type"] == "extra_forbidden":
-            raise unknown_name("option", name, kind.model_fields) from error
-        if first["type"] == "literal_error":
-            expected = first.get("ctx", {}).get("expected", "")
-            raise InputError(f"{name}: expected {expected}, got {first['input']!r}") from error
-        if first["type"] == "value_error":
-            raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
-        message = first["msg"].removeprefix("Input should be ")
-        raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
+        raise as_input_error(kind, error) from error
+
+
+def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
+    """Return the first of a model's complaints as one line: what was expected and received."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else kind.__name__
+    if first["type"] == "extra_forbidden":
+        return unknown_name("option", name, kind.model_fields)
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        return InputError(f"{name}: expected {expected}, got {first['input']!r}")
+    if first["type"] == "value_error":
+        return InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}")
+    message = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
+    return InputError(f"{name}: expected {message}, got {first['input']!r}")
 
 
 def chosen(kind: type[T], values: Mapping[str, Any]) -> T:
