@@ -6,12 +6,14 @@ import os
 import sys
 import traceback
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
+from pipelines.cli_learn import classify
 from pipelines.cli_options import with_recipe_options
 
 app = typer.Typer(
@@ -218,11 +220,14 @@ def publish(
     print(f"{model} version {done.number} at {done.path}")
 
 
-def main() -> None:
+app.command()(classify)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `components.core.errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
     except typer.TyperException as error:
