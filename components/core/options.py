@@ -129,6 +129,10 @@ class FeatureOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        default="auto",
+        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
+    )
     cache_gb: float = Field(
         default=20.0,
         gt=0.0,
@@ -196,6 +200,10 @@ class FineTuneOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        default="auto",
+        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
+    )
     lowest_rate_share: float = Field(
         default=1.0,
         gt=0.0,
