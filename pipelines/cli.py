@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+HARDWARE_HELP = "Nodes that the steps ask for: cpu, nvidia, gke or eks; any if not given."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 
@@ -81,16 +82,18 @@ def run(
 def compile_(
     values: dict[str, Any],
     output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
+    hardware: Annotated[str, typer.Option(help=HARDWARE_HELP)] = "",
 ) -> None:
     """Write the pipeline's intermediate representation for Kubeflow.
 
     Options that are given become the defaults of the pipeline's parameters.
 
-    Example: regraft compile -o pipeline.yaml
+    Example: regraft compile -o pipeline.yaml --hardware gke
     """
     from pipelines.compilation import compile_pipeline
+    from pipelines.hardware import find_preset
 
-    compile_pipeline(values, output)
+    compile_pipeline(values, output, find_preset(hardware) if hardware else None)
     print(output)
 
 
