@@ -101,8 +101,8 @@ def compile_(
     from pipelines.hardware import find_preset
     from pipelines.recipe_file import with_recipe
 
-    node = find_preset(hardware) if hardware else None
-    compile_pipeline(with_recipe(recipe, values), output, node)
+    profile = find_preset(hardware) if hardware else None
+    compile_pipeline(with_recipe(recipe, values), output, profile)
     print(output)
 
 
