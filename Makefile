@@ -13,7 +13,8 @@ demo: $(VENV)/.run
 
 # A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		--no-loadscope-reorder
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long
