@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -14,37 +15,80 @@ from rich.table import Table
 from pipelines.local import Summary
 
 if TYPE_CHECKING:
+    from pipelines.classification import Classified
     from serving.client.folder import FilePrediction
+
+PIPE_WIDTH = 1000
 
 
 def print_summary(summary: Summary) -> None:
     """Print the verdict of a run, its reasons, and where its report and version are."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=f"{summary.verdict} (strategy {summary.strategy})", title_justify="left")
+    out = Console(highlight=False, soft_wrap=True)
+    reasons = Table(title=f"{summary.verdict} (strategy {summary.strategy})", title_justify="left")
     for column in ("check", "expected", "received", ""):
-        table.add_column(column)
+        reasons.add_column(column)
     for check in summary.reasons:
         mark = "[green]passed[/]" if check.passed else "[red]failed[/]"
-        table.add_row(check.name, check.expected, check.received, mark)
-    console.print(table)
+        reasons.add_row(check.name, check.expected, check.received, mark)
+    out.print(reasons)
     low, high = summary.metrics["test_accuracy_low"], summary.metrics["test_accuracy_high"]
     accuracy = summary.metrics["test_accuracy"]
-    console.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
-    console.print(f"report  {summary.report}", markup=False)
+    out.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
+    out.print(f"report  {summary.report}", markup=False)
     if summary.published:
-        console.print(f"version {summary.published}", markup=False)
+        out.print(f"version {summary.published}", markup=False)
 
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
     """Print a table of pictures with their labels."""
-    table = Table()
-    for column in ("picture", "label", "confidence"):
-        table.add_column(column)
+    shown = table("picture", "label", "confidence")
     for result in results:
         found = result.prediction
         answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
-        table.add_row(result.path, *answer)
-    Console(highlight=False).print(table)
+        shown.add_row(result.path, *answer)
+    console().print(shown)
+
+
+def print_classified(found: Sequence[Classified]) -> None:
+    """Print a table of pictures with their most probable classes."""
+    shown = table("picture", "class", "probability")
+    for one in found:
+        if one.error:
+            shown.add_row(one.picture, "-", one.error)
+        for place, guess in enumerate(one.guesses):
+            last = place + 1 == len(one.guesses)
+            shown.add_row(one.picture if place == 0 else "", guess.imagenet_class.name,
+                          f"{guess.probability:.4f}", end_section=last)  # fmt: skip
+    console().print(shown)
+
+
+def table(*columns: str, title: str = "", numbers: Sequence[int] = ()) -> Table:
+    """Return an empty table whose first column, of names, is folded and never cut short.
+
+    Args:
+        columns: their headings.
+        title: a line above the table.
+        numbers: the places of the columns that are set flush right.
+    """
+    made = Table(title=title or None, title_justify="left")
+    for place, column in enumerate(columns):
+        made.add_column(
+            column,
+            overflow="fold",
+            no_wrap=place > 0 and place in numbers,
+            justify="right" if place in numbers else "left",
+        )
+    return made
+
+
+def console() -> Console:
+    """Return where tables go: as wide as the terminal, or as wide as they are in a pipe."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, as `--json` asks for."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.contextmanager
