@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
-from pipelines.cli_learn import classify
+from pipelines.cli_learn import classify, inspect
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 
 app = typer.Typer(
@@ -233,6 +233,7 @@ def publish(
 
 
 app.command()(classify)
+app.command()(inspect)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
