@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-long test-containers lint format clean
+.PHONY: demo test test-long test-containers lint format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
@@ -27,6 +27,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in build/docs. A link that leads nowhere, or any other warning, fails.
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
