@@ -14,6 +14,7 @@ import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
 from pipelines.cli_learn import classify, inspect
+from pipelines.cli_machine import PASSED_ON, bench, doctor
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 
 app = typer.Typer(
@@ -234,6 +235,8 @@ def publish(
 
 app.command()(classify)
 app.command()(inspect)
+app.command()(doctor)
+app.command(context_settings=PASSED_ON)(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
