@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+HARDWARE_HELP = "Nodes that the steps ask for: cpu, nvidia, gke or eks; any if not given."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 
@@ -88,17 +89,20 @@ def compile_(
     values: dict[str, Any],
     output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
     recipe: RecipeArgument = None,
+    hardware: Annotated[str, typer.Option(help=HARDWARE_HELP)] = "",
 ) -> None:
     """Write the pipeline's intermediate representation for Kubeflow.
 
     The recipe and the options that are given become the defaults of the pipeline's parameters.
 
-    Example: regraft compile digits -o pipeline.yaml
+    Example: regraft compile digits -o pipeline.yaml --hardware gke
     """
     from pipelines.compilation import compile_pipeline
+    from pipelines.hardware import find_preset
     from pipelines.recipe_file import with_recipe
 
-    compile_pipeline(with_recipe(recipe, values), output)
+    profile = find_preset(hardware) if hardware else None
+    compile_pipeline(with_recipe(recipe, values), output, profile)
     print(output)
 
 

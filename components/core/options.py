@@ -286,6 +286,7 @@ class GateOptions(Options):
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
     @field_validator("class_floors", mode="before")
     @classmethod
