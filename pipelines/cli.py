@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
+from pipelines.cli_cluster import submit
 from pipelines.cli_learn import classify
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 
@@ -233,6 +234,7 @@ def publish(
 
 
 app.command()(classify)
+app.command()(submit)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
