@@ -14,7 +14,7 @@ import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
 from pipelines.cli_cluster import submit
-from pipelines.cli_learn import classify
+from pipelines.cli_learn import classify, inspect
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 
 app = typer.Typer(
@@ -234,6 +234,7 @@ def publish(
 
 
 app.command()(classify)
+app.command()(inspect)
 app.command()(submit)
 
 
