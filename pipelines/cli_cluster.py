@@ -47,7 +47,7 @@ def submit(
     claim: Annotated[
         list[str] | None, typer.Option(help="CLAIM=/path, a volume claim; may be repeated.")
     ] = None,
-    cache: Annotated[
+    use_cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take steps that were done before.")
     ] = True,
     schedule: Annotated[
@@ -85,7 +85,7 @@ def submit(
         check_connection(connection)
     pods = make_pods(image, tuple(secret_env or ()), tuple(secret_folder or ()), tuple(claim or ()))
     settings = Settings(
-        experiment, run_name, service_account, pipeline_root, schedule, cache,
+        experiment, run_name, service_account, pipeline_root, schedule, use_cache,
         find_preset(hardware) if hardware else None, pods,
     )  # fmt: skip
     submission, whole = prepare(with_recipe(recipe, values), settings)

@@ -120,10 +120,10 @@ def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
 
 
 def _task_table(tasks: Sequence[Task]) -> Table:
-    table = _table("step", "state", "time", "")
+    shown = table("step", "state", "time", "", numbers=(2,))
     for task in tasks:
-        table.add_row(task.name, task.state, _lasted(task), task.error)
-    return table
+        shown.add_row(task.name, task.state, _lasted(task), task.error)
+    return shown
 
 
 def _lasted(task: Task) -> str:

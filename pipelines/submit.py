@@ -126,12 +126,14 @@ def _compiled(settings: Settings) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compile_pipeline({}, path, settings.hardware, settings.pods)
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    if not settings.cache:
-        for component in [documents[0]["root"], *documents[0]["components"].values()]:
-            for task in component.get("dag", {}).get("tasks", {}).values():
-                task["cachingOptions"] = {}
-    return yaml.safe_dump_all(documents, sort_keys=True)
+        text = path.read_text(encoding="utf-8")
+    if settings.cache:
+        return text
+    documents = list(yaml.safe_load_all(text))
+    for component in [documents[0]["root"], *documents[0]["components"].values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task["cachingOptions"] = {}
+    return yaml.safe_dump_all(documents)
 
 
 def described(submission: Submission, connection: Connection) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def _uploaded(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> list[
     message = email.message_from_bytes(head + body, policy=email.policy.default)
     (part,) = message.iter_parts()
     assert part.get_param("name", header="content-disposition") == "uploadfile"
-    return list(yaml.safe_load_all(part.get_content()))
+    return list(yaml.load_all(part.get_content(), yaml.CSafeLoader))
 
 
 @contextlib.contextmanager
