@@ -47,12 +47,19 @@ _PANELS: dict[str, type[Options]] = {
 def with_recipe_options(command: Command) -> Command: ...
 @overload
 def with_recipe_options(*, only: Literal["ingest"]) -> Callable[[Command], Command]: ...
-def with_recipe_options(command: Command | None = None, *, only: str = "") -> Any:
-    """Give a command the recipe's options; those that were given reach it as the dict `values`."""
+@overload
+def with_recipe_options(*, without: tuple[str, ...]) -> Callable[[Command], Command]: ...
+def with_recipe_options(
+    command: Command | None = None, *, only: str = "", without: tuple[str, ...] = ()
+) -> Any:
+    """Give a command the recipe's options; those that were given reach it as the dict `values`.
+
+    `without` leaves out options, where the command's own have the same flag.
+    """
     names = (
         list(IngestOptions.model_fields)
         if only
-        else sorted(("workers", *OPTION_FIELDS), key=_place)
+        else sorted((n for n in ("workers", *OPTION_FIELDS) if n not in without), key=_place)
     )
 
     def decorate(function: Command) -> Command:
