@@ -16,6 +16,7 @@ from components.core.errors import InputError, RegraftError, RejectedError
 from pipelines.cli_cluster import submit
 from pipelines.cli_learn import classify, inspect
 from pipelines.cli_options import RecipeArgument, with_recipe_options
+from pipelines.cli_recipes import init, recipe_schema
 
 app = typer.Typer(
     name="regraft",
@@ -236,6 +237,8 @@ def publish(
 app.command()(classify)
 app.command()(inspect)
 app.command()(submit)
+app.command()(init)
+app.command("recipe-schema")(recipe_schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
