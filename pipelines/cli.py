@@ -15,6 +15,7 @@ import typer
 from components.core.errors import InputError, RegraftError, RejectedError
 from pipelines.cli_cluster import submit
 from pipelines.cli_learn import classify, inspect
+from pipelines.cli_machine import PASSED_ON, bench, doctor
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 from pipelines.cli_recipes import init, recipe_schema
 
@@ -236,6 +237,8 @@ def publish(
 
 app.command()(classify)
 app.command()(inspect)
+app.command()(doctor)
+app.command(context_settings=PASSED_ON)(bench)
 app.command()(submit)
 app.command()(init)
 app.command("recipe-schema")(recipe_schema)

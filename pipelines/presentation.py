@@ -17,6 +17,7 @@ from pipelines.local import Summary
 
 if TYPE_CHECKING:
     from pipelines.classification import Classified
+    from pipelines.doctor import Diagnosis
     from pipelines.watch import Task
     from serving.client.folder import FilePrediction
 
@@ -62,6 +63,16 @@ def print_classified(found: Sequence[Classified]) -> None:
             shown.add_row(one.picture if place == 0 else "", guess.imagenet_class.name,
                           f"{guess.probability:.4f}", end_section=last)  # fmt: skip
     console().print(shown)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print what was found on the machine, a remedy below each lack."""
+    out = console()
+    for finding in diagnosis.findings:
+        out.print(f"{finding.state:8} {finding.name}: {finding.found}")
+        if finding.remedy:
+            out.print(f"         -> {finding.remedy}")
+    out.print("usable" if diagnosis.usable else "not usable")
 
 
 def table(*columns: str, title: str = "", numbers: Sequence[int] = ()) -> Table:

@@ -2,11 +2,13 @@
 
 A marker is a comment on the line before a block:
 
-    <!-- test: run -->             run it by default; what it prints must be what the block shows
-    <!-- test: run long -->        the same, in the long tests, in the order of the page
+    <!-- test: run -->             run it by default
+    <!-- test: run long -->        run it in the long tests, in the order of the page
+    <!-- test: output -->          what the Python block before it prints
     <!-- test: unchecked, WHY -->  leave it alone; the reason is for the reader of the page's source
 
-A block without a marker is checked but not run: `test_commands.py` says what that means.
+What a console block shows after a command must be what the command prints. A block without a marker
+is checked but not run: `test_commands.py` says what that means.
 """
 
 from __future__ import annotations
