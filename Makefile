@@ -11,8 +11,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
 
+# A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long

@@ -6,13 +6,15 @@ import os
 import sys
 import traceback
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from components.core.errors import InputError, RegraftError, RejectedError
-from pipelines.cli_options import with_recipe_options
+from pipelines.cli_learn import classify
+from pipelines.cli_options import RecipeArgument, with_recipe_options
 
 app = typer.Typer(
     name="regraft",
@@ -49,23 +51,27 @@ def _global(
 def run(
     values: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder of the run: summary, steps, log.")],
+    recipe: RecipeArgument = None,
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.
 
-    Example: regraft run --source sample:digits --backbone efficientnet_lite0 --image-px 64
-    --out runs/digits
+    Options stand in place of the recipe's.
+
+    Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
     from pipelines.local import run_locally
     from pipelines.preflight import check_backbone
     from pipelines.presentation import print_summary
     from pipelines.recipe import make_recipe
+    from pipelines.recipe_file import with_recipe
 
+    values = with_recipe(recipe, values)
     values.setdefault("destination", str((out / "models").absolute()))
     values.setdefault("work_dir", str((out / "work").absolute()))
-    recipe = make_recipe(**values)
-    check_backbone(recipe)
-    summary = run_locally(recipe, out)
+    whole = make_recipe(**values)
+    check_backbone(whole)
+    summary = run_locally(whole, out)
     if json:
         print(summary.model_dump_json(indent=2))
     else:
@@ -82,17 +88,20 @@ def run(
 def compile_(
     values: dict[str, Any],
     output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
+    recipe: RecipeArgument = None,
     hardware: Annotated[str, typer.Option(help=HARDWARE_HELP)] = "",
 ) -> None:
     """Write the pipeline's intermediate representation for Kubeflow.
 
-    Options that are given become the defaults of the pipeline's parameters.
+    The recipe and the options that are given become the defaults of the pipeline's parameters.
 
-    Example: regraft compile -o pipeline.yaml --hardware gke
+    Example: regraft compile digits -o pipeline.yaml --hardware gke
     """
     from pipelines.compilation import compile_pipeline
     from pipelines.hardware import find_preset
+    from pipelines.recipe_file import with_recipe
 
+    values = with_recipe(recipe, values)
     compile_pipeline(values, output, find_preset(hardware) if hardware else None)
     print(output)
 
@@ -110,8 +119,10 @@ def ingest(
     """
     from components.core.options import IngestOptions, checked
     from components.ingest.ingest import ingest as ingest_step
+    from pipelines.recipe_file import with_recipe
 
-    manifest = ingest_step(sources, out, checked(IngestOptions, **values))
+    values = with_recipe(None, {"sources": sources, **values})
+    manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
     counts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
     print(f"{out}: {len(manifest.classes)} classes, {counts}")
 
@@ -221,11 +232,14 @@ def publish(
     print(f"{model} version {done.number} at {done.path}")
 
 
-def main() -> None:
+app.command()(classify)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `components.core.errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
     except typer.TyperException as error:

@@ -23,6 +23,9 @@ from components.core.options import (
 from pipelines.recipe import OPTION_FIELDS, Recipe
 
 Command = Callable[..., None]
+RecipeArgument = Annotated[
+    str | None, typer.Argument(help="A recipe: a YAML file, or a name as digits or cats_vs_dogs.")
+]
 _LISTS = {"sources": "--source", "mirrors": "--mirror"}
 _PANELS: dict[str, type[Options]] = {
     "Ingest": IngestOptions,

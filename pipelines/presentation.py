@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -14,7 +15,10 @@ from rich.table import Table
 from pipelines.local import Summary
 
 if TYPE_CHECKING:
+    from pipelines.classification import Classified
     from serving.client.folder import FilePrediction
+
+PIPE_WIDTH = 1000
 
 
 def print_summary(summary: Summary) -> None:
@@ -37,14 +41,43 @@ def print_summary(summary: Summary) -> None:
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
     """Print a table of pictures with their labels."""
-    table = Table()
-    for column in ("picture", "label", "confidence"):
-        table.add_column(column)
+    table = _table("picture", "label", "confidence")
     for result in results:
         found = result.prediction
         answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
         table.add_row(result.path, *answer)
-    Console(highlight=False).print(table)
+    _console().print(table)
+
+
+def print_classified(found: Sequence[Classified]) -> None:
+    """Print a table of pictures with their most probable classes."""
+    table = _table("picture", "class", "probability")
+    for one in found:
+        if one.error:
+            table.add_row(one.picture, "-", one.error)
+        for place, guess in enumerate(one.guesses):
+            last = place + 1 == len(one.guesses)
+            table.add_row(one.picture if place == 0 else "", guess.imagenet_class.name,
+                          f"{guess.probability:.4f}", end_section=last)  # fmt: skip
+    _console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table whose first column, of names, is folded and never cut short."""
+    table = Table()
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold" if number == 0 else "ellipsis")
+    return table
+
+
+def _console() -> Console:
+    """Return where tables go: as wide as the terminal, or as wide as they are in a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, as `--json` asks for."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.contextmanager

@@ -91,8 +91,9 @@ def _plain(value: Any) -> Any:
 
 
 # The business of a step's Python caller, or set through other fields.
-_NOT_PARAMETERS = {"workers", "strategy", "keep_cut", "poolings"}
-OPTION_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_PARAMETERS}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
+RECIPE_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_OPTIONS}
+OPTION_FIELDS = {n: f for n, f in RECIPE_FIELDS.items() if n != "workers"}
 _SHARDS = FieldInfo(
     annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
 )
