@@ -17,6 +17,7 @@ from pipelines.cli_cluster import submit
 from pipelines.cli_learn import classify, inspect
 from pipelines.cli_machine import PASSED_ON, bench, doctor
 from pipelines.cli_options import RecipeArgument, with_recipe_options
+from pipelines.cli_recipes import init, recipe_schema
 from pipelines.cli_serving import predict, publish, serve
 
 app = typer.Typer(
@@ -170,6 +171,8 @@ app.command()(inspect)
 app.command()(doctor)
 app.command(context_settings=PASSED_ON)(bench)
 app.command()(submit)
+app.command()(init)
+app.command("recipe-schema")(recipe_schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
