@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pipelines.benchmarking import BENCHMARKS, run_benchmark
+from pipelines.completion import offered
+
 # A benchmark has options of its own, and `--help` after its name is the benchmark's.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -39,7 +42,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="ingest, training, evaluation, export, serving, orchestration or demo."
+            help="ingest, training, evaluation, export, serving, orchestration or demo.",
+            autocompletion=offered(BENCHMARKS),
         ),
     ],
 ) -> None:
@@ -52,6 +56,4 @@ def bench(
     if name in ("-h", "--help"):
         print(context.get_help())
         return
-    from pipelines.benchmarking import run_benchmark
-
     run_benchmark(name, context.args)
