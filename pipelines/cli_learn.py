@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from components.core.errors import InputError
+from pipelines.completion import backbones, offered
 
 
 def classify(
     pictures: Annotated[list[str], typer.Argument(help="Pictures, folders of them or addresses.")],
     backbone: Annotated[
-        str, typer.Option(help="Pretrained model that has ImageNet's 1000 classes.")
+        str,
+        typer.Option(
+            help="Pretrained model that has ImageNet's 1000 classes.", autocompletion=backbones
+        ),
     ] = "efficientnet_lite0",
     weights: Annotated[
         str, typer.Option(help="imagenet, or a file with the weights of the model and its top.")
@@ -47,7 +51,8 @@ def inspect(
     model: Annotated[
         str,
         typer.Argument(
-            help="A backbone, a .keras file, the folder of a trained or of a published model."
+            help="A backbone, a .keras file, the folder of a trained or of a published model.",
+            autocompletion=backbones,
         ),
     ],
     layer: Annotated[str, typer.Option(help="Show the weights of this layer.")] = "",
@@ -55,13 +60,21 @@ def inspect(
         Path | None, typer.Option(help="File .npz to write the weights to, of --layer or all.")
     ] = None,
     plan: Annotated[
-        str, typer.Option(help="Show what a strategy would train: head, top or full.")
+        str,
+        typer.Option(
+            help="Show what a strategy would train: head, top or full.",
+            autocompletion=offered(["head", "top", "full"]),
+        ),
     ] = "",
     cut: Annotated[
         str, typer.Option(help="Where plan top starts: a layer, share:S, top:N or auto.")
     ] = "auto",
     batch_norm: Annotated[
-        str, typer.Option(help="frozen or adapt: BatchNormalization in the plan.")
+        str,
+        typer.Option(
+            help="frozen or adapt: BatchNormalization in the plan.",
+            autocompletion=offered(["frozen", "adapt"]),
+        ),
     ] = "frozen",
     classes: Annotated[int, typer.Option(min=2, help="Classes of the heads to compare.")] = 10,
     dense_width: Annotated[

@@ -14,6 +14,7 @@ from components.core.artifacts import ModelManifest, SavedModelManifest
 from components.core.backbones import BACKBONES, build_backbone, find_backbone
 from components.core.errors import InputError, unknown_name
 from components.core.options import HeadOptions
+from pipelines.local import read_summary
 from pipelines.preflight import quiet_start
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_NORMS = ("frozen", "adapt")
 PLANS = ("head", "top", "full")
-MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, or a published version"
+MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published version or a run"
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ def _inspect_backbone(name: str, wanted: Wanted) -> Anatomy:
         import keras  # noqa: F401
     model = build_backbone(row, wanted.image_px, weights)
     facts = {
-        "pretrained weights": row.weights_from,
-        "licence of the weights": row.licence,
+        "pretrained_weights": row.weights_from,
+        "licence": row.licence,
         "scaling": row.scaling,
-        "default cut": row.cut,
-        "weights here": weights if weights != "random" else "none loaded: the structure is shown",
+        "default_cut": row.cut,
+        "weights_loaded": weights if weights != "random" else "none, only the structure is shown",
     }
     return _take_apart(model, Anatomy(row.name, "backbone", facts), wanted)
 
@@ -128,7 +129,7 @@ def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, wanted)
     model = read_keras_file(path)
-    facts = {"digest": "not checked: no model.json beside the file"}
+    facts = {"checked": "no: there is no model.json with a digest beside the file"}
     return _take_apart(model, Anatomy(str(path), "Keras file", facts), wanted)
 
 
@@ -142,14 +143,20 @@ def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
             "backbone": manifest.backbone,
             "cut": manifest.cut,
             "classes": ", ".join(manifest.classes),
-            "validation accuracy": round(manifest.validation_accuracy, 4),
-            "dataset digest": manifest.dataset_digest,
-            "digest": f"{manifest.digest} (checked)",
+            "validation_accuracy": round(manifest.validation_accuracy, 4),
+            "dataset_digest": manifest.dataset_digest,
+            "digest": manifest.digest,
+            "checked": "model.keras against its digest",
         }
         wanted = replace(wanted, classes=len(manifest.classes))
         return _take_apart(model, Anatomy(str(folder), manifest.kind, facts), wanted)
     if (folder / SavedModelManifest.file_name).is_file():
         return _inspect_version(folder, wanted)
+    if (folder / "summary.json").is_file():
+        summary = read_summary(folder)
+        if found := summary.published or summary.saved_model:
+            return _inspect_folder(Path(found), wanted)
+        raise InputError(f"the run in {folder} was rejected and left no exported model")
     versions = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
     if versions:
         return _inspect_folder(max(versions, key=lambda path: int(path.name)), wanted)
@@ -176,14 +183,15 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
         "pictures": f"{manifest.preprocessing.image_px} px, scaling "
         f"{manifest.preprocessing.scaling}",
         "temperature": manifest.temperature,
-        **{name.replace("_", " "): round(value, 4) for name, value in manifest.metrics.items()},
+        **{name: round(value, 4) for name, value in manifest.metrics.items()},
         "variables": len(variables),
         "parameters": sum(variable.size for variable in variables),
         "megabytes": round(size / 1e6, 1),
         "versions": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
-        "model digest": manifest.model_digest,
-        "dataset digest": manifest.dataset_digest,
-        "digest": f"{manifest.digest} (every file checked)",
+        "model_digest": manifest.model_digest,
+        "dataset_digest": manifest.dataset_digest,
+        "digest": manifest.digest,
+        "checked": "every file against the fingerprint",
     }  # fmt: skip
     return Anatomy(str(folder), "published version", facts, signatures=read_signatures(folder))
 
@@ -203,8 +211,8 @@ def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
         layer = find_layer(model, wanted.layer)
         counted = count_parameters(layer)
         facts = {"layer": layer.name, "kind": type(layer).__name__, "trainable": layer.trainable,
-                 "parameters": counted.total, "trainable parameters": counted.trainable,
-                 "weights here": found.facts.get("weights here", "as in the file")}  # fmt: skip
+                 "parameters": counted.total, "trainable_parameters": counted.trainable,
+                 "weights_loaded": found.facts.get("weights_loaded", "as in the file")}  # fmt: skip
         found = replace(found, facts=facts, weights=weight_rows(layer))
     if wanted.export_weights:
         chosen = [find_layer(model, wanted.layer)] if wanted.layer else model.layers
@@ -243,8 +251,8 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
         "kind": type(layer).__name__,
         "trainable": layer.trainable,
         "parameters": counted.total,
-        "trainable parameters": counted.trainable,
-        "weights here": found.facts.get("weights here", "as in the file"),
+        "trainable_parameters": counted.trainable,
+        "weights_loaded": found.facts.get("weights_loaded", "as in the file"),
     }
     return replace(found, facts=facts, weights=weight_rows(layer))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
@@ -16,6 +17,8 @@ from pipelines.local import Summary
 
 if TYPE_CHECKING:
     from pipelines.classification import Classified
+    from pipelines.doctor import Diagnosis
+    from pipelines.watch import Task
     from serving.client.folder import FilePrediction
 
 PIPE_WIDTH = 1000
@@ -62,6 +65,16 @@ def print_classified(found: Sequence[Classified]) -> None:
     console().print(shown)
 
 
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print what was found on the machine, a remedy below each lack."""
+    out = console()
+    for finding in diagnosis.findings:
+        out.print(f"{finding.state:8} {finding.name}: {finding.found}")
+        if finding.remedy:
+            out.print(f"         -> {finding.remedy}")
+    out.print("usable" if diagnosis.usable else "not usable")
+
+
 def table(*columns: str, title: str = "", numbers: Sequence[int] = ()) -> Table:
     """Return an empty table whose first column, of names, is folded and never cut short.
 
@@ -89,6 +102,43 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """Print one JSON value, as `--json` asks for."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_yaml(value: Any) -> None:
+    """Print a value as YAML, in its own order."""
+    import yaml
+
+    print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
+    """Yield a function that shows the steps of a run: a live table, or a line for each change."""
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), auto_refresh=False) as live:
+            yield lambda tasks: live.update(_task_table(tasks), refresh=True)
+        return
+    shown: dict[str, str] = {}
+
+    def print_changes(tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            line = " ".join(filter(None, (f"{task.name}: {task.state}", _lasted(task), task.error)))
+            if shown.get(task.name) != line:
+                shown[task.name] = line
+                print(line, file=sys.stderr, flush=True)
+
+    yield print_changes
+
+
+def _task_table(tasks: Sequence[Task]) -> Table:
+    shown = table("step", "state", "time", "", numbers=(2,))
+    for task in tasks:
+        shown.add_row(task.name, task.state, _lasted(task), task.error)
+    return shown
+
+
+def _lasted(task: Task) -> str:
+    return "" if task.seconds is None else f"{task.seconds:.0f} s"
 
 
 @contextlib.contextmanager

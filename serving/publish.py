@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -138,29 +138,6 @@ def read_labels(destination: str, name: str) -> dict[str, int]:
     store = open_store(destination, name)
     known = set(store.versions())
     return {label: number for label, number in store.labels().items() if number in known}
-
-
-def models_config(destination: str, names: Sequence[str]) -> str:
-    """Return TF Serving's `models.config` (text proto) for models of one destination.
-
-    Each model follows its newest versions, as many as reach down to the oldest labelled one.
-    """
-    parts = []
-    for name in names:
-        store, labels = open_store(destination, name), read_labels(destination, name)
-        oldest = min(labels.values(), default=None)
-        wanted = 1 if oldest is None else sum(n >= oldest for n in store.versions())
-        base = store.path(0).removesuffix("/0")
-        lines = [
-            f"    name: {json.dumps(name)}",
-            f"    base_path: {json.dumps(base)}",
-            '    model_platform: "tensorflow"',
-            f"    model_version_policy {{ latest {{ num_versions: {wanted} }} }}",
-        ]
-        for label, number in sorted(labels.items()):
-            lines.append(f"    version_labels {{ key: {json.dumps(label)} value: {number} }}")
-        parts.append("  config {\n" + "\n".join(lines) + "\n  }\n")
-    return "model_config_list {\n" + "".join(parts) + "}\n"
 
 
 def rollback(destination: str, name: str, to: int | None = None) -> Version:
