@@ -7,8 +7,8 @@
 `efficientnet_lite0` at 224 px, one JPEG a request, the load from a lean process of its own on the
 same machine. The in-process side calls the same SavedModel in this process; both sides run in turn,
 round after round, and figures are medians over the rounds. With `--only` one part is measured and
-the other figures of the file are kept, as all parts take about eight minutes. `--tune` writes the batching file with
-the highest throughput for the model and machine, in TF Serving's own format.
+the other figures of the file are kept, as all parts take about eight minutes. `--tune` writes the
+batching file with the highest throughput for the model and machine, in TF Serving's own format.
 """
 
 from __future__ import annotations
