@@ -11,14 +11,15 @@ VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' components/core/version.p
 IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/core/image.py)$(if $(GPU),-gpu)
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: demo test test-long test-containers image lint format clean
+.PHONY: demo test test-long test-containers image lint format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
 
 # A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		--no-loadscope-reorder
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long
@@ -40,6 +41,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in build/docs. A link that leads nowhere, or any other warning, fails.
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

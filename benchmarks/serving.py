@@ -1,43 +1,51 @@
-"""Serving figures: in-process calls against the server, by protocol and concurrency.
+"""The server beside in-process calls: throughput, latency, memory, new versions, and the end.
 
-`python -m benchmarks.serving --json FILE` measures `efficientnet_lite0` at 224 px (or `--model`, a
-SavedModel folder); `--tune FILE` writes the best batching file for the model and this machine, in
-TF Serving's own format.
+    regraft bench serving --json benchmarks/results/serving.json
+    regraft bench serving --json benchmarks/results/serving.json --only latency
+    regraft bench serving --json tried.json --tune batching.config
+
+`efficientnet_lite0` at 224 px, one JPEG a request, the load from a lean process of its own on the
+same machine. The in-process side calls the same SavedModel in this process; both sides run in turn,
+round after round, and figures are medians over the rounds. With `--only` one part is measured and
+the other figures of the file are kept, as all parts take about eight minutes. `--tune` writes the
+batching file with the highest throughput for the model and machine, in TF Serving's own format.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import io
 import json
-import os
-import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from benchmarks.load import Load, percentile, run_load
+from benchmarks.result import Figure, Measured, run_benchmark
+from benchmarks.serving_life import memory, swap
+from benchmarks.serving_tune import tune
+from serving.client import grpc_wire, rest_wire
+from serving.client.grpc_wire import Target
+from serving.runner import ServeOptions, running_server
+from serving.serve import batching_flags
 
-from serving.client.grpc import AsyncGrpcClient
-from serving.client.rest import AsyncRestClient, RestClient
-from serving.runner import Addresses, ServeOptions, running_server
-from serving.serve import BATCHING_FILE
-
-PX, CLASSES, MODEL = 224, 10, "pictures"
+MODEL, CLASSES, PICTURES = "pictures", 10, 32
 BATCHES = (1, 8, 16, 32)
-GOAL_SHARE, GOAL_LATENCY = 0.9, (1.15, 3.0)
+BUSY = 16
+PROTOCOLS = ("grpc", "rest")
+SIGNATURES = ("serving_default", "features", "classify")
 
 
 def photographs(count: int) -> list[bytes]:
     """Return JPEG pictures of several sizes, about as costly to decode as small photographs."""
+    import numpy as np
+    from PIL import Image
+
     random = np.random.default_rng(0)
     found = []
     for number in range(count):
@@ -49,263 +57,235 @@ def photographs(count: int) -> list[bytes]:
     return found
 
 
-def export_model(folder: Path) -> None:
-    """Export `efficientnet_lite0` at 224 px with a head of 10 classes."""
+def export_model(folder: Path, backbone: str, image_px: int, pictures: Sequence[bytes]) -> None:
+    """Export a pretrained backbone with an untrained head, and its warm-up requests."""
     from components.core.artifacts import Preprocessing
     from components.core.backbones import build_backbone, find_backbone
     from components.core.models import build_head, pooling_layer
-    from components.core.options import HeadOptions
+    from components.core.options import ExportOptions, HeadOptions
     from components.core.surgery import join
     from components.export.signatures import Answering, build_archive
+    from components.export.warmup import write_warmup
 
-    row = find_backbone("efficientnet_lite0")
+    row = find_backbone(backbone)
     head = build_head(row.width, CLASSES, HeadOptions(seed=1))
-    part = build_backbone(row, PX, "imagenet")
+    part = build_backbone(row, image_px, "imagenet")
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     names = tuple(f"class {number}" for number in range(CLASSES))
-    answering = Answering(Preprocessing(image_px=PX, scaling=row.scaling), names, 1.0, None)
+    answering = Answering(Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None)
     build_archive(model, "head_gap", answering).write_out(str(folder), verbose=False)
+    write_warmup(folder, pictures, image_px, ExportOptions().largest_batch)
 
 
-def in_process(model: Path, pictures: Sequence[bytes], seconds: float) -> dict[str, float]:
-    """Return pictures a second at the best batch size, and latencies in ms at batch 1."""
-    import tensorflow as tf
+@dataclass(frozen=True)
+class Stage:
+    """A published model, the folder of encoded requests for it, and how long to measure."""
 
-    call = tf.saved_model.load(str(model)).signatures["serving_default"]
-    best, best_batch = 0.0, 0
-    latencies: list[float] = []
-    for batch in BATCHES:
-        data = tf.constant([pictures[n % len(pictures)] for n in range(batch)])
-        for _ in range(3):
-            call(image_bytes=data)
-        times = []
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            call(image_bytes=data)
-            times.append(time.perf_counter() - start)
-        rate = batch * len(times) / sum(times)
-        if batch == 1:
-            latencies = times
-        if rate > best:
-            best, best_batch = rate, batch
-    return {"rate": best, "batch": best_batch, **percentiles(latencies)}
+    base: Path
+    engine: str
+    pictures: Sequence[bytes]
+    bodies: Path
+    seconds: float
+    rounds: int
+
+    def load(self, protocol: str, address: str, concurrency: int, signature: str = "") -> Load:
+        """Return a load of single pictures."""
+        path, files = write_requests(self.bodies, protocol, signature, self.pictures)
+        return Load(protocol, address, path, files, concurrency, self.seconds)
+
+    def options(self, batching: bool = True) -> ServeOptions:
+        """Return the options of a server with the default batching file, or without batching."""
+        return ServeOptions(flags=batching_flags() if batching else ())
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the median and the 99th percentile in milliseconds."""
-    cuts = statistics.quantiles(seconds, n=100)
-    return {"p50": cuts[49] * 1e3, "p99": cuts[98] * 1e3}
-
-
-async def load(
-    ask: Callable[[bytes], Awaitable[Any]],
-    pictures: Sequence[bytes],
-    concurrency: int,
-    seconds: float,
-) -> dict[str, float]:
-    """Ask with so many requests under way; return requests a second and latencies in ms."""
-    times: list[float] = []
-    start = time.perf_counter()
-    end = start + seconds
-
-    async def caller(number: int) -> None:
-        while (begin := time.perf_counter()) < end:
-            await ask(pictures[number % len(pictures)])
-            times.append(time.perf_counter() - begin)
-            number += concurrency
-
-    await asyncio.gather(*(caller(n) for n in range(concurrency)))
-    return {"rate": len(times) / (time.perf_counter() - start), **percentiles(times)}
-
-
-async def measure(
-    at: Addresses, pictures: Sequence[bytes], seconds: float
-) -> dict[str, dict[str, float]]:
-    """Measure both protocols at concurrency 1 and 16."""
-    found = {}
-    grpc, rest = AsyncGrpcClient(at.grpc, MODEL, 300), AsyncRestClient(at.rest, MODEL, 300)
-    async with grpc, rest:
-        await grpc.predict(pictures[:1])  # a model without warm-up requests is slow at first
-        for name, client in (("grpc", grpc), ("rest", rest)):
-
-            async def ask(picture: bytes, client: Any = client) -> Any:
-                return await client.predict([picture])
-
-            await load(ask, pictures, 16, min(seconds, 3))
-            for concurrency in (1, 16):
-                found[f"{name}_c{concurrency}"] = await load(ask, pictures, concurrency, seconds)
-    return found
-
-
-def batching_flags(path: Path) -> tuple[str, ...]:
-    """Return the flags that switch batching by a file on."""
-    return ("--enable_batching", f"--batching_parameters_file={path}")
-
-
-def stop_time(at: Addresses) -> float:
-    """Return the seconds from SIGTERM to the end of the server."""
-    import signal
-
-    start = time.perf_counter()
-    os.kill(at.pid, signal.SIGTERM)
-    os.waitid(os.P_PID, at.pid, os.WEXITED | os.WNOWAIT)
-    return time.perf_counter() - start
-
-
-def publish_time(model: Path, base: Path, at: Addresses, picture: bytes) -> float:
-    """Return the seconds from the rename of a new version to its first answer."""
-    staging = base / ".new"
-    shutil.copytree(model, staging)
-    start = time.perf_counter()
-    staging.rename(base / "2")
-    with RestClient(at.rest, MODEL, version=2) as client:
-        client.wait_ready(300)
-        client.predict([picture])
-    return time.perf_counter() - start
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process in MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
-
-
-async def memory_growth(at: Addresses, pictures: Sequence[bytes], requests: int) -> float:
-    """Return by how many MB the server grew over the second half of so many requests."""
-    async with AsyncGrpcClient(at.grpc, MODEL, timeout_s=120) as client:
-
-        async def some(count: int) -> None:
-            numbers = iter(range(count))
-
-            async def caller() -> None:
-                for number in numbers:
-                    await client.predict([pictures[number % len(pictures)]])
-
-            await asyncio.gather(*(caller() for _ in range(16)))
-
-        await some(requests // 2)
-        before = resident_mb(at.pid)
-        await some(requests - requests // 2)
-        return resident_mb(at.pid) - before
-
-
-def figures(
-    inside: dict[str, float], served: dict[str, dict[str, float]], others: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Return the figures in the form of the benchmarks, each with its goal."""
-    found: dict[str, dict[str, Any]] = {
-        "in_process_rate": figure(inside["rate"], "pictures/s"),
-        "in_process_best_batch": figure(inside["batch"], "pictures"),
+def write_requests(
+    folder: Path, protocol: str, signature: str, pictures: Sequence[bytes]
+) -> tuple[str, list[str]]:
+    """Write one encoded request a picture; return their path on the server and the files."""
+    target, model_path = Target(MODEL), rest_wire.model_path(MODEL, None, None)
+    calls: Mapping[tuple[str, str], Callable[[bytes], Any]] = {
+        ("grpc", "classify"): lambda one: grpc_wire.classify_call(target, [one]),
+        ("grpc", ""): lambda one: grpc_wire.predict_call(target, [one], signature),
+        ("rest", "classify"): lambda one: rest_wire.classify_call(model_path, [one]),
+        ("rest", ""): lambda one: rest_wire.predict_call(model_path, [one], signature),
     }
-    for name, values in served.items():
-        found[f"{name}_rate"] = figure(values["rate"], "pictures/s")
-        for part in ("p50", "p99"):
-            goal = None
-            if name.endswith("_c1"):
-                goal = inside[part] * GOAL_LATENCY[0] + GOAL_LATENCY[1]
-            found[f"{name}_{part}"] = figure(values[part], "ms", goal)
-        if name.endswith("_c16"):
-            share = values["rate"] / inside["rate"]
-            found[f"{name}_share"] = {
-                "value": round(share, 3),
-                "unit": "of in-process",
-                "goal": GOAL_SHARE,
-                "holds": share >= GOAL_SHARE,
-            }
-    for part in ("p50", "p99"):
-        found[f"in_process_{part}"] = figure(inside[part], "ms")
-    return found | others
+    make = calls[protocol, signature if signature == "classify" else ""]
+    path, files = "", []
+    for number, picture in enumerate(pictures):
+        call = make(picture)
+        path = call.path
+        body = call.request.SerializeToString() if protocol == "grpc" else call.body
+        file = folder / f"{protocol}-{signature}-{number}"
+        file.write_bytes(body)
+        files.append(str(file))
+    return path, files
 
 
-def figure(value: float, unit: str, at_most: float | None = None) -> dict[str, Any]:
-    """Return one figure; its goal, where there is one, is an upper bound."""
+class InProcess:
+    """The same SavedModel, called in this process."""
+
+    def __init__(self, stage: Stage) -> None:
+        import tensorflow as tf
+
+        model = tf.saved_model.load(str(stage.base / "1"))
+        self._call = model.signatures["serving_default"]
+        self._seconds = stage.seconds
+        self._batches = {
+            size: tf.constant([stage.pictures[n % PICTURES] for n in range(size)])
+            for size in BATCHES
+        }
+        for batch in self._batches.values():
+            for _ in range(3):
+                self._call(image_bytes=batch)
+
+    def times(self, size: int) -> list[float]:
+        """Return the seconds of each call with so many pictures."""
+        found = []
+        end = time.perf_counter() + self._seconds
+        while (start := time.perf_counter()) < end:
+            self._call(image_bytes=self._batches[size])
+            found.append(time.perf_counter() - start)
+        return found
+
+
+def throughput(stage: Stage) -> dict[str, Figure]:
+    """Measure requests a second at concurrency 16 beside the best batch size in process."""
+    inside = InProcess(stage)
+    rates: dict[str, list[float]] = {}
+    with running_server(stage.base, MODEL, stage.engine, stage.options()) as at:
+        for _ in range(stage.rounds):
+            for size in BATCHES[1:]:
+                times = inside.times(size)
+                rates.setdefault(f"batch {size}", []).append(size * len(times) / sum(times))
+            for protocol, address in zip(PROTOCOLS, (at.grpc, at.rest), strict=True):
+                answered = run_load(stage.load(protocol, address, BUSY))
+                rates.setdefault(protocol, []).append(answered.rate)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    best = max(BATCHES[1:], key=lambda size: medians[f"batch {size}"])
+    top = medians[f"batch {best}"]
     return {
-        "value": round(value, 3),
-        "unit": unit,
-        "goal": None if at_most is None else round(at_most, 3),
-        "holds": None if at_most is None else value <= at_most,
+        "in_process_best_batch": Figure(best, "pictures"),
+        "in_process_best_rate": Figure(top, "pictures/s"),
+        **{f"{name}_c{BUSY}_rate": Figure(medians[name], "pictures/s") for name in PROTOCOLS},
+        "grpc_share_of_in_process": Figure(medians["grpc"] / top, goal=">= 0.9"),
+        "rest_share_of_in_process": Figure(medians["rest"] / top, goal=">= 0.9"),
     }
 
 
-def batching_text(size: int, threads: int) -> str:
-    """Return a batching file of TF Serving."""
-    return (
-        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: 0 }}\n"
-        f"max_enqueued_batches {{ value: 1000 }}\nnum_batch_threads {{ value: {threads} }}\n"
+def latency(stage: Stage) -> dict[str, Figure]:
+    """Measure one request at a time beside single calls in process."""
+    inside = InProcess(stage)
+    times: dict[str, list[float]] = {}
+    with running_server(stage.base, MODEL, stage.engine, stage.options()) as at:
+        for _ in range(stage.rounds):
+            times.setdefault("in_process", []).extend(inside.times(1))
+            for protocol, address in zip(PROTOCOLS, (at.grpc, at.rest), strict=True):
+                answered = run_load(stage.load(protocol, address, 1))
+                times.setdefault(protocol, []).extend(answered.times)
+    figures = {}
+    for percent in (50, 99):
+        bound = percentile(times["in_process"], percent) * 1e3 * 1.15 + 3
+        for name, values in times.items():
+            goal = "" if name == "in_process" else f"<= {bound:.1f}"
+            figures[f"{name}_c1_p{percent}"] = Figure(percentile(values, percent) * 1e3, "ms", goal)
+    return figures
+
+
+def table(stage: Stage) -> dict[str, Figure]:
+    """Measure protocol x signature x concurrency x batching."""
+    figures = {}
+    for batching in (True, False):
+        with running_server(stage.base, MODEL, stage.engine, stage.options(batching)) as at:
+            for protocol, address in zip(PROTOCOLS, (at.grpc, at.rest), strict=True):
+                for signature in SIGNATURES:
+                    for concurrency in (1, BUSY):
+                        load = stage.load(protocol, address, concurrency, signature)
+                        answered = run_load(load)
+                        kind = "batched" if batching else "single"
+                        name = f"{protocol}_{signature}_c{concurrency}_{kind}"
+                        figures[f"{name}_rate"] = Figure(answered.rate, "pictures/s")
+                        figures[f"{name}_p50"] = Figure(answered.p50_ms, "ms")
+                        figures[f"{name}_p99"] = Figure(answered.p99_ms, "ms")
+    return figures
+
+
+PARTS: Mapping[str, Callable[[Stage], dict[str, Figure]]] = {
+    "throughput": throughput,
+    "latency": latency,
+    "table": table,
+    "swap": lambda stage: swap(stage.base, MODEL, stage.engine, stage.load),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be varied."""
+    parts = ["all", *PARTS, "memory"]
+    parser.add_argument("--only", choices=parts, default="all", help="Measure this part alone.")
+    parser.add_argument("--tune", type=Path, help="Write the best batching file here instead.")
+    parser.add_argument("--model", type=Path, help="A SavedModel folder, instead of a backbone.")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--image-px", type=int, default=224)
+    parser.add_argument("--engine", default="embedded", help="As in `regraft serve`.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="For each measurement.")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=50_000, help="Of the memory test.")
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure the parts asked for, or tune."""
+    with tempfile.TemporaryDirectory() as work:
+        base, bodies = Path(work) / MODEL, Path(work) / "requests"
+        base.mkdir()
+        bodies.mkdir()
+        pictures = photographs(PICTURES)
+        if options.model is not None:
+            shutil.copytree(options.model, base / "1")
+        elif options.only != "memory" or options.tune is not None:
+            export_model(base / "1", options.backbone, options.image_px, pictures)
+        stage = Stage(base, options.engine, pictures, bodies, options.seconds, options.rounds)
+        figures: dict[str, Figure] = {}
+        if options.tune is not None:
+            load = stage.load
+            figures = tune(base, MODEL, options.engine, load, options.tune, options.rounds)
+        else:
+            for name, part in PARTS.items():
+                if options.only in (name, "all"):
+                    print(f"serving: measuring {name}", flush=True)
+                    figures |= part(stage)
+            if options.only in ("memory", "all"):
+                print("serving: measuring memory", flush=True)
+                figures |= small_memory(stage, Path(work) / "small", options.requests)
+    if options.only != "all":
+        figures = kept(options.json) | figures
+    model = options.model or f"{options.backbone} at {options.image_px} px"
+    return Measured(
+        f"{model}, one JPEG a request, load from another process on the same machine, "
+        f"{options.engine} server, {options.seconds:g} s a measurement, {options.rounds} rounds; "
+        f"the memory test sends {options.requests} requests to the backbone `tiny` at 32 px",
+        figures,
     )
 
 
-def tune(base: Path, pictures: Sequence[bytes], seconds: float, target: Path) -> None:
-    """Try batch sizes and threads; write the file with the highest rate at concurrency 16."""
-    results: dict[tuple[int, int], float] = {}
-    for size in (8, 16, 32):
-        for threads in (1, 2):
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "batching.config"
-                file.write_text(batching_text(size, threads))
-                options = ServeOptions(flags=batching_flags(file))
-                with running_server(base, MODEL, "embedded", options) as at:
-                    found = asyncio.run(measure(at, pictures, seconds))
-            results[size, threads] = found["grpc_c16"]["rate"]
-            print(f"batch {size}, threads {threads}: {results[size, threads]:.1f} pictures/s")
-    best = max(results, key=lambda key: results[key])
-    target.write_text(batching_text(*best))
-    print(f"{target}: max_batch_size {best[0]}, num_batch_threads {best[1]}")
+def kept(file: Path) -> dict[str, Figure]:
+    """Return the figures that a result holds already."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))["figures"]
+    return {name: Figure(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure or tune; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--tune", type=Path, help="write the best batching file here")
-    parser.add_argument("--model", type=Path, help="a SavedModel folder")
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
-    parser.add_argument("--requests", type=int, default=50_000, help="of the memory test; 0: none")
-    options = parser.parse_args(arguments)
-    pictures = photographs(32)
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / MODEL
-        base.mkdir()
-        if options.model is None:
-            export_model(base / "1")
-        else:
-            shutil.copytree(options.model, base / "1")
-        if options.tune is not None:
-            tune(base, pictures, options.seconds, options.tune)
-            return 0
-        report = run(base, pictures, options.seconds, options.requests)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json is not None:
-        options.json.write_text(text + "\n")
-    return 0
+def small_memory(stage: Stage, base: Path, requests: int) -> dict[str, Figure]:
+    """Measure memory on the backbone `tiny`, so that many requests take little time."""
+    base.mkdir()
+    export_model(base / "1", "tiny", 32, stage.pictures)
+    load = stage.load
+    return memory(base, MODEL, stage.engine, lambda at: load("grpc", at, BUSY), requests)
 
 
-def run(base: Path, pictures: Sequence[bytes], seconds: float, requests: int) -> dict[str, Any]:
-    """Take all measurements; return the report."""
-    inside = in_process(base / "1", pictures, seconds)
-    others: dict[str, Any] = {}
-    flags = (*batching_flags(BATCHING_FILE), "--file_system_poll_wait_seconds=1")
-    with running_server(base, MODEL, "embedded", ServeOptions(flags=flags)) as at:
-        served = asyncio.run(measure(at, pictures, seconds))
-        if requests:
-            grown = asyncio.run(memory_growth(at, pictures, requests))
-            others["memory_growth_second_half"] = figure(grown, "MB", 20.0)
-        taken = publish_time(base / "1", base, at, pictures[0])
-        others["publish_to_first_answer"] = figure(taken, "s")
-        others["sigterm_to_exit"] = figure(stop_time(at), "s")
-    return {
-        "name": "serving",
-        "command": "python -m benchmarks.serving " + " ".join(sys.argv[1:]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "conditions": f"efficientnet_lite0 at {PX} px, one JPEG a request, client on the same "
-        f"machine, embedded server with {BATCHING_FILE.name}, {seconds:g} s a measurement, "
-        f"{requests} requests in the memory test",
-        "figures": figures(inside, served, others),
-    }
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures."""
+    run_benchmark("serving", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -8,16 +8,29 @@ from typing import Any
 from components.core.errors import InputError
 from pipelines.hardware import Hardware, place
 from pipelines.patience import PATIENCE, set_deadline, set_retries
-from pipelines.recipe import make_recipe
+from pipelines.pods import Pods
+from pipelines.recipe import Recipe, make_recipe
+
+
+def recipe_for(values: dict[str, Any], hardware: Hardware | None) -> Recipe:
+    """Return the checked recipe, with the defaults that the hardware gives.
+
+    Raises:
+        InputError: a value is unusable.
+    """
+    return make_recipe(**({"require_gpu": bool(hardware and hardware.has_gpu)} | values))
 
 
 def compile_pipeline(
-    values: dict[str, Any], output: Path, hardware: Hardware | None = None
+    values: dict[str, Any],
+    output: Path,
+    hardware: Hardware | None = None,
+    pods: Pods | None = None,
 ) -> None:
     """Write the IR; `values` become the defaults of the parameters of the same names.
 
     With `hardware`, each step asks for its node. Where that has a GPU, `require_gpu` is on unless
-    `values` say otherwise.
+    `values` say otherwise. With `pods`, each step gets their image, secrets and claims.
 
     Raises:
         InputError: a value is unusable, or the file's ending is not .yaml, .yml or .json.
@@ -26,8 +39,7 @@ def compile_pipeline(
         raise InputError(f"output: expected a .yaml, .yml or .json file, got {output.name!r}")
     if hardware is not None and output.suffix == ".json":
         raise InputError("output: expected a .yaml file, as JSON cannot hold what nodes are asked")
-    defaults = {"sources": ("sample:digits",), "require_gpu": bool(hardware and hardware.has_gpu)}
-    recipe = make_recipe(**(defaults | values))
+    recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 
     from pipelines.transfer import make_transfer
@@ -37,6 +49,8 @@ def compile_pipeline(
         if hardware is not None:
             place(task, hardware.node(step))
             set_deadline(task, PATIENCE[step])
+        if pods is not None:
+            pods.configure(task)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     transfer = make_transfer(configure, concluded=True)

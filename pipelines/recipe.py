@@ -75,8 +75,7 @@ class Recipe(
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, as kfp takes them."""
         values = {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
-        # A bucket's champion must be fetched first and named, as evaluate reads folders only.
-        if self.destination and not self.champion and "://" not in self.destination:
+        if self.destination and not self.champion:
             values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
         return values
 

@@ -61,6 +61,19 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe's file. Any key may be left to the command's options."""
+    whole = Recipe.model_json_schema()
+    properties = {name: whole["properties"][name] for name in RECIPE_FIELDS}
+    return whole | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Recipe",
+        "description": "The options of a run of Regraft.",
+        "properties": properties,
+        "required": [],
+    }
+
+
 def known_recipes() -> list[str]:
     """Return the names of the recipes that come with Regraft."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))

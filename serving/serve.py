@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import InputError
+from serving.publish import FolderStore
 from serving.runner import Addresses, ServeOptions, choose_engine, started_server
 
 BATCHING_FILE = Path(__file__).resolve().parent / "config" / "batching.config"
-LABELS_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class FoundModel:
     name: str
     path: Path
     labels: dict[str, int]
+
+
+def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
+    """Return the flags that switch batching by a file on."""
+    return ("--enable_batching=true", f"--batching_parameters_file={file}")
 
 
 def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
@@ -44,11 +49,8 @@ def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
     return found
 
 
-def models_config(models: Sequence[FoundModel], all_labelled: bool = True) -> str:
-    """Return TF Serving's models.config for these models.
-
-    The newest version is served, and with `all_labelled` every version that a label names.
-    """
+def models_config(models: Sequence[FoundModel]) -> str:
+    """Return TF Serving's models.config: each model's newest version, and those of its labels."""
     lines = ["model_config_list {"]
     for model in models:
         lines += [
@@ -58,7 +60,7 @@ def models_config(models: Sequence[FoundModel], all_labelled: bool = True) -> st
             '    model_platform: "tensorflow"',
         ]
         newest = max(int(p.name) for p in model.path.iterdir() if p.name.isdigit())
-        if model.labels and all_labelled:
+        if model.labels:
             numbers = sorted({newest, *model.labels.values()})
             versions = " ".join(f"versions: {number}" for number in numbers)
             lines.append(f"    model_version_policy {{ specific {{ {versions} }} }}")
@@ -104,7 +106,7 @@ def serving_folder(
         if any(model.labels for model in models):
             flags.append("--allow_version_labels_for_unavailable_models=true")
         if batching:
-            flags += ["--enable_batching=true", f"--batching_parameters_file={BATCHING_FILE}"]
+            flags += batching_flags()
         if page:
             flags.append("--page")
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
@@ -161,12 +163,5 @@ def _has_versions(path: Path) -> bool:
 
 def _labels(path: Path) -> dict[str, int]:
     """Return the labels beside the versions, without those whose version is gone."""
-    try:
-        values = json.loads((path / LABELS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path / LABELS_FILE}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path / LABELS_FILE}: expected an object of labels and versions")
-    return {str(k): int(v) for k, v in values.items() if (path / str(v)).is_dir()}
+    labels = FolderStore(path).labels()
+    return {label: number for label, number in labels.items() if (path / str(number)).is_dir()}

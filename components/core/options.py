@@ -338,6 +338,11 @@ class PublishOptions(Options):
         default="", description="Label that the new version gets at once."
     )
     keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
+    model_registry: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        description="Address of a Kubeflow Model Registry to enter the version in; empty is none.",
+    )
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -49,7 +49,7 @@ def evaluate(
         max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
         max_model_mb: the largest model in megabytes; 0 is no limit.
         max_latency_ms: the longest time for one picture in milliseconds; 0 is no limit.
-        champion: folder of the model in service; none yet if empty or not there.
+        champion: folder or address of the model in service; none yet if empty or not there.
         champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
         champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
         champion_significance: the chance to reject an equal model that is accepted.

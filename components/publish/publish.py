@@ -15,6 +15,7 @@ from components.core.artifacts import (
 from components.core.errors import InputError, ParityError
 from components.core.step import Clock, say
 from components.core.version import VERSION
+from components.publish.registry import Registry, RegistryError
 from serving.publish import Version, open_store, publish_saved_model, set_label
 
 
@@ -27,6 +28,7 @@ def publish(
     *,
     label: str = "",
     keep_last: int = 0,
+    model_registry: str = "",
 ) -> PublishedManifest:
     """Publish a model whose served answers were proven, and write `published.json` into `out`.
 
@@ -41,10 +43,12 @@ def publish(
         name: the model's name.
         label: `stable`, `canary` or empty.
         keep_last: how many versions stay; 0 keeps all.
+        model_registry: address of a Kubeflow Model Registry that the version is entered in.
 
     Raises:
         ParityError: the proof is of another model, or it failed.
-        InputError: as `serving.publish.publish_saved_model`.
+        InputError: as `serving.publish.publish_saved_model` and `Registry`.
+        RegistryError: no registry answers, and nothing was published; or it failed afterwards.
     """
     clock = Clock()
     model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
@@ -55,6 +59,7 @@ def publish(
             f"{parity}: expected a proof of the model {model.digest[:12]}, "
             f"got one of {proof.saved_model_digest[:12]}"
         )
+    registry = Registry(model_registry) if model_registry else None
     with staged_folder(out) as folder:
         version = _published_already(model, destination, name)
         if version is None:
@@ -73,6 +78,8 @@ def publish(
             parity=proof.max_abs_diff,
         )
         manifest.write(folder)
+    if registry and not registry.knows(name, version.number):
+        _record(registry, manifest, model)
     say(f"publish: version {version.number} at {version.path}")
     return manifest
 
@@ -89,3 +96,13 @@ def _published_already(model: SavedModelManifest, destination: str, name: str) -
         if newest.digest == model.digest:
             return Version(number, store.path(number))
     return None
+
+
+def _record(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:
+    try:
+        registry.record(published.name, published.version, published.path, model)
+    except RegistryError as error:
+        raise RegistryError(
+            f"version {published.version} is published at {published.path}, but not entered in "
+            f"the registry: {error}"
+        ) from error

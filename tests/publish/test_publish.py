@@ -11,7 +11,6 @@ from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError, RegraftError
 from components.core.exported import check_fingerprint
 from serving.publish import (
-    models_config,
     open_store,
     publish_saved_model,
     publish_version,
@@ -20,6 +19,7 @@ from serving.publish import (
     rollback,
     set_label,
 )
+from serving.serve import find_models, models_config
 
 
 @pytest.fixture
@@ -134,13 +134,13 @@ def test_keep_last_spares_the_labelled(exported: Path, models: str) -> None:
 
 
 def test_labels_become_the_configuration_of_tf_serving(exported: Path, models: str) -> None:
-    for _ in range(3):
+    for _ in range(4):
         add(exported, models)
     set_label(models, "m", "stable", 2)
     set_label(models, "m", "canary", 3)
-    text = models_config(models, ["m"])
+    text = models_config(find_models(models))
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == ("m", f"{models}/m")
-    assert model.model_version_policy.latest.num_versions == 2
+    assert list(model.model_version_policy.specific.versions) == [2, 3, 4]
     assert dict(model.version_labels) == {"stable": 2, "canary": 3}

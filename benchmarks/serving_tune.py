@@ -1,0 +1,67 @@
+"""Search for the batching file with which a server answers most requests a second."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.load import Load, run_load
+from benchmarks.result import Figure
+from serving.runner import ServeOptions, running_server
+from serving.serve import batching_flags
+
+SIZES, THREADS = (4, 8, 16, 32), (1, 2, 4)
+FINALISTS = 3
+CONCURRENCY = 16
+Choice = tuple[int, int]
+Ask = Callable[[str, str, int], Load]
+
+
+def batching_text(size: int, threads: int) -> str:
+    """Return a batching file of TF Serving; a request that is alone never waits."""
+    return (
+        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: 0 }}\n"
+        f"max_enqueued_batches {{ value: 1000 }}\nnum_batch_threads {{ value: {threads} }}\n"
+    )
+
+
+def tune(
+    base: Path, model: str, engine: str, ask: Ask, target: Path, rounds: int
+) -> dict[str, Figure]:
+    """Try sizes and threads, then the best few again in turn; write the best file."""
+    choices = [(size, threads) for size in SIZES for threads in THREADS]
+    rates = {choice: rates_of(base, model, engine, ask, [choice], 1)[choice] for choice in choices}
+    finalists = sorted(rates, key=lambda choice: rates[choice], reverse=True)[:FINALISTS]
+    final = rates_of(base, model, engine, ask, finalists, rounds)
+    best = max(final, key=lambda choice: final[choice])
+    target.write_text(batching_text(*best), encoding="utf-8")
+    return {
+        "best_max_batch_size": Figure(best[0], "pictures"),
+        "best_num_batch_threads": Figure(best[1], "threads"),
+        **{
+            f"size_{size}_threads_{threads}": Figure(rate, "pictures/s")
+            for (size, threads), rate in (rates | final).items()
+        },
+    }
+
+
+def rates_of(
+    base: Path, model: str, engine: str, ask: Ask, choices: Sequence[Choice], rounds: int
+) -> dict[Choice, float]:
+    """Return the median rate of each choice; with several, their servers are asked in turn."""
+    found: dict[Choice, list[float]] = {choice: [] for choice in choices}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        addresses = {}
+        for choice in choices:
+            file = folder / f"{choice[0]}-{choice[1]}.config"
+            file.write_text(batching_text(*choice), encoding="utf-8")
+            options = ServeOptions(flags=batching_flags(file))
+            addresses[choice] = stack.enter_context(running_server(base, model, engine, options))
+        for _ in range(rounds):
+            for choice, at in addresses.items():
+                found[choice].append(run_load(ask("grpc", at.grpc, CONCURRENCY)).rate)
+    return {choice: statistics.median(values) for choice, values in found.items()}
