@@ -71,6 +71,7 @@ def run(
     values: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder of the run: summary, steps, log.")],
     recipe: RecipeArgument = None,
+    runner: Annotated[str, typer.Option(help="subprocess, or docker: the image.")] = "subprocess",
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -90,7 +91,7 @@ def run(
     values.setdefault("work_dir", str((out / "work").absolute()))
     whole = make_recipe(**values)
     check_backbone(whole)
-    summary = run_locally(whole, out)
+    summary = run_locally(whole, out, runner=runner)
     if json:
         print(summary.model_dump_json(indent=2))
     else:
