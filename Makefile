@@ -16,11 +16,11 @@ INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg P
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
 
-# A file's tests stay in one process, so that they share their trained models.
 # The README's picture of the report, from the demo's run; needs Chromium.
 report-picture: $(VENV)/.run
 	$(BIN)/regraft report runs/demo --no-open --picture docs/images/report.png
 
+# A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		--no-loadscope-reorder
