@@ -23,9 +23,8 @@ from components.core.artifacts import (
 )
 from components.core.errors import InputError, RegraftError
 from components.core.step import PROGRESS_MARK
-from components.core.version import code_digest
 from pipelines.recipe import Recipe
-from pipelines.runners import in_containers, make_runner
+from pipelines.runners import code_of, in_containers, make_runner
 
 _ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
 _START = re.compile(r"(\w+): start")
@@ -120,16 +119,14 @@ def run_locally(
     (out / "summary.json").unlink(missing_ok=True)
     if runner == "docker":
         recipe = in_containers(recipe)
-    outputs, timings = _execute(
-        recipe, out, listener or print_progress, make_runner(runner, recipe, out)
-    )
+    outputs, timings = _execute(recipe, out, listener or print_progress, runner)
     summary = _summarise(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 
 
 def _execute(
-    recipe: Recipe, out: Path, listener: Callable[[str], None], runner: Any
+    recipe: Recipe, out: Path, listener: Callable[[str], None], runner: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
@@ -137,17 +134,17 @@ def _execute(
 
     steps = out / STEPS_FOLDER
     local.init(
-        runner,
+        make_runner(runner, recipe, out),
         pipeline_root=str(steps),
         enable_caching=True,
-        cache_root=str(steps / ".cache" / code_digest()[:16]),
+        cache_root=str(steps / ".cache" / code_of(runner)[:16]),
     )
     with open(out / "run.log", "a", encoding="utf-8") as log:
         captured = _LogFilter(log, listener)
         try:
             with contextlib.redirect_stdout(captured), _quiet_tensorflow():
                 task = transfer(**recipe.arguments())
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
             if captured.error:
                 code, line = captured.error
                 raise StepError(line, code) from None

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from components.core.errors import InputError, unknown_name
 from components.core.image import IMAGE
+from components.core.version import code_digest
 from pipelines.recipe import Recipe
 
 RunnerName = Literal["subprocess", "docker"]
 RUNNERS = ("subprocess", "docker")
 KERAS_FOLDER = "~/.keras"
+WEIGHTS_BY_NAME = ("imagenet", "random")
 
 
 def make_runner(name: str, recipe: Recipe, out: Path) -> Any:
@@ -27,8 +29,13 @@ def make_runner(name: str, recipe: Recipe, out: Path) -> Any:
 
     if name == "subprocess":
         return local.SubprocessRunner(use_venv=False)
-    _require_image()
+    _image_id()
     return local.DockerRunner(**container_options(recipe, out))
+
+
+def code_of(name: str) -> str:
+    """Return what identifies the code that a runner executes: that of this Python, or the image."""
+    return _image_id().removeprefix("sha256:") if name == "docker" else code_digest()
 
 
 def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -64,31 +71,39 @@ def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def in_containers(recipe: Recipe) -> Recipe:
-    """Return the recipe with the paths on which this machine and a container would differ."""
-    paths = {
-        name: str(Path(value).expanduser().absolute())
-        for name, value in recipe.model_dump().items()
-        if name in ("cache", "destination", "work_dir", "champion", "unfamiliar", "weights")
-        and value
-        and (name == "cache" or Path(value).expanduser().exists())
-        and "://" not in value
+    """Return the recipe with absolute paths, as a container has another folder to start from."""
+    written = {"cache", "destination", "work_dir"}
+    changes: dict[str, Any] = {
+        name: _absolute(getattr(recipe, name), anyway=name in written)
+        for name in written | {"champion", "unfamiliar"}
     }
-    sources = tuple(_absolute(source) for source in recipe.sources)
-    return recipe.model_copy(update={**paths, "sources": sources})
+    if recipe.weights not in WEIGHTS_BY_NAME:
+        changes["weights"] = _absolute(recipe.weights)
+    for name in ("sources", "mirrors"):
+        changes[name] = tuple(_absolute(place) for place in getattr(recipe, name))
+    return recipe.model_copy(update=changes)
 
 
-def _absolute(source: str) -> str:
-    path = Path(source).expanduser()
-    return str(path.absolute()) if path.exists() else source
+def _absolute(place: str, *, anyway: bool = False) -> str:
+    """Return a path absolute if something is there, or `anyway`; leave links and names alone."""
+    if not place or "://" in place:
+        return place
+    path = Path(place).expanduser()
+    return str(path.absolute()) if anyway or path.exists() else place
 
 
 def _paths_read(recipe: Recipe) -> list[str]:
     """Return the absolute paths on this machine that the recipe names and no step writes."""
     named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.unfamiliar, recipe.weights)
-    return [str(Path(name).absolute()) for name in named if name and Path(name).exists()]
+    return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 
 
-def _require_image() -> None:
+def _image_id() -> str:
+    """Return the identity of the image on this machine.
+
+    Raises:
+        InputError: there is no engine, or no image, or the package that speaks with it is missing.
+    """
     try:
         import docker
     except ImportError as error:
@@ -100,7 +115,7 @@ def _require_image() -> None:
     except docker.errors.DockerException as error:
         raise InputError(f"runner docker: expected a Docker engine, got none: {error}") from error
     try:
-        client.images.get(IMAGE)
+        return str(client.images.get(IMAGE).id)
     except docker.errors.ImageNotFound as error:
         raise InputError(
             f"runner docker: expected the image {IMAGE}; `make image` builds it"

@@ -53,7 +53,7 @@ def test_publishing_again_after_the_registry_failed_enters_the_version(
     registry.fault = ("POST /model_versions", 500)
     with pytest.raises(RegistryError):
         publish_into(exported, tmp_path, registry.address)
-    registry.fault = None
+    registry.fault = ("", 0)
     parity = tmp_path / "parity"
     for again in ("again", "and-again"):
         publish(exported, parity, tmp_path / again, str(tmp_path / "models"), "pets",
