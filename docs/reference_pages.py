@@ -38,7 +38,9 @@ EXIT_CODES = """
 RECIPE_TEXT = """
 All options of a run, as keys of a YAML file or as options of `regraft run`, where underscores
 become dashes and `sources` and `mirrors` are `--source` and `--mirror`, which may be given again.
-An unknown key, or a value out of range, is an error before anything is read.
+An unknown key, or a value out of range, is an error before anything is read. `regraft init` drafts
+a recipe for a folder of pictures; `regraft recipe-schema` prints all keys as JSON Schema, by which
+editors complete and check them.
 """
 
 
