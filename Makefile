@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-long test-containers lint format docs clean
+.PHONY: demo report-picture test test-long test-containers lint format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
 
 # A file's tests stay in one process, so that they share their trained models.
+# The README's picture of the report, from the demo's run; needs Chromium.
+report-picture: $(VENV)/.run
+	$(BIN)/regraft report runs/demo --no-open --picture docs/images/report.png
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		--no-loadscope-reorder

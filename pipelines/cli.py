@@ -150,15 +150,22 @@ def ingest(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an evaluation.")],
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG file to draw the page's top into, by Chromium.")
+    ] = None,
 ) -> None:
     """Rebuild the report of a run from its figures, and open it.
 
     Example: regraft report runs/digits
     """
     from components.evaluate.report import rebuild_report
+    from pipelines.browser import draw_page
 
     page = rebuild_report(run_dir).absolute()
     print(page)
+    if picture is not None:
+        draw_page(page, picture)
+        print(picture)
     if open_page and sys.stdout.isatty():
         webbrowser.open(page.as_uri())
 
