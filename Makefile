@@ -48,7 +48,7 @@ format: $(VENV)/.dev
 
 # The site, in build/docs. A link that leads nowhere, or any other warning, fails.
 docs: $(VENV)/.dev
-	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
+	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --nitpicky --fail-on-warning docs build/docs
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

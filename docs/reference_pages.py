@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from components.core import artifacts
-from components.core.backbones import BACKBONES
+from components.core.backbones import BACKBONES, KERAS
 from pipelines.recipe import Recipe
 
 BACKBONES_TEXT = """
@@ -24,6 +24,8 @@ What `--backbone` takes. The pictures' size is the one that the backbone was tra
 `--image-px` gives another. Channels are those of the last feature map, of which pooling makes a
 head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows layers
 and costs.
+
+The weights are ImageNet's; Keras downloads them once. The others:
 """
 NOTE = "<!-- Written by docs/reference_pages.py from the code; changes here are lost. -->"
 DEFAULT = re.compile(r"\(default: (.*)\)$")
@@ -38,7 +40,9 @@ EXIT_CODES = """
 RECIPE_TEXT = """
 All options of a run, as keys of a YAML file or as options of `regraft run`, where underscores
 become dashes and `sources` and `mirrors` are `--source` and `--mirror`, which may be given again.
-An unknown key, or a value out of range, is an error before anything is read.
+An unknown key, or a value out of range, is an error before anything is read. `regraft init` drafts
+a recipe for a folder of pictures; `regraft recipe-schema` prints all keys as JSON Schema, by which
+editors complete and check them.
 """
 
 
@@ -120,12 +124,13 @@ def artifacts_page() -> str:
 def backbones_page() -> str:
     """Return the table of backbones."""
     lines = [NOTE, "# Backbones", "", *_paragraphs(BACKBONES_TEXT), ""]
-    lines += ["| name | px | smallest px | channels | default cut | weights | their licence |",
-              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    others = [row for row in BACKBONES.values() if row.weights_from != KERAS]
+    lines += [f"- `{row.name}`: {_cell(row.weights_from)}" for row in others]
+    lines += ["", "| name | px | smallest px | channels | default cut | licence of the weights |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
     for row in BACKBONES.values():
         sizes = (str(size) for size in (row.image_px, row.min_px, row.width))
-        weights, licence = row.weights_from, row.licence
-        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", weights, licence))
+        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", row.licence))
     return "\n".join(lines) + "\n"
 
 

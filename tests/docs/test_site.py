@@ -67,3 +67,10 @@ def test_the_reference_has_every_format(site: Path) -> None:
             assert f"\n## {name}\n" in page
             assert kind.file_name in page
             assert [field for field in kind.model_fields if f"| `{field}` |" not in page] == []
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    assert found
+    assert [target for target in found if not (ROOT / target).exists()] == []
