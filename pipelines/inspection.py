@@ -153,6 +153,8 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
         )
     manifest = check_fingerprint(folder)
     with quiet_start():
+        import tensorflow  # noqa: F401
+
         from components.core.saved_model_facts import read_signatures, read_variables
     variables = read_variables(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
