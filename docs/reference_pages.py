@@ -1,4 +1,4 @@
-"""Writes the reference from the code: commands, recipe keys, formats of artifacts.
+"""Writes the reference from the code: commands, recipe keys, formats of artifacts, backbones.
 
 Nothing here is said twice: descriptions are those of the options, docstrings those of the code.
 """
@@ -16,8 +16,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from components.core import artifacts
+from components.core.backbones import BACKBONES
 from pipelines.recipe import Recipe
 
+BACKBONES_TEXT = """
+What `--backbone` takes. The pictures' size is the one that the backbone was trained at;
+`--image-px` gives another. Channels are those of the last feature map, of which pooling makes a
+head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows layers
+and costs.
+"""
 NOTE = "<!-- Written by docs/reference_pages.py from the code; changes here are lost. -->"
 DEFAULT = re.compile(r"\(default: (.*)\)$")
 EXIT_CODES = """
@@ -36,13 +43,14 @@ An unknown key, or a value out of range, is an error before anything is read.
 
 
 def write_pages(folder: Path) -> None:
-    """Write `cli.md`, `recipe.md` and `artifacts.md`; a page that is up to date is left alone."""
+    """Write all pages of the reference; a page that is up to date is left alone."""
     from pipelines.cli import app
 
     pages = {
         "cli.md": cli_page(app),
         "recipe.md": recipe_page(app),
         "artifacts.md": artifacts_page(),
+        "backbones.md": backbones_page(),
     }
     for name, text in pages.items():
         page = folder / name
@@ -107,6 +115,18 @@ def artifacts_page() -> str:
         lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
         lines += [*_fields(kind, artifacts.Record), ""]
     return "\n".join(lines)
+
+
+def backbones_page() -> str:
+    """Return the table of backbones."""
+    lines = [NOTE, "# Backbones", "", *_paragraphs(BACKBONES_TEXT), ""]
+    lines += ["| name | px | smallest px | channels | default cut | weights | their licence |",
+              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in BACKBONES.values():
+        sizes = (str(size) for size in (row.image_px, row.min_px, row.width))
+        weights, licence = row.weights_from, row.licence
+        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", weights, licence))
+    return "\n".join(lines) + "\n"
 
 
 def _command_help(text: str | None) -> Iterator[str]:

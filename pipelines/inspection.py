@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import ModelManifest, SavedModelManifest
 from components.core.backbones import BACKBONES, build_backbone, find_backbone
-from components.core.errors import InputError, unknown_name
-from components.core.options import HeadOptions
+from components.core.errors import InputError
+from pipelines.local import read_summary
+from pipelines.plan import PlanOptions, PlanRow, plan_training
 from pipelines.preflight import quiet_start
 
 if TYPE_CHECKING:
     from components.core.anatomy import CutRow, LayerRow, WeightRow
     from components.core.saved_model_facts import Signature
 
-BATCH_NORMS = ("frozen", "adapt")
-PLANS = ("head", "top", "full")
-MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, or a published version"
+MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published version or a run"
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class Wanted:
     image_px: int = 0
     layer: str = ""
     export_weights: Path | None = None
-    plan: str = ""
-    cut: str = "auto"
-    batch_norm: str = "frozen"
+    plan: PlanOptions | None = None
     classes: int = 10
     dense_width: int = 0
 
@@ -47,20 +44,6 @@ class HeadRow:
     head: str
     nodes: int
     parameters: int
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """What one strategy would train; figures are of one picture."""
-
-    strategy: str
-    cut: str | None
-    trained_layers: int
-    first_trained: str
-    trainable_parameters: int
-    frozen_parameters: int
-    forward_flops: int
-    cache_bytes: int
 
 
 @dataclass(frozen=True)
@@ -93,8 +76,6 @@ def inspect_model(name: str, wanted: Wanted) -> Anatomy:
     Raises:
         InputError: there is no such model, it is damaged, or it has no such layer or cut.
     """
-    if wanted.batch_norm not in BATCH_NORMS:
-        raise unknown_name("batch norm", wanted.batch_norm, BATCH_NORMS)
     path = Path(name)
     if path.is_dir():
         return _inspect_folder(path, wanted)
@@ -113,11 +94,11 @@ def _inspect_backbone(name: str, wanted: Wanted) -> Anatomy:
         import keras  # noqa: F401
     model = build_backbone(row, wanted.image_px, weights)
     facts = {
-        "pretrained weights": row.weights_from,
-        "licence of the weights": row.licence,
+        "pretrained_weights": row.weights_from,
+        "licence": row.licence,
         "scaling": row.scaling,
-        "default cut": row.cut,
-        "weights here": weights if weights != "random" else "none loaded: the structure is shown",
+        "default_cut": row.cut,
+        "weights_loaded": weights if weights != "random" else "none, only the structure is shown",
     }
     return _take_apart(model, Anatomy(row.name, "backbone", facts), wanted)
 
@@ -128,7 +109,7 @@ def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, wanted)
     model = read_keras_file(path)
-    facts = {"digest": "not checked: no model.json beside the file"}
+    facts = {"checked": "no: there is no model.json with a digest beside the file"}
     return _take_apart(model, Anatomy(str(path), "Keras file", facts), wanted)
 
 
@@ -142,14 +123,20 @@ def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
             "backbone": manifest.backbone,
             "cut": manifest.cut,
             "classes": ", ".join(manifest.classes),
-            "validation accuracy": round(manifest.validation_accuracy, 4),
-            "dataset digest": manifest.dataset_digest,
-            "digest": f"{manifest.digest} (checked)",
+            "validation_accuracy": round(manifest.validation_accuracy, 4),
+            "dataset_digest": manifest.dataset_digest,
+            "digest": manifest.digest,
+            "checked": "model.keras against its digest",
         }
         wanted = replace(wanted, classes=len(manifest.classes))
         return _take_apart(model, Anatomy(str(folder), manifest.kind, facts), wanted)
     if (folder / SavedModelManifest.file_name).is_file():
         return _inspect_version(folder, wanted)
+    if (folder / "summary.json").is_file():
+        summary = read_summary(folder)
+        if found := summary.published or summary.saved_model:
+            return _inspect_folder(Path(found), wanted)
+        raise InputError(f"the run in {folder} was rejected and left no exported model")
     versions = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
     if versions:
         return _inspect_folder(max(versions, key=lambda path: int(path.name)), wanted)
@@ -176,14 +163,15 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
         "pictures": f"{manifest.preprocessing.image_px} px, scaling "
         f"{manifest.preprocessing.scaling}",
         "temperature": manifest.temperature,
-        **{name.replace("_", " "): round(value, 4) for name, value in manifest.metrics.items()},
+        **{name: round(value, 4) for name, value in manifest.metrics.items()},
         "variables": len(variables),
         "parameters": sum(variable.size for variable in variables),
         "megabytes": round(size / 1e6, 1),
         "versions": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
-        "model digest": manifest.model_digest,
-        "dataset digest": manifest.dataset_digest,
-        "digest": f"{manifest.digest} (every file checked)",
+        "model_digest": manifest.model_digest,
+        "dataset_digest": manifest.dataset_digest,
+        "digest": manifest.digest,
+        "checked": "every file against the fingerprint",
     }  # fmt: skip
     return Anatomy(str(folder), "published version", facts, signatures=read_signatures(folder))
 
@@ -203,15 +191,15 @@ def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
         layer = find_layer(model, wanted.layer)
         counted = count_parameters(layer)
         facts = {"layer": layer.name, "kind": type(layer).__name__, "trainable": layer.trainable,
-                 "parameters": counted.total, "trainable parameters": counted.trainable,
-                 "weights here": found.facts.get("weights here", "as in the file")}  # fmt: skip
+                 "parameters": counted.total, "trainable_parameters": counted.trainable,
+                 "weights_loaded": found.facts.get("weights_loaded", "as in the file")}  # fmt: skip
         found = replace(found, facts=facts, weights=weight_rows(layer))
     if wanted.export_weights:
         chosen = [find_layer(model, wanted.layer)] if wanted.layer else model.layers
         found = replace(found, exported=export_weights(chosen, wanted.export_weights))
     if wanted.layer:
         return found
-    plan = _planned(model, found, wanted) if wanted.plan else None
+    plan = _planned(model, found, wanted.plan) if wanted.plan else None
     counted = count_parameters(model)
     layers = layer_rows(model)
     facts = {
@@ -232,6 +220,12 @@ def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
     )
 
 
+def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
+    if found.kind != "backbone":
+        raise InputError(f"--plan needs a backbone, got a {found.kind}")
+    return plan_training(model, BACKBONES[found.name], options)
+
+
 def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
     """Put one layer with its weights in the place of a model's facts."""
     from components.core.anatomy import weight_rows
@@ -243,8 +237,8 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
         "kind": type(layer).__name__,
         "trainable": layer.trainable,
         "parameters": counted.total,
-        "trainable parameters": counted.trainable,
-        "weights here": found.facts.get("weights here", "as in the file"),
+        "trainable_parameters": counted.trainable,
+        "weights_loaded": found.facts.get("weights_loaded", "as in the file"),
     }
     return replace(found, facts=facts, weights=weight_rows(layer))
 
@@ -259,51 +253,3 @@ def _heads(model: Any, wanted: Wanted) -> list[HeadRow]:
         return []
     counted = head_parameters(shape, wanted.classes, wanted.dense_width)
     return [HeadRow(kind, pooled_width(kind, shape), counted[kind]) for kind in ("gap", "flatten")]
-
-
-def _planned(model: Any, found: Anatomy, wanted: Wanted) -> PlanRow:
-    """Make trainable what a strategy trains, and count it with a new head."""
-    from components.core.anatomy import cut_rows
-    from components.core.costs import model_flops
-    from components.core.models import build_head, count_parameters, pooling_layer
-    from components.core.surgery import find_cut, join
-
-    if wanted.plan not in PLANS:
-        raise unknown_name("plan", wanted.plan, PLANS)
-    if found.kind != "backbone":
-        raise InputError(f"--plan needs a backbone, got a {found.kind}")
-    row = BACKBONES[found.name]
-    head = build_head(row.width, wanted.classes, HeadOptions(dense_width=wanted.dense_width))
-    complete = join(model, [pooling_layer("gap"), *head.layers[1:]])
-    cut, flops, cache = "", model_flops(model) if wanted.plan == "full" else 0, 0
-    if wanted.plan == "top":
-        cut = find_cut(model, row.cut if wanted.cut == "auto" else wanted.cut).name
-        at = next(point for point in cut_rows(model) if point.name == cut)
-        flops, cache = at.flops_above, at.cache_bytes
-    _unfreeze(model, wanted, cut)
-    trained = [layer.name for layer in model.layers if layer.trainable_weights]
-    counted = count_parameters(complete)
-    return PlanRow(
-        strategy=wanted.plan,
-        cut=cut or None,
-        trained_layers=len(trained),
-        first_trained=trained[0] if trained else "",
-        trainable_parameters=counted.trainable,
-        frozen_parameters=counted.frozen,
-        forward_flops=flops,
-        cache_bytes=cache,
-    )
-
-
-def _unfreeze(model: Any, wanted: Wanted, cut: str) -> None:
-    """Make trainable, of a backbone, what the step `fine_tune` would."""
-    import keras
-
-    from components.core.surgery import freeze, split
-
-    freeze(model)
-    if wanted.plan == "head":
-        return
-    for layer in (split(model, cut)[1] if cut else model).layers:
-        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = not batch_norm or wanted.batch_norm == "adapt"

@@ -10,7 +10,8 @@ from rich.console import Console
 from pipelines.presentation import console, table
 
 if TYPE_CHECKING:
-    from pipelines.inspection import Anatomy, PlanRow
+    from pipelines.inspection import Anatomy
+    from pipelines.plan import PlanRow
 
 SHORT_DIGEST = 12
 
@@ -20,7 +21,7 @@ def print_anatomy(found: Anatomy) -> None:
     out = console()
     out.print(f"{found.name}: {found.kind}")
     for name, value in found.facts.items():
-        out.print(f"  {name}: {_fact(name, value)}")
+        out.print(f"  {name.replace('_', ' ')}: {_fact(name, value)}")
     if found.layers:
         _show(out, "layers", ("layer", "output", "parameters", "state", "cut"), (
             (row.name, _shape(row.output), f"{row.parameters:,}" if row.parameters else "",
@@ -81,13 +82,8 @@ def _show(
 def _fact(name: str, value: Any) -> str:
     if name == "flops":
         return f"{amount(value)} for a picture"
-    if name.endswith("digest") and isinstance(value, str) and len(value) > SHORT_DIGEST:
-        digest, _, note = value.partition(" ")
-        return (
-            " ".join(part for part in (digest[:SHORT_DIGEST], note) if part)
-            if len(digest) > SHORT_DIGEST
-            else value
-        )
+    if name.endswith("digest"):
+        return str(value)[:SHORT_DIGEST]
     if isinstance(value, list):
         return _shape(value)
     return f"{value:,}" if type(value) is int else str(value)

@@ -5,6 +5,7 @@ A marker is a comment on the line before a block:
     <!-- test: run -->             run it by default
     <!-- test: run long -->        run it in the long tests, in the order of the page
     <!-- test: output -->          what the Python block before it prints
+    <!-- test: recipe -->          YAML that must be a recipe
     <!-- test: unchecked, WHY -->  leave it alone; the reason is for the reader of the page's source
 
 What a console block shows after a command must be what the command prints. A block without a marker
@@ -24,8 +25,10 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "none", "{toctree}")
-OPERATORS = frozenset({"&", "&&", "|", "||", ";", ">", ">>", "2>", "<", "(", ")"})
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
+ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
+OPERATORS = REDIRECTIONS | ENDS
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,12 @@ def simple_commands(script: str) -> Iterator[list[str]]:
         reader = shlex.shlex(line, posix=True, punctuation_chars=True)
         reader.whitespace_split = True
         words: list[str] = []
+        before = ""
         for word in [*reader, ";"]:
+            redirected, before = before in REDIRECTIONS, word
             if word not in OPERATORS:
-                words.append(word)
+                words += [] if redirected else [word]
+            if word not in ENDS:
                 continue
             while words and re.match(r"[A-Z_]+=", words[0]):
                 words = words[1:]

@@ -13,6 +13,7 @@ import typer
 
 from pipelines.cli import app
 from pipelines.recipe import Recipe, make_recipe
+from pipelines.recipe_file import with_recipe
 from tests.docs.blocks import ROOT
 
 # Programs that are not ours: that they are spelt so is all that is checked.
@@ -72,10 +73,9 @@ def _check_recipe(given: dict[str, Any]) -> None:
     for name, value in values.items():
         if "tuple" in str(Recipe.model_fields[name].annotation) and isinstance(value, str):
             values[name] = value.split(",")
-    if given.get("recipe"):
-        from pipelines.recipe_file import with_recipe
-
-        values = with_recipe(given["recipe"], values)
+    recipe = given.get("recipe")
+    if recipe and not recipe.endswith(".yaml"):  # the reader's own file: checked as a block
+        values = with_recipe(recipe, values)
     make_recipe(**{"sources": ("sample:digits",), **values})
 
 
@@ -100,6 +100,8 @@ def _curl(arguments: list[str]) -> str | None:
 
 
 def _python(arguments: list[str]) -> str | None:
+    if arguments[:1] == ["-c"]:
+        return python_complaint(arguments[1])
     if arguments[:1] != ["-m"]:
         return _paths(arguments[:1])
     module = arguments[1]

@@ -136,18 +136,16 @@ def difference(block: Block, shown: str, printed: str) -> list[str]:
     """Return a message where what a page shows is not what was printed."""
     if _pattern(shown).fullmatch(_normal(printed)):
         return []
-    return [f"{block.place}: shown\n{_normal(shown)}\nprinted\n{_normal(printed)}"]
+    return [f"{block.place}: shown\n{_normal(shown)}printed\n{_normal(printed)}"]
 
 
 def _normal(text: str) -> str:
     """Return a text whose numbers, spaces and rules are all alike."""
     lines = [RULE.sub("─", NUMBER.sub("#", line)).strip() for line in text.splitlines()]
-    return "\n".join(re.sub(r"\s+", " ", line) for line in lines if line)
+    return "".join(re.sub(r"\s+", " ", line) + "\n" for line in lines if line)
 
 
 def _pattern(shown: str) -> re.Pattern[str]:
-    text = _normal(shown)
-    escaped = "\n".join(re.escape(line) for line in text.splitlines())
-    anything = escaped.replace(r"\.\.\.", "…")
-    anything = re.sub(r"(^|\n)…(?=\n|$)", r"(?:\1.*)*", anything)
-    return re.compile(anything.replace("…", ".*"))
+    """Return the pattern of normal text, each line ended by a line feed."""
+    lines = (re.escape(line).replace(r"\.\.\.", ".*") for line in _normal(shown).splitlines())
+    return re.compile("".join(r"(?:.*\n)*" if line == ".*" else line + r"\n" for line in lines))

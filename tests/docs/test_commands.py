@@ -7,6 +7,8 @@ compiled, its imports made, its names looked up.
 
 from __future__ import annotations
 
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,24 +16,31 @@ import typer
 
 from pipelines.cli import app
 from pipelines.recipe import OPTION_FIELDS
+from pipelines.recipe_file import recipe_of
 from tests.docs.blocks import PYTHON, Block, all_blocks, simple_commands
 from tests.docs.commands import complaint, python_complaint
 
+place = attrgetter("place")
 CHECKED = [block for block in all_blocks() if not block.marker.startswith("unchecked")]
 
 
-@pytest.mark.parametrize("block", [b for b in CHECKED if b.is_shell], ids=lambda b: b.place)
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.is_shell], ids=place)
 def test_commands_exist(block: Block) -> None:
     complaints = [f"{' '.join(words)}: {found}" for words in simple_commands(block.commands)
                   if (found := complaint(words))]  # fmt: skip
     assert complaints == []
 
 
-@pytest.mark.parametrize(
-    "block", [b for b in CHECKED if b.language in PYTHON], ids=lambda b: b.place
-)
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.language in PYTHON], ids=place)
 def test_python_compiles_and_its_names_exist(block: Block) -> None:
     assert python_complaint(block.text) is None
+
+
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.marker == "recipe"], ids=place)
+def test_recipes_are_read(block: Block, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(block.text, encoding="utf-8")
+    assert recipe_of(str(recipe), {}).sources
 
 
 @pytest.mark.parametrize(

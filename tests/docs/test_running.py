@@ -17,7 +17,18 @@ def marked(marker: str) -> list[Path]:
 @pytest.mark.parametrize("page", marked("run"), ids=lambda page: page.stem)
 def test_a_page_does_what_it_shows(page: Path, desk: Path) -> None:
     with reading(desk) as reader:
-        assert run_blocks(reader, blocks_of(page), "run") == []
+        differences = run_blocks(reader, blocks_of(page), "run")
+    assert not differences, "\n".join(differences)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_tutorial_does_what_it_shows(desk: Path) -> None:
+    parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
+    blocks = [block for page in parts for block in blocks_of(page)]
+    with reading(desk) as reader:
+        differences = run_blocks(reader, blocks, "run long")
+    assert not differences, "\n".join(differences)
 
 
 BLOCK = Block("page.md", 1, "console", "", "run")

@@ -48,7 +48,9 @@ def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
 
 def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -> None:
     assert accepted.published is not None
-    found = inspect_model(str(Path(accepted.published).parent), Wanted())
+    run = Path(accepted.published).parents[2]
+    found = inspect_model(str(run), Wanted())
+    assert found == inspect_model(str(Path(accepted.published).parent), Wanted())
     assert (found.kind, found.name) == ("published version", accepted.published)
     exported = SavedModelManifest.read(accepted.published)
     assert [signature.name for signature in found.signatures] == sorted(exported.signatures)
