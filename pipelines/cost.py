@@ -36,9 +36,9 @@ class Rates:
     `demo` and `scale_out`. Photos are taken as 100 kB.
     """
 
-    start_s: float = 10.0
+    start_s: float = 11.0
     ingest: float = 155.0
-    extract: float = 300.0
+    extract: float = 690.0
     head: float = 20_000.0
     top: float = 260.0
     picture_bytes: float = 100_000.0
