@@ -11,7 +11,7 @@ from components.core.errors import InputError, unknown_name
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BENCHMARKS = (
-    "ingest", "training", "evaluation", "export", "serving", "orchestration", "demo",
+    "ingest", "training", "evaluation", "export", "serving", "orchestration", "scale_out", "demo",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from components.core.errors import RegraftError, RejectedError
-from pipelines.cli_cluster import submit
+from pipelines.cli_cluster import plan, submit
 from pipelines.cli_learn import classify, inspect
 from pipelines.cli_machine import PASSED_ON, bench, doctor
 from pipelines.cli_options import RecipeArgument, with_recipe_options
@@ -179,6 +179,7 @@ app.command()(inspect)
 app.command()(doctor)
 app.command(context_settings=PASSED_ON)(bench)
 app.command()(submit)
+app.command()(plan)
 app.command()(init)
 app.command("recipe-schema")(recipe_schema)
 

@@ -121,3 +121,55 @@ def _send(
     else:
         print(verdict)
     end_with(verdict, sent.page)
+
+
+def plan(
+    pictures: Annotated[float, typer.Option(help="Pictures, also as 1e8.")] = 1e6,
+    nodes: Annotated[
+        list[int] | None, typer.Option(help="Nodes for extraction; may be repeated.")
+    ] = None,
+    node_mb_s: Annotated[float, typer.Option(help="Network of a node, MB a second.")] = 100.0,
+    storage_mb_s: Annotated[float, typer.Option(help="All that the storage gives.")] = 1000.0,
+    cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = 20.0,
+    start_s: Annotated[float | None, typer.Option(help="Start of each step, seconds.")] = None,
+    ingest_rate: Annotated[float | None, typer.Option(help="Pictures a second, ingest.")] = None,
+    extract_rate: Annotated[
+        float | None, typer.Option(help="Pictures a second and node, extraction.")
+    ] = None,
+    head_rate: Annotated[float | None, typer.Option(help="The same for the head.")] = None,
+    top_rate: Annotated[float | None, typer.Option(help="The same for the top, cached.")] = None,
+    picture_kb: Annotated[float | None, typer.Option(help="Size of a picture.")] = None,
+    cut_kb: Annotated[float | None, typer.Option(help="Activations of a picture.")] = None,
+    head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = 20,
+    top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Estimate a run's time for more pictures and nodes, from measured rates.
+
+    The rates' defaults are of two CPU cores; `regraft bench scale_out` and the timings in a run's
+    summary.json give those of your machines.
+
+    Example: regraft plan --pictures 1e8 --nodes 1 --nodes 16 --extract-rate 2000
+    """
+    from pipelines.cost import Plan, Rates, estimate
+    from pipelines.presentation import print_estimates, print_json
+
+    if not 1 <= pictures <= 1e12:
+        raise InputError(f"pictures: expected 1 to 1e12, got {pictures:g}")
+    measured = {
+        "start_s": start_s, "ingest": ingest_rate, "extract": extract_rate, "head": head_rate,
+        "top": top_rate, "picture_bytes": picture_kb and picture_kb * 1e3,
+        "cut_bytes": cut_kb and cut_kb * 1e3,
+    }  # fmt: skip
+    rates = Rates(**{name: value for name, value in measured.items() if value is not None})
+    found = [
+        estimate(
+            Plan(int(pictures), count, node_mb_s, storage_mb_s, cache_gb,
+                 head_epochs=head_epochs, top_epochs=top_epochs), rates,
+        )
+        for count in nodes or [1, 2, 4, 8, 16]
+    ]  # fmt: skip
+    if json:
+        print_json([one.as_json() for one in found])
+    else:
+        print_estimates(found)

@@ -17,6 +17,7 @@ from pipelines.local import Summary
 
 if TYPE_CHECKING:
     from pipelines.classification import Classified
+    from pipelines.cost import Estimate
     from pipelines.doctor import Diagnosis
     from pipelines.watch import Task
     from serving.client.folder import FilePrediction
@@ -128,6 +129,29 @@ def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
                 print(line, file=sys.stderr, flush=True)
 
     yield print_changes
+
+
+def print_estimates(estimates: Sequence[Estimate]) -> None:
+    """Print how long runs would take, a row for each number of nodes."""
+    steps = list(estimates[0].steps)
+    numbers = range(len(steps) + 4)
+    shown = table("nodes", *steps, "total", "node hours", "activations", numbers=numbers)
+    for one in estimates:
+        seconds = [_duration(one.steps[step]) for step in steps]
+        kept = f"{one.cut_gb:.3g} GB, {'kept' if one.cached else 'not kept'}"
+        shown.add_row(str(one.plan.nodes), *seconds, _duration(one.total_s),
+                      f"{one.node_hours:.1f}", kept)  # fmt: skip
+    console().print(shown)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as people say it, with two of its units."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours / 24:.1f} d"
 
 
 def _task_table(tasks: Sequence[Task]) -> Table:

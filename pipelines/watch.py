@@ -2,7 +2,8 @@
 
 KFP knows no verdict: a run that the gate rejected ends SUCCEEDED too. It is read from the tasks'
 states: `publish` runs only for an accepted model, so an accepted run has a `publish` that
-SUCCEEDED, and a rejected one an `evaluate` that SUCCEEDED without it.
+SUCCEEDED, and a rejected one an `evaluate` that SUCCEEDED without it. A failed step may end
+SUCCEEDED too, as `conclude` comes after it and succeeds; so a step that FAILED is looked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from components.core.errors import RegraftError, RejectedError
 from pipelines.kfp_api import AccessError, Client, LostError, SubmissionError, UnreachableError
 
 STEPS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
-         "publish")  # fmt: skip
+         "publish", "conclude")  # fmt: skip
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
 Verdict = Literal["accepted", "rejected"]
 
@@ -65,14 +66,15 @@ def verdict_of(run: Any) -> Verdict:
         RunFailedError: it failed, was cancelled, or its tasks do not tell.
     """
     tasks = tasks_of(run)
-    if run.state != "SUCCEEDED":
-        failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
-        told = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = _error(run) if not told else "; ".join(told)
-        raise RunFailedError(f"the run ended {run.state}{f': {cause}' if cause else ''}")
+    failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
     done = {task.name.split()[0] for task in tasks if task.state == "SUCCEEDED"}
-    if "publish" in done:
+    if run.state == "SUCCEEDED" and "publish" in done:
         return "accepted"
+    if run.state != "SUCCEEDED" or failed:
+        told = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
+        cause = "; ".join(told) or _error(run)
+        state = "FAILED" if run.state == "SUCCEEDED" else run.state
+        raise RunFailedError(f"the run ended {state}{f': {cause}' if cause else ''}")
     if "evaluate" in done:
         return "rejected"
     raise RunFailedError("the run ended SUCCEEDED, but the server tells of no step `evaluate`, so "

@@ -17,7 +17,7 @@ from pipelines.recipe_file import with_recipe
 from pipelines.submit import Sent, Settings, Submission, prepare, send
 from tests.ingest.web import certificates
 from tests.pipelines.command_line import Ended, Regraft
-from tests.pipelines.kfp_server import Fault, KfpServer, failed, kfp_server, ran
+from tests.pipelines.kfp_server import Fault, KfpServer, failed, kfp_server, ran, task
 
 TOKEN = "abc.def-ghi_123"
 DESTINATION = "s3://bucket/models"
@@ -127,6 +127,22 @@ def test_a_failed_step_ends_with_1_and_its_message(server: KfpServer, submit: Re
     assert ended.code == 1
     last = ended.err.splitlines()[-1]
     assert "the run ended FAILED: train-head: loss is not a number" in last
+
+
+@pytest.mark.parametrize("name", ["train-head", "publish"])
+def test_a_run_that_succeeds_after_a_failed_step_has_failed(
+    server: KfpServer, submit: Regraft, name: str
+) -> None:
+    """The last step runs after a failure, and its success may be all that the server counts."""
+    *_, (_, tasks) = ran(accepted=True)
+    tasks = [task(name, "FAILED", error="out of memory") if one.display_name == name else one
+             for one in tasks]  # fmt: skip
+    if name != "publish":
+        tasks = [one for one in tasks if one.display_name not in ("export", "verify", "publish")]
+    server.script = [("SUCCEEDED", [*tasks, task("conclude", "SUCCEEDED")])]
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert f"the run ended FAILED: {name}: out of memory" in ended.err.splitlines()[-1]
 
 
 def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraft) -> None:

@@ -1,0 +1,82 @@
+"""The cost model's arithmetic: worked by hand, and how it answers to nodes, network and cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.core.errors import InputError
+from pipelines.cost import Plan, Rates, estimate, extraction_s, fitted
+from tests.pipelines.command_line import Regraft
+
+RATES = Rates(
+    start_s=10, ingest=1000, extract=100, head=10_000, top=500,
+    picture_bytes=100_000, pooled_bytes=2_000, cut_bytes=8_000,
+)  # fmt: skip
+
+
+def test_a_run_worked_by_hand() -> None:
+    plan = Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=1000, cache_gb=1,
+                train_share=0.6, validation_share=0.2, head_epochs=20, top_epochs=10)  # fmt: skip
+    found = estimate(plan, RATES)
+    assert found.steps == pytest.approx({
+        "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
+        "extract_features": 10 + 200,  # 80 shards: 20,000 pictures of each node at 100/s
+        "train_head": 10 + 1.6 + 120,  # 80,000 of 2 kB, then 20 epochs of 60,000
+        "fine_tune": 10 + 4.8 + 1200,  # 60,000 of 8 kB, then 10 epochs
+        "evaluate": 10 + 200,
+        "export, verify, publish": 30,
+    })  # fmt: skip
+    assert found.cached
+    assert found.cut_gb == pytest.approx(0.64)
+    alone = 210 + 131.6 + 1214.8 + 210 + 30
+    assert found.total_s == pytest.approx(alone + 210)
+    assert found.node_hours == pytest.approx((alone + 4 * 210) / 3600)
+
+
+def test_more_nodes_help_until_shards_or_storage_end_them() -> None:
+    times = [estimate(Plan(100_000, nodes=n), RATES).steps["extract_features"] for n in (1, 2, 80)]
+    assert times == pytest.approx([10 + 800, 10 + 400, 10 + 1000 / 100])
+    more = estimate(Plan(100_000, nodes=10_000), RATES)
+    assert more.steps["extract_features"] == pytest.approx(times[-1])
+    narrow = Plan(100_000, nodes=80, storage_mb_s=80)
+    assert estimate(narrow, RATES).steps["extract_features"] == pytest.approx(
+        10 + 1000 * 110_000 / 1e6
+    )
+
+
+def test_activations_beyond_the_budget_are_not_kept() -> None:
+    found = estimate(Plan(100_000, cache_gb=0.5, top_epochs=10), RATES)
+    assert not found.cached
+    assert found.steps["fine_tune"] == pytest.approx(10 + 10 * 65_000 * (1 / 100 + 1 / 500))
+
+
+@pytest.mark.parametrize("pictures", [100_000, 1_000_000, 10_000_000, 100_000_000])
+def test_time_grows_with_pictures_and_falls_with_nodes(pictures: int) -> None:
+    one, many = (estimate(Plan(pictures, nodes=n, cache_gb=1e6), RATES) for n in (1, 16))
+    assert many.steps["extract_features"] < one.steps["extract_features"] / 8
+    fewer = estimate(Plan(pictures // 10, cache_gb=1e6), RATES)
+    assert 5 < one.total_s / fewer.total_s <= 10
+
+
+def test_start_and_rate_are_fitted_to_two_workers() -> None:
+    rates = fitted((5000, 60.0), (1000, 20.0), Rates())
+    assert (rates.start_s, rates.extract) == pytest.approx((10.0, 100.0))
+    assert extraction_s(3000, rates) == pytest.approx(40.0)
+    with pytest.raises(InputError, match="take longer"):
+        fitted((5000, 20.0), (1000, 20.0), Rates())
+
+
+@pytest.mark.parametrize("values", [{"pictures": 0}, {"nodes": 0}, {"node_mb_s": float("nan")},
+                                    {"train_share": 0.9, "validation_share": 0.1}])  # fmt: skip
+def test_senseless_values_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        estimate(Plan(**{"pictures": 1000, **values}), RATES)
+
+
+def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> None:
+    ended = regraft("plan", "--pictures", "1e8", "--nodes", 1, "--nodes", 16, "--json")
+    assert ended.code == 0, ended.err
+    assert [(one["pictures"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
+    assert "not kept" in regraft("plan", "--pictures", "1e8").out
+    assert regraft("plan", "--pictures", "0").code == 2
+    assert regraft("plan", "--extract-rate", "0").code == 2

@@ -1,0 +1,80 @@
+"""Each command of docs/kubeflow.md: run here, or shown by `--dry-run`, or its files looked up."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.pipelines.command_line import Regraft
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/kubeflow.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = [shlex.split(line) for block in BLOCKS
+            for line in block.replace("\\\n", " ").splitlines()]  # fmt: skip
+REGRAFT = [words[1:] for words in COMMANDS if words[0] == "regraft"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the page's reader has: pictures, a token, and the recipe of `init`."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("cat", "dog"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40, 40), (number, 0, 0)).save(
+                folder / "pictures" / name / f"{number}.png"
+            )
+    (folder / "token").write_text("abc")
+    return folder
+
+
+@pytest.mark.parametrize("words", REGRAFT, ids=" ".join)
+def test_a_command_of_ours_does_what_the_page_says(
+    words: list[str], workplace: Path, regraft: Regraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    if "pets.yaml" in words and words[0] != "init" and not Path("pets.yaml").exists():
+        assert regraft("init", "./pictures", "-o", "pets.yaml").code == 0
+    if words[0] == "init":
+        words = [*words, "--force"]
+    if words[0] == "submit":
+        words = [word for word in words if word not in ("--dry-run", "--wait")] + ["--dry-run"]
+    if words[0] in ("predict", "bench"):  # they need a server, or minutes
+        words = [words[0], "--help"]
+    ended = regraft(*words)
+    assert ended.code == 0, ended.err
+    if words[0] == "compile":
+        documents = list(yaml.safe_load_all(Path("pipeline.yaml").read_text()))
+        assert documents[0]["root"]["inputDefinitions"]["parameters"]["sources"]
+
+
+def test_every_step_of_the_way_has_a_command() -> None:
+    ours = {words[0] for words in REGRAFT}
+    assert ours >= {"init", "compile", "submit", "plan", "predict"}
+    others = {words[0] for words in COMMANDS} - {"regraft"}
+    assert others == {"export", "kubectl", "make", "docker"}
+
+
+def test_the_files_that_kubectl_gets_are_there() -> None:
+    for words in COMMANDS:
+        for option, value in itertools.pairwise(words):
+            if words[0] == "kubectl" and option in ("-f", "-k") and "://" not in value:
+                assert (ROOT / value).exists(), value
+
+
+def test_claim_and_model_are_those_that_serving_reads() -> None:
+    claim = yaml.safe_load((ROOT / "serving/k8s/base/pvc.yaml").read_text())["metadata"]["name"]
+    served = (ROOT / "serving/k8s/base/models.config").read_text()
+    submits = [" ".join(words) for words in REGRAFT if "--claim" in words]
+    assert submits
+    for command in submits:
+        assert f"--claim {claim}=/models" in command
+        assert "--model-name pictures --destination /models" in command
+    assert '"/models/pictures"' in served
