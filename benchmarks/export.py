@@ -1,6 +1,6 @@
 """The exported model beside its parts: export time, speed of the bytes signature, size on disk.
 
-    python -m benchmarks.export --json benchmarks/results/export.json
+    regraft bench export --json benchmarks/results/export.json
 
 `efficientnet_lite0` at 224 px with a head of three classes; JPEG crops of 500 x 375 of the two
 photographs that scikit-learn ships. Decoding (with resizing) and backbone (with scaling and head)
@@ -10,19 +10,18 @@ run apart and then together, in turn, in one process; speeds are of the median t
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SECONDS_GOAL, SHARE_GOAL, SIZE_GOAL = 20.0, 0.9, 1.25
+from benchmarks.result import Figure, Measured, run_benchmark
+
+SECONDS_GOAL, SHARE_GOAL, SIZE_GOAL = "<= 20", ">= 0.9", "<= 1.25"
 BACKBONE, PX = "efficientnet_lite0", 224
 
 
@@ -54,21 +53,25 @@ def medians(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
     return {name: statistics.median(values[2:]) for name, values in seconds.items()}
 
 
-def measure(folder: Path, rounds: int) -> dict[str, Any]:
-    """Export once and measure; return the figures."""
-    import tensorflow as tf
-
-    from components.core.models import MODEL_FILE, load_model
-    from components.core.preprocess import load_pictures, scale
+def export_once(folder: Path) -> tuple[Path, Figure]:
+    """Build a candidate and export it to `folder/saved_model`; return it and the export's time."""
     from components.export.export import export
     from tests.export.building import build
 
     built = build(folder, backbone=BACKBONE, px=PX)
     start = time.perf_counter()
     export([built.candidate], built.evaluation, built.dataset, folder / "saved_model")
-    figures = {"export": figure(time.perf_counter() - start, "s", SECONDS_GOAL, at_most=True)}
+    return built.candidate, Figure(time.perf_counter() - start, "s", SECONDS_GOAL)
 
-    model, manifest = load_model(built.candidate)
+
+def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, Figure]:
+    """Measure decoding and backbone apart and together, one picture and 32 at a time."""
+    import tensorflow as tf
+
+    from components.core.models import load_model
+    from components.core.preprocess import load_pictures, scale
+
+    model, manifest = load_model(candidate)
     scaling = manifest.preprocessing.scaling
     decode = tf.function(
         lambda encoded: load_pictures(encoded, PX),
@@ -80,8 +83,9 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         input_signature=[tf.TensorSpec([None, PX, PX, 3], tf.float32)],
         autograph=False,
     )
-    loaded = tf.saved_model.load(str(folder / "saved_model"))
+    loaded = tf.saved_model.load(str(saved_model))
     signature = loaded.signatures["serving_default"]
+    figures = {}
     for size in (1, 32):
         encoded = tf.constant(photos(size))
         pixels = decode(encoded)
@@ -92,48 +96,48 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         }
         seconds = medians(sides, rounds if size > 1 else rounds * 6)
         for name, value in seconds.items():
-            figures[f"{name}_batch_{size}"] = figure(size / value, "pictures/s")
+            figures[f"{name}_batch_{size}"] = Figure(size / value, "pictures/s")
         apart = seconds["decode"] + seconds["backbone"]
         share = apart / seconds["bytes"]
-        figures[f"share_of_apart_batch_{size}"] = figure(share, "share", SHARE_GOAL)
-    exported = sum(p.stat().st_size for p in (folder / "saved_model").rglob("*") if p.is_file())
-    trained = (built.candidate / MODEL_FILE).stat().st_size
-    figures["saved_model"] = figure(exported / 1e6, "MB")
-    figures["keras_file"] = figure(trained / 1e6, "MB")
-    figures["size_share"] = figure(exported / trained, "share", SIZE_GOAL, at_most=True)
+        figures[f"share_of_apart_batch_{size}"] = Figure(share, goal=SHARE_GOAL)
     return figures
 
 
-def figure(
-    value: float, unit: str, goal: float | None = None, *, at_most: bool = False
-) -> dict[str, Any]:
-    """Return one figure as the results hold it."""
-    holds = None if goal is None else bool(value <= goal if at_most else value >= goal)
-    return {"value": round(value, 4), "unit": unit, "goal": goal, "holds": holds}
+def size_figures(candidate: Path, saved_model: Path) -> dict[str, Figure]:
+    """Hold the size of the exported model against that of the trained one."""
+    from components.core.models import MODEL_FILE
 
-
-def main() -> None:
-    """Measure and print or write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), arguments.rounds)
-    result = {
-        "name": "export",
-        "command": f"python -m benchmarks.export --rounds {arguments.rounds}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "conditions": f"{BACKBONE} at {PX} px, CPU, load average {load:.1f} at the start",
-        "figures": figures,
+    exported = sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
+    trained = (candidate / MODEL_FILE).stat().st_size
+    return {
+        "saved_model": Figure(exported / 1e6, "MB"),
+        "keras_file": Figure(trained / 1e6, "MB"),
+        "size_share": Figure(exported / trained, goal=SIZE_GOAL),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(text, encoding="utf-8")
-    print(text, end="")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be varied."""
+    parser.add_argument("--rounds", type=int, default=15)
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Export once and measure."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        candidate, export_time = export_once(folder)
+        speed = speed_figures(candidate, folder / "saved_model", options.rounds)
+        sizes = size_figures(candidate, folder / "saved_model")
+    return Measured(
+        f"{BACKBONE} at {PX} px, CPU, load average {load:.1f} at the start",
+        {"export": export_time, **speed, **sizes},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures."""
+    run_benchmark("export", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":

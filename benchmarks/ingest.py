@@ -1,6 +1,6 @@
 """Ingest beside a bare Pillow decode loop of the same files, with the same processes.
 
-    python -m benchmarks.ingest --json benchmarks/results/ingest.json
+    regraft bench ingest --json benchmarks/results/ingest.json
 
 Each measurement runs in a process of its own, both sides in turn; the figures are medians. Both
 sides open the same files from the disk; imports are not timed. With two processes, both sides start
@@ -17,11 +17,9 @@ two that scikit-learn ships, enlarged to 1280 x 960 JPEG.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -29,13 +27,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-SHARE_GOAL, MEMORY_GOAL = 0.8, 1.15
+from benchmarks.result import Figure, Measured, run_benchmark
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARE_GOAL, MEMORY_GOAL = ">= 0.8", "<= 1.15"
+SIZES = {"small": 6_000, "large": 60_000}
 
 
 def write_photos(folder: Path, count: int) -> None:
@@ -89,16 +91,10 @@ def run_ingest(folder: Path, processes: int) -> float:
 
 def measured(side: str, folder: Path, processes: int) -> dict[str, float]:
     """Run one side in a new process; return its seconds and peak memory (KiB, all processes)."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.ingest",
-        "--side",
-        side,
-        str(folder),
-        str(processes),
-    ]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "benchmarks.ingest", side, str(folder), str(processes)]
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=CHECKOUT
+    ).stdout
     values: dict[str, float] = json.loads(output.splitlines()[-1])
     return values
 
@@ -119,9 +115,9 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, Any]:
+def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, Figure]:
     """Measure both sides in turn at 1 and 2 processes, by the clock and by CPU time."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Figure] = {}
     for processes in (1, 2):
         measurements: dict[str, list[dict[str, float]]] = {"bare": [], "ingest": []}
         for _ in range(runs):
@@ -133,79 +129,64 @@ def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, A
         }
         suffix = f"{name}_{processes}_process{'es' if processes > 1 else ''}"
         for side, value in medians.items():
-            figures[f"{side}_{suffix}"] = figure(count / value["seconds"], "pictures/s")
+            figures[f"{side}_{suffix}"] = Figure(count / value["seconds"], "pictures/s")
         share = medians["bare"]["seconds"] / medians["ingest"]["seconds"]
-        figures[f"share_of_bare_{suffix}"] = figure(
-            share, "", f">= {SHARE_GOAL}", share >= SHARE_GOAL
-        )
+        figures[f"share_of_bare_{suffix}"] = Figure(share, goal=SHARE_GOAL)
         share_of_cpu = medians["bare"]["cpu"] / medians["ingest"]["cpu"]
-        figures[f"share_of_bare_by_cpu_time_{suffix}"] = figure(share_of_cpu, "")
+        figures[f"share_of_bare_by_cpu_time_{suffix}"] = Figure(share_of_cpu)
     return figures
 
 
-def figure(value: float, unit: str, goal: str = "", holds: bool | None = None) -> dict[str, Any]:
-    return {"value": round(value, 3), "unit": unit, "goal": goal, "holds": holds}
-
-
-def memory_figures(small: Path, large: Path) -> dict[str, Any]:
+def memory_figures(small: Path, large: Path) -> dict[str, Figure]:
     """Compare the peak memory of ten times the pictures, at 2 processes."""
-    figures = {}
     peaks = [measured("ingest", folder, 2)["peak"] / 1024 for folder in (small, large)]
-    figures["peak_memory_6000"] = figure(peaks[0], "MiB")
-    figures["peak_memory_60000"] = figure(peaks[1], "MiB")
-    ratio = peaks[1] / peaks[0]
-    figures["peak_memory_ratio"] = figure(ratio, "", f"< {MEMORY_GOAL}", ratio < MEMORY_GOAL)
-    return figures
+    return {
+        "peak_memory_6000": Figure(peaks[0], "MiB"),
+        "peak_memory_60000": Figure(peaks[1], "MiB"),
+        "peak_memory_ratio": Figure(peaks[1] / peaks[0], goal=MEMORY_GOAL),
+    }
 
 
-def benchmark(work: Path, runs: int, photos: int) -> dict[str, Any]:
-    """Write the pictures where they are not there yet, measure, and return all figures."""
+def write_pictures(work: Path, photos: int) -> None:
+    """Write the pictures where they are not there yet."""
     from components.ingest.samples import write_fashion
 
-    sizes = {"small": 6_000, "large": 60_000}
-    for name, limit in sizes.items():
+    for name, limit in SIZES.items():
         if not (work / name).exists():
-            (work / name).mkdir()
+            (work / name).mkdir(parents=True)
             write_fashion(work / name, limit=limit)
             shutil.rmtree(work / name / "test")
     if not (work / "photos").exists():
         write_photos(work / "photos", photos)
-    figures = speed_figures("fashion_mnist", work / "large" / "train", sizes["large"], runs)
-    figures |= speed_figures("photos", work / "photos", photos, runs)
-    return figures | memory_figures(work / "small" / "train", work / "large" / "train")
 
 
-def main() -> None:
-    """Measure and write the JSON form."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be varied."""
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--photos", type=int, default=2000)
-    parser.add_argument("--work", type=Path, help="a folder that keeps the pictures")
-    parser.add_argument("--side", nargs=3, metavar=("SIDE", "FOLDER", "PROCESSES"))
-    options = parser.parse_args()
-    if options.side:
-        side, folder, processes = options.side
-        one_side(side, Path(folder), int(processes))
-        return
-    with tempfile.TemporaryDirectory() as work:
-        figures = benchmark(options.work or Path(work), options.runs, options.photos)
-    result = {
-        "name": "ingest",
-        "command": "python -m benchmarks.ingest --json FILE",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
-        "conditions": f"60,000 Fashion-MNIST PNG, {options.photos} JPEG of 1280 x 960, warm page "
-        f"cache; medians of {options.runs} runs, both sides in turn",
-        "figures": figures,
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text, encoding="utf-8")
-    print(text, end="")
+    parser.add_argument("--work", type=Path, help="A folder that keeps the pictures.")
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure speed beside the bare loop, and the peak memory of two sizes."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = (options.work or Path(folder)).absolute()
+        write_pictures(work, options.photos)
+        large = work / "large" / "train"
+        figures = speed_figures("fashion_mnist", large, SIZES["large"], options.runs)
+        figures |= speed_figures("photos", work / "photos", options.photos, options.runs)
+        figures |= memory_figures(work / "small" / "train", large)
+    return Measured(
+        f"60,000 Fashion-MNIST PNG, {options.photos} JPEG of 1280 x 960, warm page cache; "
+        f"medians of {options.runs} runs, both sides in turn",
+        figures,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures."""
+    run_benchmark("ingest", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    one_side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

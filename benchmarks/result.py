@@ -35,7 +35,12 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure as it stands in a result."""
-        return {"value": self.value, "unit": self.unit, "goal": self.goal, "holds": self.holds}
+        return {
+            "value": float(f"{self.value:.5g}"),
+            "unit": self.unit,
+            "goal": self.goal,
+            "holds": self.holds,
+        }
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Measured:
 def run_benchmark(
     name: str,
     about: str | None,
-    add_options: Callable[[argparse.ArgumentParser], None],
+    add_options: Callable[[argparse.ArgumentParser], object],
     measure: Callable[[argparse.Namespace], Measured],
     arguments: Sequence[str] | None = None,
 ) -> Path:

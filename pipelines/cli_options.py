@@ -20,9 +20,16 @@ from components.core.options import (
     PublishOptions,
     VerifyOptions,
 )
+from pipelines.completion import backbones, offered, recipes
 from pipelines.recipe import OPTION_FIELDS, Recipe
 
 Command = Callable[..., None]
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A recipe: a YAML file, or a name as digits or cats_vs_dogs.", autocompletion=recipes
+    ),
+]
 _LISTS = {"sources": "--source", "mirrors": "--mirror"}
 _PANELS: dict[str, type[Options]] = {
     "Ingest": IngestOptions,
@@ -40,12 +47,19 @@ _PANELS: dict[str, type[Options]] = {
 def with_recipe_options(command: Command) -> Command: ...
 @overload
 def with_recipe_options(*, only: Literal["ingest"]) -> Callable[[Command], Command]: ...
-def with_recipe_options(command: Command | None = None, *, only: str = "") -> Any:
-    """Give a command the recipe's options; those that were given reach it as the dict `values`."""
+@overload
+def with_recipe_options(*, without: tuple[str, ...]) -> Callable[[Command], Command]: ...
+def with_recipe_options(
+    command: Command | None = None, *, only: str = "", without: tuple[str, ...] = ()
+) -> Any:
+    """Give a command the recipe's options; those that were given reach it as the dict `values`.
+
+    `without` leaves out options, where the command's own have the same flag.
+    """
     names = (
         list(IngestOptions.model_fields)
         if only
-        else sorted(("workers", *OPTION_FIELDS), key=_place)
+        else sorted((n for n in ("workers", *OPTION_FIELDS) if n not in without), key=_place)
     )
 
     def decorate(function: Command) -> Command:
@@ -76,7 +90,12 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = field.annotation if field.annotation in (int, float, bool) else str
     flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
     option = typer.Option(
-        *flags, help=_help(field), show_default=False, metavar="", rich_help_panel=_panel(name)
+        *flags,
+        help=_help(field),
+        show_default=False,
+        metavar="",
+        rich_help_panel=_panel(name),
+        autocompletion=backbones if name == "backbone" else offered(_choices(field)),
     )
     hint = list[str] if name in _LISTS else kind
     return inspect.Parameter(
@@ -101,13 +120,19 @@ def _panel(name: str) -> str:
 
 def _help(field: FieldInfo) -> str:
     """Return the description of a field with its choices and its default."""
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    choices = _choices(field)
     default = None if field.is_required() else field.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    parts = [field.description or "", f"One of {', '.join(map(str, choices))}." if choices else "",
+    parts = [field.description or "", f"One of {', '.join(choices)}." if choices else "",
              f"(default: {default})" if default not in (None, "", {}) else ""]  # fmt: skip
     return " ".join(part for part in parts if part)
+
+
+def _choices(field: FieldInfo) -> list[str]:
+    """Return the values that a field takes, where they are few."""
+    is_choice = get_origin(field.annotation) is Literal
+    return [str(value) for value in get_args(field.annotation)] if is_choice else []
 
 
 def _parsed(name: str, value: Any) -> Any:

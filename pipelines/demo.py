@@ -14,25 +14,15 @@ from components.core.errors import RegraftError
 from components.core.records import PictureRecord, read_split
 from pipelines.local import Summary, run_locally
 from pipelines.presentation import print_summary
-from pipelines.recipe import Recipe, make_recipe
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import recipe_of
 
 PICTURES_SHOWN = 12
 
 
 def demo_recipe(out: Path) -> Recipe:
-    """Return the demo: scikit-learn's digits on `efficientnet_lite0`, no model hub needed."""
-    return make_recipe(
-        sources=("sample:digits",),
-        backbone="efficientnet_lite0",
-        image_px=64,
-        strategies=("head", "top"),
-        batch_norm="adapt",
-        learning_rate=1e-3,
-        fine_tune_epochs=8,
-        min_accuracy=0.93,
-        model_name="digits",
-        destination=str((out / "models").absolute()),
-    )
+    """Return the recipe `digits`, published below the demo's folder."""
+    return recipe_of("digits", {"destination": str((out / "models").absolute())})
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ def check_backbone(recipe: Recipe) -> None:
     """
     if recipe.cut == "auto":
         return  # the table's own cuts are tested, and TensorFlow takes seconds to load
-    with _quiet_start():
+    with quiet_start():
         from components.core.backbones import build_backbone
         from components.core.surgery import find_cut
 
@@ -27,7 +27,7 @@ def check_backbone(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
+def quiet_start() -> Iterator[None]:
     """Drop what TensorFlow's libraries write to standard error while they load.
 
     They ignore their own log level until they are initialised.

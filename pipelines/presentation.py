@@ -3,48 +3,142 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
 from pipelines.local import Summary
 
 if TYPE_CHECKING:
+    from pipelines.classification import Classified
+    from pipelines.doctor import Diagnosis
+    from pipelines.watch import Task
     from serving.client.folder import FilePrediction
+
+PIPE_WIDTH = 1000
 
 
 def print_summary(summary: Summary) -> None:
     """Print the verdict of a run, its reasons, and where its report and version are."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=f"{summary.verdict} (strategy {summary.strategy})", title_justify="left")
+    out = Console(highlight=False, soft_wrap=True)
+    reasons = Table(title=f"{summary.verdict} (strategy {summary.strategy})", title_justify="left")
     for column in ("check", "expected", "received", ""):
-        table.add_column(column)
+        reasons.add_column(column)
     for check in summary.reasons:
         mark = "[green]passed[/]" if check.passed else "[red]failed[/]"
-        table.add_row(check.name, check.expected, check.received, mark)
-    console.print(table)
+        reasons.add_row(check.name, check.expected, check.received, mark)
+    out.print(reasons)
     low, high = summary.metrics["test_accuracy_low"], summary.metrics["test_accuracy_high"]
     accuracy = summary.metrics["test_accuracy"]
-    console.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
-    console.print(f"report  {summary.report}", markup=False)
+    out.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
+    out.print(f"report  {summary.report}", markup=False)
     if summary.published:
-        console.print(f"version {summary.published}", markup=False)
+        out.print(f"version {summary.published}", markup=False)
 
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
     """Print a table of pictures with their labels."""
-    table = Table()
-    for column in ("picture", "label", "confidence"):
-        table.add_column(column)
+    shown = table("picture", "label", "confidence")
     for result in results:
         found = result.prediction
         answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
-        table.add_row(result.path, *answer)
-    Console(highlight=False).print(table)
+        shown.add_row(result.path, *answer)
+    console().print(shown)
+
+
+def print_classified(found: Sequence[Classified]) -> None:
+    """Print a table of pictures with their most probable classes."""
+    shown = table("picture", "class", "probability")
+    for one in found:
+        if one.error:
+            shown.add_row(one.picture, "-", one.error)
+        for place, guess in enumerate(one.guesses):
+            last = place + 1 == len(one.guesses)
+            shown.add_row(one.picture if place == 0 else "", guess.imagenet_class.name,
+                          f"{guess.probability:.4f}", end_section=last)  # fmt: skip
+    console().print(shown)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print what was found on the machine, a remedy below each lack."""
+    out = console()
+    for finding in diagnosis.findings:
+        out.print(f"{finding.state:8} {finding.name}: {finding.found}")
+        if finding.remedy:
+            out.print(f"         -> {finding.remedy}")
+    out.print("usable" if diagnosis.usable else "not usable")
+
+
+def table(*columns: str, title: str = "", numbers: Sequence[int] = ()) -> Table:
+    """Return an empty table whose first column, of names, is folded and never cut short.
+
+    Args:
+        columns: their headings.
+        title: a line above the table.
+        numbers: the places of the columns that are set flush right.
+    """
+    made = Table(title=title or None, title_justify="left")
+    for place, column in enumerate(columns):
+        made.add_column(
+            column,
+            overflow="fold",
+            no_wrap=place > 0 and place in numbers,
+            justify="right" if place in numbers else "left",
+        )
+    return made
+
+
+def console() -> Console:
+    """Return where tables go: as wide as the terminal, or as wide as they are in a pipe."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, as `--json` asks for."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_yaml(value: Any) -> None:
+    """Print a value as YAML, in its own order."""
+    import yaml
+
+    print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
+    """Yield a function that shows the steps of a run: a live table, or a line for each change."""
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), auto_refresh=False) as live:
+            yield lambda tasks: live.update(_task_table(tasks), refresh=True)
+        return
+    shown: dict[str, str] = {}
+
+    def print_changes(tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            line = " ".join(filter(None, (f"{task.name}: {task.state}", _lasted(task), task.error)))
+            if shown.get(task.name) != line:
+                shown[task.name] = line
+                print(line, file=sys.stderr, flush=True)
+
+    yield print_changes
+
+
+def _task_table(tasks: Sequence[Task]) -> Table:
+    shown = table("step", "state", "time", "", numbers=(2,))
+    for task in tasks:
+        shown.add_row(task.name, task.state, _lasted(task), task.error)
+    return shown
+
+
+def _lasted(task: Task) -> str:
+    return "" if task.seconds is None else f"{task.seconds:.0f} s"
 
 
 @contextlib.contextmanager

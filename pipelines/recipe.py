@@ -75,8 +75,7 @@ class Recipe(
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, as kfp takes them."""
         values = {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
-        # A bucket's champion must be fetched first and named, as evaluate reads folders only.
-        if self.destination and not self.champion and "://" not in self.destination:
+        if self.destination and not self.champion:
             values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
         return values
 
@@ -91,8 +90,9 @@ def _plain(value: Any) -> Any:
 
 
 # The business of a step's Python caller, or set through other fields.
-_NOT_PARAMETERS = {"workers", "strategy", "keep_cut", "poolings"}
-OPTION_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_PARAMETERS}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
+RECIPE_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_OPTIONS}
+OPTION_FIELDS = {n: f for n, f in RECIPE_FIELDS.items() if n != "workers"}
 _SHARDS = FieldInfo(
     annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
 )

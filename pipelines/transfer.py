@@ -1,5 +1,6 @@
 """The pipeline: wiring and defaults, nothing else."""
 
+from collections.abc import Callable
 from typing import Any, List, NamedTuple
 
 from kfp import dsl
@@ -16,6 +17,13 @@ from components.verify.component import verify
 from pipelines.parameters import accepted_by, with_parameters
 from pipelines.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
 
+Options = dict[str, Any]
+Configure = Callable[[Any, str], None]
+
+
+def leave_as_is(task: Any, step: str) -> None:
+    """Configure nothing, as a run on this machine needs."""
+
 
 class Outputs(NamedTuple):
     """What a run leaves whatever its verdict."""
@@ -24,69 +32,72 @@ class Outputs(NamedTuple):
     evaluation: Artifact
 
 
-@dsl.pipeline(name="candidates")
-@with_parameters(FINE_TUNE_FIELDS, {})
-def candidates(
-    dataset: Input[Dataset],
-    features: Input[List[Artifact]],
-    head: Input[Model],
-    strategies: List[str],
-    options: dict[str, Any],
-) -> List[Model]:
-    """One complete model a strategy, all from the same head.
+def make_transfer(configure: Configure = leave_as_is) -> Any:
+    """Return the pipeline; `configure` gets each task with the name of its step."""
 
-    A pipeline of its own, as kfp 2.17 cannot hand collected artifacts to a loop beside their own.
-    """
-    with dsl.ParallelFor(strategies) as strategy:
-        candidate = fine_tune(
-            dataset=dataset, features=features, head=head, strategy=strategy, **options
-        )
-    return dsl.Collected(candidate.outputs["model"])
+    def step(face: Any, options: Options, **inputs: Any) -> Any:
+        task = face(**inputs, **accepted_by(face, options))
+        configure(task, face.python_func.__name__)
+        return task
 
+    @dsl.pipeline(name="candidates")
+    @with_parameters(FINE_TUNE_FIELDS, {})
+    def candidates(
+        dataset: Input[Dataset],
+        features: Input[List[Artifact]],
+        head: Input[Model],
+        strategies: List[str],
+        options: Options,
+    ) -> List[Model]:
+        """One complete model a strategy, all from the same head.
 
-@dsl.pipeline(name="regraft")
-@with_parameters(PARAMETER_FIELDS, DEFAULTS)
-def transfer(options: dict[str, Any]) -> Outputs:
-    """From labelled pictures to a published classifier that is proven, by transfer learning."""
-    data = ingest(**accepted_by(ingest, options))
-    data.set_caching_options(False)  # what stands behind a link may change
-    dataset = data.outputs["dataset"]
-    with dsl.ParallelFor(options["shards"]) as shard:
-        extracted = extract_features(
-            dataset=dataset, shard=shard, **accepted_by(extract_features, options)
-        )
-    head = train_head(
-        features=dsl.Collected(extracted.outputs["features"]), **accepted_by(train_head, options)
-    )
-    models = candidates(
-        dataset=dataset,
-        features=dsl.Collected(extracted.outputs["features"]),
-        head=head.outputs["model"],
-        strategies=options["strategies"],
-        **{name: options[name] for name in FINE_TUNE_FIELDS},
-    ).output
-    judged = evaluate(candidates=models, dataset=dataset, **accepted_by(evaluate, options))
-    judged.set_caching_options(False)  # and so may the champion
-    evaluation = judged.outputs["evaluation"]
-    with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
-        exported = export(
-            candidates=models,
-            evaluation=evaluation,
+        A pipeline of its own, as kfp 2.17 cannot hand collected artifacts to a loop beside their
+        own.
+        """
+        with dsl.ParallelFor(strategies) as strategy:
+            candidate = step(
+                fine_tune, options, dataset=dataset, features=features, head=head,
+                strategy=strategy,
+            )  # fmt: skip
+        return dsl.Collected(candidate.outputs["model"])
+
+    @dsl.pipeline(name="regraft")
+    @with_parameters(PARAMETER_FIELDS, DEFAULTS)
+    def transfer(options: Options) -> Outputs:
+        """From labelled pictures to a published classifier that is proven, by transfer learning."""
+        data = step(ingest, options)
+        data.set_caching_options(False)  # what stands behind a link may change
+        dataset = data.outputs["dataset"]
+        with dsl.ParallelFor(options["shards"]) as shard:
+            extracted = step(extract_features, options, dataset=dataset, shard=shard)
+        features = dsl.Collected(extracted.outputs["features"])
+        head = step(train_head, options, features=features)
+        models = candidates(
             dataset=dataset,
-            **accepted_by(export, options),
-        )
-        saved_model = exported.outputs["saved_model"]
-        verified = verify(
-            saved_model=saved_model,
-            candidates=models,
-            evaluation=evaluation,
-            dataset=dataset,
-            **accepted_by(verify, options),
-        )
-        published = publish(
-            saved_model=saved_model,
-            parity=verified.outputs["parity"],
-            **accepted_by(publish, options),
-        )
-        published.set_caching_options(False)
-    return Outputs(dataset=dataset, evaluation=evaluation)
+            features=dsl.Collected(extracted.outputs["features"]),
+            head=head.outputs["model"],
+            strategies=options["strategies"],
+            **{name: options[name] for name in FINE_TUNE_FIELDS},
+        ).output
+        judged = step(evaluate, options, candidates=models, dataset=dataset)
+        judged.set_caching_options(False)  # and so may the champion
+        evaluation = judged.outputs["evaluation"]
+        with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
+            exported = step(
+                export, options, candidates=models, evaluation=evaluation, dataset=dataset
+            )
+            saved_model = exported.outputs["saved_model"]
+            verified = step(
+                verify, options, saved_model=saved_model, candidates=models,
+                evaluation=evaluation, dataset=dataset,
+            )  # fmt: skip
+            published = step(
+                publish, options, saved_model=saved_model, parity=verified.outputs["parity"]
+            )
+            published.set_caching_options(False)
+        return Outputs(dataset=dataset, evaluation=evaluation)
+
+    return transfer
+
+
+transfer = make_transfer()

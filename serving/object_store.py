@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from components.core.artifacts import digest_file
-from components.core.errors import InputError, RegraftError
+from components.core.errors import RegraftError
+from components.core.object_stores import open_address
+from components.core.published import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 
-_GRAPH = "saved_model.pb"
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 class ObjectStore:
@@ -26,11 +24,11 @@ class ObjectStore:
 
     def __init__(self, destination: str, name: str) -> None:
         self._address = f"{destination.rstrip('/')}/{name}"
-        self._files, self._base = _open(self._address)
+        self._files, self._base = open_address(self._address)
 
     def versions(self) -> list[int]:
         """As `Store.versions`."""
-        return [n for n in self._folders("") if self._exists(f"{n}/{_GRAPH}")]
+        return [n for n in self._folders("") if self._exists(f"{n}/{GRAPH_FILE}")]
 
     def path(self, version: int) -> str:
         """As `Store.path`."""
@@ -44,7 +42,7 @@ class ObjectStore:
         check(folder)
         number = self._claim()
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        files.sort(key=lambda path: path == folder / _GRAPH)
+        files.sort(key=lambda path: path == folder / GRAPH_FILE)
         for path in files:
             target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
             self._files.put_file(str(path), target)
@@ -60,25 +58,21 @@ class ObjectStore:
 
     def remove(self, version: int) -> None:
         """As `Store.remove`: `saved_model.pb` first, so that nobody loads what is left."""
-        self._files.rm_file(f"{self._base}/{version}/{_GRAPH}")
+        self._files.rm_file(f"{self._base}/{version}/{GRAPH_FILE}")
         self._files.rm(f"{self._base}/{version}", recursive=True)
         self._files.invalidate_cache()
 
     def labels(self) -> dict[str, int]:
         """As `Store.labels`."""
-        from serving.publish import LABELS_FILE, parse_labels
-
-        if not self._exists(LABELS_FILE):
+        if not self._exists(VERSION_LABELS_FILE):
             return {}
-        text = self._files.cat_file(f"{self._base}/{LABELS_FILE}").decode("utf-8")
-        return parse_labels(text, f"{self._address}/{LABELS_FILE}")
+        text = self._files.cat_file(f"{self._base}/{VERSION_LABELS_FILE}").decode("utf-8")
+        return parse_labels(text, f"{self._address}/{VERSION_LABELS_FILE}")
 
     def write_labels(self, labels: dict[str, int]) -> None:
         """As `Store.write_labels`: one object, replaced at once."""
-        from serving.publish import LABELS_FILE
-
         text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
-        self._files.pipe_file(f"{self._base}/{LABELS_FILE}", text.encode())
+        self._files.pipe_file(f"{self._base}/{VERSION_LABELS_FILE}", text.encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -122,27 +116,3 @@ class ObjectStore:
         stored = hashlib.sha256(self._files.cat_file(target)).hexdigest()
         if stored != digest_file(path):
             raise RegraftError(f"{target}: expected the bytes of {path.name}, read others back")
-
-
-def _open(address: str) -> tuple[Any, str]:
-    """Return the file system of an address and the path in it.
-
-    Raises:
-        InputError: the scheme is unknown, or the package that speaks it is not installed.
-    """
-    scheme = address.partition("://")[0]
-    package = _PACKAGES.get(scheme, "fsspec")
-    try:
-        import fsspec
-
-        files, path = fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        raise InputError(
-            f"{scheme}:// needs the package {package}, which is not installed: "
-            'pip install "regraft[cloud]"'
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"destination: expected a folder, s3:// or gs://, got {address}"
-        ) from error
-    return files, str(path).rstrip(os.sep)

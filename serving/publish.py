@@ -23,10 +23,11 @@ from typing import Protocol
 from components.core.artifacts import write_text
 from components.core.errors import InputError, unknown_name
 from components.core.exported import check_fingerprint
+from components.core.object_stores import is_address
+from components.core.published import GRAPH_FILE, STABLE, VERSION_LABELS_FILE, parse_labels
 from serving.probe import probe
 
-LABELS = ("stable", "canary")
-LABELS_FILE = "labels.json"
+LABELS = (STABLE, "canary")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _STAGING, _WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
@@ -187,7 +188,7 @@ def open_store(destination: str, name: str) -> Store:
     if not _NAME.fullmatch(name) or name.isdigit():
         raise InputError(f"name: expected letters, digits, '_', '-', '.', got {name!r}")
     destination = str(destination).removeprefix("file://")
-    if "://" in destination:
+    if is_address(destination):
         from serving.object_store import ObjectStore
 
         return ObjectStore(destination, name)
@@ -221,7 +222,7 @@ class FolderStore:
         if not self._base.is_dir():
             return []
         numbers = (int(p.name) for p in self._base.iterdir() if p.name.isdigit())
-        return sorted(n for n in numbers if (self._base / str(n) / "saved_model.pb").is_file())
+        return sorted(n for n in numbers if (self._base / str(n) / GRAPH_FILE).is_file())
 
     def path(self, version: int) -> str:
         """As `Store.path`."""
@@ -252,12 +253,14 @@ class FolderStore:
 
     def labels(self) -> dict[str, int]:
         """As `Store.labels`."""
-        path = self._base / LABELS_FILE
+        path = self._base / VERSION_LABELS_FILE
         return parse_labels(path.read_text("utf-8"), str(path)) if path.is_file() else {}
 
     def write_labels(self, labels: dict[str, int]) -> None:
         """As `Store.write_labels`."""
-        write_text(self._base / LABELS_FILE, json.dumps(labels, indent=2, sort_keys=True) + "\n")
+        write_text(
+            self._base / VERSION_LABELS_FILE, json.dumps(labels, indent=2, sort_keys=True) + "\n"
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -313,19 +316,6 @@ class FolderStore:
     def _numbers_ever_seen(self) -> list[int]:
         names = (p.name.removeprefix(_WITHDRAWN) for p in self._base.iterdir())
         return [int(name) for name in names if name.isdigit()]
-
-
-def parse_labels(text: str, place: str) -> dict[str, int]:
-    """Parse `labels.json`.
-
-    Raises:
-        InputError: it is no object of label to version.
-    """
-    try:
-        values = json.loads(text)
-        return {str(label): int(number) for label, number in values.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{place}: expected an object of label to version: {error}") from error
 
 
 def _sync(path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+
+from tests.object_servers import gcs_server, s3_server
 
 CLASSES = ("circle", "cross", "square")
 PICTURES_A_CLASS = 40
@@ -84,3 +88,35 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         fine_tune(dataset, [out / "features"], out / "head", out / f"by_{strategy}", options)
     candidates = {strategy: out / f"by_{strategy}" for strategy in ("head", "top")}
     return Trained(out / "features", out / "head", candidates)
+
+
+_BUCKETS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[None]:
+    """A local server of S3, to which `s3://` leads."""
+    with s3_server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[None]:
+    """A local server of Google Cloud Storage, to which `gs://` leads."""
+    with gcs_server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> str:
+    """The address of an empty bucket, in each kind of object store."""
+    import fsspec
+
+    request.getfixturevalue({"s3": "s3", "gs": "gcs"}[request.param])
+    name = f"bucket-{next(_BUCKETS)}"
+    fsspec.filesystem(request.param).mkdir(name)
+    return f"{request.param}://{name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import sys
 import urllib.parse
 import urllib.request
 import warnings
@@ -24,11 +25,12 @@ INSTALLED = "efficientnet_lite0"
 
 
 @contextlib.contextmanager
-def pretrained(row: Backbone) -> Iterator[None]:
-    """Guard the building of `row` with its pretrained weights.
+def pretrained(row: Backbone, *, top: bool = False) -> Iterator[None]:
+    """Guard the building of `row` with its pretrained weights, with or without its classifier.
 
-    Keras downloads without a timeout and raises bare exceptions; inside this block a silent network
-    ends after `CONNECT_TIMEOUT_S`.
+    Keras downloads without a timeout, raises bare exceptions and tells of its progress on standard
+    output; inside this block a silent network ends after `CONNECT_TIMEOUT_S`, and the progress goes
+    to standard error.
 
     Raises:
         InputError: the weights cannot be had; the text says what to do about it.
@@ -36,7 +38,7 @@ def pretrained(row: Backbone) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(CONNECT_TIMEOUT_S)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             # MobileNet warns that its weights were trained at another size, as all were.
             warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
             yield
@@ -44,17 +46,18 @@ def pretrained(row: Backbone) -> Iterator[None]:
         raise
     except Exception as error:
         # Keras raises a bare Exception where the download fails, OSError or ValueError elsewhere.
-        raise InputError(_remedy(row, error)) from error
+        raise InputError(_remedy(row, error, top=top)) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _remedy(row: Backbone, error: Exception) -> str:
+def _remedy(row: Backbone, error: Exception, *, top: bool) -> str:
     """Say what failed and the three ways out; Keras names the address in its message."""
     text = " ".join(str(error).split())
     failed = re.match(r"URL fetch failure on (?P<url>\S+?): (?P<cause>.*)", text)
     cause = failed["cause"] if failed else f"{type(error).__name__}: {text[:200]}"
-    file = f"download {failed['url']}" if failed else "download its weights (no top) from Keras"
+    kind = _kind(top)
+    file = f"download {failed['url']}" if failed else f"download its weights {kind} from Keras"
     return (
         f"expected the ImageNet weights of {row.name}, could not get them ({cause}); {file} on a "
         f"machine with network and give the file with --weights PATH, or choose "
@@ -62,14 +65,18 @@ def _remedy(row: Backbone, error: Exception) -> str:
     )
 
 
-def load_weights_file(row: Backbone, model: Any, weights: str) -> None:
+def _kind(top: bool) -> str:
+    return "with top" if top else "without top"
+
+
+def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = False) -> None:
     """Load `weights` into `model`; only numbers are read, whatever else the file holds.
 
     Args:
         row: the backbone, for messages.
-        model: built by `build_backbone`.
+        model: built by `build_backbone` or, with `top`, by `build_classifier`.
         weights: a path or file URI of a `.weights.h5`, a `.keras` or a legacy `.h5` file (as Keras
-            publishes them, without top); `#sha256=<hex>` may follow, and must then hold.
+            publishes them); `#sha256=<hex>` may follow, and must then hold.
 
     Raises:
         InputError: it is missing, of another kind or digest, or does not fit the backbone.
@@ -86,7 +93,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str) -> None:
     except Exception as error:
         # h5py, zipfile and Keras raise what they like for a file that does not fit.
         cause = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: expected weights of {row.name} without top: {cause}") from error
+        raise InputError(f"{path}: expected weights of {row.name} {_kind(top)}: {cause}") from error
     _check_finite(path, model)
 
 

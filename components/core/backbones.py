@@ -31,7 +31,8 @@ class Backbone:
     `scaling` is the key of `preprocess.scale`; for a model of Keras it is the module of
     `keras.applications` whose `preprocess_input` it is. `width` counts the channels of the last
     feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
-    of a late stage through which every path goes. `licence` is that of the pretrained weights, as
+    of a late stage through which every path goes. `has_top` says whether it has a classifier of
+    ImageNet's 1000 classes. `licence` is that of the pretrained weights, as
     their publisher states it.
     """
 
@@ -44,6 +45,7 @@ class Backbone:
     licence: str
     weights_from: str = KERAS
     imported_from: str = "keras.applications"
+    has_top: bool = True
 
     @property
     def name(self) -> str:
@@ -119,6 +121,7 @@ _ROWS = (
         APACHE,
         weights_from="none: a fixed-seed initialisation, untrained, for tests only",
         imported_from="components.core.tiny_backbone",
+        has_top=False,
     ),
 )
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
@@ -171,6 +174,33 @@ def build_backbone(
     return model
 
 
+def build_classifier(backbone: str | Backbone, weights: str = "imagenet") -> Any:
+    """Build a pretrained model with its ImageNet top, at its own picture size.
+
+    Args:
+        backbone: a row of the table, or its name.
+        weights: "imagenet", or a file with the weights of the whole model, as `build_backbone`.
+
+    Returns:
+        A model from the scaled pictures float32 `[n, px, px, 3]` to logits float32 `[n, 1000]`.
+
+    Raises:
+        InputError: unknown name, a backbone without a top, or weights that cannot be had or do
+            not fit.
+    """
+    from components.core.backbone_weights import load_weights_file, pretrained
+
+    row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
+    if not row.has_top:
+        raise InputError(f"expected a backbone with an ImageNet top, {row.name} has none")
+    if weights == "imagenet":
+        with pretrained(row, top=True):
+            return _build(row, row.image_px, RANDOM_SEED, "imagenet", top=True)
+    model = _build(row, row.image_px, RANDOM_SEED, None, top=True)
+    load_weights_file(row, model, weights, top=True)
+    return model
+
+
 def weights_digest(model: Any) -> str:
     """Return the SHA-256 (hex) of the places, shapes, dtypes and bytes of all variables.
 
@@ -188,13 +218,19 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _build(row: Backbone, image_px: int, seed: int, weights: str | None) -> Any:
+def _build(
+    row: Backbone, image_px: int, seed: int, weights: str | None, *, top: bool = False
+) -> Any:
     """Build the model; what is not loaded comes from `seed`, Python's random state stays."""
     constructor = getattr(importlib.import_module(row.imported_from), row.constructor)
+    # Keras' models end in a softmax unless told otherwise; ours end in logits.
+    options = {"classifier_activation": None} if top and row.weights_from == KERAS else {}
     state = random.getstate()
     random.seed(seed)  # Keras draws the seeds of its initialisers from it.
     try:
-        model = constructor(include_top=False, weights=weights, input_shape=(image_px, image_px, 3))
+        model = constructor(
+            include_top=top, weights=weights, input_shape=(image_px, image_px, 3), **options
+        )
     finally:
         random.setstate(state)
     _name_by_position(model)

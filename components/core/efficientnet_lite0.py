@@ -78,7 +78,7 @@ def efficientnet_lite0(
         x = layers.Dense(CLASSES, name="logits")(x)
     model = keras.Model(inputs, x, name="efficientnet_lite0")
     if weights == "imagenet":
-        _set_weights(model, read_torch_weights(_weights_path()))
+        _set_weights(model, read_torch_weights(weights_path()))
     elif weights is not None:
         raise ValueError(f"expected weights 'imagenet' or None, got {weights!r}")
     return model
@@ -114,7 +114,7 @@ def _block(x: Any, stage: Stage, *, first: bool, name: str) -> Any:
     return x if first else layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def _weights_path() -> Path:
+def weights_path() -> Path:
     """Find the file without importing its package, and check that it is the one we know."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.core.artifacts import FeatureShard, FeaturesManifest, Split
 from components.core.errors import InputError
-from components.core.training import Resident, Source
+from components.core.sources import Resident, Source
 
 LABELS = "label"
 CUT = "cut"

@@ -121,5 +121,25 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[keras.Model, ModelManife
     digest = digest_file(path)
     if digest != manifest.digest:
         raise InputError(f"{path}: expected digest {manifest.digest[:12]}, got {digest[:12]}")
-    model = keras.models.load_model(path, compile=False, safe_mode=True)
-    return cast(keras.Model, model), manifest
+    return read_keras_file(path), manifest
+
+
+def read_keras_file(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a `.keras` file; code of its own is refused, not run (safe mode, no pickles).
+
+    Raises:
+        InputError: it is missing, damaged, or needs code that Keras does not have.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise InputError(f"expected a .keras file, got {path}")
+    if not path.is_file():
+        raise InputError(f"expected a .keras file at {path}, found none")
+    try:
+        return cast(keras.Model, keras.models.load_model(path, compile=False, safe_mode=True))
+    except Exception as error:
+        # zipfile, h5py and Keras raise what they like for a file that is no sound model.
+        cause = " ".join(str(error).split()).split(". ")[0][:200]
+        raise InputError(
+            f"{path}: expected a sound Keras model without code of its own: {cause}"
+        ) from error

@@ -129,6 +129,10 @@ class FeatureOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        default="auto",
+        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
+    )
     cache_gb: float = Field(
         default=20.0,
         gt=0.0,
@@ -196,6 +200,10 @@ class FineTuneOptions(Options):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        default="auto",
+        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
+    )
     lowest_rate_share: float = Field(
         default=1.0,
         gt=0.0,
@@ -278,6 +286,7 @@ class GateOptions(Options):
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
+    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
     @field_validator("class_floors", mode="before")
     @classmethod
@@ -329,6 +338,11 @@ class PublishOptions(Options):
         default="", description="Label that the new version gets at once."
     )
     keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
+    model_registry: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        description="Address of a Kubeflow Model Registry to enter the version in; empty is none.",
+    )
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -343,17 +357,22 @@ def checked(kind: type[T], **values: Any) -> T:
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else kind.__name__
-        if first["type"] == "extra_forbidden":
-            raise unknown_name("option", name, kind.model_fields) from error
-        if first["type"] == "literal_error":
-            expected = first.get("ctx", {}).get("expected", "")
-            raise InputError(f"{name}: expected {expected}, got {first['input']!r}") from error
-        if first["type"] == "value_error":
-            raise InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}") from error
-        message = first["msg"].removeprefix("Input should be ")
-        raise InputError(f"{name}: expected {message}, got {first['input']!r}") from error
+        raise as_input_error(kind, error) from error
+
+
+def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
+    """Return the first of a model's complaints as one line: what was expected and received."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else kind.__name__
+    if first["type"] == "extra_forbidden":
+        return unknown_name("option", name, kind.model_fields)
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        return InputError(f"{name}: expected {expected}, got {first['input']!r}")
+    if first["type"] == "value_error":
+        return InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}")
+    message = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
+    return InputError(f"{name}: expected {message}, got {first['input']!r}")
 
 
 def chosen(kind: type[T], values: Mapping[str, Any]) -> T:

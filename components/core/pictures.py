@@ -22,7 +22,7 @@ from components.core.records import (
     record_of,
     record_places,
 )
-from components.core.training import Source
+from components.core.sources import Source
 
 _SPEC = {
     ENCODED: tf.io.FixedLenFeature([], tf.string),

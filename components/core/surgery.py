@@ -29,11 +29,11 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
     In a topological order of the graph a layer is a cut point when no edge jumps over it.
     """
-    order = _topological_order(model.outputs[0])
+    order = topological_order(model.outputs[0])
     place = {_node(tensor): index for index, tensor in enumerate(order)}
     farthest_child = [0] * len(order)
     for index, tensor in enumerate(order):
-        for parent in _parents(tensor):
+        for parent in parents_of(tensor):
             farthest_child[place[_node(parent)]] = index  # children come in rising order
     points, reach = [], 0
     for index, tensor in enumerate(order):
@@ -126,7 +126,7 @@ def freeze(model: keras.Model, *, batch_norm_only: bool = False) -> None:
             layer.trainable = False
 
 
-def _topological_order(output: Any) -> list[Any]:
+def topological_order(output: Any) -> list[Any]:
     """Return the tensors that lead to `output`, parents before children, without recursion."""
     order: list[Any] = []
     seen: set[tuple[int, int]] = set()
@@ -138,7 +138,7 @@ def _topological_order(output: Any) -> list[Any]:
         elif _node(tensor) not in seen:
             seen.add(_node(tensor))
             stack.append((tensor, True))
-            stack.extend((parent, False) for parent in _parents(tensor))
+            stack.extend((parent, False) for parent in parents_of(tensor))
     return order
 
 
@@ -147,6 +147,7 @@ def _node(tensor: Any) -> tuple[int, int]:
     return id(history.operation), history.node_index
 
 
-def _parents(tensor: Any) -> list[Any]:
+def parents_of(tensor: Any) -> list[Any]:
+    """Return the tensors that the operation which gives `tensor` takes."""
     history = tensor._keras_history
     return list(history.operation._inbound_nodes[history.node_index].input_tensors)

@@ -7,8 +7,7 @@ that the killed one would have taken.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,41 +15,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from components.core.acceleration import is_chief
 from components.core.artifacts import Epoch
 from components.core.checkpoint import Best, Progress, restore, save
-from components.core.errors import RegraftError
+from components.core.errors import InputError, RegraftError
+from components.core.passes import DepthAdam, Passes, compile_passes, run_pass
+from components.core.sources import Source, epoch_order, traced_once
 from components.core.step import Clock, say
-
-Batch = tuple[NDArray[Any], NDArray[np.int32]]
-# (indices int64 [n], epoch) -> (inputs [n, ...], labels int32 [n])
-Fetch = Callable[[NDArray[np.int64], int], Batch]
-
-
-@dataclass(frozen=True)
-class Resident:
-    """All rows in memory: inputs [views * n, ...], view after view, and labels int32 [n]."""
-
-    inputs: tf.Tensor
-    labels: tf.Tensor
-    views: int = 1
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows to train on: how many, how to fetch them by index, and the type of a batch.
-
-    `prepare` turns a fetched batch into the model's input inside `tf.data`, where it runs in
-    parallel to training. Rows that fit in memory are given as `resident` too, and an epoch then
-    never leaves the graph: feeding a small head batch by batch takes longer than its steps.
-    """
-
-    count: int
-    fetch: Fetch
-    spec: tf.TensorSpec
-    prepare: Callable[[tf.Tensor], tf.Tensor] | None = None
-    resident: Resident | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +44,7 @@ class Settings:
     fingerprint: str = ""
     averaging: float = 0.0
     rate_shares: tuple[float, ...] | None = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,21 +53,6 @@ class Start:
 
     loss: float
     accuracy: float
-
-
-class DepthAdam(keras.optimizers.Adam):
-    """Adam with a share of the learning rate for each trainable variable, in their order."""
-
-    def __init__(self, *args: Any, rate_shares: tuple[float, ...] | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._rate_shares = rate_shares
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Take one variable's step."""
-        if self._rate_shares is not None:
-            share = self._rate_shares[self._get_variable_index(variable)]
-            learning_rate = tf.cast(learning_rate, tf.float32) * share
-        super().update_step(gradient, variable, learning_rate)
 
 
 def train(
@@ -108,31 +66,31 @@ def train(
     """Train `model` (inputs to logits) in place and leave it with its best weights.
 
     Best is by validation loss. With `start`, the starting weights count too, and an epoch must
-    also keep their accuracy, so that training never ends below its start in either. Returns the
-    learning curve.
+    also keep their accuracy, so that training never ends below its start in either. Under a
+    `tf.distribute` strategy the steps are those of one replica. Returns the learning curve.
 
     Raises:
         RegraftError: the loss is not a number, or memory ran out.
         InputError: the checkpoint is damaged, or of another model, dataset or options.
     """
     steps = -(-source.count // settings.batch_size)
-    optimizer = DepthAdam(
-        _schedule(settings, steps), clipnorm=settings.gradient_clip,
-        use_ema=settings.averaging > 0.0, ema_momentum=settings.averaging,
-        rate_shares=settings.rate_shares,
-    )  # fmt: skip
+    optimizer = _optimizer(settings, steps)
     optimizer.build(model.trainable_variables)
-    loops = _compiled(model, optimizer, settings)
-    source, validation = _traced_once(source), _traced_once(validation)
+    passes = compile_passes(
+        model, optimizer, settings.batch_size, settings.classes, settings.label_smoothing
+    )
+    source, validation = traced_once(source), traced_once(validation)
     progress = Progress(settings.fingerprint)
     if start is not None:
         progress.best = Best(start.loss, -1, model.get_weights())
-    if checkpoint is not None and restore(checkpoint, model, optimizer, progress):
-        say(f"{settings.phase}: goes on after epoch {len(progress.history)}")
+    if checkpoint is not None:
+        if restore(checkpoint, model, optimizer, progress):
+            say(f"{settings.phase}: goes on after epoch {len(progress.history)}")
+        _check_agreement(len(progress.history), checkpoint)
     floor = start.accuracy if start is not None else 0.0
     while not _finished(progress, settings):
         try:
-            line = _epoch(loops, source, validation, settings, len(progress.history))
+            line = _epoch(passes, source, validation, settings, len(progress.history))
         except tf.errors.ResourceExhaustedError as error:
             raise RegraftError(
                 f"{settings.phase}: out of memory; a smaller --batch-size or --image-px needs "
@@ -140,9 +98,11 @@ def train(
             ) from error
         with averaged(model, optimizer, settings):
             if settings.averaging:
-                line = _measured_again(loops, validation, settings, line)
+                loss, accuracy = _measured(passes, validation)
+                changed = {"validation_loss": loss, "validation_accuracy": accuracy}
+                line = line.model_copy(update=changed)
             _follow(line, model, progress, settings, floor)
-        if checkpoint is not None:
+        if checkpoint is not None and is_chief():
             save(checkpoint, model, optimizer, progress)
     if progress.best.weights is not None:
         model.set_weights(progress.best.weights)
@@ -150,30 +110,27 @@ def train(
 
 
 def _epoch(
-    loops: Loops, source: Source, validation: Source, settings: Settings, epoch: int
+    passes: Passes, source: Source, validation: Source, settings: Settings, epoch: int
 ) -> Epoch:
     clock = Clock()
     order = epoch_order(source.count, settings.seed, epoch)
-    loss, accuracy = _pass(loops, source, settings, order, epoch, train=True)
-    everything = np.arange(validation.count)
-    validation_loss, validation_accuracy = _pass(
-        loops, validation, settings, everything, 0, train=False
-    )
+    loss, accuracy = run_pass(passes, source, order, epoch, settings.class_weights, train=True)
+    validation_loss, validation_accuracy = _measured(passes, validation)
     return Epoch(
         phase=settings.phase,
         epoch=epoch,
         loss=float(loss),
         accuracy=float(accuracy),
-        validation_loss=float(validation_loss),
-        validation_accuracy=float(validation_accuracy),
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
         seconds=clock.seconds,
     )
 
 
-def _measured_again(loops: Loops, validation: Source, settings: Settings, line: Epoch) -> Epoch:
-    loss, accuracy = _pass(loops, validation, settings, np.arange(validation.count), 0, train=False)
-    changed = {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
-    return line.model_copy(update=changed)
+def _measured(passes: Passes, validation: Source) -> tuple[float, float]:
+    everything = np.arange(validation.count)
+    loss, accuracy = run_pass(passes, validation, everything, 0, None, train=False)
+    return float(loss), float(accuracy)
 
 
 @contextlib.contextmanager
@@ -188,6 +145,21 @@ def averaged(model: keras.Model, optimizer: Any, settings: Settings) -> Iterator
     yield
     for variable, values in zip(variables, live, strict=True):
         variable.assign(values)
+
+
+def _check_agreement(done: int, checkpoint: Path) -> None:
+    """Check that all machines found the same checkpoint, or none."""
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return
+    each = strategy.run(lambda: tf.constant(done))
+    total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None))
+    if total != done * replicas:
+        raise InputError(
+            f"expected the checkpoint in {checkpoint} on every machine, this one has {done} "
+            f"epochs, all together {total}: --work-dir must be shared by all"
+        )
 
 
 def _finished(progress: Progress, settings: Settings) -> bool:
@@ -215,98 +187,13 @@ def _follow(
     )
 
 
-@dataclass(frozen=True)
-class Loops:
-    """Whole passes as graphs, over a dataset of batches or over rows in memory.
-
-    Each gives mean loss (without penalties) and accuracy, float32 [2].
-    """
-
-    train: Any
-    measure: Any
-    train_resident: Any
-    measure_resident: Any
-
-
-def _compiled(model: keras.Model, optimizer: Any, settings: Settings) -> Loops:
-    """Return the passes of `model`; a small head's step takes less time than starting it."""
-    smoothing = settings.label_smoothing
-
-    def losses(targets: tf.Tensor, logits: tf.Tensor, smooth: float) -> tf.Tensor:
-        return keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=smooth
-        )
-
-    def hits(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32))
-
-    def step(inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            per_picture = losses(targets, logits, smoothing) * weights
-            penalties = tf.add_n(model.losses) if model.losses else 0.0
-            loss = tf.reduce_mean(per_picture) + penalties
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return tf.stack([tf.reduce_sum(per_picture), hits(targets, logits),
-                         tf.cast(tf.shape(targets)[0], tf.float32)])  # fmt: skip
-
-    def judge(inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        logits = model(inputs, training=False)
-        return tf.stack([tf.reduce_sum(losses(targets, logits, 0.0)), hits(targets, logits),
-                         tf.cast(tf.shape(targets)[0], tf.float32)])  # fmt: skip
-
-    def over_batches(one: Any) -> Any:
-        @tf.function
-        def run(batches: tf.data.Dataset) -> tf.Tensor:
-            sums = tf.zeros([3])
-            for inputs, targets, weights in batches:
-                sums += one(inputs, targets, weights)
-            return sums[:2] / sums[2]
-
-        return run
-
-    def over_memory(one: Any) -> Any:
-        size = settings.batch_size
-
-        @tf.function
-        def run(
-            inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor, places: tf.Tensor,
-            table: tf.Tensor,
-        ) -> tf.Tensor:  # fmt: skip
-            sums = tf.zeros([3])
-            for first in tf.range(0, tf.shape(order)[0], size):
-                batch = tf.cast(tf.gather(inputs, places[first : first + size]), tf.float32)
-                truths = tf.gather(labels, order[first : first + size])
-                targets = tf.one_hot(truths, settings.classes)
-                sums += one(batch, targets, tf.gather(table, truths))
-            return sums[:2] / sums[2]
-
-        return run
-
-    return Loops(over_batches(step), over_batches(judge), over_memory(step), over_memory(judge))
-
-
-def _pass(
-    loops: Loops,
-    source: Source,
-    settings: Settings,
-    order: NDArray[np.int64],
-    epoch: int,
-    *,
-    train: bool,
-) -> NDArray[np.float32]:
-    """Run one pass over the rows of `source` in `order`; return mean loss and accuracy."""
-    weights = settings.class_weights if train else None
-    if source.resident is None:
-        run = loops.train if train else loops.measure
-        batches = _batches(source, settings, order, epoch, weights)
-        return np.asarray(run(batches))
-    held = source.resident
-    run = loops.train_resident if train else loops.measure_resident
-    places = order + source.count * ((epoch + order) % held.views)
-    table = tf.constant(weights or (1.0,) * settings.classes, tf.float32)
-    return np.asarray(run(held.inputs, held.labels, tf.constant(order), tf.constant(places), table))
+def _optimizer(settings: Settings, steps: int) -> Any:
+    adam = DepthAdam(
+        _schedule(settings, steps), clipnorm=settings.gradient_clip,
+        use_ema=settings.averaging > 0.0, ema_momentum=settings.averaging,
+        rate_shares=settings.rate_shares,
+    )  # fmt: skip
+    return keras.optimizers.LossScaleOptimizer(adam) if settings.mixed else adam
 
 
 def _schedule(settings: Settings, steps: int) -> Any:
@@ -321,40 +208,3 @@ def _schedule(settings: Settings, steps: int) -> Any:
         warmup_target=settings.learning_rate,
         warmup_steps=warm_up,
     )
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: a permutation that depends on seed and epoch alone."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def _traced_once(source: Source) -> Source:
-    """Return the source with its `prepare` as one graph, which each epoch's dataset reuses."""
-    if source.prepare is None:
-        return source
-    traced = tf.function(source.prepare, input_signature=[source.spec])
-    return dataclasses.replace(source, prepare=traced)
-
-
-def _batches(
-    source: Source,
-    settings: Settings,
-    order: NDArray[np.int64],
-    epoch: int,
-    class_weights: tuple[float, ...] | None,
-) -> tf.data.Dataset:
-    """Return batches (inputs, one-hot targets, weights) in `order`, fetched ahead."""
-    table = tf.constant(class_weights or (1.0,) * settings.classes, tf.float32)
-
-    def generate() -> Iterator[Batch]:
-        for first in range(0, len(order), settings.batch_size):
-            yield source.fetch(order[first : first + settings.batch_size], epoch)
-
-    def finish(inputs: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        if source.prepare is not None:
-            inputs = source.prepare(inputs)
-        return inputs, tf.one_hot(labels, settings.classes), tf.gather(table, labels)
-
-    signature = (source.spec, tf.TensorSpec([None], tf.int32))
-    data = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    return data.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -35,10 +35,14 @@ class Said:
 
 @dataclass(frozen=True)
 class ChampionSaid:
-    """Which test pictures the model in service has right, bool [n], in the same order."""
+    """Which test pictures the model in service has right, bool [n], in the same order.
+
+    `dataset_digest` is that of the dataset it learned from, where known.
+    """
 
     name: str
     right: NDArray[np.bool_]
+    dataset_digest: str | None = None
 
 
 @dataclass(frozen=True)

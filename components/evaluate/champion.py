@@ -1,4 +1,4 @@
-"""The model in service: found in its published folder and run on the same stored bytes."""
+"""The model in service: found where it is published and run on the same stored bytes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError, RegraftError
+from components.core.exported import LABELS_FILE
+from components.core.published import published_folder
 
 
 @dataclass(frozen=True)
@@ -28,45 +30,40 @@ class Champion:
         return f"{self.folder.parent.name} version {self.folder.name}"
 
 
-def find_champion(place: str) -> Champion | None:
-    """Find the model in service at `place`: a version's folder or that of a model.
+def find_champion(place: str, work: Path) -> Champion | None:
+    """Find the model in service at `place`: the folder or address of a model or of a version.
 
-    Of a model's versions the newest one (the highest number) that holds a model counts. None when
-    `place` is empty, is not there yet, or has no version yet.
+    Of a model's versions the one labelled `stable` counts, else the newest. None when `place` is
+    empty, is not there yet, or has no version yet.
+
+    Args:
+        place: where it is published.
+        work: an empty folder that takes the copy of a version from an object store.
 
     Raises:
-        InputError: `place` is no folder of a published model, or its labels are missing.
+        InputError: `place` is no folder of a published model, cannot be read or is damaged, or its
+            labels are missing.
     """
     if not place:
         return None
-    folder = Path(place.removeprefix("file://"))
-    if "://" in str(place) and not place.startswith("file://"):
-        raise InputError(f"champion: expected a folder, got {place}")
-    if not folder.exists():
+    try:
+        folder = published_folder(place, work)
+    except InputError as error:
+        raise InputError(f"champion: {error}") from error
+    if folder is None:
         return None
-    if not folder.is_dir():
-        raise InputError(f"champion: expected a folder, got the file {folder}")
-    if not _holds_model(folder):
-        numbered = [p for p in folder.iterdir() if p.name.isdigit() and _holds_model(p)]
-        if not numbered:
-            return None
-        folder = max(numbered, key=lambda p: int(p.name))
-    labels = folder / "assets" / "labels.txt"
+    labels = folder / LABELS_FILE
     if not labels.is_file():
-        raise InputError(f"champion: expected assets/labels.txt in {folder}, found none")
+        raise InputError(f"champion: expected {LABELS_FILE} in {folder}, found none")
     classes = tuple(labels.read_text(encoding="utf-8").splitlines())
     return Champion(folder.resolve(), classes, _dataset_of(folder))
-
-
-def _holds_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
 
 
 def _dataset_of(folder: Path) -> str | None:
     try:
         return SavedModelManifest.read(folder).dataset_digest
     except InputError:
-        return None  # a model that Regraft did not export, or an older form: it can still be run
+        return None  # a model that Regraft did not export can still be run
 
 
 def require_same_classes(champion: Champion, classes: Sequence[str]) -> None:

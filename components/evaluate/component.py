@@ -31,6 +31,7 @@ def evaluate(
     familiar_share: float = 0.95,
     batch_size: int = 32,
     seed: int = 0,
+    require_gpu: bool = False,
 ) -> bool:
     """Choose the best candidate on validation and judge it on the test split.
 
@@ -48,7 +49,7 @@ def evaluate(
         max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
         max_model_mb: the largest model in megabytes; 0 is no limit.
         max_latency_ms: the longest time for one picture in milliseconds; 0 is no limit.
-        champion: folder of the model in service; none yet if empty or not there.
+        champion: folder or address of the model in service; none yet if empty or not there.
         champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
         champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
         champion_significance: the chance to reject an equal model that is accepted.
@@ -56,21 +57,25 @@ def evaluate(
         familiar_share: the share of validation pictures that must count as familiar.
         batch_size: pictures a batch.
         seed: of the bootstrap.
+        require_gpu: fail at once where no GPU is seen.
 
     Returns:
         Whether the model may go out.
     """
+    from components.core.hardware import check_gpu
     from components.core.step import running
-    from components.evaluate.face import evaluate_artifacts
 
     with running("evaluate"):
+        check_gpu(require_gpu)
+        from components.evaluate.face import evaluate_artifacts
+
         gate = {"min_accuracy": min_accuracy, "accuracy_rule": accuracy_rule,
                 "min_class_recall": min_class_recall, "class_floors": class_floors,
                 "max_calibration_error": max_calibration_error, "max_model_mb": max_model_mb,
                 "max_latency_ms": max_latency_ms, "champion_policy": champion_policy,
                 "champion_margin": champion_margin, "familiar_share": familiar_share,
                 "champion_significance": champion_significance, "batch_size": batch_size,
-                "seed": seed, "unfamiliar": unfamiliar}  # fmt: skip
+                "seed": seed, "unfamiliar": unfamiliar, "require_gpu": require_gpu}  # fmt: skip
         outputs = {"evaluation": evaluation, "metrics": metrics,
                    "classification": classification, "report": report}  # fmt: skip
         return evaluate_artifacts(candidates, dataset, outputs, gate, champion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -23,12 +24,7 @@ from components.core.options import GateOptions
 from components.core.records import read_split
 from components.core.step import Clock, say
 from components.evaluate.assess import Assessment, ChampionSaid, Cost, Said, assess
-from components.evaluate.champion import (
-    Champion,
-    champion_labels,
-    find_champion,
-    require_same_classes,
-)
+from components.evaluate.champion import champion_labels, find_champion, require_same_classes
 from components.evaluate.gallery import Gallery, gallery
 from components.evaluate.outcome import evaluation_of
 from components.evaluate.predict import (
@@ -67,8 +63,8 @@ def evaluate(
         dataset: the dataset's folder.
         out: receives `evaluation.json`, `predictions.npz`, `report.json` and `report.html`.
         options: the thresholds.
-        champion: folder of the model in service, or of one of its versions; may be empty or not
-            exist yet.
+        champion: folder or address of the model in service, or of one of its versions; may be
+            empty or not exist yet.
 
     Raises:
         InputError: the candidates, the dataset and the champion do not belong together.
@@ -80,9 +76,7 @@ def evaluate(
     for manifest in manifests:
         _require_same_data(manifest, data)
     _require_known_floors(options, data.classes)
-    rival = find_champion(champion)
-    if rival is not None:
-        require_same_classes(rival, data.classes)
+    rival = _champion_said(champion, dataset, data.classes, options)
     strangers = unfamiliar_pictures(options.unfamiliar) if options.unfamiliar else []
     model, manifest = load_model(candidates[choice.index])
     say(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
@@ -94,7 +88,7 @@ def evaluate(
         data.classes,
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
-        champion=_champion_said(rival, dataset, data.classes, options),
+        champion=rival,
         unfamiliar=predict_encoded(runner, strangers, options.batch_size) if strangers else None,
     )
     rival_data = rival.dataset_digest if rival else None
@@ -146,17 +140,20 @@ def _cost(
 
 
 def _champion_said(
-    rival: Champion | None,
+    place: str,
     dataset: str | os.PathLike[str],
     classes: list[str],
     options: GateOptions,
 ) -> ChampionSaid | None:
-    if rival is None:
-        return None
-    records = list(read_split(dataset, "test"))
-    said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
+    with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
+        rival = find_champion(place, Path(work))
+        if rival is None:
+            return None
+        require_same_classes(rival, classes)
+        records = list(read_split(dataset, "test"))
+        said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
     truths = np.array([classes[record.label] for record in records])
-    return ChampionSaid(rival.name, said == truths)
+    return ChampionSaid(rival.name, said == truths, rival.dataset_digest)
 
 
 def _report(

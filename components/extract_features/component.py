@@ -27,6 +27,7 @@ def extract_features(
     dtype: str = "float16",
     seed: int = 0,
     require_gpu: bool = False,
+    precision: str = "auto",
     cache_gb: float = 20.0,
     work_dir: str = "",
 ) -> None:
@@ -50,6 +51,7 @@ def extract_features(
         dtype: Type of cached features: `float16` or `float32`.
         seed: Seed of the augmentation.
         require_gpu: Fail at once where no GPU is seen.
+        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
         cache_gb: Gigabytes that cached activations may take; beyond, `top` streams pictures.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """

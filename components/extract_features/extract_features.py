@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.core.acceleration import accelerated, gpu_capabilities, mixed_precision
 from components.core.artifacts import (
     DatasetManifest,
     FeatureShard,
@@ -69,7 +70,9 @@ def extract_features(
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
     told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
-    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, told])
+    mixed = mixed_precision(options.precision, gpu_capabilities())
+    place = [shard_index, shard_count, image_px]
+    digest = digest_of([data.digest, weights, cut, *place, told, mixed])
     shards = list(_share(data, options.views, shard_index, shard_count))
     extractor = _extractor(model, cut, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
@@ -79,7 +82,7 @@ def extract_features(
         LABELS: ("int32", []),
     }
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
-    with staged_folder(out) as folder:
+    with staged_folder(out) as folder, accelerated(model.layers, mixed=mixed):
         store = ShardStore(work or folder, kinds, marked=work is not None)
         for view in range(options.views):
             part = [(file, info) for file, info in shards if info.view == view]

@@ -21,6 +21,7 @@ def fine_tune(
     batch_norm: str = "frozen",
     seed: int = 0,
     require_gpu: bool = False,
+    precision: str = "auto",
     lowest_rate_share: float = 1.0,
     averaging: float = 0.0,
     work_dir: str = "",
@@ -39,6 +40,7 @@ def fine_tune(
         batch_norm: `frozen`, or `adapt` to let the trained part's statistics follow the data.
         seed: Seed of the order.
         require_gpu: Fail at once where no GPU is seen.
+        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
         lowest_rate_share: Share of the rate for the lowest trained layer, rising to the head.
         averaging: Momentum of the weights' moving average that is kept; 0 is off.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.

@@ -6,13 +6,23 @@ trains everything from pictures; `auto` chooses among them by evidence.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 
+from components.core.acceleration import (
+    accelerated,
+    gpu_capabilities,
+    is_chief,
+    mixed_precision,
+    training_strategy,
+)
 from components.core.artifacts import Epoch, MadeBy, ModelManifest, staged_folder
 from components.core.backbones import build_backbone, find_backbone, weights_digest
 from components.core.errors import InputError
@@ -48,13 +58,27 @@ def fine_tune(
 ) -> ModelManifest:
     """Make a complete candidate (backbone's input to logits) by one strategy.
 
+    Trains on all GPUs of this machine and, with `full`, on all machines that `TF_CONFIG` names, of
+    which only the first writes the candidate.
+
     Raises:
-        InputError: the head is of another dataset or other weights, no cut was chosen, or no GPU
-            is seen where one is required.
+        InputError: the head is of another dataset or other weights, no cut was chosen, no GPU is
+            seen where one is required, or several machines were given to a strategy but `full`.
         RegraftError: the loss is not a number, or memory ran out.
     """
-    clock = Clock()
     check_gpu(options.require_gpu)
+    with training_strategy(options.strategy).scope():
+        return _fine_tune(dataset, features, head, out, options)
+
+
+def _fine_tune(
+    dataset: str | os.PathLike[str],
+    features: Sequence[str | os.PathLike[str]],
+    head: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: FineTuneOptions,
+) -> ModelManifest:
+    clock = Clock()
     keras.utils.set_random_seed(options.seed)
     parts = _load_parts(dataset, features, head)
     strategy = options.strategy
@@ -79,7 +103,7 @@ def fine_tune(
         say(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
     say(f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}")
-    with staged_folder(out) as folder:
+    with _destination(out) as folder:
         history = parts.head.history + best.history
         write_curves(history, folder)
         written = parts.head.model_copy(
@@ -101,6 +125,17 @@ def fine_tune(
         )
         written.write(folder)
     return written
+
+
+@contextlib.contextmanager
+def _destination(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the folder to write to; what machines other than the first write is dropped."""
+    if is_chief():
+        with staged_folder(out) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
 
 
 def _load_parts(
@@ -132,12 +167,14 @@ def _train_each(
 ) -> tuple[Outcome, list[Outcome]]:
     """Train with each treatment of BatchNormalization that is to be tried; leave the best one."""
     start = parts.complete.get_weights()
+    mixed = mixed_precision(options.precision, gpu_capabilities())
     tried = []
     for batch_norm in _treatments(parts, strategy, options, evidence):
         parts.complete.set_weights(start)
-        history = train_strategy(
-            parts, strategy, options.model_copy(update={"batch_norm": batch_norm})
-        )
+        with accelerated(parts.backbone.layers, mixed=mixed):
+            history = train_strategy(
+                parts, strategy, options.model_copy(update={"batch_norm": batch_norm}), mixed=mixed
+            )
         loss, accuracy = _best(parts.head, history)
         weights = parts.complete.get_weights()
         tried.append(Outcome(batch_norm, history, loss, accuracy, weights))

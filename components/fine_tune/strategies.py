@@ -15,9 +15,10 @@ from components.core.errors import InputError
 from components.core.feature_store import CUT, FeatureRows, feature_source
 from components.core.options import FineTuneOptions
 from components.core.pictures import PictureRows, picture_source
+from components.core.sources import Source
 from components.core.step import say
 from components.core.surgery import freeze, join, split
-from components.core.training import Settings, Source, Start, train
+from components.core.training import Settings, Start, train
 
 # With `adapt`, a moving average forgets what it started from about this many times over.
 ADAPT_TURNOVERS = 8
@@ -41,8 +42,12 @@ class Parts:
         return Start(self.head.validation_loss, self.head.validation_accuracy)
 
 
-def train_strategy(parts: Parts, strategy: str, options: FineTuneOptions) -> list[Epoch]:
+def train_strategy(
+    parts: Parts, strategy: str, options: FineTuneOptions, *, mixed: bool = False
+) -> list[Epoch]:
     """Train what `strategy` trains, in place, and return the learning curve.
+
+    With `mixed`, layers of the backbone compute in float16, so that the loss is to be scaled.
 
     Raises:
         InputError: no cut was chosen when the features were extracted.
@@ -55,7 +60,7 @@ def train_strategy(parts: Parts, strategy: str, options: FineTuneOptions) -> lis
     model, source, validation = _data(parts, strategy, trained)
     steps = options.fine_tune_epochs * -(-source.count // options.batch_size)
     unfreeze(parts, strategy, options, steps)
-    settings = _settings(parts, strategy, options, model, source.count)
+    settings = _settings(parts, strategy, options, model, source.count, mixed)
     step = f"fine_tune-{strategy}-{options.batch_norm}"
     checkpoint = checkpoint_folder(options.work_dir, step, settings.fingerprint)
     return train(model, source, validation, settings, checkpoint, parts.start)
@@ -121,10 +126,15 @@ def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
 
 
 def _settings(
-    parts: Parts, phase: str, options: FineTuneOptions, model: keras.Model, count: int
+    parts: Parts,
+    phase: str,
+    options: FineTuneOptions,
+    model: keras.Model,
+    count: int,
+    mixed: bool,
 ) -> Settings:
-    told = options.model_dump(exclude={"work_dir", "require_gpu"})
-    fingerprint = digest_of([parts.head.digest, parts.features.digest, phase, count, told])
+    told = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
+    fingerprint = digest_of([parts.head.digest, parts.features.digest, phase, count, told, mixed])
     return Settings(
         phase=phase,
         epochs=options.fine_tune_epochs,
@@ -138,4 +148,5 @@ def _settings(
         averaging=options.averaging,
         rate_shares=rate_shares(model, options.lowest_rate_share),
         fingerprint=fingerprint,
+        mixed=mixed,
     )

@@ -7,32 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import InputError
+from components.core.object_stores import open_address
 from components.core.options import IngestOptions
 from components.ingest.archives import member_parts
 from components.ingest.progress import Advance
-from components.ingest.transfer import Deadline, FetchError, TransientError, retried, shown
+from components.ingest.transfer import Deadline, FetchError, TransientError, retried
 
 _BLOCK = 1 << 20
-
-
-def open_store(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system of an address, and the path in it.
-
-    Raises:
-        InputError: fsspec, or what it needs for this scheme, is not installed.
-    """
-    scheme = address.split("://", 1)[0]
-    try:
-        import fsspec
-
-        store, path = fsspec.core.url_to_fs(address)
-        return store, path
-    except ImportError as error:
-        raise InputError(
-            f"{scheme}:// needs packages that are missing ({error}); pip install 'regraft[cloud]'"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"cannot open {shown(address)}: {error}") from error
 
 
 def is_file(address: str, options: IngestOptions) -> bool:
@@ -41,7 +22,7 @@ def is_file(address: str, options: IngestOptions) -> bool:
     Raises:
         InputError: there is neither, or the store does not answer.
     """
-    store, path = open_store(address)
+    store, path = open_address(address)
     deadline = Deadline(options.deadline_s)
     info = retried(lambda: _asked(lambda: store.info(path)), options, deadline)
     return bool(info["type"] == "file")
@@ -53,7 +34,7 @@ def download_object(address: str, part: Path, deadline: Deadline, advance: Advan
     Raises:
         TransientError, FetchError: as for other transfers.
     """
-    store, path = open_store(address)
+    store, path = open_address(address)
     _asked(lambda: _copy(store, path, part, deadline, advance))
 
 
@@ -63,7 +44,7 @@ def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
     Raises:
         InputError: the store does not answer, or a name is not safe.
     """
-    store, path = open_store(address)
+    store, path = open_address(address)
     deadline = Deadline(options.deadline_s)
     names = retried(lambda: _asked(lambda: store.find(path)), options, deadline)
     for name in names:
@@ -83,7 +64,7 @@ def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
     Raises:
         FetchError: it cannot be had.
     """
-    store, path = open_store(address)
+    store, path = open_address(address)
 
     def read() -> bytes:
         with store.open(path, "rb") as source:

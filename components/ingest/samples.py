@@ -1,4 +1,4 @@
-"""The pictures that need no download, and the recipes: names for sources on the network."""
+"""The pictures that need no download."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ import numpy as np
 from PIL import Image
 
 from components.core.errors import InputError
-
-RECIPES: dict[str, str] = {
-    "cats_vs_dogs": "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU",
-}
-"""Names for sources: `cats_vs_dogs` is the lecture's `cats_and_dogs_small.zip` on Google Drive."""
 
 DIGIT_PX = 64
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist")

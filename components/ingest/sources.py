@@ -1,7 +1,7 @@
 """From a source as the user names it to a stream of files with their classes.
 
 A source is a folder of class folders, a folder already split, an archive of either, an address of
-one, a table (CSV or Parquet), a sample or a recipe.
+one, a table (CSV or Parquet) or a sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from components.ingest.drive import PREFIX, drive_id
 from components.ingest.folders import Item, Tally, folder_items
 from components.ingest.litter import is_ignored
 from components.ingest.remote import download_folder, is_file
-from components.ingest.samples import RECIPES, SAMPLES, is_fashion_folder, write_fashion
+from components.ingest.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.tables import is_parquet, table_rows
 from components.ingest.transfer import refuse_page, shown
 
@@ -87,13 +87,11 @@ def _opener(source: str) -> Opener:
         return _folder
     if path.is_file():
         return _local
-    if source in RECIPES:
-        return lambda name, reading: _downloaded(RECIPES[name], reading)
     if drive_id(source) or re.match(r"https?://", source):
         return _downloaded
     if re.match(r"[a-z][a-z0-9+]*://", source):
         return _stored
-    known = [*SAMPLES, *RECIPES]
+    known = list(SAMPLES)
     if path.parent.is_dir() and ":" not in source:
         known += [str(near) for near in path.parent.iterdir() if not is_ignored(near.name)]
     raise unknown_name("source", source, known)

@@ -15,6 +15,7 @@ def publish(
     model_name: str,
     label: str = "",
     keep_last: int = 0,
+    model_registry: str = "",
 ) -> None:
     """Publish a proven model as the next version at its destination.
 
@@ -26,6 +27,7 @@ def publish(
         model_name: The model's name there.
         label: `stable`, `canary`, or empty for none.
         keep_last: How many versions stay; 0 keeps all.
+        model_registry: Address of a Kubeflow Model Registry to enter the version in; may be empty.
     """
     from components.core.step import running
     from components.publish.publish import publish as run
@@ -33,6 +35,6 @@ def publish(
     with running("publish"):
         manifest = run(
             saved_model.path, parity.path, published.path, destination, model_name,
-            label=label, keep_last=keep_last,
+            label=label, keep_last=keep_last, model_registry=model_registry,
         )  # fmt: skip
     published.metadata.update(version=manifest.version, path=manifest.path)

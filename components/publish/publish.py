@@ -15,6 +15,7 @@ from components.core.artifacts import (
 from components.core.errors import InputError, ParityError
 from components.core.step import Clock, say
 from components.core.version import VERSION
+from components.publish.registry import Registry, RegistryError
 from serving.publish import publish_saved_model
 
 
@@ -27,6 +28,7 @@ def publish(
     *,
     label: str = "",
     keep_last: int = 0,
+    model_registry: str = "",
 ) -> PublishedManifest:
     """Publish a model whose served answers were proven, and write `published.json` into `out`.
 
@@ -38,10 +40,12 @@ def publish(
         name: the model's name.
         label: `stable`, `canary` or empty.
         keep_last: how many versions stay; 0 keeps all.
+        model_registry: address of a Kubeflow Model Registry that the version is entered in.
 
     Raises:
         ParityError: the proof is of another model, or it failed.
-        InputError: as `serving.publish.publish_saved_model`.
+        InputError: as `serving.publish.publish_saved_model` and `Registry`.
+        RegistryError: no registry answers, and nothing was published; or it failed afterwards.
     """
     clock = Clock()
     model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
@@ -52,6 +56,7 @@ def publish(
             f"{parity}: expected a proof of the model {model.digest[:12]}, "
             f"got one of {proof.saved_model_digest[:12]}"
         )
+    registry = Registry(model_registry) if model_registry else None
     with staged_folder(out) as folder:
         version = publish_saved_model(
             saved_model, destination, name, label=label, keep_last=keep_last
@@ -66,5 +71,17 @@ def publish(
             parity=proof.max_abs_diff,
         )
         manifest.write(folder)
+    if registry:
+        _record(registry, manifest, model)
     say(f"publish: version {version.number} at {version.path}")
     return manifest
+
+
+def _record(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:
+    try:
+        registry.record(published.name, published.version, published.path, model)
+    except RegistryError as error:
+        raise RegistryError(
+            f"version {published.version} is published at {published.path}, but not entered in "
+            f"the registry: {error}"
+        ) from error

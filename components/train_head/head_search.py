@@ -20,8 +20,9 @@ from components.core.errors import InputError
 from components.core.feature_store import RESIDENT_BYTES, FeatureRows, moments
 from components.core.models import build_head, standardise
 from components.core.options import HeadKind, HeadOptions
+from components.core.passes import DepthAdam
+from components.core.sources import epoch_order
 from components.core.step import Clock, say
-from components.core.training import DepthAdam, epoch_order
 
 WIDTHS = (0, 128)
 DROPOUTS = (0.0, 0.4)

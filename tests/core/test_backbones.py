@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import socket
 import subprocess
@@ -13,7 +14,13 @@ import numpy as np
 import pytest
 
 from components.core.artifacts import digest_file
-from components.core.backbones import BACKBONES, build_backbone, find_backbone, weights_digest
+from components.core.backbones import (
+    BACKBONES,
+    build_backbone,
+    build_classifier,
+    find_backbone,
+    weights_digest,
+)
 from components.core.errors import InputError
 from components.core.surgery import find_cut
 
@@ -158,7 +165,32 @@ def test_weights_out_of_reach_say_what_to_do(
     remedy = r"vgg16.*Name or service.*https://\S*vgg16\S*notop\.h5.*--weights.*efficientnet_lite0"
     with pytest.raises(InputError, match=remedy):
         build_backbone("vgg16", 32)
+    remedy = r"mobilenet.*Name or service.*https://\S*mobilenet_1_0_224_tf\.h5.*--weights PATH"
+    with pytest.raises(InputError, match=remedy):
+        build_classifier("mobilenet")
     assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.long
+def test_a_classifier_gives_the_logits_of_keras_probabilities(tmp_path: Path) -> None:
+    whole = keras.applications.MobileNetV2(weights=None)
+    whole.save_weights(tmp_path / "whole.weights.h5")
+    classifier = build_classifier("mobilenetv2", str(tmp_path / "whole.weights.h5"))
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
+    logits = classifier(pixels, training=False)
+    np.testing.assert_allclose(keras.ops.softmax(logits), whole(pixels, training=False), atol=1e-6)
+    build_backbone("mobilenetv2", 224, "random").save_weights(tmp_path / "none.weights.h5")
+    with pytest.raises(InputError, match="expected weights of mobilenetv2 with top"):
+        build_classifier("mobilenetv2", str(tmp_path / "none.weights.h5"))
+
+
+def test_every_row_of_keras_can_end_in_logits() -> None:
+    for row in BACKBONES.values():
+        if row.imported_from == "keras.applications":
+            constructor = getattr(keras.applications, row.constructor)
+            assert "classifier_activation" in inspect.signature(constructor).parameters
+    with pytest.raises(InputError, match="tiny has none"):
+        build_classifier("tiny")
 
 
 def test_tiny_keeps_its_weights(tiny: keras.Model) -> None:

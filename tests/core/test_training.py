@@ -14,7 +14,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.errors import InputError, RegraftError
-from components.core.training import Resident, Settings, Source, Start, epoch_order, train
+from components.core.sources import Resident, Source, epoch_order
+from components.core.training import Settings, Start, train
 
 CLASSES = 3
 SETTINGS = Settings(

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from components.core.artifacts import DatasetManifest, EvaluationManifest, ModelManifest
 from components.core.errors import InputError
 from components.core.models import load_model
+from components.core.object_stores import open_address
 from components.core.options import GateOptions
 from components.core.preprocess import load_pictures, scale
 from components.core.records import read_split
@@ -126,6 +127,21 @@ def test_worse_than_the_champion_beyond_noise_is_rejected(dataset, trained, tmp_
     assert (result.verdict == "rejected") == beyond
     report = (tmp_path / "e" / "report.html").read_text()
     assert "Against shapes version 10" in report
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_the_champion_may_stand_in_a_bucket(dataset, trained, tmp_path, publish, bucket) -> None:
+    files, path = open_address(f"{bucket}/shapes")
+    folders = list(trained.candidates.values())
+    for version in (1, 2):
+        folder = publish(version, knows=version == 1)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                files.put_file(str(file), f"{path}/{version}/{file.relative_to(folder)}")
+    files.pipe_file(f"{path}/labels.json", b'{"stable": 1}')
+    result = evaluate(folders, dataset, tmp_path / "out", GateOptions(), f"{bucket}/shapes")
+    comparison = result.details["champion"]
+    assert (comparison["name"], comparison["champion_accuracy"]) == ("shapes version 1", 1.0)
 
 
 def test_one_version_can_be_the_champion_and_be_beaten(dataset, trained, tmp_path, publish):

@@ -24,7 +24,9 @@ FACES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("face", "options", "made", "own"), FACES, ids=str)
+@pytest.mark.parametrize(
+    ("face", "options", "made", "own"), FACES, ids=["extract_features", "train_head", "fine_tune"]
+)
 def test_defaults_are_those_of_the_options(
     face: Any, options: Any, made: set[str], own: set[str]
 ) -> None:

@@ -16,8 +16,9 @@ from components.core.backbones import BACKBONES, build_backbone
 from components.core.errors import InputError
 from components.core.models import build_head, load_model, pooling_layer
 from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
+from components.core.sources import Source
 from components.core.surgery import freeze, join, split
-from components.core.training import Settings, Source, train
+from components.core.training import Settings, train
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.fine_tune.strategies import rate_shares

@@ -24,7 +24,8 @@ from components.core.errors import DataError, InputError
 from components.core.options import IngestOptions
 from components.core.records import read_split
 from components.ingest.ingest import ingest
-from components.ingest.samples import FASHION_CLASSES, RECIPES
+from components.ingest.samples import FASHION_CLASSES
+from pipelines.recipe_file import recipe_of
 
 Make = Callable[..., Path]
 
@@ -174,12 +175,13 @@ def test_an_archive_comes_over_http(tmp_path: Path, pictures: Path, web: Web) ->
     assert "secret" not in (tmp_path / "out" / "dataset.json").read_text()
 
 
-def test_the_recipe_names_the_lectures_archive(
+def test_the_recipe_leads_to_the_lectures_archive(
     tmp_path: Path, make_classes: Make, drive: Web
 ) -> None:
     """An archive of the same layout as `cats_and_dogs_small.zip`, from the same address."""
     identity = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
-    assert RECIPES["cats_vs_dogs"] == f"gdrive:{identity}"
+    recipe = recipe_of("cats_vs_dogs", {})
+    assert recipe.sources == (f"gdrive:{identity}",)
     folder = tmp_path / "zip" / "cats_and_dogs_small"
     for position, (name, count) in enumerate((("train", 20), ("validation", 10), ("test", 10))):
         make_classes(folder / name, ("cats", "dogs"), count, first=100 * position)
@@ -187,12 +189,12 @@ def test_the_recipe_names_the_lectures_archive(
                "Content-Type": "application/zip"}  # fmt: skip
     body = zipped(folder.parent, tmp_path / "a.zip").read_bytes()
     drive.plan(f"/uc?id={identity}", Reply(body, headers=headers))
-    manifest = run("cats_vs_dogs", tmp_path)
+    manifest = run(recipe.sources[0], tmp_path)
     assert manifest.classes == ["cats", "dogs"]
     assert {split: info.count for split, info in manifest.splits.items()} == {
         "train": 40, "validation": 20, "test": 20,
     }  # fmt: skip
-    assert manifest.sources == ["cats_vs_dogs"]
+    assert manifest.sources == [f"gdrive:{identity}"]
 
 
 @pytest.fixture

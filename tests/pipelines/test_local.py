@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from components.core.artifacts import EvaluationManifest, SavedModelManifest
+from components.core.errors import InputError
+from pipelines.inspection import Wanted, inspect_model
 from pipelines.local import Summary, read_summary, run_locally
 from pipelines.recipe import make_recipe
 
@@ -42,6 +44,23 @@ def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
         "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
         "publish",
     }  # fmt: skip
+
+
+def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -> None:
+    assert accepted.published is not None
+    run = Path(accepted.published).parents[2]
+    found = inspect_model(str(run), Wanted())
+    assert found == inspect_model(str(Path(accepted.published).parent), Wanted())
+    assert (found.kind, found.name) == ("published version", accepted.published)
+    exported = SavedModelManifest.read(accepted.published)
+    assert [signature.name for signature in found.signatures] == sorted(exported.signatures)
+    (serving,) = [one for one in found.signatures if one.name == "serving_default"]
+    (picture,) = serving.inputs
+    assert (picture.name, picture.dtype, picture.shape) == ("image_bytes", "string", (None,))
+    assert {"label", "probabilities"} <= {tensor.name for tensor in serving.outputs}
+    assert found.facts["parameters"] > 11_000
+    with pytest.raises(InputError, match="no layers by name"):
+        inspect_model(accepted.published, Wanted(layer="logits"))
 
 
 def test_every_strategy_was_a_candidate_and_validation_chose(accepted: Summary) -> None:

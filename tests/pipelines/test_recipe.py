@@ -42,3 +42,11 @@ def test_defaults_are_the_lectures() -> None:
 def test_workers_are_numbered_shares() -> None:
     recipe = make_recipe(sources=("sample:digits",), workers=3)
     assert recipe.arguments()["shards"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("destination", ["/srv/models", "/srv/models/", "s3://bucket/models"])
+def test_the_model_at_the_destination_is_the_champion(destination: str) -> None:
+    recipe = make_recipe(sources=("sample:digits",), model_name="pets", destination=destination)
+    assert recipe.arguments()["champion"] == f"{destination.rstrip('/')}/pets"
+    named = recipe.model_copy(update={"champion": "gs://other/pets/3"})
+    assert named.arguments()["champion"] == "gs://other/pets/3"

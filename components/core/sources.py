@@ -1,0 +1,108 @@
+"""What a training reads: rows by index, in an order that seed and epoch alone decide.
+
+Under a `tf.distribute` strategy each replica reads its own share of every batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+# Arrays of inputs [n, ...] (one, or a tuple of them), and labels int32 [n].
+Batch = tuple[Any, NDArray[np.int32]]
+# (indices int64 [n], epoch) -> (inputs, labels)
+Fetch = Callable[[NDArray[np.int64], int], Batch]
+
+
+@dataclass(frozen=True)
+class Resident:
+    """All rows in memory: inputs [views * n, ...], view after view, and labels int32 [n]."""
+
+    inputs: tf.Tensor
+    labels: tf.Tensor
+    views: int = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to train on: how many, how to fetch them by index, and the type of a batch.
+
+    `prepare` turns fetched inputs into the model's input inside `tf.data`, where it runs in
+    parallel to training. Rows that fit in memory are given as `resident` too, and an epoch then
+    never leaves the graph: feeding a small head batch by batch takes longer than its steps.
+    """
+
+    count: int
+    fetch: Fetch
+    spec: Any
+    prepare: Callable[[Any], tf.Tensor] | None = None
+    resident: Resident | None = None
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of an epoch: a permutation that depends on seed and epoch alone."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def traced_once(source: Source) -> Source:
+    """Return the source with its `prepare` as one graph, which each epoch's dataset reuses."""
+    if source.prepare is None:
+        return source
+    traced = tf.function(source.prepare, input_signature=[source.spec])
+    return dataclasses.replace(source, prepare=traced)
+
+
+def batches(
+    source: Source,
+    order: NDArray[np.int64],
+    epoch: int,
+    size: int,
+    class_weights: tuple[float, ...],
+) -> Iterator[Any]:
+    """Return batches in `order`, fetched ahead, as an iterator that a graph may run through.
+
+    A batch is (inputs, one-hot targets, weights float32 [n], counted float32 [n]). With several
+    replicas each gets an equal share of it, filled up with a row that is not counted.
+    """
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    table = tf.constant(class_weights, tf.float32)
+
+    def of_worker(context: Any) -> tf.data.Dataset:
+        local = replicas // context.num_input_pipelines
+        mine = range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
+
+        def generate() -> Iterator[Any]:
+            for first in range(0, len(order), size):
+                for replica in mine:
+                    rows, counted = _share(order[first : first + size], replica, replicas)
+                    yield *source.fetch(rows, epoch), counted
+
+        def finish(inputs: Any, labels: tf.Tensor, counted: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            if source.prepare is not None:
+                inputs = source.prepare(inputs)
+            targets = tf.one_hot(labels, len(class_weights))
+            return inputs, targets, tf.gather(table, labels), counted
+
+        numbers = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
+        data = tf.data.Dataset.from_generator(generate, output_signature=(source.spec, *numbers))
+        return data.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return iter(strategy.distribute_datasets_from_function(of_worker))
+
+
+def _share(
+    indices: NDArray[np.int64], replica: int, replicas: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return a replica's rows of a batch, all shares being equally long, and which are counted."""
+    length = -(-len(indices) // replicas)
+    rows = indices[replica * length : (replica + 1) * length]
+    filling = np.repeat(indices[:1], length - len(rows))
+    counted = np.repeat(np.array([1.0, 0.0], np.float32), [len(rows), len(filling)])
+    return np.concatenate([rows, filling]), counted

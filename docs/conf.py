@@ -1,0 +1,33 @@
+"""The site's settings. The reference is written from the code before Sphinx reads the pages."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from reference_pages import write_pages  # noqa: E402
+
+from components.core.version import VERSION  # noqa: E402
+
+write_pages(HERE / "reference")
+
+project = "Regraft"
+release = VERSION
+extensions = ["myst_parser"]
+exclude_patterns = ["images"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = f"Regraft {VERSION}"
+html_static_path = ["static"]
+html_css_files = ["regraft.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+# No fonts, scripts or pictures from other hosts: the site works without a network.
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+highlight_language = "none"

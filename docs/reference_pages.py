@@ -1,0 +1,240 @@
+"""Writes the reference from the code: commands, recipe keys, formats of artifacts, backbones.
+
+Nothing here is said twice: descriptions are those of the options, docstrings those of the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from components.core import artifacts
+from components.core.backbones import BACKBONES
+from pipelines.recipe import Recipe
+
+BACKBONES_TEXT = """
+What `--backbone` takes. The pictures' size is the one that the backbone was trained at;
+`--image-px` gives another. Channels are those of the last feature map, of which pooling makes a
+head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows layers
+and costs.
+"""
+NOTE = "<!-- Written by docs/reference_pages.py from the code; changes here are lost. -->"
+DEFAULT = re.compile(r"\(default: (.*)\)$")
+EXIT_CODES = """
+| exit code | means |
+|---|---|
+| 0 | done; of a run: the gate accepted the model |
+| 2 | bad input or usage: the line on stderr says what was expected and what was received |
+| 3 | the gate rejected the model |
+| 1 | anything else |
+"""
+RECIPE_TEXT = """
+All options of a run, as keys of a YAML file or as options of `regraft run`, where underscores
+become dashes and `sources` and `mirrors` are `--source` and `--mirror`, which may be given again.
+An unknown key, or a value out of range, is an error before anything is read.
+"""
+
+
+def write_pages(folder: Path) -> None:
+    """Write all pages of the reference; a page that is up to date is left alone."""
+    from pipelines.cli import app
+
+    pages = {
+        "cli.md": cli_page(app),
+        "recipe.md": recipe_page(app),
+        "artifacts.md": artifacts_page(),
+        "backbones.md": backbones_page(),
+    }
+    for name, text in pages.items():
+        page = folder / name
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+
+
+def cli_page(app: typer.Typer) -> str:
+    """Return the page of all commands with their arguments and options."""
+    group: Any = typer.main.get_command(app)
+    lines = [NOTE, "# The command line", "", _flowing(group.help), ""]
+    lines += [*_paragraphs(EXIT_CODES), "", "Options of `regraft` itself, before the command:", ""]
+    lines += _options(group.params)
+    shown: dict[str, str] = {}
+    for name, command in group.commands.items():
+        lines += ["", f"## {name}", "", *_command_help(command.help)]
+        by_panel: dict[str, list[Any]] = {}
+        for parameter in command.params:
+            if not parameter.hidden:
+                by_panel.setdefault(parameter.rich_help_panel or "", []).append(parameter)
+        for panel, parameters in by_panel.items():
+            table = _options(parameters)
+            first = shown.setdefault("\n".join(table), name)
+            lines += ["", *([f"**{panel}**", ""] if panel else [])]
+            lines += table if first == name else [f"The options of [{first}](#{first})."]
+    return "\n".join(lines) + "\n"
+
+
+def recipe_page(app: typer.Typer) -> str:
+    """Return the page of a recipe's keys, under the headings of `regraft run --help`."""
+    group: Any = typer.main.get_command(app)
+    by_panel: dict[str, list[str]] = {}
+    for parameter in group.commands["run"].params:
+        if field := Recipe.model_fields.get(parameter.name):
+            rows = by_panel.setdefault(parameter.rich_help_panel, [])
+            rows.append(_key_row(parameter.name, field))
+    lines = [NOTE, "# Recipe", "", *_paragraphs(RECIPE_TEXT), ""]
+    for panel, rows in by_panel.items():
+        lines += [f"## {panel}", "", "| key | values | default | meaning |", "|---|---|---|---|"]
+        lines += [*rows, ""]
+    return "\n".join(lines)
+
+
+def artifacts_page() -> str:
+    """Return the page of the manifests and their parts, with the docstrings of the code."""
+    kinds = [
+        value
+        for value in vars(artifacts).values()
+        if inspect.isclass(value)
+        and issubclass(value, artifacts.Record)
+        and value.__module__ == artifacts.__name__
+    ]
+    manifests = [kind for kind in kinds if hasattr(kind, "file_name")]
+    parts = [kind for kind in kinds if not issubclass(kind, artifacts.Manifest)][1:]
+    lines = [NOTE, "# Formats of artifacts", "", *_paragraphs(artifacts.__doc__), ""]
+    lines += ["## In every manifest", "", *_fields(artifacts.Manifest, BaseModel), ""]
+    for kind in manifests:
+        lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
+        lines += [*_fields(kind, artifacts.Manifest), ""]
+    lines += ["## Parts", ""]
+    for kind in parts:
+        lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
+        lines += [*_fields(kind, artifacts.Record), ""]
+    return "\n".join(lines)
+
+
+def backbones_page() -> str:
+    """Return the table of backbones."""
+    lines = [NOTE, "# Backbones", "", *_paragraphs(BACKBONES_TEXT), ""]
+    lines += ["| name | px | smallest px | channels | default cut | weights | their licence |",
+              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in BACKBONES.values():
+        sizes = (str(size) for size in (row.image_px, row.min_px, row.width))
+        weights, licence = row.weights_from, row.licence
+        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", weights, licence))
+    return "\n".join(lines) + "\n"
+
+
+def _command_help(text: str | None) -> Iterator[str]:
+    """Yield a command's help; what follows `Example:` becomes a block of its own."""
+    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+        if paragraph.startswith("Example:"):
+            yield from ("```sh", _flowing(paragraph.removeprefix("Example:")), "```", "")
+        else:
+            yield from (_flowing(paragraph), "")
+
+
+def _options(parameters: Iterable[Any]) -> list[str]:
+    """Return the table of a command's arguments and options."""
+    rows = [
+        _row(_names(p), _flowing(DEFAULT.sub("", p.help or "")), _default(p))
+        for p in parameters
+        if not p.hidden
+    ]
+    return ["| option | meaning | default |", "|---|---|---|", *rows]
+
+
+def _names(parameter: Any) -> str:
+    if not parameter.opts[0].startswith("-"):
+        many = "..." if parameter.nargs == -1 else ""
+        name = f"{(parameter.metavar or parameter.name).upper()}{many}"
+        return f"`{name}`" if parameter.required else f"`[{name}]`"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _default(parameter: Any) -> str:
+    """Return the default, which options made from a recipe's keys carry in their help."""
+    if parameter.required:
+        return "required"
+    if found := DEFAULT.search(parameter.help or ""):
+        return f"`{found[1]}`"
+    flag = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
+    if flag or parameter.default in (None, "", [], (), False) or not parameter.show_default:
+        return ""
+    return f"`{parameter.default}`"
+
+
+def _key_row(name: str, field: FieldInfo) -> str:
+    values = " ".join((_type(field.annotation), _range(field))).strip()
+    return _row(f"`{name}`", values, _optional(field) or "required", field.description or "")
+
+
+def _range(field: FieldInfo) -> str:
+    """Return the limits that a value must keep, as `above 0, at most 1`."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = {name: getattr(rule, name) for rule in field.metadata for name in words
+              if getattr(rule, name, None) is not None}  # fmt: skip
+    return ", ".join(f"{words[name]} {limits[name]:g}" for name in words if name in limits)
+
+
+def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
+    """Return the table of the fields that `kind` adds to `parent`."""
+    own = {n: f for n, f in kind.model_fields.items() if n not in parent.model_fields}
+    rows = [_row(f"`{name}`", _type(f.annotation), _optional(f)) for name, f in own.items()]
+    return ["| field | type | if left out |", "|---|---|---|", *rows]
+
+
+def _optional(field: FieldInfo) -> str:
+    return "" if field.is_required() else _value(field.get_default(call_default_factory=True))
+
+
+def _value(value: Any) -> str:
+    if value in ("", (), [], {}):
+        return "empty"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{one}`" for one in value)
+    return f"`{value}`"
+
+
+def _type(hint: Any) -> str:
+    """Return a type in words that need no Python, with links to parts on the same page."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" if choice else "empty" for choice in arguments)
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"map of {_type(arguments[0])} to {_type(arguments[1])}"
+    if origin is Union or type(hint).__name__ == "UnionType":
+        return " or ".join(_type(one) for one in arguments)
+    if hasattr(hint, "__metadata__"):
+        return _type(arguments[0])
+    if inspect.isclass(hint) and issubclass(hint, artifacts.Record):
+        return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    names = {str: "text", float: "number", int: "whole number", bool: "true or false",
+             type(None): "null", Any: "any"}  # fmt: skip
+    return names.get(hint, str(hint))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Return a text without what a table or HTML would read as its own; code stays as it is."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _paragraphs(text: str | None) -> Sequence[str]:
+    return inspect.cleandoc(text or "").split("\n")
+
+
+def _flowing(text: str | None) -> str:
+    """Return a text in one line."""
+    return re.sub(r"\s+", " ", text or "").strip()

@@ -1,0 +1,35 @@
+"""`regraft bench`: finds the benchmarks of the checkout and runs one by its name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.core.errors import InputError, unknown_name
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BENCHMARKS = (
+    "ingest", "training", "evaluation", "export", "serving", "orchestration", "demo",
+)  # fmt: skip
+
+
+def run_benchmark(name: str, arguments: Sequence[str], checkout: Path = CHECKOUT) -> None:
+    """Run one benchmark with its own arguments; it writes its result to `--json`.
+
+    Raises:
+        InputError: there is no such benchmark, or none at all outside a checkout.
+    """
+    if name not in BENCHMARKS:
+        raise unknown_name("benchmark", name, BENCHMARKS)
+    if not (checkout / "benchmarks" / f"{name}.py").is_file():
+        raise InputError(
+            f"expected {checkout}/benchmarks/{name}.py, found none: benchmarks are part of a "
+            "checkout and not of an installed package; run this in a clone of the repository"
+        )
+    # The installed command does not have the checkout among its modules, and some benchmarks
+    # borrow what the tests build.
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
+    importlib.import_module(f"benchmarks.{name}").main(list(arguments))

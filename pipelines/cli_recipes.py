@@ -1,0 +1,37 @@
+"""The commands for recipes: a first one for a folder, and the schema of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of class folders, perhaps split.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The recipe to write.")] = Path(
+        "recipe.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+) -> None:
+    """Write a commented recipe for a folder of pictures.
+
+    Example: regraft init ./pictures -o pictures.yaml
+    """
+    from pipelines.draft import write_draft
+
+    seen = write_draft(folder, output, overwrite=force)
+    print(f"{output}: {seen.classes.total()} pictures of {len(seen.classes)} classes; "
+          f"next: regraft run {output} --out runs/first")  # fmt: skip
+
+
+def recipe_schema() -> None:
+    """Print the JSON schema of recipes, for editors that complete and check YAML.
+
+    Example: regraft recipe-schema
+    """
+    from pipelines.presentation import print_json
+    from pipelines.recipe_file import schema
+
+    print_json(schema())

@@ -1,0 +1,95 @@
+"""The commands about published models: serve them, ask a server, publish and roll back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.core.errors import InputError
+
+
+def serve(
+    base_dir: Annotated[Path, typer.Argument(help="What was published to; every model below.")],
+    engine: Annotated[
+        str, typer.Option(help="auto, embedded, tensorflow_model_server or docker.")
+    ] = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of gRPC; 0 is a free one.")] = 8500,
+    rest_api_port: Annotated[int, typer.Option(help="Port of REST; 0 is a free one.")] = 8501,
+    batching: Annotated[bool, typer.Option(help="Join requests of the same moment.")] = True,
+    page: Annotated[bool, typer.Option("--page", help="Offer a page to try the model.")] = False,
+) -> None:
+    """Serve published models by TF Serving's protocol, until it is interrupted.
+
+    Example: regraft serve runs/digits/models --page
+    """
+    from serving.runner import ServeOptions
+    from serving.serve import serve as run_server
+
+    options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
+    raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
+
+
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    server: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")] = "regraft",
+    version: Annotated[int | None, typer.Option(help="Version to ask; the newest.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label to ask, as stable or canary.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 16,
+    timeout_s: Annotated[float, typer.Option(help="Seconds for each request.")] = 60.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+) -> None:
+    """Ask a server about pictures.
+
+    Example: regraft predict ./pictures --server grpc://127.0.0.1:8500 --model digits
+    """
+    from pipelines.presentation import counting, print_predictions
+    from serving.client.folder import PredictOptions, as_csv, as_json, predict_files
+
+    options = PredictOptions(
+        concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
+    )
+    with counting("pictures") as progress:
+        results = predict_files(pictures, server, model, options, progress)
+    if json or csv:
+        print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
+    else:
+        print_predictions(results)
+    refused = [result for result in results if result.prediction is None]
+    if refused:
+        raise InputError(f"{len(refused)} of {len(results)} pictures were refused, the first: "
+                         f"{refused[0].path}: {refused[0].error}")  # fmt: skip
+
+
+def publish(
+    destination: Annotated[str, typer.Argument(help="Folder or bucket of published models.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    saved_model: Annotated[Path | None, typer.Option(help="Exported model to publish.")] = None,
+    label: Annotated[str, typer.Option(help="stable or canary: label the version.")] = "",
+    version: Annotated[int | None, typer.Option(help="Version to label or to go back to.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Withdraw the newest.")] = False,
+    keep_last: Annotated[int, typer.Option(help="Versions that stay; 0 keeps all.")] = 0,
+) -> None:
+    """Publish an exported model, label a version, or roll back.
+
+    Example: regraft publish runs/digits/models --model digits --label stable --version 1
+    """
+    from serving import publish as publishing
+
+    if sum((rollback, saved_model is not None)) > 1 or (rollback and label):
+        raise InputError("expected one of --saved-model, --rollback and --label alone")
+    if saved_model is not None:
+        done = publishing.publish_saved_model(
+            saved_model, destination, model, label=label, keep_last=keep_last
+        )
+    elif rollback:
+        done = publishing.rollback(destination, model, version)
+    elif label:
+        done = publishing.set_label(destination, model, label, version)
+    else:
+        raise InputError("expected --saved-model, --label or --rollback")
+    print(f"{model} version {done.number} at {done.path}")

@@ -1,0 +1,106 @@
+"""What every step's container gets besides its node: image, secrets by name, mounted claims."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.core.errors import InputError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
+
+
+@dataclass(frozen=True)
+class SecretVariable:
+    """A key of a Kubernetes secret as an environment variable. Its value is never seen here."""
+
+    secret: str
+    key: str
+    variable: str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A secret or a persistent volume claim, by name, as a folder."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Pods:
+    """What each step's container gets. An empty image is the pipeline's own."""
+
+    image: str = ""
+    secret_variables: tuple[SecretVariable, ...] = ()
+    secret_folders: tuple[Mount, ...] = ()
+    claims: tuple[Mount, ...] = ()
+
+    def configure(self, task: Any) -> None:
+        """Put it on a kfp task."""
+        from kfp import kubernetes
+
+        if self.image:
+            task.set_container_image(self.image)
+        for one in self.secret_variables:
+            kubernetes.use_secret_as_env(task, one.secret, {one.key: one.variable})
+        for folder in self.secret_folders:
+            kubernetes.use_secret_as_volume(task, folder.name, folder.path)
+        for claim in self.claims:
+            kubernetes.mount_pvc(task, claim.name, claim.path)
+
+    def holds(self, path: str) -> bool:
+        """Tell whether a path lies in a mounted claim or secret."""
+        mounts = (*self.claims, *self.secret_folders)
+        return any(PurePosixPath(path).is_relative_to(mount.path) for mount in mounts)
+
+
+def make_pods(
+    image: str = "",
+    secret_variables: tuple[str, ...] = (),
+    secret_folders: tuple[str, ...] = (),
+    claims: tuple[str, ...] = (),
+) -> Pods:
+    """Read what a command line gives: `SECRET:KEY=VARIABLE`, `SECRET=/path`, `CLAIM=/path`.
+
+    Raises:
+        InputError: one of them is not of its form, or two share a variable or a path.
+    """
+    if image and not _IMAGE.fullmatch(image):
+        raise InputError(f"image: expected a reference as registry/name:tag, got {image!r}")
+    pods = Pods(
+        image,
+        tuple(_variable(text) for text in secret_variables),
+        tuple(_mount("secret-folder", text) for text in secret_folders),
+        tuple(_mount("claim", text) for text in claims),
+    )
+    for kind, names in (
+        ("variable", [one.variable for one in pods.secret_variables]),
+        ("path", [mount.path for mount in (*pods.secret_folders, *pods.claims)]),
+    ):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise InputError(f"expected each {kind} once, got {sorted(twice)[0]} twice")
+    return pods
+
+
+def _variable(text: str) -> SecretVariable:
+    source, _, variable = text.partition("=")
+    secret, _, key = source.partition(":")
+    if _NAME.fullmatch(secret) and _KEY.fullmatch(key) and _VARIABLE.fullmatch(variable):
+        return SecretVariable(secret, key, variable)
+    # What was given may hold a secret's value, so it is not shown.
+    raise InputError("secret-env: expected SECRET:KEY=VARIABLE, the names of a Kubernetes secret, "
+                     "of its key and of an environment variable")  # fmt: skip
+
+
+def _mount(option: str, text: str) -> Mount:
+    name, _, path = text.partition("=")
+    if _NAME.fullmatch(name) and path.startswith("/") and len(path) > 1 and ".." not in path:
+        return Mount(name, path.rstrip("/"))
+    raise InputError(f"{option}: expected NAME=/absolute/path, got {text!r}")

@@ -1,0 +1,72 @@
+"""Run by a test in a process of its own: the same training on one device and on two replicas."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.acceleration import accelerated
+from components.core.sources import Source
+from components.core.training import Settings, train
+
+CLASSES = 3
+SETTINGS = Settings(
+    phase="full", epochs=2, batch_size=8, learning_rate=3e-3, seed=3, classes=CLASSES,
+    gradient_clip=0.01, cosine_decay=True, averaging=0.5, class_weights=(1.0, 2.0, 3.0),
+)  # fmt: skip
+
+
+def source(seed: int, count: int) -> Source:
+    """Return random pictures; no batch size divides their number, so that shares are filled up."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count).astype(np.int32)
+    inputs = (rng.normal(0, 1, (count, 8, 8, 3)) + labels[:, None, None, None]).astype(np.float32)
+
+    def fetch(
+        indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        return inputs[indices], labels[indices]
+
+    return Source(count, fetch, tf.TensorSpec([None, 8, 8, 3], tf.float32))
+
+
+def network() -> keras.Model:
+    """Build a network with adapting BatchNormalization and a penalty on its weights.
+
+    A bias before the normalisation has no gradient but rounding, which Adam would blow up.
+    """
+    keras.utils.set_random_seed(1)
+    penalty = keras.regularizers.L2(1e-2)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, use_bias=False, kernel_regularizer=penalty),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+
+
+def trained(strategy: Any) -> list[NDArray[np.float32]]:
+    """Train under `strategy`; return the weights with the losses of the epochs."""
+    with strategy.scope():
+        model = network()
+        with accelerated(model.layers, mixed=False):
+            history = train(model, source(0, 34), source(1, 13), SETTINGS)
+    losses = [value for line in history for value in (line.loss, line.validation_loss)]
+    return [*model.get_weights(), np.array(losses, np.float32)]
+
+
+if __name__ == "__main__":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    one = trained(tf.distribute.get_strategy())
+    two = trained(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    np.savez(sys.argv[1], *one, *two)

@@ -1,0 +1,80 @@
+"""Half precision in training only, and replicas that take the steps of one device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from components.core.acceleration import accelerated, mixed_precision, training_strategy
+from components.core.backbones import build_backbone
+from components.core.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+# Sums over two replicas are added in another order than those of one.
+REPLICAS_TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capabilities", "expected"),
+    [
+        ("auto", [], False),
+        ("auto", [(7, 0)], True),
+        ("auto", [(8, 6), (8, 6)], True),
+        ("auto", [(6, 1)], False),
+        ("auto", [(8, 0), (6, 1)], False),
+        ("auto", [(0, 0)], False),
+        ("float32", [(9, 0)], False),
+        ("mixed", [], True),
+    ],
+)
+def test_half_precision_where_every_gpu_gains(
+    wanted: str, capabilities: list[tuple[int, int]], expected: bool
+) -> None:
+    assert mixed_precision(wanted, capabilities) is expected  # type: ignore[arg-type]
+
+
+def test_half_precision_ends_with_the_training() -> None:
+    """Layers compute in float16 with float32 variables, and are saved as float32 ones."""
+    backbone = build_backbone("tiny", 32)
+    head = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+    model = keras.Model(backbone.input, head(backbone.output))
+    pixels = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
+    before = model(pixels).numpy()
+    with accelerated(backbone.layers, mixed=True):
+        assert backbone(pixels).dtype == "float16"
+        half = model(pixels)
+        assert half.dtype == "float32"
+        assert {variable.dtype for variable in model.variables} == {"float32"}
+    np.testing.assert_array_equal(model(pixels).numpy(), before)
+    assert 0 < np.abs(half.numpy() - before).max() < 0.02
+    assert "float16" not in model.to_json()
+
+
+def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
+    """With BatchNormalization over all replicas, clipping, penalty, and shares of unequal size."""
+    script = Path(__file__).with_name("mirrored_training.py")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [sys.executable, script, tmp_path / "weights.npz"],
+        check=True, env=environment, timeout=300, capture_output=True,
+    )  # fmt: skip
+    with np.load(tmp_path / "weights.npz") as arrays:
+        values = [arrays[name] for name in arrays.files]
+    one, two = values[: len(values) // 2], values[len(values) // 2 :]
+    for mine, theirs in zip(one, two, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=REPLICAS_TOLERANCE)
+
+
+def test_several_machines_train_full_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+    )
+    with pytest.raises(InputError, match=r"names 2 machines: only strategy full .* got top"):
+        training_strategy("top")

@@ -1,0 +1,56 @@
+"""Counted operations against those that TensorFlow's profiler finds in the graph."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from components.core.backbones import BACKBONES, build_backbone
+from components.core.costs import model_flops
+
+
+def profiled(model: keras.Model) -> int:
+    """Return the operations in the model's graph for one picture, as TensorFlow counts them."""
+    picture = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32)
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(picture)
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+    frozen = convert_variables_to_constants_v2(graph).graph
+    found = profiler.profile(frozen, cmd="op", options=options.with_empty_output().build())
+    return int(found.total_float_ops)
+
+
+def check(name: str) -> None:
+    model = build_backbone(name, 96, "random")
+    # Element by element the two differ a little: how many steps a normalisation has is a matter
+    # of the graph.
+    assert model_flops(model) == pytest.approx(profiled(model), rel=0.03)
+
+
+def test_operations_are_those_of_the_graph() -> None:
+    check("tiny")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "name",
+    ["efficientnet_lite0", "vgg16", "resnet50", "mobilenetv2", "mobilenetv3small", "convnexttiny",
+     "efficientnetv2b0", "xception", "nasnetmobile", "densenet121", "inceptionv3"],
+)  # fmt: skip
+def test_operations_of_other_families_are_those_of_the_graph(name: str) -> None:
+    assert name in BACKBONES
+    check(name)
+    keras.backend.clear_session()
+
+
+def test_a_convolution_counts_each_multiplication_with_its_addition_twice() -> None:
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Conv2D(5, 3, padding="same")(inputs)
+    assert model_flops(keras.Model(inputs, outputs)) == 8 * 8 * 5 * (2 * 3 * 3 * 3 + 1)
+    outputs = keras.layers.SeparableConv2D(5, 3, padding="same", use_bias=False)(inputs)
+    by_channel, across = 2 * 8 * 8 * 3 * 9, 2 * 8 * 8 * 5 * 3
+    assert model_flops(keras.Model(inputs, outputs)) == by_channel + across
+    dense = keras.layers.Dense(7)(keras.layers.Flatten()(inputs))
+    assert model_flops(keras.Model(inputs, dense)) == 7 * (2 * 192 + 1)

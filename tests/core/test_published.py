@@ -1,0 +1,116 @@
+"""Which version is in service, in a folder or an object store, and the copy of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
+from components.core.errors import InputError
+from components.core.exported import check_fingerprint, write_fingerprint
+from components.core.object_stores import open_address
+from components.core.published import GRAPH_FILE, published_folder, version_in_service
+
+
+@pytest.mark.parametrize(
+    ("versions", "labels", "expected"),
+    [
+        ([], {}, None),
+        ([], {"stable": 1}, None),
+        ([1, 2, 10], {}, 10),
+        ([1, 2, 10], {"canary": 10}, 10),
+        ([1, 2, 10], {"stable": 2, "canary": 10}, 2),
+        ([3, 10], {"stable": 2}, 10),
+    ],
+)
+def test_the_stable_version_serves_or_else_the_newest(
+    versions: list[int], labels: dict[str, int], expected: int | None
+) -> None:
+    assert version_in_service(versions, labels) == expected
+
+
+def write_model(folder: Path) -> Path:
+    (folder / "variables").mkdir(parents=True)
+    (folder / GRAPH_FILE).write_bytes(b"graph")
+    (folder / "variables" / "data").write_bytes(b"weights")
+    SavedModelManifest(
+        digest=write_fingerprint(folder),
+        made_by=MadeBy(step="export", version="0", seconds=1.0),
+        model_digest="m" * 64, evaluation_digest="e" * 64, dataset_digest="d" * 64,
+        strategy="head", backbone="tiny", weights_digest="w" * 64, classes=["a", "b"],
+        preprocessing=Preprocessing(image_px=8, scaling="tiny"), temperature=1.0, metrics={},
+        checks=[], signatures=["serving_default"], versions={},
+    ).write(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A model `m` with the versions 1, 2 and 10, one that is half there, and what is none."""
+    model = tmp_path / "models" / "m"
+    for number in (1, 2, 10):
+        write_model(model / str(number))
+    (model / "11").mkdir()
+    (model / "11" / "labels.txt").write_text("a")
+    shutil.copytree(model / "10", model / ".withdrawn-12")
+    return model
+
+
+def upload(folder: Path, address: str) -> str:
+    store, path = open_address(address)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.pipe_file(f"{path}/{file.relative_to(folder)}", file.read_bytes())
+    return address
+
+
+def test_a_bucket_gives_the_version_in_service(bucket: str, models: Path, tmp_path: Path) -> None:
+    address = upload(models, f"{bucket}/some/m")
+    newest = published_folder(address, tmp_path / "newest")
+    assert newest == tmp_path / "newest" / "m" / "10"
+    check_fingerprint(newest)
+    (models / "labels.json").write_text('{"stable": 2}')
+    upload(models, address)
+    assert published_folder(address, tmp_path / "stable") == tmp_path / "stable" / "m" / "2"
+    one = published_folder(f"{address}/1/", tmp_path / "one")
+    assert one == tmp_path / "one" / "m" / "1"
+
+
+def test_a_folder_gives_the_same(models: Path, tmp_path: Path) -> None:
+    assert published_folder(str(models), tmp_path) == models / "10"
+    (models / "labels.json").write_text('{"stable": 2}')
+    assert published_folder(f"file://{models}", tmp_path) == models / "2"
+    assert published_folder(str(models / "1"), tmp_path) == models / "1"
+
+
+def test_where_nothing_is_published_there_is_none(bucket: str, tmp_path: Path) -> None:
+    store, path = open_address(bucket)
+    store.pipe_file(f"{path}/half/1/variables", b"x")
+    for place in (f"{bucket}/none", f"{bucket}/half", f"{bucket}-of-nobody/m"):
+        assert published_folder(place, tmp_path / "work") is None
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_damaged_version_is_refused(bucket: str, models: Path, tmp_path: Path) -> None:
+    address = upload(models / "1", f"{bucket}/m/1")
+    store, path = open_address(address)
+    store.pipe_file(f"{path}/variables/data", b"weighte")
+    with pytest.raises(InputError, match="variables/data is damaged"):
+        published_folder(f"{bucket}/m", tmp_path / "work")
+    store.rm_file(f"{path}/variables/data")
+    with pytest.raises(InputError, match="expected the file variables/data, found none"):
+        published_folder(f"{bucket}/m", tmp_path / "again")
+
+
+def test_a_store_that_does_not_answer_is_no_empty_one(
+    s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = open_address("s3://unreachable")[0].__class__
+    store.clear_instance_cache()
+    with pytest.raises(InputError, match=r"cannot read s3://unreachable/m: .*127\.0\.0\.1"):
+        published_folder("s3://unreachable/m", tmp_path)
+    store.clear_instance_cache()

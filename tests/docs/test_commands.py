@@ -1,0 +1,99 @@
+"""Every command of the README and the pages is one that exists; every option is explained.
+
+Shell lines: `regraft` is parsed by its own command line, and a run's options make a recipe; targets
+of `make`, modules of `python -m` and files exist; `curl` asks for what a server answers. Python is
+compiled, its imports made, its names looked up.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pipelines.cli import app
+from pipelines.recipe import OPTION_FIELDS
+from pipelines.recipe_file import recipe_of
+from tests.docs.blocks import PYTHON, Block, all_blocks, simple_commands
+from tests.docs.commands import complaint, python_complaint
+
+place = attrgetter("place")
+CHECKED = [block for block in all_blocks() if not block.marker.startswith("unchecked")]
+
+
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.is_shell], ids=place)
+def test_commands_exist(block: Block) -> None:
+    complaints = [f"{' '.join(words)}: {found}" for words in simple_commands(block.commands)
+                  if (found := complaint(words))]  # fmt: skip
+    assert complaints == []
+
+
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.language in PYTHON], ids=place)
+def test_python_compiles_and_its_names_exist(block: Block) -> None:
+    assert python_complaint(block.text) is None
+
+
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.marker == "recipe"], ids=place)
+def test_recipes_are_read(block: Block, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(block.text, encoding="utf-8")
+    assert recipe_of(str(recipe), {}).sources
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("regraft rum --out x", "no command 'rum'"),
+        ("regraft run --sorce x --out y", "--sorce"),
+        ("regraft run --source x", "--out"),
+        ("regraft run --source x --out y --backbone vgg61", "vgg61"),
+        ("regraft run --source x --out y --strategies head,tip", "tip"),
+        ("regraft run --source x --out y --dropout 3", "dropout"),
+        ("regraft predict a.png --server grpc://h:1 --concurrency many", "--concurrency"),
+        ("make everything", "everything"),
+        ("curl http://127.0.0.1:8501/v1/model/digits", "/v1/model/digits"),
+        ("python -m benchmarks.nothing", "benchmarks.nothing"),
+        ("python -m pytest tests/nothing.py", "tests/nothing.py"),
+        ("kubectl apply -k serving/nothing", "serving/nothing"),
+        ("gitt clone", "gitt"),
+    ],
+)
+def test_a_wrong_command_is_found(words: str, part: str) -> None:
+    found = complaint(words.split())
+    assert found is not None
+    assert part in found
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("from serving.client.grpc import GrpcCliant", "GrpcCliant"),
+        ("for x in y: print(x)", "'y'"),
+        ("def broken(:", "line 1"),
+    ],
+)
+def test_wrong_python_is_found(source: str, part: str) -> None:
+    found = python_complaint(source)
+    assert found is not None
+    assert part in found
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_and_option_is_explained(name: str) -> None:
+    command = commands()[name]
+    assert "Example: " in command.help
+    words = command.help.split("Example: ")[1].split()
+    assert complaint(words) is None
+    assert [p.name for p in command.params if not (p.hidden or p.help)] == []
+
+
+def test_every_key_of_a_recipe_is_explained() -> None:
+    assert [name for name, field in OPTION_FIELDS.items() if not field.description] == []

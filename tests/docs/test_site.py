@@ -1,0 +1,69 @@
+"""The site builds without a warning, needs no other host, and its reference is the code's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from components.core import artifacts
+from pipelines.cli import app
+from pipelines.recipe import OPTION_FIELDS
+from tests.docs.blocks import ROOT
+
+LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
+                    r"""url\(\s*["']?([^)"']+)|@import\s+["']([^"']+)""")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as `make docs` builds it."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    flags = re.search(r"-m sphinx (.*) docs build/docs", makefile)
+    assert flags is not None
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", *flags[1].split(), "-d", str(out / "doctrees"),
+               "docs", str(out / "html")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
+    found = {
+        address
+        for page in (*site.rglob("*.html"), *site.rglob("*.css"))
+        for match in LOADED.finditer(page.read_text(encoding="utf-8"))
+        for address in match.groups()
+        if address and re.match(r"(https?:)?//", address)
+    }
+    assert found == set()
+
+
+def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
+    reference = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f"\n## {name}\n" in reference
+        for parameter in command.params:
+            if parameter.opts[0].startswith("-"):
+                assert f"`{parameter.opts[-1]}`" in reference
+    recipe = (ROOT / "docs/reference/recipe.md").read_text(encoding="utf-8")
+    assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
+
+
+def test_the_reference_has_every_format(site: Path) -> None:
+    page = (ROOT / "docs/reference/artifacts.md").read_text(encoding="utf-8")
+    for name, kind in vars(artifacts).items():
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, artifacts.Manifest)
+            and "file_name" in vars(kind)
+        ):
+            assert f"\n## {name}\n" in page
+            assert kind.file_name in page
+            assert [field for field in kind.model_fields if f"| `{field}` |" not in page] == []

@@ -1,0 +1,92 @@
+"""Training on two machines: two processes on the loopback end as one process does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from components.core.artifacts import ModelManifest
+from components.core.models import load_model
+from components.core.options import FineTuneOptions, HeadOptions
+from components.fine_tune.fine_tune import fine_tune
+from components.train_head.train_head import train_head
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
+
+ROOT = Path(__file__).parents[2]
+# Gradients of two processes are added in another order than those of one.
+TOLERANCE = 1e-4
+OPTIONS = {"strategy": "full", "fine_tune_epochs": 2, "learning_rate": 1e-3, "batch_size": 15}
+PROGRAM = """
+import sys
+from components.core.options import FineTuneOptions
+from components.fine_tune.fine_tune import fine_tune
+dataset, features, head, out, work = sys.argv[1:]
+options = FineTuneOptions(**{options!r}, work_dir=work)
+fine_tune(dataset, [features], head, out, options)
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody uses now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
+
+
+@pytest.mark.long
+def test_two_machines_agree_with_one(dataset: Path, trained: Trained, tmp_path: Path) -> None:
+    """No dropout, whose draws each process makes for its own share; only the chief writes."""
+    head = tmp_path / "head"
+    train_head(
+        [trained.features],
+        head,
+        HeadOptions(head_epochs=1, head_learning_rate=1e-6, dropout=0.0),
+    )
+    fine_tune(dataset, [trained.features], head, tmp_path / "one", FineTuneOptions(**OPTIONS))
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    program = PROGRAM.replace("{options!r}", repr(OPTIONS))
+    processes = []
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {"TF_CONFIG": json.dumps(task), "PYTHONPATH": str(ROOT)}
+        inputs = [dataset, trained.features, head, tmp_path / f"worker{index}", tmp_path / "work"]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *map(str, inputs)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert not (tmp_path / "worker1").exists()
+    assert len(list((tmp_path / "work").glob("*/epoch-2.npz"))) == 1
+    both, one = ModelManifest.read(tmp_path / "worker0"), ModelManifest.read(tmp_path / "one")
+    assert [line.loss for line in both.history] == pytest.approx(
+        [line.loss for line in one.history], abs=TOLERANCE
+    )
+    assert one.validation_loss < ModelManifest.read(head).validation_loss
+    for mine, theirs in zip(
+        load_model(tmp_path / "worker0")[0].get_weights(),
+        load_model(tmp_path / "one")[0].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=TOLERANCE)

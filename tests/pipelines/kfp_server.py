@@ -1,0 +1,279 @@
+"""A local server that speaks the part of the KFP v2beta1 API that a submission uses.
+
+Requests and answers pass through the models of `kfp_server_api`, which are generated from the
+API's public description. It misbehaves as it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email
+import email.policy
+import http.server
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import kfp_server_api as api
+import yaml
+
+TASKS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate")
+RELEASE = ("export", "verify", "publish")
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one request: a status, or a connection that breaks before or after."""
+
+    status: int = 0
+    body: bytes = b'{"error": "failed", "code": 13, "message": "failed on purpose"}'
+    done: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class KfpServer:
+    """A server on a free port. `faults` are used up in turn by requests that match a pattern."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.tokens: set[str] | None = None
+        self.multi_user = False
+        self.faults: list[tuple[str, Fault]] = []
+        self.requests: list[tuple[str, str, str]] = []
+        self.experiments: dict[str, api.V2beta1Experiment] = {}
+        self.pipelines: dict[str, api.V2beta1Pipeline] = {}
+        self.versions: dict[str, api.V2beta1PipelineVersion] = {}
+        self.runs: dict[str, api.V2beta1Run] = {}
+        self.recurring: dict[str, api.V2beta1RecurringRun] = {}
+        self.script: list[Any] = ran(accepted=True)
+        self.looks = 0
+        self.on_look: Callable[[], Any] = lambda: None
+        self._api = api.ApiClient()
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def do_POST(self) -> None:
+                server.answer(self)
+
+            def log_message(self, format: str, *values: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        scheme = "http"
+        if context:
+            scheme = "https"
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.address = f"{scheme}://localhost:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def fail(self, pattern: str, *faults: Fault) -> None:
+        """Plan faults for the next requests whose "METHOD /path" matches."""
+        self.faults += [(pattern, fault) for fault in faults]
+
+    def asked(self, pattern: str) -> int:
+        """Return how many requests matched."""
+        return sum(bool(re.search(pattern, f"{m} {p}")) for m, p, _ in self.requests)
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        parts = urlsplit(handler.path)
+        name = f"{handler.command} {parts.path}"
+        with self._lock:
+            self.requests.append((handler.command, parts.path, str(handler.headers)))
+            fault = self._next_fault(name)
+            if fault and not fault.done:
+                status, answer, headers = fault.status, fault.body, dict(fault.headers)
+            else:
+                status, value = self._handle(handler, name, parse_qs(parts.query), body)
+                answer = json.dumps(self._api.sanitize_for_serialization(value)).encode()
+                headers = {"Content-Type": "application/json"}
+        if fault and not fault.status:  # the connection breaks
+            handler.close_connection = True
+            return
+        with contextlib.suppress(OSError):
+            handler.send_response(status)
+            for key, text in (headers | {"Content-Length": str(len(answer))}).items():
+                handler.send_header(key, text)
+            handler.end_headers()
+            handler.wfile.write(answer)
+
+    def _next_fault(self, name: str) -> Fault | None:
+        for place, (pattern, fault) in enumerate(self.faults):
+            if re.search(pattern, name):
+                del self.faults[place]
+                return fault
+        return None
+
+    def _handle(
+        self,
+        handler: http.server.BaseHTTPRequestHandler,
+        name: str,
+        query: dict[str, list[str]],
+        body: bytes,
+    ) -> tuple[int, Any]:
+        token = (handler.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if self.tokens is not None and token not in self.tokens:
+            return 401, {"code": 16, "message": f"Unauthenticated: token {token} has expired"}
+        path = name.replace("/apis/v2beta1", "")
+        wanted = ""
+        if "filter" in query:
+            (predicate,) = json.loads(query["filter"][0])["predicates"]
+            # The server takes the operation by name or by number.
+            assert predicate["operation"] in ("EQUALS", 1)
+            assert predicate["key"] == "display_name"
+            wanted = predicate["stringValue"]
+
+        def named(values: dict[str, Any], only: Callable[[Any], bool] = lambda _: True) -> Any:
+            return [v for v in values.values() if only(v) and wanted in ("", v.display_name)]
+
+        owner = query.get("experiment_id", [""])[0]
+        match path:
+            case "GET /healthz":
+                return 200, api.V2beta1GetHealthzResponse(multi_user=self.multi_user)
+            case "GET /experiments":
+                return 200, api.V2beta1ListExperimentsResponse(named(self.experiments))
+            case "POST /experiments":
+                made = self._read(body, "V2beta1Experiment")
+                return 200, self._add(self.experiments, made, "experiment_id")
+            case "GET /pipelines":
+                return 200, api.V2beta1ListPipelinesResponse(named(self.pipelines))
+            case "POST /pipelines/upload":
+                spec = _uploaded(handler, body)
+                made = api.V2beta1Pipeline(display_name=query["name"][0])
+                self._add(self.pipelines, made, "pipeline_id")
+                self._add_version(made.pipeline_id, query["name"][0], spec)
+                return 200, made
+            case "POST /pipelines/upload_version":
+                spec = _uploaded(handler, body)
+                return 200, self._add_version(query["pipelineid"][0], query["name"][0], spec)
+            case "GET /runs":
+                found = named(self.runs, lambda run: run.experiment_id == owner)
+                return 200, api.V2beta1ListRunsResponse(found)
+            case "POST /runs":
+                made = self._read(body, "V2beta1Run")
+                self._check(made)
+                return 200, self._add(self.runs, made, "run_id")
+            case "GET /recurringruns":
+                found = named(self.recurring, lambda run: run.experiment_id == owner)
+                return 200, api.V2beta1ListRecurringRunsResponse(found)
+            case "POST /recurringruns":
+                made = self._read(body, "V2beta1RecurringRun")
+                self._check(made)
+                return 200, self._add(self.recurring, made, "recurring_run_id")
+        if found := re.fullmatch(r"GET /pipelines/([^/]+)/versions", path):
+            versions = named(self.versions, lambda version: version.pipeline_id == found[1])
+            return 200, api.V2beta1ListPipelineVersionsResponse(versions)
+        if (found := re.fullmatch(r"GET /runs/([^/]+)", path)) and found[1] in self.runs:
+            return 200, self._look(self.runs[found[1]])
+        return 404, {"code": 5, "message": f"{path} not found"}
+
+    def _look(self, run: api.V2beta1Run) -> api.V2beta1Run:
+        """Answer with the next state of the script; the last one stays."""
+        state, tasks = self.script[min(self.looks, len(self.script) - 1)]
+        self.looks += 1
+        self.on_look()
+        run.state = state
+        run.run_details = api.V2beta1RunDetails(task_details=tasks)
+        return run
+
+    def _read(self, body: bytes, kind: str) -> Any:
+        """Read a request's body as a model, which has no other keys than the API."""
+        allowed = set(getattr(api, kind).attribute_map.values())
+        assert set(json.loads(body)) <= allowed
+        return self._api.deserialize(SimpleNamespace(data=body.decode()), kind)
+
+    def _check(self, made: Any) -> None:
+        """Refuse what the real server refuses: a version or parameters that do not exist."""
+        reference = made.pipeline_version_reference
+        version = self.versions[reference.pipeline_version_id]
+        assert version.pipeline_id == reference.pipeline_id
+        known = version.pipeline_spec["root"]["inputDefinitions"]["parameters"]
+        assert set(made.runtime_config.parameters) <= set(known)
+
+    def _add(self, values: dict[str, Any], made: Any, key: str) -> Any:
+        identity = f"{key.removesuffix('_id')}-{len(values) + 1}"
+        setattr(made, key, identity)
+        values[identity] = made
+        return made
+
+    def _add_version(self, pipeline: str, name: str, spec: list[Any]) -> Any:
+        made = api.V2beta1PipelineVersion(
+            pipeline_id=pipeline, display_name=name, pipeline_spec=spec[0]
+        )
+        return self._add(self.versions, made, "pipeline_version_id")
+
+
+def task(name: str, state: str, seconds: int = 7, error: str = "", number: int = 0) -> Any:
+    """Return a task's detail as the server tells it."""
+    ended = state in ("SUCCEEDED", "FAILED")
+    return api.V2beta1PipelineTaskDetail(
+        task_id=f"{name}-{number}",
+        display_name=name,
+        state=state,
+        create_time=START + datetime.timedelta(seconds=number),
+        start_time=START,
+        end_time=START + datetime.timedelta(seconds=seconds) if ended else None,
+        error=api.GoogleRpcStatus(code=13, message=error) if error else None,
+    )
+
+
+def ran(*, accepted: bool) -> list[Any]:
+    """Return the looks at a run that ends SUCCEEDED, with KFP's own tasks between the steps."""
+    own = [task(name, "SUCCEEDED") for name in ("root-driver", "root", "executor", "condition-1")]
+    looks: list[Any] = [("PENDING", None)]
+    for number, name in enumerate(TASKS):
+        done = [task(before, "SUCCEEDED") for before in TASKS[:number]]
+        looks.append(("RUNNING", [*own, *done, task(name, "RUNNING")]))
+    done = [task(name, "SUCCEEDED") for name in TASKS]
+    release = [task(name, "SUCCEEDED" if accepted else "SKIPPED") for name in RELEASE]
+    looks.append(("SUCCEEDED", [*own, *done, *release]))
+    return looks
+
+
+def failed(name: str, error: str) -> list[Any]:
+    """Return the looks at a run in which a step fails."""
+    tasks = [task(before, "SUCCEEDED") for before in TASKS[: TASKS.index(name)]]
+    return [("RUNNING", tasks), ("FAILED", [*tasks, task(name, "FAILED", error=error)])]
+
+
+def _uploaded(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> list[Any]:
+    head = f"Content-Type: {handler.headers['Content-Type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + body, policy=email.policy.default)
+    (part,) = message.iter_parts()
+    assert part.get_param("name", header="content-disposition") == "uploadfile"
+    return list(yaml.load_all(part.get_content(), yaml.CSafeLoader))
+
+
+@contextlib.contextmanager
+def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
+    """Yield a running server, behind TLS if a key with certificate is given, and stop it."""
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    server = KfpServer(context)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,140 @@
+"""Recipes as files: what is read, what is refused and how, and what options change."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.core.errors import InputError
+from pipelines.recipe_file import known_recipes, read_recipe, recipe_of, with_recipe
+
+LECTURE = "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str | bytes) -> str:
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return str(path)
+
+    return write
+
+
+def test_the_recipes_that_come_along_are_whole() -> None:
+    assert known_recipes() == ["cats_vs_dogs", "digits", "fashion_mnist"]
+    for name in known_recipes():
+        recipe = recipe_of(name, {})
+        assert recipe.model_name == name
+        assert recipe.min_accuracy > 0
+
+
+def test_cats_vs_dogs_is_the_lecture() -> None:
+    recipe = recipe_of("cats_vs_dogs", {})
+    assert recipe.sources == (LECTURE,)
+    assert (recipe.backbone, recipe.cut) == ("vgg16", "block4_pool")
+    assert set(recipe.strategies) == {"full", "top", "head"}
+
+
+def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
+    values = read_recipe(write(
+        "sources: [a]\nnear_duplicates: off\naugment: off\nclass_floors: {no: 0.9, 7: 1}\n"
+        "learning_rate: 1e-3\nmodel_name: 2026-01-01\nhead_search: true\nl2: 0\n"
+    ))  # fmt: skip
+    assert values["near_duplicates"] == values["augment"] == "off"
+    assert values["class_floors"] == {"no": 0.9, "7": 1.0}
+    assert values["learning_rate"] == 1e-3
+    assert values["model_name"] == "2026-01-01"
+    assert values["head_search"] is True
+    assert values["l2"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bakcbone: vgg16", "line 1: unknown key 'bakcbone'; did you mean backbone?"),
+        ("sources: [a]\nsource: [b]", "line 2: unknown key 'source'; did you mean sources"),
+        ("sources: [a]\nstrategy: top", "unknown key 'strategy'; did you mean strategies"),
+        ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: the key 'seed' stands twice, first in"),
+        ("class_floors: {a: 0.1, a: 0.2}", "the key 'a' stands twice"),
+        ("sources: ./pictures", "line 1: sources: expected a list, got './pictures'"),
+        ("head_epochs: '3'", "head_epochs: expected a valid integer, got '3'"),
+        ("head_epochs: 2.5", "head_epochs: expected a valid integer, got 2.5"),
+        ("head_epochs: 0", "head_epochs: expected greater than or equal to 1, got 0"),
+        ("head_search: yes", "head_search: expected a valid boolean, got 'yes'"),
+        ("model_name: 7", "model_name: expected a valid string, got 7"),
+        ("backbone:", "backbone: expected a valid string, got None"),
+        ("min_accuracy: .nan", "min_accuracy: expected a finite number"),
+        ("augment: mild", "augment: expected 'off', 'light' or 'strong', got 'mild'"),
+        ("strategies: [top, top]", "each strategy once"),
+        ("- a\n- b", "expected a mapping of options, got a list"),
+        ("digits", "expected a mapping of options, got the value 'digits'"),
+        ("", "got an empty file"),
+        ("# only a comment\n", "got an empty file"),
+        ("a: [1, 2", "line 1: expected YAML"),
+        ("a: 1\n---\nb: 2", "expected YAML"),
+        ("? [a, b]\n: 1", "expected a plain key"),
+        ("class_floors: &x {a: 0.1}\nsources: *x", "line 2: expected YAML: aliases"),
+        ("seed: !!python/object:os.system x", "could not determine a constructor"),
+        ("model_name: !!binary aGk=", "not JSON serializable"),
+        ("a: " + "[" * 5000, "deep nesting"),
+        (b"\xff\xfe\x00", "expected text in UTF-8"),
+        (b"a" * ((1 << 20) + 1), "at most 1 MB"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(write, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_recipe(write(text))
+    assert message in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", "did you mean digits"),
+        ("no/such/file.yaml", "unknown recipe"),
+        ("recipes", "got the folder"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_recipe(name)
+
+
+def test_options_stand_in_the_recipes_place(write) -> None:
+    path = write("sources: [a.zip]\nsha256: '" + "0" * 64 + "'\nmirrors: [b.zip]\nseed: 3\n")
+    assert with_recipe(path, {"seed": 4})["seed"] == 4
+    other = with_recipe(path, {"sources": ["c.zip"]})
+    assert "sha256" not in other
+    assert "mirrors" not in other
+    assert other["sources"] == ["c.zip"]
+
+
+def test_a_recipes_name_as_source_stands_for_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"sources": ["a", "cats_vs_dogs"]}
+    assert with_recipe(None, given)["sources"] == ("a", LECTURE)
+    monkeypatch.chdir(tmp_path)
+    Path("cats_vs_dogs").mkdir()
+    assert with_recipe(None, given)["sources"] == ["a", "cats_vs_dogs"]
+
+
+def test_a_recipe_compiles_with_its_options_as_defaults(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "compile", "cats_vs_dogs", "--seed", "5",
+         "-o", str(tmp_path / "p.yaml")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ir = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
+    parameters = ir["root"]["inputDefinitions"]["parameters"]
+    assert parameters["sources"]["defaultValue"] == [LECTURE]
+    assert parameters["cut"]["defaultValue"] == "block4_pool"
+    assert parameters["seed"]["defaultValue"] == 5

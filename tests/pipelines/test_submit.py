@@ -1,0 +1,404 @@
+"""`regraft submit` against a server that speaks KFP's API: sent once, watched, judged; faults."""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import InputError, RegraftError
+from pipelines.hardware import PRESETS
+from pipelines.kfp_api import Client, Connection, LostError, check_connection
+from pipelines.recipe_file import with_recipe
+from pipelines.submit import Sent, Settings, Submission, prepare, send
+from tests.ingest.web import certificates
+from tests.pipelines.command_line import Ended, Regraft
+from tests.pipelines.kfp_server import Fault, KfpServer, failed, kfp_server, ran
+
+TOKEN = "abc.def-ghi_123"
+DESTINATION = "s3://bucket/models"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    with kfp_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Callable[..., Submission]:
+    """Return submissions of the digits, each compiled once."""
+
+    @functools.cache
+    def make(schedule: str = "", hardware: str = "") -> Submission:
+        settings = Settings(schedule=schedule, hardware=PRESETS[hardware] if hardware else None)
+        return prepare(with_recipe("digits", {"destination": DESTINATION}), settings)[0]
+
+    return make
+
+
+@pytest.fixture
+def submit_now(server: KfpServer, prepared: Callable[..., Submission]) -> Callable[..., Sent]:
+    """Send a prepared submission, without the command around it."""
+
+    def run(**values: str) -> Sent:
+        connection = Connection(server.address, token=TOKEN, backoff_s=0.0)
+        return send(Client(connection), connection, prepared(**values))
+
+    return run
+
+
+@pytest.fixture
+def submit(server: KfpServer, regraft: Regraft) -> Regraft:
+    """Submit the digits to the local server."""
+
+    def run(*arguments: str | Path | int) -> Ended:
+        return regraft("submit", "digits", "--host", server.address, "--destination", DESTINATION,
+                       "--poll-s", "0.01", *arguments)  # fmt: skip
+
+    return run
+
+
+def one_line(ended: Ended) -> str:
+    """Return the error, which is one line and never the token."""
+    (line,) = ended.err.strip().splitlines()
+    assert "Traceback" not in line
+    assert TOKEN not in ended.err + ended.out
+    return line
+
+
+def test_a_run_refers_to_an_uploaded_version_and_brings_the_recipe(
+    server: KfpServer, submit: Regraft
+) -> None:
+    ended = submit("--experiment", "mine", "--run-name", "first", "--service-account", "runner",
+                   "--pipeline-root", "s3://bucket/runs", "--seed", 5)  # fmt: skip
+    assert ended.code == 0, ended.err
+    (run,) = server.runs.values()
+    (experiment,) = server.experiments.values()
+    assert f"{server.address}/#/runs/details/{run.run_id}" in ended.out
+    assert (run.display_name, run.service_account) == ("first", "runner")
+    assert run.experiment_id == experiment.experiment_id
+    assert experiment.display_name == "mine"
+    parameters = run.runtime_config.parameters
+    assert parameters["sources"] == ["sample:digits"]
+    assert (parameters["image_px"], parameters["seed"]) == (64, 5)
+    assert parameters["destination"] == DESTINATION
+    assert run.runtime_config.pipeline_root == "s3://bucket/runs"
+
+
+def test_the_same_pipeline_is_uploaded_once(server: KfpServer, submit: Regraft) -> None:
+    names = [json.loads(submit("--json").out)["version"] for _ in range(3)]
+    assert len(set(names)) == 1
+    assert len(server.runs) == 3
+    assert len({run.display_name for run in server.runs.values()}) == 3
+    assert len(server.pipelines) == 1
+    assert len(server.versions) <= 2
+    uploads = server.asked("POST .*/upload")
+    assert submit("--hardware", "nvidia").code == 0
+    assert server.asked("POST .*/upload") == uploads + 1
+
+
+@pytest.mark.parametrize(
+    ("accepted", "code", "verdict"), [(True, 0, "accepted"), (False, 3, "rejected")]
+)
+def test_waiting_shows_each_step_and_ends_as_the_verdict(
+    server: KfpServer, submit: Regraft, accepted: bool, code: int, verdict: str
+) -> None:
+    server.script = ran(accepted=accepted)
+    ended = submit("--wait")
+    assert ended.code == code
+    assert ended.out.splitlines()[-1] == verdict
+    lines = ended.err.splitlines()
+    assert "ingest: RUNNING" in lines
+    assert "ingest: SUCCEEDED 7 s" in lines
+    assert ("publish: SUCCEEDED 7 s" in lines) == accepted
+    assert not any("driver" in line for line in lines)
+    assert ("the gate rejected the model" in lines[-1]) != accepted
+
+
+def test_a_failed_step_ends_with_1_and_its_message(server: KfpServer, submit: Regraft) -> None:
+    server.script = failed("train-head", "loss is not a number")
+    ended = submit("--wait")
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
+    assert "the run ended FAILED: train-head: loss is not a number" in last
+
+
+def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraft) -> None:
+    server.script = [("SUCCEEDED", None)]
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert "its verdict is not known" in one_line(ended)
+
+
+def test_a_cancelled_run_ends_with_1(server: KfpServer, submit: Regraft) -> None:
+    server.script = [("RUNNING", None), ("CANCELING", None), ("CANCELED", None)]
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert "the run ended CANCELED" in one_line(ended)
+
+
+def test_waiting_has_a_deadline(server: KfpServer, submit: Regraft) -> None:
+    server.script = [("RUNNING", None)]
+    ended = submit("--wait", "--wait-s", "0")
+    assert ended.code == 1
+    assert "has not ended within 0 s; it goes on" in one_line(ended)
+
+
+def test_waiting_outlasts_a_server_that_fails_for_a_while(
+    server: KfpServer, submit: Regraft
+) -> None:
+    server.fail(r"GET .*/runs/run", *[Fault(503)] * 4, *[Fault()] * 4, *[Fault(500)] * 4)
+    assert submit("--wait").code == 0
+
+
+def test_a_schedule_is_a_recurring_run(server: KfpServer, submit: Regraft) -> None:
+    ended = submit("--schedule", "30 3 * * mon-fri")
+    assert ended.code == 0, ended.err
+    (made,) = server.recurring.values()
+    assert made.display_name == "digits"
+    assert made.trigger.cron_schedule.cron == "0 30 3 * * mon-fri"
+    assert (made.mode, made.max_concurrency, made.no_catchup) == ("ENABLE", "1", True)
+    assert made.runtime_config.parameters["model_name"] == "digits"
+    assert not server.runs
+    again = submit("--schedule", "0 4 * * *")
+    assert again.code == 2
+    assert "a recurring run 'digits' exists already" in one_line(again)
+
+
+@pytest.mark.parametrize(
+    ("option", "where"), [("--existing-token", "given on the command line"), ("--token-file", "")]
+)
+def test_a_token_is_sent_and_never_shown(
+    server: KfpServer, submit: Regraft, tmp_path: Path, option: str, where: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    value: str | Path = TOKEN if option == "--existing-token" else file
+    server.tokens = {TOKEN}
+    assert submit(option, value, "--wait").code == 0
+    assert all(f"Bearer {TOKEN}" in headers for _, _, headers in server.requests)
+    server.tokens = {"another"}
+    ended = submit(option, value)
+    assert ended.code == 2
+    line = one_line(ended)
+    assert "missing, expired or of another server (401)" in line
+    assert (where or str(file)) in line
+    assert "token *** has expired" in line
+    shown = submit(option, value, "--dry-run")
+    assert shown.code == 0
+    assert TOKEN not in shown.out
+
+
+def test_debug_shows_no_token_either(server: KfpServer, regraft: Regraft) -> None:
+    server.tokens = {"another"}
+    ended = regraft("--debug", "submit", "digits", "--host", server.address, "--destination",
+                    DESTINATION, "--existing-token", TOKEN)  # fmt: skip
+    assert ended.code == 2
+    assert TOKEN not in ended.err + ended.out
+
+
+def test_a_token_that_is_renewed_while_waiting_is_read_anew(
+    server: KfpServer, submit: Regraft, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    server.tokens = {"old"}
+    server.on_look = lambda: (file.write_text("new"), server.tokens.add("new"),  # type: ignore
+                              server.tokens.discard("old"))  # fmt: skip
+    assert submit("--token-file", file, "--wait").code == 0
+    assert any("Bearer new" in headers for _, _, headers in server.requests)
+
+
+def test_a_token_that_expires_while_waiting_says_that_the_run_goes_on(
+    server: KfpServer, submit: Regraft
+) -> None:
+    server.tokens = {TOKEN}
+    server.on_look = lambda: server.tokens.clear()
+    ended = submit("--existing-token", TOKEN, "--wait")
+    assert ended.code == 2
+    last = ended.err.splitlines()[-1]
+    assert "401" in last
+    assert "goes on" in last
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["POST .*/upload", "POST .*/upload_version", "POST .*/experiments", "POST .*/runs",
+     "GET .*/pipelines$", "GET .*/healthz", "GET .*/runs$"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(503), Fault(500), Fault(), Fault(done=True), Fault(502, b"<html>bad</html>", done=True)],
+    ids=["503", "500", "lost before", "lost after", "502 after"],
+)
+def test_a_fault_that_passes_makes_no_second_run(
+    server: KfpServer, submit_now: Callable[..., Sent], pattern: str, fault: Fault
+) -> None:
+    if pattern.endswith("upload_version"):
+        submit_now(hardware="cpu")
+        server.runs.clear()
+    server.fail(pattern, fault)
+    submit_now()
+    assert not server.faults
+    assert len(server.runs) == 1
+    assert len(server.pipelines) == 1
+    assert len(server.experiments) == 1
+
+
+def test_a_lost_answer_makes_no_second_recurring_run(
+    server: KfpServer, submit_now: Callable[..., Sent]
+) -> None:
+    server.fail("POST .*/recurringruns", Fault(done=True))
+    assert submit_now(schedule="@daily").recurring
+    assert len(server.recurring) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        (Fault(503), 1, "the server failed (503): failed on purpose"),
+        (Fault(), 1, "the connection broke: Remote end closed connection"),
+        (Fault(403), 2, "no permission (403), namespace: not given: failed on purpose"),
+        (Fault(400), 2, "the server refused the request (400): failed on purpose"),
+        (Fault(302, headers=(("Location", "/dex/auth"),)), 2, "redirects elsewhere (302)"),
+        (Fault(200, b"<html>Log in</html>", headers=(("Content-Type", "text/html"),)), 2,
+         "expected the API of Kubeflow Pipelines, got text/html"),
+        (Fault(500, b"x" * 5000), 1, "xxx..."),
+        (Fault(400, f"no user has Bearer {TOKEN} or {TOKEN}".encode()), 2, "has *** or ***"),
+    ],
+)  # fmt: skip
+def test_a_fault_that_stays_is_bounded_and_one_line(
+    server: KfpServer,
+    submit_now: Callable[..., Sent],
+    fault: Fault,
+    code: int,
+    message: str,
+) -> None:
+    server.fail("GET .*/healthz", *[fault] * 9)
+    with pytest.raises(RegraftError) as caught:
+        submit_now()
+    assert caught.value.exit_code == code
+    line = str(caught.value)
+    assert message in line
+    assert server.address in line
+    assert "\n" not in line
+    assert TOKEN not in line
+    assert len(line) < 600
+    assert server.asked("GET .*/healthz") <= 5
+    assert not server.runs
+
+
+def test_a_server_that_does_not_answer_is_given_up(
+    server: KfpServer, prepared: Callable[..., Submission]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        connection = Connection(address, timeout_s=0.05, attempts=2, backoff_s=0.0)
+        with pytest.raises(LostError, match=r"no answer within 0\.05 s"):
+            send(Client(connection), connection, prepared())
+
+
+def test_nobody_at_the_address(regraft: Regraft, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ended = regraft("submit", "digits", "--host", f"http://127.0.0.1:{port}", "--destination",
+                    DESTINATION)  # fmt: skip
+    assert ended.code == 1
+    assert "cannot be reached" in one_line(ended)
+    assert "refused" in one_line(ended)
+
+
+def test_tls_needs_the_authority(
+    regraft: Regraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    authority, own = certificates(tmp_path, ["localhost"])
+    with kfp_server(own) as server:
+        given = ["submit", "digits", "--host", server.address, "--destination", DESTINATION]
+        assert regraft(*given, "--ca-cert", authority).code == 0
+        ended = regraft(*given)
+    assert ended.code == 2
+    assert "no TLS connection" in one_line(ended)
+    assert "--ca-cert" in one_line(ended)
+
+
+def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: Regraft) -> None:
+    server.multi_user = True
+    ended = submit()
+    assert ended.code == 2
+    assert "namespace: expected --namespace" in one_line(ended)
+    assert submit("--namespace", "team").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--head-epochs", "0"), "head_epochs: expected greater than or equal to 1"),
+        (("--backbone", "vgg61"), "did you mean"),
+        (("--hardware", "nvdia"), "did you mean nvidia"),
+        (("--schedule", "61 * * * *"), "schedule: expected a value of 0 to 59 as minute, got '61'"),
+        (("--schedule", "0 3 * * *", "--wait"), "--wait and --schedule"),
+        (("--source", "./pictures"), "does not see this machine; got './pictures'"),
+        (("--destination", ""), "destination: expected where models are published"),
+        (("--destination", "/models"), "destination: expected an address, or a path below"),
+        (("--work-dir", "work"), "work_dir: expected an address"),
+        (("--pipeline-root", "runs"), "pipeline_root: expected an address"),
+        (("--secret-env", "hunter2"), "secret-env: expected SECRET:KEY=VARIABLE"),
+        (("--secret-folder", "s3"), "secret-folder: expected NAME=/absolute/path"),
+        (("--claim", "a=/x", "--claim", "b=/x"), "expected each path once, got /x twice"),
+        (("--image", "my image"), "image: expected a reference"),
+        (("--token-file", "no/such/file"), "token-file: cannot read no/such/file"),
+        (("--existing-token", "Bearer x"), "expected the bare token"),
+        (("--existing-token", "a\nb: c"), "expected the bare token"),
+        (("--existing-token", "a", "--token-file", "b"), "got both"),
+        (("--ca-cert", "ca.pem"), "expected a host of https"),
+        (("--run-name", "x" * 129), "run_name: expected at most 128 characters"),
+        (("--wait-s", "soon"), "wait-s"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(
+    server: KfpServer, submit: Regraft, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = submit(*arguments)
+    assert ended.code == 2
+    assert message in one_line(ended)
+    assert "hunter2" not in ended.err
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("kubeflow.example.com", "as in https://kubeflow.example.com"),
+        ("ftp://a", "host: expected http"),
+        ("https://", "host: expected http"),
+        ("https://user:hunter2@a", "without user, password"),
+        ("user:hunter2@a", "host: expected"),
+        ("https://a/?token=hunter2", "without user, password, query"),
+    ],
+)
+def test_a_host_without_secrets_is_expected(host: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_connection(Connection(host))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: Regraft) -> None:
+    ended = regraft("submit", "digits", "--dry-run", "--json", "--destination", "/data/models",
+                    "--claim", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
+                    "--hardware", "gke", "--image", "ghcr.io/me/regraft-python:1")  # fmt: skip
+    assert ended.code == 0, ended.err
+    shown = ended.json
+    assert shown["parameters"]["image_px"] == 64
+    assert shown["parameters"]["require_gpu"] is True
+    assert shown["secrets"] == ["s3:key as AWS_SECRET_ACCESS_KEY"]
+    assert shown["image"] == "ghcr.io/me/regraft-python:1"
+    assert not server.requests

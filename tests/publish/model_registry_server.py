@@ -1,0 +1,109 @@
+"""A local server that speaks the used part of the Kubeflow Model Registry's REST API.
+
+Requests and answers pass through the models of the registry's own client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import mr_openapi as api
+
+PREFIX = "/api/model_registry/v1"
+
+
+class RegistryServer:
+    """A registry on a free port; `fault` is the status that requests to a path end with."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Any] = {}
+        self.versions: dict[str, Any] = {}
+        self.artifacts: dict[str, Any] = {}
+        self.fault: tuple[str, int] = ("", 0)
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def do_POST(self) -> None:
+                server.answer(self)
+
+            def log_message(self, format: str, *values: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        parts = urlsplit(handler.path)
+        path = f"{handler.command} {parts.path.removeprefix(PREFIX)}"
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if self.fault[0] and path.startswith(self.fault[0]):
+            status, value = self.fault[1], {"code": "", "message": "failed on purpose"}
+        else:
+            status, value = self._handle(path, query, body)
+        text = json.dumps(value).encode()
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    def _handle(self, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        given = json.loads(body) if body else {}
+        match path:
+            case "GET /registered_models":
+                return 200, {"items": list(self.models.values()), "pageSize": 1, "size": 0,
+                             "nextPageToken": ""}  # fmt: skip
+            case "GET /registered_model":
+                return self._found(self.models, query["name"])
+            case "POST /registered_models":
+                api.RegisteredModelCreate.model_validate(given)
+                return self._added(self.models, given["name"], given)
+            case "GET /model_version":
+                key = f"{query['parentResourceId']}/{query['name']}"
+                return self._found(self.versions, key)
+            case "POST /model_versions":
+                api.ModelVersionCreate.model_validate(given)
+                key = f"{given['registeredModelId']}/{given['name']}"
+                return self._added(self.versions, key, given)
+        if path.startswith("POST /model_versions/") and path.endswith("/artifacts"):
+            api.Artifact.from_dict(given)
+            return self._added(self.artifacts, path.split("/")[2], given)
+        return 404, {"code": "404", "message": f"{path} not found"}
+
+    def _found(self, values: dict[str, Any], key: str) -> tuple[int, Any]:
+        found = values.get(key)
+        return (200, found) if found else (404, {"code": "404", "message": "not found"})
+
+    def _added(self, values: dict[str, Any], key: str, given: Any) -> tuple[int, Any]:
+        values[key] = {**given, "id": str(len(values) + 1)}
+        return 201, values[key]
+
+
+@contextlib.contextmanager
+def registry_server() -> Iterator[RegistryServer]:
+    """Yield a running registry and stop it."""
+    server = RegistryServer()
+    try:
+        yield server
+    finally:
+        server.close()
