@@ -98,7 +98,7 @@ def started_load(load: Load) -> Iterator[Sending]:
     """Send `load` from another process; the block begins with the first request."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "answered.json"
-        command = [sys.executable, "-m", "benchmarks.load", json.dumps(asdict(load)), str(out)]
+        command = [sys.executable, "-P", __file__, json.dumps(asdict(load)), str(out)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
             assert process.stdout is not None

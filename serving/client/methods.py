@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from serving.client.errors import DeadlineError, ServingClientError
+from serving.client.errors import DeadlineError, ServerFailedError, ServingClientError
 from serving.client.results import ClassScore, Metadata, Prediction, VersionStatus
 from serving.client.retrying import NO_RETRIES, Retries, next_pause
 
@@ -29,6 +29,18 @@ class Question(Generic[Answer]):
 
     call: Any
     parse: Callable[[Any], Answer]
+
+    def read(self, answer: Any) -> Answer:
+        """Return what the answer says.
+
+        Raises:
+            ServerFailedError: it is not built as the protocol says.
+        """
+        try:
+            return self.parse(answer)
+        except (LookupError, TypeError, ValueError) as error:
+            text = f"the server's answer cannot be read: {type(error).__name__}: {error}"
+            raise ServerFailedError("INTERNAL", text) from error
 
 
 class Wire(Protocol):
@@ -107,7 +119,7 @@ class SyncClient(abc.ABC):
         pauses = (retries or self._retries).pauses()
         while True:
             try:
-                return question.parse(self._exchange(question.call))
+                return question.read(self._exchange(question.call))
             except ServingClientError as error:
                 time.sleep(next_pause(pauses, error))
 
@@ -175,7 +187,7 @@ class AsyncClient(abc.ABC):
         pauses = (retries or self._retries).pauses()
         while True:
             try:
-                return question.parse(await self._exchange(question.call))
+                return question.read(await self._exchange(question.call))
             except ServingClientError as error:
                 await asyncio.sleep(next_pause(pauses, error))
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serving.server.status import Code, ServingError
 
@@ -53,6 +53,7 @@ class Workers:
                 raise ServingError(Code.UNAVAILABLE, "too many requests are waiting")
             self._taken += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+        future.add_done_callback(_seen)
         try:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.shield(future)
@@ -64,3 +65,9 @@ class Workers:
     def close(self) -> None:
         """Drop what waits and let the threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody waits for any more, or asyncio would log it."""
+    if not future.cancelled():
+        future.exception()

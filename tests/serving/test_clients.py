@@ -15,7 +15,7 @@ from serving.client import errors, grpc_wire
 from serving.client.folder import PredictOptions, as_csv, as_json, find_pictures, predict_files
 from serving.client.grpc import GrpcClient
 from serving.client.messages import MESSAGES
-from serving.client.rest import RestClient
+from serving.client.rest import RestClient, RestWire
 from serving.client.retrying import NO_RETRIES, Retries, next_pause
 from serving.found_models import find_models, models_config
 from serving.runner import Addresses, free_port
@@ -95,6 +95,13 @@ def test_only_unavailable_is_tried_again_and_not_for_ever() -> None:
         next_pause(pauses, again)
     with pytest.raises(errors.NotFoundError):
         next_pause(retries.pauses(), errors.NotFoundError("NOT_FOUND", "no"))
+
+
+@pytest.mark.parametrize("answer", [{}, {"model_version_status": [{"version": "x"}]}, [], 5])
+def test_an_answer_of_another_shape_is_the_servers_fault(answer: object) -> None:
+    question = RestWire("/v1/models/m").status()
+    with pytest.raises(errors.ServerFailedError):
+        question.read(answer)
 
 
 HTTP_STATUSES = [

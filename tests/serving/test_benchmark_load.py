@@ -1,0 +1,44 @@
+"""The load generator of the serving benchmark, and the batching file that its tuning writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load import Load, percentile, run_load
+from benchmarks.serving_tune import batching_text
+from serving.client import grpc_wire, rest_wire
+from serving.runner import Addresses
+from serving.server.config import read_batching
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_all_requests_are_sent_and_counted(
+    server: Addresses, pictures: list[bytes], tmp_path: Path, protocol: str
+) -> None:
+    file = tmp_path / "request"
+    if protocol == "grpc":
+        call = grpc_wire.predict_call(grpc_wire.Target("tiny"), pictures[:1])
+        file.write_bytes(call.request.SerializeToString())
+        load = Load(protocol, server.grpc, call.path, [str(file)], 3, requests=10)
+    else:
+        post = rest_wire.predict_call(rest_wire.model_path("tiny", None, None), pictures[:1])
+        file.write_bytes(post.body)
+        load = Load(protocol, server.rest, post.path, [str(file)], 3, requests=10)
+    answered = run_load(load)
+    assert (len(answered.spans), answered.failed) == (10, 0)
+    assert answered.rate > 0
+    assert min(answered.times) > 0
+
+
+def test_percentiles_of_few_values() -> None:
+    assert percentile([3.0, 1.0, 2.0], 50) == 2.0
+    assert percentile([3.0, 1.0, 2.0], 99) == 3.0
+
+
+def test_the_tuned_file_is_tf_servings(tmp_path: Path) -> None:
+    (tmp_path / "batching.config").write_text(batching_text(32, 4))
+    found = read_batching(str(tmp_path / "batching.config"))
+    assert (found.max_batch_size, found.num_batch_threads) == (32, 4)
+    assert (found.batch_timeout_micros, found.max_enqueued_batches) == (0, 1000)
