@@ -215,26 +215,6 @@ def test_a_checkpoint_of_other_options_is_refused(
         train(head(), *data, dataclasses.replace(SETTINGS, **change), tmp_path / "c")
 
 
-@keras.saving.register_keras_serializable()
-class Hungry(keras.layers.Layer):
-    """Asks for 32 terabytes a row."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the inputs, after that."""
-        return inputs + tf.reduce_max(tf.fill([tf.shape(inputs)[0] << 23, 1 << 20], inputs[0, 0]))
-
-
-def test_out_of_memory_says_what_helps_and_keeps_the_checkpoint(
-    tmp_path: Path, data: tuple[Source, Source]
-) -> None:
-    train(head(), *data, dataclasses.replace(SETTINGS, epochs=2), tmp_path / "c")
-    plain = head()
-    hungry = keras.Sequential([keras.Input((CLASSES,)), Hungry(), *plain.layers])
-    with pytest.raises(RegraftError, match="out of memory; a smaller --batch-size or --image-px"):
-        train(hungry, *data, SETTINGS, tmp_path / "c")
-    assert len(train(head(), *data, SETTINGS, tmp_path / "c")) == SETTINGS.epochs
-
-
 def test_class_weights_shift_the_answer(data: tuple[Source, Source]) -> None:
     settings = dataclasses.replace(SETTINGS, class_weights=(50.0, 0.01, 0.01), epochs=10)
     model = head()
