@@ -6,10 +6,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-long test-containers lint format docs clean
+# The index that pip uses is passed on by name, so that it stands in no file.
+VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' components/core/version.py)
+IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/core/image.py)$(if $(GPU),-gpu)
+INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
+
+.PHONY: demo report-picture test test-long test-containers image lint format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m pipelines.demo --out runs/demo
+
+# The README's picture of the report, from the demo's run; needs Chromium.
+report-picture: $(VENV)/.run
+	$(BIN)/regraft report runs/demo --no-open --picture docs/images/report.png
 
 # A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
@@ -18,6 +27,15 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long
+
+# Builds the image, then runs the pipeline in it; needs a Docker engine.
+test-containers: $(VENV)/.dev image
+	$(BIN)/python -m pytest -m containers
+
+# GPU=1 builds the image for GPU nodes; IMAGE=registry/name:tag gives it another name.
+image:
+	docker build --file components/Dockerfile --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
+	    --build-arg TENSORFLOW=$(if $(GPU),'tensorflow[and-cuda]',tensorflow) $(INDEX) .
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

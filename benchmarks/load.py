@@ -11,7 +11,6 @@ import http.client
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 NICENESS = 5
 TIMEOUT_S = 300.0
+MAX_FAILED = 100
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,21 @@ class Load:
 
 @dataclass(frozen=True)
 class Answered:
-    """How long each request took, in seconds, when each ended, and the requests a second."""
+    """When each request began and ended (`time.monotonic`), and the requests a second."""
 
-    times: tuple[float, ...]
-    ends: tuple[float, ...]
+    spans: tuple[tuple[float, float], ...]
     rate: float
     failed: int = 0
 
     @property
+    def times(self) -> list[float]:
+        """Return how long each request took, in seconds."""
+        return [end - begin for begin, end in self.spans]
+
+    @property
     def p50_ms(self) -> float:
         """Return the median latency."""
-        return statistics.median(self.times) * 1e3
+        return percentile(self.times, 50) * 1e3
 
     @property
     def p99_ms(self) -> float:
@@ -141,8 +145,7 @@ def send_load(load: Load, stop: threading.Event) -> Answered:
     """Send `load` from threads of this process, to its end or until `stop` is set."""
     bodies = [Path(file).read_bytes() for file in load.files]
     sender = {"grpc": grpc_sender, "rest": rest_sender}[load.protocol]
-    times: list[float] = []
-    ends: list[float] = []
+    spans: list[tuple[float, float]] = []
     failed = itertools.count()
     numbers = itertools.count()
     start = time.monotonic() + load.warm_s
@@ -157,20 +160,26 @@ def send_load(load: Load, stop: threading.Event) -> Answered:
                 try:
                     send(bodies[number % len(bodies)])
                 except Exception as error:
-                    print(f"request failed: {error}", file=sys.stderr)
-                    next(failed)
+                    if (count := next(failed)) == 0:
+                        print(f"request failed: {error}", file=sys.stderr)
+                    if count == MAX_FAILED:
+                        stop.set()
                     continue
-                if begin >= start or load.requests:
-                    times.append(time.monotonic() - begin)
-                    ends.append(time.monotonic())
+                spans.append((begin, time.monotonic()))
 
     threads = [threading.Thread(target=caller) for _ in range(load.concurrency)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    rate = len(times) / (max(ends) - min(e - t for e, t in zip(ends, times, strict=True)))
-    return Answered(tuple(times), tuple(ends), rate, next(failed))
+    if not spans:
+        raise RuntimeError("no request was answered")
+    if load.requests or stop.is_set():
+        start, end = min(begin for begin, _ in spans), max(end for _, end in spans)
+    # What is under way at either end of the time counts where it ends, as it does in between.
+    inside = sum(start <= ended <= end for _, ended in spans)
+    counted = tuple(span for span in spans if span[0] >= start)
+    return Answered(counted, inside / (end - start), next(failed))
 
 
 def main(arguments: Sequence[str]) -> None:

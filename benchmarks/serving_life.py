@@ -73,9 +73,8 @@ def swap(base: Path, model: str, engine: str, ask: Ask) -> dict[str, Figure]:
 def split_at(answered: Answered, begin: float, end: float) -> tuple[list[float], list[float]]:
     """Return the seconds of the requests outside a span of time, and of those that touch it."""
     calm, during = [], []
-    for taken, ended in zip(answered.times, answered.ends, strict=True):
-        touches = ended > begin and ended - taken < end
-        (during if touches else calm).append(taken)
+    for started, ended in answered.spans:
+        (during if ended > begin and started < end else calm).append(ended - started)
     return calm, during
 
 
@@ -89,7 +88,7 @@ def publish(base: Path, version: int, model: str, at: Addresses, ask: Ask) -> fl
     staging.rename(base / str(version))
     with RestClient(at.rest, model, version=version) as client:
         client.wait_ready(300)
-    (ended,) = run_load(replace(call, path=path)).ends
+    ((_, ended),) = run_load(replace(call, path=path)).spans
     return ended - start
 
 

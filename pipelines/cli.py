@@ -71,6 +71,7 @@ def run(
     values: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder of the run: summary, steps, log.")],
     recipe: RecipeArgument = None,
+    runner: Annotated[str, typer.Option(help="subprocess, or docker: the image.")] = "subprocess",
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -90,7 +91,7 @@ def run(
     values.setdefault("work_dir", str((out / "work").absolute()))
     whole = make_recipe(**values)
     check_backbone(whole)
-    summary = run_locally(whole, out)
+    summary = run_locally(whole, out, runner=runner)
     if json:
         print(summary.model_dump_json(indent=2))
     else:
@@ -150,15 +151,22 @@ def ingest(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an evaluation.")],
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG file to draw the page's top into, by Chromium.")
+    ] = None,
 ) -> None:
     """Rebuild the report of a run from its figures, and open it.
 
     Example: regraft report runs/digits
     """
     from components.evaluate.report import rebuild_report
+    from pipelines.browser import draw_page
 
     page = rebuild_report(run_dir).absolute()
     print(page)
+    if picture is not None:
+        draw_page(page, picture)
+        print(picture)
     if open_page and sys.stdout.isatty():
         webbrowser.open(page.as_uri())
 

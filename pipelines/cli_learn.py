@@ -100,16 +100,17 @@ def inspect(
     """
     from pipelines.inspection import Wanted, inspect_model
     from pipelines.inspection_tables import print_anatomy
+    from pipelines.plan import PlanOptions
     from pipelines.presentation import print_json
 
+    if cut != "auto" and plan != "top":
+        raise InputError(f"--cut: expected --plan top beside it, got --plan {plan or 'none'}")
     wanted = Wanted(
         weights=weights,
         image_px=image_px,
         layer=layer,
         export_weights=export_weights,
-        plan=plan,
-        cut=cut,
-        batch_norm=batch_norm,
+        plan=PlanOptions(plan, cut, batch_norm, classes, dense_width) if plan else None,
         classes=classes,
         dense_width=dense_width,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from pipelines.hardware import Hardware, place
+from pipelines.patience import PATIENCE, set_deadline, set_retries
 from pipelines.pods import Pods
 from pipelines.recipe import Recipe, make_recipe
 
@@ -44,11 +45,13 @@ def compile_pipeline(
     from pipelines.transfer import make_transfer
 
     def configure(task: Any, step: str) -> None:
+        set_retries(task, PATIENCE[step])
         if hardware is not None:
             place(task, hardware.node(step))
+            set_deadline(task, PATIENCE[step])
         if pods is not None:
             pods.configure(task)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    transfer = make_transfer(configure)
+    transfer = make_transfer(configure, concluded=True)
     Compiler().compile(transfer, str(output), pipeline_parameters=recipe.arguments())

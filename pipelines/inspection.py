@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import ModelManifest, SavedModelManifest
 from components.core.backbones import BACKBONES, build_backbone, find_backbone
-from components.core.errors import InputError, unknown_name
-from components.core.options import HeadOptions
+from components.core.errors import InputError
 from pipelines.local import read_summary
+from pipelines.plan import PlanOptions, PlanRow, plan_training
 from pipelines.preflight import quiet_start
 
 if TYPE_CHECKING:
     from components.core.anatomy import CutRow, LayerRow, WeightRow
     from components.core.saved_model_facts import Signature
 
-BATCH_NORMS = ("frozen", "adapt")
-PLANS = ("head", "top", "full")
 MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published version or a run"
 
 
@@ -34,9 +32,7 @@ class Wanted:
     image_px: int = 0
     layer: str = ""
     export_weights: Path | None = None
-    plan: str = ""
-    cut: str = "auto"
-    batch_norm: str = "frozen"
+    plan: PlanOptions | None = None
     classes: int = 10
     dense_width: int = 0
 
@@ -48,20 +44,6 @@ class HeadRow:
     head: str
     nodes: int
     parameters: int
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """What one strategy would train; figures are of one picture."""
-
-    strategy: str
-    cut: str | None
-    trained_layers: int
-    first_trained: str
-    trainable_parameters: int
-    frozen_parameters: int
-    forward_flops: int
-    cache_bytes: int
 
 
 @dataclass(frozen=True)
@@ -94,8 +76,6 @@ def inspect_model(name: str, wanted: Wanted) -> Anatomy:
     Raises:
         InputError: there is no such model, it is damaged, or it has no such layer or cut.
     """
-    if wanted.batch_norm not in BATCH_NORMS:
-        raise unknown_name("batch norm", wanted.batch_norm, BATCH_NORMS)
     path = Path(name)
     if path.is_dir():
         return _inspect_folder(path, wanted)
@@ -219,7 +199,7 @@ def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
         found = replace(found, exported=export_weights(chosen, wanted.export_weights))
     if wanted.layer:
         return found
-    plan = _planned(model, found, wanted) if wanted.plan else None
+    plan = _planned(model, found, wanted.plan) if wanted.plan else None
     counted = count_parameters(model)
     layers = layer_rows(model)
     facts = {
@@ -238,6 +218,12 @@ def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
         heads=_heads(model, wanted),
         plan=plan,
     )
+
+
+def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
+    if found.kind != "backbone":
+        raise InputError(f"--plan needs a backbone, got a {found.kind}")
+    return plan_training(model, BACKBONES[found.name], options)
 
 
 def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
@@ -267,51 +253,3 @@ def _heads(model: Any, wanted: Wanted) -> list[HeadRow]:
         return []
     counted = head_parameters(shape, wanted.classes, wanted.dense_width)
     return [HeadRow(kind, pooled_width(kind, shape), counted[kind]) for kind in ("gap", "flatten")]
-
-
-def _planned(model: Any, found: Anatomy, wanted: Wanted) -> PlanRow:
-    """Make trainable what a strategy trains, and count it with a new head."""
-    from components.core.anatomy import cut_rows
-    from components.core.costs import model_flops
-    from components.core.models import build_head, count_parameters, pooling_layer
-    from components.core.surgery import find_cut, join
-
-    if wanted.plan not in PLANS:
-        raise unknown_name("plan", wanted.plan, PLANS)
-    if found.kind != "backbone":
-        raise InputError(f"--plan needs a backbone, got a {found.kind}")
-    row = BACKBONES[found.name]
-    head = build_head(row.width, wanted.classes, HeadOptions(dense_width=wanted.dense_width))
-    complete = join(model, [pooling_layer("gap"), *head.layers[1:]])
-    cut, flops, cache = "", model_flops(model) if wanted.plan == "full" else 0, 0
-    if wanted.plan == "top":
-        cut = find_cut(model, row.cut if wanted.cut == "auto" else wanted.cut).name
-        at = next(point for point in cut_rows(model) if point.name == cut)
-        flops, cache = at.flops_above, at.cache_bytes
-    _unfreeze(model, wanted, cut)
-    trained = [layer.name for layer in model.layers if layer.trainable_weights]
-    counted = count_parameters(complete)
-    return PlanRow(
-        strategy=wanted.plan,
-        cut=cut or None,
-        trained_layers=len(trained),
-        first_trained=trained[0] if trained else "",
-        trainable_parameters=counted.trainable,
-        frozen_parameters=counted.frozen,
-        forward_flops=flops,
-        cache_bytes=cache,
-    )
-
-
-def _unfreeze(model: Any, wanted: Wanted, cut: str) -> None:
-    """Make trainable, of a backbone, what the step `fine_tune` would."""
-    import keras
-
-    from components.core.surgery import freeze, split
-
-    freeze(model)
-    if wanted.plan == "head":
-        return
-    for layer in (split(model, cut)[1] if cut else model).layers:
-        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = not batch_norm or wanted.batch_norm == "adapt"

@@ -10,7 +10,8 @@ from rich.console import Console
 from pipelines.presentation import console, table
 
 if TYPE_CHECKING:
-    from pipelines.inspection import Anatomy, PlanRow
+    from pipelines.inspection import Anatomy
+    from pipelines.plan import PlanRow
 
 SHORT_DIGEST = 12
 

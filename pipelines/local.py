@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +23,12 @@ from components.core.artifacts import (
 )
 from components.core.errors import InputError, RegraftError
 from components.core.step import PROGRESS_MARK
+from components.core.version import code_digest
 from pipelines.recipe import Recipe
+from pipelines.runners import in_containers, make_runner
 
 _ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
+_START = re.compile(r"(\w+): start")
 _DONE = re.compile(r"(\w+): done in ([\d.]+) s")
 STEPS_FOLDER = "steps"
 
@@ -62,6 +66,12 @@ class _LogFilter(io.TextIOBase):
         self._log, self._listener, self._line = log, listener, ""
         self.error: tuple[int, str] | None = None
         self.timings: dict[str, float] = {}
+        self._running: Counter[str] = Counter()
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The steps that started and neither ended nor failed in a line of their own."""
+        return sorted(self._running.elements())
 
     def write(self, text: str) -> int:
         self._log.write(text)
@@ -79,18 +89,28 @@ class _LogFilter(io.TextIOBase):
             self.error = self.error or (int(match[1]), match[2])
         elif PROGRESS_MARK in line:
             said = line.split(PROGRESS_MARK, 1)[1]
-            if match := _DONE.fullmatch(said):
+            if match := _START.fullmatch(said):
+                self._running[match[1]] += 1
+            elif match := _DONE.fullmatch(said):
+                self._running[match[1]] -= 1
                 self.timings[match[1]] = self.timings.get(match[1], 0.0) + float(match[2])
             self._listener(said)
 
 
 def run_locally(
-    recipe: Recipe, out: str | os.PathLike[str], listener: Callable[[str], None] | None = None
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    listener: Callable[[str], None] | None = None,
+    runner: str = "subprocess",
 ) -> Summary:
-    """Run the whole pipeline in subprocesses of this machine and write `<out>/summary.json`.
+    """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
-    Steps leave their artifacts under `<out>/steps`, their output in `<out>/run.log`. `listener`
-    gets each line of progress; it must not print to standard output, which belongs to the log.
+    `runner` is `subprocess`, or `docker` for containers of the image. Steps leave their artifacts
+    under `<out>/steps`, their output in `<out>/run.log`. `listener` gets each line of progress; it
+    must not print to standard output, which belongs to the log.
+
+    A step that an earlier run into `out` has done is not run again, unless its inputs or
+    Regraft's code have changed since.
 
     Raises:
         StepError: a step failed; its one line and its exit code.
@@ -98,20 +118,30 @@ def run_locally(
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
-    outputs, timings = _execute(recipe, out, listener or print_progress)
+    if runner == "docker":
+        recipe = in_containers(recipe)
+    outputs, timings = _execute(
+        recipe, out, listener or print_progress, make_runner(runner, recipe, out)
+    )
     summary = _summarise(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 
 
 def _execute(
-    recipe: Recipe, out: Path, listener: Callable[[str], None]
+    recipe: Recipe, out: Path, listener: Callable[[str], None], runner: Any
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
     from pipelines.transfer import transfer
 
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(out / STEPS_FOLDER))
+    steps = out / STEPS_FOLDER
+    local.init(
+        runner,
+        pipeline_root=str(steps),
+        enable_caching=True,
+        cache_root=str(steps / ".cache" / code_digest()[:16]),
+    )
     with open(out / "run.log", "a", encoding="utf-8") as log:
         captured = _LogFilter(log, listener)
         try:
@@ -122,6 +152,13 @@ def _execute(
                 code, line = captured.error
                 raise StepError(line, code) from None
             raise StepError(f"{error} See {out / 'run.log'}.") from error
+        # kfp may report success for a container that failed as soon as it had started.
+        if captured.error:
+            code, line = captured.error
+            raise StepError(line, code)
+        if captured.unfinished:
+            raise StepError(f"{', '.join(captured.unfinished)}: started and never done; "
+                            f"see {out / 'run.log'}")  # fmt: skip
     return dict(task.outputs), captured.timings
 
 
@@ -149,8 +186,8 @@ def _summarise(out: Path, outputs: dict[str, Any], timings: dict[str, float]) ->
         result = EvaluationManifest.read(evaluation)
         published = None
         if result.verdict == "accepted":
-            newest = max((out / STEPS_FOLDER).glob("*/publish/published"), key=os.path.getmtime)
-            published = PublishedManifest.read(newest)
+            this_run = max((out / STEPS_FOLDER).glob("regraft-*"))  # named by the time
+            published = PublishedManifest.read(this_run / "publish" / "published")
     except (KeyError, ValueError, InputError) as error:
         raise StepError(f"a step left no output: {error}; see {out / 'run.log'}") from error
     return Summary(

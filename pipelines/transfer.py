@@ -6,6 +6,7 @@ from typing import Any, List, NamedTuple
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Model
 
+from components.conclude.component import conclude
 from components.evaluate.component import evaluate
 from components.export.component import export
 from components.extract_features.component import extract_features
@@ -19,6 +20,7 @@ from pipelines.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
 
 Options = dict[str, Any]
 Configure = Callable[[Any, str], None]
+Step = Callable[..., Any]
 
 
 def leave_as_is(task: Any, step: str) -> None:
@@ -32,14 +34,22 @@ class Outputs(NamedTuple):
     evaluation: Artifact
 
 
-def make_transfer(configure: Configure = leave_as_is) -> Any:
-    """Return the pipeline; `configure` gets each task with the name of its step."""
+def make_transfer(configure: Configure = leave_as_is, *, concluded: bool = False) -> Any:
+    """Return the pipeline; `configure` gets each task with the name of its step.
+
+    With `concluded`, a last step says how the run ended, whatever happened.
+    """
 
     def step(face: Any, options: Options, **inputs: Any) -> Any:
         task = face(**inputs, **accepted_by(face, options))
         configure(task, face.python_func.__name__)
         return task
 
+    transfer = _transfer(step, _candidates(step), "transfer" if concluded else "regraft")
+    return _concluded(step, transfer) if concluded else transfer
+
+
+def _candidates(step: Step) -> Any:
     @dsl.pipeline(name="candidates")
     @with_parameters(FINE_TUNE_FIELDS, {})
     def candidates(
@@ -61,7 +71,11 @@ def make_transfer(configure: Configure = leave_as_is) -> Any:
             )  # fmt: skip
         return dsl.Collected(candidate.outputs["model"])
 
-    @dsl.pipeline(name="regraft")
+    return candidates
+
+
+def _transfer(step: Step, candidates: Any, name: str) -> Any:
+    @dsl.pipeline(name=name)
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def transfer(options: Options) -> Outputs:
         """From labelled pictures to a published classifier that is proven, by transfer learning."""
@@ -98,6 +112,26 @@ def make_transfer(configure: Configure = leave_as_is) -> Any:
         return Outputs(dataset=dataset, evaluation=evaluation)
 
     return transfer
+
+
+def _concluded(step: Step, transfer: Any) -> Any:
+    """Wrap the pipeline as one task, so that the last step can follow all of it.
+
+    Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor` (kubeflow/pipelines
+    #12390).
+    """
+
+    @dsl.pipeline(name="regraft")
+    @with_parameters(PARAMETER_FIELDS, DEFAULTS)
+    def whole(options: Options) -> Outputs:
+        """From labelled pictures to a published classifier that is proven, by transfer learning."""
+        work = transfer(**options)
+        started = dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER
+        last = step(conclude, options, started=started)
+        last.after(work).ignore_upstream_failure().set_caching_options(False)
+        return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
+
+    return whole
 
 
 transfer = make_transfer()

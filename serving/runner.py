@@ -182,7 +182,8 @@ class _Process:
         path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._addresses: tuple[str, str] | None = None
-        self._event = threading.Event()
+        self._ready = threading.Event()  # also set where the process ended before
+        self._ended = threading.Event()
         self._process = subprocess.Popen(
             list(command),
             stdout=subprocess.PIPE,
@@ -198,7 +199,7 @@ class _Process:
 
     def wait_ready(self, seconds: float) -> tuple[str, str]:
         """Return the addresses that the embedded server prints."""
-        self._event.wait(seconds)
+        self._ready.wait(seconds)
         if self._addresses is None:
             raise self._failure(f"the server was not ready within {seconds:g} s")
         return self._addresses
@@ -211,7 +212,7 @@ class _Process:
                 with contextlib.suppress(ServingClientError):
                     if any(status.state == "AVAILABLE" for status in client.status()):
                         return
-                if self._event.wait(0.2):
+                if self._ended.wait(0.2):
                     break
         raise self._failure(f"the server did not answer within {seconds:g} s")
 
@@ -236,8 +237,9 @@ class _Process:
             match = _READY.match(line)
             if match is not None and self._addresses is None:
                 self._addresses = (match["grpc"] or "", match["rest"] or "")
-                self._event.set()
-        self._event.set()
+                self._ready.set()
+        self._ended.set()
+        self._ready.set()
 
     def _failure(self, reason: str) -> RegraftError:
         code = self._process.poll()

@@ -11,9 +11,8 @@ import functools
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -24,8 +23,7 @@ from components.core.errors import InputError
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 
 
-@dataclass(frozen=True)
-class PictureRecord:
+class PictureRecord(NamedTuple):
     """One stored picture: encoded bytes, class index, SHA-256 of its source, source path."""
 
     encoded: bytes
@@ -97,23 +95,23 @@ def _varint(value: int) -> bytes:
     return bytes(parts)
 
 
-def _entry(key: bytes, kind: bytes, value: bytes) -> bytes:
-    """Return an entry of the map of features in protobuf's wire format.
+@functools.lru_cache(maxsize=1 << 14)
+def _head(key: bytes, kind: bytes, size: int) -> bytes:
+    """Return what precedes the value in an entry of the map of features, in protobuf's wire format.
 
     Args:
         key: the field of the entry's key.
         kind: tag of the feature's list, of bytes or of numbers.
-        value: the only element of the list.
+        size: of the only element of the list.
     """
     # From the inside out: tag and length of value, list, feature and entry.
-    size = len(value)
     value_head = b"\x0a" + _varint(size)
     size += len(value_head)
     list_head = kind + _varint(size)
     size += len(list_head)
     feature_head = b"\x12" + _varint(size)
     size += len(feature_head) + len(key)
-    return b"".join((b"\x0a", _varint(size), key, feature_head, list_head, value_head, value))
+    return b"".join((b"\x0a", _varint(size), key, feature_head, list_head, value_head))
 
 
 def _key(name: str) -> bytes:
@@ -129,14 +127,16 @@ def _serialize(record: PictureRecord) -> bytes:
 
     By hand, as protobuf takes longer to build a message than zlib to unpack a small picture.
     """
+    encoded, identity = record.encoded, record.id.encode()
+    label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
     features = b"".join(
         (
-            _entry(_ENCODED, _BYTES, record.encoded),
-            _entry(_ID, _BYTES, record.id.encode()),
-            _entry(_LABEL, _NUMBERS, _varint(record.label)),
-            _entry(_PATH, _BYTES, record.path.encode("utf-8", "surrogateescape")),
+            _head(_ENCODED, _BYTES, len(encoded)), encoded,
+            _head(_ID, _BYTES, len(identity)), identity,
+            _head(_LABEL, _NUMBERS, len(label)), label,
+            _head(_PATH, _BYTES, len(path)), path,
         )
-    )
+    )  # fmt: skip
     return b"".join((b"\x0a", _varint(len(features)), features))
 
 

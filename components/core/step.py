@@ -6,14 +6,21 @@ Lines start with a mark, so that a local run can pick them out of a step's log.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from components.core.errors import RegraftError
 
 PROGRESS_MARK = "[regraft] "
 ERROR_MARK = "[regraft:error:{code}] "
+
+
+KEPT_FOLDER = "by_content"
 
 
 class Clock:
@@ -48,3 +55,34 @@ def running(step: str) -> Iterator[None]:
         print(f"{ERROR_MARK.format(code=error.exit_code)}{step}: {line}", flush=True)
         sys.exit(error.exit_code)
     say(f"{step}: done in {clock.seconds:.1f} s")
+
+
+def kept_folder(artifact: Any) -> Path:
+    """Return the folder of what local runs keep by content, for an artifact as kfp places it."""
+    return Path(artifact.path).parents[2] / KEPT_FOLDER
+
+
+def keep_by_content(artifact: Any, digest: str) -> None:
+    """Move what a local step wrote to a folder named by its content, and point the artifact there.
+
+    kfp caches the steps after it by the place of their inputs. So equal content finds what was
+    made of it, and other content does not, whatever made it and when. On a cluster an artifact
+    must stay in the folder of its run, and does.
+
+    Args:
+        artifact: a kfp artifact; its folder stands three levels below that of all runs.
+        digest: that of the content, as long as the name shall be.
+    """
+    if "://" in artifact.uri:
+        return
+    folder = Path(artifact.path)
+    kept = kept_folder(artifact) / f"{folder.name}-{digest}"
+    kept.parent.mkdir(exist_ok=True)
+    if kept.exists():  # equal where the digest looks, but what it leaves out may be newer here
+        old = kept.with_name(f".{kept.name}.{os.getpid()}")
+        kept.rename(old)
+        folder.rename(kept)
+        shutil.rmtree(old)
+    else:
+        folder.rename(kept)
+    artifact.uri = str(kept)

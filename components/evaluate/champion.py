@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.artifacts import SavedModelManifest
@@ -91,6 +90,8 @@ def champion_labels(
     Raises:
         RegraftError: its signature is missing or fails on a picture.
     """
+    import tensorflow as tf  # seconds that finding a champion need not wait for
+
     try:
         loaded = tf.saved_model.load(str(champion.folder))
         signature = loaded.signatures["serving_default"]

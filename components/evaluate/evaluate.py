@@ -37,6 +37,7 @@ from components.evaluate.predict import (
 )
 from components.evaluate.report import REPORT_FILE, render
 from components.evaluate.report_data import (
+    PREDICTIONS_FILE,
     ReliabilityBin,
     ReportData,
     versions,
@@ -45,7 +46,6 @@ from components.evaluate.report_data import (
 from components.evaluate.selection import Choice, choose
 from components.evaluate.strangers import unfamiliar_pictures
 
-PREDICTIONS_FILE = "predictions.npz"
 LATENCY_PICTURES = 22
 
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from components.core.artifacts import EvaluationManifest
 from components.core.options import GateOptions, checked
-from components.evaluate.evaluate import PREDICTIONS_FILE, evaluate
+from components.core.step import keep_by_content, kept_folder, say
+from components.evaluate.again import find_answer, question_of
 from components.evaluate.metrics import roc_points
 from components.evaluate.report import REPORT_FILE
+from components.evaluate.report_data import PREDICTIONS_FILE
 
 ROC_POINTS = 200
 
@@ -36,9 +38,9 @@ def evaluate_artifacts(
         champion: as `evaluate`.
     """
     options = checked(GateOptions, **gate)
-    folder = Path(outputs["evaluation"].path)
     folders = [Path(candidate.path) for candidate in candidates]
-    result = evaluate(folders, dataset.path, folder, options, champion)
+    result = _answer(folders, dataset.path, outputs["evaluation"], options, champion)
+    folder = Path(outputs["evaluation"].path)
     outputs["evaluation"].metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
     )
@@ -49,6 +51,25 @@ def evaluate_artifacts(
     Path(outputs["report"].path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / REPORT_FILE, outputs["report"].path)
     return result.verdict == "accepted"
+
+
+def _answer(
+    folders: Sequence[Path], dataset: str, evaluation: Any, options: GateOptions, champion: str
+) -> EvaluationManifest:
+    """Find the evaluation that a local run made of the same, or make it."""
+    question = None
+    if "://" not in evaluation.uri:
+        question = question_of(folders, dataset, options.model_dump(mode="json"), champion)
+    if question and (found := find_answer(question, kept_folder(evaluation))):
+        say("evaluate: nothing has changed since it was done")
+        evaluation.uri = str(found)
+        return EvaluationManifest.read(found)
+    from components.evaluate.evaluate import evaluate  # loads TensorFlow
+
+    result = evaluate(folders, dataset, evaluation.path, options, champion)
+    if question:
+        keep_by_content(evaluation, question.digest)
+    return result
 
 
 def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:

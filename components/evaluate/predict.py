@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections import deque
@@ -78,7 +77,7 @@ def predict(
     for records, pixels in _batches(runner, stored, batch_size):
         logits.append(runner.forward(pixels).numpy())
         # The stored bytes are not needed any more, and there may be many of them.
-        seen += [dataclasses.replace(record, encoded=b"") for record in records]
+        seen += [record._replace(encoded=b"") for record in records]
     rows = np.concatenate(logits)
     ends = np.cumsum([0, *(manifest.splits[split].count for split in splits)]).tolist()
     return [

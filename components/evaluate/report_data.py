@@ -17,6 +17,8 @@ from components.core.artifacts import (
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "kfp")
 
+PREDICTIONS_FILE = "predictions.npz"
+
 
 class ReliabilityBin(Record):
     """One bin of the reliability diagram."""

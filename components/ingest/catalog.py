@@ -33,8 +33,9 @@ class Picture(NamedTuple):
     """One good picture, as a worker reports it.
 
     `spool` is the file of stored bytes (`start`, `length`), or -1 where the source's own bytes
-    are stored. `hash64` is signed, as SQLite's integers are. `path` and `file` are bytes, as
-    file names need not be text.
+    are stored; only then is `file` not empty. `hash64` is signed, as SQLite's integers are. `path`
+    and `file` are bytes, as file names need not be text. `split` is the one given, or that of the
+    key; it may change.
     """
 
     id: bytes
@@ -54,6 +55,7 @@ class Picture(NamedTuple):
     notes: str
     hash64: int
     thumb: bytes | None
+    split: str = ""
 
 
 class Catalog:

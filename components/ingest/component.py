@@ -61,7 +61,7 @@ def ingest(
     import shutil
 
     from components.core.options import IngestOptions, checked
-    from components.core.step import running
+    from components.core.step import keep_by_content, running
     from components.ingest.ingest import ingest
 
     with running("ingest"):
@@ -69,3 +69,4 @@ def ingest(
         shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}
+        keep_by_content(dataset, manifest.digest[:32])

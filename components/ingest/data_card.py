@@ -158,12 +158,15 @@ def _thumb(stored: StoredPictures, row: Sequence[Any]) -> Thumb:
 
 
 def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
-    for title, value, digits in (
+    charts = (
         ("Longer side, px", "max(width, height)", 0),
         ("Width : height", "1.0 * width / height", 2),
         ("Stored size, kB", "length / 1024.0", 1),
-    ):
-        ((low, high),) = catalog.ask(f"SELECT min({value}), max({value}) FROM pictures")  # noqa: S608
+    )
+    ranges = ", ".join(f"min({value}), max({value})" for _, value, _ in charts)
+    (limits,) = catalog.ask(f"SELECT {ranges} FROM pictures")  # noqa: S608
+    for number, (title, value, digits) in enumerate(charts):
+        low, high = limits[2 * number : 2 * number + 2]
         if low == high:
             yield {"title": title, "only": f"{low:.{digits}f}"}
             continue

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -100,11 +101,13 @@ def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
 
     The order depends on content only: by difference, then by the ids.
     """
-    rows = catalog.ask("SELECT number, hash64, thumb IS NULL FROM pictures ORDER BY id")
-    columns = np.fromiter(
-        (value for row in rows for value in row), dtype=np.int64, count=3 * catalog.count()
-    ).reshape(-1, 3)
-    numbers, hashes = columns[:, 0], columns[:, 1].astype(np.uint64)
+    rows = catalog.ask("SELECT number, hash64, thumb IS NULL FROM pictures ORDER BY number")
+    columns = np.fromiter(chain.from_iterable(rows), dtype=np.int64).reshape(-1, 3)
+    # Ordered by the index alone, as rows in the order of ids lie scattered over the table.
+    by_id = catalog.ask("SELECT number FROM pictures ORDER BY id")
+    numbers = np.fromiter(chain.from_iterable(by_id), dtype=np.int64)
+    columns = columns[np.searchsorted(columns[:, 0], numbers)]
+    hashes = columns[:, 1].astype(np.uint64)
     pixels_only = columns[:, 2] == 1
     pairs = [(0.0, first, second) for first, second in _equal(hashes, np.flatnonzero(pixels_only))]
     thumbs = _Thumbs(catalog)
@@ -250,8 +253,10 @@ def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossin
     """See that no group lies in two given splits: by default only the test (or last) part stays."""
     units = list(
         catalog.ask(
-            "SELECT key FROM pictures GROUP BY key HAVING count(*) > 1 AND max(given) <> min(given)"
-            " ORDER BY key"
+            # The inner question is answered by the index alone.
+            "SELECT key FROM pictures WHERE key IN"
+            " (SELECT key FROM pictures GROUP BY key HAVING count(*) > 1)"
+            " GROUP BY key HAVING max(given) <> min(given) ORDER BY key"
         )
     )
     dropped, numbers, given = [], [], []

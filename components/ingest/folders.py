@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,13 +97,13 @@ def _files_below(folder: str, tally: Tally) -> Iterator[str]:
     Links to files are followed, links to folders below the class are not, as they may be loops.
     """
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            named = entry.name.lower().endswith(PICTURE_SUFFIXES)
-            if is_ignored(entry.name) or (entry.is_dir() and entry.is_symlink()):
+        for entry in sorted(entries, key=attrgetter("name")):
+            name, folder_inside = entry.name, entry.is_dir()
+            if is_ignored(name) or (folder_inside and entry.is_symlink()):
                 tally.ignored += 1
-            elif entry.is_dir():
+            elif folder_inside:
                 yield from _files_below(entry.path, tally)
-            elif named or _looks_like_a_picture(Path(entry.path)):
+            elif name.lower().endswith(PICTURE_SUFFIXES) or _looks_like_a_picture(Path(entry.path)):
                 yield entry.path
             else:
                 tally.ignored += 1

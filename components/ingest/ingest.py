@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from components.ingest.folders import Tally
 from components.ingest.leftovers import marked_as_running, remove_leftovers
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.sources import items_of, source_name
-from components.ingest.splits import assign_splits, split_by_key, thresholds
+from components.ingest.splits import assign_splits
 from components.ingest.workers import (
     CHUNK,
     Looking,
@@ -165,13 +166,14 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
         DataError: a class has fewer pictures than the minimum in a split.
     """
     warnings = []
-    have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM pictures")} - {""}
-    if have:
-        catalog.change("UPDATE pictures SET split = given", [()])
-    if catalog.count("given = ''"):
+    have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM pictures")}
+    if have != {""}:
+        # Near copies of a given picture were given its split.
+        changed = "UPDATE pictures SET split = given WHERE given <> '' AND split <> given"
+        catalog.change(changed, [()])
+    if "" in have:
         _draw(catalog, "given = ''", classes, options, {"validation", "test"})
-    missing = {"validation", "test"} - have if have and not catalog.count("given = ''") else set()
-    if missing:
+    elif missing := {"validation", "test"} - have:
         warnings.append(f"the source has no {' and no '.join(sorted(missing))} split; drawn "
                         "from its train split")  # fmt: skip
         _draw(catalog, "given = 'train'", classes, options, missing)
@@ -196,25 +198,19 @@ def _draw(
 ) -> None:
     """Split the pictures of a condition by their keys; only `wanted` splits are taken out."""
     index = {name: number for number, name in enumerate(classes)}
-    count = catalog.count(condition)
-    rows = catalog.ask(f"SELECT number, key, label FROM pictures WHERE {condition}")  # noqa: S608
+    order = {name: number for number, name in enumerate(SPLITS)}
+    rows = catalog.ask(f"SELECT number, key, label, split FROM pictures WHERE {condition}")  # noqa: S608
     table = np.fromiter(
-        (value for number, key, label in rows for value in (number, key, index[label])),
-        dtype=np.int64, count=3 * count,
-    ).reshape(-1, 3)  # fmt: skip
-    fractions = {
-        "validation_fraction": options.validation_fraction if "validation" in wanted else 0.0,
-        "test_fraction": options.test_fraction if "test" in wanted else 0.0,
-    }
-    # Almost all lie as their keys say: one statement for them, one each for the others.
-    ends = thresholds(**fractions)
-    catalog.change(
-        "UPDATE pictures SET split = CASE WHEN key < ? THEN 'test' WHEN key < ? THEN 'validation'"  # noqa: S608
-        f" ELSE 'train' END WHERE {condition}",
-        [ends],
-    )
-    splits = assign_splits(table[:, 1], table[:, 2], minimum=options.min_per_class, **fractions)
-    moved = np.flatnonzero(splits != split_by_key(table[:, 1], ends))
+        chain.from_iterable((n, key, index[label], order[split]) for n, key, label, split in rows),
+        dtype=np.int64,
+    ).reshape(-1, 4)
+    splits = assign_splits(
+        table[:, 1], table[:, 2], minimum=options.min_per_class,
+        validation_fraction=options.validation_fraction if "validation" in wanted else 0.0,
+        test_fraction=options.test_fraction if "test" in wanted else 0.0,
+    )  # fmt: skip
+    # Almost all lie where their keys say, which is where the workers put them.
+    moved = np.flatnonzero(splits != table[:, 3])
     catalog.change(
         "UPDATE pictures SET split = ? WHERE number = ?",
         [(SPLITS[splits[row]], int(table[row, 0])) for row in moved],

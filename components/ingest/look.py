@@ -67,7 +67,7 @@ def look_at(seen: Seen, form: str, *, hashed: bool) -> Look:
     mean, deviation = (float(value[0]) for value in _levels(levels[np.newaxis]))
     hash64, thumb = 0, b""
     if hashed and (min(width, height) < MIN_LOOK_SIDE_PX or deviation < FLAT_LEVELS):
-        hash64 = _pixel_hash(shown.mode, (width, height), shown.tobytes())
+        hash64 = _pixel_hash(_kind(shown.mode, (width, height)), shown.tobytes())
     elif hashed:
         tiny = grey.resize((LOOK_PX, LOOK_PX), Resampling.BOX)
         thumb = tiny.tobytes()
@@ -87,10 +87,13 @@ def look_at_small(pictures: Sequence[SmallPng], *, hashed: bool) -> Iterator[Loo
         shape = (len(positions), height + 1, -1)
         grey = np.asarray(tall if mode == "L" else tall.convert("L")).reshape(shape)
         pixels = np.asarray(tall).reshape(shape)
-        levels = _levels(grey[:, :-1].reshape(len(positions), -1))
+        levels, kind = (
+            _levels(grey[:, :-1].reshape(len(positions), -1)),
+            _kind(mode, (width, height)),
+        )
         measured = zip(positions, *(values.tolist() for values in levels), strict=True)
         for row, (position, mean, deviation) in enumerate(measured):
-            hash64 = _pixel_hash(mode, (width, height), pixels[row, :-1].data) if hashed else 0
+            hash64 = _pixel_hash(kind, pixels[row, :-1].data) if hashed else 0
             notes = _notes(mean, deviation)
             looks[position] = Look(None, "png", width, height, hash64, b"", (), notes)
     return (looks[position] for position in range(len(pictures)))
@@ -121,7 +124,10 @@ def _notes(mean: float, deviation: float) -> tuple[str, ...]:
     return ("flat",) * (deviation < FLAT_LEVELS) + ("dark",) * (mean < DARK_LEVELS)
 
 
-def _pixel_hash(mode: str, size: tuple[int, int], pixels: bytes | memoryview) -> int:
-    """Return a 64-bit hash of size, mode and pixels."""
-    kind = b"%d %d %b" % (*size, mode.encode())
+def _kind(mode: str, size: tuple[int, int]) -> bytes:
+    return b"%d %d %b" % (*size, mode.encode())
+
+
+def _pixel_hash(kind: bytes, pixels: bytes | memoryview) -> int:
+    """Return a 64-bit hash of size and mode (`kind`) and pixels."""
     return int.from_bytes(hashlib.blake2b(pixels, digest_size=8, key=kind).digest())

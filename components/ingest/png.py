@@ -78,7 +78,7 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
 
 def plain_png(chunks: dict[bytes, bytes]) -> PlainPng | None:
     """Return a PNG of 8-bit grey or RGB with nothing special about it, else None."""
-    if chunks.keys() - _PLAIN_CHUNKS or len(chunks.get(b"IHDR", b"")) != _HEADER.size:
+    if not _PLAIN_CHUNKS.issuperset(chunks) or len(chunks.get(b"IHDR", b"")) != _HEADER.size:
         return None
     width, height, bits, colour, packing, filters, interlaced = _HEADER.unpack(chunks[b"IHDR"])
     if bits != 8 or colour not in (0, 2) or packing or filters or interlaced:

@@ -15,6 +15,8 @@ import hashlib
 
 import numpy as np
 
+from components.core.artifacts import Split
+
 KEY_BITS = 63
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -29,6 +31,11 @@ def thresholds(validation_fraction: float, test_fraction: float) -> tuple[int, i
     """Return the keys at which test ends, and at which validation does."""
     test_end = int(test_fraction * 2**KEY_BITS)
     return test_end, test_end + int(validation_fraction * 2**KEY_BITS)
+
+
+def split_of(key: int, ends: tuple[int, int]) -> Split:
+    """Return the split of one key by the thresholds alone."""
+    return "test" if key < ends[0] else "validation" if key < ends[1] else "train"
 
 
 def split_by_key(keys: np.ndarray, ends: tuple[int, int]) -> np.ndarray:

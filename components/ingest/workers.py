@@ -22,13 +22,13 @@ from components.core.errors import RegraftError
 from components.core.options import IngestOptions
 from components.core.records import PictureRecord, write_records
 from components.ingest.bad_picture import BadPictureError
-from components.ingest.catalog import Catalog, Picture
+from components.ingest.catalog import Catalog
 from components.ingest.folders import Item
 from components.ingest.http import read_address
 from components.ingest.look import MIN_LOOK_SIDE_PX, Look, look_at_small
 from components.ingest.png import SmallPng, small_png
 from components.ingest.remote import read_object
-from components.ingest.splits import key_of
+from components.ingest.splits import key_of, split_of, thresholds
 from components.ingest.stored import MAX_FILE_BYTES, STORED_COLUMNS, StoredPictures, read_picture
 from components.ingest.transfer import FetchError
 from components.ingest.validate import examine
@@ -44,6 +44,14 @@ class Looking:
 
     spool: Path
     options: IngestOptions
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a picture's split follows from its content: the seed of its key, and the thresholds."""
+
+    seed: int
+    ends: tuple[int, int]
 
 
 @dataclass
@@ -65,6 +73,8 @@ def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
     small: list[tuple[Item, bytes, SmallPng]] = []
     # One spool for each process, so that whoever reads them all need not open many.
     own = os.getpid()
+    ends = thresholds(options.validation_fraction, options.test_fraction)
+    drawing = Drawing(options.seed, ends)
     with warnings.catch_warnings(), open(looking.spool / str(own), "ab") as file:
         # Pillow warns of odd EXIF, palettes and the like, which are no fault of a picture.
         warnings.simplefilter("ignore")
@@ -80,10 +90,10 @@ def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
             except BadPictureError as bad:
                 found.bad.append((os.fsencode(item.path), bad.reason, bad.detail))
                 continue
-            found.pictures.append(tuple(_picture(item, data, look, spool, options.seed)))
+            found.pictures.append(_picture(item, data, look, spool, drawing))
         looks = look_at_small([unpacked for *_, unpacked in small], hashed=hashed)
         for (item, data, _), look in zip(small, looks, strict=True):
-            found.pictures.append(tuple(_picture(item, data, look, spool, options.seed)))
+            found.pictures.append(_picture(item, data, look, spool, drawing))
     return found
 
 
@@ -107,22 +117,25 @@ def _read(item: Item, options: IngestOptions) -> bytes:
     return read_remote(item.file, options) if "://" in item.file else read_picture(item.file)
 
 
-def _picture(item: Item, data: bytes, look: Look, spool: Spool, seed: int) -> Picture:
-    """Describe a good picture for the catalog; spool its bytes if it is small or not a file."""
+def _picture(item: Item, data: bytes, look: Look, spool: Spool, drawing: Drawing) -> tuple:
+    """Describe a good picture for the catalog; spool its bytes if it is small or not a file.
+
+    Returns:
+        The fields of `Picture` in order, bare, as naming them takes longer than hashing the bytes.
+    """
     stored = data if look.encoded is None else look.encoded
-    start, spooled = 0, -1
-    if look.encoded is not None or len(data) <= SPOOL_BYTES or "://" in item.file:
-        start, spooled = spool.keep(stored), spool.number
+    start, spooled, file = 0, -1, item.file
+    if look.encoded is not None or len(data) <= SPOOL_BYTES or "://" in file:
+        start, spooled, file = spool.keep(stored), spool.number, ""
     digest = hashlib.sha256(data).digest()
     unit = b"group " + os.fsencode(item.group) if item.group else digest
-    return Picture(
-        id=digest, key=key_of(unit, seed), path=os.fsencode(item.path),
-        file=os.fsencode(item.file), label=item.label, given=item.split,
-        grouped=int(bool(item.group)), spool=spooled, start=start, length=len(stored),
-        form=look.form, width=look.width, height=look.height,
-        conversions=",".join(look.conversions), notes=",".join(look.notes),
-        hash64=look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64,
-        thumb=look.thumb or None,
+    key = key_of(unit, drawing.seed)
+    signed = look.hash64 - (1 << 64) if look.hash64 >> 63 else look.hash64
+    return (
+        digest, key, os.fsencode(item.path), os.fsencode(file),
+        item.label, item.split, int(bool(item.group)), spooled, start, len(stored),
+        look.form, look.width, look.height, ",".join(look.conversions), ",".join(look.notes),
+        signed, look.thumb or None, item.split or split_of(key, drawing.ends),
     )  # fmt: skip
 
 

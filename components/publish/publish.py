@@ -16,7 +16,7 @@ from components.core.errors import InputError, ParityError
 from components.core.step import Clock, say
 from components.core.version import VERSION
 from components.publish.registry import Registry, RegistryError
-from serving.publish import publish_saved_model
+from serving.publish import Version, open_store, publish_saved_model, set_label
 
 
 def publish(
@@ -31,6 +31,9 @@ def publish(
     model_registry: str = "",
 ) -> PublishedManifest:
     """Publish a model whose served answers were proven, and write `published.json` into `out`.
+
+    Where the newest version in a folder is this very model already, it stays the newest, so that a
+    run that is repeated, or was killed after this step, adds no version.
 
     Args:
         saved_model: the exported folder.
@@ -58,9 +61,13 @@ def publish(
         )
     registry = Registry(model_registry) if model_registry else None
     with staged_folder(out) as folder:
-        version = publish_saved_model(
-            saved_model, destination, name, label=label, keep_last=keep_last
-        )
+        version = _published_already(model, destination, name)
+        if version is None:
+            version = publish_saved_model(
+                saved_model, destination, name, label=label, keep_last=keep_last
+            )
+        elif label:
+            set_label(destination, name, label, version.number)
         manifest = PublishedManifest(
             digest=digest_of([name, version.number, model.digest]),
             made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),
@@ -71,10 +78,24 @@ def publish(
             parity=proof.max_abs_diff,
         )
         manifest.write(folder)
-    if registry:
+    if registry and not registry.knows(name, version.number):
         _record(registry, manifest, model)
     say(f"publish: version {version.number} at {version.path}")
     return manifest
+
+
+def _published_already(model: SavedModelManifest, destination: str, name: str) -> Version | None:
+    if "://" in destination:
+        return None
+    store = open_store(destination, name)
+    for number in store.versions()[-1:]:
+        try:
+            newest = SavedModelManifest.read(store.path(number))
+        except InputError:
+            continue  # exported by something else
+        if newest.digest == model.digest:
+            return Version(number, store.path(number))
+    return None
 
 
 def _record(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:

@@ -77,6 +77,21 @@ class Registry:
             )
         )
 
+    def knows(self, name: str, version: int) -> bool:
+        """Tell whether the version was entered before, as a run that is repeated finds it.
+
+        Raises:
+            RegistryError: the registry failed.
+        """
+        return bool(
+            self._asked(
+                lambda: (
+                    self._client.get_registered_model(name)
+                    and self._client.get_model_version(name, str(version))
+                )
+            )
+        )
+
     def _asked(self, action: Any) -> Any:
         """Run a request of the client, whose errors quote headers and whole answers."""
         from mr_openapi.exceptions import ApiException

@@ -22,6 +22,7 @@ from serving.server.config import (
     model_configs,
     read_batching,
     read_metrics_path,
+    read_model_configs,
 )
 from serving.server.core import Core
 from serving.server.flags import ServerOptions
@@ -68,7 +69,11 @@ async def serve(
     try:
         if not await _first_load(lifecycle, configs, options, stop):
             return
-        await _listen(core, lifecycle, options, tls, metrics_path, stop)
+        following = asyncio.ensure_future(_follow_file(lifecycle, configs, options))
+        try:
+            await _listen(core, lifecycle, options, tls, metrics_path, stop)
+        finally:
+            following.cancel()
     finally:
         await asyncio.to_thread(lifecycle.stop)
         core.workers.close()
@@ -95,6 +100,26 @@ async def _first_load(
         await asyncio.to_thread(lifecycle.poll)
     lifecycle.watch(options.file_system_poll_wait_seconds)
     return True
+
+
+async def _follow_file(
+    lifecycle: Lifecycle, configs: Sequence[ModelConfig], options: ServerOptions
+) -> None:
+    """Read the models.config file again every so many seconds, and do what has changed in it."""
+    seconds = options.model_config_file_poll_wait_seconds
+    told = ""
+    while options.model_config_file and seconds > 0:
+        await asyncio.sleep(seconds)
+        try:
+            found = read_model_configs(options)
+            if found != configs:
+                await asyncio.to_thread(lifecycle.configure, found)
+                configs, told = found, ""
+                tell(f"{options.model_config_file} has changed and is in effect")
+        except (InputError, ServingError) as error:
+            if str(error) != told:  # it is tried again, but told once
+                told = str(error)
+                tell(f"{options.model_config_file} is not in effect: {told}")
 
 
 async def _listen(
@@ -142,7 +167,8 @@ async def _start_rest(
 ) -> int:
     limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
     page = read_page(next(iter(core.catalog.names()), "")) if options.page else ""
-    app = rest_port.make_app(core, limits, metrics_path, page)
+    greeted = rest_port.Greeted()
+    app = rest_port.make_app(core, limits, metrics_path, page, greeted)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -164,6 +190,9 @@ async def _start_rest(
             f"cannot listen on {options.host}:{options.rest_api_port}: {error.strerror}"
         ) from error
     await web.SockSite(runner, listening).start()
+    assert runner.server is not None
+    sweeper = asyncio.ensure_future(greeted.close_others(runner.server, limits.timeout_s))
+    stack.callback(sweeper.cancel)
     return int(listening.getsockname()[1])
 
 

@@ -92,11 +92,13 @@ def find_cut(flat: Any, sources: Sequence[str], results: Sequence[str]) -> str |
     order = _in_order(flat)
     starts = {name.split(":")[0] for name in sources}
     ends = {name.split(":")[0] for name in results}
+    needs = {node.name: _origins(node) for node in order}
+    depends = _dependent(needs, starts)
     for name in _on_all_paths(order, starts, ends):
         operation = probe.get_operation_by_name(name)
         if name in starts | ends or len(operation.outputs) != 1:
             continue
-        if _stackable(operation.outputs[0]) and _keeps_checks(order, starts, name):
+        if _stackable(operation.outputs[0]) and _keeps_checks(order, needs, depends, name):
             return f"{name}:0"
     return None
 
@@ -131,17 +133,25 @@ def _on_all_paths(order: Sequence[Any], starts: set[str], ends: set[str]) -> lis
     ]
 
 
-def _keeps_checks(order: Sequence[Any], starts: set[str], cut: str) -> bool:
-    """Tell whether all of the inputs that later nodes wait for is before the cut."""
-    nodes = {node.name: node for node in order}
+def _keeps_checks(
+    order: Sequence[Any], needs: Mapping[str, Sequence[str]], depends: set[str], cut: str
+) -> bool:
+    """Tell whether all of the inputs that later nodes wait for is before the cut.
+
+    Args:
+        order: the nodes, each after those that it needs.
+        needs: by node, in this order, the nodes that it needs.
+        depends: the nodes that need an input.
+        cut: the node of the cut.
+    """
     earlier = {cut}
     stack = [cut]
     while stack:
-        for origin in _origins(nodes[stack.pop()]):
+        for origin in needs[stack.pop()]:
             if origin not in earlier:
                 earlier.add(origin)
                 stack.append(origin)
-    depends, later = _dependent(order, starts), _dependent(order, {cut})
+    later = _dependent(needs, {cut})
     return all(
         origin in earlier or origin in later
         for node in order
@@ -151,11 +161,11 @@ def _keeps_checks(order: Sequence[Any], starts: set[str], cut: str) -> bool:
     )
 
 
-def _dependent(order: Sequence[Any], starts: set[str]) -> set[str]:
+def _dependent(needs: Mapping[str, Sequence[str]], starts: set[str]) -> set[str]:
     found = set(starts)
-    for node in order:
-        if found.intersection(_origins(node)):
-            found.add(node.name)
+    for name, origins in needs.items():
+        if not found.isdisjoint(origins):
+            found.add(name)
     return found
 
 

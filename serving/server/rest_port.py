@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import urllib.parse
 import zlib
 from collections.abc import Callable
@@ -102,11 +103,42 @@ class _TooLargeError(ServingError):
         super().__init__(Code.RESOURCE_EXHAUSTED, message)
 
 
-def make_app(core: Core, limits: RestLimits, metrics_path: str, page: str) -> web.Application:
+class Greeted:
+    """The connections on which a whole request line with its headers has come.
+
+    aiohttp closes a connection that idles after a request, but waits without end for the first.
+    """
+
+    def __init__(self) -> None:
+        self._connections: set[object] = set()
+
+    def add(self, request: web.Request) -> None:
+        """Note the connection of a request."""
+        self._connections.add(request.protocol)
+
+    async def close_others(self, server: web.Server, timeout_s: float) -> None:
+        """Close connections that send no request within `timeout_s`, until it is cancelled."""
+        since: dict[object, float] = {}
+        while True:
+            now = time.monotonic()
+            there = list(server.connections)
+            self._connections.intersection_update(there)
+            silent = [one for one in there if one not in self._connections]
+            since = {one: since.get(one, now) for one in silent}
+            for connection in silent:
+                if now - since[connection] > timeout_s:
+                    connection.force_close()
+            await asyncio.sleep(min(timeout_s / 4, 5.0))
+
+
+def make_app(
+    core: Core, limits: RestLimits, metrics_path: str, page: str, greeted: Greeted
+) -> web.Application:
     """Return the application; `metrics_path` and `page` (HTML) are off where empty."""
     app = web.Application(client_max_size=limits.max_bytes)
 
     async def answer(request: web.Request) -> web.Response:
+        greeted.add(request)
         path = request.raw_path
         if metrics_path and path == metrics_path:
             return web.Response(text=core.metrics.page(), content_type="text/plain")

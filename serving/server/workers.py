@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,37 +15,51 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs functions in threads; refuses what would wait behind too many others."""
+    """Runs functions in threads; refuses what would wait behind too many others.
+
+    Work whose caller has left counts until a thread is free of it, so that callers who leave early
+    and come again cannot fill the memory with what waits.
+    """
 
     def __init__(self, threads: int = 64, max_waiting: int = 4096) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._limit = threads + max_waiting
         self._taken = 0
+        self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], Result], deadline_s: float | None = None) -> Result:
         """Return `work()`; work that has not begun when its caller leaves is dropped.
 
+        Work that has begun runs to its end, as TensorFlow's kernels cannot be interrupted; what
+        it returns is thrown away.
+
         Raises:
             ServingError: UNAVAILABLE if too many wait, DEADLINE_EXCEEDED after `deadline_s`.
         """
-        if self._taken >= self._limit:
-            raise ServingError(Code.UNAVAILABLE, "too many requests are waiting")
         end = None if deadline_s is None else time.monotonic() + deadline_s
+        left = threading.Event()
 
         def guarded() -> Result:
-            if end is not None and time.monotonic() > end:
-                raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed before the run")
-            return work()
+            try:
+                if left.is_set() or (end is not None and time.monotonic() > end):
+                    raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed before the run")
+                return work()
+            finally:
+                with self._lock:
+                    self._taken -= 1
 
-        self._taken += 1
+        with self._lock:
+            if self._taken >= self._limit:
+                raise ServingError(Code.UNAVAILABLE, "too many requests are waiting")
+            self._taken += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, guarded)
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, guarded)
             async with asyncio.timeout(deadline_s):
-                return await future
+                return await asyncio.shield(future)
         except TimeoutError:
             raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed") from None
         finally:
-            self._taken -= 1
+            left.set()
 
     def close(self) -> None:
         """Drop what waits and let the threads end."""

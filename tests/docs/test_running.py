@@ -22,6 +22,7 @@ def test_a_page_does_what_it_shows(page: Path, desk: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_the_tutorial_does_what_it_shows(desk: Path) -> None:
     parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
     blocks = [block for page in parts for block in blocks_of(page)]

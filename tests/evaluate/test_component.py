@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_value_out_of_range_is_refused_before_anything_is_read() -> None:
 
 def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> None:
     outputs = {
-        name: kind(name=name, uri=str(tmp_path / name))
+        name: kind(name=name, uri=str(tmp_path / "steps" / "run" / "evaluate" / name))
         for name, kind in (("evaluation", Artifact), ("metrics", Metrics),
                            ("classification", ClassificationMetrics), ("report", HTML))
     }  # fmt: skip
@@ -41,7 +42,7 @@ def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> Non
     data = Dataset(name="dataset", uri=str(dataset))
     may_go_out = evaluate.python_func(candidates, data, **outputs, min_accuracy=0.999)
     assert may_go_out is False
-    result = EvaluationManifest.read(tmp_path / "evaluation")
+    result = EvaluationManifest.read(outputs["evaluation"].path)
     assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
     assert outputs["metrics"].metadata["test_accuracy"] == result.metrics["test_accuracy"]
     shown = outputs["classification"].metadata
@@ -50,4 +51,4 @@ def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> Non
     assert [row["row"] for row in shown["confusionMatrix"]["rows"]] == result.confusion
     curve = shown["confidenceMetrics"]
     assert (curve[0]["recall"], curve[-1]["recall"]) == (0, 1) and len(curve) <= 200
-    assert "Rejected" in (tmp_path / "report").read_text(encoding="utf-8")
+    assert "Rejected" in Path(outputs["report"].path).read_text(encoding="utf-8")

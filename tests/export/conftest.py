@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from kfp.dsl import Artifact, Dataset, Model
 
 from components.core.artifacts import SavedModelManifest
-from components.export.export import export
+from components.export.component import export
 from tests.export.building import Built, build
 
 
@@ -17,9 +18,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="session")
 def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as the step's face exports it."""
     out = tmp_path_factory.mktemp("exported") / "saved_model"
-    made = export([built.candidate], built.evaluation, built.dataset, out)
-    assert made == SavedModelManifest.read(out)
+    given = (
+        [Model(uri=str(built.candidate))],
+        Artifact(uri=str(built.evaluation)),
+        Dataset(uri=str(built.dataset)),
+    )
+    saved_model = Model(uri=str(out))
+    export.python_func(*given, saved_model)
+    manifest = SavedModelManifest.read(out)
+    assert saved_model.metadata == {"digest": manifest.digest, "strategy": manifest.strategy}
     return out
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
 
 from components.core.errors import InputError
 from pipelines.compilation import compile_pipeline
+from pipelines.patience import PATIENCE
 from pipelines.recipe import DEFAULTS, PARAMETER_FIELDS
 
 STEPS = {"ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
-         "publish"}  # fmt: skip
+         "publish", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def test_all_steps_are_there(compiled: dict[str, Any]) -> None:
 
 
 def test_export_verify_and_publish_wait_for_the_gate(compiled: dict[str, Any]) -> None:
-    tasks = compiled["root"]["dag"]["tasks"]
+    tasks = compiled["components"]["comp-transfer"]["dag"]["tasks"]
     assert not {"export", "verify", "publish"} & set(tasks)
     (condition,) = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
     inner = compiled["components"][condition["componentRef"]["name"]]["dag"]["tasks"]
@@ -43,6 +45,41 @@ def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None
     assert all(parameter.get("description") for parameter in parameters.values())
     assert parameters["backbone"]["defaultValue"] == "efficientnet_lite0"
     assert parameters["head_epochs"]["defaultValue"] == DEFAULTS["head_epochs"]
+
+
+def test_the_last_step_follows_all_others_whatever_happened(compiled: dict[str, Any]) -> None:
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert set(tasks) == {"transfer", "conclude"}
+    last = tasks["conclude"]
+    assert last["dependentTasks"] == ["transfer"]
+    assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert last["inputs"]["parameters"]["status"] == {
+        "taskFinalStatus": {"producerTask": "transfer"}
+    }
+
+
+def tasks_of(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """All tasks that run a step, by the step's name."""
+    dags = [pipeline["root"], *pipeline["components"].values()]
+    tasks = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).items()]
+    return {name: task for name, task in tasks if name in STEPS}
+
+
+def test_every_step_is_tried_again_after_a_wait_that_grows(compiled: dict[str, Any]) -> None:
+    tasks = tasks_of(compiled)
+    assert set(tasks) == STEPS
+    for name, task in tasks.items():
+        patience = PATIENCE[name.replace("-", "_")]
+        assert task["retryPolicy"]["maxRetryCount"] == patience.retries >= 1
+        assert task["retryPolicy"]["backoffDuration"] == f"{patience.first_wait_s}s"
+        assert task["retryPolicy"]["backoffFactor"] == 2.0
+
+
+def test_a_run_on_this_machine_is_not_tried_again() -> None:
+    from pipelines.transfer import transfer
+
+    spec = json_format.MessageToDict(transfer.pipeline_spec)
+    assert not any("retryPolicy" in task for task in tasks_of(spec).values())
 
 
 def test_publish_is_never_cached(compiled: dict[str, Any]) -> None:

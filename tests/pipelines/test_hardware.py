@@ -15,10 +15,11 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.core.errors import InputError
 from pipelines.compilation import compile_pipeline
 from pipelines.hardware import GPU, HEAVY_STEPS, PRESETS, find_preset
+from pipelines.patience import PATIENCE
 
 GPU_PRESETS = ("nvidia", "gke", "eks")
 STEPS = {"ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
-         "publish"}  # fmt: skip
+         "publish", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,12 @@ def test_a_missing_gpu_fails_where_one_was_asked_for(compiled: dict[str, Any], n
     for step in HEAVY_STEPS:
         inputs = pipeline["components"][f"comp-{step.replace('_', '-')}"]["inputDefinitions"]
         assert "require_gpu" in inputs["parameters"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_try_has_a_deadline(compiled: dict[str, Any], name: str) -> None:
+    for step, pod in pods(compiled[name][1]).items():
+        assert int(pod["activeDeadlineSeconds"]) == PATIENCE[step].timeout_s
 
 
 def test_a_value_of_the_users_stands_over_the_presets(tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ def test_code_in_a_file_is_refused_and_not_run(
         (("none.keras",), "found none"),
         (("{tmp}",), "got the folder"),
         (("tiny", "--plan", "hed"), "did you mean head"),
-        (("tiny", "--batch-norm", "thaw"), "unknown batch norm"),
+        (("tiny", "--plan", "top", "--batch-norm", "thaw"), "unknown batch norm"),
         (("tiny", "--plan", "top", "--cut", "block2b_bn"), "is not a point that every path"),
+        (("tiny", "--plan", "full", "--cut", "block2_add"), "expected --plan top beside it"),
         (("tiny", "--layer", "block1_nb"), "did you mean block1_bn"),
     ],
 )

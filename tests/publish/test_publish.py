@@ -10,6 +10,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError, RegraftError
 from components.core.exported import check_fingerprint
+from serving.found_models import find_models, models_config
 from serving.publish import (
     open_store,
     publish_saved_model,
@@ -19,7 +20,6 @@ from serving.publish import (
     rollback,
     set_label,
 )
-from serving.serve import find_models, models_config
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from components.core.artifacts import (
 )
 from components.core.errors import InputError, ParityError
 from components.publish.publish import publish
+from serving.publish import read_labels
 
 
 def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
@@ -52,3 +53,14 @@ def test_without_proof_nothing_is_published(
         publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_model_again_adds_no_version(exported: Path, tmp_path: Path) -> None:
+    parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
+    place = str(tmp_path / "models")
+    publish(exported, parity, tmp_path / "first", place, "m")
+    again = publish(exported, parity, tmp_path / "again", place, "m", label="stable")
+    assert again.version == 1
+    assert read_labels(place, "m") == {"stable": 1}
+    assert [path.name for path in (tmp_path / "models" / "m").iterdir()
+            if path.name.isdigit()] == ["1"]  # fmt: skip

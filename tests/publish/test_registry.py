@@ -47,6 +47,20 @@ def test_versions_of_one_model_are_entered(
     assert (artifact["modelFormatName"], artifact["modelFormatVersion"]) == ("tensorflow", "2")
 
 
+def test_publishing_again_after_the_registry_failed_enters_the_version(
+    exported: Path, tmp_path: Path, registry: RegistryServer
+) -> None:
+    registry.fault = ("POST /model_versions", 500)
+    with pytest.raises(RegistryError):
+        publish_into(exported, tmp_path, registry.address)
+    registry.fault = None
+    parity = tmp_path / "parity"
+    for again in ("again", "and-again"):
+        publish(exported, parity, tmp_path / again, str(tmp_path / "models"), "pets",
+                model_registry=registry.address)  # fmt: skip
+    assert [version["name"] for version in registry.versions.values()] == ["1"]
+
+
 @pytest.mark.parametrize("status", [401, 500])
 def test_a_registry_that_refuses_publishes_nothing(
     exported: Path, tmp_path: Path, registry: RegistryServer, status: int

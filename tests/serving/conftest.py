@@ -16,7 +16,7 @@ from tests.serving.tiny_model import export_tiny, lay_out
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--serving-address", help="gRPC host:port of a server to test")
-    parser.addoption("--serving-rest-address", help="REST host:port of a server to test")
+    parser.addoption("--serving-rest-address", help="its REST host:port; port 8501")
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +37,10 @@ def conformance_base(exports: dict[str, Path], tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[Addresses]:
     """A server of the model `tiny`, versions 1 and 2: the given one, or an embedded one."""
-    grpc = request.config.getoption("serving_address", None)
-    rest = request.config.getoption("serving_rest_address", None)
-    if grpc or rest:
-        if not (grpc and rest):
-            pytest.fail("expected both --serving-address and --serving-rest-address")
-        yield Addresses(grpc, rest, "given", 0)
+    given = request.config.getoption("serving_address", None)
+    if given:
+        rest = request.config.getoption("serving_rest_address", None)
+        yield Addresses(given, rest or f"{given.rsplit(':', 1)[0]}:8501", "given", 0)
         return
     base = request.getfixturevalue("conformance_base")
     flags = [

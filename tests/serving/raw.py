@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -74,3 +77,11 @@ def failure(call: Any, request: Any) -> tuple[str, str]:
     except grpc.RpcError as error:
         return error.code().name, error.details() or ""
     raise AssertionError("expected an error, got an answer")
+
+
+def until(check: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that another process does, to a deadline."""
+    end, pause = time.monotonic() + seconds, threading.Event()
+    while not check():
+        assert time.monotonic() < end, "it did not happen in time"
+        pause.wait(0.05)

@@ -17,8 +17,8 @@ from serving.client.grpc import GrpcClient
 from serving.client.messages import MESSAGES
 from serving.client.rest import RestClient
 from serving.client.retrying import NO_RETRIES, Retries, next_pause
+from serving.found_models import find_models, models_config
 from serving.runner import Addresses, free_port
-from serving.serve import find_models, models_config
 
 
 def test_the_clients_import_no_tensorflow(server: Addresses) -> None:

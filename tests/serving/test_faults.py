@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
+import shutil
 import socket
+import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +17,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from serving.client import errors
+from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.runner import Addresses, ServeOptions, running_server
-from tests.serving.raw import Stubs, b64, failure, http_request, post, predict_request
+from tests.serving.raw import (
+    Stubs,
+    b64,
+    failure,
+    http_request,
+    post,
+    predict_request,
+    until,
+)
 
 LIMIT = 2_000_000
 M = "/v1/models/tiny"
@@ -23,8 +39,17 @@ M = "/v1/models/tiny"
 
 @pytest.fixture(scope="module")
 def small(conformance_base: Path) -> Iterator[Addresses]:
-    """A server with low limits."""
-    flags = (f"--max_request_bytes={LIMIT}", "--rest_api_timeout_in_ms=1000")
+    """A server with a low limit of bytes."""
+    flags = (f"--max_request_bytes={LIMIT}",)
+    base = conformance_base / "tiny"
+    with running_server(base, "tiny", "embedded", ServeOptions(flags=flags)) as addresses:
+        yield addresses
+
+
+@pytest.fixture(scope="module")
+def impatient(conformance_base: Path) -> Iterator[Addresses]:
+    """A server that gives headers and bodies one second."""
+    flags = ("--rest_api_timeout_in_ms=1000",)
     base = conformance_base / "tiny"
     with running_server(base, "tiny", "embedded", ServeOptions(flags=flags)) as addresses:
         yield addresses
@@ -86,13 +111,61 @@ def test_damaged_gzip_is_400(small: Addresses, body: bytes) -> None:
     assert http_request(small.rest, "POST", f"{M}:predict", body, headers)[0] == 400
 
 
-def test_a_slow_sender_is_cut_off(small: Addresses) -> None:
-    host, port = small.rest.split(":")
+def test_a_slow_sender_is_cut_off(impatient: Addresses) -> None:
+    host, port = impatient.rest.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as slow:
         slow.sendall(
             f"POST {M}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode()
         )
         assert b" 504 " in slow.recv(1000)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", f"POST {M}:predict HTTP/1.1\r\nHost: x\r\nX-Slow: ".encode()]
+)
+def test_slow_headers_are_cut_off(impatient: Addresses, start: bytes) -> None:
+    host, port = impatient.rest.split(":")
+    with socket.create_connection((host, int(port)), timeout=0.1) as slow:
+        slow.sendall(start)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                assert slow.recv(1000) == b""
+                return
+            except TimeoutError:
+                with contextlib.suppress(ConnectionError):
+                    slow.sendall(b"x" if start else b"")  # a byte now and then keeps nothing open
+            except ConnectionError:
+                return
+    pytest.fail("the connection stayed open")
+
+
+def test_many_slow_connections_keep_nobody_out(small: Addresses, pictures: list[bytes]) -> None:
+    host, port = small.rest.split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            slow = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            slow.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\n")
+        with RestClient(small.rest, "tiny") as client:
+            assert len(client.predict(pictures)) == len(pictures)
+
+
+def test_abandoned_work_leaves_nothing_behind(
+    model_base: Path, exports: dict[str, Path], pictures: list[bytes]
+) -> None:
+    """Runs that outlast their deadline end by themselves, and let their version go."""
+    flags = ("--file_system_poll_wait_seconds=0.1",)
+    with running_server(model_base, "tiny", "embedded", ServeOptions(flags=flags)) as at:
+        with GrpcClient(at.grpc, "tiny", timeout_s=0.02) as hasty:
+            for _ in range(20):
+                with pytest.raises(errors.DeadlineError):
+                    hasty.predict(pictures * 2500)
+        with RestClient(at.rest, "tiny", timeout_s=60) as client:
+            assert len(client.predict(pictures)) == len(pictures)
+            shutil.copytree(exports["even"], model_base / ".new")
+            (model_base / ".new").rename(model_base / "2")
+            until(lambda: [s.state for s in client.status()] == ["AVAILABLE", "END"])
+            assert client.predict(pictures[:1])[0].label.startswith("even-")
 
 
 def test_an_oversized_message_is_resource_exhausted(small: Addresses) -> None:
@@ -119,6 +192,41 @@ def test_a_damaged_picture_fails_its_request(small: Addresses, pictures: list[by
     status, answer = post(small.rest, f"{M}:predict", body)
     assert status == 400
     assert answer["error"]
+
+
+def enormous(kind: str) -> bytes:
+    """Return a small file whose header declares 65,000 x 65,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, kind)
+    data = bytearray(buffer.getvalue())
+    if kind == "PNG":
+        data[16:24] = struct.pack(">II", 65_000, 65_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        place = data.index(b"\xff\xc0") + 5
+        data[place : place + 4] = struct.pack(">HH", 65_000, 65_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_enormous_picture_is_refused_unread(
+    small: Addresses, pictures: list[bytes], kind: str
+) -> None:
+    before = resident_mb(small.pid)
+    batch = [pictures[0], enormous(kind)]
+    body = {"signature_name": "guarded", "instances": [b64(one) for one in batch]}
+    status, answer = post(small.rest, f"{M}:predict", body)
+    assert status == 400
+    stubs = Stubs(small.grpc)
+    code, details = failure(
+        stubs.prediction.Predict, predict_request("guarded", image_bytes=np.array(batch, object))
+    )
+    stubs.channel.close()
+    assert code == "INVALID_ARGUMENT"
+    for text in (answer["error"], details):
+        assert "picture 1: expected" in text
+        assert "at most" in text
+    assert resident_mb(small.pid) - before < 200
 
 
 ODD_BODIES: list[Any] = [

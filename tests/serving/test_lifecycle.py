@@ -11,8 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,9 @@ import pytest
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.runner import Addresses, ServeOptions, running_server, started_server
-from tests.serving.raw import Stubs, b64, failure, http_request, predict_request
+from tests.serving.raw import Stubs, b64, failure, http_request, predict_request, until
 
 FAST = ServeOptions(flags=("--file_system_poll_wait_seconds=0.1",))
-
-
-def until(check: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does, to a deadline."""
-    end, pause = time.monotonic() + seconds, threading.Event()
-    while not check():
-        assert time.monotonic() < end, "it did not happen in time"
-        pause.wait(0.05)
 
 
 def publish(source: Path, target: Path) -> None:

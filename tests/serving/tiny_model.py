@@ -25,6 +25,8 @@ def export_tiny(folder: Path, mark: str) -> Path:
     import keras
     import tensorflow as tf
 
+    from components.core.preprocess import load_pictures
+
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
@@ -99,6 +101,12 @@ def export_tiny(folder: Path, mark: str) -> Path:
         "flags": (lambda x: {"not": tf.logical_not(x)}, [tf.TensorSpec([None], tf.bool, "x")]),
         "half": (lambda x: {"y": x * 2}, [tf.TensorSpec([None], tf.float16, "x")]),
         "small": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int8, "x")]),
+        "guarded": (
+            lambda image_bytes: {"mean": tf.reduce_mean(
+                load_pictures(image_bytes, SIDE, name_damaged=True), axis=[1, 2, 3]
+            )},
+            [pictures],
+        ),
         "large": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int64, "x")]),
     }  # fmt: skip
     for name, (function, signature) in endpoints.items():

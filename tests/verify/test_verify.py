@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
+from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.core.artifacts import DatasetManifest, ParityManifest, SavedModelManifest
 from components.core.errors import DataError, InputError, ParityError
-from components.core.options import VerifyOptions
+from components.core.options import ExportOptions, VerifyOptions
+from components.export.component import export as export_face
 from components.export.export import export
+from components.verify.component import verify as face
 from components.verify.verify import sample_of, verify
 from tests.export.building import Built, write_candidate, write_evaluation
 
@@ -19,8 +23,17 @@ def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
     built: Built, exported: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "parity"
-    proof = verify(exported, [built.candidate], built.evaluation, built.dataset, out, EMBEDDED)
-    assert proof == ParityManifest.read(out)
+    parity, table = Artifact(uri=str(out)), Markdown(uri=str(tmp_path / "table.md"))
+    given = (
+        Model(uri=str(exported)),
+        [Model(uri=str(built.candidate))],
+        Artifact(uri=str(built.evaluation)),
+        Dataset(uri=str(built.dataset)),
+    )
+    face.python_func(*given, parity, table, **EMBEDDED.model_dump())
+    proof = ParityManifest.read(out)
+    assert parity.metadata == {"engine": "embedded", **proof.max_abs_diff}
+    assert Path(table.path).read_bytes() == (out / "parity.md").read_bytes()
     assert proof.passed
     assert proof.pictures == 8
     assert proof.engine == "embedded"
@@ -29,7 +42,15 @@ def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert proof.saved_model_digest == SavedModelManifest.read(exported).digest
     assert len({row.label for row in proof.rows}) > 1
     assert "holds within 1e-05" in (out / "parity.md").read_text()
-    assert [p.name for p in tmp_path.iterdir()] == ["parity"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parity", "table.md"]
+
+
+def test_the_faces_defaults_are_those_of_the_options() -> None:
+    for step, options in ((face, VerifyOptions), (export_face, ExportOptions)):
+        parameters = inspect.signature(step.python_func).parameters
+        for name, field in options.model_fields.items():
+            default = parameters[name].default
+            assert (tuple(default) if isinstance(default, list) else default) == field.default
 
 
 def test_a_model_that_is_served_otherwise_fails_with_the_worst_picture(

@@ -1,0 +1,70 @@
+"""Headless Chromium: it draws a page of ours into a picture, without a network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from components.core.errors import InputError, RegraftError
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
+)  # fmt: skip
+DEADLINE_S = 120.0
+
+
+def find_chromium() -> str:
+    """Return the program.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        raise InputError("expected Chromium on the path, found none: apt-get install chromium")
+    return found
+
+
+def run_chromium(page: Path, *flags: str) -> str:
+    """Open a page with further flags; return what Chromium prints.
+
+    Raises:
+        RegraftError: it failed or did not end in time.
+    """
+    with tempfile.TemporaryDirectory(prefix="regraft-chromium-") as profile:
+        command = [find_chromium(), *FLAGS, f"--user-data-dir={profile}", *flags]
+        try:
+            done = subprocess.run(
+                [*command, page.absolute().as_uri()],
+                capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise RegraftError(f"Chromium took more than {DEADLINE_S:g} s for {page}") from error
+    if done.returncode != 0:
+        raise RegraftError(f"Chromium failed on {page}: {' '.join(done.stderr.split())[-300:]}")
+    return done.stdout
+
+
+def draw_page(
+    page: Path, target: Path, *, width_px: int = 1200, height_px: int = 1500, dark: bool = False
+) -> None:
+    """Write the top of a page as people see it to a PNG file.
+
+    Args:
+        page: an HTML file.
+        target: the picture.
+        width_px, height_px: of the window; Chromium has none narrower than 500.
+        dark: whether the reader prefers dark colours.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Blink's values are 0 for dark and 1 for light.
+    run_chromium(
+        page, f"--screenshot={target.absolute()}", f"--window-size={width_px},{height_px}",
+        f"--blink-settings=preferredColorScheme={int(not dark)}",
+    )  # fmt: skip
+    if not target.is_file():
+        raise RegraftError(f"Chromium wrote no picture of {page}")

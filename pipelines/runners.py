@@ -1,0 +1,109 @@
+"""What executes the steps of a local run: subprocesses of this Python, or containers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from components.core.errors import InputError, unknown_name
+from components.core.image import IMAGE
+from pipelines.recipe import Recipe
+
+RunnerName = Literal["subprocess", "docker"]
+RUNNERS = ("subprocess", "docker")
+KERAS_FOLDER = "~/.keras"
+
+
+def make_runner(name: str, recipe: Recipe, out: Path) -> Any:
+    """Return kfp's runner of that name.
+
+    Raises:
+        InputError: no such runner, or what `docker` needs is missing.
+    """
+    if name not in RUNNERS:
+        raise unknown_name("runner", name, RUNNERS)
+    from kfp import local
+
+    if name == "subprocess":
+        return local.SubprocessRunner(use_venv=False)
+    _require_image()
+    return local.DockerRunner(**container_options(recipe, out))
+
+
+def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Return how the containers are started: with this user's rights and as few others as can be.
+
+    The run's folder and the caches of downloads are mounted at their own paths, so that paths mean
+    the same inside; what the recipe only reads is mounted read-only.
+    """
+    from docker.types import DeviceRequest, Mount
+
+    keras = Path(KERAS_FOLDER).expanduser()
+    writable = [out, Path(recipe.cache).expanduser().absolute(), keras]
+    if recipe.destination and "://" not in recipe.destination:
+        writable.append(Path(recipe.destination).absolute())
+    for folder in writable:
+        folder.mkdir(parents=True, exist_ok=True)
+    mounts = {str(folder): Mount(str(folder), str(folder), type="bind") for folder in writable}
+    for path in _paths_read(recipe):
+        mounts.setdefault(path, Mount(path, path, type="bind", read_only=True))
+    gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if recipe.require_gpu else []
+    return {
+        "user": f"{os.getuid()}:{os.getgid()}",
+        "mounts": list(mounts.values()),
+        "environment": {"KERAS_HOME": str(keras)},
+        "read_only": True,
+        "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "shm_size": "1g",
+        "init": True,
+        "device_requests": gpus,
+    }
+
+
+def in_containers(recipe: Recipe) -> Recipe:
+    """Return the recipe with the paths on which this machine and a container would differ."""
+    paths = {
+        name: str(Path(value).expanduser().absolute())
+        for name, value in recipe.model_dump().items()
+        if name in ("cache", "destination", "work_dir", "champion", "unfamiliar", "weights")
+        and value
+        and (name == "cache" or Path(value).expanduser().exists())
+        and "://" not in value
+    }
+    sources = tuple(_absolute(source) for source in recipe.sources)
+    return recipe.model_copy(update={**paths, "sources": sources})
+
+
+def _absolute(source: str) -> str:
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
+
+
+def _paths_read(recipe: Recipe) -> list[str]:
+    """Return the absolute paths on this machine that the recipe names and no step writes."""
+    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.unfamiliar, recipe.weights)
+    return [str(Path(name).absolute()) for name in named if name and Path(name).exists()]
+
+
+def _require_image() -> None:
+    try:
+        import docker
+    except ImportError as error:
+        raise InputError("runner docker: expected the package docker (pip install docker)") from (
+            error
+        )
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException as error:
+        raise InputError(f"runner docker: expected a Docker engine, got none: {error}") from error
+    try:
+        client.images.get(IMAGE)
+    except docker.errors.ImageNotFound as error:
+        raise InputError(
+            f"runner docker: expected the image {IMAGE}; `make image` builds it"
+        ) from (error)
+    finally:
+        client.close()

@@ -1,0 +1,81 @@
+"""The last step's words, and that it runs after a failure under kfp's local runner."""
+
+# kfp 2.17 cannot read postponed annotations, so they are not postponed here.
+from pathlib import Path
+
+import pytest
+from kfp import dsl, local
+
+from components.conclude.component import conclude as face
+from components.conclude.conclude import Ending, conclude
+from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
+from components.core.errors import InputError
+
+LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+
+
+def publish_version(folder: Path) -> Path:
+    """A version's folder, with the manifest alone."""
+    folder.mkdir(parents=True)
+    preprocessing = Preprocessing(image_px=64, scaling="tiny")
+    SavedModelManifest(
+        digest="d" * 64, made_by=MadeBy(step="export", version="0", seconds=1.0),
+        model_digest="m" * 64, evaluation_digest="e" * 64, dataset_digest="s" * 64,
+        strategy="top", backbone="tiny", weights_digest="w" * 64, classes=["a", "b"],
+        preprocessing=preprocessing, temperature=1.0, metrics={"test_accuracy": 0.975},
+        checks=[], signatures=["serving_default"], versions={},
+    ).write(folder)  # fmt: skip
+    return folder
+
+
+def test_a_published_version_is_named(tmp_path: Path) -> None:
+    publish_version(tmp_path / "m" / "9")
+    newest = publish_version(tmp_path / "m" / "10")
+    text = conclude(Ending("SUCCEEDED"), str(tmp_path), "m", LONG_AGO)
+    assert text == f"# Published\n\n`{newest}`: strategy top, test accuracy 0.9750.\n"
+    older = conclude(Ending("SUCCEEDED"), str(tmp_path), "m", FAR_AHEAD)
+    assert older.startswith("# Rejected")
+
+
+@pytest.mark.parametrize(
+    ("ending", "destination", "expected"),
+    [
+        (Ending("FAILED", "verify: answers\n differ"), "models", "# Failed\n\nverify: answers"),
+        (Ending("FAILED"), "models", "see the log of the red step"),
+        (Ending("CANCELLED"), "models", "# Cancelled"),
+        (Ending("SUCCEEDED"), "nowhere", "# Rejected"),
+        (Ending("SUCCEEDED"), "s3://bucket/models", "s3://bucket/models/m"),
+    ],
+)
+def test_each_end_has_its_words(ending: Ending, destination: str, expected: str) -> None:
+    assert expected in conclude(ending, destination, "m", LONG_AGO)
+
+
+def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ISO 8601, got 'today'"):
+        conclude(Ending("SUCCEEDED"), str(tmp_path), "m", "today")
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def fail() -> None:
+    raise SystemExit(3)
+
+
+def test_the_face_runs_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+
+    @dsl.pipeline(name="inner")
+    def inner() -> None:
+        fail()
+
+    @dsl.pipeline(name="outer")
+    def outer() -> None:
+        work = inner()
+        last = face(started="2026-01-01T00:00:00Z", destination=str(tmp_path), model_name="m")
+        last.after(work).ignore_upstream_failure()
+
+    with pytest.raises(RuntimeError):
+        outer()
+    (outcome,) = (tmp_path / "root").glob("*/conclude/outcome")
+    assert outcome.read_text().startswith("# Failed")

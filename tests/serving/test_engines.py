@@ -1,0 +1,182 @@
+"""Each engine's path through runner and `regraft serve`, with stand-ins for what is not installed.
+
+The stand-ins are real programs on PATH: they note their arguments, and start the embedded server
+with the flags of TF Serving that they were given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from components.core.errors import InputError, RegraftError
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
+from serving.runner import Addresses, ServeOptions, choose_engine, serving_image
+from serving.serve import BATCHING_FILE, serving_folder
+from tests.serving.raw import Stubs, predict_request, until
+
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = f"""#!{sys.executable}
+import json, os, pathlib, sys
+pathlib.Path(__file__ + ".json").write_text(json.dumps(sys.argv[1:]))
+known = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith(
+    ("--rm", "--init", "--volume", "--publish", "--entrypoint"))]
+os.execv(sys.executable, [sys.executable, "-m", "serving.server", *known])
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, first on PATH, with a `tensorflow_model_server` and a `docker`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("tensorflow_model_server", "docker"):
+        (folder / name).write_text(STAND_IN)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def given(stand_in: Path) -> list[str]:
+    """Return the arguments that a stand-in was started with."""
+    return [str(part) for part in json.loads(Path(f"{stand_in}.json").read_text())]
+
+
+@pytest.fixture
+def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
+    """Two versions of `tiny` and one of `other`; the first of `tiny` is stable."""
+    base = tmp_path / "models"
+    for place, mark in (("tiny/1", "odd"), ("tiny/2", "even"), ("other/7", "odd")):
+        shutil.copytree(exports[mark], base / place)
+    (base / "tiny" / "labels.json").write_text('{"stable": 1}')
+    return base
+
+
+def test_auto_takes_the_real_server_where_it_is_installed(
+    stand_ins: Path, labelled: Path, pictures: list[bytes]
+) -> None:
+    with serving_folder(labelled) as (at, following):
+        assert at.engine == "tensorflow_model_server"
+        flags = given(stand_ins / "tensorflow_model_server")
+        assert flags[:2] == [f"--port={at.grpc.split(':')[1]}",
+                             f"--rest_api_port={at.rest.split(':')[1]}"]  # fmt: skip
+        assert "--allow_version_labels_for_unavailable_models=true" in flags
+        assert f"--batching_parameters_file={BATCHING_FILE}" in flags
+        for version, label, mark in ((None, "stable", "odd"), (2, None, "even")):
+            with GrpcClient(at.grpc, "tiny", version=version, label=label) as client:
+                assert client.predict(pictures[:1])[0].label.startswith(mark)
+        with RestClient(at.rest, "other") as client:
+            assert [s.version for s in client.status()] == [7]
+        # A new version becomes the canary, then a canary becomes the stable one.
+        shutil.copytree(labelled / "other" / "7", labelled / "tiny" / ".3")
+        (labelled / "tiny" / ".3").rename(labelled / "tiny" / "3")
+        for labels in ({"stable": 1, "canary": 3}, {"stable": 3, "canary": 3}):
+            (labelled / "tiny" / "labels.json").write_text(json.dumps(labels))
+
+            def in_effect(wanted: dict[str, int] = labels) -> bool:
+                following.step(at.rest)
+                return labels_of(at.grpc, pictures) == wanted
+
+            until(in_effect)
+
+
+def labels_of(address: str, pictures: list[bytes]) -> dict[str, int]:
+    """Return the versions that answer for the labels of `tiny`."""
+    stubs = Stubs(address)
+    found = {}
+    for label in ("stable", "canary"):
+        request = predict_request("", image_bytes=np.array(pictures[:1], object))
+        request.model_spec.version_label = label
+        with contextlib.suppress(grpc.RpcError):
+            answer = stubs.prediction.Predict(request, timeout=60)
+            found[label] = answer.model_spec.version.value
+    stubs.channel.close()
+    return found
+
+
+@contextlib.contextmanager
+def serve_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Start `regraft serve`; yield its process and the addresses that it prints."""
+    command = [sys.executable, "-m", "pipelines.cli", "serve", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        shown: dict[str, str] = {}
+        for line in process.stdout:
+            name, _, value = line.strip().partition(" ")
+            shown[name] = value.strip()
+            if name == "REST":
+                break
+        try:
+            yield process, shown
+        finally:
+            process.terminate()
+
+
+def test_serve_starts_the_container_and_ends_it(
+    stand_ins: Path, labelled: Path, pictures: list[bytes]
+) -> None:
+    ports = ("--port=0", "--rest-api-port=0")
+    with serve_command(str(labelled), "--engine", "docker", *ports) as (process, shown):
+        assert shown["models"] == "other, tiny"
+        command = given(stand_ins / "docker")
+        assert command[:3] == ["run", "--rm", "--init"]
+        for place in (labelled / "tiny", labelled / "other", BATCHING_FILE.parent):
+            assert f"--volume={place}:{place}:ro" in command
+        port = shown["gRPC"].rsplit(":", 1)[1]
+        assert f"--publish=127.0.0.1:{port}:{port}" in command
+        entry = command.index("--entrypoint")
+        assert command[entry : entry + 3] == [
+            "--entrypoint", "tensorflow_model_server", serving_image()
+        ]  # fmt: skip
+        with GrpcClient(shown["gRPC"], "tiny", label="stable") as client:
+            assert client.predict(pictures[:1])[0].label.startswith("odd")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_what_is_not_installed_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert choose_engine("auto") == "embedded"
+    for engine in ("docker", "tensorflow_model_server"):
+        with pytest.raises(InputError, match="not installed"):
+            choose_engine(engine)
+    with pytest.raises(InputError, match="engine"):
+        choose_engine("tfserving")
+
+
+def test_a_page_needs_the_embedded_engine(stand_ins: Path, labelled: Path) -> None:
+    server = serving_folder(labelled, "docker", page=True)
+    with pytest.raises(InputError, match="--page needs the embedded engine"), server:
+        pytest.fail("it must not come up")
+
+
+def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labelled: Path) -> None:
+    (stand_ins / "docker").write_text("#!/bin/sh\necho cannot pull the image; exit 125\n")
+    server = serving_folder(labelled, "docker", ServeOptions(deadline_s=60))
+    with pytest.raises(RegraftError, match="exit code 125: cannot pull the image"), server:
+        pytest.fail("it must not come up")
+
+
+@pytest.mark.long
+def test_the_conformance_suite_runs_against_a_given_server(server: Addresses) -> None:
+    files = [f"tests/serving/test_conformance_{protocol}.py" for protocol in ("rest", "grpc")]
+    given = [f"--serving-address={server.grpc}", f"--serving-rest-address={server.rest}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
