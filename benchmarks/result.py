@@ -51,6 +51,14 @@ class Measured:
     figures: Mapping[str, Figure]
 
 
+def kept(file: Path) -> dict[str, Figure]:
+    """Return the figures that a result holds already, to measure only some of them anew."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))["figures"]
+    return {name: Figure(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
+
+
 def run_benchmark(
     name: str,
     about: str | None,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Load, percentile, run_load
-from benchmarks.result import Figure, Measured, run_benchmark
+from benchmarks.result import Figure, Measured, kept, run_benchmark
 from benchmarks.serving_life import memory, swap
 from benchmarks.serving_tune import tune
 from serving.client import grpc_wire, rest_wire
@@ -264,14 +263,6 @@ def measure(options: argparse.Namespace) -> Measured:
         f"the memory test sends {options.requests} requests to the backbone `tiny` at 32 px",
         figures,
     )
-
-
-def kept(file: Path) -> dict[str, Figure]:
-    """Return the figures that a result holds already."""
-    if not file.exists():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))["figures"]
-    return {name: Figure(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
 
 
 def small_memory(stage: Stage, base: Path, requests: int) -> dict[str, Figure]:

@@ -1,30 +1,37 @@
 """Cut and cache beside the usual way: the frozen backbone inside `model.fit`.
 
-    python -m benchmarks.training --json benchmarks/results/training.json
+    regraft bench training --json benchmarks/results/training.json --only head --backbone vgg16
 
-Both sides run in turn in one process on the same digits, drawn to 150 px, with the same head.
-Regraft's seconds are those of whole steps (building the backbone, extraction, training, writing
-the model). The baseline is measured for one epoch after its graphs are built and multiplied, which
-leaves its building out. VGG16's weights are random, as speed does not depend on them.
+Parts are measured alone with `--only`, and those measured before stay in the result:
+
+- `head`, `top`: both sides run in turn in one process on the same digits, drawn to 150 px, with the
+  same head. Regraft's seconds are those of whole steps (building the backbone, extraction,
+  training, writing the model). The baseline is measured for one epoch after its graphs are built
+  and multiplied, which leaves its building out. VGG16's weights are random, as speed does not
+  depend on them.
+- `extraction`: its speed beyond the first pictures as a share of that of the bare backbone.
+- `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST.
+- `growth`: time and memory of extraction and head training from 1,000 to 50,000 pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result import Figure, Measured, kept, run_benchmark
+from benchmarks.training_accuracy import accuracy
+from benchmarks.training_growth import growth
+
 BATCH = 32
 HEAD_EPOCHS, TOP_EPOCHS = 20, 10
+Found = Iterator[tuple[str, Figure]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,10 @@ class Case:
     image_px: int = 150
 
 
-CASES = (Case("efficientnet_lite0", "imagenet", 1797), Case("vgg16", "random", 300))
+CASES = {
+    "efficientnet_lite0": Case("efficientnet_lite0", "imagenet", 1797),
+    "vgg16": Case("vgg16", "random", 300),
+}
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -76,21 +86,6 @@ def raw_speed(case: Case, batches: int) -> float:
     x = tf.random.normal([BATCH, case.image_px, case.image_px, 3])
     run(x)
     return BATCH * batches / timed(lambda: [run(x).numpy() for _ in range(batches)])
-
-
-def start_s(case: Case, work: Path) -> tuple[float, int]:
-    """Return the seconds of an extraction of few pictures, and how many."""
-    from components.core.artifacts import FeaturesManifest
-    from components.core.options import FeatureOptions
-    from components.extract_features.extract_features import extract_features
-
-    dataset = digits(work / "few", 100)
-    options = FeatureOptions(
-        backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False
-    )
-    seconds = timed(lambda: extract_features(dataset, work / "few" / "features", options))
-    shards = FeaturesManifest.read(work / "few" / "features").shards
-    return seconds, sum(shard.count for shard in shards)
 
 
 def keras_epoch_s(case: Case, dataset: Path, strategy: str, jit: str | bool) -> float:
@@ -148,80 +143,126 @@ def regraft_s(case: Case, dataset: Path, out: Path, *, top: bool) -> dict[str, f
     return seconds
 
 
-def measure(case: Case, work: Path) -> Iterator[tuple[str, float, str, float | None]]:
-    """Yield (name, value, unit, least goal) of one backbone."""
+def count_of(dataset: Path) -> int:
+    """Return the pictures that are trained on and validated with."""
     from components.core.artifacts import DatasetManifest
 
-    dataset = digits(work, case.pictures)
     splits = DatasetManifest.read(dataset).splits
-    count = splits["train"].count + splits["validation"].count
+    return splits["train"].count + splits["validation"].count
+
+
+def beside_keras(case: Case, dataset: Path, strategy: str, epochs: int, ours_s: float) -> Found:
+    """Yield the baseline's seconds, with Keras' defaults and without XLA, and how ours compare."""
+    goals = {"head": ">= 20", "top": ">= 4"}
+    for name, jit in (("keras_defaults", "auto"), ("keras_without_xla", False)):
+        base = epochs * keras_epoch_s(case, dataset, strategy, jit)
+        yield f"{strategy}_{epochs}_epochs_{name}", Figure(base, "s")
+        goal = goals[strategy] if jit else ""
+        yield f"{strategy}_times_faster_than_{name}", Figure(base / ours_s, "", goal)
+
+
+def head(case: Case, work: Path) -> Found:
+    """Yield how long a head takes on both sides, and the share of what the backbone allows."""
+    dataset = digits(work, case.pictures)
+    count = count_of(dataset)
     batches = max(count // BATCH, 4)
     raw = [raw_speed(case, batches)]
-    ours = regraft_s(case, dataset, work, top=case.backbone == "vgg16")
+    ours = regraft_s(case, dataset, work, top=False)
     raw.append(raw_speed(case, batches))
-    speed = statistics.mean(raw)
-    few_s, few = start_s(case, work)
-    head_s = ours["extract"] + ours["head"]
-    yield "pictures", count, "", None
-    yield "raw_forward", speed, "pictures/s", None
-    yield "extraction_whole_step", count / ours["extract"], "pictures/s", None
-    yield "extraction_share_of_raw", (count - few) / (ours["extract"] - few_s) / speed, "", 0.9
-    yield "head_20_epochs", head_s, "s", None
-    yield "head_training_alone", ours["head"], "s", None
-    yield "head_share_of_limit", count / speed / head_s, "", 0.8
-    for name, jit in (("keras_defaults", "auto"), ("keras_without_xla", False)):
-        base = HEAD_EPOCHS * keras_epoch_s(case, dataset, "head", jit)
-        yield f"head_20_epochs_{name}", base, "s", None
-        yield f"head_times_faster_than_{name}", base / head_s, "", 20.0 if jit else None
-    if "top" in ours:
-        top_s = ours["extract"] + ours["top"]
-        yield "top_10_epochs", top_s, "s", None
-        for name, jit in (("keras_defaults", "auto"), ("keras_without_xla", False)):
-            base = TOP_EPOCHS * keras_epoch_s(case, dataset, "top", jit)
-            yield f"top_10_epochs_{name}", base, "s", None
-            yield f"top_times_faster_than_{name}", base / top_s, "", 4.0 if jit else None
+    whole = ours["extract"] + ours["head"]
+    yield "head_pictures", Figure(count)
+    yield "head_raw_forward", Figure(statistics.mean(raw), "pictures/s")
+    yield "head_extraction_step", Figure(ours["extract"], "s")
+    yield "head_training_step", Figure(ours["head"], "s")
+    yield "head_20_epochs", Figure(whole, "s")
+    yield "head_share_of_limit", Figure(count / statistics.mean(raw) / whole, "", ">= 0.8")
+    yield from beside_keras(case, dataset, "head", HEAD_EPOCHS, whole)
 
 
-def write(path: Path, figures: dict[str, Any]) -> None:
-    """Write the figures so far, so that a run that is cut short leaves what it measured."""
-    result = {
-        "name": "training",
-        "command": f"python -m benchmarks.training --json {path}",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, "
-        f"Python {platform.python_version()}",
-        "conditions": "digits at 150 px, batch 32, float16 cache; VGG16's weights random; whole "
-        "steps on our side; baselines measured for one epoch with graphs built before, and "
-        f"multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top); extraction's share of raw is "
-        "that of the pictures beyond the first hundred, as raw has its graph built before; raw "
-        "is the mean before and after",
-        "figures": figures,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+def top(case: Case, work: Path) -> Found:
+    """Yield how long strategy `top` takes on both sides, the pass that caches included."""
+    dataset = digits(work, case.pictures)
+    ours = regraft_s(case, dataset, work, top=True)
+    whole = ours["extract"] + ours["top"]
+    yield "top_pictures", Figure(count_of(dataset))
+    yield "top_extraction_step", Figure(ours["extract"], "s")
+    yield "top_training_step", Figure(ours["top"], "s")
+    yield "top_10_epochs", Figure(whole, "s")
+    yield from beside_keras(case, dataset, "top", TOP_EPOCHS, whole)
 
 
-def main() -> None:
+def extraction(case: Case, work: Path) -> Found:
+    """Yield the speed of extraction beyond its start, in turn with that of the bare backbone."""
+    from components.core.options import FeatureOptions
+    from components.extract_features.extract_features import extract_features
+
+    options = FeatureOptions(
+        backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False
+    )
+    few, all_of_them = (digits(work / str(n), n) for n in (100, case.pictures))
+    count = count_of(all_of_them) - count_of(few)
+    raw, ours = [raw_speed(case, max(count // BATCH, 4))], []
+    for run in range(2):
+        started = timed(lambda: extract_features(few, work / f"few{run}", options))  # noqa: B023
+        whole = timed(lambda: extract_features(all_of_them, work / f"all{run}", options))  # noqa: B023
+        ours.append(count / (whole - started))
+        raw.append(raw_speed(case, max(count // BATCH, 4)))
+    speed, limit = statistics.median(ours), statistics.median(raw)
+    yield "extraction_pictures", Figure(count)
+    yield "extraction_raw_forward", Figure(limit, "pictures/s")
+    yield "extraction_speed", Figure(speed, "pictures/s")
+    yield "extraction_share_of_raw", Figure(speed / limit, "", ">= 0.9")
+
+
+PARTS: Mapping[str, Callable[[Case, Path], Found]] = {
+    "head": head,
+    "top": top,
+    "extraction": extraction,
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be varied."""
+    parts = ["all", *PARTS, "accuracy", "growth"]
+    parser.add_argument("--only", choices=parts, default="all", help="Measure this part alone.")
+    parser.add_argument("--backbone", choices=["all", *CASES], default="all")
+    parser.add_argument("--seeds", type=int, default=3, help="Of the accuracy.")
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure the parts asked for."""
+    figures = {} if options.only == options.backbone == "all" else kept(options.json)
+
+    def found(name: str, figure: Figure) -> None:
+        figures[name] = figure
+        print(f"{name} {figure.value:.4g} {figure.unit} {figure.goal}", flush=True)
+
+    for part, run in PARTS.items():
+        for case in CASES.values():
+            unwanted = part == "top" and case.backbone != "vgg16"
+            if options.only not in ("all", part) or options.backbone not in ("all", case.backbone):
+                continue
+            with tempfile.TemporaryDirectory() as work:
+                for name, figure in () if unwanted else run(case, Path(work)):
+                    found(f"{case.backbone}_{name}", figure)
+    for part, others in (("accuracy", accuracy), ("growth", growth)):
+        if options.only in ("all", part):
+            with tempfile.TemporaryDirectory() as work:
+                for name, figure in others(Path(work), options.seeds):
+                    found(name, figure)
+    return Measured(
+        "no GPU; digits at 150 px, batch 32, float16 cache, whole steps on our side, baselines "
+        f"measured for one epoch and multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top), "
+        "VGG16's weights random; accuracy with efficientnet_lite0 at 64 px, both sides for 20 "
+        "epochs with the best epoch on validation kept; growth with the backbone `tiny` at 32 px "
+        "on Fashion-MNIST, activations at the cut kept",
+        figures,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--only", default="", help="one backbone")
-    options = parser.parse_args()
-    figures: dict[str, Any] = {}
-    if options.only and options.json.exists():  # measure one backbone again, keep the others
-        figures = json.loads(options.json.read_text(encoding="utf-8"))["figures"]
-    for case in CASES:
-        if options.only not in ("", case.backbone):
-            continue
-        with tempfile.TemporaryDirectory() as work:
-            for name, value, unit, least in measure(case, Path(work)):
-                goal = "" if least is None else f">= {least:g}"
-                holds = None if least is None else value >= least
-                figures[f"{case.backbone}_{name}"] = {
-                    "value": value, "unit": unit, "goal": goal, "holds": holds,
-                }  # fmt: skip
-                print(case.backbone, name, round(value, 3), unit, goal, flush=True)
-                write(options.json, figures)
+    run_benchmark("training", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":

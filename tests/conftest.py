@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,3 +124,37 @@ def bucket(request: pytest.FixtureRequest) -> str:
     name = f"bucket-{next(_BUCKETS)}"
     fsspec.filesystem(request.param).mkdir(name)
     return f"{request.param}://{name}"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a program printed that was killed (SIGKILL) at a line, and when it was run again."""
+
+    killed: str
+    again: str
+
+
+@pytest.fixture
+def kill_and_run_again() -> Callable[[str, str], Resumed]:
+    """Return a function that runs a Python program, kills it at a line, and runs it again."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def run(program: str, line: str) -> Resumed:
+        command = [sys.executable, "-c", program]
+        said = []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            for text in process.stdout:
+                said.append(text)
+                if line in text:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        assert process.returncode == -signal.SIGKILL, said
+        second = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=300, check=True
+        )
+        return Resumed("".join(said), second.stdout)
+
+    return run

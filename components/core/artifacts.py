@@ -193,7 +193,7 @@ class FeaturesManifest(Manifest):
     image_px: int
     cut: str | None
     views: int
-    augment: str
+    augment: Literal["off", "light", "strong"]
     seed: int
     dtype: Literal["float16", "float32"]
     arrays: dict[str, list[int]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,33 +43,18 @@ def checkpoint_folder(work_dir: str, step: str, fingerprint: str) -> Path | None
 
 
 def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:
-    """Write variables, optimizer state and best weights; the small JSON file comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"epoch-{len(progress.history)}.npz"
+    """Write variables, optimizer state and best weights of a training."""
     groups = {
         # Beside weights, `variables` holds the state of dropout's draws.
         "variable": [variable.numpy() for variable in model.variables],
         "optimizer": [variable.numpy() for variable in optimizer.variables],
         "best": progress.best.weights or [],
     }
-    arrays = {f"{g}-{i}": array for g, values in groups.items() for i, array in enumerate(values)}
-    temporary = folder / f".{os.getpid()}.{name}"
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
-    state = {
-        "fingerprint": progress.fingerprint,
-        "file": name,
-        "sha256": digest_file(folder / name),
+    facts = {
         "best": [progress.best.loss, progress.best.epoch],
         "history": [line.model_dump() for line in progress.history],
     }
-    write_text(folder / STATE_FILE, json.dumps(state | {"digest": digest_of(state)}))
-    for old in folder.glob("epoch-*.npz"):
-        if old.name != name:
-            old.unlink()
+    write_state(folder, progress.fingerprint, len(progress.history), groups, facts)
 
 
 def restore(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> bool:
@@ -77,18 +63,67 @@ def restore(folder: Path, model: keras.Model, optimizer: Any, progress: Progress
     Raises:
         InputError: it is damaged, or belongs to another model, dataset or options.
     """
-    if not (folder / STATE_FILE).exists():
+    variables = {"variable": model.variables, "optimizer": optimizer.variables}
+    state = read_state(folder, progress.fingerprint, variables, {"best": len(model.weights)})
+    if state is None:
         return False
-    state = _read_state(folder, progress.fingerprint)
-    with np.load(folder / state["file"], allow_pickle=False) as arrays:
-        for name, variables in (("variable", model.variables), ("optimizer", optimizer.variables)):
-            for index, variable in enumerate(variables):
-                variable.assign(arrays[f"{name}-{index}"])
-        count = len(model.weights) if "best-0" in arrays else 0
-        best = [arrays[f"best-{index}"] for index in range(count)]
-    progress.history = [Epoch(**line) for line in state["history"]]
-    progress.best = Best(state["best"][0], state["best"][1], best or None)
+    facts, arrays = state
+    progress.history = [Epoch(**line) for line in facts["history"]]
+    progress.best = Best(facts["best"][0], facts["best"][1], arrays["best"] or None)
     return True
+
+
+def write_state(
+    folder: Path,
+    fingerprint: str,
+    epochs: int,
+    groups: dict[str, list[NDArray[Any]]],
+    facts: dict[str, Any],
+) -> None:
+    """Write the state after `epochs`: arrays by group, then the small JSON file with `facts`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"epoch-{epochs}.npz"
+    arrays = {f"{g}-{i}": array for g, values in groups.items() for i, array in enumerate(values)}
+    temporary = folder / f".{os.getpid()}.{name}"
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / name)
+    sha256 = digest_file(folder / name)
+    state = {"fingerprint": fingerprint, "file": name, "sha256": sha256, "facts": facts}
+    write_text(folder / STATE_FILE, json.dumps(state | {"digest": digest_of(state)}))
+    for old in folder.glob("epoch-*.npz"):
+        if old.name != name:
+            old.unlink()
+
+
+def read_state(
+    folder: Path,
+    fingerprint: str,
+    variables: dict[str, Sequence[Any]],
+    counts: dict[str, int] | None = None,
+) -> tuple[dict[str, Any], dict[str, list[NDArray[Any]]]] | None:
+    """Load the state of `folder` into `variables`, by group.
+
+    Returns its facts, and the arrays of the groups in `counts` (none where the group is empty); or
+    None where there is no checkpoint.
+
+    Raises:
+        InputError: it is damaged, or belongs to another model, dataset or options.
+    """
+    if not (folder / STATE_FILE).exists():
+        return None
+    state = _read_state(folder, fingerprint)
+    with np.load(folder / state["file"], allow_pickle=False) as arrays:
+        for name, group in variables.items():
+            for index, variable in enumerate(group):
+                variable.assign(arrays[f"{name}-{index}"])
+        others = {
+            name: [arrays[f"{name}-{i}"] for i in range(count)] if f"{name}-0" in arrays else []
+            for name, count in (counts or {}).items()
+        }
+    return state["facts"], others
 
 
 def _read_state(folder: Path, fingerprint: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.artifacts import DatasetManifest, Preprocessing, Split
+from components.core.augment import Strength, augment
 from components.core.preprocess import load_picture, load_pictures, scale
 from components.core.records import (
     ENCODED,
@@ -62,7 +64,10 @@ def pictures_of(files: list[Path], image_px: int, batch_size: int) -> tf.data.Da
 
 
 class PictureRows:
-    """The stored pictures of a split, read by index; `labels` is int32 [n]."""
+    """The stored pictures of a split, read by index; `labels` is int32 [n].
+
+    `marks` int32 [n] are numbers from the pictures' ids, to draw by whatever the order.
+    """
 
     def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
         shards = DatasetManifest.read(dataset).splits[split].shards
@@ -72,8 +77,10 @@ class PictureRows:
             with open(path, "rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._places += [(memory, *place) for place in record_places(path)]
-        labels = [self._record(index).label for index in range(len(self._places))]
-        self.labels = np.array(labels, np.int32)
+        records = [self._record(index) for index in range(len(self._places))]
+        self.labels = np.array([record.label for record in records], np.int32)
+        marks = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
+        self.marks = np.array(marks, np.int32)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -87,14 +94,24 @@ class PictureRows:
         return record_of(memory[offset : offset + length])
 
 
-def picture_source(rows: PictureRows, preprocessing: Preprocessing) -> Source:
-    """Return stored pictures as a source of training: the backbone's input [n, px, px, 3]."""
+def picture_source(
+    rows: PictureRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0
+) -> Source:
+    """Return stored pictures as a source of training: the backbone's input [n, px, px, 3].
 
-    def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        return np.array(rows.encoded(indices), object), rows.labels[indices]
+    Unless `strength` is `off`, each epoch draws a view of each picture, from `seed`, the epoch and
+    the picture's id alone: a resumed training sees what the killed one would have seen.
+    """
 
-    def prepare(encoded: tf.Tensor) -> tf.Tensor:
-        pixels = load_pictures(encoded, preprocessing.image_px)
+    def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[Any, NDArray[np.int32]]:
+        epochs = np.full(len(indices), (seed * 1_000_003 + epoch) & 0x7FFFFFFF, np.int32)
+        draws = np.stack([rows.marks[indices], epochs], axis=1)
+        return (np.array(rows.encoded(indices), object), draws), rows.labels[indices]
+
+    def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        encoded, draws = inputs
+        pixels = augment(load_pictures(encoded, preprocessing.image_px), draws, strength)
         return scale(pixels, preprocessing.scaling)
 
-    return Source(len(rows), fetch, tf.TensorSpec([None], tf.string), prepare)
+    spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)
+    return Source(len(rows), fetch, spec, prepare)

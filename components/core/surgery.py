@@ -115,15 +115,14 @@ def join(part: keras.Model, layers: Sequence[keras.layers.Layer]) -> keras.Model
     return keras.Model(part.input, tensor)
 
 
-def freeze(model: keras.Model, *, batch_norm_only: bool = False) -> None:
-    """Freeze all layers of `model`, or only its BatchNormalization ones.
+def freeze(model: keras.Model) -> None:
+    """Freeze all layers of `model`.
 
     In Keras a frozen BatchNormalization also runs in inference mode, so its moving statistics
     stand still.
     """
     for layer in model.layers:
-        if not batch_norm_only or isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+        layer.trainable = False
 
 
 def topological_order(output: Any) -> list[Any]:

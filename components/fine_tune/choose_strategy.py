@@ -182,10 +182,10 @@ def _features(
     source = picture_source(pictures, preprocessing)
 
     @tf.function(input_signature=[source.spec])
-    def run(encoded: tf.Tensor) -> tf.Tensor:
+    def run(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         assert source.prepare is not None
-        return model(source.prepare(encoded), training=False)
+        return model(source.prepare(inputs), training=False)
 
     starts = range(0, len(chosen), batch_size)
     batches = [source.fetch(chosen[first : first + batch_size], 0)[0] for first in starts]
-    return np.concatenate([run(tf.constant(batch)).numpy() for batch in batches])
+    return np.concatenate([run(tf.nest.map_structure(tf.constant, b)).numpy() for b in batches])

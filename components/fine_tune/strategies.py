@@ -57,7 +57,7 @@ def train_strategy(
         freeze(parts.backbone)
         return []
     trained = trained_part(parts, strategy)
-    model, source, validation = _data(parts, strategy, trained)
+    model, source, validation = _data(parts, strategy, trained, options.seed)
     steps = options.fine_tune_epochs * -(-source.count // options.batch_size)
     unfreeze(parts, strategy, options, steps)
     settings = _settings(parts, strategy, options, model, source.count, mixed)
@@ -93,8 +93,13 @@ def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) 
             layer.momentum = float(np.clip(1.0 - ADAPT_TURNOVERS / steps, 0.5, 0.99))
 
 
-def _data(parts: Parts, strategy: str, trained: keras.Model) -> tuple[keras.Model, Source, Source]:
-    """Return the model to train and what it trains on: cached activations, or pictures."""
+def _data(
+    parts: Parts, strategy: str, trained: keras.Model, seed: int
+) -> tuple[keras.Model, Source, Source]:
+    """Return the model to train and what it trains on: cached activations, or pictures.
+
+    Pictures are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
+    """
     if strategy == "top" and CUT in parts.features.arrays:
         rows = FeatureRows(parts.folders, "train", CUT, parts.features.views)
         validation = FeatureRows(parts.folders, "validation", CUT)
@@ -102,10 +107,10 @@ def _data(parts: Parts, strategy: str, trained: keras.Model) -> tuple[keras.Mode
         return model, feature_source(rows), feature_source(validation)
     if strategy == "top":
         say("fine_tune top: no cached activations, as they would exceed cache-gb: from pictures")
-    shape = parts.head.preprocessing
-    pictures = [PictureRows(parts.dataset, split) for split in ("train", "validation")]
-    first, second = (picture_source(rows, shape) for rows in pictures)
-    return parts.complete, first, second
+    shape, strength = parts.head.preprocessing, parts.features.augment
+    pictures, validation = (PictureRows(parts.dataset, split) for split in ("train", "validation"))
+    augmented = picture_source(pictures, shape, strength, seed)
+    return parts.complete, augmented, picture_source(validation, shape)
 
 
 def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:

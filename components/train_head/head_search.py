@@ -10,12 +10,14 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import keras
 import tensorflow as tf
 
-from components.core.artifacts import FeaturesManifest
+from components.core.artifacts import FeaturesManifest, digest_of
+from components.core.checkpoint import checkpoint_folder, read_state, write_state
 from components.core.errors import InputError
 from components.core.feature_store import RESIDENT_BYTES, FeatureRows, moments
 from components.core.models import build_head, standardise
@@ -76,25 +78,36 @@ def search_heads(
     train = _rows(features, "train", kinds, manifest.views)
     validation = _rows(features, "validation", kinds, 1)
     trials = [_trial(way, manifest, train) for way in _grid(kinds, options)]
-    run_epoch, measure = _compiled(trials, options, class_weights)
-    epochs = 0
-    for epoch in range(options.head_epochs):
-        order = epoch_order(train.count, options.seed, epoch)
-        places = order + train.count * ((epoch + order) % train.views)
-        run_epoch(train.inputs, train.labels, tf.constant(order), tf.constant(places))
-        losses, accuracies = measure(validation.inputs, validation.labels)
+    grid = _Grid(trials, options, class_weights)
+    fingerprint = digest_of([manifest.digest, "search", options.model_dump(exclude={"work_dir"})])
+    checkpoint = checkpoint_folder(options.work_dir, "head_search", fingerprint)
+    epochs = grid.restore(checkpoint, fingerprint) if checkpoint is not None else 0
+    while epochs < options.head_epochs and epochs - 1 - _latest(trials) < options.patience:
+        lap = Clock()
+        order = epoch_order(train.count, options.seed, epochs)
+        places = order + train.count * ((epochs + order) % train.views)
+        grid.train(train.inputs, train.labels, tf.constant(order), tf.constant(places))
+        losses, accuracies = grid.measure(validation.inputs, validation.labels)
         for trial, loss, accuracy in zip(trials, losses.numpy(), accuracies.numpy(), strict=True):
             if loss < trial.loss:
-                trial.loss, trial.accuracy, trial.epoch = float(loss), float(accuracy), epoch
-        epochs = epoch + 1
-        if epoch - max(trial.epoch for trial in trials) >= options.patience:
-            break
+                trial.loss, trial.accuracy, trial.epoch = float(loss), float(accuracy), epochs
+        epochs += 1
+        if checkpoint is not None:
+            grid.save(checkpoint, fingerprint, epochs)
+        accuracy = min(trials, key=lambda trial: trial.loss).accuracy
+        say(f"head search epoch {epochs}/{options.head_epochs}: best validation accuracy "
+            f"{accuracy:.4f} ({lap.seconds:.1f} s)")  # fmt: skip
     trials.sort(key=lambda trial: (trial.loss, trial.model.count_params()))
     best = trials[0].options
     say(f"head search: {len(trials)} heads in {epochs} epochs ({clock.seconds:.1f} s): best is "
         f"{best.head}, width {best.dense_width}, dropout {best.dropout:g}, rate "
         f"{best.head_learning_rate:g}, validation accuracy {trials[0].accuracy:.4f}")  # fmt: skip
     return best, trials
+
+
+def _latest(trials: list[Trial]) -> int:
+    """Return the last epoch in which any trial became better; -1 where none did yet."""
+    return max(trial.epoch for trial in trials)
 
 
 def _kinds(
@@ -145,46 +158,81 @@ def _trial(options: HeadOptions, manifest: FeaturesManifest, train: Rows) -> Tri
     return Trial(options, model)
 
 
-def _compiled(
-    trials: list[Trial], options: HeadOptions, class_weights: tuple[float, ...]
-) -> tuple[Any, Any]:
-    """Return one pass of training over all heads, and one that measures them.
+class _Grid:
+    """All heads as one model: `train` is a pass of training over all, `measure` judges each.
 
     The heads share no weights, so the gradient of the sum of their losses is each one's own.
     """
-    variables = [v for trial in trials for v in trial.model.trainable_variables]
-    shares = tuple(trial.options.head_learning_rate / options.head_learning_rate
-                   for trial in trials for _ in trial.model.trainable_variables)  # fmt: skip
-    optimizer = DepthAdam(options.head_learning_rate, rate_shares=shares)
-    optimizer.build(variables)
-    table = tf.constant(class_weights, tf.float32)
-    size = options.batch_size
 
-    def loss_of(trial: Trial, batch: dict[str, tf.Tensor], targets: tf.Tensor, weights: tf.Tensor
-                ) -> tf.Tensor:  # fmt: skip
+    def __init__(
+        self, trials: list[Trial], options: HeadOptions, class_weights: tuple[float, ...]
+    ) -> None:
+        self._trials, self._options = trials, options
+        self._table = tf.constant(class_weights, tf.float32)
+        self._weights = [v for trial in trials for v in trial.model.trainable_variables]
+        shares = tuple(trial.options.head_learning_rate / options.head_learning_rate
+                       for trial in trials for _ in trial.model.trainable_variables)  # fmt: skip
+        self._optimizer = DepthAdam(options.head_learning_rate, rate_shares=shares)
+        self._optimizer.build(self._weights)
+        self.train, self.measure = tf.function(self._train), tf.function(self._measure)
+
+    def save(self, folder: Path, fingerprint: str, epochs: int) -> None:
+        """Write the state after `epochs`."""
+        groups = {name: [variable.numpy() for variable in group]
+                  for name, group in self._variables().items()}  # fmt: skip
+        best = [[str(trial.loss), trial.accuracy, trial.epoch] for trial in self._trials]
+        write_state(folder, fingerprint, epochs, groups, {"epochs": epochs, "best": best})
+
+    def restore(self, folder: Path, fingerprint: str) -> int:
+        """Load the state of `folder`; return the epochs that it had done.
+
+        Raises:
+            InputError: it is damaged, or of other features or options.
+        """
+        state = read_state(folder, fingerprint, self._variables())
+        if state is None:
+            return 0
+        facts, _ = state
+        for trial, (loss, accuracy, epoch) in zip(self._trials, facts["best"], strict=True):
+            trial.loss, trial.accuracy, trial.epoch = float(loss), accuracy, epoch
+        say(f"head search: goes on after epoch {facts['epochs']}")
+        return int(facts["epochs"])
+
+    def _variables(self) -> dict[str, list[Any]]:
+        return {
+            "variable": [v for trial in self._trials for v in trial.model.variables],
+            "optimizer": list(self._optimizer.variables),
+        }
+
+    def _loss(
+        self, trial: Trial, batch: dict[str, tf.Tensor], targets: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
         logits = trial.model(batch[trial.options.head], training=True)
+        smoothing = self._options.label_smoothing
         each = keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=options.label_smoothing
+            targets, logits, from_logits=True, label_smoothing=smoothing
         )
         return tf.add_n([tf.reduce_mean(each * weights), *trial.model.losses])
 
-    @tf.function
-    def run_epoch(
-        inputs: dict[str, tf.Tensor], labels: tf.Tensor, order: tf.Tensor, places: tf.Tensor
+    def _train(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, order: tf.Tensor, places: tf.Tensor
     ) -> None:
+        size = self._options.batch_size
         for first in tf.range(0, tf.shape(order)[0], size):
             batch = {kind: tf.cast(tf.gather(rows, places[first : first + size]), tf.float32)
                      for kind, rows in inputs.items()}  # fmt: skip
             truths = tf.gather(labels, order[first : first + size])
-            targets, weights = tf.one_hot(truths, len(class_weights)), tf.gather(table, truths)
+            targets, weights = tf.one_hot(truths, len(self._table)), tf.gather(self._table, truths)
             with tf.GradientTape() as tape:
-                loss = tf.add_n([loss_of(trial, batch, targets, weights) for trial in trials])
-            optimizer.apply(tape.gradient(loss, variables), variables)
+                losses = [self._loss(trial, batch, targets, weights) for trial in self._trials]
+                loss = tf.add_n(losses)
+            self._optimizer.apply(tape.gradient(loss, self._weights), self._weights)
 
-    @tf.function
-    def measure(inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _measure(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         losses, accuracies = [], []
-        for trial in trials:
+        for trial in self._trials:
             rows = tf.cast(inputs[trial.options.head], tf.float32)
             logits = trial.model(rows, training=False)
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -192,5 +240,3 @@ def _compiled(
             losses.append(tf.reduce_mean(each))
             accuracies.append(tf.reduce_mean(tf.cast(hits, tf.float32)))
         return tf.stack(losses), tf.stack(accuracies)
-
-    return run_epoch, measure

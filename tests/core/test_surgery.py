@@ -8,7 +8,7 @@ import pytest
 
 from components.core.backbones import BACKBONES, build_backbone
 from components.core.errors import InputError
-from components.core.surgery import cut_points, find_cut, freeze, join, split
+from components.core.surgery import cut_points, find_cut, join, split
 
 SMALL_PX = 96
 
@@ -93,10 +93,3 @@ def test_cut_by_number_and_by_share() -> None:
     assert find_cut(model, "top:1").name == "block5_conv3"
     top = split(model, find_cut(model, "share:0.5").name)[1]
     assert top.count_params() <= 0.5 * model.count_params()
-
-
-def test_freeze_batch_norm_only() -> None:
-    model = build("tiny", 32)
-    freeze(model, batch_norm_only=True)
-    kinds = {isinstance(v, keras.layers.BatchNormalization): v.trainable for v in model.layers}
-    assert kinds == {True: False, False: True}

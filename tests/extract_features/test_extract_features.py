@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -19,6 +20,9 @@ from components.core.pictures import pictures
 from components.core.preprocess import scale
 from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
+
+if TYPE_CHECKING:
+    from tests.conftest import Resumed
 
 TINY = FeatureOptions(backbone="tiny")
 
@@ -150,6 +154,36 @@ def test_finished_shards_are_not_computed_again(
     for folders in (first, again):
         np.testing.assert_allclose(rows(folders), whole, rtol=5e-3, atol=5e-3)
     assert not list(again[0].glob("*.done"))
+
+
+@pytest.mark.long
+def test_a_killed_extraction_goes_on_from_its_last_shard(
+    dataset: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
+) -> None:
+    changes = {"views": 3, "augment": "light"}
+    options = TINY.model_copy(update={**changes, "work_dir": str(tmp_path / "work")})
+    program = (
+        "from components.core.options import FeatureOptions\n"
+        "from components.extract_features.extract_features import extract_features\n"
+        f"options = FeatureOptions(**{options.model_dump()!r})\n"
+        f"extract_features({str(dataset)!r}, {str(tmp_path / 'killed')!r}, options)\n"
+    )
+    said = kill_and_run_again(program, "view 1/3")
+    assert "view 3/3" not in said.killed
+    assert "view 1/3: 0 pictures" in said.again
+    (whole,) = extracted(dataset, tmp_path / "whole", **changes)
+    for view in range(3):
+        mine, theirs = (rows([f], view=view, views=3) for f in (tmp_path / "killed", whole))
+        np.testing.assert_allclose(mine, theirs, rtol=5e-3, atol=5e-3)
+
+
+def test_half_precision_is_computed_and_named_in_the_digest(dataset: Path, tmp_path: Path) -> None:
+    (plain,) = extracted(dataset, tmp_path / "plain", dtype="float32")
+    (half,) = extracted(dataset, tmp_path / "half", dtype="float32", precision="mixed")
+    difference = np.abs(rows([plain]) - rows([half])).max()
+    assert 0 < difference < 0.05
+    digests = {FeaturesManifest.read(folder).digest for folder in (plain, half)}
+    assert len(digests) == 2
 
 
 def test_a_cache_beyond_its_budget_is_not_written(

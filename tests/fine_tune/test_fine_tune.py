@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.artifacts import ModelManifest
+from components.core.augment import Strength
 from components.core.backbones import BACKBONES, build_backbone
-from components.core.errors import InputError
-from components.core.models import build_head, load_model, pooling_layer
-from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
+from components.core.errors import InputError, RegraftError
+from components.core.models import build_head, load_model, pooling_layer, save_model
+from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions, checked
+from components.core.pictures import PictureRows, picture_source
 from components.core.sources import Source
 from components.core.surgery import freeze, join, split
 from components.core.training import Settings, train
@@ -25,7 +28,7 @@ from components.fine_tune.strategies import rate_shares
 from components.train_head.train_head import train_head
 
 if TYPE_CHECKING:
-    from tests.conftest import Trained
+    from tests.conftest import Resumed, Trained
 
 CLASSES = 4
 STEPS_TOLERANCE = 2e-5
@@ -167,21 +170,46 @@ def test_candidates_say_where_they_come_from(trained: Trained) -> None:
         assert manifest.history[: len(head.history)] == head.history
 
 
-def test_a_head_of_another_dataset_is_refused(
-    dataset: Path, trained: Trained, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dataset_digest": "other"}, "another dataset"),
+        ({"weights_digest": "0" * 64}, "expected backbone weights 000000000000, got"),
+        ({"kind": "candidate"}, "expected a head in .*, got a candidate"),
+    ],
+)
+def test_a_head_that_does_not_belong_here_is_refused(
+    dataset: Path, trained: Trained, tmp_path: Path, changed: dict[str, str], message: str
 ) -> None:
-    manifest = ModelManifest.read(trained.head)
-    model, _ = load_model(trained.head)
     folder = tmp_path / "head"
     folder.mkdir()
-    model.save(folder / "model.keras")
-    from components.core.artifacts import digest_file
+    (folder / "model.keras").write_bytes((trained.head / "model.keras").read_bytes())
+    ModelManifest.read(trained.head).model_copy(update=changed).write(folder)
+    with pytest.raises(InputError, match=message):
+        fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
+    assert not (tmp_path / "m").exists()
 
-    changed = manifest.model_copy(
-        update={"dataset_digest": "other", "digest": digest_file(folder / "model.keras")}
-    )
-    changed.write(folder)
-    with pytest.raises(InputError, match="another dataset"):
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fine_tune_epochs", 0), ("learning_rate", 0.0), ("learning_rate", float("inf")),
+     ("batch_size", 0), ("precision", "half"), ("batch_norm", "off"), ("averaging", 1.0)],
+)  # fmt: skip
+def test_senseless_options_are_refused(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        checked(FineTuneOptions, **{name: value})
+
+
+def test_a_loss_that_is_not_a_number_leaves_no_candidate(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """Weights that are no numbers stand in for a training that went wrong."""
+    model, manifest = load_model(trained.head)
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    folder = tmp_path / "head"
+    folder.mkdir()
+    manifest.model_copy(update={"digest": save_model(model, folder)}).write(folder)
+    with pytest.raises(RegraftError, match="top: the loss became nan in epoch 1"):
         fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
     assert not (tmp_path / "m").exists()
 
@@ -219,6 +247,109 @@ def test_top_streams_pictures_where_no_activations_were_kept(
             streamed[0].get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
         ):
             np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.fixture(scope="module")
+def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features whose activations at the cut are left out, of augmented pictures."""
+    out = tmp_path_factory.mktemp("augmented") / "features"
+    options = FeatureOptions(backbone="tiny", cache_gb=1e-6, augment="strong")
+    extract_features(dataset, out, options)
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["top", "full"])
+def test_pictures_are_augmented_by_draws_that_the_seed_tells(
+    dataset: Path, trained: Trained, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str
+) -> None:
+    """The same seed sees the same pictures; plain features make plain pictures."""
+    losses = {}
+    ways = {"mine": (augmented, 0), "again": (augmented, 0), "other": (augmented, 1),
+            "plain": (trained.features, 0)}  # fmt: skip
+    for name, (features, seed) in ways.items():
+        if (strategy, name) == ("top", "plain"):
+            continue
+        options = FineTuneOptions(
+            strategy=strategy, fine_tune_epochs=2, learning_rate=1e-9, seed=seed
+        )
+        manifest = fine_tune(dataset, [features], weak_head, tmp_path / name, options)
+        losses[name] = [line.loss for line in manifest.history if line.phase == strategy]
+    assert losses["mine"] == pytest.approx(losses["again"], rel=1e-5)
+    for name in losses.keys() - {"mine", "again"}:
+        assert losses["mine"] != pytest.approx(losses[name], rel=1e-4)
+    assert losses["mine"][0] != pytest.approx(losses["mine"][1], rel=1e-4)
+
+
+def test_validation_and_the_plain_way_see_plain_pictures(dataset: Path, trained: Trained) -> None:
+    rows = PictureRows(dataset, "train")
+    shape = ModelManifest.read(trained.head).preprocessing
+    indices = np.array([3, 1])
+
+    def seen(strength: Strength, epoch: int, seed: int = 0) -> NDArray[np.float32]:
+        source = picture_source(rows, shape, strength, seed)
+        assert source.prepare is not None
+        inputs, _ = source.fetch(indices, epoch)
+        pixels: NDArray[np.float32] = source.prepare(inputs).numpy()
+        return pixels
+
+    plain, first = seen("off", 0), seen("light", 0)
+    np.testing.assert_array_equal(plain, seen("off", 1))
+    np.testing.assert_array_equal(first, seen("light", 0))
+    for other in (plain, seen("light", 1), seen("light", 0, seed=1)):
+        assert np.abs(first - other).max() > 0.01
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["top", "full"])
+def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
+    dataset: Path, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str,
+    kill_and_run_again: Callable[[str, str], Resumed],
+) -> None:  # fmt: skip
+    """Augmented pictures and adapting statistics, so that all of the state counts."""
+    given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
+             "batch_norm": "adapt", "averaging": 0.5}  # fmt: skip
+    program = (
+        "from components.core.options import FineTuneOptions\n"
+        "from components.fine_tune.fine_tune import fine_tune\n"
+        f"options = FineTuneOptions(**{given!r}, work_dir={str(tmp_path / 'work')!r})\n"
+        f"fine_tune({str(dataset)!r}, [{str(augmented)!r}], {str(weak_head)!r}, "
+        f"{str(tmp_path / 'killed')!r}, options)\n"
+    )
+    said = kill_and_run_again(program, f"{strategy} epoch 3/6")
+    assert f"{strategy}: goes on after epoch" in said.again
+    assert f"{strategy} epoch 2/6" not in said.again
+    options = FineTuneOptions(**given)
+    whole = fine_tune(dataset, [augmented], weak_head, tmp_path / "whole", options)
+    resumed = ModelManifest.read(tmp_path / "killed")
+    assert [line.loss for line in resumed.history] == pytest.approx(
+        [line.loss for line in whole.history], rel=1e-3
+    )
+    for mine, theirs in zip(
+        load_model(tmp_path / "killed")[0].get_weights(),
+        load_model(tmp_path / "whole")[0].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+def test_half_precision_trains_and_saves_a_float32_candidate(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
+) -> None:
+    given = {"strategy": "top", "fine_tune_epochs": 3, "learning_rate": 3e-3}
+    manifests = {
+        name: fine_tune(
+            dataset, [trained.features], weak_head, tmp_path / name,
+            FineTuneOptions(**given, precision=name),
+        )
+        for name in ("float32", "mixed")
+    }  # fmt: skip
+    losses = [[line.loss for line in m.history[1:]] for m in manifests.values()]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    model, _ = load_model(tmp_path / "mixed")
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    pixels = np.zeros((1, 32, 32, 3), np.float32)
+    assert model(pixels).dtype == "float32"
 
 
 def test_rates_rise_with_depth() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +17,7 @@ from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import balanced_weights, train_head
 
 if TYPE_CHECKING:
-    from tests.conftest import Trained
+    from tests.conftest import Resumed, Trained
 
 CLASSES, WIDTH, SIDE = 3, 32, 4
 QUICK = HeadOptions(head_epochs=2)
@@ -113,38 +110,68 @@ def test_a_head_in_the_grid_trains_as_it_would_alone(features: Path, tmp_path: P
         assert trial["validation_loss"] == pytest.approx(manifest.validation_loss, rel=1e-4)
 
 
-def test_a_killed_step_goes_on_from_its_last_epoch(features: Path, tmp_path: Path) -> None:
-    """The process is really killed; the second one ends as one that was never stopped."""
-    epochs = 300
-    options = HeadOptions(head_epochs=epochs, patience=epochs)
-    code = (
+def program(features: Path, out: Path, work: Path, options: HeadOptions) -> str:
+    """Return Python code that trains a head and keeps its state in `work`."""
+    given = options.model_copy(update={"work_dir": str(work)}).model_dump()
+    return (
         "from components.core.options import HeadOptions\n"
         "from components.train_head.train_head import train_head\n"
-        f"options = HeadOptions(head_epochs={epochs}, patience={epochs}, "
-        f"work_dir={str(tmp_path / 'work')!r})\n"
-        f"train_head([{str(features)!r}], {str(tmp_path / 'killed')!r}, options)\n"
+        f"train_head([{str(features)!r}], {str(out)!r}, HeadOptions(**{given!r}))\n"
     )
-    command = [sys.executable, "-c", code]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "head epoch 5/" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
 
-    second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert "head: goes on after epoch" in second.stdout
-    assert "head epoch 4/" not in second.stdout
-    resumed = ModelManifest.read(tmp_path / "killed")
-    whole = train_head([features], tmp_path / "whole", options)
-    assert [line.epoch for line in resumed.history] == list(range(epochs))
-    assert resumed.validation_loss == pytest.approx(whole.validation_loss, rel=1e-3)
-    for mine, theirs in zip(
-        load_model(tmp_path / "killed")[0].get_weights(),
-        load_model(tmp_path / "whole")[0].get_weights(),
-        strict=True,
+
+def assert_same(resumed: Path, whole: Path) -> None:
+    """Check that a resumed training ended as one that was never stopped."""
+    mine, theirs = ModelManifest.read(resumed), ModelManifest.read(whole)
+    assert [line.epoch for line in mine.history] == [line.epoch for line in theirs.history]
+    assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-3)
+    for one, other in zip(
+        load_model(resumed)[0].get_weights(), load_model(whole)[0].get_weights(), strict=True
     ):
-        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_a_killed_step_goes_on_from_its_last_epoch(
+    features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
+) -> None:
+    options = HeadOptions(head_epochs=300, patience=300)
+    killed = tmp_path / "killed"
+    said = kill_and_run_again(
+        program(features, killed, tmp_path / "work", options), "head epoch 5/"
+    )
+    assert "head: goes on after epoch" in said.again
+    assert "head epoch 4/" not in said.again
+    train_head([features], tmp_path / "whole", options)
+    assert len(ModelManifest.read(killed).history) == 300
+    assert_same(killed, tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_a_killed_search_goes_on_from_its_last_epoch(
+    features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
+) -> None:
+    options = HeadOptions(head_epochs=12, patience=12, head_search=True)
+    killed = tmp_path / "killed"
+    said = kill_and_run_again(
+        program(features, killed, tmp_path / "work", options), "head search epoch 5/"
+    )
+    assert "head search: goes on after epoch" in said.again
+    assert "head search epoch 4/" not in said.again
+    train_head([features], tmp_path / "whole", options)
+    assert_same(killed, tmp_path / "whole")
+    mine, theirs = (ModelManifest.read(tmp_path / name).measurements["head_search"]
+                    for name in ("killed", "whole"))  # fmt: skip
+    for one, other in zip(mine, theirs, strict=True):
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
+        assert one["epoch"] == other["epoch"]
+
+
+@pytest.mark.long
+def test_a_damaged_state_of_a_search_is_refused(features: Path, tmp_path: Path) -> None:
+    options = QUICK.model_copy(update={"head_search": True, "work_dir": str(tmp_path / "work")})
+    train_head([features], tmp_path / "head", options)
+    (state,) = (tmp_path / "work").glob("head_search-*/epoch-2.npz")
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        train_head([features], tmp_path / "again", options)
+    assert not (tmp_path / "again").exists()
