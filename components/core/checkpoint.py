@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def write_state(
     arrays = {f"{g}-{i}": array for g, values in groups.items() for i, array in enumerate(values)}
     temporary = folder / f".{os.getpid()}.{name}"
     with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / name)
@@ -101,7 +101,7 @@ def write_state(
 def read_state(
     folder: Path,
     fingerprint: str,
-    variables: dict[str, Sequence[Any]],
+    variables: Mapping[str, Sequence[Any]],
     counts: dict[str, int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[NDArray[Any]]]] | None:
     """Load the state of `folder` into `variables`, by group.

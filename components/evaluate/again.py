@@ -54,12 +54,12 @@ def question_of(
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
     """
-    if gate.get("unfamiliar"):
-        return None  # a folder that may change
+    if gate.get("unfamiliar") or "://" in champion:
+        return None  # a folder that may change; a champion that would have to be fetched to be told
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
     data = DatasetManifest.read(dataset).digest
     asked = digest_of([models, data, dict(gate), code_digest()])
-    rival = find_champion(champion)
+    rival = find_champion(champion, Path())
     if rival is None:
         return Question(asked, _NO_CHAMPION, None)
     try:

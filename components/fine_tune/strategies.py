@@ -101,10 +101,10 @@ def _data(
     Pictures are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
     """
     if strategy == "top" and CUT in parts.features.arrays:
-        rows = FeatureRows(parts.folders, "train", CUT, parts.features.views)
-        validation = FeatureRows(parts.folders, "validation", CUT)
+        cached = FeatureRows(parts.folders, "train", CUT, parts.features.views)
+        judged = FeatureRows(parts.folders, "validation", CUT)
         model = join(trained, parts.head_layers)
-        return model, feature_source(rows), feature_source(validation)
+        return model, feature_source(cached), feature_source(judged)
     if strategy == "top":
         say("fine_tune top: no cached activations, as they would exceed cache-gb: from pictures")
     shape, strength = parts.head.preprocessing, parts.features.augment
