@@ -6,6 +6,7 @@ kfp's cache cannot tell, as it knows the model in service by its place only.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +55,19 @@ def question_of(
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
     """
-    if gate.get("unfamiliar") or "://" in champion:
-        return None  # a folder that may change; a champion that would have to be fetched to be told
+    if gate.get("unfamiliar") or ("://" in champion and not champion.startswith("file://")):
+        return None  # a folder that may change; a bucket, from which all would have to be copied
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
     data = DatasetManifest.read(dataset).digest
     asked = digest_of([models, data, dict(gate), code_digest()])
-    rival = find_champion(champion, Path())
-    if rival is None:
-        return Question(asked, _NO_CHAMPION, None)
-    try:
-        manifest = SavedModelManifest.read(rival.folder)
-    except InputError:
-        return None
+    with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
+        rival = find_champion(champion, Path(work))
+        if rival is None:
+            return Question(asked, _NO_CHAMPION, None)
+        try:
+            manifest = SavedModelManifest.read(rival.folder)
+        except InputError:
+            return None
     own = manifest.model_digest if manifest.model_digest in models else None
     return Question(asked, manifest.digest, own)
 
