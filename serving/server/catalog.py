@@ -153,7 +153,7 @@ class Catalog:
         """Stop giving the version out; it is closed once nobody uses it."""
         with self._lock:
             version = self._models[name][number]
-            version.state = State.UNLOADING
+            version.state, version.note = State.UNLOADING, ""
             closing = self._closable(version)
         if closing is not None:
             closing.close()
