@@ -20,7 +20,7 @@ from pipelines.cli import main
 from serving.runner import free_port
 from tests.docs.blocks import ROOT, Block, simple_commands
 
-NUMBER = re.compile(r"(?<![A-Za-z_])\d[\d.,]*(e[-+]?\d+)?|\binf\b")
+NUMBER = re.compile(r"(?<![A-Za-z_\d])\d[\d.,]*(e[-+]?\d+)?|\binf\b")
 RULE = re.compile(r"[─━═-]{3,}")
 STARTED = ("regraft serve",)
 
