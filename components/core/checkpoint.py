@@ -83,7 +83,8 @@ def write_state(
     """Write the state after `epochs`: arrays by group, then the small JSON file with `facts`."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"epoch-{epochs}.npz"
-    arrays = {f"{g}-{i}": array for g, values in groups.items() for i, array in enumerate(values)}
+    arrays: dict[str, Any] = {f"{g}-{i}": array for g, values in groups.items()
+                              for i, array in enumerate(values)}  # fmt: skip
     temporary = folder / f".{os.getpid()}.{name}"
     with open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -102,7 +103,7 @@ def read_state(
     folder: Path,
     fingerprint: str,
     variables: Mapping[str, Sequence[Any]],
-    counts: dict[str, int] | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[NDArray[Any]]]] | None:
     """Load the state of `folder` into `variables`, by group.
 

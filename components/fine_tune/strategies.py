@@ -108,9 +108,9 @@ def _data(
     if strategy == "top":
         say("fine_tune top: no cached activations, as they would exceed cache-gb: from pictures")
     shape, strength = parts.head.preprocessing, parts.features.augment
-    pictures, validation = (PictureRows(parts.dataset, split) for split in ("train", "validation"))
+    pictures, plain = (PictureRows(parts.dataset, split) for split in ("train", "validation"))
     augmented = picture_source(pictures, shape, strength, seed)
-    return parts.complete, augmented, picture_source(validation, shape)
+    return parts.complete, augmented, picture_source(plain, shape)
 
 
 def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
