@@ -56,6 +56,7 @@ def write_pages(folder: Path) -> None:
         "artifacts.md": artifacts_page(),
         "backbones.md": backbones_page(),
     }
+    folder.mkdir(exist_ok=True)
     for name, text in pages.items():
         page = folder / name
         if not page.exists() or page.read_text(encoding="utf-8") != text:

@@ -42,7 +42,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="ingest, training, evaluation, export, serving, orchestration or demo.",
+            help="One of: " + ", ".join(BENCHMARKS) + ".",
             autocompletion=offered(BENCHMARKS),
         ),
     ],
