@@ -34,7 +34,7 @@ test-containers: $(VENV)/.dev image
 
 # GPU=1 builds the image for GPU nodes; IMAGE=registry/name:tag gives it another name.
 image:
-	docker build --file components/Dockerfile --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
+	docker build $(BUILD_FLAGS) --file components/Dockerfile --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
 	    --build-arg TENSORFLOW=$(if $(GPU),'tensorflow[and-cuda]',tensorflow) $(INDEX) .
 
 lint: $(VENV)/.dev

@@ -12,6 +12,7 @@ on a machine with few cores a second worker gains only where the first one waits
 from __future__ import annotations
 
 import argparse
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.result import Figure, Measured, run_benchmark
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,16 @@ def image_size() -> float | None:
         return None
 
 
+def build_image() -> float:
+    """Build the image anew, without the engine's cache; return the seconds."""
+    start = time.perf_counter()
+    subprocess.run(["make", "image", "BUILD_FLAGS=--no-cache"], check=True, cwd=CHECKOUT)
+    return time.perf_counter() - start
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what may be varied."""
+    parser.add_argument("--build-image", action="store_true", help="Time the image's build, too.")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=64)
 
@@ -91,6 +102,8 @@ def measure(given: argparse.Namespace) -> Measured:
         figures[f"extraction_{workers}"] = Figure(loop_s, "s")
         if workers > 1:
             figures[f"speedup_{workers}"] = Figure(loops[1] / loop_s)
+    if given.build_image:
+        figures["image_build"] = Figure(build_image(), "s")
     if (size := image_size()) is not None:
         figures["image"] = Figure(size, "GB")
     about = f"digits on {given.backbone} at {given.image_px} px, strategy head, subprocess runner"
