@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A file's tests stay in one process, so that they share their trained models.
+TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # The index that pip uses is passed on by name, so that it stands in no file.
@@ -20,13 +22,11 @@ demo: $(VENV)/.run
 report-picture: $(VENV)/.run
 	$(BIN)/regraft report runs/demo --no-open --picture docs/images/report.png
 
-# A file's tests stay in one process, so that they share their trained models.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
-		--no-loadscope-reorder
+	$(TESTS) --no-loadscope-reorder
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest -m long
+	$(TESTS) -m long
 
 # Builds the image, then runs the pipeline in it; needs a Docker engine.
 test-containers: $(VENV)/.dev image
