@@ -88,17 +88,7 @@ def extract_features(
     with staged_folder(out) as folder, accelerated(model.layers, mixed=mixed):
         forward = _forward(extractor, backbone, options)
         store = ShardStore(work or folder, kinds, marked=work is not None)
-        for view in range(options.views):
-            part = [(file, info) for file, info in shards if info.view == view]
-            pending = [(file, info) for file, info in part if not store.holds(info)]
-            files = [Path(dataset) / file for file, _ in pending]
-            rows = _Rows(forward(pictures_of(files, image_px, options.batch_size), view))
-            for _, info in pending:
-                store.write(info, rows.take(info.count))
-            count = sum(info.count for _, info in pending)
-            before = len(part) - len(pending)
-            held = f", {before} of {len(part)} shards were there already" if before else ""
-            say(f"extract_features: view {view + 1}/{options.views}: {count} pictures{held}")
+        _extract(Path(dataset), shards, forward, store, options, image_px)
         if work is not None:
             store.link_into(folder)
         manifest = FeaturesManifest(
@@ -123,6 +113,28 @@ def extract_features(
         )  # fmt: skip
         manifest.write(folder)
     return manifest
+
+
+def _extract(
+    dataset: Path,
+    shards: list[tuple[str, FeatureShard]],
+    forward: Any,
+    store: ShardStore,
+    options: FeatureOptions,
+    image_px: int,
+) -> None:
+    """Write the shards that the store does not hold yet, by one pass over the pictures a view."""
+    for view in range(options.views):
+        part = [(file, info) for file, info in shards if info.view == view]
+        pending = [(file, info) for file, info in part if not store.holds(info)]
+        files = [dataset / file for file, _ in pending]
+        rows = _Rows(forward(pictures_of(files, image_px, options.batch_size), view))
+        for _, info in pending:
+            store.write(info, rows.take(info.count))
+        count = sum(info.count for _, info in pending)
+        before = len(part) - len(pending)
+        held = f", {before} of {len(part)} shards were there already" if before else ""
+        say(f"extract_features: view {view + 1}/{options.views}: {count} pictures{held}")
 
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
