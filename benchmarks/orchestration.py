@@ -9,7 +9,8 @@ importing kfp and TensorFlow. The run is then repeated unchanged.
 Extraction is measured on more work (`--loop-px`, three views of each training picture), from the
 end of ingest to the start of the head. One TensorFlow process uses all cores by itself, so the
 efficiency of two workers is held against one worker that is kept on one core; what one worker
-takes with all cores is told beside it. kfp runs two iterations of a loop at once, whatever the cores.
+takes with all cores is told beside it. kfp's local runner takes two turns of a loop at once, on
+whatever machine.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from components.core.errors import RegraftError, RejectedError
-from pipelines.cli_cluster import plan, submit
+from pipelines.cli_cluster import compile_, submit
 from pipelines.cli_learn import classify, inspect
 from pipelines.cli_machine import PASSED_ON, bench, doctor
 from pipelines.cli_options import RecipeArgument, with_recipe_options
+from pipelines.cli_plan import plan
 from pipelines.cli_recipes import init, recipe_schema
 from pipelines.cli_serving import predict, publish, serve
 
@@ -40,7 +41,6 @@ lets it out only if it passes its tests, and serves it. What to type first:
 
 All commands: regraft --help. Each has its own help with an example.
 Tab completion for this shell: regraft --install-completion"""
-HARDWARE_HELP = "Nodes that the steps ask for: cpu, nvidia, gke or eks; any if not given."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 
@@ -103,29 +103,6 @@ def run(
         ))  # fmt: skip
 
 
-@app.command("compile")
-@with_recipe_options
-def compile_(
-    values: dict[str, Any],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
-    recipe: RecipeArgument = None,
-    hardware: Annotated[str, typer.Option(help=HARDWARE_HELP)] = "",
-) -> None:
-    """Write the pipeline's intermediate representation for Kubeflow.
-
-    The recipe and the options that are given become the defaults of the pipeline's parameters.
-
-    Example: regraft compile digits -o pipeline.yaml --hardware gke
-    """
-    from pipelines.compilation import compile_pipeline
-    from pipelines.hardware import find_preset
-    from pipelines.recipe_file import with_recipe
-
-    profile = find_preset(hardware) if hardware else None
-    compile_pipeline(with_recipe(recipe, values), output, profile)
-    print(output)
-
-
 @app.command()
 @with_recipe_options(only="ingest")
 def ingest(
@@ -178,6 +155,7 @@ app.command()(classify)
 app.command()(inspect)
 app.command()(doctor)
 app.command(context_settings=PASSED_ON)(bench)
+app.command("compile")(compile_)
 app.command()(submit)
 app.command()(plan)
 app.command()(init)

@@ -2,64 +2,166 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.core.errors import InputError
+from components.core.image import GPU_IMAGE, IMAGE
+from pipelines.cli_groups import with_groups
 from pipelines.cli_options import RecipeArgument, with_recipe_options
 
 if TYPE_CHECKING:
+    from pipelines.hardware import Hardware
     from pipelines.kfp_api import Connection
-    from pipelines.submit import Submission
+    from pipelines.pods import Pods
+    from pipelines.submit import Settings, Submission
+
+_IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} where the nodes have a GPU)"
 
 
+@dataclass(frozen=True)
+class Server:
+    """The API of Kubeflow Pipelines, and how to get in."""
+
+    host: Annotated[
+        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of the KFP API.")
+    ] = ""
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace of the run.")] = ""
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a bearer token, read anew for each request.")
+    ] = None
+    existing_token: Annotated[
+        str, typer.Option(help="The token itself; others may see it in the list of processes.")
+    ] = field(default="", repr=False)
+    ca_cert: Annotated[Path | None, typer.Option(help="PEM of the server's authority.")] = None
+
+    def connection(self) -> Connection:
+        """Return it as the client takes it, checked where there is an address."""
+        from pipelines.kfp_api import Connection, check_connection
+
+        connection = Connection(
+            self.host, self.namespace, self.existing_token, self.token_file, self.ca_cert
+        )
+        if self.host:
+            check_connection(connection)
+        return connection
+
+
+@dataclass(frozen=True)
+class PodOptions:
+    """What each step's pod is: node, image, secrets, volumes."""
+
+    hardware: Annotated[
+        str, typer.Option(help="Nodes to ask for: cpu, nvidia, gke or eks; any if empty.")
+    ] = ""
+    image: Annotated[
+        str, typer.Option(help=f"Image of all steps, as the nodes pull it. {_IMAGES}")
+    ] = ""
+    secret_env: Annotated[
+        list[str] | None, typer.Option(help="SECRET:KEY=VARIABLE of Kubernetes; may be repeated.")
+    ] = None
+    secret_folder: Annotated[
+        list[str] | None, typer.Option(help="SECRET=/path of Kubernetes; may be repeated.")
+    ] = None
+    claim: Annotated[
+        list[str] | None, typer.Option(help="CLAIM=/path, a volume claim; may be repeated.")
+    ] = None
+
+    def profile(self) -> Hardware | None:
+        """Return the preset that is asked for."""
+        from pipelines.hardware import find_preset
+
+        return find_preset(self.hardware) if self.hardware else None
+
+    def pods(self) -> Pods:
+        """Return the rest as the pipeline takes it."""
+        from pipelines.pods import make_pods
+
+        lists = (self.secret_env, self.secret_folder, self.claim)
+        return make_pods(self.image, *(tuple(given or ()) for given in lists))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is filed, when it runs, and what it takes over."""
+
+    experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "regraft"
+    run_name: Annotated[str, typer.Option(help="Name of the run; generated if empty.")] = ""
+    service_account: Annotated[str, typer.Option(help="Account that the steps run as.")] = ""
+    pipeline_root: Annotated[
+        str, typer.Option(help="Bucket path of artifacts; the server's own if empty.")
+    ] = ""
+    use_cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take steps that were done before.")
+    ] = True
+    schedule: Annotated[
+        str, typer.Option(help="Cron of five or six fields, for a recurring run.")
+    ] = ""
+
+    def settings(self, pods: PodOptions) -> Settings:
+        """Return it as a submission takes it."""
+        from pipelines.submit import Settings
+
+        return Settings(
+            experiment=self.experiment,
+            run_name=self.run_name,
+            service_account=self.service_account,
+            pipeline_root=self.pipeline_root,
+            schedule=self.schedule,
+            cache=self.use_cache,
+            hardware=pods.profile(),
+            pods=pods.pods(),
+        )
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whether and how long the verdict is waited for."""
+
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, and end as the verdict says.")] = False
+    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run at most.")] = (
+        86_400.0
+    )
+    poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0
+
+
+@with_groups
+@with_recipe_options
+def compile_(
+    values: dict[str, Any],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
+    pods: PodOptions,
+    recipe: RecipeArgument = None,
+) -> None:
+    """Write the pipeline's intermediate representation for Kubeflow.
+
+    The recipe and the options that are given become the defaults of the pipeline's parameters.
+
+    Example: regraft compile digits -o pipeline.yaml --hardware gke
+    """
+    from pipelines.compilation import compile_pipeline
+    from pipelines.recipe_file import with_recipe
+
+    values = with_recipe(recipe, values)
+    compile_pipeline(values, output, pods.profile(), pods.pods())
+    print(output)
+    if not values.get("destination"):
+        print("destination has no default: give it when a run is created", file=sys.stderr)
+
+
+@with_groups
 @with_recipe_options(without=("cache",))
 def submit(
     values: dict[str, Any],
+    server: Server,
+    pods: PodOptions,
+    place: Place,
+    watch: Watch,
     recipe: RecipeArgument = None,
-    host: Annotated[
-        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of the KFP API.")
-    ] = "",
-    namespace: Annotated[str, typer.Option(help="Kubernetes namespace of the run.")] = "",
-    experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "regraft",
-    run_name: Annotated[str, typer.Option(help="Name of the run; generated if empty.")] = "",
-    service_account: Annotated[str, typer.Option(help="Account that the steps run as.")] = "",
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with a bearer token, read anew for each request.")
-    ] = None,
-    existing_token: Annotated[
-        str, typer.Option(help="The token itself; others may see it in the list of processes.")
-    ] = "",
-    ca_cert: Annotated[Path | None, typer.Option(help="PEM of the server's authority.")] = None,
-    hardware: Annotated[str, typer.Option(help="cpu, nvidia, gke or eks; none if empty.")] = "",
-    image: Annotated[str, typer.Option(help="Image of all steps; the pipeline's if empty.")] = "",
-    pipeline_root: Annotated[
-        str, typer.Option(help="Bucket path of artifacts; the server's own if empty.")
-    ] = "",
-    secret_env: Annotated[
-        list[str] | None, typer.Option(help="SECRET:KEY=VARIABLE of Kubernetes; may be repeated.")
-    ] = None,
-    secret_folder: Annotated[
-        list[str] | None, typer.Option(help="SECRET=/path of Kubernetes; may be repeated.")
-    ] = None,
-    claim: Annotated[
-        list[str] | None, typer.Option(help="CLAIM=/path, a volume claim; may be repeated.")
-    ] = None,
-    use_cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Take steps that were done before.")
-    ] = True,
-    schedule: Annotated[
-        str, typer.Option(help="Cron of five or six fields, for a recurring run.")
-    ] = "",
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait, and end as the verdict says.")
-    ] = False,
-    wait_s: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the run at most.")
-    ] = 86_400.0,
-    poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
@@ -68,38 +170,26 @@ def submit(
     Example: regraft submit digits --host https://kubeflow.example.com/pipeline
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
-    from pipelines.hardware import find_preset
-    from pipelines.kfp_api import Connection, check_connection
-    from pipelines.pods import make_pods
     from pipelines.preflight import check_backbone
     from pipelines.presentation import print_json, print_yaml
     from pipelines.recipe_file import with_recipe
-    from pipelines.submit import Settings, described, prepare
+    from pipelines.submit import described, prepare
 
-    if not (host or dry_run):
+    if not (server.host or dry_run):
         raise InputError("host: expected --host, the address of the KFP API, got none")
-    if wait and schedule:
+    if watch.wait and place.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
-    connection = Connection(host, namespace, existing_token, token_file, ca_cert)
-    if host:
-        check_connection(connection)
-    pods = make_pods(image, tuple(secret_env or ()), tuple(secret_folder or ()), tuple(claim or ()))
-    settings = Settings(
-        experiment, run_name, service_account, pipeline_root, schedule, use_cache,
-        find_preset(hardware) if hardware else None, pods,
-    )  # fmt: skip
-    submission, whole = prepare(with_recipe(recipe, values), settings)
+    connection = server.connection()
+    submission, whole = prepare(with_recipe(recipe, values), place.settings(pods))
     check_backbone(whole)
     if dry_run:
         (print_json if json else print_yaml)(described(submission, connection))
-        return
-    _send(connection, submission, (wait_s, poll_s) if wait else None, json)
+    else:
+        _send(connection, submission, watch, json)
 
 
-def _send(
-    connection: Connection, submission: Submission, waiting: tuple[float, float] | None, json: bool
-) -> None:
-    """Send a submission; wait for its verdict if `waiting` (deadline, seconds between looks)."""
+def _send(connection: Connection, submission: Submission, watch: Watch, json: bool) -> None:
+    """Send a submission, and wait for its verdict where that is asked for."""
     from pipelines.kfp_api import Client
     from pipelines.presentation import print_json, watching
     from pipelines.submit import send
@@ -110,66 +200,14 @@ def _send(
     result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
     if not json:
         print(f"{'recurring run' if sent.recurring else 'run'} {sent.name}: {sent.page}")
-    if waiting is None:
+    if not watch.wait:
         if json:
             print_json(result)
         return
     with watching() as listener:
-        verdict = wait(client, sent.id, listener, Waiting(*waiting))
+        verdict = wait(client, sent.id, listener, Waiting(watch.wait_s, watch.poll_s))
     if json:
         print_json(result | {"verdict": verdict})
     else:
         print(verdict)
     end_with(verdict, sent.page)
-
-
-def plan(
-    pictures: Annotated[float, typer.Option(help="Pictures, also as 1e8.")] = 1e6,
-    nodes: Annotated[
-        list[int] | None, typer.Option(help="Nodes for extraction; may be repeated.")
-    ] = None,
-    node_mb_s: Annotated[float, typer.Option(help="Network of a node, MB a second.")] = 100.0,
-    storage_mb_s: Annotated[float, typer.Option(help="All that the storage gives.")] = 1000.0,
-    cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = 20.0,
-    start_s: Annotated[float | None, typer.Option(help="Start of each step, seconds.")] = None,
-    ingest_rate: Annotated[float | None, typer.Option(help="Pictures a second, ingest.")] = None,
-    extract_rate: Annotated[
-        float | None, typer.Option(help="Pictures a second and node, extraction.")
-    ] = None,
-    head_rate: Annotated[float | None, typer.Option(help="The same for the head.")] = None,
-    top_rate: Annotated[float | None, typer.Option(help="The same for the top, cached.")] = None,
-    picture_kb: Annotated[float | None, typer.Option(help="Size of a picture.")] = None,
-    cut_kb: Annotated[float | None, typer.Option(help="Activations of a picture.")] = None,
-    head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = 20,
-    top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
-) -> None:
-    """Estimate a run's time for more pictures and nodes, from measured rates.
-
-    The rates' defaults are of two CPU cores; `regraft bench scale_out` and the timings in a run's
-    summary.json give those of your machines.
-
-    Example: regraft plan --pictures 1e8 --nodes 1 --nodes 16 --extract-rate 2000
-    """
-    from pipelines.cost import Plan, Rates, estimate
-    from pipelines.presentation import print_estimates, print_json
-
-    if not 1 <= pictures <= 1e12:
-        raise InputError(f"pictures: expected 1 to 1e12, got {pictures:g}")
-    measured = {
-        "start_s": start_s, "ingest": ingest_rate, "extract": extract_rate, "head": head_rate,
-        "top": top_rate, "picture_bytes": picture_kb and picture_kb * 1e3,
-        "cut_bytes": cut_kb and cut_kb * 1e3,
-    }  # fmt: skip
-    rates = Rates(**{name: value for name, value in measured.items() if value is not None})
-    found = [
-        estimate(
-            Plan(int(pictures), count, node_mb_s, storage_mb_s, cache_gb,
-                 head_epochs=head_epochs, top_epochs=top_epochs), rates,
-        )
-        for count in nodes or [1, 2, 4, 8, 16]
-    ]  # fmt: skip
-    if json:
-        print_json([one.as_json() for one in found])
-    else:
-        print_estimates(found)

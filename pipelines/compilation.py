@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.core.errors import InputError
+from components.core.image import GPU_IMAGE, IMAGE
 from pipelines.hardware import Hardware, place
 from pipelines.patience import PATIENCE, set_deadline, set_retries
 from pipelines.pods import Pods
@@ -21,6 +23,13 @@ def recipe_for(values: dict[str, Any], hardware: Hardware | None) -> Recipe:
     return make_recipe(**({"require_gpu": bool(hardware and hardware.has_gpu)} | values))
 
 
+def image_of(hardware: Hardware | None, pods: Pods | None) -> str:
+    """Return the image of all steps: the one that is asked for, or the one that fits the nodes."""
+    if pods is not None and pods.image:
+        return pods.image
+    return GPU_IMAGE if hardware is not None and hardware.has_gpu else IMAGE
+
+
 def compile_pipeline(
     values: dict[str, Any],
     output: Path,
@@ -30,7 +39,8 @@ def compile_pipeline(
     """Write the IR; `values` become the defaults of the parameters of the same names.
 
     With `hardware`, each step asks for its node. Where that has a GPU, `require_gpu` is on unless
-    `values` say otherwise. With `pods`, each step gets their image, secrets and claims.
+    `values` say otherwise, and the image is the one with CUDA unless `pods` name another. With
+    `pods`, each step gets their secrets and claims.
 
     Raises:
         InputError: a value is unusable, or the file's ending is not .yaml, .yml or .json.
@@ -44,13 +54,14 @@ def compile_pipeline(
 
     from pipelines.transfer import make_transfer
 
+    with_image = replace(pods or Pods(), image=image_of(hardware, pods))
+
     def configure(task: Any, step: str) -> None:
         set_retries(task, PATIENCE[step])
         if hardware is not None:
             place(task, hardware.node(step))
             set_deadline(task, PATIENCE[step])
-        if pods is not None:
-            pods.configure(task)
+        with_image.configure(task)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     transfer = make_transfer(configure, concluded=True)

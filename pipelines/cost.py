@@ -18,7 +18,7 @@ to a bucket depends on the size of its objects.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.core.errors import InputError
@@ -144,7 +144,7 @@ def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) ->
                          f"{second}")  # fmt: skip
     rate = pictures / seconds
     start = max(0.0, first[1] - first[0] / rate)
-    return Rates(**{**vars(rates), "extract": rate, "start_s": start})
+    return replace(rates, extract=rate, start_s=start)
 
 
 def _top_s(plan: Plan, rates: Rates, train: int, cached: bool) -> float:

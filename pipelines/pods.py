@@ -34,7 +34,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Pods:
-    """What each step's container gets. An empty image is the pipeline's own."""
+    """What each step's container gets. An empty image is the one that fits the nodes."""
 
     image: str = ""
     secret_variables: tuple[SecretVariable, ...] = ()

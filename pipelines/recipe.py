@@ -16,6 +16,7 @@ from components.core.options import (
     GateOptions,
     HeadOptions,
     IngestOptions,
+    Options,
     PublishOptions,
     Strategy,
     VerifyOptions,
@@ -91,7 +92,12 @@ def _plain(value: Any) -> Any:
 
 # The business of a step's Python caller, or set through other fields.
 _NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
-RECIPE_FIELDS = {n: f for n, f in Recipe.model_fields.items() if n not in _NOT_OPTIONS}
+# A run's own first, then step by step; pydantic would begin with the last step.
+_STEPS: tuple[type[Options], ...] = Recipe.__bases__
+_IN_ORDER = dict.fromkeys(
+    [*Recipe.__annotations__, *(name for step in _STEPS for name in step.model_fields)]
+)
+RECIPE_FIELDS = {n: Recipe.model_fields[n] for n in _IN_ORDER if n not in _NOT_OPTIONS}
 OPTION_FIELDS = {n: f for n, f in RECIPE_FIELDS.items() if n != "workers"}
 _SHARDS = FieldInfo(
     annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."

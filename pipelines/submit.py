@@ -25,7 +25,7 @@ from components.core.errors import InputError
 from components.core.version import VERSION
 from components.ingest.drive import drive_id
 from components.ingest.samples import SAMPLES
-from pipelines.compilation import compile_pipeline, recipe_for
+from pipelines.compilation import compile_pipeline, image_of, recipe_for
 from pipelines.hardware import Hardware
 from pipelines.kfp_api import Client, Connection, LostError, UnreachableError, pause
 from pipelines.pods import Pods
@@ -153,7 +153,7 @@ def described(submission: Submission, connection: Connection) -> dict[str, Any]:
         "version": submission.version,
         "pipeline_root": settings.pipeline_root,
         "hardware": settings.hardware.name if settings.hardware else "",
-        "image": pods.image,
+        "image": image_of(settings.hardware, pods),
         "cache": settings.cache,
         "secrets": names,
         "claims": [f"{claim.name} at {claim.path}" for claim in pods.claims],

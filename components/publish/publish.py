@@ -52,13 +52,7 @@ def publish(
     """
     clock = Clock()
     model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
-    if not proof.passed:
-        raise ParityError(f"{parity}: expected a passed proof, got a failed one")
-    if proof.saved_model_digest != model.digest:
-        raise InputError(
-            f"{parity}: expected a proof of the model {model.digest[:12]}, "
-            f"got one of {proof.saved_model_digest[:12]}"
-        )
+    _check_proof(proof, model, parity)
     registry = Registry(model_registry) if model_registry else None
     with staged_folder(out) as folder:
         version = _published_already(model, destination, name)
@@ -82,6 +76,18 @@ def publish(
         _record(registry, manifest, model)
     say(f"publish: version {version.number} at {version.path}")
     return manifest
+
+
+def _check_proof(
+    proof: ParityManifest, model: SavedModelManifest, where: str | os.PathLike[str]
+) -> None:
+    if not proof.passed:
+        raise ParityError(f"{where}: expected a passed proof, got a failed one")
+    if proof.saved_model_digest != model.digest:
+        raise InputError(
+            f"{where}: expected a proof of the model {model.digest[:12]}, "
+            f"got one of {proof.saved_model_digest[:12]}"
+        )
 
 
 def _published_already(model: SavedModelManifest, destination: str, name: str) -> Version | None:

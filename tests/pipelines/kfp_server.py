@@ -25,6 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 import kfp_server_api as api
 import yaml
 
+from tests.local_server import LocalServer, read_body, write_answer
+
 TASKS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate")
 RELEASE = ("export", "verify", "publish")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -40,10 +42,11 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class KfpServer:
-    """A server on a free port. `faults` are used up in turn by requests that match a pattern."""
+class KfpServer(LocalServer):
+    """`faults` are used up in turn by requests that match a pattern."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(context)
         self.tokens: set[str] | None = None
         self.multi_user = False
         self.faults: list[tuple[str, Fault]] = []
@@ -58,34 +61,6 @@ class KfpServer:
         self.on_look: Callable[[], Any] = lambda: None
         self._api = api.ApiClient()
         self._lock = threading.Lock()
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.answer(self)
-
-            def do_POST(self) -> None:
-                server.answer(self)
-
-            def log_message(self, format: str, *values: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        scheme = "http"
-        if context:
-            scheme = "https"
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.address = f"{scheme}://localhost:{self._server.server_port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
 
     def fail(self, pattern: str, *faults: Fault) -> None:
         """Plan faults for the next requests whose "METHOD /path" matches."""
@@ -96,7 +71,7 @@ class KfpServer:
         return sum(bool(re.search(pattern, f"{m} {p}")) for m, p, _ in self.requests)
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        body = read_body(handler)
         parts = urlsplit(handler.path)
         name = f"{handler.command} {parts.path}"
         with self._lock:
@@ -112,11 +87,7 @@ class KfpServer:
             handler.close_connection = True
             return
         with contextlib.suppress(OSError):
-            handler.send_response(status)
-            for key, text in (headers | {"Content-Length": str(len(answer))}).items():
-                handler.send_header(key, text)
-            handler.end_headers()
-            handler.wfile.write(answer)
+            write_answer(handler, status, headers, answer)
 
     def _next_fault(self, name: str) -> Fault | None:
         for place, (pattern, fault) in enumerate(self.faults):
@@ -136,13 +107,7 @@ class KfpServer:
         if self.tokens is not None and token not in self.tokens:
             return 401, {"code": 16, "message": f"Unauthenticated: token {token} has expired"}
         path = name.replace("/apis/v2beta1", "")
-        wanted = ""
-        if "filter" in query:
-            (predicate,) = json.loads(query["filter"][0])["predicates"]
-            # The server takes the operation by name or by number.
-            assert predicate["operation"] in ("EQUALS", 1)
-            assert predicate["key"] == "display_name"
-            wanted = predicate["stringValue"]
+        wanted = _wanted_name(query)
 
         def named(values: dict[str, Any], only: Callable[[Any], bool] = lambda _: True) -> Any:
             return [v for v in values.values() if only(v) and wanted in ("", v.display_name)]
@@ -257,6 +222,17 @@ def failed(name: str, error: str) -> list[Any]:
     return [("RUNNING", tasks), ("FAILED", [*tasks, task(name, "FAILED", error=error)])]
 
 
+def _wanted_name(query: dict[str, list[str]]) -> str:
+    """Return the name that a list is filtered by, or nothing."""
+    if "filter" not in query:
+        return ""
+    (predicate,) = json.loads(query["filter"][0])["predicates"]
+    # The server takes the operation by name or by number.
+    assert predicate["operation"] in ("EQUALS", 1)
+    assert predicate["key"] == "display_name"
+    return str(predicate["stringValue"])
+
+
 def _uploaded(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> list[Any]:
     head = f"Content-Type: {handler.headers['Content-Type']}\r\n\r\n".encode()
     message = email.message_from_bytes(head + body, policy=email.policy.default)
@@ -272,8 +248,5 @@ def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-    server = KfpServer(context)
-    try:
+    with KfpServer(context) as server:
         yield server
-    finally:
-        server.close()

@@ -13,6 +13,7 @@ from components.core.errors import InputError
 from pipelines.compilation import compile_pipeline
 from pipelines.patience import PATIENCE
 from pipelines.recipe import DEFAULTS, PARAMETER_FIELDS
+from tests.pipelines.command_line import Regraft
 
 STEPS = {"ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
          "publish", "conclude"}  # fmt: skip
@@ -88,6 +89,26 @@ def test_publish_is_never_cached(compiled: dict[str, Any]) -> None:
              if name == "publish"]  # fmt: skip
     assert tasks
     assert not any(task["cachingOptions"].get("enableCache") for task in tasks)
+
+
+def test_the_command_puts_image_and_claim_on_each_step(regraft: Regraft, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    ended = regraft("compile", "digits", "-o", file, "--image", "ghcr.io/me/regraft-python:1",
+                    "--claim", "models=/models", "--destination", "/models")  # fmt: skip
+    assert (ended.code, ended.out.strip(), ended.err) == (0, str(file), "")
+    spec, platform = yaml.safe_load_all(file.read_text())
+    images = {one["container"]["image"] for one in spec["deploymentSpec"]["executors"].values()}
+    assert images == {"ghcr.io/me/regraft-python:1"}
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    assert {pod["pvcMount"][0]["mountPath"] for pod in pods} == {"/models"}
+
+
+def test_the_command_tells_of_a_destination_that_is_still_to_be_given(
+    regraft: Regraft, tmp_path: Path
+) -> None:
+    ended = regraft("compile", "digits", "-o", tmp_path / "pipeline.yaml")
+    assert ended.code == 0
+    assert "destination" in ended.err
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

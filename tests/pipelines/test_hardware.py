@@ -13,6 +13,7 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.core.errors import InputError
+from components.core.image import GPU_IMAGE, IMAGE
 from pipelines.compilation import compile_pipeline
 from pipelines.hardware import GPU, HEAVY_STEPS, PRESETS, find_preset
 from pipelines.patience import PATIENCE
@@ -115,6 +116,13 @@ def test_a_missing_gpu_fails_where_one_was_asked_for(compiled: dict[str, Any], n
     for step in HEAVY_STEPS:
         inputs = pipeline["components"][f"comp-{step.replace('_', '-')}"]["inputDefinitions"]
         assert "require_gpu" in inputs["parameters"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_steps_with_a_gpu_run_in_the_image_with_cuda(compiled: dict[str, Any], name: str) -> None:
+    executors = compiled[name][0]["deploymentSpec"]["executors"].values()
+    expected = GPU_IMAGE if name in GPU_PRESETS else IMAGE
+    assert {executor["container"]["image"] for executor in executors} == {expected}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -5,54 +5,30 @@ Requests and answers pass through the models of the registry's own client.
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
-import threading
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import mr_openapi as api
 
+from tests.local_server import LocalServer, read_body, write_answer
+
 PREFIX = "/api/model_registry/v1"
 
 
-class RegistryServer:
-    """A registry on a free port; `fault` is the status that requests to a path end with."""
+class RegistryServer(LocalServer):
+    """`fault` is the status that requests to a path end with."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.models: dict[str, Any] = {}
         self.versions: dict[str, Any] = {}
         self.artifacts: dict[str, Any] = {}
         self.fault: tuple[str, int] = ("", 0)
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.answer(self)
-
-            def do_POST(self) -> None:
-                server.answer(self)
-
-            def log_message(self, format: str, *values: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        body = read_body(handler)
         parts = urlsplit(handler.path)
         path = f"{handler.command} {parts.path.removeprefix(PREFIX)}"
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -60,12 +36,8 @@ class RegistryServer:
             status, value = self.fault[1], {"code": "", "message": "failed on purpose"}
         else:
             status, value = self._handle(path, query, body)
-        text = json.dumps(value).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(text)))
-        handler.end_headers()
-        handler.wfile.write(text)
+        headers = {"Content-Type": "application/json"}
+        write_answer(handler, status, headers, json.dumps(value).encode())
 
     def _handle(self, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         given = json.loads(body) if body else {}
@@ -97,13 +69,3 @@ class RegistryServer:
     def _added(self, values: dict[str, Any], key: str, given: Any) -> tuple[int, Any]:
         values[key] = {**given, "id": str(len(values) + 1)}
         return 201, values[key]
-
-
-@contextlib.contextmanager
-def registry_server() -> Iterator[RegistryServer]:
-    """Yield a running registry and stop it."""
-    server = RegistryServer()
-    try:
-        yield server
-    finally:
-        server.close()

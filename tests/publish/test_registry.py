@@ -11,13 +11,13 @@ from components.core.artifacts import SavedModelManifest
 from components.core.errors import InputError
 from components.publish.publish import publish
 from components.publish.registry import Registry, RegistryError
-from tests.publish.model_registry_server import RegistryServer, registry_server
+from tests.publish.model_registry_server import RegistryServer
 from tests.publish.test_publish_step import write_parity
 
 
 @pytest.fixture
 def registry() -> Iterator[RegistryServer]:
-    with registry_server() as server:
+    with RegistryServer() as server:
         yield server
 
 
@@ -92,7 +92,7 @@ def test_a_version_is_not_entered_twice(
 
 
 def test_nobody_at_the_address(exported: Path, tmp_path: Path) -> None:
-    with registry_server() as gone:
+    with RegistryServer() as gone:
         address = gone.address
     with pytest.raises(RegistryError, match="Cannot connect"):
         publish_into(exported, tmp_path, address)

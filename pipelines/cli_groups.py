@@ -1,0 +1,39 @@
+"""Options of a command in groups: a parameter that is a dataclass stands for one option a field."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+Command = Callable[..., None]
+
+
+def with_groups(command: Command) -> Command:
+    """Give a command an option for each field of its parameters that are dataclasses.
+
+    A field's annotation and default become the option's, as a plain parameter's would.
+    """
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+
+    def grouped(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{one.name: given.pop(one.name) for one in fields(group)})
+        command(**given)
+
+    parameters = [one for p in own for one in (_options(p.annotation) if p.name in groups else [p])]
+    grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__
+    grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return grouped
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(one.name, kind, default=one.default, annotation=hints[one.name])
+        for one in fields(group)
+    ]
