@@ -1,6 +1,7 @@
 """What kfp's local runner costs beside the steps' own work, and what parallel workers gain.
 
     regraft bench orchestration --json benchmarks/results/orchestration.json
+    regraft bench orchestration --json benchmarks/results/orchestration.json --only image
 
 Digits on `efficientnet_lite0` at 64 px, strategy `head`, so that the steps follow each other.
 Overhead is the wall time less the seconds that the steps' manifests name: kfp, starting Python,
@@ -11,6 +12,8 @@ end of ingest to the start of the head. One TensorFlow process uses all cores by
 efficiency of two workers is held against one worker that is kept on one core; what one worker
 takes with all cores is told beside it. kfp's local runner takes two turns of a loop at once, on
 whatever machine.
+
+`--only image` builds the image without the engine's cache; it needs a Docker engine.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure, Measured, run_benchmark
+from benchmarks.result import Figure, Measured, kept, run_benchmark
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+PARTS = ("run", "loop", "image")
 
 
 @dataclass(frozen=True)
@@ -99,52 +103,54 @@ def loop_figures(folder: Path, values: dict[str, Any]) -> dict[str, Figure]:
     }
 
 
-def image_size() -> float | None:
-    """Return the gigabytes of the image, unpacked, if an engine with the image is there."""
+def run_figures(folder: Path, values: dict[str, Any]) -> dict[str, Figure]:
+    """Measure one run, and the same once more."""
+    out = folder / "run"
+    first = timed_run(out, **values)
+    work = work_s(out)
+    again = timed_run(out, **values)
+    return {
+        "wall": Figure(first.wall_s, "s"),
+        "work": Figure(work, "s"),
+        "overhead_a_step": Figure((first.wall_s - work) / len(first.steps), "s", "<= 5"),
+        "unchanged_run": Figure(again.wall_s, "s", "<= 15"),
+        "unchanged_run_steps": Figure(len(again.steps)),
+    }
+
+
+def image_figures() -> dict[str, Figure]:
+    """Build the image anew, without the engine's cache; its size is that of the unpacked files."""
     import docker
 
     from components.core.image import IMAGE
 
-    try:
-        return float(docker.from_env().images.get(IMAGE).attrs["Size"]) / 1e9
-    except docker.errors.DockerException:
-        return None
-
-
-def build_image() -> float:
-    """Build the image anew, without the engine's cache; return the seconds."""
     start = time.perf_counter()
     subprocess.run(["make", "image", "BUILD_FLAGS=--no-cache"], check=True, cwd=CHECKOUT)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    size = float(docker.from_env().images.get(IMAGE).attrs["Size"])
+    return {"image_build": Figure(seconds, "s"), "image": Figure(size / 1e9, "GB")}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what may be varied."""
-    parser.add_argument("--build-image", action="store_true", help="Time the image's build, too.")
+    parser.add_argument("--only", choices=PARTS, help="Measure one part; keep the other figures.")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=64)
     parser.add_argument("--loop-px", type=int, default=128, help="For the extraction's loop.")
 
 
 def measure(given: argparse.Namespace) -> Measured:
-    """Run once, once more, and with more workers."""
-    figures: dict[str, Figure] = {}
+    """Run once, once more, and with two workers; the image only if it is asked for."""
+    figures = kept(given.json) if given.only else {}
     values = {"backbone": given.backbone, "image_px": given.image_px}
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        first = timed_run(out, **values)
-        work = work_s(out)
-        figures["wall"] = Figure(first.wall_s, "s")
-        figures["work"] = Figure(work, "s")
-        figures["overhead_a_step"] = Figure((first.wall_s - work) / len(first.steps), "s", "<= 5")
-        again = timed_run(out, **values)
-        figures["unchanged_run"] = Figure(again.wall_s, "s", "<= 15")
-        figures["unchanged_run_steps"] = Figure(len(again.steps))
-        figures |= loop_figures(Path(folder), values | {"image_px": given.loop_px})
-    if given.build_image:
-        figures["image_build"] = Figure(build_image(), "s")
-    if (size := image_size()) is not None:
-        figures["image"] = Figure(size, "GB")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.only in (None, "run"):
+            figures |= run_figures(folder, values)
+        if given.only in (None, "loop"):
+            figures |= loop_figures(folder, values | {"image_px": given.loop_px})
+    if given.only == "image":
+        figures |= image_figures()
     about = f"digits on {given.backbone} at {given.image_px} px, strategy head, subprocess runner"
     return Measured(about, figures)
 

@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pictures", type=int, default=4800, help="Of Fashion-MNIST's train part.")
+    parser.add_argument(
+        "--pictures", type=int, default=19_200, help="Of Fashion-MNIST's train part."
+    )
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
     parser.add_argument("--image-px", type=int, default=64, help="Side of the pictures.")
 
@@ -60,7 +62,7 @@ def _measure(given: argparse.Namespace) -> Measured:
     rates = fitted(took[1][0], min(took[4]), Rates())
     figures = {
         "start": Figure(rates.start_s, "s"),
-        "rate": Figure(rates.extract, "pictures/s"),
+        "rate": Figure(rates.extract_rate, "pictures/s"),
         "alone": Figure(took[1][0][1], "s"),
     }
     for count in WORKERS[1:]:

@@ -15,22 +15,26 @@ def plan(
     nodes: Annotated[
         list[int] | None, typer.Option(help="Nodes for extraction; may be repeated.")
     ] = None,
-    node_mb_s: Annotated[float, typer.Option(help="Network of a node, MB a second.")] = 100.0,
-    storage_mb_s: Annotated[float, typer.Option(help="All that the storage gives.")] = 1000.0,
-    cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = 20.0,
+    node_mb_s: Annotated[
+        float, typer.Option(help="Network of a node, MB a second.")
+    ] = Plan.node_mb_s,
+    storage_mb_s: Annotated[
+        float, typer.Option(help="All that the storage gives.")
+    ] = Plan.storage_mb_s,
+    cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = Plan.cache_gb,
     start_s: Annotated[float, typer.Option(help="Start of each step, seconds.")] = Rates.start_s,
-    ingest_rate: Annotated[float, typer.Option(help="Pictures a second, ingest.")] = Rates.ingest,
+    ingest_rate: Annotated[
+        float, typer.Option(help="Pictures a second, ingest.")
+    ] = Rates.ingest_rate,
     extract_rate: Annotated[
         float, typer.Option(help="Pictures a second and node, extraction.")
-    ] = Rates.extract,
-    head_rate: Annotated[float, typer.Option(help="The same for the head.")] = Rates.head,
-    top_rate: Annotated[float, typer.Option(help="The same for the top, cached.")] = Rates.top,
-    picture_kb: Annotated[float, typer.Option(help="Size of a picture.")] = Rates.picture_bytes
-    / 1e3,
-    cut_kb: Annotated[float, typer.Option(help="Activations of a picture.")] = Rates.cut_bytes
-    / 1e3,
-    head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = 20,
-    top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = 10,
+    ] = Rates.extract_rate,
+    head_rate: Annotated[float, typer.Option(help="The same for the head.")] = Rates.head_rate,
+    top_rate: Annotated[float, typer.Option(help="The same for the top, cached.")] = Rates.top_rate,
+    picture_kb: Annotated[float, typer.Option(help="Size of a picture.")] = Rates.picture_kb,
+    cut_kb: Annotated[float, typer.Option(help="Activations of a picture.")] = Rates.cut_kb,
+    head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = Plan.head_epochs,
+    top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = Plan.top_epochs,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Estimate a run's time for more pictures and nodes, from measured rates.
@@ -45,9 +49,8 @@ def plan(
     if not 1 <= pictures <= 1e12:
         raise InputError(f"pictures: expected 1 to 1e12, got {pictures:g}")
     rates = Rates(
-        start_s, ingest_rate, extract_rate, head_rate, top_rate,
-        picture_bytes=picture_kb * 1e3, cut_bytes=cut_kb * 1e3,
-    )  # fmt: skip
+        start_s, ingest_rate, extract_rate, head_rate, top_rate, picture_kb, cut_kb=cut_kb
+    )
     plans = [
         Plan(int(pictures), count, node_mb_s, storage_mb_s, cache_gb,
              head_epochs=head_epochs, top_epochs=top_epochs)

@@ -29,21 +29,21 @@ SHARD = 1000
 
 @dataclass(frozen=True)
 class Rates:
-    """What one node does, measured. Pictures and bytes are for a second and for one picture.
+    """What one node does, measured. Rates are pictures a second, sizes those of one picture.
 
     The defaults are about what `efficientnet_lite0` at 64 px does on two CPU cores, with float16
     activations at its own cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG photos,
     `demo` and `scale_out`. Photos are taken as 100 kB.
     """
 
-    start_s: float = 11.0
-    ingest: float = 155.0
-    extract: float = 690.0
-    head: float = 20_000.0
-    top: float = 260.0
-    picture_bytes: float = 100_000.0
-    pooled_bytes: float = 2_560.0
-    cut_bytes: float = 3_584.0
+    start_s: float = 10.7
+    ingest_rate: float = 500.0
+    extract_rate: float = 470.0
+    head_rate: float = 20_000.0
+    top_rate: float = 260.0
+    picture_kb: float = 100.0
+    pooled_kb: float = 2.56
+    cut_kb: float = 3.584
 
 
 @dataclass(frozen=True)
@@ -100,32 +100,32 @@ def estimate(plan: Plan, rates: Rates) -> Estimate:
     train, validation = (round(plan.pictures * share) for share in shares)
     test = plan.pictures - train - validation
     single = _bandwidth(plan, 1)
-    cut_bytes = (train + validation) * rates.cut_bytes
-    cached = cut_bytes <= plan.cache_gb * 1e9
-    stored = rates.pooled_bytes + (rates.cut_bytes if cached else 0.0)
+    cut_gb = (train + validation) * rates.cut_kb / 1e6
+    cached = cut_gb <= plan.cache_gb
+    stored = rates.pooled_kb + (rates.cut_kb if cached else 0.0)
     shards = math.ceil(train / SHARD) + math.ceil(validation / SHARD)
     workers = min(plan.nodes, max(1, shards))
     share = min(math.ceil(shards / workers) * SHARD, train + validation)
-    reading = rates.picture_bytes + stored
+    reading = rates.picture_kb + stored
     steps = {
         "ingest": rates.start_s
-        + plan.pictures * max(1 / rates.ingest, 2 * rates.picture_bytes / single),
+        + plan.pictures * max(1 / rates.ingest_rate, 2 * rates.picture_kb / single),
         "extract_features": extraction_s(share, rates, reading / _bandwidth(plan, workers)),
         "train_head": rates.start_s
-        + (train + validation) * rates.pooled_bytes / single
-        + plan.head_epochs * train / rates.head,
+        + (train + validation) * rates.pooled_kb / single
+        + plan.head_epochs * train / rates.head_rate,
         "fine_tune": _top_s(plan, rates, train, cached),
-        "evaluate": rates.start_s + test * max(1 / rates.extract, rates.picture_bytes / single),
+        "evaluate": rates.start_s + test * max(1 / rates.extract_rate, rates.picture_kb / single),
         "export, verify, publish": 3 * rates.start_s,
     }
     alone = sum(steps.values()) - steps["extract_features"]
     hours = (alone + workers * steps["extract_features"]) / 3600
-    return Estimate(plan, steps, cached, cut_bytes / 1e9, hours)
+    return Estimate(plan, steps, cached, cut_gb, hours)
 
 
 def extraction_s(share: int, rates: Rates, transfer_s: float = 0.0) -> float:
     """Return the seconds of one worker; `transfer_s` is reading and writing for one picture."""
-    return rates.start_s + share * max(1 / rates.extract, transfer_s)
+    return rates.start_s + share * max(1 / rates.extract_rate, transfer_s)
 
 
 def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) -> Rates:
@@ -144,25 +144,26 @@ def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) ->
                          f"{second}")  # fmt: skip
     rate = pictures / seconds
     start = max(0.0, first[1] - first[0] / rate)
-    return replace(rates, extract=rate, start_s=start)
+    return replace(rates, extract_rate=rate, start_s=start)
 
 
 def _top_s(plan: Plan, rates: Rates, train: int, cached: bool) -> float:
     if cached:
-        reading = train * rates.cut_bytes / _bandwidth(plan, 1)
-        return rates.start_s + reading + plan.top_epochs * train / rates.top
-    return rates.start_s + plan.top_epochs * train * (1 / rates.extract + 1 / rates.top)
+        reading = train * rates.cut_kb / _bandwidth(plan, 1)
+        return rates.start_s + reading + plan.top_epochs * train / rates.top_rate
+    return rates.start_s + plan.top_epochs * train * (1 / rates.extract_rate + 1 / rates.top_rate)
 
 
 def _bandwidth(plan: Plan, nodes: int) -> float:
-    """Return the bytes a second that each of `nodes` gets when all read at once."""
-    return 1e6 * min(plan.node_mb_s, plan.storage_mb_s / nodes)
+    """Return the kB a second that each of `nodes` gets when all read at once."""
+    return 1e3 * min(plan.node_mb_s, plan.storage_mb_s / nodes)
 
 
 def _check(plan: Plan, rates: Rates) -> None:
     for name, value in (vars(plan) | vars(rates)).items():
-        low = 0 if name in ("start_s", "cache_gb", "pooled_bytes", "cut_bytes") else None
-        if not math.isfinite(value) or value < 0 or (low is None and value == 0):
-            raise InputError(f"{name}: expected a number above 0, got {value!r}")
+        may_be_0 = name in ("start_s", "cache_gb", "pooled_kb", "cut_kb")
+        if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
+            expected = "0 or more" if may_be_0 else "a number above 0"
+            raise InputError(f"{name}: expected {expected}, got {value!r}")
     if plan.train_share + plan.validation_share >= 1:
         raise InputError("expected train_share + validation_share below 1")

@@ -115,6 +115,8 @@ def make_recipe(**values: Any) -> Recipe:
     Raises:
         InputError: an unknown name (near ones are suggested) or a value out of range.
     """
+    if "sources" not in values:
+        raise InputError("sources: expected a recipe that names them, or --source, got neither")
     recipe = checked(Recipe, **values)
     find_backbone(recipe.backbone)
     if any(not source for source in recipe.sources):

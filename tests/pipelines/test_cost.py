@@ -9,8 +9,8 @@ from pipelines.cost import Plan, Rates, estimate, extraction_s, fitted
 from tests.pipelines.command_line import Regraft
 
 RATES = Rates(
-    start_s=10, ingest=1000, extract=100, head=10_000, top=500,
-    picture_bytes=100_000, pooled_bytes=2_000, cut_bytes=8_000,
+    start_s=10, ingest_rate=1000, extract_rate=100, head_rate=10_000, top_rate=500,
+    picture_kb=100, pooled_kb=2, cut_kb=8,
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_time_grows_with_pictures_and_falls_with_nodes(pictures: int) -> None:
 
 def test_start_and_rate_are_fitted_to_two_workers() -> None:
     rates = fitted((5000, 60.0), (1000, 20.0), Rates())
-    assert (rates.start_s, rates.extract) == pytest.approx((10.0, 100.0))
+    assert (rates.start_s, rates.extract_rate) == pytest.approx((10.0, 100.0))
     assert extraction_s(3000, rates) == pytest.approx(40.0)
     with pytest.raises(InputError, match="take longer"):
         fitted((5000, 20.0), (1000, 20.0), Rates())
@@ -79,4 +79,7 @@ def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> 
     assert [(one["pictures"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
     assert "not kept" in regraft("plan", "--pictures", "1e8").out
     assert regraft("plan", "--pictures", "0").code == 2
-    assert regraft("plan", "--extract-rate", "0").code == 2
+    for flag in ("--extract-rate", "--picture-kb"):
+        ended = regraft("plan", flag, "0")
+        assert ended.code == 2
+        assert f"{flag[2:].replace('-', '_')}: expected a number above 0" in ended.err
