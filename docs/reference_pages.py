@@ -190,8 +190,11 @@ def _range(field: FieldInfo) -> str:
 def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
     """Return the table of the fields that `kind` adds to `parent`."""
     own = {n: f for n, f in kind.model_fields.items() if n not in parent.model_fields}
-    rows = [_row(f"`{name}`", _type(f.annotation), _optional(f)) for name, f in own.items()]
-    return ["| field | type | if left out |", "|---|---|---|", *rows]
+    rows = [
+        _row(f"`{name}`", _type(field.annotation), _optional(field), field.description or "")
+        for name, field in own.items()
+    ]
+    return ["| field | type | if left out | meaning |", "|---|---|---|---|", *rows]
 
 
 def _optional(field: FieldInfo) -> str:
