@@ -44,12 +44,22 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
-    """Print a table of pictures with their labels."""
-    shown = table("picture", "label", "confidence")
+    """Print a table of pictures with their labels, and whether they are familiar if the model says.
+
+    What was refused has its reason in the place of the confidence.
+    """
+    from serving.client.folder import said
+
+    answers = [result.prediction for result in results if result.prediction]
+    says = any(answer.familiar is not None for answer in answers)
+    shown = table("picture", "label", "confidence", *(["familiar"] if says else []))
     for result in results:
         found = result.prediction
-        answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
-        shown.add_row(result.path, *answer)
+        if found is None:
+            shown.add_row(result.path, "-", result.error)
+            continue
+        shown.add_row(result.path, found.label, f"{found.confidence:.4f}",
+                      *([said(found.familiar)] if says else []))  # fmt: skip
     console().print(shown)
 
 

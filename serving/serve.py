@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import InputError
@@ -22,6 +23,19 @@ def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
     return ("--enable_batching=true", f"--batching_parameters_file={file}")
 
 
+@dataclass(frozen=True)
+class Served:
+    """A running server: where it answers, and the names of its models."""
+
+    addresses: Addresses
+    models: tuple[str, ...]
+    _following: Following
+
+    def follow(self) -> None:
+        """Look once for new versions and labels; what is found is in effect some steps later."""
+        self._following.step(self.addresses.rest)
+
+
 @contextlib.contextmanager
 def serving_folder(
     base_dir: str | os.PathLike[str],
@@ -30,8 +44,8 @@ def serving_folder(
     *,
     batching: bool = True,
     page: bool = False,
-) -> Iterator[tuple[Addresses, Following]]:
-    """Serve all models below `base_dir` for the block, which may call `Following.step`.
+) -> Iterator[Served]:
+    """Serve all models below `base_dir` for the block.
 
     Args:
         base_dir: what `publish` wrote to, or the folder of one model's versions.
@@ -65,7 +79,7 @@ def serving_folder(
             flags.append("--page")
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
-            yield addresses, following
+            yield Served(addresses, tuple(model.name for model in models), following)
 
 
 def serve(
@@ -89,10 +103,9 @@ def serve(
     }
     try:
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
-            addresses, following = served
-            names = ", ".join(model.name for model in find_models(base_dir))
+            addresses = served.addresses
             print(f"engine   {addresses.engine}")
-            print(f"models   {names}")
+            print(f"models   {', '.join(served.models)}")
             print(f"gRPC     grpc://{addresses.grpc}")
             print(f"REST     http://{addresses.rest}/v1/models/", flush=True)
             if page:
@@ -100,7 +113,7 @@ def serve(
             while not stop.wait(1.0):
                 if not _alive(addresses.pid):
                     return 1
-                following.step(addresses.rest)
+                served.follow()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -183,7 +183,7 @@ def _read(path: Path) -> bytes:
 
 
 def as_json(results: Sequence[FilePrediction]) -> str:
-    """Return the results as a JSON list."""
+    """Return the results as a JSON list; `familiar` is null where the model does not say."""
     rows = []
     for result in results:
         row: dict[str, object] = {"path": result.path}
@@ -194,18 +194,28 @@ def as_json(results: Sequence[FilePrediction]) -> str:
                 "label": result.prediction.label,
                 "confidence": result.prediction.confidence,
                 "probabilities": list(result.prediction.probabilities),
+                "familiar": result.prediction.familiar,
             }
         rows.append(row)
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
 def as_csv(results: Sequence[FilePrediction]) -> str:
-    """Return the results as CSV: path, label, confidence, error."""
+    """Return the results as CSV; `familiar` is empty where the model does not say."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", "error"])
+    writer.writerow(["path", "label", "confidence", "familiar", "error"])
     for result in results:
         found = result.prediction
-        label, confidence = (found.label, f"{found.confidence:.6f}") if found else ("", "")
-        writer.writerow([result.path, label, confidence, result.error])
+        answer = (
+            (found.label, f"{found.confidence:.6f}", said(found.familiar, "true", "false"))
+            if found
+            else ("", "", "")
+        )
+        writer.writerow([result.path, *answer, result.error])
     return text.getvalue()
+
+
+def said(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
+    """Return what a model says of a picture's familiarity; nothing where it says nothing."""
+    return "" if familiar is None else yes if familiar else no

@@ -67,7 +67,9 @@ def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
 def test_auto_takes_the_real_server_where_it_is_installed(
     stand_ins: Path, labelled: Path, pictures: list[bytes]
 ) -> None:
-    with serving_folder(labelled) as (at, following):
+    with serving_folder(labelled) as served:
+        at = served.addresses
+        assert served.models == ("other", "tiny")
         assert at.engine == "tensorflow_model_server"
         flags = given(stand_ins / "tensorflow_model_server")
         assert flags[:2] == [f"--port={at.grpc.split(':')[1]}",
@@ -86,7 +88,7 @@ def test_auto_takes_the_real_server_where_it_is_installed(
             (labelled / "tiny" / "labels.json").write_text(json.dumps(labels))
 
             def in_effect(wanted: dict[str, int] = labels) -> bool:
-                following.step(at.rest)
+                served.follow()
                 return labels_of(at.grpc, pictures) == wanted
 
             until(in_effect)
