@@ -8,6 +8,7 @@ import traceback
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ lets it out only if it passes its tests, and serves it. What to type first:
 
 All commands: regraft --help. Each has its own help with an example.
 Tab completion for this shell: regraft --install-completion"""
+PANELS_WIDTH = 80
 HARDWARE_HELP = "Nodes that the steps ask for: cpu, nvidia, gke or eks; any if not given."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
@@ -187,6 +189,8 @@ app.command("recipe-schema")(recipe_schema)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `components.core.errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
+    # The help in panels cuts names of options short where there is little room.
+    app.rich_markup_mode = "rich" if get_terminal_size().columns >= PANELS_WIDTH else None
     try:
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:

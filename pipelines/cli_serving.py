@@ -16,8 +16,12 @@ def serve(
         str, typer.Option(help="auto, embedded, tensorflow_model_server or docker.")
     ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of gRPC; 0 is a free one.")] = 8500,
-    rest_api_port: Annotated[int, typer.Option(help="Port of REST; 0 is a free one.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 is a free one.")
+    ] = 8500,
+    rest_api_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of REST; 0 is a free one.")
+    ] = 8501,
     batching: Annotated[bool, typer.Option(help="Join requests of the same moment.")] = True,
     page: Annotated[bool, typer.Option("--page", help="Offer a page to try the model.")] = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -110,8 +111,15 @@ def started_server(
     options: ServeOptions | None = None,
     mounts: Sequence[Path] = (),
 ) -> Iterator[Addresses]:
-    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it."""
+    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it.
+
+    Raises:
+        InputError: a port is taken, or the host is no address of this machine.
+        RegraftError: the server did not come up; its log is printed.
+    """
     options = options or ServeOptions()
+    check_free(options.host, options.port, "--port")
+    check_free(options.host, options.rest_api_port, "--rest-api-port")
     grpc_port = options.port if engine == "embedded" else options.port or free_port()
     rest_port = options.rest_api_port
     if engine != "embedded":
@@ -158,6 +166,29 @@ def serving_image() -> str:
     version = metadata.version("tensorflow")
     major, minor = version.split(".")[:2]
     return f"tensorflow/serving:{major}.{minor}.0"
+
+
+def check_free(host: str, port: int, option: str) -> None:
+    """Fail where a server could not listen, before it loads models, which takes a while.
+
+    Raises:
+        InputError: the port is taken, or the host is no address of this machine.
+    """
+    if port == 0:
+        return
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"{option}: {host}:{port} is in use; give another port, or 0 for a free one"
+            ) from error
+        raise InputError(f"{option}: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,10 +26,9 @@ def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Served:
-    """A running server: where it answers, and the names of its models."""
+    """A running server, and what keeps it in step with its folder."""
 
     addresses: Addresses
-    models: tuple[str, ...]
     _following: Following
 
     def follow(self) -> None:
@@ -79,7 +79,7 @@ def serving_folder(
             flags.append("--page")
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
-            yield Served(addresses, tuple(model.name for model in models), following)
+            yield Served(addresses, following)
 
 
 def serve(
@@ -102,10 +102,11 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
+        print(f"engine   {choose_engine(engine)}")
+        print(f"models   {', '.join(model.name for model in find_models(base_dir))}", flush=True)
+        print("loading takes some seconds a model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses
-            print(f"engine   {addresses.engine}")
-            print(f"models   {', '.join(served.models)}")
             print(f"gRPC     grpc://{addresses.grpc}")
             print(f"REST     http://{addresses.rest}/v1/models/", flush=True)
             if page:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,7 +70,6 @@ def test_auto_takes_the_real_server_where_it_is_installed(
 ) -> None:
     with serving_folder(labelled) as served:
         at = served.addresses
-        assert served.models == ("other", "tiny")
         assert at.engine == "tensorflow_model_server"
         flags = given(stand_ins / "tensorflow_model_server")
         assert flags[:2] == [f"--port={at.grpc.split(':')[1]}",
@@ -164,6 +164,23 @@ def test_what_is_not_installed_is_bad_input(
 def test_a_page_needs_the_embedded_engine(stand_ins: Path, labelled: Path) -> None:
     server = serving_folder(labelled, "docker", page=True)
     with pytest.raises(InputError, match="--page needs the embedded engine"), server:
+        pytest.fail("it must not come up")
+
+
+@pytest.mark.parametrize("option", ["port", "rest_api_port"])
+def test_a_port_in_use_is_told_before_anything_is_loaded(labelled: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServeOptions(**{option: port})  # type: ignore[arg-type]
+        server = serving_folder(labelled, "embedded", options)
+        flag = "--" + option.replace("_", "-")
+        with pytest.raises(InputError, match=f"{flag}: 127.0.0.1:{port} is in use"), server:
+            pytest.fail("it must not come up")
+
+
+def test_a_host_of_another_machine_is_told(labelled: Path) -> None:
+    server = serving_folder(labelled, "embedded", ServeOptions(host="203.0.113.9", port=8500))
+    with pytest.raises(InputError, match=r"--port: cannot listen on 203.0.113.9:8500: ."), server:
         pytest.fail("it must not come up")
 
 
