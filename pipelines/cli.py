@@ -83,7 +83,7 @@ def run(
     Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
     from pipelines.local import run_locally
-    from pipelines.preflight import check_backbone
+    from pipelines.preflight import check_backbone, check_destination
     from pipelines.presentation import print_summary
     from pipelines.recipe import make_recipe
     from pipelines.recipe_file import with_recipe
@@ -92,6 +92,8 @@ def run(
     values.setdefault("destination", str((out / "models").absolute()))
     values.setdefault("work_dir", str((out / "work").absolute()))
     whole = make_recipe(**values)
+    if runner != "docker":  # the image has packages of its own
+        check_destination(whole)
     check_backbone(whole)
     summary = run_locally(whole, out, runner=runner)
     if json:
@@ -141,10 +143,12 @@ def ingest(
     """
     from components.core.options import IngestOptions, checked
     from components.ingest.ingest import ingest as ingest_step
+    from pipelines.presentation import telling_progress
     from pipelines.recipe_file import with_recipe
 
     values = with_recipe(None, {"sources": sources, **values})
-    manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
+    with telling_progress():
+        manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
     counts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
     print(f"{out}: {len(manifest.classes)} classes, {counts}")
 
@@ -208,7 +212,7 @@ def _usage(error: typer.TyperException) -> str:
     """Return a usage error's text, with the command whose help says more."""
     text = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
-    return f"{text} See '{context.command_path} --help'." if context else text
+    return f"{text.rstrip('.')}. See '{context.command_path} --help'." if context else text
 
 
 def _fail(message: object, code: int) -> int:

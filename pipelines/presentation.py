@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
+from components.core.step import PROGRESS_MARK
 from pipelines.local import Summary
 
 if TYPE_CHECKING:
@@ -173,6 +175,19 @@ def _task_table(tasks: Sequence[Task]) -> Table:
 
 def _lasted(task: Task) -> str:
     return "" if task.seconds is None else f"{task.seconds:.0f} s"
+
+
+@contextlib.contextmanager
+def telling_progress() -> Iterator[None]:
+    """Show what a step says on standard error instead, without its mark."""
+    with contextlib.redirect_stdout(_Unmarked()):
+        yield
+
+
+class _Unmarked(io.TextIOBase):
+    def write(self, text: str) -> int:
+        sys.stderr.write(text.replace(PROGRESS_MARK, ""))
+        return len(text)
 
 
 @contextlib.contextmanager

@@ -107,8 +107,13 @@ def make_recipe(**values: Any) -> Recipe:
     """Build and check a recipe before anything is read or sent.
 
     Raises:
-        InputError: an unknown name (near ones are suggested) or a value out of range.
+        InputError: an unknown name (near ones are suggested), a value out of range, or no source.
     """
+    if not values.get("sources"):
+        raise InputError(
+            "expected a recipe or --source, got neither; `regraft init FOLDER` writes a recipe for "
+            "a folder of pictures"
+        )
     recipe = checked(Recipe, **values)
     find_backbone(recipe.backbone)
     if any(not source for source in recipe.sources):

@@ -29,6 +29,8 @@ ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
 BINARY = "tensorflow_model_server"
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
+_ADVICE = "Run 'docker"
+"""How a line begins that Docker writes after the error itself."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,7 @@ class _Process:
         self.stop(10)
         print("\n".join(self._log), file=sys.stderr, flush=True)
         if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
-            last = next((line for line in reversed(self._log) if line.strip()), "no output")
+            said = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
+            last = next(said, "no output")
             reason = f"the server ended with exit code {self._process.returncode}: {last}"
         return RegraftError(reason)

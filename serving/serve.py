@@ -102,8 +102,9 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        print(f"engine   {choose_engine(engine)}")
-        print(f"models   {', '.join(model.name for model in find_models(base_dir))}", flush=True)
+        chosen, models = choose_engine(engine), find_models(base_dir)
+        print(f"engine   {chosen}")
+        print(f"models   {', '.join(model.name for model in models)}", flush=True)
         print("loading takes some seconds a model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses

@@ -366,6 +366,8 @@ def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
     name = str(first["loc"][0]) if first["loc"] else kind.__name__
     if first["type"] == "extra_forbidden":
         return unknown_name("option", name, kind.model_fields)
+    if first["type"] == "missing":
+        return InputError(f"{name}: expected a value, got none")
     if first["type"] == "literal_error":
         expected = first.get("ctx", {}).get("expected", "")
         return InputError(f"{name}: expected {expected}, got {first['input']!r}")

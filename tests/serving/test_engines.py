@@ -185,7 +185,10 @@ def test_a_host_of_another_machine_is_told(labelled: Path) -> None:
 
 
 def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labelled: Path) -> None:
-    (stand_ins / "docker").write_text("#!/bin/sh\necho cannot pull the image; exit 125\n")
+    (stand_ins / "docker").write_text(
+        "#!/bin/sh\necho cannot pull the image; echo; echo \"Run 'docker run --help' for more\"\n"
+        "exit 125\n"
+    )
     server = serving_folder(labelled, "docker", ServeOptions(deadline_s=60))
     with pytest.raises(RegraftError, match="exit code 125: cannot pull the image"), server:
         pytest.fail("it must not come up")
