@@ -184,7 +184,9 @@ def _range(field: FieldInfo) -> str:
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = {name: getattr(rule, name) for rule in field.metadata for name in words
               if getattr(rule, name, None) is not None}  # fmt: skip
-    return ", ".join(f"{words[name]} {limits[name]:g}" for name in words if name in limits)
+    told = {name: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+            for name, value in limits.items()}  # fmt: skip
+    return ", ".join(f"{words[name]} {told[name]}" for name in words if name in told)
 
 
 def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
