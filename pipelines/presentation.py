@@ -144,15 +144,16 @@ def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
 
 
 def print_estimates(estimates: Sequence[Estimate]) -> None:
-    """Print how long runs would take, a row for each number of nodes."""
-    steps = list(estimates[0].steps)
-    numbers = range(len(steps) + 4)
-    shown = table("nodes", *steps, "total", "node hours", "activations", numbers=numbers)
-    for one in estimates:
-        seconds = [_duration(one.steps[step]) for step in steps]
-        kept = f"{one.cut_gb:.3g} GB, {'kept' if one.cached else 'not kept'}"
-        shown.add_row(str(one.plan.nodes), *seconds, _duration(one.total_s),
-                      f"{one.node_hours:.1f}", kept)  # fmt: skip
+    """Print how long runs would take, a column for each number of nodes."""
+    nodes = [str(one.plan.nodes) for one in estimates]
+    shown = table("nodes", *nodes, numbers=range(1, len(nodes) + 1))
+    for step in estimates[0].steps:
+        shown.add_row(step, *(_duration(one.steps[step]) for one in estimates))
+    shown.add_section()
+    shown.add_row("total", *(_duration(one.total_s) for one in estimates))
+    shown.add_row("node hours", *(f"{one.node_hours:.1f}" for one in estimates))
+    shown.add_row("activations", *(f"{one.cut_gb:.3g} GB" for one in estimates))
+    shown.add_row("", *("kept" if one.cached else "not kept" for one in estimates))
     console().print(shown)
 
 
