@@ -52,13 +52,17 @@ def predict(
     Example: regraft predict ./pictures --server grpc://127.0.0.1:8500 --model digits
     """
     from pipelines.presentation import counting, print_predictions
+    from serving.client.errors import NotFoundError
     from serving.client.folder import PredictOptions, as_csv, as_json, predict_files
 
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
     )
     with counting("pictures") as progress:
-        results = predict_files(pictures, server, model, options, progress)
+        try:
+            results = predict_files(pictures, server, model, options, progress)
+        except NotFoundError as error:
+            raise InputError(f"--model {model}: the server knows none: {error.message}") from error
     if json or csv:
         print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
     else:

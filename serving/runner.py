@@ -120,8 +120,7 @@ def started_server(
         RegraftError: the server did not come up; its log is printed.
     """
     options = options or ServeOptions()
-    check_free(options.host, options.port, "--port")
-    check_free(options.host, options.rest_api_port, "--rest-api-port")
+    check_ports(options)
     grpc_port = options.port if engine == "embedded" else options.port or free_port()
     rest_port = options.rest_api_port
     if engine != "embedded":
@@ -170,14 +169,18 @@ def serving_image() -> str:
     return f"tensorflow/serving:{major}.{minor}.0"
 
 
-def check_free(host: str, port: int, option: str) -> None:
+def check_ports(options: ServeOptions) -> None:
     """Fail where a server could not listen, before it loads models, which takes a while.
 
     Raises:
-        InputError: the port is taken, or the host is no address of this machine.
+        InputError: a port is taken, or the host is no address of this machine.
     """
-    if port == 0:
-        return
+    for port, option in ((options.port, "--port"), (options.rest_api_port, "--rest-api-port")):
+        if port:
+            _check_free(options.host, port, option)
+
+
+def _check_free(host: str, port: int, option: str) -> None:
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from components.core.errors import InputError
 from serving.found_models import Following, find_models
-from serving.runner import Addresses, ServeOptions, choose_engine, started_server
+from serving.runner import (
+    Addresses,
+    ServeOptions,
+    check_ports,
+    choose_engine,
+    started_server,
+)
 
 BATCHING_FILE = Path(__file__).resolve().parent / "config" / "batching.config"
 
@@ -103,6 +109,7 @@ def serve(
     }
     try:
         chosen, models = choose_engine(engine), find_models(base_dir)
+        check_ports(options or ServeOptions())
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
         print("loading takes some seconds a model; the addresses follow", file=sys.stderr)

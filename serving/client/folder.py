@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from serving.client.results import Prediction
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
+_ASSERTED = re.compile(r"assertion failed: \[(?:picture \d+: )?(?P<reason>[^\[\]]+)\]")
 AsyncClient = AsyncRestClient | AsyncGrpcClient
 
 
@@ -167,12 +169,18 @@ async def _ask(
         if len(batch) > 1:
             return [pair for one in batch for pair in await _ask(client, [one])]
         path = batch[0][0]
-        return [(path, FilePrediction(str(path), None, error.message))]
+        return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
     seconds = time.perf_counter() - start
     return [
         (path, FilePrediction(str(path), prediction, "", seconds))
         for (path, _), prediction in zip(batch, found, strict=True)
     ]
+
+
+def reason_of(message: str) -> str:
+    """Return what an exported model says of a picture, without TensorFlow's words around it."""
+    found = _ASSERTED.search(message)
+    return found["reason"] if found else message
 
 
 def _read(path: Path) -> bytes:
