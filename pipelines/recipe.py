@@ -111,8 +111,8 @@ def make_recipe(**values: Any) -> Recipe:
     """
     if not values.get("sources"):
         raise InputError(
-            "expected a recipe or --source, got neither; `regraft init FOLDER` writes a recipe for "
-            "a folder of pictures"
+            "sources: expected a recipe or --source, got neither; `regraft init FOLDER` writes one "
+            "for a folder of pictures"
         )
     recipe = checked(Recipe, **values)
     find_backbone(recipe.backbone)

@@ -12,7 +12,10 @@ from tests.pipelines.command_line import Regraft
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("run --out OUT", "expected a recipe or --source, got neither; `regraft init FOLDER`"),
+        (
+            "run --out OUT",
+            "sources: expected a recipe or --source, got neither; `regraft init FOLDER`",
+        ),
         ("run mine.yaml --out OUT", "found no file mine.yaml"),
         ("run --source x --backbone tiny --out FILE", "out: cannot write to the folder FILE: File"),
         ("run --source x --backbone tiny --out FILE/run", "FILE/run: Not a directory"),
