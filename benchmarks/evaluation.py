@@ -43,15 +43,16 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
 
     from components.core.artifacts import Split
     from components.core.models import load_model
-    from components.core.pictures import pictures
+    from components.core.records import read_split
     from components.evaluate.predict import predict, runner_of
 
     model, manifest = load_model(candidate)
     runner = runner_of(model, manifest.preprocessing)
-    px = manifest.preprocessing.image_px
     splits: tuple[Split, ...] = ("validation", "test")
-    batches = [b["pixels"] for split in splits for b in pictures(dataset, split, px, batch_size)]
-    count = int(sum(tf.shape(batch)[0] for batch in batches))
+    encoded = [record.encoded for split in splits for record in read_split(dataset, split)]
+    count = len(encoded)
+    starts = range(0, count, batch_size)
+    batches = [runner.load(tf.constant(encoded[start : start + batch_size])) for start in starts]
     raw, whole = [], []
     for run in range(runs + 1):
         start = time.perf_counter()

@@ -16,8 +16,10 @@ from components.core.sources import Source, batches
 class DepthAdam(keras.optimizers.Adam):
     """Adam with a share of the learning rate for each trainable variable, in their order.
 
-    It takes gradients that are summed over the replicas already, so that clipping sees the same
-    gradient with several replicas as with one.
+    A variable's step is one operation of TensorFlow: Keras runs through its memory about ten times,
+    which takes a sixth of the time that VGG16's last block trains. It takes gradients that are
+    summed over the replicas already, so that clipping sees the same gradient with several replicas
+    as with one.
     """
 
     def __init__(self, *args: Any, rate_shares: tuple[float, ...] | None, **kwargs: Any) -> None:
@@ -29,7 +31,20 @@ class DepthAdam(keras.optimizers.Adam):
         if self._rate_shares is not None:
             share = self._rate_shares[self._get_variable_index(variable)]
             learning_rate = tf.cast(learning_rate, tf.float32) * share
-        super().update_step(gradient, variable, learning_rate)
+        place = self._get_variable_index(variable)
+        steps = tf.cast(self.iterations.value + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].value.handle,
+            v=self._velocities[place].value.handle,
+            beta1_power=self.beta_1**steps,
+            beta2_power=self.beta_2**steps,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars

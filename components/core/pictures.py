@@ -1,4 +1,4 @@
-"""Pictures of a dataset, read for TensorFlow: in order as tensors, or by index as stored bytes."""
+"""Pictures of a dataset as a source of training: read by index as stored bytes."""
 
 from __future__ import annotations
 
@@ -14,53 +14,9 @@ from numpy.typing import NDArray
 
 from components.core.artifacts import DatasetManifest, Preprocessing, Split
 from components.core.augment import Strength, augment
-from components.core.preprocess import load_picture, load_pictures, scale
-from components.core.records import (
-    ENCODED,
-    ID,
-    LABEL,
-    PATH,
-    PictureRecord,
-    record_of,
-    record_places,
-)
+from components.core.preprocess import load_pictures, scale
+from components.core.records import PictureRecord, record_of, record_places
 from components.core.sources import Source
-
-_SPEC = {
-    ENCODED: tf.io.FixedLenFeature([], tf.string),
-    LABEL: tf.io.FixedLenFeature([], tf.int64),
-    ID: tf.io.FixedLenFeature([], tf.string),
-    PATH: tf.io.FixedLenFeature([], tf.string),
-}
-
-
-def pictures(
-    dataset: str | os.PathLike[str], split: Split, image_px: int, batch_size: int
-) -> tf.data.Dataset:
-    """Return one pass over a split in manifest order, decoded in parallel and read ahead.
-
-    Yields dicts: `pixels` float32 [n, px, px, 3] in 0..255, `label` int32 [n], `id` and `path`
-    string [n], and `encoded` string [n], the stored bytes.
-    """
-    shards = DatasetManifest.read(dataset).splits[split].shards
-    return pictures_of([Path(dataset) / shard.file for shard in shards], image_px, batch_size)
-
-
-def pictures_of(files: list[Path], image_px: int, batch_size: int) -> tf.data.Dataset:
-    """As `pictures`, of the given TFRecord files."""
-
-    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = tf.io.parse_single_example(record, _SPEC)
-        return {
-            "pixels": load_picture(parsed[ENCODED], image_px),
-            "label": tf.cast(parsed[LABEL], tf.int32),
-            "id": parsed[ID],
-            "path": parsed[PATH],
-            "encoded": parsed[ENCODED],
-        }
-
-    records = tf.data.TFRecordDataset([str(path) for path in files])
-    return records.map(parse, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 class PictureRows:

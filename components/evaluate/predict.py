@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import keras
@@ -14,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.core.ahead import ahead
 from components.core.artifacts import DatasetManifest, Preprocessing, Split
 from components.core.preprocess import load_picture, load_pictures, scale
 from components.core.records import PictureRecord, read_split
 from components.core.step import Clock
 
 WARM_UP = 2
-AHEAD = 3
+DECODERS = 2
 
 Graph = Callable[[tf.Tensor], tf.Tensor]
 
@@ -94,22 +93,18 @@ def predict(
 def _batches(
     runner: Runner, records: Iterable[PictureRecord], batch_size: int
 ) -> Iterator[tuple[list[PictureRecord], tf.Tensor]]:
-    """Yield batches of records with their pixels, a few batches decoded ahead in a thread.
+    """Yield batches of records with their pixels, a few batches decoded ahead in threads.
 
     Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a
     test split often needs.
     """
     left = iter(records)
-    waiting: deque[tuple[list[PictureRecord], Future[tf.Tensor]]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as decoder:
-        while batch := list(itertools.islice(left, batch_size)):
-            encoded = tf.constant([record.encoded for record in batch])
-            waiting.append((batch, decoder.submit(runner.load, encoded)))
-            if len(waiting) > AHEAD:
-                done, pixels = waiting.popleft()
-                yield done, pixels.result()
-        for done, pixels in waiting:
-            yield done, pixels.result()
+
+    def loaded(batch: list[PictureRecord]) -> tuple[list[PictureRecord], tf.Tensor]:
+        return batch, runner.load(tf.constant([record.encoded for record in batch]))
+
+    chunks = iter(lambda: list(itertools.islice(left, batch_size)), [])
+    return ahead(loaded, chunks, DECODERS)
 
 
 def readable(path: str) -> str:

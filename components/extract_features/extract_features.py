@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from components.core.acceleration import accelerated, gpu_capabilities, mixed_precision
+from components.core.ahead import ahead
 from components.core.artifacts import (
     DatasetManifest,
     FeatureShard,
@@ -32,16 +33,20 @@ from components.core.feature_store import CUT, LABELS
 from components.core.hardware import check_gpu
 from components.core.models import pooling_layer
 from components.core.options import FeatureOptions
-from components.core.pictures import pictures_of
-from components.core.preprocess import scale
+from components.core.preprocess import load_pictures, scale
+from components.core.records import PictureRecord, read_records
 from components.core.step import Clock, say
 from components.core.surgery import find_cut, freeze
 from components.core.version import VERSION
 from components.extract_features.shard_store import ShardStore
 
 Arrays = dict[str, NDArray[Any]]
-# Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and the
-# graph has to be converted first.
+# (stored pictures, number of the view) -> batches of arrays
+Forward = Callable[[Iterator[PictureRecord], int], Iterator[Arrays]]
+# Batches that are decoded, and that are computed, at the same time.
+DECODERS, STREAMS = 2, 2
+# Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and its
+# graph took longer to build.
 CONSTANT_BYTES = 1 << 25
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
@@ -86,9 +91,9 @@ def extract_features(
     }
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
     with staged_folder(out) as folder, accelerated(model.layers, mixed=mixed):
-        forward = _forward(extractor, backbone, options)
+        forward = _forward(extractor, backbone, options, image_px)
         store = ShardStore(work or folder, kinds, marked=work is not None)
-        _extract(Path(dataset), shards, forward, store, options, image_px)
+        _extract(Path(dataset), shards, forward, store, options.views)
         if work is not None:
             store.link_into(folder)
         manifest = FeaturesManifest(
@@ -118,23 +123,23 @@ def extract_features(
 def _extract(
     dataset: Path,
     shards: list[tuple[str, FeatureShard]],
-    forward: Any,
+    forward: Forward,
     store: ShardStore,
-    options: FeatureOptions,
-    image_px: int,
+    views: int,
 ) -> None:
     """Write the shards that the store does not hold yet, by one pass over the pictures a view."""
-    for view in range(options.views):
+    for view in range(views):
         part = [(file, info) for file, info in shards if info.view == view]
         pending = [(file, info) for file, info in part if not store.holds(info)]
         files = [dataset / file for file, _ in pending]
-        rows = _Rows(forward(pictures_of(files, image_px, options.batch_size), view))
+        pictures = itertools.chain.from_iterable(map(read_records, files))
+        rows = _Rows(forward(pictures, view))
         for _, info in pending:
             store.write(info, rows.take(info.count))
         count = sum(info.count for _, info in pending)
         before = len(part) - len(pending)
         held = f", {before} of {len(part)} shards were there already" if before else ""
-        say(f"extract_features: view {view + 1}/{options.views}: {count} pictures{held}")
+        say(f"extract_features: view {view + 1}/{views}: {count} pictures{held}")
 
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
@@ -166,8 +171,15 @@ def _extractor(
     return keras.Model(model.input, outputs)
 
 
-def _forward(extractor: keras.Model, backbone: Backbone, options: FeatureOptions) -> Any:
-    """Return a function from picture batches and a view's number to batches of arrays."""
+def _forward(
+    extractor: keras.Model, backbone: Backbone, options: FeatureOptions, image_px: int
+) -> Forward:
+    """Return a function from stored pictures and a view's number to batches of arrays."""
+    call = _with_constants(extractor)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def load(encoded: tf.Tensor) -> tf.Tensor:
+        return load_pictures(encoded, image_px)
 
     # One signature: the last, smaller batch would trace a large backbone once more.
     @tf.function(
@@ -183,36 +195,41 @@ def _forward(extractor: keras.Model, backbone: Backbone, options: FeatureOptions
             pixels = tf.cond(
                 view > 0, lambda: augment(pixels, drawn, options.augment), lambda: pixels
             )
-        return extractor(scale(pixels, backbone.scaling), training=False)
+        return call(scale(pixels, backbone.scaling))
 
-    compute = _with_constants(run.get_concrete_function(), extractor)
+    decode, compute = load.get_concrete_function(), run.get_concrete_function()
 
-    def batches(pictures: tf.data.Dataset, view: int) -> Iterator[Arrays]:
-        for batch in pictures:
-            arrays = compute(batch["pixels"], batch["id"], tf.constant(view))
-            yield {
-                **{name: array.numpy() for name, array in arrays.items()},
-                LABELS: batch["label"].numpy(),
-            }
+    def decoded(records: list[PictureRecord]) -> tuple[list[PictureRecord], tf.Tensor]:
+        return records, decode(tf.constant([record.encoded for record in records]))
+
+    def batches(pictures: Iterator[PictureRecord], view: int) -> Iterator[Arrays]:
+        def arrays_of(batch: tuple[list[PictureRecord], tf.Tensor]) -> Arrays:
+            records, pixels = batch
+            ids = tf.constant([record.id for record in records])
+            arrays = compute(pixels, ids, tf.constant(view))
+            labels = np.array([record.label for record in records], np.int32)
+            return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
+
+        chunks = iter(lambda: list(itertools.islice(pictures, options.batch_size)), [])
+        # Decoding is read ahead, and a second batch fills the cores where the first leaves them.
+        return ahead(arrays_of, ahead(decoded, chunks, DECODERS), STREAMS)
 
     return batches
 
 
-def _with_constants(run: Any, extractor: keras.Model) -> Any:
-    """Return `run` with the weights as constants of its graph, where they are small enough.
+def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Return the call of a model, with its weights as constants where they are small enough.
 
     They never change here, so that TensorFlow folds what it can and brings filters into the
     layout of the processor once, not at every batch.
     """
     if 4 * extractor.count_params() > CONSTANT_BYTES:
-        return run
-    frozen = convert_variables_to_constants_v2(run)
-    names = sorted(run.structured_outputs)
-
-    def compute(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(names, frozen(*inputs), strict=True))
-
-    return compute
+        return lambda inputs: extractor(inputs, training=False)
+    trainable, fixed = (
+        [variable.numpy() for variable in variables]
+        for variables in (extractor.trainable_variables, extractor.non_trainable_variables)
+    )
+    return lambda inputs: extractor.stateless_call(trainable, fixed, inputs, training=False)[0]
 
 
 def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:

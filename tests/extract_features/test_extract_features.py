@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.core.artifacts import FeatureShard, FeaturesManifest
@@ -16,8 +17,8 @@ from components.core.backbones import build_backbone
 from components.core.errors import InputError
 from components.core.feature_store import FeatureRows, read_manifests
 from components.core.options import FeatureOptions
-from components.core.pictures import pictures
-from components.core.preprocess import scale
+from components.core.preprocess import load_pictures, scale
+from components.core.records import read_split
 from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
 
@@ -48,16 +49,12 @@ def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> 
     folders = extracted(dataset, tmp_path, dtype="float32")
     backbone = build_backbone("tiny", 32)
     middle = keras.Model(backbone.input, backbone.get_layer("block1_out").output)
-    batches = list(pictures(dataset, "train", 32, 16))
-    maps = [backbone(scale(b["pixels"], "tiny"), training=False).numpy() for b in batches]
-    cuts = [middle(scale(b["pixels"], "tiny"), training=False).numpy() for b in batches]
-    np.testing.assert_allclose(
-        rows(folders), np.concatenate(maps).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(
-        rows(folders, array="cut"), np.concatenate(cuts), rtol=1e-4, atol=1e-5
-    )
-    labels = np.concatenate([batch["label"].numpy() for batch in batches])
+    records = list(read_split(dataset, "train"))
+    pixels = scale(load_pictures(tf.constant([one.encoded for one in records]), 32), "tiny")
+    maps, cuts = (model(pixels, training=False).numpy() for model in (backbone, middle))
+    np.testing.assert_allclose(rows(folders), maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows(folders, array="cut"), cuts, rtol=1e-4, atol=1e-5)
+    labels = [one.label for one in records]
     np.testing.assert_array_equal(FeatureRows(folders, "train", "gap").labels, labels)
 
 

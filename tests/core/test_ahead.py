@@ -1,0 +1,49 @@
+"""Work done ahead: in order, bounded, its errors where the results would be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from components.core.ahead import ahead
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    second_done = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0:
+            assert second_done.wait(10)
+        if item == 1:
+            second_done.set()
+        return item * item
+
+    assert list(ahead(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
+
+
+def test_few_items_are_drawn_ahead_of_the_caller() -> None:
+    drawn = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            drawn.append(item)
+            yield item
+
+    results = ahead(str, items(), 2)
+    assert next(results) == "0"
+    assert len(drawn) == 3
+    results.close()  # type: ignore[attr-defined]
+    assert len(drawn) == 3
+
+
+def test_an_error_comes_where_the_result_would_be() -> None:
+    results = ahead(lambda item: 1 // item, [1, 0, 1], 2)
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_without_items_there_are_no_results() -> None:
+    assert list(ahead(str, [], 2)) == []
