@@ -133,15 +133,18 @@ def image_figures() -> dict[str, Figure]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what may be varied."""
-    parser.add_argument("--only", choices=PARTS, help="Measure one part; keep the other figures.")
+    parser.add_argument("--only", choices=PARTS, help="Measure one part.")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=64)
     parser.add_argument("--loop-px", type=int, default=128, help="For the extraction's loop.")
 
 
 def measure(given: argparse.Namespace) -> Measured:
-    """Run once, once more, and with two workers; the image only if it is asked for."""
-    figures = kept(given.json) if given.only else {}
+    """Run once, once more, and with two workers; the image only if it is asked for.
+
+    Figures of parts that are not measured stay as they are.
+    """
+    figures = kept(given.json)
     values = {"backbone": given.backbone, "image_px": given.image_px}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
