@@ -89,9 +89,12 @@ class Catalog:
         self._many("INSERT INTO quarantine VALUES (?,?,?)", rows)
 
     def index(self) -> None:
-        """Make the indices that the later questions need."""
+        """Make the index that equal pictures are found by."""
         self._connection.execute("CREATE INDEX by_id ON pictures (id)")
-        self._connection.execute("CREATE INDEX by_key ON pictures (key)")
+
+    def index_keys(self) -> None:
+        """Make the index that the members of a group are found by; most datasets need none."""
+        self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON pictures (key)")
 
     def index_splits(self) -> None:
         """Make the index that the writers of shards need."""
@@ -107,6 +110,14 @@ class Catalog:
     def change(self, statement: str, rows: Iterable[tuple]) -> None:
         """Run one statement for many rows, in one transaction."""
         self._many(statement, rows)
+
+    def draw(self, condition: str, ends: tuple[int, int]) -> None:
+        """Give the pictures of a condition the splits of their keys, as `split_of` does."""
+        drawn = "CASE WHEN key < ?1 THEN 'test' WHEN key < ?2 THEN 'validation' ELSE 'train' END"
+        self.change(
+            f"UPDATE pictures SET split = {drawn} WHERE {condition} AND split <> {drawn}",  # noqa: S608
+            [ends],
+        )
 
     def count(self, condition: str = "1") -> int:
         """Return how many pictures fulfil a condition."""

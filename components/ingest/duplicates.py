@@ -12,9 +12,9 @@ chain of like pictures never swallows a class; pairs that would exceed it are re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -101,53 +101,53 @@ def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
 
     The order depends on content only: by difference, then by the ids.
     """
-    rows = catalog.ask("SELECT number, hash64, thumb IS NULL FROM pictures ORDER BY number")
-    columns = np.fromiter(chain.from_iterable(rows), dtype=np.int64).reshape(-1, 3)
-    # Ordered by the index alone, as rows in the order of ids lie scattered over the table.
-    by_id = catalog.ask("SELECT number FROM pictures ORDER BY id")
-    numbers = np.fromiter(chain.from_iterable(by_id), dtype=np.int64)
-    columns = columns[np.searchsorted(columns[:, 0], numbers)]
-    hashes = columns[:, 1].astype(np.uint64)
-    pixels_only = columns[:, 2] == 1
-    pairs = [(0.0, first, second) for first, second in _equal(hashes, np.flatnonzero(pixels_only))]
+    pairs = [(0.0, *pair) for pair in _equal_pixels(catalog)]
+    columns = "SELECT number, hash64 FROM pictures WHERE thumb IS NOT NULL ORDER BY id"
+    table = np.fromiter(chain.from_iterable(catalog.ask(columns)), dtype=np.int64).reshape(-1, 2)
     thumbs = _Thumbs(catalog)
-    for first, second in candidates(hashes, np.flatnonzero(~pixels_only)):
-        one, other = thumbs.of(int(numbers[first])), thumbs.of(int(numbers[second]))
-        distance = difference(one, other)
+    for first, second in candidates(table[:, 1].astype(np.uint64)):
+        numbers = int(table[first, 0]), int(table[second, 0])
+        distance = difference(thumbs.of(numbers[0]), thumbs.of(numbers[1]))
         if distance is not None:
-            pairs.append((distance, first, second))
-    pairs.sort()
-    return [(distance, int(numbers[a]), int(numbers[b])) for distance, a, b in pairs]
+            pairs.append((distance, *numbers))
+    place = _places(catalog, {number for _, *pair in pairs for number in pair})
+    return sorted(pairs, key=lambda pair: (pair[0], place[pair[1]], place[pair[2]]))
 
 
-def _equal(hashes: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield each row with the first one of the same hash (equal pixels)."""
-    if not len(rows):
-        return
-    order = rows[np.argsort(hashes[rows], kind="stable")]
-    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    for position in same:
-        yield int(order[position]), int(order[position + 1])
+def _equal_pixels(catalog: Catalog) -> list[tuple[int, int]]:
+    """Return pairs of pictures too small or too flat to compare otherwise, neighbours by id."""
+    rows = catalog.ask(
+        "SELECT hash64, number FROM pictures WHERE thumb IS NULL AND hash64 IN"
+        " (SELECT hash64 FROM pictures WHERE thumb IS NULL GROUP BY 1 HAVING count(*) > 1)"
+        " ORDER BY hash64, id"
+    )
+    neighbours = pairwise(rows)
+    return [(first, second) for (one, first), (other, second) in neighbours if one == other]
 
 
-def candidates(hashes: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of rows whose hashes differ in at most `HASH_DISTANCE` bits.
+def _places(catalog: Catalog, numbers: set[int]) -> dict[int, bytes]:
+    """Return the ids of some pictures, which do not depend on the order of reading."""
+    asked = "SELECT number, id FROM pictures WHERE number IN (SELECT value FROM json_each(?))"
+    return dict(catalog.ask(asked, (json.dumps(sorted(numbers)),)))
+
+
+def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of places whose hashes differ in at most `HASH_DISTANCE` bits.
 
     The bits are cut into one band more than may differ, so such a pair agrees in a whole band;
     only pictures that agree in one are compared.
 
     Args:
         hashes: uint64 [n].
-        rows: indices into `hashes` to consider, ascending.
     """
     bands = np.array_split(np.arange(64, dtype=np.uint64), HASH_DISTANCE + 1)
     found: set[tuple[int, int]] = set()
     for band in bands:
         low, width = band[0], np.uint64(len(band))
-        keys = (hashes[rows] >> low) & ((np.uint64(1) << width) - np.uint64(1))
-        order = np.lexsort((hashes[rows], keys))
-        keys, members = keys[order], rows[order]
-        for step in range(1, min(WINDOW, len(rows) - 1) + 1):
+        keys = (hashes >> low) & ((np.uint64(1) << width) - np.uint64(1))
+        members = np.lexsort((hashes, keys))
+        keys = keys[members]
+        for step in range(1, min(WINDOW, len(hashes) - 1) + 1):
             same = keys[step:] == keys[:-step]
             if not same.any():
                 break
@@ -211,6 +211,8 @@ def _warn_of_labels(
 
 def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicates) -> None:
     """Give the members of a group one key: the lowest, so that a test picture stays in test."""
+    if pairs:
+        catalog.index_keys()
     limit = max(GROUP_FLOOR, int(GROUP_SHARE * catalog.count()))
     parent: dict[int, int] = {}
     size: dict[int, int] = {}
@@ -251,14 +253,14 @@ def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicat
 
 def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossing: int) -> None:
     """See that no group lies in two given splits: by default only the test (or last) part stays."""
-    units = list(
-        catalog.ask(
-            # The inner question is answered by the index alone.
-            "SELECT key FROM pictures WHERE key IN"
-            " (SELECT key FROM pictures GROUP BY key HAVING count(*) > 1)"
-            " GROUP BY key HAVING max(given) <> min(given) ORDER BY key"
-        )
-    )
+    units: list[tuple[int]] = []
+    if len(list(catalog.ask("SELECT DISTINCT given FROM pictures LIMIT 2"))) > 1:
+        catalog.index_keys()
+        # The inner question is answered by the index alone.
+        repeated = "SELECT key FROM pictures GROUP BY key HAVING count(*) > 1"
+        crossed = "HAVING max(given) <> min(given) ORDER BY key"
+        question = f"SELECT key FROM pictures WHERE key IN ({repeated}) GROUP BY key {crossed}"  # noqa: S608
+        units = list(catalog.ask(question))
     dropped, numbers, given = [], [], []
     for (key,) in units:
         members = list(

@@ -9,7 +9,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from components.ingest.folders import Tally
 from components.ingest.leftovers import marked_as_running, remove_leftovers
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.sources import items_of, source_name
-from components.ingest.splits import assign_splits
+from components.ingest.splits import assign_splits, thresholds
 from components.ingest.workers import (
     CHUNK,
     Looking,
@@ -188,32 +187,41 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
             listed = ", ".join(f"{name} {n}" for name, n in list(short.items())[:20])
             raise DataError(
                 f"expected at least {options.min_per_class} pictures of each class in the "
-                f"{split} split, found {listed}"
+                f"{split} split, found {listed}{_remedy(split)}"
             )
     return warnings
+
+
+def _remedy(split: str) -> str:
+    options = "--min-per-class" if split == "train" else f"--{split}-fraction"
+    return f"; add pictures, or change {options}"
 
 
 def _draw(
     catalog: Catalog, condition: str, classes: list[str], options: IngestOptions, wanted: set[str]
 ) -> None:
     """Split the pictures of a condition by their keys; only `wanted` splits are taken out."""
+    validation = options.validation_fraction if "validation" in wanted else 0.0
+    test = options.test_fraction if "test" in wanted else 0.0
+    catalog.draw(condition, thresholds(validation, test))
+    needed = {split for split in ("validation", "test") if split in wanted} | {"train"}
+    counts = catalog.ask(
+        f"SELECT count(*) FROM pictures WHERE {condition} GROUP BY label, split"  # noqa: S608
+    )
+    enough = [count >= options.min_per_class for (count,) in counts]
+    if sum(enough) == len(enough) == len(classes) * len(needed):
+        return
     index = {name: number for number, name in enumerate(classes)}
-    order = {name: number for number, name in enumerate(SPLITS)}
-    rows = catalog.ask(f"SELECT number, key, label, split FROM pictures WHERE {condition}")  # noqa: S608
-    table = np.fromiter(
-        chain.from_iterable((n, key, index[label], order[split]) for n, key, label, split in rows),
-        dtype=np.int64,
-    ).reshape(-1, 4)
+    rows = list(catalog.ask(f"SELECT number, key, label, split FROM pictures WHERE {condition}"))  # noqa: S608
     splits = assign_splits(
-        table[:, 1], table[:, 2], minimum=options.min_per_class,
-        validation_fraction=options.validation_fraction if "validation" in wanted else 0.0,
-        test_fraction=options.test_fraction if "test" in wanted else 0.0,
+        np.array([key for _, key, _, _ in rows], np.int64),
+        np.array([index[label] for _, _, label, _ in rows], np.int64),
+        minimum=options.min_per_class, validation_fraction=validation, test_fraction=test,
     )  # fmt: skip
-    # Almost all lie where their keys say, which is where the workers put them.
-    moved = np.flatnonzero(splits != table[:, 3])
+    drawn = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
     catalog.change(
         "UPDATE pictures SET split = ? WHERE number = ?",
-        [(SPLITS[splits[row]], int(table[row, 0])) for row in moved],
+        [(split, number) for split, number, before in drawn if split != before],
     )
 
 

@@ -91,7 +91,9 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         import pyarrow.lib
         from pyarrow import parquet
     except ImportError as error:
-        raise InputError("Parquet needs pyarrow; pip install 'regraft[cloud]'") from error
+        raise InputError(
+            "Parquet needs pyarrow; in the checkout: pip install -c constraints.txt -e '.[cloud]'"
+        ) from error
     try:
         opened = parquet.ParquetFile(file)
         columns = _columns(opened.schema_arrow.names, name)

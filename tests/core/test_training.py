@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.core.checkpoint import STATE_FILE
 from components.core.errors import InputError, RegraftError
 from components.core.sources import Resident, Source, epoch_order
 from components.core.training import Settings, Start, train
@@ -169,6 +170,32 @@ def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
     assert [line.loss for line in curves[0]] == pytest.approx([line.loss for line in curves[1]])
     for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+class NeedsTooMuch(keras.layers.Layer):
+    """Asks for more memory than any machine has, from the third batch of training on."""
+
+    def build(self, input_shape: object) -> None:
+        self.batches = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        self.batches.assign_add(float(training))
+        floats = tf.where(self.batches > BATCHES_THAT_FIT, 1 << 45, 1)
+        return inputs + tf.reduce_sum(tf.zeros([floats]))
+
+
+BATCHES_THAT_FIT = 7
+
+
+def test_out_of_memory_is_told_and_finished_epochs_are_kept(
+    tmp_path: Path, data: tuple[Source, Source]
+) -> None:
+    inputs = keras.Input((CLASSES,))
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES)(NeedsTooMuch()(inputs)))
+    with pytest.raises(RegraftError, match="head: out of memory; a smaller --batch-size"):
+        train(model, *data, SETTINGS, tmp_path)
+    kept = json.loads((tmp_path / STATE_FILE).read_text())
+    assert [line["epoch"] for line in kept["facts"]["history"]] == [0]
 
 
 def test_a_loss_that_is_no_number_stops(data: tuple[Source, Source]) -> None:

@@ -28,14 +28,16 @@ Ingest = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ingest:
-    """Run `regraft ingest SOURCE` to `out`; return the exit code and what stands on stderr."""
+    """Run `regraft ingest SOURCE` to `out`; return the exit code and the errors on stderr."""
 
     def run(source: str | Path, *more: str) -> tuple[int, str]:
         quick = ("--processes", "1", "--attempts", "2", "--backoff-s", "0", "--timeout-s", "5")
         places = ("--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
         with pytest.raises(SystemExit) as ended:
             main(["ingest", str(source), *places, *quick, *more])
-        return int(ended.value.code or 0), capsys.readouterr().err
+        told = capsys.readouterr().err.splitlines(keepends=True)
+        errors = "".join(line for line in told if not line.startswith("ingest: "))
+        return int(ended.value.code or 0), errors
 
     return run
 
