@@ -54,6 +54,7 @@ clean:
 	rm -rf $(VENV) runs build *.egg-info
 
 $(VENV)/.run: pyproject.toml constraints.txt
+	@echo "Installing TensorFlow and the rest into $(VENV), once: some minutes without a word."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	touch $@

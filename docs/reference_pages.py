@@ -184,14 +184,19 @@ def _range(field: FieldInfo) -> str:
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = {name: getattr(rule, name) for rule in field.metadata for name in words
               if getattr(rule, name, None) is not None}  # fmt: skip
-    return ", ".join(f"{words[name]} {limits[name]:g}" for name in words if name in limits)
+    told = {name: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+            for name, value in limits.items()}  # fmt: skip
+    return ", ".join(f"{words[name]} {told[name]}" for name in words if name in told)
 
 
 def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
     """Return the table of the fields that `kind` adds to `parent`."""
     own = {n: f for n, f in kind.model_fields.items() if n not in parent.model_fields}
-    rows = [_row(f"`{name}`", _type(f.annotation), _optional(f)) for name, f in own.items()]
-    return ["| field | type | if left out |", "|---|---|---|", *rows]
+    rows = [
+        _row(f"`{name}`", _type(field.annotation), _optional(field), field.description or "")
+        for name, field in own.items()
+    ]
+    return ["| field | type | if left out | meaning |", "|---|---|---|---|", *rows]
 
 
 def _optional(field: FieldInfo) -> str:

@@ -8,6 +8,7 @@ import traceback
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,7 @@ lets it out only if it passes its tests, and serves it. What to type first:
 
 All commands: regraft --help. Each has its own help with an example.
 Tab completion for this shell: regraft --install-completion"""
+PANELS_WIDTH = 80
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 
@@ -81,7 +83,7 @@ def run(
     Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
     from pipelines.local import run_locally
-    from pipelines.preflight import check_backbone
+    from pipelines.preflight import check_backbone, check_destination
     from pipelines.presentation import print_summary
     from pipelines.recipe import make_recipe
     from pipelines.recipe_file import with_recipe
@@ -90,6 +92,8 @@ def run(
     values.setdefault("destination", str((out / "models").absolute()))
     values.setdefault("work_dir", str((out / "work").absolute()))
     whole = make_recipe(**values)
+    if runner != "docker":  # the image has packages of its own
+        check_destination(whole)
     check_backbone(whole)
     summary = run_locally(whole, out, runner=runner)
     if json:
@@ -116,10 +120,12 @@ def ingest(
     """
     from components.core.options import IngestOptions, checked
     from components.ingest.ingest import ingest as ingest_step
+    from pipelines.presentation import telling_progress
     from pipelines.recipe_file import with_recipe
 
     values = with_recipe(None, {"sources": sources, **values})
-    manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
+    with telling_progress():
+        manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
     counts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
     print(f"{out}: {len(manifest.classes)} classes, {counts}")
 
@@ -165,6 +171,8 @@ app.command("recipe-schema")(recipe_schema)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `components.core.errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
+    # The help in panels cuts names of options short where there is little room.
+    app.rich_markup_mode = "rich" if get_terminal_size().columns >= PANELS_WIDTH else None
     try:
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
@@ -182,7 +190,7 @@ def _usage(error: typer.TyperException) -> str:
     """Return a usage error's text, with the command whose help says more."""
     text = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
-    return f"{text} See '{context.command_path} --help'." if context else text
+    return f"{text.rstrip('.')}. See '{context.command_path} --help'." if context else text
 
 
 def _fail(message: object, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ def init(
 
     seen = write_draft(folder, output, overwrite=force)
     print(f"{output}: {seen.classes.total()} pictures of {len(seen.classes)} classes; "
-          f"next: regraft run {output} --out runs/first")  # fmt: skip
+          f"next: regraft run {quote(str(output))} --out runs/first")  # fmt: skip
 
 
 def recipe_schema() -> None:

@@ -16,8 +16,12 @@ def serve(
         str, typer.Option(help="auto, embedded, tensorflow_model_server or docker.")
     ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of gRPC; 0 is a free one.")] = 8500,
-    rest_api_port: Annotated[int, typer.Option(help="Port of REST; 0 is a free one.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 is a free one.")
+    ] = 8500,
+    rest_api_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of REST; 0 is a free one.")
+    ] = 8501,
     batching: Annotated[bool, typer.Option(help="Join requests of the same moment.")] = True,
     page: Annotated[bool, typer.Option("--page", help="Offer a page to try the model.")] = False,
 ) -> None:
@@ -48,13 +52,17 @@ def predict(
     Example: regraft predict ./pictures --server grpc://127.0.0.1:8500 --model digits
     """
     from pipelines.presentation import counting, print_predictions
+    from serving.client.errors import NotFoundError
     from serving.client.folder import PredictOptions, as_csv, as_json, predict_files
 
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
     )
     with counting("pictures") as progress:
-        results = predict_files(pictures, server, model, options, progress)
+        try:
+            results = predict_files(pictures, server, model, options, progress)
+        except NotFoundError as error:
+            raise InputError(f"--model {model}: the server knows none: {error.message}") from error
     if json or csv:
         print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
     else:

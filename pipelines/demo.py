@@ -35,20 +35,22 @@ def main() -> int:
         print_summary(summary)
         if summary.verdict == "rejected":
             return 3
-        _ask_server(summary, out / "models")
+        records = held_out(Path(summary.dataset))
+        keep(records, out / "pictures")
+        _ask_server(summary, records, out / "models")
+        _say_what_is_next(out)
     except RegraftError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _ask_server(summary: Summary, models: Path) -> None:
+def _ask_server(summary: Summary, records: list[PictureRecord], models: Path) -> None:
     """Serve the published version and predict held-out pictures by both protocols."""
     from serving.client.grpc import GrpcClient
     from serving.client.rest import RestClient
     from serving.runner import running_server
 
-    records = _held_out(Path(summary.dataset))
     classes = DatasetManifest.read(summary.dataset).classes
     images = [record.encoded for record in records]
     with running_server(models / "digits", "digits") as addresses:
@@ -65,10 +67,25 @@ def _ask_server(summary: Summary, models: Path) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def _held_out(dataset: Path) -> list[PictureRecord]:
+def _say_what_is_next(out: Path) -> None:
+    """Print what to type next in a checkout, where `make demo` has made the environment."""
+    print("\nnext    source .venv/bin/activate")
+    print(f"        regraft report {out}           opens the report")
+    print(f"        regraft serve {out}/models     serves the published version")
+
+
+def held_out(dataset: Path) -> list[PictureRecord]:
     """Return pictures of the test split, spread over the classes."""
     records = list(read_split(dataset, "test"))
     return records[:: max(1, len(records) // PICTURES_SHOWN)][:PICTURES_SHOWN]
+
+
+def keep(records: list[PictureRecord], folder: Path) -> None:
+    """Write pictures to files, for whoever wants to ask the server about them."""
+    for record in records:
+        file = folder / record.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(record.encoded)
 
 
 if __name__ == "__main__":

@@ -112,11 +112,15 @@ def run_locally(
     Regraft's code have changed since.
 
     Raises:
+        InputError: `out` cannot be written to.
         StepError: a step failed; its one line and its exit code.
     """
     out = Path(out).absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").unlink(missing_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "summary.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
     if runner == "docker":
         recipe = in_containers(recipe)
     outputs, timings = _execute(recipe, out, listener or print_progress, runner)

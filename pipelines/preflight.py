@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from components.core.object_stores import is_address, open_address
 from pipelines.recipe import Recipe
 
 
@@ -24,6 +25,16 @@ def check_backbone(recipe: Recipe) -> None:
 
         model = build_backbone(recipe.backbone, recipe.image_px, "random")
     find_cut(model, recipe.cut)
+
+
+def check_destination(recipe: Recipe) -> None:
+    """Check that this machine can open the place of publication, of which nothing is asked yet.
+
+    Raises:
+        InputError: its scheme is not known, or needs packages that are missing.
+    """
+    if is_address(recipe.destination):
+        open_address(recipe.destination)
 
 
 @contextlib.contextmanager

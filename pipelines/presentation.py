@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
+from components.core.step import PROGRESS_MARK
 from pipelines.local import Summary
 
 if TYPE_CHECKING:
@@ -44,12 +46,22 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
-    """Print a table of pictures with their labels."""
-    shown = table("picture", "label", "confidence")
+    """Print a table of pictures with their labels, and whether they are familiar if the model says.
+
+    What was refused has its reason in the place of the confidence.
+    """
+    from serving.client.folder import said
+
+    answers = [result.prediction for result in results if result.prediction]
+    says = any(answer.familiar is not None for answer in answers)
+    shown = table("picture", "label", "confidence", *(["familiar"] if says else []))
     for result in results:
         found = result.prediction
-        answer = (found.label, f"{found.confidence:.4f}") if found else ("-", result.error)
-        shown.add_row(result.path, *answer)
+        if found is None:
+            shown.add_row(result.path, "-", result.error)
+            continue
+        shown.add_row(result.path, found.label, f"{found.confidence:.4f}",
+                      *([said(found.familiar)] if says else []))  # fmt: skip
     console().print(shown)
 
 
@@ -132,15 +144,16 @@ def watching() -> Iterator[Callable[[Sequence[Task]], None]]:
 
 
 def print_estimates(estimates: Sequence[Estimate]) -> None:
-    """Print how long runs would take, a row for each number of nodes."""
-    steps = list(estimates[0].steps)
-    numbers = range(len(steps) + 4)
-    shown = table("nodes", *steps, "total", "node hours", "activations", numbers=numbers)
-    for one in estimates:
-        seconds = [_duration(one.steps[step]) for step in steps]
-        kept = f"{one.cut_gb:.3g} GB, {'kept' if one.cached else 'not kept'}"
-        shown.add_row(str(one.plan.nodes), *seconds, _duration(one.total_s),
-                      f"{one.node_hours:.1f}", kept)  # fmt: skip
+    """Print how long runs would take, a column for each number of nodes."""
+    nodes = [str(one.plan.nodes) for one in estimates]
+    shown = table("nodes", *nodes, numbers=range(1, len(nodes) + 1))
+    for step in estimates[0].steps:
+        shown.add_row(step, *(_duration(one.steps[step]) for one in estimates))
+    shown.add_section()
+    shown.add_row("total", *(_duration(one.total_s) for one in estimates))
+    shown.add_row("node hours", *(f"{one.node_hours:.1f}" for one in estimates))
+    shown.add_row("activations", *(f"{one.cut_gb:.3g} GB" for one in estimates))
+    shown.add_row("", *("kept" if one.cached else "not kept" for one in estimates))
     console().print(shown)
 
 
@@ -163,6 +176,19 @@ def _task_table(tasks: Sequence[Task]) -> Table:
 
 def _lasted(task: Task) -> str:
     return "" if task.seconds is None else f"{task.seconds:.0f} s"
+
+
+@contextlib.contextmanager
+def telling_progress() -> Iterator[None]:
+    """Show what a step says on standard error instead, without its mark."""
+    with contextlib.redirect_stdout(_Unmarked()):
+        yield
+
+
+class _Unmarked(io.TextIOBase):
+    def write(self, text: str) -> int:
+        sys.stderr.write(text.replace(PROGRESS_MARK, ""))
+        return len(text)
 
 
 @contextlib.contextmanager

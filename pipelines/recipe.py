@@ -113,10 +113,13 @@ def make_recipe(**values: Any) -> Recipe:
     """Build and check a recipe before anything is read or sent.
 
     Raises:
-        InputError: an unknown name (near ones are suggested) or a value out of range.
+        InputError: an unknown name (near ones are suggested), a value out of range, or no source.
     """
-    if "sources" not in values:
-        raise InputError("sources: expected a recipe that names them, or --source, got neither")
+    if not values.get("sources"):
+        raise InputError(
+            "sources: expected a recipe or --source, got neither; `regraft init FOLDER` writes one "
+            "for a folder of pictures"
+        )
     recipe = checked(Recipe, **values)
     find_backbone(recipe.backbone)
     if any(not source for source in recipe.sources):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def find_recipe(recipe: str) -> Path:
             f"recipe: expected a YAML file or a recipe's name, got the folder {recipe}"
         )
     near = [str(p) for p in path.parent.glob("*") if p.suffix in SUFFIXES]
+    if path.suffix in SUFFIXES and not get_close_matches(recipe, near, cutoff=0.5):
+        raise InputError(f"recipe: expected a YAML file or a recipe's name, found no file {recipe}")
     raise unknown_name("recipe", recipe, [*known_recipes(), *near])
 
 

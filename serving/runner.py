@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
 BINARY = "tensorflow_model_server"
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
+_ADVICE = "Run 'docker"
+"""How a line begins that Docker writes after the error itself."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,14 @@ def started_server(
     options: ServeOptions | None = None,
     mounts: Sequence[Path] = (),
 ) -> Iterator[Addresses]:
-    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it."""
+    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it.
+
+    Raises:
+        InputError: a port is taken, or the host is no address of this machine.
+        RegraftError: the server did not come up; its log is printed.
+    """
     options = options or ServeOptions()
+    check_ports(options)
     grpc_port = options.port if engine == "embedded" else options.port or free_port()
     rest_port = options.rest_api_port
     if engine != "embedded":
@@ -158,6 +167,33 @@ def serving_image() -> str:
     version = metadata.version("tensorflow")
     major, minor = version.split(".")[:2]
     return f"tensorflow/serving:{major}.{minor}.0"
+
+
+def check_ports(options: ServeOptions) -> None:
+    """Fail where a server could not listen, before it loads models, which takes a while.
+
+    Raises:
+        InputError: a port is taken, or the host is no address of this machine.
+    """
+    for port, option in ((options.port, "--port"), (options.rest_api_port, "--rest-api-port")):
+        if port:
+            _check_free(options.host, port, option)
+
+
+def _check_free(host: str, port: int, option: str) -> None:
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"{option}: {host}:{port} is in use; give another port, or 0 for a free one"
+            ) from error
+        raise InputError(f"{option}: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def free_port() -> int:
@@ -246,6 +282,7 @@ class _Process:
         self.stop(10)
         print("\n".join(self._log), file=sys.stderr, flush=True)
         if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
-            last = next((line for line in reversed(self._log) if line.strip()), "no output")
+            said = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
+            last = next(said, "no output")
             reason = f"the server ended with exit code {self._process.returncode}: {last}"
         return RegraftError(reason)

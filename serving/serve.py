@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import InputError
 from serving.found_models import Following, find_models
-from serving.runner import Addresses, ServeOptions, choose_engine, started_server
+from serving.runner import (
+    Addresses,
+    ServeOptions,
+    check_ports,
+    choose_engine,
+    started_server,
+)
 
 BATCHING_FILE = Path(__file__).resolve().parent / "config" / "batching.config"
 
@@ -20,6 +28,18 @@ BATCHING_FILE = Path(__file__).resolve().parent / "config" / "batching.config"
 def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
     """Return the flags that switch batching by a file on."""
     return ("--enable_batching=true", f"--batching_parameters_file={file}")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, and what keeps it in step with its folder."""
+
+    addresses: Addresses
+    _following: Following
+
+    def follow(self) -> None:
+        """Look once for new versions and labels; what is found is in effect some steps later."""
+        self._following.step(self.addresses.rest)
 
 
 @contextlib.contextmanager
@@ -30,8 +50,8 @@ def serving_folder(
     *,
     batching: bool = True,
     page: bool = False,
-) -> Iterator[tuple[Addresses, Following]]:
-    """Serve all models below `base_dir` for the block, which may call `Following.step`.
+) -> Iterator[Served]:
+    """Serve all models below `base_dir` for the block.
 
     Args:
         base_dir: what `publish` wrote to, or the folder of one model's versions.
@@ -65,7 +85,7 @@ def serving_folder(
             flags.append("--page")
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
-            yield addresses, following
+            yield Served(addresses, following)
 
 
 def serve(
@@ -88,11 +108,13 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
+        chosen, models = choose_engine(engine), find_models(base_dir)
+        check_ports(options or ServeOptions())
+        print(f"engine   {chosen}")
+        print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        print("loading takes some seconds a model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
-            addresses, following = served
-            names = ", ".join(model.name for model in find_models(base_dir))
-            print(f"engine   {addresses.engine}")
-            print(f"models   {names}")
+            addresses = served.addresses
             print(f"gRPC     grpc://{addresses.grpc}")
             print(f"REST     http://{addresses.rest}/v1/models/", flush=True)
             if page:
@@ -100,7 +122,7 @@ def serve(
             while not stop.wait(1.0):
                 if not _alive(addresses.pid):
                     return 1
-                following.step(addresses.rest)
+                served.follow()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

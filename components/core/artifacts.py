@@ -35,9 +35,9 @@ class Record(BaseModel):
 class MadeBy(Record):
     """Where a folder came from; never part of its digest."""
 
-    step: str
-    version: str
-    seconds: float
+    step: str = Field(description="Name of the step.")
+    version: str = Field(description="Version of Regraft.")
+    seconds: float = Field(description="Wall time that the step took.")
 
 
 class Manifest(Record):
@@ -45,9 +45,11 @@ class Manifest(Record):
 
     file_name: ClassVar[str]
 
-    schema_version: int = SCHEMA_VERSION
-    digest: str
-    made_by: MadeBy
+    schema_version: int = Field(
+        default=SCHEMA_VERSION, description="Version of these formats; another one is refused."
+    )
+    digest: str = Field(description="SHA-256 (hex) of the content; each format says of what.")
+    made_by: MadeBy = Field(description="Step, version and time; not part of the digest.")
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Self:
@@ -129,17 +131,17 @@ def digest_file(path: str | os.PathLike[str]) -> str:
 class Shard(Record):
     """One file of records: `file` relative to the folder, number of records, SHA-256."""
 
-    file: str
-    count: int
-    sha256: str
+    file: str = Field(description="Name of the TFRecord file, relative to the folder.")
+    count: int = Field(description="Records in it.")
+    sha256: str = Field(description="SHA-256 (hex) of the file.")
 
 
 class SplitInfo(Record):
     """One split of a dataset: its shards and its pictures by class name."""
 
-    count: int
-    by_class: dict[str, int]
-    shards: list[Shard]
+    count: int = Field(description="Pictures of the split.")
+    by_class: dict[str, int] = Field(description="Pictures by class name.")
+    shards: list[Shard] = Field(description="Its files, in the order in which they are read.")
 
 
 class DatasetManifest(Manifest):
@@ -151,15 +153,32 @@ class DatasetManifest(Manifest):
 
     file_name: ClassVar[str] = "dataset.json"
 
-    classes: list[str]
-    splits: dict[Split, SplitInfo]
-    sources: list[str]
-    conversions: dict[str, int] = Field(default_factory=dict)
-    quarantined: dict[str, int] = Field(default_factory=dict)
-    ignored: int = 0
-    duplicates: dict[str, int] = Field(default_factory=dict)
-    warnings: list[str] = Field(default_factory=list)
-    options: dict[str, Any] = Field(default_factory=dict)
+    classes: list[str] = Field(
+        description="Class names; the place of a name is the label in the records."
+    )
+    splits: dict[Split, SplitInfo] = Field(description="Pictures and shards by split.")
+    sources: list[str] = Field(description="Where the pictures came from, without credentials.")
+    conversions: dict[str, int] = Field(
+        default_factory=dict,
+        description="Pictures that decoding or storing changes, by kind of change.",
+    )
+    quarantined: dict[str, int] = Field(
+        default_factory=dict, description="Files left out, by reason; `quarantine.csv` names each."
+    )
+    ignored: int = Field(
+        default=0, description="Files that are no pictures by their names, as `.DS_Store`."
+    )
+    duplicates: dict[str, int] = Field(
+        default_factory=dict,
+        description="What was found of exact and near duplicates, and done with it.",
+    )
+    warnings: list[str] = Field(
+        default_factory=list,
+        description="Sentences about what a reader of the figures should know.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the ingest that the dataset depends on."
+    )
 
 
 class FeatureShard(Record):
@@ -169,66 +188,74 @@ class FeatureShard(Record):
     `<stem>.label.npy`.
     """
 
-    stem: str
-    split: Split
-    view: int
-    count: int
+    stem: str = Field(description="First part of the names of its arrays.")
+    split: Split = Field(description="Split of the dataset shard.")
+    view: int = Field(description="Number of the view; 0 is the picture as it is.")
+    count: int = Field(description="Rows of each array.")
 
 
 class FeaturesManifest(Manifest):
     """`features.json`: arrays computed once from the frozen backbone.
 
     `arrays` maps an array's name to the shape of one row: a pooling (`gap`, `gmp`, `flatten`) or
-    `cut` (the activations at `cut`). All share `dtype`. `feature_map` is the shape [h, w, c] of
-    the backbone's output.
+    `cut` (the activations at `cut`). All share `dtype`. `digest` covers what they are computed
+    from: the dataset's digest, the weights', the worker's share and the options.
     """
 
     file_name: ClassVar[str] = "features.json"
 
-    dataset_digest: str
-    classes: list[str]
-    backbone: str
-    weights: str
-    weights_digest: str
-    image_px: int
-    cut: str | None
-    views: int
-    augment: Literal["off", "light", "strong"]
-    seed: int
-    dtype: Literal["float16", "float32"]
-    arrays: dict[str, list[int]]
-    feature_map: list[int]
-    shard_index: int
-    shard_count: int
-    shards: list[FeatureShard]
+    dataset_digest: str = Field(description="Digest of the dataset.")
+    classes: list[str] = Field(description="Class names, as in the dataset.")
+    backbone: str = Field(description="Name of the backbone.")
+    weights: str = Field(description="`imagenet`, `random`, or the file or address of the weights.")
+    weights_digest: str = Field(
+        description="SHA-256 (hex) of the backbone's weights as they were loaded."
+    )
+    image_px: int = Field(description="Height and width to which pictures were resized, in pixels.")
+    cut: str | None = Field(description="Layer whose activations are kept; null keeps none.")
+    views: int = Field(description="Views of each training picture; other splits have one.")
+    augment: Literal["off", "light", "strong"] = Field(
+        description="Strength of the augmented views."
+    )
+    seed: int = Field(description="Seed of the augmented views.")
+    dtype: Literal["float16", "float32"] = Field(description="Type of the numbers in all arrays.")
+    arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
+    feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
+    shard_index: int = Field(description="Number of the worker that wrote this folder, from 0.")
+    shard_count: int = Field(description="Workers that share the dataset.")
+    shards: list[FeatureShard] = Field(
+        description="Features of the dataset shards that fell to this worker."
+    )
 
 
 class Preprocessing(Record):
     """All that turns encoded bytes into a backbone's input; the same everywhere."""
 
-    image_px: int
-    scaling: str
-    resize: Literal["bilinear_antialias"] = "bilinear_antialias"
+    image_px: int = Field(description="Height and width of the model's input, in pixels.")
+    scaling: str = Field(description="Name of the backbone's own scaling of pixels in 0..255.")
+    resize: Literal["bilinear_antialias"] = Field(
+        default="bilinear_antialias", description="Method of resizing."
+    )
 
 
 class Parameters(Record):
     """Numbers of weights in a model."""
 
-    total: int
-    trainable: int
-    frozen: int
+    total: int = Field(description="All.")
+    trainable: int = Field(description="Those that training may change.")
+    frozen: int = Field(description="Those that it may not.")
 
 
 class Epoch(Record):
     """One line of a learning curve. `phase` is `head`, `top` or `full`; seconds of wall time."""
 
-    phase: str
-    epoch: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    seconds: float
+    phase: str = Field(description="What was trained: `head`, `top` or `full`.")
+    epoch: int = Field(description="Number in its phase, from 0.")
+    loss: float = Field(description="Mean training loss.")
+    accuracy: float = Field(description="Accuracy on the training split, in 0..1.")
+    validation_loss: float = Field(description="Mean loss on the validation split.")
+    validation_accuracy: float = Field(description="Accuracy on the validation split, in 0..1.")
+    seconds: float = Field(description="Wall time.")
 
 
 class ModelManifest(Manifest):
@@ -240,57 +267,73 @@ class ModelManifest(Manifest):
 
     file_name: ClassVar[str] = "model.json"
 
-    kind: Literal["head", "candidate"]
-    strategy: Literal["head", "top", "full"]
-    requested_strategy: str
-    backbone: str
-    weights: str
-    weights_digest: str
-    preprocessing: Preprocessing
-    classes: list[str]
-    dataset_digest: str
-    cut: str | None
-    head: dict[str, Any]
-    options: dict[str, Any]
-    parameters: Parameters
-    head_parameters: dict[str, int]
-    history: list[Epoch]
-    validation_accuracy: float
-    validation_loss: float
-    reasoning: list[str] = Field(default_factory=list)
-    measurements: dict[str, Any] = Field(default_factory=dict)
+    kind: Literal["head", "candidate"] = Field(
+        description="A head alone, or a model from pixels to logits."
+    )
+    strategy: Literal["head", "top", "full"] = Field(description="What was trained.")
+    requested_strategy: str = Field(description="What was asked for; `auto` chose `strategy`.")
+    backbone: str = Field(description="Name of the backbone.")
+    weights: str = Field(
+        description="The backbone's weights before training, as in `features.json`."
+    )
+    weights_digest: str = Field(description="SHA-256 (hex) of those weights.")
+    preprocessing: Preprocessing = Field(description="How encoded bytes become its input.")
+    classes: list[str] = Field(description="Class names in the order of the logits.")
+    dataset_digest: str = Field(description="Digest of the dataset that it learned from.")
+    cut: str | None = Field(
+        description="Layer above which it was trained; null unless the strategy is `top`."
+    )
+    head: dict[str, Any] = Field(description="Options that give the head its shape.")
+    options: dict[str, Any] = Field(description="All options of the step, as they were in effect.")
+    parameters: Parameters = Field(description="The model's numbers of weights.")
+    head_parameters: dict[str, int] = Field(
+        description="Weights that a head would have, by pooling."
+    )
+    history: list[Epoch] = Field(description="Learning curve, phase after phase.")
+    validation_accuracy: float = Field(
+        description="Accuracy of the best epoch, which is the one kept."
+    )
+    validation_loss: float = Field(description="Loss of that epoch.")
+    reasoning: list[str] = Field(
+        default_factory=list, description="Sentences that say what was chosen, and why."
+    )
+    measurements: dict[str, Any] = Field(
+        default_factory=dict, description="Figures behind the reasoning."
+    )
 
 
 class Check(Record):
     """One reason of a verdict: what was expected, what was received, and whether it holds."""
 
-    name: str
-    expected: str
-    received: str
-    passed: bool
+    name: str = Field(description="What was checked.")
+    expected: str = Field(description="What would pass.")
+    received: str = Field(description="What was measured.")
+    passed: bool = Field(description="Whether it holds.")
 
 
 class ClassMetrics(Record):
     """Figures of one class on the test split."""
 
-    name: str
-    support: int
-    precision: float
-    recall: float
-    f1: float
-    recall_low: float
-    recall_high: float
+    name: str = Field(description="Name of the class.")
+    support: int = Field(description="Its pictures in the test split.")
+    precision: float = Field(
+        description="Share of the pictures given this label that are of the class."
+    )
+    recall: float = Field(description="Share of its pictures that are given this label.")
+    f1: float = Field(description="Harmonic mean of precision and recall.")
+    recall_low: float = Field(description="Lower bound of the 95 % interval of the recall.")
+    recall_high: float = Field(description="Upper bound of it.")
 
 
 class CandidateResult(Record):
     """One candidate as it was compared: by validation only."""
 
-    strategy: str
-    digest: str
-    validation_accuracy: float
-    validation_loss: float
-    seconds: float
-    chosen: bool
+    strategy: str = Field(description="What was trained.")
+    digest: str = Field(description="Digest of the candidate.")
+    validation_accuracy: float = Field(description="Its accuracy on the validation split.")
+    validation_loss: float = Field(description="Its loss there.")
+    seconds: float = Field(description="Wall time of all epochs.")
+    chosen: bool = Field(description="Whether it is the one that was tested.")
 
 
 class EvaluationManifest(Manifest):
@@ -303,19 +346,34 @@ class EvaluationManifest(Manifest):
 
     file_name: ClassVar[str] = "evaluation.json"
 
-    verdict: Literal["accepted", "rejected"]
-    checks: list[Check]
-    strategy: str
-    model_digest: str
-    dataset_digest: str
-    classes: list[str]
-    candidates: list[CandidateResult]
-    metrics: dict[str, float]
-    per_class: list[ClassMetrics]
-    confusion: list[list[int]]
-    temperature: float = 1.0
-    notes: list[str] = Field(default_factory=list)
-    details: dict[str, Any] = Field(default_factory=dict)
+    verdict: Literal["accepted", "rejected"] = Field(description="What the gate decided.")
+    checks: list[Check] = Field(description="Its reasons.")
+    strategy: str = Field(description="Strategy of the chosen candidate.")
+    model_digest: str = Field(description="Digest of the chosen candidate.")
+    dataset_digest: str = Field(description="Digest of the dataset.")
+    classes: list[str] = Field(description="Class names in the order of the columns.")
+    candidates: list[CandidateResult] = Field(
+        description="All candidates, as validation compared them."
+    )
+    metrics: dict[str, float] = Field(
+        description="Figures on the test split by name; one that could not be had is absent."
+    )
+    per_class: list[ClassMetrics] = Field(description="Figures by class.")
+    confusion: list[list[int]] = Field(
+        description="Test pictures: a row for each truth, a column for each answer."
+    )
+    temperature: float = Field(
+        default=1.0, description="Divisor of the logits that calibrates the probabilities."
+    )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="Sentences about what a reader of the figures should know.",
+    )
+    details: dict[str, Any] = Field(
+        default_factory=dict,
+        description="`familiar`: the threshold of familiarity; "
+        "`champion`: the comparison with the model in service; either may be null.",
+    )
 
 
 class SavedModelManifest(Manifest):
@@ -326,31 +384,41 @@ class SavedModelManifest(Manifest):
 
     file_name: ClassVar[str] = "regraft.json"
 
-    model_digest: str
-    evaluation_digest: str
-    dataset_digest: str
-    strategy: str
-    backbone: str
-    weights_digest: str
-    classes: list[str]
-    preprocessing: Preprocessing
-    temperature: float
-    metrics: dict[str, float]
-    checks: list[Check]
-    signatures: list[str]
-    versions: dict[str, str]
-    details: dict[str, Any] = Field(default_factory=dict)
+    model_digest: str = Field(description="Digest of the candidate that was exported.")
+    evaluation_digest: str = Field(description="Digest of the evaluation that let it pass.")
+    dataset_digest: str = Field(description="Digest of the dataset that it learned from.")
+    strategy: str = Field(description="What was trained.")
+    backbone: str = Field(description="Name of the backbone.")
+    weights_digest: str = Field(
+        description="SHA-256 (hex) of the backbone's weights before training."
+    )
+    classes: list[str] = Field(description="Class names in the order of the probabilities.")
+    preprocessing: Preprocessing = Field(description="What its signatures do with encoded bytes.")
+    temperature: float = Field(description="Divisor of the logits, part of the graph.")
+    metrics: dict[str, float] = Field(description="Figures on the test split.")
+    checks: list[Check] = Field(description="Reasons of the verdict.")
+    signatures: list[str] = Field(description="Names of the signatures.")
+    versions: dict[str, str] = Field(
+        description="Versions of Regraft, Python, TensorFlow and Keras that wrote it."
+    )
+    details: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Verdict and notes of the evaluation, threshold of familiarity, inputs and "
+        "outputs of the signatures, other formats.",
+    )
 
 
 class ParityRow(Record):
     """One picture as the trained model and the server answered it."""
 
-    picture: str
-    truth: str
-    label: str
-    probability: float
-    served: dict[str, str]
-    max_abs_diff: dict[str, float]
+    picture: str = Field(description="Path of the picture in its source.")
+    truth: str = Field(description="Its class.")
+    label: str = Field(description="Label by the trained model.")
+    probability: float = Field(description="Probability of that label.")
+    served: dict[str, str] = Field(description="Served label by protocol.")
+    max_abs_diff: dict[str, float] = Field(
+        description="Largest difference of a probability by protocol."
+    )
 
 
 class ParityManifest(Manifest):
@@ -358,13 +426,15 @@ class ParityManifest(Manifest):
 
     file_name: ClassVar[str] = "parity.json"
 
-    saved_model_digest: str
-    engine: str
-    tolerance: float
-    max_abs_diff: dict[str, float]
-    pictures: int
-    passed: bool
-    rows: list[ParityRow]
+    saved_model_digest: str = Field(description="Digest of the exported folder.")
+    engine: str = Field(description="Server that answered.")
+    tolerance: float = Field(description="Largest difference that passes.")
+    max_abs_diff: dict[str, float] = Field(
+        description="Largest difference over all pictures by protocol."
+    )
+    pictures: int = Field(description="Pictures that were asked about.")
+    passed: bool = Field(description="Whether all differences are within the tolerance.")
+    rows: list[ParityRow] = Field(description="Each picture.")
 
 
 class PublishedManifest(Manifest):
@@ -372,8 +442,10 @@ class PublishedManifest(Manifest):
 
     file_name: ClassVar[str] = "published.json"
 
-    name: str
-    version: int
-    path: str
-    saved_model_digest: str
-    parity: dict[str, float]
+    name: str = Field(description="Name of the model.")
+    version: int = Field(description="Number of the version.")
+    path: str = Field(description="Folder or address of the version.")
+    saved_model_digest: str = Field(description="Digest of the folder that was published.")
+    parity: dict[str, float] = Field(
+        description="Largest difference by protocol, from `parity.json`."
+    )

@@ -16,10 +16,9 @@ from components.core.sources import Source, batches
 class DepthAdam(keras.optimizers.Adam):
     """Adam with a share of the learning rate for each trainable variable, in their order.
 
-    A variable's step is one operation of TensorFlow: Keras runs through its memory about ten times,
-    which takes a sixth of the time that VGG16's last block trains. It takes gradients that are
-    summed over the replicas already, so that clipping sees the same gradient with several replicas
-    as with one.
+    A variable's step is one operation of TensorFlow, which takes half the time of Keras' many. It
+    takes gradients that are summed over the replicas already, so that clipping sees the same
+    gradient with several replicas as with one.
     """
 
     def __init__(self, *args: Any, rate_shares: tuple[float, ...] | None, **kwargs: Any) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from components.evaluate.unfamiliar import Familiarity, familiarity
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+UNCALIBRATED = "temperature stays 1: validation data do not ask for another"
 
 
 @dataclass(frozen=True)
@@ -89,47 +89,24 @@ def assess(
 
     Pictures with predictions that are not numbers fail the gate; the figures leave them out.
     """
-    known = np.isfinite(validation.logits).all(axis=1)
-    sound = Said(validation.logits[known], validation.truths[known])
-    finite = np.asarray(np.isfinite(test.logits).all(axis=1))
-    tested = Said(test.logits[finite], test.truths[finite])
+    sound, _ = _finite(validation)
+    tested, finite = _finite(test)
     temperature = fit_temperature(sound.logits, sound.truths)
     raw, served = probabilities_of(tested.logits), probabilities_of(tested.logits, temperature)
-    figures = measure(served, tested.truths, classes)
-    metrics = dict(figures.metrics)
-    notes = list(figures.notes)
-    if len(tested.truths):
-        metrics["calibration_error_before"] = calibration_error(raw, tested.truths)
-        metrics["calibration_error"] = calibration_error(served, tested.truths)
-    if temperature == 1.0:
-        notes.append("temperature stays 1: validation data do not ask for another")
+    measured = measure(served, tested.truths, classes)
     familiar = familiarity(sound.logits, tested.logits, unfamiliar, options.familiar_share)
-    metrics |= _familiar_metrics(familiar)
-    comparison = None
-    if champion is not None:
-        right = finite & (_labels(test.logits) == test.truths)
-        comparison = compare(right, champion.right, champion.name, options.seed)
-        metrics |= _champion_metrics(comparison)
-    else:
-        notes.append(NO_CHAMPION)
-    metrics |= {
-        name: value
-        for name, value in (("model_mb", cost.model_mb), ("latency_ms", cost.latency_ms))
-        if value is not None and np.isfinite(value)
-    }
-    evidence = Evidence(
-        pictures=len(test.truths),
-        accuracy=metrics.get("test_accuracy"),
-        accuracy_low=metrics.get("test_accuracy_low"),
-        recalls={row.name: row.recall for row in figures.per_class},
-        not_finite=int(np.sum(~finite)),
-        calibration_error=metrics.get("calibration_error"),
-        champion=comparison,
-        **asdict(cost),
+    comparison = _compared(test, finite, champion, options.seed) if champion else None
+    metrics = (
+        measured.metrics
+        | _calibration_metrics(raw, served, tested.truths)
+        | _familiar_metrics(familiar)
+        | _champion_metrics(comparison)
+        | _cost_metrics(cost)
     )
+    figures = replace(measured, metrics=metrics)
     return Assessment(
-        verdict=judge(evidence, options),
-        figures=Figures(metrics, figures.per_class, figures.confusion, figures.notes),
+        verdict=judge(_evidence(figures, finite, cost, comparison), options),
+        figures=figures,
         temperature=temperature,
         probabilities=_spread(served, finite, len(classes)),
         truths=test.truths,
@@ -137,7 +114,39 @@ def assess(
         reliability_after=reliability(served, tested.truths) if len(raw) else [],
         familiarity=familiar,
         comparison=comparison,
-        notes=notes,
+        notes=[
+            *measured.notes,
+            *([UNCALIBRATED] if temperature == 1.0 else []),
+            *([NO_CHAMPION] if comparison is None else []),
+        ],
+    )
+
+
+def _finite(said: Said) -> tuple[Said, NDArray[np.bool_]]:
+    """Return what was said in numbers, and of which pictures that is, bool [n]."""
+    finite = np.asarray(np.isfinite(said.logits).all(axis=1))
+    return Said(said.logits[finite], said.truths[finite]), finite
+
+
+def _compared(
+    test: Said, finite: NDArray[np.bool_], champion: ChampionSaid, seed: int
+) -> Comparison:
+    right = finite & (_labels(test.logits) == test.truths)
+    return compare(right, champion.right, champion.name, seed)
+
+
+def _evidence(
+    figures: Figures, finite: NDArray[np.bool_], cost: Cost, comparison: Comparison | None
+) -> Evidence:
+    return Evidence(
+        pictures=len(finite),
+        accuracy=figures.metrics.get("test_accuracy"),
+        accuracy_low=figures.metrics.get("test_accuracy_low"),
+        recalls={row.name: row.recall for row in figures.per_class},
+        not_finite=int(np.sum(~finite)),
+        calibration_error=figures.metrics.get("calibration_error"),
+        champion=comparison,
+        **asdict(cost),
     )
 
 
@@ -158,12 +167,38 @@ def _familiar_metrics(familiar: Familiarity | None) -> dict[str, float]:
     return {"unfamiliar_auroc": familiar.auroc}
 
 
-def _champion_metrics(comparison: Comparison) -> dict[str, float]:
-    values: dict[str, Any] = {
-        "champion_accuracy": comparison.champion_accuracy,
-        "champion_difference": comparison.difference,
-        "champion_difference_low": comparison.difference_low,
-        "champion_difference_high": comparison.difference_high,
-        "champion_p_two_sided": comparison.p_two_sided,
+def _calibration_metrics(raw: Floats, served: Floats, truths: Ints) -> dict[str, float]:
+    """Return the calibration errors of probabilities as they were and as they will be served."""
+    if not len(truths):
+        return {}
+    return {
+        "calibration_error_before": calibration_error(raw, truths),
+        "calibration_error": calibration_error(served, truths),
     }
-    return {name: float(value) for name, value in values.items() if np.isfinite(value)}
+
+
+def _cost_metrics(cost: Cost) -> dict[str, float]:
+    return _known({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
+
+
+def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
+    if comparison is None:
+        return {}
+    return _known(
+        {
+            "champion_accuracy": comparison.champion_accuracy,
+            "champion_difference": comparison.difference,
+            "champion_difference_low": comparison.difference_low,
+            "champion_difference_high": comparison.difference_high,
+            "champion_p_two_sided": comparison.p_two_sided,
+        }
+    )
+
+
+def _known(values: dict[str, float | None]) -> dict[str, float]:
+    """Return the figures that are numbers."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if value is not None and np.isfinite(value)
+    }

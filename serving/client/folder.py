@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from serving.client.results import Prediction
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
+_ASSERTED = re.compile(r"assertion failed: \[(?:picture \d+: )?(?P<reason>[^\[\]]+)\]")
 AsyncClient = AsyncRestClient | AsyncGrpcClient
 
 
@@ -167,12 +169,18 @@ async def _ask(
         if len(batch) > 1:
             return [pair for one in batch for pair in await _ask(client, [one])]
         path = batch[0][0]
-        return [(path, FilePrediction(str(path), None, error.message))]
+        return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
     seconds = time.perf_counter() - start
     return [
         (path, FilePrediction(str(path), prediction, "", seconds))
         for (path, _), prediction in zip(batch, found, strict=True)
     ]
+
+
+def reason_of(message: str) -> str:
+    """Return what an exported model says of a picture, without TensorFlow's words around it."""
+    found = _ASSERTED.search(message)
+    return found["reason"] if found else message
 
 
 def _read(path: Path) -> bytes:
@@ -183,7 +191,7 @@ def _read(path: Path) -> bytes:
 
 
 def as_json(results: Sequence[FilePrediction]) -> str:
-    """Return the results as a JSON list."""
+    """Return the results as a JSON list; `familiar` is null where the model does not say."""
     rows = []
     for result in results:
         row: dict[str, object] = {"path": result.path}
@@ -194,18 +202,28 @@ def as_json(results: Sequence[FilePrediction]) -> str:
                 "label": result.prediction.label,
                 "confidence": result.prediction.confidence,
                 "probabilities": list(result.prediction.probabilities),
+                "familiar": result.prediction.familiar,
             }
         rows.append(row)
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
 def as_csv(results: Sequence[FilePrediction]) -> str:
-    """Return the results as CSV: path, label, confidence, error."""
+    """Return the results as CSV; `familiar` is empty where the model does not say."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", "error"])
+    writer.writerow(["path", "label", "confidence", "familiar", "error"])
     for result in results:
         found = result.prediction
-        label, confidence = (found.label, f"{found.confidence:.6f}") if found else ("", "")
-        writer.writerow([result.path, label, confidence, result.error])
+        answer = (
+            (found.label, f"{found.confidence:.6f}", said(found.familiar, "true", "false"))
+            if found
+            else ("", "", "")
+        )
+        writer.writerow([result.path, *answer, result.error])
     return text.getvalue()
+
+
+def said(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
+    """Return what a model says of a picture's familiarity; nothing where it says nothing."""
+    return "" if familiar is None else yes if familiar else no

@@ -22,7 +22,7 @@ from serving.client.results import (
 PREDICTION = "/tensorflow.serving.PredictionService"
 MODEL = "/tensorflow.serving.ModelService"
 IMAGE_BYTES = "image_bytes"
-FLOAT, STRING = 1, 7
+FLOAT, STRING, BOOL = 1, 7, 10
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 CODES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
          "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
@@ -97,7 +97,8 @@ def parse_predictions(answer: Any) -> list[Prediction]:
     values, shape = floats(answer, "probabilities")
     width = shape[-1] if shape else 0
     rows = [values[start : start + width] for start in range(0, len(labels) * width, width or 1)]
-    return predictions(labels, confidences, rows)
+    familiar = bools(answer, "familiar") if "familiar" in answer.outputs else None
+    return predictions(labels, confidences, rows, familiar)
 
 
 def parse_features(answer: Any) -> list[tuple[float, ...]]:
@@ -168,6 +169,14 @@ def floats(answer: Any, name: str) -> tuple[list[float], tuple[int, ...]]:
         count = len(tensor.tensor_content) // 4
         return list(struct.unpack(f"<{count}f", tensor.tensor_content)), shape
     return list(tensor.float_val), shape
+
+
+def bools(answer: Any, name: str) -> list[bool]:
+    """Return the values of a bool output."""
+    tensor = _output(answer, name)
+    if tensor.dtype != BOOL:
+        raise ServerFailedError("INTERNAL", f"expected output {name} of bool")
+    return list(map(bool, tensor.tensor_content or tensor.bool_val))
 
 
 def _output(answer: Any, name: str) -> Any:

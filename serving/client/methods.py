@@ -1,25 +1,24 @@
 """The methods that all clients have: `SyncClient` and, for asyncio, `AsyncClient`.
 
 A protocol is a `Wire`, which knows the requests and how to read their answers, and a client that
-sends one request once (`_exchange`). Retries, waiting and the public methods are here.
+sends one request once (`_exchange`). The public methods are here; `retrying.py` says when a call is
+tried again.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from serving.client.errors import DeadlineError, ServerFailedError, ServingClientError
+from serving.client.errors import ServerFailedError, ServingClientError
 from serving.client.results import ClassScore, Metadata, Prediction, VersionStatus
-from serving.client.retrying import NO_RETRIES, Retries, next_pause
+from serving.client.retrying import Retries, Retrying, Until
 
-_READY_PAUSE_S = 0.2
 Answer = TypeVar("Answer")
 
 
@@ -95,17 +94,7 @@ class SyncClient(abc.ABC):
         Raises:
             DeadlineError: none was within `deadline_s`.
         """
-        end = time.monotonic() + deadline_s
-        pause = threading.Event()
-        while True:
-            try:
-                reason = _not_ready(self._ask(self._wire.status(), NO_RETRIES))
-            except ServingClientError as error:
-                reason = str(error)
-            if not reason:
-                return
-            _check_time(end, deadline_s, reason)
-            pause.wait(_READY_PAUSE_S)
+        self._ask(_available(self._wire.status()), Until(deadline_s))
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -115,13 +104,13 @@ class SyncClient(abc.ABC):
     def _exchange(self, call: Any) -> Any:
         """Send a call once and return its answer, or raise a `ServingClientError`."""
 
-    def _ask(self, question: Question[Answer], retries: Retries | None = None) -> Answer:
-        pauses = (retries or self._retries).pauses()
+    def _ask(self, question: Question[Answer], rule: Retrying | None = None) -> Answer:
+        pause_after = (rule or self._retries).patience()
         while True:
             try:
                 return question.read(self._exchange(question.call))
             except ServingClientError as error:
-                time.sleep(next_pause(pauses, error))
+                time.sleep(pause_after(error))
 
     def __enter__(self) -> Self:
         return self
@@ -164,16 +153,7 @@ class AsyncClient(abc.ABC):
 
     async def wait_ready(self, deadline_s: float = 60.0) -> None:
         """Return once a version is available; see `SyncClient.wait_ready`."""
-        end = time.monotonic() + deadline_s
-        while True:
-            try:
-                reason = _not_ready(await self._ask(self._wire.status(), NO_RETRIES))
-            except ServingClientError as error:
-                reason = str(error)
-            if not reason:
-                return
-            _check_time(end, deadline_s, reason)
-            await asyncio.sleep(_READY_PAUSE_S)
+        await self._ask(_available(self._wire.status()), Until(deadline_s))
 
     @abc.abstractmethod
     async def close(self) -> None:
@@ -183,13 +163,13 @@ class AsyncClient(abc.ABC):
     async def _exchange(self, call: Any) -> Any:
         """Send a call once and return its answer, or raise a `ServingClientError`."""
 
-    async def _ask(self, question: Question[Answer], retries: Retries | None = None) -> Answer:
-        pauses = (retries or self._retries).pauses()
+    async def _ask(self, question: Question[Answer], rule: Retrying | None = None) -> Answer:
+        pause_after = (rule or self._retries).patience()
         while True:
             try:
                 return question.read(await self._exchange(question.call))
             except ServingClientError as error:
-                await asyncio.sleep(next_pause(pauses, error))
+                await asyncio.sleep(pause_after(error))
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,13 +183,13 @@ class AsyncClient(abc.ABC):
         await self.close()
 
 
-def _not_ready(found: list[VersionStatus]) -> str:
-    """Return why no version answers, or nothing where one does."""
-    if any(status.state == "AVAILABLE" for status in found):
-        return ""
-    return f"its versions are {[(status.version, status.state) for status in found]}"
+def _available(status: Question[list[VersionStatus]]) -> Question[None]:
+    """Return the question whose answer is an error unless a version is available."""
 
+    def parse(answer: Any) -> None:
+        found = status.parse(answer)
+        if all(version.state != "AVAILABLE" for version in found):
+            states = [(version.version, version.state) for version in found]
+            raise ServingClientError(f"its versions are {states}")
 
-def _check_time(end: float, deadline_s: float, reason: str) -> None:
-    if time.monotonic() + _READY_PAUSE_S > end:
-        raise DeadlineError(f"the model was not ready within {deadline_s:g} s: {reason}")
+    return Question(status.call, parse)

@@ -98,7 +98,10 @@ def parse_predictions(value: Any) -> list[Prediction]:
     """Read the outputs of `serving_default`."""
     outputs = _member(value, "outputs")
     return predictions(
-        _member(outputs, "label"), _member(outputs, "confidence"), _member(outputs, "probabilities")
+        _member(outputs, "label"),
+        _member(outputs, "confidence"),
+        _member(outputs, "probabilities"),
+        outputs.get("familiar"),
     )
 
 

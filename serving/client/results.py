@@ -9,11 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture. Probabilities are in the order of the model's classes."""
+    """The answer for one picture. Probabilities are in the order of the model's classes.
+
+    `familiar` says whether the picture excites the model as its own data did; None where the model
+    was exported without a threshold and does not say.
+    """
 
     label: str
     confidence: float
     probabilities: tuple[float, ...]
+    familiar: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,16 @@ class Metadata:
 
 
 def predictions(
-    labels: Sequence[str], confidences: Sequence[float], probabilities: Sequence[Any]
+    labels: Sequence[str],
+    confidences: Sequence[float],
+    probabilities: Sequence[Any],
+    familiar: Sequence[bool] | None,
 ) -> list[Prediction]:
     """Join the outputs of `serving_default`, all of one length, to one result a picture."""
+    known: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
     return [
-        Prediction(label, float(confidence), tuple(map(float, row)))
-        for label, confidence, row in zip(labels, confidences, probabilities, strict=True)
+        Prediction(label, float(confidence), tuple(map(float, row)), says)
+        for label, confidence, row, says in zip(
+            labels, confidences, probabilities, known, strict=True
+        )
     ]

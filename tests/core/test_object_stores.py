@@ -26,7 +26,7 @@ def test_an_address_opens_its_store(bucket: str) -> None:
 
 
 def test_a_scheme_without_its_package_says_what_to_install() -> None:
-    with pytest.raises(InputError, match=r"abfs:// needs packages.*pip install 'regraft\[cloud\]'"):
+    with pytest.raises(InputError, match=r"abfs:// needs packages.*-e '\.\[cloud\]'"):
         open_address("abfs://container/a")
     with pytest.raises(InputError, match="cannot open nosuch://: Protocol not known"):
         open_address("nosuch://user:secret@host/a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,34 @@ def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
     assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
 
 
+def formats() -> Iterator[type[artifacts.Record]]:
+    """Yield the manifests and their parts."""
+    for kind in vars(artifacts).values():
+        if isinstance(kind, type) and issubclass(kind, artifacts.Record):
+            yield kind
+
+
 def test_the_reference_has_every_format(site: Path) -> None:
     page = (ROOT / "docs/reference/artifacts.md").read_text(encoding="utf-8")
-    for name, kind in vars(artifacts).items():
-        if (
-            isinstance(kind, type)
-            and issubclass(kind, artifacts.Manifest)
-            and "file_name" in vars(kind)
-        ):
-            assert f"\n## {name}\n" in page
+    for kind in formats():
+        if issubclass(kind, artifacts.Manifest) and "file_name" in vars(kind):
+            assert f"\n## {kind.__name__}\n" in page
             assert kind.file_name in page
-            assert [field for field in kind.model_fields if f"| `{field}` |" not in page] == []
+        rows = [(f"| `{name}` |", f"| {field.description} |")
+                for name, field in kind.model_fields.items()]  # fmt: skip
+        lines = page.splitlines()
+        assert [row for row in rows
+                if not any(row[0] in line and row[1] in line for line in lines)] == []  # fmt: skip
+
+
+def test_every_field_of_a_format_is_explained() -> None:
+    unexplained = [
+        f"{kind.__name__}.{name}"
+        for kind in formats()
+        for name, field in kind.model_fields.items()
+        if not field.description
+    ]
+    assert unexplained == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 
 from components.core.version import VERSION
-from pipelines.cli import FIRST_STEPS
+from pipelines.cli import FIRST_STEPS, app
 from pipelines.completion import backbones, offered, recipes
 from tests.docs.commands import complaint
 from tests.pipelines.command_line import Regraft
@@ -29,6 +32,19 @@ def test_version_and_help(regraft: Regraft) -> None:
     ended = regraft("--help")
     assert ended.code == 0
     assert all(name in ended.out for name in ("run", "classify", "inspect", "doctor", "bench"))
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "80"])
+@pytest.mark.parametrize("command", ["serve", "run", "submit"])
+def test_no_option_is_cut_short(
+    regraft: Regraft, monkeypatch: pytest.MonkeyPatch, command: str, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    group: Any = typer.main.get_command(app)
+    ended = regraft(command, "--help")
+    names = {name for option in group.commands[command].params for name in option.opts
+             if name.startswith("--") and not option.hidden}  # fmt: skip
+    assert sorted(name for name in names if not re.search(rf"{name}\b", ended.out)) == []
 
 
 def test_errors_name_the_command_as_users_know_it(regraft: Regraft) -> None:

@@ -98,7 +98,7 @@ def test_a_bad_file_is_one_clear_line(write, text: str | bytes, message: str) ->
     ("name", "message"),
     [
         ("digit", "did you mean digits"),
-        ("no/such/file.yaml", "unknown recipe"),
+        ("no/such/file.yaml", "found no file no/such/file.yaml"),
         ("recipes", "got the folder"),
     ],
 )

@@ -16,9 +16,11 @@ from serving.client.folder import PredictOptions, as_csv, as_json, find_pictures
 from serving.client.grpc import GrpcClient
 from serving.client.messages import MESSAGES
 from serving.client.rest import RestClient, RestWire
-from serving.client.retrying import NO_RETRIES, Retries, next_pause
+from serving.client.retrying import NO_RETRIES, Retries, Until
 from serving.found_models import find_models, models_config
 from serving.runner import Addresses, free_port
+
+FAMILIAR = [True, True, False, False]  # of the pictures, by how bright they are
 
 
 def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
@@ -37,6 +39,7 @@ def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
 
 def test_messages_are_those_of_the_official_stubs() -> None:
     import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow_serving.apis import classification_pb2, get_model_status_pb2, predict_pb2
 
     call = grpc_wire.predict_call(grpc_wire.Target("m", label="canary"), [b"a", b"b"], "features")
@@ -60,6 +63,13 @@ def test_messages_are_those_of_the_official_stubs() -> None:
     answer.outputs["probabilities"].CopyFrom(tf.make_tensor_proto(table))
     mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
     assert [p.probabilities for p in grpc_wire.parse_predictions(mine)] == [(0.5, 0.5), (0.0, 1.0)]
+    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [None, None]
+    answer.outputs["familiar"].CopyFrom(tf.make_tensor_proto([True, False]))
+    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
+    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [True, False]
+    answer.outputs["familiar"].CopyFrom(TensorProto(dtype=10, tensor_content=b"\0\1"))
+    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
+    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [False, True]
 
     status = get_model_status_pb2.GetModelStatusResponse()
     status.model_version_status.add(version=4, state="END").status.error_code = 13
@@ -86,15 +96,22 @@ def test_one_error_tree(server: Addresses, kind: type, pictures: list[bytes]) ->
 
 def test_only_unavailable_is_tried_again_and_not_for_ever() -> None:
     retries = Retries(attempts=3, first_s=0.1, longest_s=0.15)
-    pauses = retries.pauses()
+    pause_after = retries.patience()
     again = errors.UnavailableError("UNAVAILABLE", "full")
-    first, second = next_pause(pauses, again), next_pause(pauses, again)
+    first, second = pause_after(again), pause_after(again)
     assert 0.05 <= first <= 0.1
     assert 0.075 <= second <= 0.15
     with pytest.raises(errors.UnavailableError):
-        next_pause(pauses, again)
+        pause_after(again)
     with pytest.raises(errors.NotFoundError):
-        next_pause(retries.pauses(), errors.NotFoundError("NOT_FOUND", "no"))
+        retries.patience()(errors.NotFoundError("NOT_FOUND", "no"))
+
+
+def test_waiting_for_a_model_outlasts_any_error_and_ends() -> None:
+    unknown = errors.NotFoundError("NOT_FOUND", "no")
+    assert Until(60).patience()(unknown) > 0
+    with pytest.raises(errors.DeadlineError, match=r"within 0 s: NOT_FOUND: no"):
+        Until(0).patience()(unknown)
 
 
 @pytest.mark.parametrize("answer", [{}, {"model_version_status": [{"version": "x"}]}, [], 5])
@@ -144,7 +161,22 @@ def test_a_folder_is_predicted(
     rows = json.loads(as_json(results))
     assert rows[0]["label"] == results[0].prediction.label  # type: ignore[union-attr]
     assert "error" in rows[9]
-    assert as_csv(results).splitlines()[0] == "path,label,confidence,error"
+    assert [row.get("familiar") for row in rows[:4]] == FAMILIAR
+    header, *lines = as_csv(results).splitlines()
+    assert header == "path,label,confidence,familiar,error"
+    assert [line.split(",")[3] for line in lines[:4]] == ["true", "true", "false", "false"]
+    assert lines[9].split(",")[1:4] == ["", "", ""]
+
+
+@pytest.mark.parametrize("kind", [RestClient, GrpcClient])
+def test_a_model_may_say_whether_a_picture_is_familiar(
+    server: Addresses, kind: type, pictures: list[bytes]
+) -> None:
+    address = server.rest if kind is RestClient else server.grpc
+    with kind(address, "tiny", version=2) as client:
+        assert [one.familiar for one in client.predict(pictures)] == FAMILIAR
+    with kind(address, "tiny", version=1) as client:
+        assert [one.familiar for one in client.predict(pictures)] == [None] * 4
 
 
 def test_what_cannot_be_predicted_is_bad_input(tmp_path: Path, server: Addresses) -> None:

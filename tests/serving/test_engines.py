@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
 def test_auto_takes_the_real_server_where_it_is_installed(
     stand_ins: Path, labelled: Path, pictures: list[bytes]
 ) -> None:
-    with serving_folder(labelled) as (at, following):
+    with serving_folder(labelled) as served:
+        at = served.addresses
         assert at.engine == "tensorflow_model_server"
         flags = given(stand_ins / "tensorflow_model_server")
         assert flags[:2] == [f"--port={at.grpc.split(':')[1]}",
@@ -86,7 +88,7 @@ def test_auto_takes_the_real_server_where_it_is_installed(
             (labelled / "tiny" / "labels.json").write_text(json.dumps(labels))
 
             def in_effect(wanted: dict[str, int] = labels) -> bool:
-                following.step(at.rest)
+                served.follow()
                 return labels_of(at.grpc, pictures) == wanted
 
             until(in_effect)
@@ -165,8 +167,28 @@ def test_a_page_needs_the_embedded_engine(stand_ins: Path, labelled: Path) -> No
         pytest.fail("it must not come up")
 
 
+@pytest.mark.parametrize("option", ["port", "rest_api_port"])
+def test_a_port_in_use_is_told_before_anything_is_loaded(labelled: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServeOptions(**{option: port})  # type: ignore[arg-type]
+        server = serving_folder(labelled, "embedded", options)
+        flag = "--" + option.replace("_", "-")
+        with pytest.raises(InputError, match=f"{flag}: 127.0.0.1:{port} is in use"), server:
+            pytest.fail("it must not come up")
+
+
+def test_a_host_of_another_machine_is_told(labelled: Path) -> None:
+    server = serving_folder(labelled, "embedded", ServeOptions(host="203.0.113.9", port=8500))
+    with pytest.raises(InputError, match=r"--port: cannot listen on 203.0.113.9:8500: ."), server:
+        pytest.fail("it must not come up")
+
+
 def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labelled: Path) -> None:
-    (stand_ins / "docker").write_text("#!/bin/sh\necho cannot pull the image; exit 125\n")
+    (stand_ins / "docker").write_text(
+        "#!/bin/sh\necho cannot pull the image; echo; echo \"Run 'docker run --help' for more\"\n"
+        "exit 125\n"
+    )
     server = serving_folder(labelled, "docker", ServeOptions(deadline_s=60))
     with pytest.raises(RegraftError, match="exit code 125: cannot pull the image"), server:
         pytest.fail("it must not come up")

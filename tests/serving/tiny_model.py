@@ -1,5 +1,7 @@
 """A small exported model for tests, with the signatures of a real export and some odd ones.
 
+Marked `even` it also says whether a picture is familiar: the bright ones are.
+
 `python -m tests.serving.tiny_model DIR` lays out what the conformance suite asks of any server:
 versions 1 and 2 of the model `tiny` and a `models.config` that serves both with labels.
 """
@@ -13,6 +15,7 @@ from typing import Any
 
 SIDE = 8
 CLASSES = 3
+BRIGHT = 105.0  # mean of the pixels
 LABELS = {"stable": 1, "canary": 2}
 
 
@@ -50,11 +53,14 @@ def export_tiny(folder: Path, mark: str) -> Path:
     def answer(pixels: Any) -> dict[str, Any]:
         probabilities = tf.nn.softmax(model(pixels / 255.0, training=False))
         best = tf.argmax(probabilities, axis=-1)
-        return {
+        found = {
             "label": tf.gather(names, best),
             "confidence": tf.reduce_max(probabilities, axis=-1),
             "probabilities": probabilities,
         }
+        if mark == "even":
+            found["familiar"] = tf.reduce_mean(pixels, axis=[1, 2, 3]) > BRIGHT
+        return found
 
     def examples(inputs: Any) -> Any:
         key = "image/encoded"

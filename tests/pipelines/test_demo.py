@@ -1,0 +1,23 @@
+"""What the demo leaves for its reader to go on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from components.core.artifacts import DatasetManifest
+from pipelines.demo import PICTURES_SHOWN, held_out, keep
+
+
+def test_held_out_pictures_are_kept_as_files(dataset: Path, tmp_path: Path) -> None:
+    records = held_out(dataset)
+    assert len(records) == PICTURES_SHOWN
+    keep(records, tmp_path)
+    classes = DatasetManifest.read(dataset).classes
+    for record in records:
+        file = tmp_path / record.path
+        assert file.read_bytes() == record.encoded
+        assert file.parent.name == classes[record.label]
+        with Image.open(file) as picture:
+            picture.verify()
