@@ -36,9 +36,9 @@ class Rates:
     `demo` and `scale_out`. Photos are taken as 100 kB.
     """
 
-    start_s: float = 10.7
+    start_s: float = 11.9
     ingest_rate: float = 500.0
-    extract_rate: float = 470.0
+    extract_rate: float = 1130.0
     head_rate: float = 20_000.0
     top_rate: float = 260.0
     picture_kb: float = 100.0

@@ -407,13 +407,6 @@ def test_a_host_without_secrets_is_expected(host: str, message: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_sources_come_from_a_recipe_or_an_option(regraft: Regraft) -> None:
-    ended = regraft("submit", "--dry-run", "--destination", DESTINATION)
-    assert ended.code == 2
-    assert one_line(ended).endswith("sources: expected a recipe that names them, or --source, "
-                                    "got neither")  # fmt: skip
-
-
 def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: Regraft) -> None:
     ended = regraft("submit", "digits", "--dry-run", "--json", "--destination", "/data/models",
                     "--claim", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
