@@ -14,7 +14,8 @@ from serving.runner import ServeOptions, running_server
 from serving.serve import batching_flags
 
 SIZES, THREADS = (4, 8, 16, 32), (1, 2, 4)
-FINALISTS = 3
+# One short measurement would let chance pick the finalists.
+SCREENING_ROUNDS, FINALISTS = 2, 4
 CONCURRENCY = 16
 Choice = tuple[int, int]
 Ask = Callable[[str, str, int], Load]
@@ -33,7 +34,10 @@ def tune(
 ) -> dict[str, Figure]:
     """Try sizes and threads, then the best few again in turn; write the best file."""
     choices = [(size, threads) for size in SIZES for threads in THREADS]
-    rates = {choice: rates_of(base, model, engine, ask, [choice], 1)[choice] for choice in choices}
+    rates = {
+        choice: rates_of(base, model, engine, ask, [choice], SCREENING_ROUNDS)[choice]
+        for choice in choices
+    }
     finalists = sorted(rates, key=lambda choice: rates[choice], reverse=True)[:FINALISTS]
     final = rates_of(base, model, engine, ask, finalists, rounds)
     best = max(final, key=lambda choice: final[choice])

@@ -265,10 +265,10 @@ def measure(options: argparse.Namespace) -> Measured:
                     found(name, figure)
     return Measured(
         "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps on our side, "
-        f"baselines measured for one epoch and multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top), "
-        "VGG16's weights random; accuracy with efficientnet_lite0 at 64 px, both sides for 20 "
-        "epochs with the best epoch on validation kept; growth with the backbone `tiny` at 32 px "
-        "on Fashion-MNIST, activations at the cut kept",
+        f"baselines measured for one epoch and multiplied by {HEAD_EPOCHS} (head) and "
+        f"{TOP_EPOCHS} (top), VGG16's weights random; accuracy with efficientnet_lite0 at 64 px, "
+        "both sides for 20 epochs with the best epoch on validation kept; growth with the backbone "
+        "`tiny` at 32 px, activations at the cut kept",
         figures,
     )
 
