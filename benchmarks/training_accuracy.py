@@ -87,13 +87,17 @@ def _by_keras(dataset: Path, seed: int) -> float:
 
 def _batches(dataset: Path, split: Any) -> Any:
     """Return (scaled pictures, labels), kept in memory after the first pass."""
+    import tensorflow as tf
+
     from components.core.backbones import find_backbone
-    from components.core.pictures import pictures
-    from components.core.preprocess import scale
+    from components.core.preprocess import load_pictures, scale
+    from components.core.records import read_split
 
     scaling = find_backbone(BACKBONE).scaling
-    batches = pictures(dataset, split, IMAGE_PX, BATCH)
-    return batches.map(lambda b: (scale(b["pixels"], scaling), b["label"])).cache()
+    records = list(read_split(dataset, split))
+    encoded, labels = [one.encoded for one in records], [one.label for one in records]
+    batches = tf.data.Dataset.from_tensor_slices((encoded, labels)).batch(BATCH)
+    return batches.map(lambda some, of: (scale(load_pictures(some, IMAGE_PX), scaling), of)).cache()
 
 
 def _test_accuracy(model: Any, dataset: Path) -> float:
