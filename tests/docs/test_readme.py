@@ -29,7 +29,8 @@ def measured(readme: str) -> Iterator[tuple[str, str, str]]:
 
 def untold(cell: str, figures: list[float]) -> list[str]:
     """Return the numbers of a cell that none of the figures gives when it is rounded like them."""
-    told = [value / unit for value in figures for unit in UNITS]
+    # Words tell the sign.
+    told = [abs(value) / unit for value in figures for unit in UNITS]
     return [n for n in NUMBER.findall(cell) if not any(_rounded(value, n) for value in told)]
 
 
