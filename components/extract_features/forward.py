@@ -1,0 +1,98 @@
+"""One pass of pictures through the frozen backbone: decoded ahead, two batches computed at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.core.ahead import ahead
+from components.core.augment import augment
+from components.core.backbones import Backbone
+from components.core.feature_store import LABELS
+from components.core.options import FeatureOptions
+from components.core.preprocess import load_pictures, scale
+from components.core.records import PictureRecord
+
+Arrays = dict[str, NDArray[Any]]
+# (stored pictures, number of the view) -> batches of arrays
+Forward = Callable[[Iterator[PictureRecord], int], Iterator[Arrays]]
+# Batches that are decoded, and that are computed, at the same time.
+DECODERS, STREAMS = 2, 2
+# Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and its
+# graph took longer to build.
+CONSTANT_BYTES = 1 << 25
+
+
+def forward_of(
+    extractor: keras.Model, backbone: Backbone, options: FeatureOptions, image_px: int
+) -> Forward:
+    """Return a function from stored pictures and a view's number to batches of arrays."""
+    call = _with_constants(extractor)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def load(encoded: tf.Tensor) -> tf.Tensor:
+        return load_pictures(encoded, image_px)
+
+    # One signature: the last, smaller batch would trace a large backbone once more.
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, *extractor.input.shape[1:]], tf.float32),
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([], tf.int32),
+        ]
+    )
+    def run(pixels: tf.Tensor, ids: tf.Tensor, view: tf.Tensor) -> dict[str, tf.Tensor]:
+        if options.augment != "off":
+            drawn = _seeds(ids, view, options.seed)
+            pixels = tf.cond(
+                view > 0, lambda: augment(pixels, drawn, options.augment), lambda: pixels
+            )
+        return call(scale(pixels, backbone.scaling))
+
+    decode, compute = load.get_concrete_function(), run.get_concrete_function()
+
+    def decoded(records: list[PictureRecord]) -> tuple[list[PictureRecord], tf.Tensor]:
+        return records, decode(tf.constant([record.encoded for record in records]))
+
+    def batches(pictures: Iterator[PictureRecord], view: int) -> Iterator[Arrays]:
+        def arrays_of(batch: tuple[list[PictureRecord], tf.Tensor]) -> Arrays:
+            records, pixels = batch
+            ids = tf.constant([record.id for record in records])
+            arrays = compute(pixels, ids, tf.constant(view))
+            labels = np.array([record.label for record in records], np.int32)
+            return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
+
+        chunks = iter(lambda: list(itertools.islice(pictures, options.batch_size)), [])
+        # Decoding is read ahead, and a second batch fills the cores where the first leaves them.
+        return ahead(arrays_of, ahead(decoded, chunks, DECODERS), STREAMS)
+
+    return batches
+
+
+def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Return the call of a model, with its weights as constants where they are small enough.
+
+    They never change here, so that TensorFlow folds what it can and brings filters into the
+    layout of the processor once, not at every batch.
+    """
+    if 4 * extractor.count_params() > CONSTANT_BYTES:
+        return lambda inputs: extractor(inputs, training=False)
+    trainable, fixed = (
+        [variable.numpy() for variable in variables]
+        for variables in (extractor.trainable_variables, extractor.non_trainable_variables)
+    )
+    return lambda inputs: extractor.stateless_call(trainable, fixed, inputs, training=False)[0]
+
+
+def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
+    """Return a seed a picture, int32 [n, 2], from its id, the view and the run's seed."""
+    by_id = tf.strings.to_hash_bucket_fast(ids, 2**31 - 1)
+    return tf.stack(
+        [tf.cast(by_id, tf.int32), tf.fill(tf.shape(ids), view * 1_000_003 + seed)], axis=1
+    )
