@@ -173,15 +173,16 @@ def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
 
 
 class NeedsTooMuch(keras.layers.Layer):
-    """Asks for more memory than any machine has, from the third batch of training on."""
+    """Asks for more memory than any machine has, from the second epoch of training on."""
 
     def build(self, input_shape: object) -> None:
         self.batches = self.add_weight(shape=(), initializer="zeros", trainable=False)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         self.batches.assign_add(float(training))
-        floats = tf.where(self.batches > BATCHES_THAT_FIT, 1 << 45, 1)
-        return inputs + tf.reduce_sum(tf.zeros([floats]))
+        count = tf.where(self.batches > BATCHES_THAT_FIT, tf.constant(1 << 45, tf.int64), 1)
+        # Zeros would be folded away before any memory is asked for.
+        return inputs + tf.reduce_sum(tf.random.uniform([count]))
 
 
 BATCHES_THAT_FIT = 7
