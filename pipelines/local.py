@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import json
@@ -146,7 +147,7 @@ def _execute(
     with open(out / "run.log", "a", encoding="utf-8") as log:
         captured = _LogFilter(log, listener)
         try:
-            with contextlib.redirect_stdout(captured), _quiet_tensorflow():
+            with contextlib.redirect_stdout(captured), _own_print(), _quiet_tensorflow():
                 task = transfer(**recipe.arguments())
         except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
             if captured.error:
@@ -161,6 +162,16 @@ def _execute(
             raise StepError(f"{', '.join(captured.unfinished)}: started and never done; "
                             f"see {out / 'run.log'}")  # fmt: skip
     return dict(task.outputs), captured.timings
+
+
+@contextlib.contextmanager
+def _own_print() -> Iterator[None]:
+    """Put `print` back: kfp indents it for each step, and steps in parallel leave it indented."""
+    plain = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = plain
 
 
 @contextlib.contextmanager
