@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -147,7 +148,7 @@ def _execute(
     with open(out / "run.log", "a", encoding="utf-8") as log:
         captured = _LogFilter(log, listener)
         try:
-            with contextlib.redirect_stdout(captured), _own_print(), _quiet_tensorflow():
+            with contextlib.redirect_stdout(captured), own_output(), _quiet_tensorflow():
                 task = transfer(**recipe.arguments())
         except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
             if captured.error:
@@ -165,13 +166,20 @@ def _execute(
 
 
 @contextlib.contextmanager
-def _own_print() -> Iterator[None]:
-    """Put `print` back: kfp indents it for each step, and steps in parallel leave it indented."""
-    plain = builtins.print
+def own_output() -> Iterator[None]:
+    """Put `print` and the root logger back as they were.
+
+    kfp changes both for each step and restores what it found; where steps overlap, that is another
+    step's, which would stay: `print` indented, and a handler that writes to a closed log.
+    """
+    plain, root = builtins.print, logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     try:
         yield
     finally:
         builtins.print = plain
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
 from components.core.artifacts import EvaluationManifest, SavedModelManifest
 from components.core.errors import InputError
 from pipelines.inspection import Wanted, inspect_model
-from pipelines.local import Summary, read_summary, run_locally
+from pipelines.local import Summary, own_output, read_summary, run_locally
 from pipelines.recipe import make_recipe
 
 TRAINING = {"backbone": "tiny", "head_epochs": 8, "fine_tune_epochs": 3, "learning_rate": 1e-3}
@@ -44,6 +47,22 @@ def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
         "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
         "publish",
     }  # fmt: skip
+
+
+def test_overlapping_steps_leave_print_and_logging_as_they_were() -> None:
+    plain, root = builtins.print, logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with own_output():
+        for change in (indented_print, local_logger_context):
+            first, second = change(), change()
+            first.__enter__()
+            second.__enter__()
+            first.__exit__(None, None, None)
+            second.__exit__(None, None, None)
+        assert builtins.print is not plain
+        assert root.handlers != handlers
+    assert builtins.print is plain
+    assert (root.handlers, root.level) == (handlers, level)
 
 
 def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -> None:
