@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -12,14 +12,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.ahead import ahead
 from components.core.artifacts import DatasetManifest, Preprocessing, Split
-from components.core.preprocess import load_picture, load_pictures, scale
+from components.core.decoded import decoded, decoder
+from components.core.preprocess import load_picture, scale
 from components.core.records import PictureRecord, read_split
 from components.core.step import Clock
 
 WARM_UP = 2
-DECODERS = 2
 
 Graph = Callable[[tf.Tensor], tf.Tensor]
 
@@ -54,15 +53,11 @@ def runner_of(model: keras.Model, preprocessing: Preprocessing) -> Runner:
     """Return the graphs of a model that takes the backbone's input."""
     px = preprocessing.image_px
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def load(encoded: tf.Tensor) -> tf.Tensor:
-        return load_pictures(encoded, px)
-
     @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)])
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         return tf.cast(model(scale(pixels, preprocessing.scaling), training=False), tf.float32)
 
-    return Runner(load, forward, px)
+    return Runner(decoder(px), forward, px)
 
 
 def predict(
@@ -73,7 +68,7 @@ def predict(
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
     seen: list[PictureRecord] = []
     stored = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
-    for records, pixels in _batches(runner, stored, batch_size):
+    for records, pixels in decoded(stored, batch_size, runner.load):
         logits.append(runner.forward(pixels).numpy())
         # The stored bytes are not needed any more, and there may be many of them.
         seen += [record._replace(encoded=b"") for record in records]
@@ -88,23 +83,6 @@ def predict(
         )
         for start, end in itertools.pairwise(ends)
     ]
-
-
-def _batches(
-    runner: Runner, records: Iterable[PictureRecord], batch_size: int
-) -> Iterator[tuple[list[PictureRecord], tf.Tensor]]:
-    """Yield batches of records with their pixels, a few batches decoded ahead in threads.
-
-    Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a
-    test split often needs.
-    """
-    left = iter(records)
-
-    def loaded(batch: list[PictureRecord]) -> tuple[list[PictureRecord], tf.Tensor]:
-        return batch, runner.load(tf.constant([record.encoded for record in batch]))
-
-    chunks = iter(lambda: list(itertools.islice(left, batch_size)), [])
-    return ahead(loaded, chunks, DECODERS)
 
 
 def readable(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,16 +13,17 @@ from numpy.typing import NDArray
 from components.core.ahead import ahead
 from components.core.augment import augment
 from components.core.backbones import Backbone
+from components.core.decoded import Batch, decoded, decoder
 from components.core.feature_store import LABELS
 from components.core.options import FeatureOptions
-from components.core.preprocess import load_pictures, scale
+from components.core.preprocess import scale
 from components.core.records import PictureRecord
 
 Arrays = dict[str, NDArray[Any]]
 # (stored pictures, number of the view) -> batches of arrays
 Forward = Callable[[Iterator[PictureRecord], int], Iterator[Arrays]]
-# Batches that are decoded, and that are computed, at the same time.
-DECODERS, STREAMS = 2, 2
+# Batches that are computed at the same time.
+STREAMS = 2
 # Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and its
 # graph took longer to build.
 CONSTANT_BYTES = 1 << 25
@@ -34,10 +34,6 @@ def forward_of(
 ) -> Forward:
     """Return a function from stored pictures and a view's number to batches of arrays."""
     call = _with_constants(extractor)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def load(encoded: tf.Tensor) -> tf.Tensor:
-        return load_pictures(encoded, image_px)
 
     # One signature: the last, smaller batch would trace a large backbone once more.
     @tf.function(
@@ -55,22 +51,18 @@ def forward_of(
             )
         return call(scale(pixels, backbone.scaling))
 
-    decode, compute = load.get_concrete_function(), run.get_concrete_function()
-
-    def decoded(records: list[PictureRecord]) -> tuple[list[PictureRecord], tf.Tensor]:
-        return records, decode(tf.constant([record.encoded for record in records]))
+    decode, compute = decoder(image_px), run.get_concrete_function()
 
     def batches(pictures: Iterator[PictureRecord], view: int) -> Iterator[Arrays]:
-        def arrays_of(batch: tuple[list[PictureRecord], tf.Tensor]) -> Arrays:
+        def arrays_of(batch: Batch) -> Arrays:
             records, pixels = batch
             ids = tf.constant([record.id for record in records])
             arrays = compute(pixels, ids, tf.constant(view))
             labels = np.array([record.label for record in records], np.int32)
             return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
 
-        chunks = iter(lambda: list(itertools.islice(pictures, options.batch_size)), [])
-        # Decoding is read ahead, and a second batch fills the cores where the first leaves them.
-        return ahead(arrays_of, ahead(decoded, chunks, DECODERS), STREAMS)
+        # A second batch fills the cores where the first leaves them idle.
+        return ahead(arrays_of, decoded(pictures, options.batch_size, decode), STREAMS)
 
     return batches
 

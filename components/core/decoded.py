@@ -1,0 +1,45 @@
+"""Stored pictures in their order, decoded ahead in threads, for whoever runs a model over them.
+
+Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a small
+dataset often needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import tensorflow as tf
+
+from components.core.ahead import ahead
+from components.core.preprocess import load_pictures
+from components.core.records import PictureRecord
+
+DECODERS = 2
+Decode = Callable[[tf.Tensor], tf.Tensor]
+Batch = tuple[list[PictureRecord], tf.Tensor]
+
+
+def decoder(image_px: int) -> Decode:
+    """Return one graph from encoded pictures, string [n], to float32 [n, px, px, 3] of 0..255."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def decode(encoded: tf.Tensor) -> tf.Tensor:
+        return load_pictures(encoded, image_px)
+
+    return decode
+
+
+def decoded(records: Iterable[PictureRecord], batch_size: int, decode: Decode) -> Iterator[Batch]:
+    """Yield batches of records with their pixels, a few of them decoded ahead.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a picture cannot be read.
+    """
+    left = iter(records)
+
+    def one(batch: list[PictureRecord]) -> Batch:
+        return batch, decode(tf.constant([record.encoded for record in batch]))
+
+    chunks = iter(lambda: list(itertools.islice(left, batch_size)), [])
+    return ahead(one, chunks, DECODERS)
