@@ -204,12 +204,9 @@ def _draw(
     validation = options.validation_fraction if "validation" in wanted else 0.0
     test = options.test_fraction if "test" in wanted else 0.0
     catalog.draw(condition, thresholds(validation, test))
-    needed = {split for split in ("validation", "test") if split in wanted} | {"train"}
-    counts = catalog.ask(
-        f"SELECT count(*) FROM pictures WHERE {condition} GROUP BY label, split"  # noqa: S608
-    )
-    enough = [count >= options.min_per_class for (count,) in counts]
-    if sum(enough) == len(enough) == len(classes) * len(needed):
+    groups = f"SELECT count(*) FROM pictures WHERE {condition} GROUP BY label, split"  # noqa: S608
+    counts = [count for (count,) in catalog.ask(groups)]
+    if len(counts) == len(classes) * (1 + len(wanted)) and min(counts) >= options.min_per_class:
         return
     index = {name: number for number, name in enumerate(classes)}
     rows = list(catalog.ask(f"SELECT number, key, label, split FROM pictures WHERE {condition}"))  # noqa: S608

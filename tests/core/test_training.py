@@ -172,6 +172,9 @@ def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+BATCHES_THAT_FIT = 7
+
+
 class NeedsTooMuch(keras.layers.Layer):
     """Asks for more memory than any machine has, from the second epoch of training on."""
 
@@ -183,9 +186,6 @@ class NeedsTooMuch(keras.layers.Layer):
         count = tf.where(self.batches > BATCHES_THAT_FIT, tf.constant(1 << 45, tf.int64), 1)
         # Zeros would be folded away before any memory is asked for.
         return inputs + tf.reduce_sum(tf.random.uniform([count]))
-
-
-BATCHES_THAT_FIT = 7
 
 
 def test_out_of_memory_is_told_and_finished_epochs_are_kept(
