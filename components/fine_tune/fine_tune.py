@@ -34,6 +34,7 @@ from components.core.options import FineTuneOptions
 from components.core.step import Clock, say
 from components.core.surgery import freeze, join
 from components.core.version import VERSION
+from components.core.winograd import winograd
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
 from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
 
@@ -171,7 +172,8 @@ def _train_each(
     tried = []
     for batch_norm in _treatments(parts, strategy, options, evidence):
         parts.complete.set_weights(start)
-        with accelerated(parts.backbone.layers, mixed=mixed):
+        layers = parts.backbone.layers
+        with accelerated(layers, mixed=mixed), winograd(layers):
             history = train_strategy(
                 parts, strategy, options.model_copy(update={"batch_norm": batch_norm}), mixed=mixed
             )
