@@ -18,8 +18,10 @@ from components.core.errors import InputError
 from components.core.options import HeadKind, HeadOptions
 
 MODEL_FILE = "model.keras"
-# Channels that hardly vary are not blown up: their variance counts as this share of the mean one.
-VARIANCE_FLOOR = 1e-2
+# Channels that vary less than this share of all count as if they varied as much: standardised in
+# full, their noise would weigh as much as what tells classes apart. Where most channels are dead,
+# a share of the mean variance takes its place.
+VARYING_QUANTILE, VARIANCE_FLOOR = 0.75, 1e-2
 
 
 def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
@@ -75,8 +77,11 @@ def build_head(width: int, classes: int, options: HeadOptions) -> keras.Model:
 def standardise(
     head: keras.Model, mean: NDArray[np.float32], variance: NDArray[np.float32]
 ) -> None:
-    """Set the statistics of a head's first layer: the features' mean and variance, [width] each."""
-    floor = VARIANCE_FLOOR * float(variance.mean())
+    """Set a head's first layer by the features' mean and variance, [width] each.
+
+    The variance of most channels is raised to that of the more varying ones.
+    """
+    floor = max(np.quantile(variance, VARYING_QUANTILE), VARIANCE_FLOOR * variance.mean())
     head.get_layer("head_standardise").set_weights([mean, np.maximum(variance, floor)])
 
 
