@@ -50,7 +50,7 @@ class Case:
 
 CASES = {
     "efficientnet_lite0": Case("efficientnet_lite0", "imagenet", 5000),
-    "vgg16": Case("vgg16", "random", 2000),
+    "vgg16": Case("vgg16", "random", 1500),
 }
 
 

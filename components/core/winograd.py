@@ -1,9 +1,9 @@
-"""Winograd's convolution for small maps, as four products of matrices.
+"""Winograd's convolution, made of products of matrices.
 
-Above a usual cut, maps are small and channels many, and a CPU spends its time in convolutions of
-3x3. F(3x3, 3x3) makes 3x3 outputs from 5x5 inputs by 25 multiplications for each pair of channels
-instead of 81. Over a small map, bringing all places into the tiles' domain and back is one matrix
-each, so that nothing but products of matrices is left, whose gradients are such products again.
+A CPU spends the time of a backbone such as VGG16 in convolutions of 3x3. F(3x3, 3x3) makes 3x3
+outputs from 5x5 inputs by 25 multiplications for each pair of channels instead of 81. Where maps
+are small and channels many, bringing inputs into that domain and outputs back costs little beside
+it. All of it is products of matrices, so that the gradients are such products again.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; the matrices by
 Toom and Cook's method.
@@ -25,8 +25,9 @@ SIDE, OUTPUTS = 3, 3
 INPUTS = OUTPUTS + SIDE - 1
 # Where the polynomials behind the method are evaluated, besides infinity; these round little.
 POINTS = (0.0, 1.0, -1.0, 0.5)
-# Share of the direct way's multiplications up to which it is faster.
-WORTHWHILE = 2 / 3
+# Share of the direct way's multiplications up to which it is faster, as bringing tiles there and
+# back is bound by memory.
+WORTHWHILE = 1 / 2
 
 
 @contextlib.contextmanager
@@ -47,23 +48,31 @@ def winograd(layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Convolve float32 [n, h, w, c] by [3, 3, c, k], stride 1, padding `same`: [n, h, w, k]."""
+    count = tf.shape(inputs)[0]
     height, width, channels = inputs.shape[1:]
     filters = kernel.shape[-1]
-    to_tiles, from_tiles, of_kernel = _matrices(height, width)
-    places = tf.reshape(tf.transpose(inputs, [1, 2, 0, 3]), [height * width, -1])
-    tiles = tf.reshape(to_tiles @ places, [INPUTS**2, -1, channels])
-    weights = tf.reshape(of_kernel @ tf.reshape(kernel, [SIDE**2, -1]), [-1, channels, filters])
-    products = tf.reshape(tiles @ weights, [to_tiles.shape[0], -1])
-    outputs = tf.reshape(from_tiles @ products, [height, width, -1, filters])
-    return tf.transpose(outputs, [2, 0, 1, 3])
+    (rows_in, rows_out), (columns_in, columns_out) = _along(height), _along(width)
+    tall, wide = len(rows_in), len(columns_in)
+    # [n, h, w, c] -> [n, (u, tile row), (v, tile column), c] -> [(u, v), all tiles, c]
+    tiles = rows_in @ tf.reshape(inputs, [count, height, width * channels])
+    tiles = columns_in @ tf.reshape(tiles, [count, tall, width, channels])
+    tiles = tf.reshape(tiles, [count, INPUTS, tall // INPUTS, INPUTS, wide // INPUTS, channels])
+    tiles = tf.reshape(tf.transpose(tiles, [1, 3, 0, 2, 4, 5]), [INPUTS**2, -1, channels])
+    weights = _of_kernel() @ tf.reshape(kernel, [SIDE**2, channels * filters])
+    outputs = tiles @ tf.reshape(weights, [INPUTS**2, channels, filters])
+    # The same way back.
+    outputs = tf.reshape(outputs, [INPUTS, INPUTS, count, tall // INPUTS, wide // INPUTS, filters])
+    outputs = tf.reshape(tf.transpose(outputs, [2, 0, 3, 1, 4, 5]), [count, tall, wide, filters])
+    outputs = tf.reshape(columns_out @ outputs, [count, tall, width * filters])
+    return tf.reshape(rows_out @ outputs, [count, height, width, filters])
 
 
 def worthwhile(height: int, width: int, channels: int, filters: int) -> bool:
-    """Whether `convolve` takes clearly fewer multiplications than the direct way."""
-    places = height * width
-    tiled = INPUTS**2 * -(-height // OUTPUTS) * -(-width // OUTPUTS)
-    ours = places * tiled * (channels + filters) + tiled * channels * filters
-    return ours <= WORTHWHILE * SIDE**2 * places * channels * filters
+    """Whether `convolve` takes so few multiplications that it is faster than the direct way."""
+    tall, wide = (INPUTS * -(-size // OUTPUTS) for size in (height, width))
+    there_and_back = (channels + filters) * tall * width * (height + wide)
+    ours = there_and_back + tall * wide * channels * filters
+    return ours <= WORTHWHILE * SIDE**2 * height * width * channels * filters
 
 
 def _fits(layer: keras.layers.Layer) -> bool:
@@ -89,22 +98,8 @@ def _by_size(direct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 @functools.cache
-def _matrices(height: int, width: int) -> tuple[NDArray[np.float32], ...]:
-    """Return the matrices [tiled, places], [places, tiled] and [25, 9] of a map of places.
-
-    Places are counted by (y, x), `tiled` by (y and x in a tile, the tile's row and column).
-    """
-    (rows_in, rows_out), (columns_in, columns_out) = _along(height), _along(width)
-    places = height * width
-    to_tiles = np.einsum("uay,vbx->uvabyx", rows_in, columns_in).reshape(-1, places)
-    from_tiles = np.einsum("yua,xvb->yxuvab", rows_out, columns_out).reshape(places, -1)
-    _, kernel, _ = _toom_cook()
-    of_kernel = np.kron(kernel, kernel)
-    return tuple(matrix.astype(np.float32) for matrix in (to_tiles, from_tiles, of_kernel))
-
-
-def _along(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return one dimension's [5, tiles, size] into tiles, zero beyond the border, and back."""
+def _along(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return one dimension's [5 * tiles, size] into tiles, zero beyond the border, and back."""
     outputs, _, inputs = _toom_cook()
     tiles = -(-size // OUTPUTS)
     into, back = np.zeros((INPUTS, tiles, size)), np.zeros((size, INPUTS, tiles))
@@ -114,7 +109,14 @@ def _along(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             into[:, tile, place] = inputs[:, place - first + 1]
         for place in range(first, min(first + OUTPUTS, size)):
             back[place, :, tile] = outputs[place - first]
-    return into, back
+    return (into.reshape(-1, size).astype(np.float32), back.reshape(size, -1).astype(np.float32))
+
+
+@functools.cache
+def _of_kernel() -> NDArray[np.float32]:
+    """Return the matrix [25, 9] of both dimensions of a kernel."""
+    _, kernel, _ = _toom_cook()
+    return np.kron(kernel, kernel).astype(np.float32)
 
 
 def _toom_cook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

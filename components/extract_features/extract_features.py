@@ -33,6 +33,7 @@ from components.core.records import read_records
 from components.core.step import Clock, say
 from components.core.surgery import find_cut, freeze
 from components.core.version import VERSION
+from components.core.winograd import winograd
 from components.extract_features.forward import Arrays, Forward, forward_of
 from components.extract_features.shard_store import ShardStore
 
@@ -78,7 +79,11 @@ def extract_features(
         LABELS: ("int32", []),
     }
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
-    with staged_folder(out) as folder, accelerated(model.layers, mixed=mixed):
+    with (
+        staged_folder(out) as folder,
+        accelerated(model.layers, mixed=mixed),
+        winograd(model.layers),
+    ):
         forward = forward_of(extractor, backbone, options, image_px)
         store = ShardStore(work or folder, kinds, marked=work is not None)
         _extract(Path(dataset), shards, forward, store, options.views)
