@@ -18,9 +18,9 @@ from components.core.errors import InputError
 from components.core.options import HeadKind, HeadOptions
 
 MODEL_FILE = "model.keras"
-# Channels that vary less than this share of all count as if they varied as much: standardised in
-# full, their noise would weigh as much as what tells classes apart. Where most channels are dead,
-# a share of the mean variance takes its place.
+# This share of the channels, those that vary least, are scaled alike: blown up, their noise would
+# weigh as much as what tells classes apart. Where most channels are dead, a share of the mean
+# variance takes its place.
 VARYING_QUANTILE, VARIANCE_FLOOR = 0.75, 1e-2
 
 

@@ -5,8 +5,8 @@ outputs from 5x5 inputs by 25 multiplications for each pair of channels instead 
 are small and channels many, bringing inputs into that domain and outputs back costs little beside
 it. All of it is products of matrices, so that the gradients are such products again.
 
-Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; the matrices by
-Toom and Cook's method.
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016; the matrices
+by Toom and Cook's method.
 """
 
 from __future__ import annotations
