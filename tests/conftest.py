@@ -94,6 +94,20 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(out / "features", out / "head", candidates)
 
 
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which pipelines run by kfp's local runner, in subprocesses."""
+    from kfp import local
+
+    from pipelines.local import own_output
+
+    root = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+    with own_output():
+        yield tmp_path
+
+
 _BUCKETS = itertools.count(1)
 
 

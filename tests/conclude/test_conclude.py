@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import pytest
-from kfp import dsl, local
+from kfp import dsl
 
 from components.conclude.component import conclude as face
 from components.conclude.conclude import Ending, conclude
@@ -61,10 +61,7 @@ def fail() -> None:
     raise SystemExit(3)
 
 
-def test_the_face_runs_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
-
+def test_the_face_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="inner")
     def inner() -> None:
         fail()
@@ -72,10 +69,10 @@ def test_the_face_runs_after_a_failure(tmp_path: Path, monkeypatch: pytest.Monke
     @dsl.pipeline(name="outer")
     def outer() -> None:
         work = inner()
-        last = face(started="2026-01-01T00:00:00Z", destination=str(tmp_path), model_name="m")
+        last = face(started="2026-01-01T00:00:00Z", destination=str(runner), model_name="m")
         last.after(work).ignore_upstream_failure()
 
     with pytest.raises(RuntimeError):
         outer()
-    (outcome,) = (tmp_path / "root").glob("*/conclude/outcome")
+    (outcome,) = (runner / "root").glob("*/conclude/outcome")
     assert outcome.read_text().startswith("# Failed")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp import dsl, local
+from kfp import dsl
 
 from components.core.artifacts import FeaturesManifest, ModelManifest
 from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
@@ -35,14 +34,6 @@ def test_defaults_are_those_of_the_options(
     assert set(parameters) - own == set(fields)
     for name, field in fields.items():
         assert parameters[name].default == field.default, name
-
-
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = Path(__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
-    return tmp_path
 
 
 def found(root: Path, name: str) -> list[Path]:

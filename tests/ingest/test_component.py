@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 from pathlib import Path
 
 import pytest
-from kfp import local
 
 from components.core.artifacts import DatasetManifest
 from components.core.options import IngestOptions
 from components.ingest.component import ingest
-
-
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = Path(__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
-    return tmp_path
 
 
 def test_defaults_are_those_of_the_options() -> None:
