@@ -45,10 +45,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a benchmark returns: under which conditions it measured what."""
+    """What a benchmark returns: under which conditions it measured what.
+
+    `parts` names what was measured now, where parts can be measured at different times.
+    """
 
     conditions: str
     figures: Mapping[str, Figure]
+    parts: Sequence[str] = ()
 
 
 def kept(file: Path) -> dict[str, Figure]:
@@ -59,6 +63,14 @@ def kept(file: Path) -> dict[str, Figure]:
     return {name: Figure(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
 
 
+def kept_parts(file: Path) -> dict[str, dict[str, str]]:
+    """Return command, date and machine of each part that a result tells them of."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8")).get("parts", {})
+    return {part: dict(run) for part, run in found.items()}
+
+
 def run_benchmark(
     name: str,
     about: str | None,
@@ -66,7 +78,10 @@ def run_benchmark(
     measure: Callable[[argparse.Namespace], Measured],
     arguments: Sequence[str] | None = None,
 ) -> Path:
-    """Parse the command line, measure, write the result to `--json` and print its figures."""
+    """Parse the command line, measure, write the result to `--json` and print its figures.
+
+    The result's own command, date and machine are those of this run; each part has its own.
+    """
     parser = argparse.ArgumentParser(
         prog=f"regraft bench {name}",
         description=about,
@@ -79,13 +94,18 @@ def run_benchmark(
     shown = vars(given).items()
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in shown if value is not None]
     figures = {key: figure.as_json() for key, figure in measured.figures.items()}
-    result = {
-        "name": name,
+    run = {
         "command": f"regraft bench {name} {shlex.join(flags)}",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}",
+    }
+    parts = kept_parts(given.json) | dict.fromkeys(measured.parts, run)
+    result = {
+        "name": name,
+        **run,
         "conditions": measured.conditions,
+        **({"parts": parts} if parts else {}),
         "figures": figures,
     }
     given.json.parent.mkdir(parents=True, exist_ok=True)

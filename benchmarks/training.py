@@ -2,23 +2,31 @@
 
     regraft bench training --json benchmarks/results/training.json --only head --backbone vgg16
 
-Parts are measured alone with `--only`, and those measured before stay in the result:
+Parts are measured alone with `--only`; those measured before stay in the result, each with the
+command, date and machine that it was measured with.
 
 - `head`, `top`: both sides run in turn in one process on the same pictures of Fashion-MNIST,
   brought to 150 px, with the same head. Regraft's seconds are those of whole steps (building the
   backbone, extraction, training, writing the model). The baseline is Keras' own way: a folder read
-  by `image_dataset_from_directory`, the frozen backbone inside `model.fit`. It is measured for one
-  epoch before ours and one after it, its graphs built before, and multiplied, which leaves its
-  building out. Keras' defaults compile by XLA only where there is a GPU. VGG16's weights are
-  random, as speed does not depend on them.
-- `extraction`: its speed beyond the first pictures as a share of that of the bare backbone.
-- `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST.
-- `growth`: time and memory of extraction and head training from 1,000 to 50,000 pictures.
+  by `image_dataset_from_directory`, the frozen backbone inside `model.fit`. Not all of its epochs
+  are run: one is measured before ours and one after it, validation included, and their mean is
+  multiplied, 20 times for `head` and 10 times for `top`. Its graphs are built before, which leaves
+  its building out. `top` is measured on VGG16 only. Keras' defaults compile by XLA only where there
+  is a GPU.
+- `extraction`: its speed beyond the first pictures as a share of that of the bare backbone,
+  `backbone(x)` on tensors in memory.
+- `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST; see
+  `training_accuracy`.
+- `growth`: time and memory of extraction and head training from 1,000 to 50,000 pictures; see
+  `training_growth`.
+
+VGG16's weights are random, as speed does not depend on them; `efficientnet_lite0` has ImageNet's.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -35,6 +43,14 @@ BATCH, RAW_BATCHES = 32, 32
 HEAD_EPOCHS, TOP_EPOCHS = 20, 10
 # What `jit_compile` is in each baseline.
 BASELINES: Mapping[str, str | bool] = {"keras_defaults": "auto", "keras_without_xla": False}
+CONDITIONS = (
+    "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps on our side, "
+    "baselines measured for two epochs, one before ours and one after, whose mean is "
+    f"multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top), VGG16's weights random; "
+    "accuracy with efficientnet_lite0 at 64 px, the same head on both sides (and the notebook's "
+    "plain one), all for 20 epochs with the best epoch on validation kept; growth with "
+    "efficientnet_lite0 at 32 px, activations at the cut kept, each step a process of its own"
+)
 Found = Iterator[tuple[str, Figure]]
 
 
@@ -129,11 +145,13 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
         return found.cardinality(), scaled.prefetch(2)
 
     (size, train), (others, validation) = data("train"), data("validation")
-    model.fit(train.take(1), validation_data=validation.take(1), epochs=1, verbose=0)
+    # `shuffle=False` is said to Keras only: the folder's reader shuffles itself.
+    fit = functools.partial(model.fit, shuffle=False, verbose=0)
+    fit(train.take(1), validation_data=validation.take(1))
     # The last, smaller batch has a shape of its own, which XLA compiles once more.
     last = validation.skip(others - 1)
-    model.fit(train.skip(size - 1), validation_data=last, verbose=0)
-    return timed(lambda: model.fit(train, validation_data=validation, epochs=1, verbose=0))
+    fit(train.skip(size - 1), validation_data=last)
+    return timed(lambda: fit(train, validation_data=validation))
 
 
 def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, float]:
@@ -243,51 +261,65 @@ def extraction(case: Case, work: Path) -> Found:
     yield "extraction_share_of_raw", Figure(speed / limit, "", ">= 0.9")
 
 
-PARTS: Mapping[str, Callable[[Case, Path], Found]] = {
+@dataclass(frozen=True)
+class Part:
+    """What is measured by itself; the names of its figures, and of no others, begin as told."""
+
+    name: str
+    figures: tuple[str, ...]
+    run: Callable[[Path], Found]
+
+
+OF_A_BACKBONE: Mapping[str, Callable[[Case, Path], Found]] = {
     "head": head,
     "top": top,
     "extraction": extraction,
 }
 
 
+def of_backbone(name: str, case: Case) -> Part:
+    """Return a part on one backbone, whose name its figures carry."""
+
+    def run(work: Path) -> Found:
+        for figure, value in OF_A_BACKBONE[name](case, work):
+            yield f"{case.backbone}_{figure}", value
+
+    return Part(f"{name} {case.backbone}", (f"{case.backbone}_{name}_",), run)
+
+
+def parts(only: str, backbone: str, seeds: int) -> list[Part]:
+    """Return the parts asked for."""
+    every = [
+        of_backbone(name, case)
+        for name in OF_A_BACKBONE
+        for case in CASES.values()
+        if backbone in ("all", case.backbone) and (name != "top" or case.backbone == "vgg16")
+    ]
+    every.append(Part("accuracy", ("digits_", "fashion_"), lambda work: accuracy(work, seeds)))
+    every.append(Part("growth", ("growth_",), growth))
+    return [part for part in every if only in ("all", part.name.split()[0])]
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what may be varied."""
-    parts = ["all", *PARTS, "accuracy", "growth"]
-    parser.add_argument("--only", choices=parts, default="all", help="Measure this part alone.")
+    names = ["all", *OF_A_BACKBONE, "accuracy", "growth"]
+    parser.add_argument("--only", choices=names, default="all", help="Measure this part alone.")
     parser.add_argument("--backbone", choices=["all", *CASES], default="all")
-    parser.add_argument("--seeds", type=int, default=3, help="Of the accuracy.")
+    parser.add_argument("--seeds", type=int, default=5, help="Of the accuracy.")
 
 
 def measure(options: argparse.Namespace) -> Measured:
-    """Measure the parts asked for."""
-    figures = {} if options.only == options.backbone == "all" else kept(options.json)
-
-    def found(name: str, figure: Figure) -> None:
-        figures[name] = figure
-        print(f"{name} {figure.value:.4g} {figure.unit} {figure.goal}", flush=True)
-
-    for part, run in PARTS.items():
-        for case in CASES.values():
-            unwanted = part == "top" and case.backbone != "vgg16"
-            if options.only not in ("all", part) or options.backbone not in ("all", case.backbone):
-                continue
-            with tempfile.TemporaryDirectory() as work:
-                for name, figure in () if unwanted else run(case, Path(work)):
-                    found(f"{case.backbone}_{name}", figure)
-    for part, others in (("accuracy", accuracy), ("growth", growth)):
-        if options.only in ("all", part):
-            with tempfile.TemporaryDirectory() as work:
-                for name, figure in others(Path(work), options.seeds):
-                    found(name, figure)
-    return Measured(
-        "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps on our side, "
-        "baselines measured for two epochs, one before ours and one after, whose mean is "
-        f"multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top), VGG16's weights random; "
-        "accuracy with efficientnet_lite0 at 64 px, "
-        "both sides for 20 epochs with the best epoch on validation kept; growth with the backbone "
-        "`tiny` at 32 px, activations at the cut kept",
-        figures,
-    )
+    """Measure the parts asked for; what the others gave before stays."""
+    chosen = parts(options.only, options.backbone, options.seeds)
+    anew = tuple(start for part in chosen for start in part.figures)
+    before = kept(options.json).items()
+    figures = {name: figure for name, figure in before if not name.startswith(anew)}
+    for part in chosen:
+        with tempfile.TemporaryDirectory() as work:
+            for name, figure in part.run(Path(work)):
+                figures[name] = figure
+                print(f"{name} {figure.value:.4g} {figure.unit} {figure.goal}", flush=True)
+    return Measured(CONDITIONS, figures, [part.name for part in chosen])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
