@@ -82,6 +82,7 @@ def run(
 
     Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
+    from components.core.hardware import check_gpu
     from pipelines.local import run_locally
     from pipelines.preflight import check_backbone, check_destination
     from pipelines.presentation import print_summary
@@ -94,6 +95,7 @@ def run(
     whole = make_recipe(**values)
     if runner != "docker":  # the image has packages of its own
         check_destination(whole)
+        check_gpu(whole.require_gpu)
     check_backbone(whole)
     summary = run_locally(whole, out, runner=runner)
     if json:

@@ -65,8 +65,8 @@ def training_strategy(strategy: str) -> Any:
         InputError: several machines for another fine-tuning strategy than `full`.
         RegraftError: TensorFlow was in use already.
     """
-    workers = len(tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-                  .get("worker", ()))  # fmt: skip
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
     if workers > 1 and strategy != "full":
         raise InputError(
             f"TF_CONFIG names {workers} machines: only strategy full trains on several, "
@@ -85,4 +85,7 @@ def training_strategy(strategy: str) -> Any:
 def is_chief() -> bool:
     """Whether this process writes what is trained: the first of several machines, or the only."""
     resolver = tf.distribute.get_strategy().cluster_resolver
-    return resolver is None or resolver.task_id in (None, 0)
+    if resolver is None or resolver.task_id is None:
+        return True
+    first = "chief" if "chief" in resolver.cluster_spec().as_dict() else "worker"
+    return bool(resolver.task_type == first and resolver.task_id == 0)

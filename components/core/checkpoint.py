@@ -117,9 +117,13 @@ def read_state(
         return None
     state = _read_state(folder, fingerprint)
     with np.load(folder / state["file"], allow_pickle=False) as arrays:
-        for name, group in variables.items():
-            for index, variable in enumerate(group):
-                variable.assign(arrays[f"{name}-{index}"])
+        places = {f"{name}-{i}": variable for name, group in variables.items()
+                  for i, variable in enumerate(group)}  # fmt: skip
+        for place, variable in places.items():
+            if place not in arrays or arrays[place].shape != tuple(variable.shape):
+                raise _other(folder)
+        for place, variable in places.items():
+            variable.assign(arrays[place])
         others = {
             name: [arrays[f"{name}-{i}"] for i in range(count)] if f"{name}-0" in arrays else []
             for name, count in (counts or {}).items()
@@ -140,5 +144,9 @@ def _read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
     if not whole:
         raise InputError(f"damaged checkpoint in {folder} (digest differs); remove it to restart")
     if state["fingerprint"] != fingerprint:
-        raise InputError(f"the checkpoint in {folder} is of another model, dataset or options")
+        raise _other(folder)
     return state
+
+
+def _other(folder: Path) -> InputError:
+    return InputError(f"the checkpoint in {folder} is of another model, dataset or options")

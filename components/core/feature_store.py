@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,12 @@ LABELS = "label"
 CUT = "cut"
 # Rows up to this size are trained on in memory; beyond it they are read batch by batch.
 RESIDENT_BYTES = 1 << 30
+# Values that are summed at a time, which bounds the memory of wide features.
+MOMENTS_VALUES = 1 << 22
+SAME_FOR_ALL_WORKERS = (
+    "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
+    "augment", "seed", "dtype", "arrays", "shard_count",
+)  # fmt: skip
 
 
 def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
@@ -38,7 +45,7 @@ def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesMa
         raise InputError("expected at least one features folder, got none")
     first = manifests[0]
     for manifest in manifests:
-        for field in ("dataset_digest", "weights_digest", "image_px", "cut", "views", "seed"):
+        for field in SAME_FOR_ALL_WORKERS:
             expected, received = getattr(first, field), getattr(manifest, field)
             if expected != received:
                 raise InputError(f"features differ in {field}: {expected!r} and {received!r}")
@@ -113,15 +120,16 @@ def feature_source(rows: FeatureRows) -> Source:
 
 
 def moments(
-    rows: FeatureRows, block: int = 4096
+    rows: FeatureRows, values: int = MOMENTS_VALUES
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and variance of each feature over the plain view, block by block."""
+    """Return mean and variance of each feature over the plain view, `values` of them at a time."""
+    block = max(values // math.prod(rows.row_shape), 1)
     total = np.zeros(rows.row_shape, np.float64)
     squares = np.zeros(rows.row_shape, np.float64)
     for first in range(0, len(rows), block):
-        values = rows.rows(np.arange(first, min(first + block, len(rows)))).astype(np.float64)
-        total += values.sum(axis=0)
-        squares += np.square(values).sum(axis=0)
+        part = rows.rows(np.arange(first, min(first + block, len(rows)))).astype(np.float64)
+        total += part.sum(axis=0)
+        squares += np.square(part).sum(axis=0)
     mean = total / len(rows)
     variance = np.maximum(squares / len(rows) - np.square(mean), 0.0)
     return mean.astype(np.float32), variance.astype(np.float32)

@@ -22,6 +22,7 @@ MODEL_FILE = "model.keras"
 # weigh as much as what tells classes apart. Where most channels are dead, a share of the mean
 # variance takes its place.
 VARYING_QUANTILE, VARIANCE_FLOOR = 0.75, 1e-2
+EPSILON = 1e-3
 
 
 def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
@@ -79,10 +80,13 @@ def standardise(
 ) -> None:
     """Set a head's first layer by the features' mean and variance, [width] each.
 
-    The variance of most channels is raised to that of the more varying ones.
+    The variance of most channels is raised to that of the more varying ones. The layer adds the
+    floor itself, so that it stays where the statistics follow new pictures.
     """
     floor = max(np.quantile(variance, VARYING_QUANTILE), VARIANCE_FLOOR * variance.mean())
-    head.get_layer("head_standardise").set_weights([mean, np.maximum(variance, floor)])
+    layer = head.get_layer("head_standardise")
+    layer.epsilon = float(floor) + EPSILON
+    layer.set_weights([mean, np.maximum(variance - floor, 0.0)])
 
 
 def head_parameters(

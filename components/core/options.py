@@ -22,6 +22,7 @@ from components.core.errors import InputError, unknown_name
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
+ClassWeights = Literal["off", "balanced"]
 
 
 class Options(BaseModel):
@@ -121,7 +122,7 @@ class FeatureOptions(Options):
         default=1, ge=1, le=64, description="Cached views of each training picture; 1 is plain."
     )
     augment: Literal["off", "light", "strong"] = Field(
-        default="off", description="Strength of the augmented views."
+        default="off", validate_default=True, description="Strength of the augmented views."
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
     dtype: Literal["float16", "float32"] = Field(
@@ -143,6 +144,13 @@ class FeatureOptions(Options):
         description="Folder in which a killed step finds what it had done; empty keeps nothing.",
     )
 
+    @field_validator("augment")
+    @classmethod
+    def _makes_views_differ(cls, value: str, info: ValidationInfo) -> str:
+        if value == "off" and info.data.get("views", 1) > 1:
+            raise ValueError("expected light or strong, as several views would be equal")
+        return value
+
 
 class HeadOptions(Options):
     """The head and its training on cached features."""
@@ -158,7 +166,7 @@ class HeadOptions(Options):
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Share of each target spread over all classes."
     )
-    class_weights: Literal["off", "balanced"] = Field(
+    class_weights: ClassWeights = Field(
         default="off", description="Whether each class weighs the same."
     )
     head_epochs: int = Field(

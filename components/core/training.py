@@ -15,11 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from components.core.acceleration import is_chief
 from components.core.artifacts import Epoch
 from components.core.checkpoint import Best, Progress, restore, save
 from components.core.errors import InputError, RegraftError
+from components.core.options import ClassWeights
 from components.core.passes import DepthAdam, Passes, compile_passes, run_pass
 from components.core.sources import Source, epoch_order, traced_once
 from components.core.step import Clock, say
@@ -55,6 +57,16 @@ class Start:
     accuracy: float
 
 
+def class_weights(
+    how: ClassWeights, labels: NDArray[np.int32], classes: int
+) -> tuple[float, ...] | None:
+    """Return a weight a class, n / (classes * n_class) so that all weigh the same; None for off."""
+    if how == "off":
+        return None
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return tuple((len(labels) / (classes * counts)).tolist())
+
+
 def train(
     model: keras.Model,
     source: Source,
@@ -70,7 +82,7 @@ def train(
     `tf.distribute` strategy the steps are those of one replica. Returns the learning curve.
 
     Raises:
-        RegraftError: the loss is not a number, or memory ran out.
+        RegraftError: the loss is not a number.
         InputError: the checkpoint is damaged, or of another model, dataset or options.
     """
     steps = -(-source.count // settings.batch_size)
@@ -89,13 +101,7 @@ def train(
         _check_agreement(len(progress.history), checkpoint)
     floor = start.accuracy if start is not None else 0.0
     while not _finished(progress, settings):
-        try:
-            line = _epoch(passes, source, validation, settings, len(progress.history))
-        except tf.errors.ResourceExhaustedError as error:
-            raise RegraftError(
-                f"{settings.phase}: out of memory; a smaller --batch-size or --image-px needs "
-                "less, and finished epochs are kept where --work-dir is given"
-            ) from error
+        line = _epoch(passes, source, validation, settings, len(progress.history))
         with averaged(model, optimizer, settings):
             if settings.averaging:
                 loss, accuracy = _measured(passes, validation)
@@ -173,11 +179,12 @@ def _follow(
     line: Epoch, model: keras.Model, progress: Progress, settings: Settings, floor: float
 ) -> None:
     """Take an epoch into the record; stop where the loss is not a number."""
-    if not np.isfinite([line.loss, line.validation_loss]).all():
-        raise RegraftError(
-            f"{line.phase}: the loss became {line.loss} in epoch {line.epoch + 1}; "
-            "a lower learning rate usually helps"
-        )
+    for name, loss in ("loss", line.loss), ("validation loss", line.validation_loss):
+        if not np.isfinite(loss):
+            raise RegraftError(
+                f"{line.phase}: the {name} became {loss} in epoch {line.epoch + 1}; "
+                "a lower learning rate usually helps"
+            )
     progress.history.append(line)
     if line.validation_loss < progress.best.loss and line.validation_accuracy >= floor:
         progress.best = Best(line.validation_loss, line.epoch, model.get_weights())

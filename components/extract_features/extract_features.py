@@ -27,6 +27,7 @@ from components.core.checkpoint import checkpoint_folder
 from components.core.errors import DataError, InputError
 from components.core.feature_store import CUT, LABELS
 from components.core.hardware import check_gpu
+from components.core.memory import out_of_memory_explained
 from components.core.models import pooling_layer
 from components.core.options import FeatureOptions
 from components.core.records import read_records
@@ -40,6 +41,7 @@ from components.extract_features.shard_store import ShardStore
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
 
+@out_of_memory_explained()
 def extract_features(
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -55,6 +57,7 @@ def extract_features(
     Raises:
         InputError: unknown backbone, cut or share, weights out of reach, or activations that
             float16 cannot hold.
+        RegraftError: memory ran out.
     """
     clock = Clock()
     check_gpu(options.require_gpu)
@@ -69,6 +72,9 @@ def extract_features(
     cut = _cut_name(model, backbone, options)
     told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
     mixed = mixed_precision(options.precision, gpu_capabilities())
+    if options.augment != "off" and options.views == 1:
+        say("extract_features: the one view is the plain picture, so only strategy full trains on "
+            "augmented ones; --views 4 gives them to head and top too")  # fmt: skip
     place = [shard_index, shard_count, image_px]
     digest = digest_of([data.digest, weights, cut, *place, told, mixed])
     shards = list(_share(data, options.views, shard_index, shard_count))

@@ -79,7 +79,11 @@ class ShardStore:
         dtype, shape = self._kinds[name]
         path = array_file(self._folder, info.stem, name)
         path.unlink(missing_ok=True)  # it may be linked into an earlier output
-        return np.lib.format.open_memmap(path, "w+", dtype, (info.count, *shape))
+        array = np.lib.format.open_memmap(path, "w+", dtype, (info.count, *shape))
+        # Else a full disk would end the process at a page of the map, not here with an error.
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
 
     def _mark(self, info: FeatureShard) -> Path:
         return self._folder / f"{info.stem}{DONE}"

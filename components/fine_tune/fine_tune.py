@@ -23,12 +23,19 @@ from components.core.acceleration import (
     mixed_precision,
     training_strategy,
 )
-from components.core.artifacts import Epoch, MadeBy, ModelManifest, staged_folder
+from components.core.artifacts import (
+    DatasetManifest,
+    Epoch,
+    MadeBy,
+    ModelManifest,
+    staged_folder,
+)
 from components.core.backbones import build_backbone, find_backbone, weights_digest
 from components.core.errors import InputError
 from components.core.feature_store import read_manifests
 from components.core.hardware import check_gpu
 from components.core.learning_curves import write_curves
+from components.core.memory import out_of_memory_explained
 from components.core.models import count_parameters, load_model, pooling_layer, save_model
 from components.core.options import FineTuneOptions
 from components.core.step import Clock, say
@@ -50,6 +57,7 @@ class Outcome:
     weights: list[Any]
 
 
+@out_of_memory_explained()
 def fine_tune(
     dataset: str | os.PathLike[str],
     features: Sequence[str | os.PathLike[str]],
@@ -148,9 +156,16 @@ def _load_parts(
     head_model, manifest = load_model(head)
     if manifest.kind != "head":
         raise InputError(f"expected a head in {head}, got a {manifest.kind}")
-    if manifest.dataset_digest != extracted.dataset_digest:
-        raise InputError("the head was trained on another dataset than the features are of")
     image_px = manifest.preprocessing.image_px
+    data = DatasetManifest.read(dataset)
+    for what, ours, theirs in (
+        ("dataset", data.digest, extracted.dataset_digest),
+        ("dataset", manifest.dataset_digest, extracted.dataset_digest),
+        ("backbone", manifest.weights_digest, extracted.weights_digest),
+        ("image size", image_px, extracted.image_px),
+    ):
+        if ours != theirs:
+            raise InputError(f"dataset, features and head do not belong together: another {what}")
     backbone = build_backbone(find_backbone(manifest.backbone), image_px, manifest.weights)
     digest = weights_digest(backbone)
     if digest != manifest.weights_digest:

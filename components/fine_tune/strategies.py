@@ -13,12 +13,12 @@ from components.core.artifacts import Epoch, FeaturesManifest, ModelManifest, di
 from components.core.checkpoint import checkpoint_folder
 from components.core.errors import InputError
 from components.core.feature_store import CUT, FeatureRows, feature_source
-from components.core.options import FineTuneOptions
+from components.core.options import FineTuneOptions, HeadOptions
 from components.core.pictures import PictureRows, picture_source
 from components.core.sources import Source
 from components.core.step import say
 from components.core.surgery import freeze, join, split
-from components.core.training import Settings, Start, train
+from components.core.training import Settings, Start, class_weights, train
 
 # With `adapt`, a moving average forgets what it started from about this many times over.
 ADAPT_TURNOVERS = 8
@@ -51,7 +51,7 @@ def train_strategy(
 
     Raises:
         InputError: no cut was chosen when the features were extracted.
-        RegraftError: the loss is not a number, or memory ran out.
+        RegraftError: the loss is not a number.
     """
     if strategy == "head":
         freeze(parts.backbone)
@@ -139,14 +139,23 @@ def _settings(
     mixed: bool,
 ) -> Settings:
     told = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
-    fingerprint = digest_of([parts.head.digest, parts.features.digest, phase, count, told, mixed])
+    cached = CUT in parts.features.arrays
+    fingerprint = digest_of(
+        [parts.head.digest, parts.features.digest, cached, phase, count, told, mixed]
+    )
+    head = HeadOptions(**parts.head.options)
+    classes = len(parts.head.classes)
+    labels = FeatureRows(parts.folders, "train", head.head).labels
     return Settings(
         phase=phase,
         epochs=options.fine_tune_epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
-        classes=len(parts.head.classes),
+        classes=classes,
+        # As in the head's training, which this one goes on from.
+        label_smoothing=head.label_smoothing,
+        class_weights=class_weights(head.class_weights, labels, classes),
         warm_up_share=0.1,
         cosine_decay=True,
         gradient_clip=1.0,

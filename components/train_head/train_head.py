@@ -23,6 +23,7 @@ from components.core.checkpoint import checkpoint_folder
 from components.core.errors import DataError, InputError
 from components.core.feature_store import FeatureRows, feature_source, moments, read_manifests
 from components.core.learning_curves import write_curves
+from components.core.memory import out_of_memory_explained
 from components.core.models import (
     build_head,
     count_parameters,
@@ -32,11 +33,12 @@ from components.core.models import (
 )
 from components.core.options import HeadKind, HeadOptions
 from components.core.step import Clock
-from components.core.training import Settings, train
+from components.core.training import Settings, class_weights, train
 from components.core.version import VERSION
 from components.train_head.head_search import search_heads
 
 
+@out_of_memory_explained()
 def train_head(
     features: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -47,7 +49,7 @@ def train_head(
     Raises:
         InputError: the features are incomplete, or hold no pooling of the wanted kind.
         DataError: there is no validation picture to choose by.
-        RegraftError: the loss is not a number.
+        RegraftError: the loss is not a number, or memory ran out.
     """
     clock = Clock()
     manifest = read_manifests(features)[0]
@@ -112,9 +114,8 @@ def _searched(
     kinds = [kind for kind in get_args(HeadKind) if kind in manifest.arrays]
     labels = FeatureRows(features, "train", kinds[0]).labels
     classes = len(manifest.classes)
-    balanced = options.class_weights == "balanced"
-    weights = balanced_weights(labels, classes) if balanced else (1.0,) * classes
-    best, trials = search_heads(features, manifest, options, weights)
+    weights = class_weights(options.class_weights, labels, classes)
+    best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
     sentence = (
         f"Of {len(trials)} heads ({', '.join(kinds)}; several widths, dropouts and rates) the "
         f"lowest validation loss was that of {best.head}, width {best.dense_width}, dropout "
@@ -123,25 +124,19 @@ def _searched(
     return best, {"head_search": [trial.figures() for trial in trials]}, [sentence]
 
 
-def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
-    """Return a weight a class, so that each class weighs the same: n / (classes * n_class)."""
-    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
-    return tuple((len(labels) / (classes * counts)).tolist())
-
-
 def _settings(
     manifest: FeaturesManifest, labels: NDArray[np.int32], options: HeadOptions
 ) -> Settings:
-    balanced = options.class_weights == "balanced"
+    classes = len(manifest.classes)
     return Settings(
         phase="head",
         epochs=options.head_epochs,
         batch_size=options.batch_size,
         learning_rate=options.head_learning_rate,
         seed=options.seed,
-        classes=len(manifest.classes),
+        classes=classes,
         patience=options.patience,
         label_smoothing=options.label_smoothing,
-        class_weights=balanced_weights(labels, len(manifest.classes)) if balanced else None,
+        class_weights=class_weights(options.class_weights, labels, classes),
         fingerprint=digest_of([manifest.digest, options.model_dump(exclude={"work_dir"})]),
     )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from components.core.acceleration import accelerated, mixed_precision, training_strategy
+from components.core.acceleration import (
+    accelerated,
+    is_chief,
+    mixed_precision,
+    training_strategy,
+)
 from components.core.backbones import build_backbone
 from components.core.errors import InputError
 
@@ -71,10 +79,31 @@ def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(mine, theirs, atol=REPLICAS_TOLERANCE)
 
 
-def test_several_machines_train_full_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "TF_CONFIG",
-        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}',
-    )
+@pytest.mark.parametrize("cluster", [{"worker": ["a:1", "b:1"]},
+                                     {"chief": ["a:1"], "worker": ["b:1"]}])  # fmt: skip
+def test_several_machines_train_full_only(
+    monkeypatch: pytest.MonkeyPatch, cluster: dict[str, list[str]]
+) -> None:
+    task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     with pytest.raises(InputError, match=r"names 2 machines: only strategy full .* got top"):
         training_strategy("top")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "chief"),
+    [
+        (("worker",), ("worker", 0), True),
+        (("worker",), ("worker", 1), False),
+        (("chief", "worker"), ("chief", 0), True),
+        (("chief", "worker"), ("worker", 0), False),
+    ],
+)
+def test_the_first_machine_writes(
+    monkeypatch: pytest.MonkeyPatch, jobs: tuple[str, ...], task: tuple[str, int], chief: bool
+) -> None:
+    spec = tf.train.ClusterSpec({job: ["a:1", "b:1"] for job in jobs})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, "", *task)
+    strategy = SimpleNamespace(cluster_resolver=resolver)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert is_chief() is chief

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +17,11 @@ from numpy.typing import NDArray
 from components.core.artifacts import FeatureShard, FeaturesManifest
 from components.core.backbones import build_backbone
 from components.core.errors import InputError
-from components.core.feature_store import FeatureRows, read_manifests
-from components.core.options import FeatureOptions
+from components.core.feature_store import FeatureRows, moments, read_manifests
+from components.core.options import FeatureOptions, checked
 from components.core.preprocess import load_pictures, scale
 from components.core.records import read_split
+from components.core.winograd import convolve
 from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
 
@@ -56,6 +59,32 @@ def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(rows(folders, array="cut"), cuts, rtol=1e-4, atol=1e-5)
     labels = [one.label for one in records]
     np.testing.assert_array_equal(FeatureRows(folders, "train", "gap").labels, labels)
+
+
+def test_features_by_winograd_are_what_the_backbone_gives(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps of VGG16 are 24 pixels and less here from the second block on, small enough for it."""
+    shapes = []
+
+    def seen(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        shapes.append((*inputs.shape[1:3], *kernel.shape[2:]))
+        return convolve(inputs, kernel)
+
+    monkeypatch.setattr("components.core.winograd.convolve", seen)
+    changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "dtype": "float32"}
+    folders = extracted(dataset, tmp_path, **changes)
+    assert {side for side, *_ in shapes} == {24, 12, 6, 3}
+    backbone = build_backbone("vgg16", 48, "random")
+    middle = backbone.get_layer(FeaturesManifest.read(folders[0]).cut).output
+    direct = keras.Model(backbone.input, [middle, backbone.output])
+    records = list(read_split(dataset, "validation"))
+    pixels = scale(load_pictures(tf.constant([one.encoded for one in records]), 48), "vgg16")
+    cuts, maps = (values.numpy() for values in direct(pixels, training=False))
+    for array, expected in (("cut", cuts), ("gap", maps.mean(axis=(1, 2)))):
+        limit = 5e-5 * np.abs(expected).max()
+        assert expected.std() > 10 * limit
+        np.testing.assert_allclose(rows(folders, "validation", array), expected, atol=limit)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -100,11 +129,49 @@ def test_a_value_beyond_float16_is_refused(tmp_path: Path) -> None:
     assert wide.holds(info)
 
 
+def test_a_full_disk_is_told_before_the_pages_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    info = FeatureShard(stem="train-0.view0", split="train", view=0, count=2)
+    store = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
+    with pytest.raises(InputError, match=r"cannot write features to .*No space left on device"):
+        store.write(info, [{"gap": np.ones((2, 3), np.float32)}])
+    assert not store.holds(info)
+
+
+def test_one_view_is_told_to_be_plain(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extracted(dataset, tmp_path, augment="light")
+    assert "the one view is the plain picture" in capsys.readouterr().out
+
+
+def test_several_views_without_augmentation_are_refused() -> None:
+    with pytest.raises(InputError, match="augment: expected light or strong"):
+        checked(FeatureOptions, views=2)
+
+
+def test_moments_are_the_same_in_blocks_of_any_size(dataset: Path, tmp_path: Path) -> None:
+    folders = extracted(dataset, tmp_path)
+    held, every = FeatureRows(folders, "train", "gap"), rows(folders).astype(np.float64)
+    for values in (1, 100, 10**6):
+        mean, variance = moments(held, values)
+        np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(variance, every.var(axis=0), rtol=1e-4, atol=1e-7)
+
+
 def test_features_of_different_extractions_are_refused(dataset: Path, tmp_path: Path) -> None:
     first, _ = extracted(dataset, tmp_path / "a", 2)
     _, other = extracted(dataset, tmp_path / "b", 2, cut="block2_out")
     with pytest.raises(InputError, match="features differ in cut: 'block1_out' and 'block2_out'"):
         read_manifests([first, other])
+    of_three = extracted(dataset, tmp_path / "three", workers=3)
+    with pytest.raises(InputError, match="features differ in shard_count: 2 and 3"):
+        read_manifests([first, of_three[1]])
     with pytest.raises(InputError, match=r"expected features of 2 workers, got \[0\]"):
         read_manifests([first])
 

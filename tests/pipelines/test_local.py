@@ -15,6 +15,7 @@ from PIL import Image
 
 from components.core.artifacts import EvaluationManifest, SavedModelManifest
 from components.core.errors import InputError
+from components.core.hardware import DEVICE_FILES
 from pipelines.inspection import Wanted, inspect_model
 from pipelines.local import Summary, own_output, read_summary, run_locally
 from pipelines.recipe import make_recipe
@@ -160,8 +161,12 @@ def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, me
         (("--min-accuracy", "1.01"), "min_accuracy"),
         (("--head-epochs", "x"), "should be a valid integer"),
         (("--bakcbone", "tiny"), "No such option"),
+        (("--views", "3"), "augment"),
+        pytest.param(("--require-gpu",), "expected a GPU", marks=pytest.mark.skipif(
+            any(Path(file).exists() for file in DEVICE_FILES), reason="there is a GPU"
+        )),
     ],
-)
+)  # fmt: skip
 def test_bad_usage_ends_with_2_before_any_step(
     shapes: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:

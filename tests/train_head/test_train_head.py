@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from components.core.artifacts import ModelManifest
+from components.core.artifacts import FeatureShard, FeaturesManifest, ModelManifest, Split
 from components.core.errors import InputError
+from components.core.feature_store import LABELS, FeatureRows, array_file
 from components.core.models import load_model
 from components.core.options import FeatureOptions, HeadOptions, checked
+from components.core.training import class_weights
 from components.extract_features.extract_features import extract_features
-from components.train_head.train_head import balanced_weights, train_head
+from components.train_head.train_head import train_head
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed, Trained
@@ -51,18 +53,68 @@ def test_kinds_of_heads_and_their_parameters(
 
 def test_balanced_weights_make_classes_weigh_the_same() -> None:
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2], np.int32)
-    weights = np.array(balanced_weights(labels, 3))
+    weights = np.array(class_weights("balanced", labels, 3))
     np.testing.assert_allclose(weights * np.bincount(labels), 10 / 3)
     assert weights[labels].mean() == pytest.approx(1.0)
 
 
-def test_class_weights_are_used(features: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def imbalanced(features: Path, tmp_path: Path) -> Path:
+    """Features of two numbers; the classes overlap, and the last is rare in training alone."""
+    folder = tmp_path / "imbalanced"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [2, 0], [1, 1]])
+    counts: dict[Split, list[int]] = {"train": [90, 90, 6], "validation": [40, 40, 40]}
+    shards = []
+    for split, each in counts.items():
+        labels = np.repeat(np.arange(CLASSES, dtype=np.int32), each)
+        shard = FeatureShard(stem=f"{split}-0.view0", split=split, view=0, count=len(labels))
+        values = centres[labels] + rng.normal(0, 0.7, (len(labels), 2))
+        np.save(array_file(folder, shard.stem, "gap"), values.astype(np.float32))
+        np.save(array_file(folder, shard.stem, LABELS), labels)
+        shards.append(shard)
+    changed = {"arrays": {"gap": [2]}, "shards": shards, "dtype": "float32"}
+    FeaturesManifest.read(features).model_copy(update=changed).write(folder)
+    return folder
+
+
+def recall_of_the_rare(head: Path, features: Path) -> float:
+    rows = FeatureRows([features], "validation", "gap")
+    answers = load_model(head)[0](rows.rows(np.flatnonzero(rows.labels == 2))).numpy().argmax(1)
+    return float((answers == 2).mean())
+
+
+def test_balanced_weights_find_more_of_a_rare_class(imbalanced: Path, tmp_path: Path) -> None:
+    options = HeadOptions(head_epochs=15, head_learning_rate=0.05, dropout=0.0)
+    recalls = []
     for name in ("off", "balanced"):
-        train_head([features], tmp_path / name, QUICK.model_copy(update={"class_weights": name}))
-    plain, balanced = (load_model(tmp_path / name)[0] for name in ("off", "balanced"))
-    assert ModelManifest.read(tmp_path / "balanced").options["class_weights"] == "balanced"
-    assert all(np.isfinite(weights).all() for weights in balanced.get_weights())
-    assert len(plain.get_weights()) == len(balanced.get_weights())
+        train_head([imbalanced], tmp_path / name, options.model_copy(
+            update={"class_weights": name}))  # fmt: skip
+        recalls.append(recall_of_the_rare(tmp_path / name, imbalanced))
+    assert recalls[1] > recalls[0] + 0.2
+
+
+def test_heads_in_the_grid_are_trained_with_class_weights(imbalanced: Path, tmp_path: Path) -> None:
+    """Without dropout one ends as it would alone, and better than without weights."""
+    options = HeadOptions(head_epochs=6, head_learning_rate=0.02, dropout=0.0)
+    losses = []
+    for name, changes in {
+        "search": {"class_weights": "balanced", "head_search": True},
+        "alone": {"class_weights": "balanced"},
+        "unweighted": {},
+    }.items():
+        manifest = train_head([imbalanced], tmp_path / name, options.model_copy(update=changes))
+        losses.append(manifest.validation_loss)
+        trials = manifest.measurements.get("head_search", [])
+        losses += [
+            trial["validation_loss"] for trial in trials
+            if (trial["dense_width"], trial["dropout"]) == (0, 0.0)
+            and trial["head_learning_rate"] == options.head_learning_rate
+        ]  # fmt: skip
+    _, in_grid, alone, unweighted = losses
+    assert in_grid == pytest.approx(alone, rel=1e-4)
+    assert in_grid < unweighted - 0.05
 
 
 def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> None:
@@ -94,6 +146,23 @@ def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
         assert manifest.head[name] == trials[0][name]
     assert manifest.options["head_learning_rate"] == trials[0]["head_learning_rate"]
     assert f"of {trials[0]['head']}, width" in manifest.reasoning[0]
+
+
+def test_the_search_leaves_out_a_pooling_that_memory_does_not_hold(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Here a row of `flatten` is as long as 16 rows of the others."""
+    fits = FeatureRows([features], "train", "gap").nbytes
+    options = QUICK.model_copy(update={"head_search": True, "dropout": 0.0})
+    monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits)
+    manifest = train_head([features], tmp_path / "head", options)
+    assert {trial["head"] for trial in manifest.measurements["head_search"]} == {"gap", "gmp"}
+    assert f"flatten is left out, its features exceed {fits} bytes" in capsys.readouterr().out
+    monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits - 1)
+    with pytest.raises(InputError, match=f"expected features up to {fits - 1} bytes, got more"):
+        train_head([features], tmp_path / "none", options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_head_in_the_grid_trains_as_it_would_alone(features: Path, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Memory that runs out: each training step ends in one line with a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tensorflow as tf
+
+from components.core.errors import RegraftError
+from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
+from components.extract_features.extract_features import extract_features
+from components.fine_tune.fine_tune import fine_tune
+from components.train_head.train_head import train_head
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
+
+TINY = FeatureOptions(backbone="tiny")
+STEPS: dict[str, Callable[[Path, Trained, Path], object]] = {
+    "extract_features.extract_features._extract": lambda data, made, out: extract_features(
+        data, out, TINY
+    ),
+    "train_head.train_head.search_heads": lambda data, made, out: train_head(
+        [made.features], out, HeadOptions(head_search=True)
+    ),
+    "fine_tune.fine_tune.gather_evidence": lambda data, made, out: fine_tune(
+        data, [made.features], made.head, out, FineTuneOptions(strategy="auto")
+    ),
+}
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")]
+)
+def test_the_hint_names_what_needs_less(
+    place: str, error: Exception, dataset: Path, trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def runs_out(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"components.{place}", runs_out)
+    with pytest.raises(RegraftError, match="out of memory; a smaller --batch-size or --image-px"):
+        STEPS[place](dataset, trained, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,53 @@
+"""What a strategy makes trainable, and how fast its statistics follow the new pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import pytest
+
+from components.core.artifacts import FeaturesManifest
+from components.core.backbones import build_backbone
+from components.core.models import load_model, pooling_layer
+from components.core.options import FineTuneOptions
+from components.core.surgery import join, split
+from components.fine_tune.strategies import Parts, unfreeze
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
+
+
+@pytest.fixture
+def parts(trained: Trained) -> Parts:
+    """A backbone with the head of the shapes on it."""
+    backbone = build_backbone("tiny", 32)
+    head, manifest = load_model(trained.head)
+    layers = [pooling_layer("gap"), *head.layers[1:]]
+    features = FeaturesManifest.read(trained.features)
+    return Parts("", [], backbone, layers, join(backbone, layers), manifest, features)
+
+
+def batch_norms(layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    return [one for one in layers if isinstance(one, keras.layers.BatchNormalization)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "momentum"), [(1, 0.5), (10, 0.5), (80, 0.9), (10_000, 0.99)]
+)  # fmt: skip
+def test_adapting_statistics_follow_faster_the_fewer_the_steps(
+    parts: Parts, steps: int, momentum: float
+) -> None:
+    unfreeze(parts, "top", FineTuneOptions(batch_norm="adapt"), steps)
+    bottom, top = split(parts.backbone, parts.features.cut)
+    adapting = batch_norms([*top.layers, *parts.head_layers])
+    assert [one.momentum for one in adapting] == pytest.approx([momentum] * len(adapting))
+    assert all(one.trainable for one in adapting)
+    assert "head_standardise" in [one.name for one in adapting]
+    assert not any(one.trainable for one in batch_norms(bottom.layers))
+
+
+def test_frozen_statistics_stay_whatever_the_steps(parts: Parts) -> None:
+    unfreeze(parts, "full", FineTuneOptions(batch_norm="frozen"), 10)
+    assert not any(one.trainable for one in batch_norms(parts.complete.layers))
+    assert all(layer.trainable for layer in parts.head_layers if layer.name == "logits")
