@@ -9,9 +9,8 @@ import json
 import logging
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ from components.core.artifacts import (
     write_text,
 )
 from components.core.errors import InputError, RegraftError
-from components.core.step import PROGRESS_MARK
+from components.core.step import LIVE_MARK, LIVE_VARIABLE, PROGRESS_MARK
+from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.runners import code_of, in_containers, make_runner
 
@@ -61,10 +61,15 @@ class StepError(RegraftError):
 
 
 class _LogFilter(io.TextIOBase):
-    """Takes all that kfp prints: everything into the log file, marked lines to the listener."""
+    """Takes all that kfp prints: into the log file, and the marked lines to those who listen.
 
-    def __init__(self, log: io.TextIOBase, listener: Callable[[str], None]) -> None:
-        self._log, self._listener, self._line = log, listener, ""
+    What is told for the moment only stays out of the log.
+    """
+
+    def __init__(
+        self, log: io.TextIOBase, line: Callable[[str], None], now: Callable[[str], None]
+    ) -> None:
+        self._log, self._listener, self._now, self._line = log, line, now, ""
         self.error: tuple[int, str] | None = None
         self.timings: dict[str, float] = {}
         self._running: Counter[str] = Counter()
@@ -75,15 +80,23 @@ class _LogFilter(io.TextIOBase):
         return sorted(self._running.elements())
 
     def write(self, text: str) -> int:
-        self._log.write(text)
         *whole, self._line = (self._line + text).split("\n")
         for line in whole:
-            self._take(line)
+            if LIVE_MARK in line:
+                self._now(line.split(LIVE_MARK, 1)[1])
+            else:
+                self._log.write(f"{line}\n")
+                self._take(line)
         return len(text)
 
     def flush(self) -> None:
         if not self._log.closed:
             self._log.flush()
+
+    def finish(self) -> None:
+        """Put into the log what was not ended by a new line."""
+        self._log.write(self._line)
+        self._line = ""
 
     def _take(self, line: str) -> None:
         if match := _ERROR.search(line):
@@ -125,14 +138,14 @@ def run_locally(
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
     if runner == "docker":
         recipe = in_containers(recipe)
-    outputs, timings = _execute(recipe, out, listener or print_progress, runner)
+    outputs, timings = _execute(recipe, out, listener, runner)
     summary = _summarise(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 
 
 def _execute(
-    recipe: Recipe, out: Path, listener: Callable[[str], None], runner: str
+    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
@@ -146,15 +159,22 @@ def _execute(
         cache_root=str(steps / ".cache" / code_of(runner)[:16]),
     )
     with open(out / "run.log", "a", encoding="utf-8") as log:
-        captured = _LogFilter(log, listener)
+        progress = Progress()
+        captured = _LogFilter(log, listener or progress.line, progress.now)
+        variables = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # start-up notes stay out of the log
+        if progress.live and listener is None:
+            variables[LIVE_VARIABLE] = "1"
         try:
-            with contextlib.redirect_stdout(captured), own_output(), _quiet_tensorflow():
+            with contextlib.redirect_stdout(captured), own_output(), _lent(variables):
                 task = transfer(**recipe.arguments())
         except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
             if captured.error:
                 code, line = captured.error
                 raise StepError(line, code) from None
             raise StepError(f"{error} See {out / 'run.log'}.") from error
+        finally:
+            captured.finish()
+            progress.end()
         # kfp may report success for a container that failed as soon as it had started.
         if captured.error:
             code, line = captured.error
@@ -183,15 +203,15 @@ def own_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Keep TensorFlow's start-up notes out of the steps' logs, unless the user asked for them."""
-    before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def _lent(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the steps, but those that the user has set."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+        for name in added:
+            del os.environ[name]
 
 
 def _summarise(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:
@@ -238,8 +258,3 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
         return Summary.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"expected the summary of a run at {path}: {error}") from error
-
-
-def print_progress(line: str) -> None:
-    """Print a line of progress beside the results, which go to standard output."""
-    print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +73,19 @@ def run_pass(
     class_weights: tuple[float, ...] | None,
     *,
     train: bool,
+    pulse: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
     """Run one pass over the rows of `source` in `order`; return mean loss and accuracy.
 
-    Rows in memory are used as such by one replica only: several read their shares.
+    Rows in memory are used as such by one replica only: several read their shares. Of rows that
+    are read, `pulse` is told how many were.
     """
     weights = class_weights or (1.0,) * passes.classes
     held = source.resident
     if held is None or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         run = passes.train if train else passes.measure
         steps = -(-len(order) // passes.batch_size)
-        found = batches(source, order, epoch, passes.batch_size, weights)
+        found = batches(source, order, epoch, passes.batch_size, weights, pulse)
         return np.asarray(run(found, tf.constant(steps)))
     run = passes.train_resident if train else passes.measure_resident
     places = order + source.count * ((epoch + order) % held.views)

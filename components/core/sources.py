@@ -64,11 +64,13 @@ def batches(
     epoch: int,
     size: int,
     class_weights: tuple[float, ...],
+    pulse: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Any]:
     """Return batches in `order`, fetched ahead, as an iterator that a graph may run through.
 
-    A batch is (inputs, one-hot targets, weights float32 [n], counted float32 [n]). With several
-    replicas each gets an equal share of it, filled up with a row that is not counted.
+    `pulse` is told how many rows were fetched. A batch is (inputs, one-hot targets, weights float32
+    [n], counted float32 [n]). With several replicas each gets an equal share of it, filled up with
+    a row that is not counted.
     """
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
@@ -80,6 +82,7 @@ def batches(
 
         def generate() -> Iterator[Any]:
             for first in range(0, len(order), size):
+                pulse(first)
                 for replica in mine:
                     rows, counted = _share(order[first : first + size], replica, replicas)
                     yield *source.fetch(rows, epoch), counted

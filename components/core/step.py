@@ -17,8 +17,11 @@ from typing import Any
 from components.core.errors import RegraftError
 
 PROGRESS_MARK = "[regraft] "
+LIVE_MARK = "[regraft:live] "
 ERROR_MARK = "[regraft:error:{code}] "
-
+# Set where a person watches: a live line takes the place of the one before it.
+LIVE_VARIABLE = "REGRAFT_LIVE"
+LIVE_EVERY_S, PLAIN_EVERY_S = 1.0, 60.0
 
 KEPT_FOLDER = "by_content"
 
@@ -38,6 +41,25 @@ class Clock:
 def say(text: str) -> None:
     """Print one line of progress."""
     print(f"{PROGRESS_MARK}{text}", flush=True)
+
+
+class Pulse:
+    """Says how far a long pass is: each second to a person who watches, each minute in a log."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._live = bool(os.environ.get(LIVE_VARIABLE))
+        self._clock, self._told_s = Clock(), 0.0
+
+    def __call__(self, done: int) -> None:
+        """Tell that `done` of all are done, if the time has come."""
+        seconds = self._clock.seconds
+        if seconds - self._told_s < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
+            return
+        self._told_s = seconds
+        mark = LIVE_MARK if self._live else PROGRESS_MARK
+        rate = f"{done / seconds:.1f} a second"
+        print(f"{mark}{self._what}: {done} of {self._total} ({rate})", flush=True)
 
 
 @contextlib.contextmanager

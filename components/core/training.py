@@ -24,7 +24,7 @@ from components.core.errors import InputError, RegraftError
 from components.core.options import ClassWeights
 from components.core.passes import DepthAdam, Passes, compile_passes, run_pass
 from components.core.sources import Source, epoch_order, traced_once
-from components.core.step import Clock, say
+from components.core.step import Clock, Pulse, say
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,10 @@ def _epoch(
 ) -> Epoch:
     clock = Clock()
     order = epoch_order(source.count, settings.seed, epoch)
-    loss, accuracy = run_pass(passes, source, order, epoch, settings.class_weights, train=True)
+    pulse = Pulse(f"{settings.phase} epoch {epoch + 1}/{settings.epochs}", source.count)
+    loss, accuracy = run_pass(
+        passes, source, order, epoch, settings.class_weights, train=True, pulse=pulse
+    )
     validation_loss, validation_accuracy = _measured(passes, validation)
     return Epoch(
         phase=settings.phase,

@@ -31,7 +31,7 @@ from components.core.memory import out_of_memory_explained
 from components.core.models import pooling_layer
 from components.core.options import FeatureOptions
 from components.core.records import read_records
-from components.core.step import Clock, say
+from components.core.step import Clock, Pulse, say
 from components.core.surgery import find_cut, freeze
 from components.core.version import VERSION
 from components.core.winograd import winograd
@@ -132,13 +132,23 @@ def _extract(
         pending = [(file, info) for file, info in part if not store.holds(info)]
         files = [dataset / file for file, _ in pending]
         pictures = itertools.chain.from_iterable(map(read_records, files))
-        rows = _Rows(forward(pictures, view))
+        count = sum(info.count for _, info in pending)
+        pulse = Pulse(f"extract_features: view {view + 1}/{views}", count)
+        rows = _Rows(_told(forward(pictures, view), pulse))
         for _, info in pending:
             store.write(info, rows.take(info.count))
-        count = sum(info.count for _, info in pending)
         before = len(part) - len(pending)
         held = f", {before} of {len(part)} shards were there already" if before else ""
         say(f"extract_features: view {view + 1}/{views}: {count} pictures{held}")
+
+
+def _told(batches: Iterator[Arrays], pulse: Pulse) -> Iterator[Arrays]:
+    """Yield the batches and tell how many pictures have come."""
+    done = 0
+    for batch in batches:
+        done += len(batch[LABELS])
+        pulse(done)
+        yield batch
 
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:

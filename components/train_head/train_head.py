@@ -116,8 +116,9 @@ def _searched(
     classes = len(manifest.classes)
     weights = class_weights(options.class_weights, labels, classes)
     best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
+    tried = sorted({trial.options.head for trial in trials}, key=kinds.index)
     sentence = (
-        f"Of {len(trials)} heads ({', '.join(kinds)}; several widths, dropouts and rates) the "
+        f"Of {len(trials)} heads ({', '.join(tried)}; several widths, dropouts and rates) the "
         f"lowest validation loss was that of {best.head}, width {best.dense_width}, dropout "
         f"{best.dropout:g}, rate {best.head_learning_rate:g}."
     )

@@ -30,6 +30,13 @@ def test_verdict_and_reasons_come_first(report_of) -> None:
     assert '<h1 id="verdict">Accepted</h1>' in render(report_of())
 
 
+def test_candidates_stand_side_by_side_and_the_chosen_one_is_marked(report_of) -> None:
+    page = render(report_of())
+    assert '<td>head</td><td class="n">95.00 %</td>' in page
+    chosen = '<td>top <span class="badge">chosen</span></td><td class="n">98.00 %</td>'
+    assert f'<tr class="chosen">{chosen}' in page
+
+
 def test_names_from_outside_are_escaped(report_of) -> None:
     data = report_of(gallery=1)
     name = "<img src=x onerror=alert(1)>"

@@ -6,16 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import EvaluationManifest
-from pipelines.local import read_summary
+from components.core.artifacts import CandidateResult, EvaluationManifest, ModelManifest
+from pipelines.local import STEPS_FOLDER, read_summary
 from tests.pipelines.command_line import Regraft
+
+
+def candidate_row(result: CandidateResult) -> str:
+    """Return the start of a candidate's row in the report."""
+    mark = ' <span class="badge">chosen</span>' if result.chosen else ""
+    accuracy = f"{result.validation_accuracy:.2%}".replace("%", " %")
+    return f'<td>{result.strategy}{mark}</td><td class="n">{accuracy}</td>'
 
 
 @pytest.mark.long
 def test_strategies_on_the_digits_choose_explain_and_pass_the_gate(
     regraft: Regraft, tmp_path: Path
 ) -> None:
-    common = ["run", "digits", "--out", tmp_path / "run", "--fine-tune-epochs", "4"]
+    common = ["run", "digits", "--out", tmp_path / "run"]
 
     assert regraft(*common, "--strategies", "head,top,full").code == 0
     compared = read_summary(tmp_path / "run")
@@ -24,6 +31,13 @@ def test_strategies_on_the_digits_choose_explain_and_pass_the_gate(
     (chosen,) = [one for one in results.candidates if one.chosen]
     assert chosen.strategy == compared.strategy
     assert chosen.validation_accuracy == max(one.validation_accuracy for one in results.candidates)
+    written = (tmp_path / "run" / STEPS_FOLDER).rglob(ModelManifest.file_name)
+    trained = [ModelManifest.read(path.parent) for path in written]
+    accuracies = {one.digest: one.validation_accuracy for one in trained if one.kind == "candidate"}
+    assert {one.digest: one.validation_accuracy for one in results.candidates} == accuracies
+    report = Path(compared.report).read_text(encoding="utf-8")
+    for one in results.candidates:
+        assert candidate_row(one) in report
     assert compared.verdict == "accepted"
 
     # Data and features stay as they are, and are not made again.

@@ -159,6 +159,7 @@ def test_the_search_leaves_out_a_pooling_that_memory_does_not_hold(
     manifest = train_head([features], tmp_path / "head", options)
     assert {trial["head"] for trial in manifest.measurements["head_search"]} == {"gap", "gmp"}
     assert f"flatten is left out, its features exceed {fits} bytes" in capsys.readouterr().out
+    assert "heads (gap, gmp; " in manifest.reasoning[0]
     monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits - 1)
     with pytest.raises(InputError, match=f"expected features up to {fits - 1} bytes, got more"):
         train_head([features], tmp_path / "none", options)
