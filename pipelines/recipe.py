@@ -121,7 +121,7 @@ def make_recipe(**values: Any) -> Recipe:
             "for a folder of pictures"
         )
     recipe = checked(Recipe, **values)
-    find_backbone(recipe.backbone)
+    find_backbone(recipe.backbone).side_px(recipe.image_px)
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, link or sample, got an empty text")
     return recipe

@@ -88,7 +88,9 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
     train_head([out / "features"], out / "head", HeadOptions(head_epochs=8))
     for strategy in ("head", "top"):
-        options = FineTuneOptions(strategy=strategy, fine_tune_epochs=4, learning_rate=1e-3)
+        options = FineTuneOptions(
+            strategy=strategy, fine_tune_epochs=6, learning_rate=3e-3, batch_norm="adapt"
+        )
         fine_tune(dataset, [out / "features"], out / "head", out / f"by_{strategy}", options)
     candidates = {strategy: out / f"by_{strategy}" for strategy in ("head", "top")}
     return Trained(out / "features", out / "head", candidates)

@@ -52,6 +52,17 @@ class Backbone:
         """The name that users write: the constructor's in lower case."""
         return self.constructor.lower()
 
+    def side_px(self, wanted: int) -> int:
+        """Return the side of the pictures: the one that is wanted, or for 0 the backbone's own.
+
+        Raises:
+            InputError: it is too small for the backbone.
+        """
+        side = wanted or self.image_px
+        if side < self.min_px:
+            raise InputError(f"image_px: {self.name} expects at least {self.min_px}, got {side}")
+        return side
+
 
 # NASNet joins each cell with the two before it, so that no layer between its stem and its last cell
 # has all paths through it: its default cut leaves all cells to be trained.
@@ -162,9 +173,7 @@ def build_backbone(
     from components.core.backbone_weights import load_weights_file, pretrained
 
     row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
-    image_px = image_px or row.image_px
-    if image_px < row.min_px:
-        raise InputError(f"image_px: {row.name} expects at least {row.min_px}, got {image_px}")
+    image_px = row.side_px(image_px)
     if weights == "imagenet":
         with pretrained(row):
             return _build(row, image_px, RANDOM_SEED, "imagenet")

@@ -65,7 +65,7 @@ def extract_features(
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
     backbone = find_backbone(options.backbone)
-    image_px = options.image_px or backbone.image_px
+    image_px = backbone.side_px(options.image_px)
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)

@@ -191,6 +191,7 @@ def test_candidates_say_where_they_come_from(trained: Trained) -> None:
                 expected = {line.epoch: getattr(line, tag) for line in lines}
                 assert scalars(folder / "logs" / phase, tag) == pytest.approx(expected)
         assert manifest.history[: len(head.history)] == head.history
+    assert ModelManifest.read(trained.candidates["top"]).validation_loss < head.validation_loss
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, me
         (("--head-epochs", "x"), "should be a valid integer"),
         (("--bakcbone", "tiny"), "No such option"),
         (("--views", "3"), "augment"),
+        (("--image-px", "31"), "vgg16 expects at least 32, got 31"),
         pytest.param(("--require-gpu",), "expected a GPU", marks=pytest.mark.skipif(
             any(Path(file).exists() for file in DEVICE_FILES), reason="there is a GPU"
         )),
