@@ -261,6 +261,19 @@ def test_a_checkpoint_of_other_options_is_refused(
         train(head(), *data, dataclasses.replace(SETTINGS, **change), tmp_path / "c")
 
 
+def test_a_checkpoint_that_does_not_fit_the_model_leaves_it_alone(
+    tmp_path: Path, data: tuple[Source, Source]
+) -> None:
+    train(head(), *data, SETTINGS, tmp_path / "c")
+    inputs = keras.Input((CLASSES,))
+    deeper = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Dense(7)(inputs)))
+    before = deeper.get_weights()
+    with pytest.raises(InputError, match="another model, dataset or options"):
+        train(deeper, *data, SETTINGS, tmp_path / "c")
+    for mine, theirs in zip(deeper.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_class_weights_shift_the_answer() -> None:
     """Classes that overlap, the first one rare in training: unweighted, it is hardly ever given."""
     rng = np.random.default_rng(0)
