@@ -21,7 +21,9 @@ class Progress:
         print(text, file=sys.stderr, flush=True)
 
     def now(self, text: str) -> None:
-        """Show a line until the next one; only where `live`."""
+        """Show a line until the next one, where `live`."""
+        if not self.live:
+            return
         columns = shutil.get_terminal_size().columns
         print(f"{ERASE}{text[: columns - 1]}", end="", file=sys.stderr, flush=True)
         self._shown = True

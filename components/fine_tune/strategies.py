@@ -37,6 +37,11 @@ class Parts:
     features: FeaturesManifest
 
     @property
+    def cached(self) -> bool:
+        """Whether the activations at the cut were kept, or `top` has to stream pictures."""
+        return CUT in self.features.arrays
+
+    @property
     def start(self) -> Start:
         """Where training starts from: the head's result on validation."""
         return Start(self.head.validation_loss, self.head.validation_accuracy)
@@ -100,7 +105,7 @@ def _data(
 
     Pictures are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
     """
-    if strategy == "top" and CUT in parts.features.arrays:
+    if strategy == "top" and parts.cached:
         cached = FeatureRows(parts.folders, "train", CUT, parts.features.views)
         judged = FeatureRows(parts.folders, "validation", CUT)
         model = join(trained, parts.head_layers)
@@ -139,9 +144,8 @@ def _settings(
     mixed: bool,
 ) -> Settings:
     told = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
-    cached = CUT in parts.features.arrays
     fingerprint = digest_of(
-        [parts.head.digest, parts.features.digest, cached, phase, count, told, mixed]
+        [parts.head.digest, parts.features.digest, parts.cached, phase, count, told, mixed]
     )
     head = HeadOptions(**parts.head.options)
     classes = len(parts.head.classes)
