@@ -9,14 +9,14 @@ TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loa
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # The index that pip uses is passed on by name, so that it stands in no file.
-VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' components/core/version.py)
-IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/core/image.py)$(if $(GPU),-gpu)
+VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/version.py)
+IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' regraft_core/runtime/container_image.py)$(if $(GPU),-gpu)
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
 .PHONY: demo report-picture test test-long test-containers image lint format docs clean
 
 demo: $(VENV)/.run
-	$(BIN)/python -m pipelines.demo --out runs/demo
+	$(BIN)/python -m regraft.demo --out runs/demo
 
 # The README's picture of the report, from the demo's run; needs Chromium.
 report-picture: $(VENV)/.run
@@ -56,9 +56,9 @@ clean:
 $(VENV)/.run: pyproject.toml constraints.txt
 	@echo "Installing TensorFlow and the rest into $(VENV), once: some minutes without a word."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable serving/client --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable serving/client --editable '.[dev]'
 	touch $@

@@ -2,7 +2,7 @@
 
     regraft bench demo --json benchmarks/results/demo.json
 
-Runs `python -m pipelines.demo` in a process of its own and samples the memory of that process and
+Runs `python -m regraft.demo` in a process of its own and samples the memory of that process and
 of all below it (proportional set size, so that shared pages count once). Linux only.
 """
 
@@ -54,7 +54,7 @@ def run_demo(out: Path) -> tuple[float, float]:
     """
     peak, ended = 0.0, threading.Event()
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "pipelines.demo", "--out", str(out)])
+    process = subprocess.Popen([sys.executable, "-m", "regraft.demo", "--out", str(out)])
 
     def watch() -> None:
         nonlocal peak

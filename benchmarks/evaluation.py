@@ -21,11 +21,16 @@ from benchmarks.result import Figure, Measured, run_benchmark
 
 def candidates_of(work: Path, backbone: str, image_px: int) -> tuple[Path, list[Path]]:
     """Ingest the digits and train a head and a candidate; return dataset and candidates."""
-    from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions, IngestOptions
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
+    from regraft_core.formats.options import (
+        FeatureOptions,
+        FineTuneOptions,
+        HeadOptions,
+        IngestOptions,
+    )
 
     dataset, features, head = work / "dataset", work / "features", work / "head"
     ingest(["sample:digits"], dataset, IngestOptions())
@@ -41,10 +46,10 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     """Return pictures a second of the raw forward pass and of `predict`, and how many pictures."""
     import tensorflow as tf
 
-    from components.core.artifacts import Split
-    from components.core.models import load_model
-    from components.core.records import read_split
     from components.evaluate.predict import predict, runner_of
+    from regraft_core.formats.manifests import Split
+    from regraft_core.formats.records import read_split
+    from regraft_core.training.models import load_model
 
     model, manifest = load_model(candidate)
     runner = runner_of(model, manifest.preprocessing)
@@ -69,9 +74,9 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
 
 def report(dataset: Path, candidates: list[Path], out: Path) -> tuple[float, float, float]:
     """Return megabytes of the report, seconds to make it again, and seconds of the whole step."""
-    from components.core.options import GateOptions
     from components.evaluate.evaluate import evaluate
-    from components.evaluate.report import rebuild_report
+    from components.evaluate.report.report import rebuild_report
+    from regraft_core.formats.options import GateOptions
 
     start = time.perf_counter()
     evaluate(candidates, dataset, out, GateOptions())

@@ -56,7 +56,7 @@ def medians(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 def export_once(folder: Path) -> tuple[Path, Figure]:
     """Build a candidate and export it to `folder/saved_model`; return it and the export's time."""
     from components.export.export import export
-    from tests.export.building import build
+    from tests.components.export.building import build
 
     built = build(folder, backbone=BACKBONE, px=PX)
     start = time.perf_counter()
@@ -68,8 +68,8 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
     """Measure decoding and backbone apart and together, one picture and 32 at a time."""
     import tensorflow as tf
 
-    from components.core.models import load_model
-    from components.core.preprocess import load_pictures, scale
+    from regraft_core.images.preprocess import load_pictures, scale
+    from regraft_core.training.models import load_model
 
     model, manifest = load_model(candidate)
     scaling = manifest.preprocessing.scaling
@@ -105,7 +105,7 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
 
 def size_figures(candidate: Path, saved_model: Path) -> dict[str, Figure]:
     """Hold the size of the exported model against that of the trained one."""
-    from components.core.models import MODEL_FILE
+    from regraft_core.training.models import MODEL_FILE
 
     exported = sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
     trained = (candidate / MODEL_FILE).stat().st_size

@@ -80,8 +80,8 @@ def run_bare(folder: Path, processes: int) -> float:
 
 def run_ingest(folder: Path, processes: int) -> float:
     """Return the seconds of the step, from the call to the finished dataset."""
-    from components.core.options import IngestOptions
     from components.ingest.ingest import ingest
+    from regraft_core.formats.options import IngestOptions
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         start = time.perf_counter()
@@ -149,7 +149,7 @@ def memory_figures(small: Path, large: Path) -> dict[str, Figure]:
 
 def write_pictures(work: Path, photos: int) -> None:
     """Write the pictures where they are not there yet."""
-    from components.ingest.samples import write_fashion
+    from components.ingest.sources.samples import write_fashion
 
     for name, limit in SIZES.items():
         if not (work / name).exists():

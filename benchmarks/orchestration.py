@@ -47,8 +47,8 @@ class Run:
 
 def timed_run(out: Path, **values: Any) -> Run:
     """Run the pipeline on digits into `out` by the local runner."""
-    from pipelines.local import run_locally
-    from pipelines.recipe import make_recipe
+    from pipelines.local.run import run_locally
+    from pipelines.recipes.recipe import make_recipe
 
     recipe = make_recipe(
         sources=("sample:digits",), strategies=("head",), head_epochs=10, model_name="digits",
@@ -122,7 +122,7 @@ def image_figures() -> dict[str, Figure]:
     """Build the image anew, without the engine's cache; its size is that of the unpacked files."""
     import docker
 
-    from components.core.image import IMAGE
+    from regraft_core.runtime.container_image import IMAGE
 
     start = time.perf_counter()
     subprocess.run(["make", "image", "BUILD_FLAGS=--no-cache"], check=True, cwd=CHECKOUT)

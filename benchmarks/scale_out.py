@@ -16,16 +16,16 @@ import time
 from pathlib import Path
 
 from benchmarks.result import Figure, Measured, run_benchmark
-from components.core.artifacts import FeaturesManifest
-from components.core.options import IngestOptions
 from components.ingest.ingest import ingest
-from components.ingest.samples import write_fashion
-from pipelines.cost import Rates, extraction_s, fitted
+from components.ingest.sources.samples import write_fashion
+from pipelines.cluster.runtime_estimate import Rates, extraction_s, fitted
+from regraft_core.formats.manifests import FeaturesManifest
+from regraft_core.formats.options import IngestOptions
 
 WORKERS = (1, 2, 4)
 _STEP = """
 import sys
-from components.core.options import FeatureOptions
+from regraft_core.formats.options import FeatureOptions
 from components.extract_features.extract_features import extract_features
 dataset, out, backbone, px, index, count = sys.argv[1:]
 options = FeatureOptions(backbone=backbone, image_px=int(px))

@@ -28,10 +28,10 @@ from benchmarks.load import Load, percentile, run_load
 from benchmarks.result import Figure, Measured, kept, run_benchmark
 from benchmarks.serving_life import memory, swap
 from benchmarks.serving_tune import tune
-from serving.client import grpc_wire, rest_wire
-from serving.client.grpc_wire import Target
-from serving.runner import ServeOptions, running_server
-from serving.serve import batching_flags
+from regraft_client import grpc_wire, rest_wire
+from regraft_client.grpc_wire import Target
+from serving.running.runner import ServeOptions, running_server
+from serving.running.serve import batching_flags
 
 MODEL, CLASSES, PICTURES = "pictures", 10, 32
 BATCHES = (1, 8, 16, 32)
@@ -58,13 +58,14 @@ def photographs(count: int) -> list[bytes]:
 
 def export_model(folder: Path, backbone: str, image_px: int, pictures: Sequence[bytes]) -> None:
     """Export a pretrained backbone with an untrained head, and its warm-up requests."""
-    from components.core.artifacts import Preprocessing
-    from components.core.backbones import build_backbone, find_backbone
-    from components.core.models import build_head, pooling_layer
-    from components.core.options import ExportOptions, HeadOptions
-    from components.core.surgery import join
     from components.export.signatures import Answering, build_archive
     from components.export.warmup import write_warmup
+    from regraft_core.backbones.build import build_backbone
+    from regraft_core.backbones.cuts import join
+    from regraft_core.backbones.table import find_backbone
+    from regraft_core.formats.manifests import Preprocessing
+    from regraft_core.formats.options import ExportOptions, HeadOptions
+    from regraft_core.training.models import build_head, pooling_layer
 
     row = find_backbone(backbone)
     head = build_head(row.width, CLASSES, HeadOptions(seed=1))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.load import Answered, Load, percentile, run_load, started_load
 from benchmarks.result import Figure
-from serving.client.rest import RestClient
-from serving.runner import Addresses, ServeOptions, running_server
-from serving.serve import batching_flags
+from regraft_client.rest import RestClient
+from serving.running.runner import Addresses, ServeOptions, running_server
+from serving.running.serve import batching_flags
 
 SHARES = 5
 SWAP_SECONDS, CALM_SECONDS = 300.0, 8.0

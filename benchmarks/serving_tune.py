@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.load import Load, run_load
 from benchmarks.result import Figure
-from serving.runner import ServeOptions, running_server
-from serving.serve import batching_flags
+from serving.running.runner import ServeOptions, running_server
+from serving.running.serve import batching_flags
 
 SIZES, THREADS = (4, 8, 16, 32), (1, 2, 4)
 # One short measurement would let chance pick the finalists.

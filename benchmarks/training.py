@@ -79,9 +79,9 @@ def timed(work: Callable[[], Any]) -> float:
 
 def ingested(folder: Path, count: int) -> Path:
     """Ingest `count` pictures of Fashion-MNIST that are trained on or validated with."""
-    from components.core.options import IngestOptions
     from components.ingest.ingest import ingest
-    from components.ingest.samples import write_fashion
+    from components.ingest.sources.samples import write_fashion
+    from regraft_core.formats.options import IngestOptions
 
     (folder / "pictures").mkdir(parents=True)
     write_fashion(folder / "pictures", limit=count)
@@ -92,7 +92,7 @@ def ingested(folder: Path, count: int) -> Path:
 
 def as_folders(dataset: Path, out: Path) -> Path:
     """Write the pictures of a dataset as Keras reads them: a folder a split and class."""
-    from components.core.records import read_split
+    from regraft_core.formats.records import read_split
 
     for split in ("train", "validation"):
         for record in read_split(dataset, split):
@@ -106,7 +106,7 @@ def raw_speed(case: Case, batches: int) -> float:
     """Return pictures a second of `backbone(x)` on tensors in memory, its graph built before."""
     import tensorflow as tf
 
-    from components.core.backbones import build_backbone
+    from regraft_core.backbones.build import build_backbone
 
     model = build_backbone(case.backbone, case.image_px, case.weights)
     run = tf.function(lambda x: model(x, training=False))
@@ -119,11 +119,12 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     """Return the seconds of one epoch of `model.fit` with its validation, graphs built before."""
     import keras
 
-    from components.core.backbones import build_backbone, find_backbone
-    from components.core.models import build_head, pooling_layer
-    from components.core.options import HeadOptions
-    from components.core.preprocess import scale
-    from components.core.surgery import freeze, join, split
+    from regraft_core.backbones.build import build_backbone
+    from regraft_core.backbones.cuts import freeze, join, split
+    from regraft_core.backbones.table import find_backbone
+    from regraft_core.formats.options import HeadOptions
+    from regraft_core.images.preprocess import scale
+    from regraft_core.training.models import build_head, pooling_layer
 
     row = find_backbone(case.backbone)
     backbone = build_backbone(row, case.image_px, case.weights)
@@ -156,10 +157,10 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
 
 def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, float]:
     """Return the seconds of each step of our side."""
-    from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
+    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
     features, head = out / "features", out / "head"
     options = FeatureOptions(
@@ -179,7 +180,7 @@ def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, 
 
 def count_of(dataset: Path) -> int:
     """Return the pictures that are trained on and validated with."""
-    from components.core.artifacts import DatasetManifest
+    from regraft_core.formats.manifests import DatasetManifest
 
     splits = DatasetManifest.read(dataset).splits
     return splits["train"].count + splits["validation"].count
@@ -239,8 +240,8 @@ def top(case: Case, work: Path) -> Found:
 
 def extraction(case: Case, work: Path) -> Found:
     """Yield the speed of extraction beyond its start, in turn with that of the bare backbone."""
-    from components.core.options import FeatureOptions
     from components.extract_features.extract_features import extract_features
+    from regraft_core.formats.options import FeatureOptions
 
     options = FeatureOptions(
         backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.result import Figure
-from components.core.artifacts import Split
-from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions, IngestOptions
+from regraft_core.formats.manifests import Split
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions, IngestOptions
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 # Pixels as the backbone takes them, float32 [n, px, px, 3], and labels, int32 [n].
@@ -71,8 +71,8 @@ def accuracy(
     work: Path, seeds: int, case: AccuracyCase | None = None
 ) -> Iterator[tuple[str, Figure]]:
     """Yield mean and spread of the test accuracy of all sides, and the differences in points."""
-    from components.core.backbones import build_backbone
-    from components.core.surgery import freeze
+    from regraft_core.backbones.build import build_backbone
+    from regraft_core.backbones.cuts import freeze
 
     case = case or AccuracyCase()
     backbone = build_backbone(case.backbone, case.image_px)
@@ -137,10 +137,10 @@ def accuracies(trial: Trial) -> dict[str, float]:
 
 def by_regraft(trial: Trial) -> Any:
     """Return our model, as it was saved."""
-    from components.core.models import load_model
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
+    from regraft_core.training.models import load_model
 
     out = trial.dataset.parent
     features, head, model = out / "features", out / "head", out / "model"
@@ -155,8 +155,8 @@ def by_regraft(trial: Trial) -> Any:
 
 def by_keras(trial: Trial) -> Any:
     """Return the frozen backbone with our head on it, trained by `model.fit`."""
-    from components.core.models import build_head, pooling_layer, standardise
-    from components.core.surgery import join
+    from regraft_core.backbones.cuts import join
+    from regraft_core.training.models import build_head, pooling_layer, standardise
 
     pooling = pooling_layer(trial.options.head)
     features = join(trial.backbone, [pooling]).predict(trial.splits["train"][0], verbose=0)
@@ -169,7 +169,7 @@ def by_plain_head(trial: Trial) -> Any:
     """Return the frozen backbone with the notebook's head on it, trained by `model.fit`."""
     import keras
 
-    from components.core.surgery import join
+    from regraft_core.backbones.cuts import join
 
     layers = [
         keras.layers.GlobalAveragePooling2D(),
@@ -208,10 +208,10 @@ def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Pictures]:
     """Return the pictures of each split, decoded and scaled as all sides take them."""
     import tensorflow as tf
 
-    from components.core.backbones import find_backbone
-    from components.core.decoded import decoder
-    from components.core.preprocess import scale
-    from components.core.records import read_split
+    from regraft_core.backbones.table import find_backbone
+    from regraft_core.formats.records import read_split
+    from regraft_core.images.batch_decoding import decoder
+    from regraft_core.images.preprocess import scale
 
     scaling, decode = find_backbone(case.backbone).scaling, decoder(case.image_px)
     held: dict[Split, Pictures] = {}
@@ -225,7 +225,7 @@ def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Pictures]:
 
 def write_some_digits(folder: Path, count: int) -> None:
     """Write the first `count` of the digits, whose classes take turns."""
-    from components.ingest.samples import write_digits
+    from components.ingest.sources.samples import write_digits
 
     write_digits(folder)
     for path in folder.rglob("*.png"):
@@ -235,7 +235,7 @@ def write_some_digits(folder: Path, count: int) -> None:
 
 def write_some_fashion(folder: Path, count: int) -> None:
     """Write the first `count` pictures of both parts of Fashion-MNIST."""
-    from components.ingest.samples import write_fashion
+    from components.ingest.sources.samples import write_fashion
 
     write_fashion(folder, limit=count)
 

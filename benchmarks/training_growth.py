@@ -48,7 +48,7 @@ class Took:
 
 def growth(work: Path) -> Iterator[tuple[str, Figure]]:
     """Yield seconds and peak memory of both steps for each number of pictures, and their growth."""
-    from components.ingest.samples import write_fashion
+    from components.ingest.sources.samples import write_fashion
 
     took: dict[str, dict[int, Took]] = {step: {} for step in STEPS}
     for count in COUNTS:
@@ -96,7 +96,7 @@ def measured_here(step: str, folder: Path, case: GrowthCase) -> Took:
 
 def prepared(step: str, folder: Path, case: GrowthCase) -> Callable[[], Any]:
     """Import what a step needs, and return it ready to run."""
-    from components.core.options import FeatureOptions, HeadOptions, IngestOptions
+    from regraft_core.formats.options import FeatureOptions, HeadOptions, IngestOptions
 
     if step == "ingest":
         from components.ingest.ingest import ingest

@@ -8,7 +8,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from reference_pages import write_pages  # noqa: E402
 
-from components.core.version import VERSION  # noqa: E402
+from regraft_core.runtime.version import VERSION  # noqa: E402
 
 write_pages(HERE / "reference")
 

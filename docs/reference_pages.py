@@ -15,9 +15,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from components.core import artifacts
-from components.core.backbones import BACKBONES, KERAS
-from pipelines.recipe import Recipe
+from pipelines.recipes.recipe import Recipe
+from regraft_core.backbones.table import BACKBONES, KERAS
+from regraft_core.formats import manifests
 
 BACKBONES_TEXT = """
 What `--backbone` takes. The pictures' size is the one that the backbone was trained at;
@@ -48,12 +48,12 @@ editors complete and check them.
 
 def write_pages(folder: Path) -> None:
     """Write all pages of the reference; a page that is up to date is left alone."""
-    from pipelines.cli import app
+    from regraft.cli.main import app
 
     pages = {
         "cli.md": cli_page(app),
         "recipe.md": recipe_page(app),
-        "artifacts.md": artifacts_page(),
+        "manifests.md": artifacts_page(),
         "backbones.md": backbones_page(),
     }
     folder.mkdir(exist_ok=True)
@@ -103,22 +103,22 @@ def artifacts_page() -> str:
     """Return the page of the manifests and their parts, with the docstrings of the code."""
     kinds = [
         value
-        for value in vars(artifacts).values()
+        for value in vars(manifests).values()
         if inspect.isclass(value)
-        and issubclass(value, artifacts.Record)
-        and value.__module__ == artifacts.__name__
+        and issubclass(value, manifests.Record)
+        and value.__module__ == manifests.__name__
     ]
-    manifests = [kind for kind in kinds if hasattr(kind, "file_name")]
-    parts = [kind for kind in kinds if not issubclass(kind, artifacts.Manifest)][1:]
-    lines = [NOTE, "# Formats of artifacts", "", *_paragraphs(artifacts.__doc__), ""]
-    lines += ["## In every manifest", "", *_fields(artifacts.Manifest, BaseModel), ""]
-    for kind in manifests:
+    with_file = [kind for kind in kinds if hasattr(kind, "file_name")]
+    parts = [kind for kind in kinds if not issubclass(kind, manifests.Manifest)][1:]
+    lines = [NOTE, "# Formats of artifacts", "", *_paragraphs(manifests.__doc__), ""]
+    lines += ["## In every manifest", "", *_fields(manifests.Manifest, BaseModel), ""]
+    for kind in with_file:
         lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, artifacts.Manifest), ""]
+        lines += [*_fields(kind, manifests.Manifest), ""]
     lines += ["## Parts", ""]
     for kind in parts:
         lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, artifacts.Record), ""]
+        lines += [*_fields(kind, manifests.Record), ""]
     return "\n".join(lines)
 
 
@@ -224,7 +224,7 @@ def _type(hint: Any) -> str:
         return " or ".join(_type(one) for one in arguments)
     if hasattr(hint, "__metadata__"):
         return _type(arguments[0])
-    if inspect.isclass(hint) and issubclass(hint, artifacts.Record):
+    if inspect.isclass(hint) and issubclass(hint, manifests.Record):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     names = {str: "text", float: "number", int: "whole number", bool: "true or false",
              type(None): "null", Any: "any"}  # fmt: skip

@@ -16,7 +16,7 @@ from components.publish.component import publish
 from components.train_head.component import train_head
 from components.verify.component import verify
 from pipelines.parameters import accepted_by, with_parameters
-from pipelines.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
+from pipelines.recipes.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
 
 Options = dict[str, Any]
 Configure = Callable[[Any, str], None]

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from components.core.object_stores import is_address, open_address
-from pipelines.recipe import Recipe
+from pipelines.recipes.recipe import Recipe
+from regraft_core.runtime.object_stores import is_address, open_address
 
 
 def check_backbone(recipe: Recipe) -> None:
@@ -20,8 +20,8 @@ def check_backbone(recipe: Recipe) -> None:
     if recipe.cut == "auto":
         return  # the table's own cuts are tested, and TensorFlow takes seconds to load
     with quiet_start():
-        from components.core.backbones import build_backbone
-        from components.core.surgery import find_cut
+        from regraft_core.backbones.build import build_backbone
+        from regraft_core.backbones.cuts import find_cut
 
         model = build_backbone(recipe.backbone, recipe.image_px, "random")
     find_cut(model, recipe.cut)

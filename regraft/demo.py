@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from components.core.artifacts import DatasetManifest
-from components.core.errors import RegraftError
-from components.core.records import PictureRecord, read_split
-from pipelines.local import Summary, run_locally
-from pipelines.presentation import print_summary
-from pipelines.recipe import Recipe
-from pipelines.recipe_file import recipe_of
+from pipelines.local.run import Summary, run_locally
+from pipelines.recipes.recipe import Recipe
+from pipelines.recipes.recipe_file import recipe_of
+from regraft.cli.console_output import print_summary
+from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.records import PictureRecord, read_split
+from regraft_core.runtime.errors import RegraftError
 
 PICTURES_SHOWN = 12
 
@@ -47,9 +47,9 @@ def main() -> int:
 
 def _ask_server(summary: Summary, records: list[PictureRecord], models: Path) -> None:
     """Serve the published version and predict held-out pictures by both protocols."""
-    from serving.client.grpc import GrpcClient
-    from serving.client.rest import RestClient
-    from serving.runner import running_server
+    from regraft_client.grpc import GrpcClient
+    from regraft_client.rest import RestClient
+    from serving.running.runner import running_server
 
     classes = DatasetManifest.read(summary.dataset).classes
     images = [record.encoded for record in records]

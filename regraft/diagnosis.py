@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from components.core.errors import InputError
-from components.core.hardware import DEVICE_FILES
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_check import DEVICE_FILES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
@@ -207,7 +207,7 @@ def check_tensorflow(answer: Mapping[str, Any], device_files: Sequence[str]) -> 
 
 def check_installed_weights() -> Finding:
     """Look at the ImageNet weights that come as a package."""
-    from components.core.efficientnet_lite0 import weights_path
+    from regraft_core.backbones.efficientnet_lite0 import weights_path
 
     name = "installed weights"
     try:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import skimage.data
 from PIL import Image, ImageDraw
 
+from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
 
 CLASSES = ("circle", "cross", "square")
@@ -59,8 +61,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shapes, ingested."""
-    from components.core.options import IngestOptions
     from components.ingest.ingest import ingest
+    from regraft_core.formats.options import IngestOptions
 
     out = tmp_path_factory.mktemp("ingest") / "dataset"
     ingest([str(shapes)], out, IngestOptions(processes=1))
@@ -79,10 +81,10 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Features, head and the candidates `head` and `top` of the shapes."""
-    from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
+    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
     out = tmp_path_factory.mktemp("trained")
     extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
@@ -101,7 +103,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder in which pipelines run by kfp's local runner, in subprocesses."""
     from kfp import local
 
-    from pipelines.local import own_output
+    from pipelines.local.run import own_output
 
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
@@ -174,3 +176,34 @@ def kill_and_run_again() -> Callable[[str, str], Resumed]:
         return Resumed("".join(said), second.stdout)
 
     return run
+
+
+PHOTOGRAPHS = Path(skimage.data.__file__).parent
+
+
+@pytest.fixture
+def regraft(capsys: pytest.CaptureFixture[str]) -> Regraft:
+    """Return a function that runs `regraft` with its arguments."""
+
+    def run(*arguments: str | Path | int) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            from regraft.cli.main import main
+
+            main([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, written.out, written.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cat() -> Path:
+    """A photograph of a cat."""
+    return PHOTOGRAPHS / "chelsea.png"
+
+
+@pytest.fixture(scope="session")
+def coffee() -> Path:
+    """A photograph of a cup of coffee."""
+    return PHOTOGRAPHS / "coffee.png"

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
-from components.core.exported import write_fingerprint
+from regraft_core.formats.fingerprint import write_fingerprint
+from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
 
 
 class Doubling(tf.Module):

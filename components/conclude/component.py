@@ -3,7 +3,7 @@
 from kfp import dsl
 from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -27,7 +27,7 @@ def conclude(
 
     from components.conclude.conclude import Ending
     from components.conclude.conclude import conclude as run
-    from components.core.step import running, say
+    from regraft_core.runtime.step import running, say
 
     with running("conclude"):
         ending = Ending(status.state, status.error_message or "")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.options import GateOptions
-from components.evaluate.calibration import (
+from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, judge
+from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
     fit_temperature,
     probabilities_of,
     reliability,
 )
-from components.evaluate.gate import NO_CHAMPION, Evidence, Verdict, judge
-from components.evaluate.metrics import Figures, measure
-from components.evaluate.statistics import Comparison, compare
-from components.evaluate.unfamiliar import Familiarity, familiarity
+from components.evaluate.metrics.classification import Figures, measure
+from components.evaluate.metrics.ood_score import Familiarity, familiarity
+from components.evaluate.metrics.statistics import Comparison, compare
+from regraft_core.formats.options import GateOptions
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

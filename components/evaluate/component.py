@@ -5,7 +5,7 @@ from typing import Dict, List
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -62,12 +62,12 @@ def evaluate(
     Returns:
         Whether the model may go out.
     """
-    from components.core.hardware import check_gpu
-    from components.core.step import running
+    from regraft_core.runtime.gpu_check import check_gpu
+    from regraft_core.runtime.step import running
 
     with running("evaluate"):
         check_gpu(require_gpu)
-        from components.evaluate.face import evaluate_artifacts
+        from components.evaluate.kfp_outputs import evaluate_artifacts
 
         gate = {"min_accuracy": min_accuracy, "accuracy_rule": accuracy_rule,
                 "min_class_recall": min_class_recall, "class_floors": class_floors,

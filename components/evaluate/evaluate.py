@@ -11,22 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.artifacts import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    staged_folder,
-    write_text,
-)
-from components.core.errors import InputError
-from components.core.models import MODEL_FILE, load_model
-from components.core.options import GateOptions
-from components.core.records import read_split
-from components.core.step import Clock, say
 from components.evaluate.assess import Assessment, ChampionSaid, Cost, Said, assess
-from components.evaluate.champion import champion_labels, find_champion, require_same_classes
-from components.evaluate.gallery import Gallery, gallery
-from components.evaluate.outcome import evaluation_of
+from components.evaluate.evaluation_manifest import evaluation_of
+from components.evaluate.gate.champion import champion_labels, find_champion, require_same_classes
+from components.evaluate.gate.selection import Choice, choose
+from components.evaluate.metrics.ood_images import unfamiliar_pictures
 from components.evaluate.predict import (
     Predictions,
     Runner,
@@ -35,16 +24,27 @@ from components.evaluate.predict import (
     predict_encoded,
     runner_of,
 )
-from components.evaluate.report import REPORT_FILE, render
-from components.evaluate.report_data import (
+from components.evaluate.report.gallery import Gallery, gallery
+from components.evaluate.report.report import REPORT_FILE, render
+from components.evaluate.report.report_data import (
     PREDICTIONS_FILE,
     ReliabilityBin,
     ReportData,
     versions,
     without_shards,
 )
-from components.evaluate.selection import Choice, choose
-from components.evaluate.strangers import unfamiliar_pictures
+from regraft_core.formats.manifests import (
+    DatasetManifest,
+    EvaluationManifest,
+    ModelManifest,
+    staged_folder,
+    write_text,
+)
+from regraft_core.formats.options import GateOptions
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.training.models import MODEL_FILE, load_model
 
 LATENCY_PICTURES = 22
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import (
+from components.evaluate.gate.champion import find_champion
+from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     ModelManifest,
     SavedModelManifest,
     digest_of,
 )
-from components.core.errors import InputError
-from components.core.version import code_digest
-from components.evaluate.champion import find_champion
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.version import code_digest
 
 _LENGTH = 16
 _NO_CHAMPION = digest_of(None)[:_LENGTH]

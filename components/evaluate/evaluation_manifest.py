@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
-from components.core.artifacts import (
+from components.evaluate.assess import Assessment
+from components.evaluate.gate.selection import Choice, results
+from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     MadeBy,
     ModelManifest,
     digest_of,
 )
-from components.core.version import VERSION
-from components.evaluate.assess import Assessment
-from components.evaluate.selection import Choice, results
+from regraft_core.runtime.version import VERSION
 
 
 def evaluation_of(

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from components.core.artifacts import EvaluationManifest
-from components.core.options import GateOptions, checked
-from components.core.step import keep_by_content, kept_folder, say
-from components.evaluate.again import find_answer, question_of
-from components.evaluate.metrics import roc_points
-from components.evaluate.report import REPORT_FILE
-from components.evaluate.report_data import PREDICTIONS_FILE
+from components.evaluate.evaluation_cache import find_answer, question_of
+from components.evaluate.metrics.classification import roc_points
+from components.evaluate.report.report import REPORT_FILE
+from components.evaluate.report.report_data import PREDICTIONS_FILE
+from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.options import GateOptions, checked
+from regraft_core.runtime.step import keep_by_content, kept_folder, say
 
 ROC_POINTS = 200
 

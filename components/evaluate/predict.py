@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import DatasetManifest, Preprocessing, Split
-from components.core.decoded import decoded, decoder
-from components.core.preprocess import load_picture, scale
-from components.core.records import PictureRecord, read_split
-from components.core.step import Clock
+from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
+from regraft_core.formats.records import PictureRecord, read_split
+from regraft_core.images.batch_decoding import decoded, decoder
+from regraft_core.images.preprocess import load_picture, scale
+from regraft_core.runtime.step import Clock
 
 WARM_UP = 2
 

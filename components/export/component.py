@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -27,9 +27,9 @@ def export(
         largest_batch: Pictures in the larger warm-up request of each signature.
         formats: Formats to write besides, of `litert` and `onnx`.
     """
-    from components.core.options import ExportOptions, checked
-    from components.core.step import running
     from components.export.export import export as run
+    from regraft_core.formats.options import ExportOptions, checked
+    from regraft_core.runtime.step import running
 
     with running("export"):
         options = checked(ExportOptions, largest_batch=largest_batch,

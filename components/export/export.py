@@ -12,7 +12,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.core.artifacts import (
+from components.export.formats import FILES, write_formats
+from components.export.model_card import model_card
+from components.export.signatures import SIGNATURES, Answering, build_archive
+from components.export.warmup import write_warmup
+from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
+from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     MadeBy,
@@ -20,17 +25,12 @@ from components.core.artifacts import (
     SavedModelManifest,
     staged_folder,
 )
-from components.core.errors import DataError, InputError, RejectedError
-from components.core.exported import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
-from components.core.models import load_model
-from components.core.options import ExportOptions
-from components.core.records import read_split
-from components.core.step import Clock, say
-from components.core.version import VERSION
-from components.export.formats import FILES, write_formats
-from components.export.model_card import model_card
-from components.export.signatures import SIGNATURES, Answering, build_archive
-from components.export.warmup import write_warmup
+from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import DataError, InputError, RejectedError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.models import load_model
 
 _ANSWERS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"

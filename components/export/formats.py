@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.errors import InputError, ParityError
-from components.core.preprocess import load_pictures, scale
 from components.export.signatures import Answering
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.runtime.errors import InputError, ParityError
 
 FILES = {"litert": "assets.extra/model.tflite", "onnx": "assets.extra/model.onnx"}
 _PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}

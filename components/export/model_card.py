@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.core.artifacts import EvaluationManifest, ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
 
 _SHOWN_CLASSES = 50
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.core.artifacts import Preprocessing
-from components.core.preprocess import load_pictures, scale
+from regraft_core.formats.manifests import Preprocessing
+from regraft_core.images.preprocess import load_pictures, scale
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.core.exported import WARMUP_FILE
-from components.core.preprocess import load_picture
-from components.core.records import Example
 from components.export.signatures import CLASSIFY, EXAMPLE_KEY, FEATURES, IMAGES, SERVING
+from regraft_core.formats.fingerprint import WARMUP_FILE
+from regraft_core.formats.records import Example
+from regraft_core.images.preprocess import load_picture
 
 # What all distinct pictures of one request may weigh: a record of photographs stays a few MB.
 _REQUEST_BYTES = 4_000_000

@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -56,9 +56,9 @@ def extract_features(
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
-    from components.core.hardware import check_gpu
-    from components.core.options import FeatureOptions, chosen
-    from components.core.step import running
+    from regraft_core.formats.options import FeatureOptions, chosen
+    from regraft_core.runtime.gpu_check import check_gpu
+    from regraft_core.runtime.step import running
 
     with running("extract_features"):
         poolings = ("gap", "gmp", "flatten") if head_search else (head,)

@@ -12,8 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.core.acceleration import accelerated, gpu_capabilities, mixed_precision
-from components.core.artifacts import (
+from components.extract_features.forward import Arrays, Forward, forward_of
+from components.extract_features.shard_store import ShardStore
+from regraft_core.backbones.build import build_backbone, weights_digest
+from regraft_core.backbones.cuts import find_cut, freeze
+from regraft_core.backbones.table import Backbone, find_backbone
+from regraft_core.formats.manifests import (
     DatasetManifest,
     FeatureShard,
     FeaturesManifest,
@@ -22,21 +26,18 @@ from components.core.artifacts import (
     digest_of,
     staged_folder,
 )
-from components.core.backbones import Backbone, build_backbone, find_backbone, weights_digest
-from components.core.checkpoint import checkpoint_folder
-from components.core.errors import DataError, InputError
-from components.core.feature_store import CUT, LABELS
-from components.core.hardware import check_gpu
-from components.core.memory import out_of_memory_explained
-from components.core.models import pooling_layer
-from components.core.options import FeatureOptions
-from components.core.records import read_records
-from components.core.step import Clock, Pulse, say
-from components.core.surgery import find_cut, freeze
-from components.core.version import VERSION
-from components.core.winograd import winograd
-from components.extract_features.forward import Arrays, Forward, forward_of
-from components.extract_features.shard_store import ShardStore
+from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.records import read_records
+from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.gpu_check import check_gpu
+from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.step import Clock, Pulse, say
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
+from regraft_core.training.checkpoint import checkpoint_folder
+from regraft_core.training.feature_store import CUT, LABELS
+from regraft_core.training.models import pooling_layer
+from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 

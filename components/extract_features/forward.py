@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.ahead import ahead
-from components.core.augment import augment
-from components.core.backbones import Backbone
-from components.core.decoded import Batch, decoded, decoder
-from components.core.feature_store import LABELS
-from components.core.options import FeatureOptions
-from components.core.preprocess import scale
-from components.core.records import PictureRecord
+from regraft_core.backbones.table import Backbone
+from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.records import PictureRecord
+from regraft_core.images.augment import augment
+from regraft_core.images.batch_decoding import Batch, decoded, decoder
+from regraft_core.images.prefetch import ahead
+from regraft_core.images.preprocess import scale
+from regraft_core.training.feature_store import LABELS
 
 Arrays = dict[str, NDArray[Any]]
 # (stored pictures, number of the view) -> batches of arrays

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import FeatureShard
-from components.core.errors import InputError
-from components.core.feature_store import array_file
+from regraft_core.formats.manifests import FeatureShard
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.feature_store import array_file
 
 FLOAT16_MAX = 65504.0
 DONE = ".done"

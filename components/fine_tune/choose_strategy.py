@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import ModelManifest, Preprocessing
-from components.core.backbones import build_backbone, find_backbone
-from components.core.feature_store import FeatureRows
-from components.core.models import pooling_layer
-from components.core.options import HeadKind
-from components.core.pictures import PictureRows, picture_source
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifests import ModelManifest, Preprocessing
+from regraft_core.formats.options import HeadKind
+from regraft_core.training.feature_store import FeatureRows
+from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.models import pooling_layer
 
 Resolved = Literal["head", "top", "full"]
 # Training pictures of the median class from which on a dataset counts as large.

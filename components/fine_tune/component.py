@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -46,9 +46,9 @@ def fine_tune(
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
-    from components.core.hardware import check_gpu
-    from components.core.options import FineTuneOptions, chosen
-    from components.core.step import running
+    from regraft_core.formats.options import FineTuneOptions, chosen
+    from regraft_core.runtime.gpu_check import check_gpu
+    from regraft_core.runtime.step import running
 
     with running("fine_tune"):
         options = chosen(FineTuneOptions, values)

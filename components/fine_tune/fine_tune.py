@@ -16,34 +16,35 @@ from typing import Any
 
 import keras
 
-from components.core.acceleration import (
-    accelerated,
-    gpu_capabilities,
-    is_chief,
-    mixed_precision,
-    training_strategy,
-)
-from components.core.artifacts import (
+from components.fine_tune.choose_strategy import Evidence, gather_evidence
+from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
+from regraft_core.backbones.build import build_backbone, weights_digest
+from regraft_core.backbones.cuts import freeze, join
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifests import (
     DatasetManifest,
     Epoch,
     MadeBy,
     ModelManifest,
     staged_folder,
 )
-from components.core.backbones import build_backbone, find_backbone, weights_digest
-from components.core.errors import InputError
-from components.core.feature_store import read_manifests
-from components.core.hardware import check_gpu
-from components.core.learning_curves import write_curves
-from components.core.memory import out_of_memory_explained
-from components.core.models import count_parameters, load_model, pooling_layer, save_model
-from components.core.options import FineTuneOptions
-from components.core.step import Clock, say
-from components.core.surgery import freeze, join
-from components.core.version import VERSION
-from components.core.winograd import winograd
-from components.fine_tune.choose_strategy import Evidence, gather_evidence
-from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
+from regraft_core.formats.options import FineTuneOptions
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_check import check_gpu
+from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.acceleration import (
+    accelerated,
+    gpu_capabilities,
+    is_chief,
+    mixed_precision,
+    training_strategy,
+)
+from regraft_core.training.feature_store import read_manifests
+from regraft_core.training.learning_curves import write_curves
+from regraft_core.training.models import count_parameters, load_model, pooling_layer, save_model
+from regraft_core.training.winograd import winograd
 
 
 @dataclass(frozen=True)

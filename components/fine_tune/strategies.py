@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from components.core.artifacts import Epoch, FeaturesManifest, ModelManifest, digest_of
-from components.core.checkpoint import checkpoint_folder
-from components.core.errors import InputError
-from components.core.feature_store import CUT, FeatureRows, feature_source
-from components.core.options import FineTuneOptions, HeadOptions
-from components.core.pictures import PictureRows, picture_source
-from components.core.sources import Source
-from components.core.step import say
-from components.core.surgery import freeze, join, split
-from components.core.training import Settings, Start, class_weights, train
+from regraft_core.backbones.cuts import freeze, join, split
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, digest_of
+from regraft_core.formats.options import FineTuneOptions, HeadOptions
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.step import say
+from regraft_core.training.checkpoint import checkpoint_folder
+from regraft_core.training.feature_store import CUT, FeatureRows, feature_source
+from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.loop import Settings, Start, class_weights, train
+from regraft_core.training.training_source import Source
 
 # With `adapt`, a moving average forgets what it started from about this many times over.
 ADAPT_TURNOVERS = 8

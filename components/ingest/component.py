@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -60,9 +60,9 @@ def ingest(
     values = {k: v for k, v in locals().items() if k not in ("sources", "dataset", "data_card")}
     import shutil
 
-    from components.core.options import IngestOptions, checked
-    from components.core.step import keep_by_content, running
     from components.ingest.ingest import ingest
+    from regraft_core.formats.options import IngestOptions, checked
+    from regraft_core.runtime.step import keep_by_content, running
 
     with running("ingest"):
         manifest = ingest(sources, dataset.path, checked(IngestOptions, **values))

@@ -13,19 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.artifacts import SPLITS, DatasetManifest, MadeBy, staged_folder
-from components.core.errors import DataError, InputError
-from components.core.options import IngestOptions
-from components.core.step import Clock, say
-from components.core.version import VERSION
+from components.ingest.card.data_card import write_data_card
 from components.ingest.catalog import BAD_REASONS, Catalog
-from components.ingest.data_card import write_data_card
-from components.ingest.duplicates import resolve_duplicates
-from components.ingest.folders import Tally
-from components.ingest.leftovers import marked_as_running, remove_leftovers
 from components.ingest.shards import content_digest, write_shards
-from components.ingest.sources import items_of, source_name
-from components.ingest.splits import assign_splits, thresholds
+from components.ingest.sources.folders import Tally
+from components.ingest.sources.source_items import items_of, source_name
+from components.ingest.splits.assignment import assign_splits, thresholds
+from components.ingest.splits.duplicates import resolve_duplicates
+from components.ingest.stale_folders import marked_as_running, remove_leftovers
 from components.ingest.workers import (
     CHUNK,
     Looking,
@@ -34,6 +29,11 @@ from components.ingest.workers import (
     look_at_chunk,
     processes_of,
 )
+from regraft_core.formats.manifests import SPLITS, DatasetManifest, MadeBy, staged_folder
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.version import VERSION
 
 WORK = ".work"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

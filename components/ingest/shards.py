@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from components.core.artifacts import SPLITS, Shard, Split, SplitInfo, digest_of
 from components.ingest.catalog import Catalog
 from components.ingest.workers import ShardTask, in_processes, write_shard
+from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo, digest_of
 
 PICTURES_PER_SHARD = 1000
 

@@ -17,21 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.core.artifacts import Shard, digest_file
-from components.core.errors import RegraftError
-from components.core.options import IngestOptions
-from components.core.records import PictureRecord, write_records
-from components.ingest.bad_picture import BadPictureError
 from components.ingest.catalog import Catalog
-from components.ingest.folders import Item
-from components.ingest.http import read_address
-from components.ingest.look import MIN_LOOK_SIDE_PX, Look, look_at_small
-from components.ingest.png import SmallPng, small_png
-from components.ingest.remote import read_object
-from components.ingest.splits import key_of, split_of, thresholds
-from components.ingest.stored import MAX_FILE_BYTES, STORED_COLUMNS, StoredPictures, read_picture
-from components.ingest.transfer import FetchError
-from components.ingest.validate import examine
+from components.ingest.checks.image_bytes import (
+    MAX_FILE_BYTES,
+    STORED_COLUMNS,
+    StoredPictures,
+    read_picture,
+)
+from components.ingest.checks.image_stats import MIN_LOOK_SIDE_PX, Look, look_at_small
+from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.png import SmallPng, small_png
+from components.ingest.checks.validate import examine
+from components.ingest.sources.download_retry import FetchError
+from components.ingest.sources.folders import Item
+from components.ingest.sources.http import read_address
+from components.ingest.sources.object_store import read_object
+from components.ingest.splits.assignment import key_of, split_of, thresholds
+from regraft_core.formats.manifests import Shard, digest_file
+from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.records import PictureRecord, write_records
+from regraft_core.runtime.errors import RegraftError
 
 CHUNK = 256
 SPOOL_BYTES = 64 * 1024

@@ -3,7 +3,7 @@
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -29,8 +29,8 @@ def publish(
         keep_last: How many versions stay; 0 keeps all.
         model_registry: Address of a Kubeflow Model Registry to enter the version in; may be empty.
     """
-    from components.core.step import running
     from components.publish.publish import publish as run
+    from regraft_core.runtime.step import running
 
     with running("publish"):
         manifest = run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from components.core.artifacts import (
+from components.publish.registry import Registry, RegistryError
+from regraft_core.formats.manifests import (
     MadeBy,
     ParityManifest,
     PublishedManifest,
@@ -12,11 +13,10 @@ from components.core.artifacts import (
     digest_of,
     staged_folder,
 )
-from components.core.errors import InputError, ParityError
-from components.core.step import Clock, say
-from components.core.version import VERSION
-from components.publish.registry import Registry, RegistryError
-from serving.publish import Version, open_store, publish_saved_model, set_label
+from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.version import VERSION
+from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
 
 
 def publish(
@@ -47,7 +47,7 @@ def publish(
 
     Raises:
         ParityError: the proof is of another model, or it failed.
-        InputError: as `serving.publish.publish_saved_model` and `Registry`.
+        InputError: as `serving.publishing.publish.publish_saved_model` and `Registry`.
         RegistryError: no registry answers, and nothing was published; or it failed afterwards.
     """
     clock = Clock()

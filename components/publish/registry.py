@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError, RegraftError
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.errors import InputError, RegraftError
 
 TIMEOUT_S = 30.0
 AUTHOR = "regraft"

@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -46,9 +46,9 @@ def train_head(
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
-    from components.core.options import HeadOptions, chosen
-    from components.core.step import running
     from components.train_head.train_head import train_head as run
+    from regraft_core.formats.options import HeadOptions, chosen
+    from regraft_core.runtime.step import running
 
     with running("train_head"):
         options = chosen(HeadOptions, values)

@@ -16,15 +16,15 @@ from typing import Any, get_args
 import keras
 import tensorflow as tf
 
-from components.core.artifacts import FeaturesManifest, digest_of
-from components.core.checkpoint import checkpoint_folder, read_state, write_state
-from components.core.errors import InputError
-from components.core.feature_store import RESIDENT_BYTES, FeatureRows, moments
-from components.core.models import build_head, standardise
-from components.core.options import HeadKind, HeadOptions
-from components.core.passes import DepthAdam
-from components.core.sources import epoch_order
-from components.core.step import Clock, say
+from regraft_core.formats.manifests import FeaturesManifest, digest_of
+from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
+from regraft_core.training.epoch_graphs import DepthAdam
+from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments
+from regraft_core.training.models import build_head, standardise
+from regraft_core.training.training_source import epoch_order
 
 WIDTHS = (0, 128)
 DROPOUTS = (0.0, 0.4)

@@ -10,7 +10,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import (
+from components.train_head.head_search import search_heads
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifests import (
     FeaturesManifest,
     MadeBy,
     ModelManifest,
@@ -18,24 +20,22 @@ from components.core.artifacts import (
     digest_of,
     staged_folder,
 )
-from components.core.backbones import find_backbone
-from components.core.checkpoint import checkpoint_folder
-from components.core.errors import DataError, InputError
-from components.core.feature_store import FeatureRows, feature_source, moments, read_manifests
-from components.core.learning_curves import write_curves
-from components.core.memory import out_of_memory_explained
-from components.core.models import (
+from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.step import Clock
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.checkpoint import checkpoint_folder
+from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests
+from regraft_core.training.learning_curves import write_curves
+from regraft_core.training.loop import Settings, class_weights, train
+from regraft_core.training.models import (
     build_head,
     count_parameters,
     head_parameters,
     save_model,
     standardise,
 )
-from components.core.options import HeadKind, HeadOptions
-from components.core.step import Clock
-from components.core.training import Settings, class_weights, train
-from components.core.version import VERSION
-from components.train_head.head_search import search_heads
 
 
 @out_of_memory_explained()

@@ -5,7 +5,7 @@ from typing import List
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -35,10 +35,10 @@ def verify(
     """
     import shutil
 
-    from components.core.options import VerifyOptions, checked
-    from components.core.step import running
     from components.verify.verify import TABLE_FILE
     from components.verify.verify import verify as run
+    from regraft_core.formats.options import VerifyOptions, checked
+    from regraft_core.runtime.step import running
 
     with running("verify"):
         options = checked(VerifyOptions, engine=engine, pictures=pictures, tolerance=tolerance)

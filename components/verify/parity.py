@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import ParityManifest, ParityRow
+from regraft_core.formats.manifests import ParityManifest, ParityRow
 
 _SHOWN_ROWS = 12
 

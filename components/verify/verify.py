@@ -15,7 +15,19 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from components.core.artifacts import (
+from components.verify.parity import (
+    Answer,
+    Asked,
+    compare,
+    failure,
+    parity_table,
+    worst_by_protocol,
+)
+from regraft_client.grpc import GrpcClient
+from regraft_client.rest import RestClient
+from regraft_client.results import Prediction
+from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     MadeBy,
@@ -25,26 +37,14 @@ from components.core.artifacts import (
     staged_folder,
     write_text,
 )
-from components.core.errors import DataError, InputError, ParityError
-from components.core.exported import check_fingerprint
-from components.core.models import load_model
-from components.core.options import VerifyOptions
-from components.core.preprocess import load_pictures, scale
-from components.core.records import PictureRecord, read_split
-from components.core.step import Clock, say
-from components.core.version import VERSION
-from components.verify.parity import (
-    Answer,
-    Asked,
-    compare,
-    failure,
-    parity_table,
-    worst_by_protocol,
-)
-from serving.client.grpc import GrpcClient
-from serving.client.rest import RestClient
-from serving.client.results import Prediction
-from serving.runner import running_server
+from regraft_core.formats.options import VerifyOptions
+from regraft_core.formats.records import PictureRecord, read_split
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.runtime.errors import DataError, InputError, ParityError
+from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.models import load_model
+from serving.running.runner import running_server
 
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import InputError
-from components.core.image import GPU_IMAGE, IMAGE
-from pipelines.hardware import Hardware, place
-from pipelines.patience import PATIENCE, set_deadline, set_retries
-from pipelines.pods import Pods
-from pipelines.recipe import Recipe, make_recipe
+from pipelines.cluster.node_presets import Hardware, place
+from pipelines.cluster.pods import Pods
+from pipelines.cluster.retry_policy import PATIENCE, set_deadline, set_retries
+from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
+from regraft_core.runtime.errors import InputError
 
 
 def recipe_for(values: dict[str, Any], hardware: Hardware | None) -> Recipe:
@@ -52,7 +52,7 @@ def compile_pipeline(
     recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 
-    from pipelines.transfer import make_transfer
+    from pipelines.pipeline import make_transfer
 
     with_image = replace(pods or Pods(), image=image_of(hardware, pods))
 

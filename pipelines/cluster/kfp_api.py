@@ -27,7 +27,7 @@ import urllib3
 from kfp.client.token_credentials_base import TokenCredentialsBase
 from kfp_server_api.rest import RESTClientObject
 
-from components.core.errors import InputError, RegraftError
+from regraft_core.runtime.errors import InputError, RegraftError
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 MAX_WAIT_S = 10.0

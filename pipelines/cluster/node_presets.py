@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.core.errors import unknown_name
+from regraft_core.runtime.errors import unknown_name
 
 HEAVY_STEPS = frozenset({"extract_features", "fine_tune", "evaluate"})
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where Linux programs look for it

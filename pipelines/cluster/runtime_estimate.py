@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 SHARD = 1000
 """Pictures in a shard of a dataset, as ingest writes them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]

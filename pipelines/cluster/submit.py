@@ -20,17 +20,17 @@ from typing import Any, TypeVar
 
 import yaml
 
-from components.core.artifacts import digest_of
-from components.core.errors import InputError
-from components.core.version import VERSION
-from components.ingest.drive import drive_id
-from components.ingest.samples import SAMPLES
-from pipelines.compilation import compile_pipeline, image_of, recipe_for
-from pipelines.hardware import Hardware
-from pipelines.kfp_api import Client, Connection, LostError, UnreachableError, pause
-from pipelines.pods import Pods
-from pipelines.recipe import Recipe
-from pipelines.schedule import kfp_cron
+from components.ingest.sources.drive import drive_id
+from components.ingest.sources.samples import SAMPLES
+from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
+from pipelines.cluster.kfp_api import Client, Connection, LostError, UnreachableError, pause
+from pipelines.cluster.node_presets import Hardware
+from pipelines.cluster.pods import Pods
+from pipelines.cluster.schedule import kfp_cron
+from pipelines.recipes.recipe import Recipe
+from regraft_core.formats.manifests import digest_of
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.version import VERSION
 
 PIPELINE = "regraft"
 DESCRIPTION = "From labelled pictures to a published classifier that is proven."

@@ -14,8 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.core.errors import RegraftError, RejectedError
-from pipelines.kfp_api import AccessError, Client, LostError, SubmissionError, UnreachableError
+from pipelines.cluster.kfp_api import (
+    AccessError,
+    Client,
+    LostError,
+    SubmissionError,
+    UnreachableError,
+)
+from regraft_core.runtime.errors import RegraftError, RejectedError
 
 STEPS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
          "publish", "conclude")  # fmt: skip

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core.artifacts import (
+from pipelines.local.progress import Progress
+from pipelines.local.runners import code_of, in_containers, make_runner
+from pipelines.recipes.recipe import Recipe
+from regraft_core.formats.manifests import (
     Check,
     DatasetManifest,
     EvaluationManifest,
@@ -22,11 +25,8 @@ from components.core.artifacts import (
     Record,
     write_text,
 )
-from components.core.errors import InputError, RegraftError
-from components.core.step import LIVE_MARK, LIVE_VARIABLE, PROGRESS_MARK
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe
-from pipelines.runners import code_of, in_containers, make_runner
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.step import LIVE_MARK, LIVE_VARIABLE, PROGRESS_MARK
 
 _ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
 _START = re.compile(r"(\w+): start")
@@ -149,7 +149,7 @@ def _execute(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
-    from pipelines.transfer import transfer
+    from pipelines.pipeline import transfer
 
     steps = out / STEPS_FOLDER
     local.init(

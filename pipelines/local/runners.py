@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core.errors import InputError, unknown_name
-from components.core.image import IMAGE
-from components.core.version import code_digest
-from pipelines.recipe import Recipe
+from pipelines.recipes.recipe import Recipe
+from regraft_core.runtime.container_image import IMAGE
+from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.runtime.version import code_digest
 
 RunnerName = Literal["subprocess", "docker"]
 RUNNERS = ("subprocess", "docker")

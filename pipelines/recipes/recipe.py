@@ -7,9 +7,8 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from components.core.backbones import find_backbone
-from components.core.errors import InputError
-from components.core.options import (
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
     FineTuneOptions,
@@ -22,6 +21,7 @@ from components.core.options import (
     VerifyOptions,
     checked,
 )
+from regraft_core.runtime.errors import InputError
 
 
 class Recipe(

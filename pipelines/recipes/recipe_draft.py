@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.artifacts import write_text
-from components.core.backbones import find_backbone
-from components.core.errors import DataError, InputError
-from components.ingest.folders import Item, Tally, folder_items
-from pipelines.recipe_file import read_recipe
+from components.ingest.sources.folders import Item, Tally, folder_items
+from pipelines.recipes.recipe_file import read_recipe
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifests import write_text
+from regraft_core.runtime.errors import DataError, InputError
 
 BACKBONE = "efficientnet_lite0"
 SIZES_READ = 200

@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from components.core.errors import InputError, unknown_name
-from components.core.options import as_input_error
-from pipelines.recipe import RECIPE_FIELDS, Recipe, make_recipe
+from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
+from regraft_core.formats.options import as_input_error
+from regraft_core.runtime.errors import InputError, unknown_name
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1 << 20
 _OF_THE_SOURCE = ("sha256", "mirrors")

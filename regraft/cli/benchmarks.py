@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.errors import InputError, unknown_name
+from regraft_core.runtime.errors import InputError, unknown_name
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = (
     "ingest", "training", "evaluation", "export", "serving", "orchestration", "scale_out", "demo",
 )  # fmt: skip

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from components.core.errors import InputError
-from components.core.image import GPU_IMAGE, IMAGE
-from pipelines.cli_groups import with_groups
-from pipelines.cli_options import RecipeArgument, with_recipe_options
+from regraft.cli.option_groups import with_groups
+from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
+from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
+from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from pipelines.hardware import Hardware
-    from pipelines.kfp_api import Connection
-    from pipelines.pods import Pods
-    from pipelines.submit import Settings, Submission
+    from pipelines.cluster.kfp_api import Connection
+    from pipelines.cluster.node_presets import Hardware
+    from pipelines.cluster.pods import Pods
+    from pipelines.cluster.submit import Settings, Submission
 
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} where the nodes have a GPU)"
 
@@ -41,7 +41,7 @@ class Server:
 
     def connection(self) -> Connection:
         """Return it as the client takes it, checked where there is an address."""
-        from pipelines.kfp_api import Connection, check_connection
+        from pipelines.cluster.kfp_api import Connection, check_connection
 
         connection = Connection(
             self.host, self.namespace, self.existing_token, self.token_file, self.ca_cert
@@ -73,13 +73,13 @@ class PodOptions:
 
     def profile(self) -> Hardware | None:
         """Return the preset that is asked for."""
-        from pipelines.hardware import find_preset
+        from pipelines.cluster.node_presets import find_preset
 
         return find_preset(self.hardware) if self.hardware else None
 
     def pods(self) -> Pods:
         """Return the rest as the pipeline takes it."""
-        from pipelines.pods import make_pods
+        from pipelines.cluster.pods import make_pods
 
         lists = (self.secret_env, self.secret_folder, self.claim)
         return make_pods(self.image, *(tuple(given or ()) for given in lists))
@@ -104,7 +104,7 @@ class Place:
 
     def settings(self, pods: PodOptions) -> Settings:
         """Return it as a submission takes it."""
-        from pipelines.submit import Settings
+        from pipelines.cluster.submit import Settings
 
         return Settings(
             experiment=self.experiment,
@@ -143,8 +143,8 @@ def compile_(
 
     Example: regraft compile digits -o pipeline.yaml --hardware gke
     """
-    from pipelines.compilation import compile_pipeline
-    from pipelines.recipe_file import with_recipe
+    from pipelines.cluster.compilation import compile_pipeline
+    from pipelines.recipes.recipe_file import with_recipe
 
     values = with_recipe(recipe, values)
     compile_pipeline(values, output, pods.profile(), pods.pods())
@@ -170,10 +170,10 @@ def submit(
     Example: regraft submit digits --host https://kubeflow.example.com/pipeline
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
+    from pipelines.cluster.submit import described, prepare
     from pipelines.preflight import check_backbone
-    from pipelines.presentation import print_json, print_yaml
-    from pipelines.recipe_file import with_recipe
-    from pipelines.submit import described, prepare
+    from pipelines.recipes.recipe_file import with_recipe
+    from regraft.cli.console_output import print_json, print_yaml
 
     if not (server.host or dry_run):
         raise InputError("host: expected --host, the address of the KFP API, got none")
@@ -190,10 +190,10 @@ def submit(
 
 def _send(connection: Connection, submission: Submission, watch: Watch, json: bool) -> None:
     """Send a submission, and wait for its verdict where that is asked for."""
-    from pipelines.kfp_api import Client
-    from pipelines.presentation import print_json, watching
-    from pipelines.submit import send
-    from pipelines.watch import Waiting, end_with, wait
+    from pipelines.cluster.kfp_api import Client
+    from pipelines.cluster.submit import send
+    from pipelines.cluster.watch import Waiting, end_with, wait
+    from regraft.cli.console_output import print_json, watching
 
     client = Client(connection)
     sent = send(client, connection, submission)

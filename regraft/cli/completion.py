@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from components.core.backbones import BACKBONES
+from regraft_core.backbones.table import BACKBONES
 
 Completion = Callable[[str], list[str]]
 
@@ -24,6 +24,6 @@ backbones = offered(BACKBONES)
 
 def recipes(incomplete: str) -> list[str]:
     """Return the names of the recipes that come along."""
-    from pipelines.recipe_file import RECIPES
+    from pipelines.recipes.recipe_file import RECIPES
 
     return offered(sorted(path.stem for path in RECIPES.glob("*.yaml")))(incomplete)

@@ -14,15 +14,15 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
-from components.core.step import PROGRESS_MARK
-from pipelines.local import Summary
+from pipelines.local.run import Summary
+from regraft_core.runtime.step import PROGRESS_MARK
 
 if TYPE_CHECKING:
-    from pipelines.classification import Classified
-    from pipelines.cost import Estimate
-    from pipelines.doctor import Diagnosis
-    from pipelines.watch import Task
-    from serving.client.folder import FilePrediction
+    from pipelines.cluster.runtime_estimate import Estimate
+    from pipelines.cluster.watch import Task
+    from regraft.diagnosis import Diagnosis
+    from regraft.explore.classification import Classified
+    from regraft_client.predict_files import FilePrediction
 
 PIPE_WIDTH = 1000
 
@@ -50,7 +50,7 @@ def print_predictions(results: Sequence[FilePrediction]) -> None:
 
     What was refused has its reason in the place of the confidence.
     """
-    from serving.client.folder import said
+    from regraft_client.predict_files import said
 
     answers = [result.prediction for result in results if result.prediction]
     says = any(answer.familiar is not None for answer in answers)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.benchmarking import BENCHMARKS, run_benchmark
-from pipelines.completion import offered
+from regraft.cli.benchmarks import BENCHMARKS, run_benchmark
+from regraft.cli.completion import offered
 
 # A benchmark has options of its own, and `--help` after its name is the benchmark's.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -26,8 +26,8 @@ def doctor(
 
     Example: regraft doctor
     """
-    from pipelines.doctor import diagnose
-    from pipelines.presentation import print_diagnosis, print_json
+    from regraft.cli.console_output import print_diagnosis, print_json
+    from regraft.diagnosis import diagnose
 
     found = diagnose(work)
     if json:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from components.core.errors import InputError
-from pipelines.cost import Plan, Rates, estimate
+from pipelines.cluster.runtime_estimate import Plan, Rates, estimate
+from regraft_core.runtime.errors import InputError
 
 
 def plan(
@@ -44,7 +44,7 @@ def plan(
 
     Example: regraft plan --pictures 1e8 --nodes 1 --nodes 16 --extract-rate 2000
     """
-    from pipelines.presentation import print_estimates, print_json
+    from regraft.cli.console_output import print_estimates, print_json
 
     if not 1 <= pictures <= 1e12:
         raise InputError(f"pictures: expected 1 to 1e12, got {pictures:g}")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from components.core.errors import InputError
-from pipelines.completion import backbones, offered
+from regraft.cli.completion import backbones, offered
+from regraft_core.runtime.errors import InputError
 
 
 def classify(
@@ -32,8 +32,8 @@ def classify(
 
     Example: regraft classify cat.png --backbone efficientnet_lite0 --top 3
     """
-    from pipelines.classification import classify_pictures
-    from pipelines.presentation import counting, print_classified, print_json
+    from regraft.cli.console_output import counting, print_classified, print_json
+    from regraft.explore.classification import classify_pictures
 
     with counting("pictures") as progress:
         found = classify_pictures(pictures, backbone, weights, top, progress)
@@ -98,10 +98,10 @@ def inspect(
 
     Example: regraft inspect vgg16 --plan top --cut block4_pool
     """
-    from pipelines.inspection import Wanted, inspect_model
-    from pipelines.inspection_tables import print_anatomy
-    from pipelines.plan import PlanOptions
-    from pipelines.presentation import print_json
+    from regraft.cli.console_output import print_json
+    from regraft.cli.model_tables import print_anatomy
+    from regraft.explore.inspection import Wanted, inspect_model
+    from regraft.explore.trainable_counts import PlanOptions
 
     if cut != "auto" and plan != "top":
         raise InputError(f"--cut: expected --plan top beside it, got --plan {plan or 'none'}")

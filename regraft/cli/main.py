@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from components.core.errors import RegraftError, RejectedError
-from pipelines.cli_cluster import compile_, submit
-from pipelines.cli_learn import classify, inspect
-from pipelines.cli_machine import PASSED_ON, bench, doctor
-from pipelines.cli_options import RecipeArgument, with_recipe_options
-from pipelines.cli_plan import plan
-from pipelines.cli_recipes import init, recipe_schema
-from pipelines.cli_serving import predict, publish, serve
+from regraft.cli.cluster import compile_, submit
+from regraft.cli.doctor import PASSED_ON, bench, doctor
+from regraft.cli.estimate import plan
+from regraft.cli.explore import classify, inspect
+from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
+from regraft.cli.recipes import init, recipe_schema
+from regraft.cli.serving import predict, publish, serve
+from regraft_core.runtime.errors import RegraftError, RejectedError
 
 app = typer.Typer(
     name="regraft",
@@ -48,7 +48,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value ins
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from components.core.version import VERSION
+        from regraft_core.runtime.version import VERSION
 
         print(VERSION)
         raise typer.Exit
@@ -82,12 +82,12 @@ def run(
 
     Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
-    from components.core.hardware import check_gpu
-    from pipelines.local import run_locally
+    from pipelines.local.run import run_locally
     from pipelines.preflight import check_backbone, check_destination
-    from pipelines.presentation import print_summary
-    from pipelines.recipe import make_recipe
-    from pipelines.recipe_file import with_recipe
+    from pipelines.recipes.recipe import make_recipe
+    from pipelines.recipes.recipe_file import with_recipe
+    from regraft.cli.console_output import print_summary
+    from regraft_core.runtime.gpu_check import check_gpu
 
     values = with_recipe(recipe, values)
     values.setdefault("destination", str((out / "models").absolute()))
@@ -120,10 +120,10 @@ def ingest(
 
     Example: regraft ingest ./pictures --out runs/dataset
     """
-    from components.core.options import IngestOptions, checked
     from components.ingest.ingest import ingest as ingest_step
-    from pipelines.presentation import telling_progress
-    from pipelines.recipe_file import with_recipe
+    from pipelines.recipes.recipe_file import with_recipe
+    from regraft.cli.console_output import telling_progress
+    from regraft_core.formats.options import IngestOptions, checked
 
     values = with_recipe(None, {"sources": sources, **values})
     with telling_progress():
@@ -144,8 +144,8 @@ def report(
 
     Example: regraft report runs/digits
     """
-    from components.evaluate.report import rebuild_report
-    from pipelines.browser import draw_page
+    from components.evaluate.report.report import rebuild_report
+    from regraft.cli.screenshot import draw_page
 
     page = rebuild_report(run_dir).absolute()
     print(page)
@@ -171,7 +171,7 @@ app.command("recipe-schema")(recipe_schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; end with the exit codes of `components.core.errors`."""
+    """Run the command line; end with the exit codes of `regraft_core.runtime.errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no answers
     # The help in panels cuts names of options short where there is little room.
     app.rich_markup_mode = "rich" if get_terminal_size().columns >= PANELS_WIDTH else None

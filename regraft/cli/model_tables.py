@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from pipelines.presentation import console, table
+from regraft.cli.console_output import console, table
 
 if TYPE_CHECKING:
-    from pipelines.inspection import Anatomy
-    from pipelines.plan import PlanRow
+    from regraft.explore.inspection import Anatomy
+    from regraft.explore.trainable_counts import PlanRow
 
 SHORT_DIGEST = 12
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, overload
 import typer
 from pydantic.fields import FieldInfo
 
-from components.core.options import (
+from pipelines.recipes.recipe import OPTION_FIELDS, Recipe
+from regraft.cli.completion import backbones, offered, recipes
+from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
     FineTuneOptions,
@@ -20,8 +22,6 @@ from components.core.options import (
     PublishOptions,
     VerifyOptions,
 )
-from pipelines.completion import backbones, offered, recipes
-from pipelines.recipe import OPTION_FIELDS, Recipe
 
 Command = Callable[..., None]
 RecipeArgument = Annotated[

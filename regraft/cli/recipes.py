@@ -20,7 +20,7 @@ def init(
 
     Example: regraft init ./pictures -o pictures.yaml
     """
-    from pipelines.draft import write_draft
+    from pipelines.recipes.recipe_draft import write_draft
 
     seen = write_draft(folder, output, overwrite=force)
     print(f"{output}: {seen.classes.total()} pictures of {len(seen.classes)} classes; "
@@ -32,7 +32,7 @@ def recipe_schema() -> None:
 
     Example: regraft recipe-schema
     """
-    from pipelines.presentation import print_json
-    from pipelines.recipe_file import schema
+    from pipelines.recipes.recipe_file import schema
+    from regraft.cli.console_output import print_json
 
     print_json(schema())

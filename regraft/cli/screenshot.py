@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from components.core.errors import InputError, RegraftError
+from regraft_core.runtime.errors import InputError, RegraftError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 
 def serve(
@@ -29,8 +29,8 @@ def serve(
 
     Example: regraft serve runs/digits/models --page
     """
-    from serving.runner import ServeOptions
-    from serving.serve import serve as run_server
+    from serving.running.runner import ServeOptions
+    from serving.running.serve import serve as run_server
 
     options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
     raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
@@ -51,9 +51,9 @@ def predict(
 
     Example: regraft predict ./pictures --server grpc://127.0.0.1:8500 --model digits
     """
-    from pipelines.presentation import counting, print_predictions
-    from serving.client.errors import NotFoundError
-    from serving.client.folder import PredictOptions, as_csv, as_json, predict_files
+    from regraft.cli.console_output import counting, print_predictions
+    from regraft_client.errors import NotFoundError
+    from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
@@ -86,7 +86,7 @@ def publish(
 
     Example: regraft publish runs/digits/models --model digits --label stable --version 1
     """
-    from serving import publish as publishing
+    from serving.publishing import publish as publishing
 
     if sum((rollback, saved_model is not None)) > 1 or (rollback and label):
         raise InputError("expected one of --saved-model, --rollback and --label alone")

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.core.backbones import Backbone, build_classifier, find_backbone
-from components.core.errors import InputError
-from components.core.options import IngestOptions
 from pipelines.preflight import quiet_start
+from regraft_core.backbones.build import build_classifier
+from regraft_core.backbones.table import Backbone, find_backbone
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from components.core.imagenet import Guess
+    from regraft.explore.imagenet import Guess
 
 BATCH_SIZE = 16
 MAX_PICTURE_BYTES = 64 << 20
@@ -57,7 +58,7 @@ def classify_pictures(
     row = find_backbone(backbone)
     pictures = find_all(sources)
     with quiet_start():
-        import components.core.imagenet  # noqa: F401  # TensorFlow loads here
+        import regraft.explore.imagenet  # noqa: F401  # TensorFlow loads here
     model = build_classifier(row, weights)
     found: list[Classified] = []
     for start in range(0, len(pictures), BATCH_SIZE):
@@ -73,7 +74,7 @@ def find_all(sources: Sequence[str]) -> list[str]:
     Raises:
         InputError: a path does not exist, or a folder has no picture.
     """
-    from serving.client.folder import find_pictures
+    from regraft_client.predict_files import find_pictures
 
     found: list[str] = []
     for source in sources:
@@ -87,8 +88,8 @@ def read_picture(picture: str) -> bytes:
     Raises:
         InputError: it cannot be read, or is too large.
     """
-    from components.ingest.http import read_address
-    from components.ingest.remote import read_object
+    from components.ingest.sources.http import read_address
+    from components.ingest.sources.object_store import read_object
 
     if picture.startswith(("http://", "https://")):
         return read_address(picture, DOWNLOAD, MAX_PICTURE_BYTES)
@@ -106,7 +107,7 @@ def read_picture(picture: str) -> bytes:
 
 def _classify_batch(model: Any, row: Backbone, pictures: list[str], top: int) -> list[Classified]:
     """Classify pictures together; those that cannot be read are told apart."""
-    from components.core.imagenet import classify, load
+    from regraft.explore.imagenet import classify, load
 
     ready, errors = {}, {}
     for picture in pictures:

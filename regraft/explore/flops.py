@@ -73,7 +73,7 @@ def operation_flops(
 
 def model_flops(model: keras.Model) -> int:
     """Return the operations of a whole functional model for one picture."""
-    from components.core.surgery import parents_of, topological_order
+    from regraft_core.backbones.cuts import parents_of, topological_order
 
     total = 0
     for tensor in topological_order(model.outputs[0]):

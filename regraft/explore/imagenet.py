@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.core.backbones import Backbone
-from components.core.errors import InputError
-from components.core.preprocess import load_picture, scale
+from regraft_core.backbones.table import Backbone
+from regraft_core.images.preprocess import load_picture, scale
+from regraft_core.runtime.errors import InputError
 
 CLASSES = 1000
 

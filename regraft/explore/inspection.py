@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.artifacts import ModelManifest, SavedModelManifest
-from components.core.backbones import BACKBONES, build_backbone, find_backbone
-from components.core.errors import InputError
-from pipelines.local import read_summary
-from pipelines.plan import PlanOptions, PlanRow, plan_training
+from pipelines.local.run import read_summary
 from pipelines.preflight import quiet_start
+from regraft.explore.trainable_counts import PlanOptions, PlanRow, plan_training
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.table import BACKBONES, find_backbone
+from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from components.core.anatomy import CutRow, LayerRow, WeightRow
-    from components.core.saved_model_facts import Signature
+    from regraft.explore.model_summary import CutRow, LayerRow, WeightRow
+    from regraft.explore.saved_model_info import Signature
 
 MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published version or a run"
 
@@ -105,7 +106,7 @@ def _inspect_backbone(name: str, wanted: Wanted) -> Anatomy:
 
 def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
     with quiet_start():
-        from components.core.models import MODEL_FILE, read_keras_file
+        from regraft_core.training.models import MODEL_FILE, read_keras_file
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, wanted)
     model = read_keras_file(path)
@@ -116,7 +117,7 @@ def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
 def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
-            from components.core.models import load_model
+            from regraft_core.training.models import load_model
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,
@@ -144,7 +145,7 @@ def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
 
 
 def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
-    from components.core.exported import check_fingerprint
+    from regraft_core.formats.fingerprint import check_fingerprint
 
     if wanted.layer or wanted.export_weights or wanted.plan:
         raise InputError(
@@ -155,7 +156,7 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
     with quiet_start():
         import tensorflow  # noqa: F401
 
-        from components.core.saved_model_facts import read_signatures, read_variables
+        from regraft.explore.saved_model_info import read_signatures, read_variables
     variables = read_variables(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
@@ -180,14 +181,14 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
 
 def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
     """Add the parts of a model to what is known of it."""
-    from components.core.anatomy import (
+    from regraft.explore.model_summary import (
         cut_rows,
         export_weights,
         find_layer,
         layer_rows,
         weight_rows,
     )
-    from components.core.models import count_parameters
+    from regraft_core.training.models import count_parameters
 
     if wanted.layer:
         layer = find_layer(model, wanted.layer)
@@ -230,8 +231,8 @@ def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
 
 def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
     """Put one layer with its weights in the place of a model's facts."""
-    from components.core.anatomy import weight_rows
-    from components.core.models import count_parameters
+    from regraft.explore.model_summary import weight_rows
+    from regraft_core.training.models import count_parameters
 
     counted = count_parameters(layer)
     facts = {
@@ -247,8 +248,8 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
 
 def _heads(model: Any, wanted: Wanted) -> list[HeadRow]:
     """Compare the heads on the model's last feature map."""
-    from components.core.anatomy import feature_map
-    from components.core.models import head_parameters, pooled_width
+    from regraft.explore.model_summary import feature_map
+    from regraft_core.training.models import head_parameters, pooled_width
 
     shape = feature_map(model)
     if shape is None:

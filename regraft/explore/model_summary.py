@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.costs import elements, operation_flops
-from components.core.errors import InputError, unknown_name
-from components.core.models import count_parameters
-from components.core.surgery import cut_points, parents_of, topological_order
+from regraft.explore.flops import elements, operation_flops
+from regraft_core.backbones.cuts import cut_points, parents_of, topological_order
+from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.training.models import count_parameters
 
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 

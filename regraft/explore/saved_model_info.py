@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 FILE = "saved_model.pb"
 VARIABLES = "variables/variables"

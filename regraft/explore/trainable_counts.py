@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from components.core.backbones import Backbone
-from components.core.errors import unknown_name
-from components.core.options import HeadOptions
+from regraft_core.backbones.table import Backbone
+from regraft_core.formats.options import HeadOptions
+from regraft_core.runtime.errors import unknown_name
 
 STRATEGIES = ("head", "top", "full")
 BATCH_NORMS = ("frozen", "adapt")
@@ -44,10 +44,10 @@ def plan_training(model: Any, row: Backbone, wanted: PlanOptions) -> PlanRow:
     Raises:
         InputError: there is no such strategy, treatment of BatchNormalization, or cut.
     """
-    from components.core.anatomy import FLOAT16_BYTES, cut_rows
-    from components.core.costs import model_flops
-    from components.core.models import build_head, count_parameters, pooling_layer
-    from components.core.surgery import find_cut, join
+    from regraft.explore.flops import model_flops
+    from regraft.explore.model_summary import FLOAT16_BYTES, cut_rows
+    from regraft_core.backbones.cuts import find_cut, join
+    from regraft_core.training.models import build_head, count_parameters, pooling_layer
 
     if wanted.strategy not in STRATEGIES:
         raise unknown_name("plan", wanted.strategy, STRATEGIES)
@@ -83,7 +83,7 @@ def _unfreeze(model: Any, wanted: PlanOptions, cut: str) -> None:
     """Make trainable, of a backbone, what the step `fine_tune` would."""
     import keras
 
-    from components.core.surgery import freeze, split
+    from regraft_core.backbones.cuts import freeze, split
 
     freeze(model)
     if wanted.strategy == "head":

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from components.core.errors import InputError, unknown_name
+from regraft_core.runtime.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)

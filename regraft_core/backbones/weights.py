@@ -11,13 +11,11 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from components.core.artifacts import digest_file
-from components.core.errors import InputError
-
-if TYPE_CHECKING:
-    from components.core.backbones import Backbone
+from regraft_core.backbones.table import Backbone
+from regraft_core.formats.manifests import digest_file
+from regraft_core.runtime.errors import InputError
 
 CONNECT_TIMEOUT_S = 10.0
 SUFFIXES = (".keras", ".h5", ".hdf5")

@@ -10,8 +10,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from components.core.artifacts import SavedModelManifest, digest_file
-from components.core.errors import InputError
+from regraft_core.formats.manifests import SavedModelManifest, digest_file
+from regraft_core.runtime.errors import InputError
 
 FINGERPRINT_FILE = "fingerprint"
 MODEL_CARD_FILE = "model_card.md"

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from components.core.errors import InputError, unknown_name
+from regraft_core.runtime.errors import InputError, unknown_name
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]

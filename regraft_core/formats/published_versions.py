@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError
-from components.core.exported import FINGERPRINT_FILE, check_fingerprint
-from components.core.object_stores import is_address, open_address
+from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import is_address, open_address
 
 GRAPH_FILE = "saved_model.pb"
 VERSION_LABELS_FILE = "labels.json"

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from components.core.artifacts import DatasetManifest, Split
-from components.core.errors import InputError
+from regraft_core.formats.manifests import DatasetManifest, Split
+from regraft_core.runtime.errors import InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 

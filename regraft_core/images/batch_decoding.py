@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from components.core.ahead import ahead
-from components.core.preprocess import load_pictures
-from components.core.records import PictureRecord
+from regraft_core.formats.records import PictureRecord
+from regraft_core.images.prefetch import ahead
+from regraft_core.images.preprocess import load_pictures
 
 DECODERS = 2
 Decode = Callable[[tf.Tensor], tf.Tensor]

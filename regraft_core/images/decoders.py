@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from components.core.picture_headers import require, window
+from regraft_core.images.headers import require, window
 
 MAX_PIXELS = 100_000_000
 OPAQUE_WHITE = b"\xff\xff\xff"

@@ -11,8 +11,7 @@ import functools
 
 import tensorflow as tf
 
-from components.core.errors import unknown_name
-from components.core.picture_decoders import (
+from regraft_core.images.decoders import (
     MAX_PIXELS,
     check_pixels,
     decode_bmp,
@@ -21,7 +20,7 @@ from components.core.picture_decoders import (
     decode_png,
     decode_webp,
 )
-from components.core.picture_headers import (
+from regraft_core.images.headers import (
     FORMATS,
     JPEG,
     UPRIGHT,
@@ -30,6 +29,7 @@ from components.core.picture_headers import (
     read_orientations,
     require,
 )
+from regraft_core.runtime.errors import unknown_name
 
 DECODERS = (decode_jpeg, decode_png, decode_gif, decode_bmp, decode_webp)
 SCALINGS = {

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 # NVIDIA's driver, the one of Windows' subsystem, and AMD's.
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")

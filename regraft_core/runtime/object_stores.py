@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 
 def is_address(place: str) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import tensorflow as tf
-
-from components.core.errors import RegraftError
+from regraft_core.runtime.errors import RegraftError
 
 
 @contextlib.contextmanager
@@ -17,6 +15,8 @@ def out_of_memory_explained() -> Iterator[None]:
     Raises:
         RegraftError: memory ran out.
     """
+    import tensorflow as tf
+
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

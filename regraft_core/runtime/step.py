@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import RegraftError
+from regraft_core.runtime.errors import RegraftError
 
 PROGRESS_MARK = "[regraft] "
 LIVE_MARK = "[regraft:live] "

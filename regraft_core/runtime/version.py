@@ -12,7 +12,7 @@ def code_digest() -> str:
     """Return the SHA-256 (hex) of what the steps run: what other code made is not reused."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256(VERSION.encode())
-    for package in ("components", "serving"):
+    for package in ("regraft_core", "components", "serving"):
         for path in sorted((root / package).rglob("*")):
             if path.suffix in (".py", ".j2", ".css", ".html"):
                 digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from components.core.errors import InputError, RegraftError
+from regraft_core.runtime.errors import InputError, RegraftError
 
 Precision = Literal["auto", "float32", "mixed"]
 # NVIDIA's first generation with tensor cores; older GPUs compute half precision no faster.

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.sources import Source, batches
+from regraft_core.training.training_source import Source, batches
 
 
 class DepthAdam(keras.optimizers.Adam):

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import FeatureShard, FeaturesManifest, Split
-from components.core.errors import InputError
-from components.core.sources import Resident, Source
+from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.training_source import Resident, Source
 
 LABELS = "label"
 CUT = "cut"

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import DatasetManifest, Preprocessing, Split
-from components.core.augment import Strength, augment
-from components.core.preprocess import load_pictures, scale
-from components.core.records import PictureRecord, record_of, record_places
-from components.core.sources import Source
+from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
+from regraft_core.formats.records import PictureRecord, record_of, record_places
+from regraft_core.images.augment import Strength, augment
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.training.training_source import Source
 
 
 class PictureRows:

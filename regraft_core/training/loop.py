@@ -17,14 +17,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.acceleration import is_chief
-from components.core.artifacts import Epoch
-from components.core.checkpoint import Best, Progress, restore, save
-from components.core.errors import InputError, RegraftError
-from components.core.options import ClassWeights
-from components.core.passes import DepthAdam, Passes, compile_passes, run_pass
-from components.core.sources import Source, epoch_order, traced_once
-from components.core.step import Clock, Pulse, say
+from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.options import ClassWeights
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.step import Clock, Pulse, say
+from regraft_core.training.acceleration import is_chief
+from regraft_core.training.checkpoint import Best, Progress, restore, save
+from regraft_core.training.epoch_graphs import DepthAdam, Passes, compile_passes, run_pass
+from regraft_core.training.training_source import Source, epoch_order, traced_once
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import ModelManifest, Parameters, digest_file
-from components.core.errors import InputError
-from components.core.options import HeadKind, HeadOptions
+from regraft_core.formats.manifests import ModelManifest, Parameters, digest_file
+from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.runtime.errors import InputError
 
 MODEL_FILE = "model.keras"
 # This share of the channels, those that vary least, are scaled alike: blown up, their noise would

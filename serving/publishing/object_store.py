@@ -11,16 +11,16 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from components.core.artifacts import digest_file
-from components.core.errors import RegraftError
-from components.core.object_stores import open_address
-from components.core.published import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.object_stores import open_address
 
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
 
 
 class ObjectStore:
-    """Versions below an address; see `serving.publish.Store`."""
+    """Versions below an address; see `serving.publishing.publish.Store`."""
 
     def __init__(self, destination: str, name: str) -> None:
         self._address = f"{destination.rstrip('/')}/{name}"

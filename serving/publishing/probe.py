@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.core.errors import RegraftError
-from components.core.exported import WARMUP_FILE
+from regraft_core.formats.fingerprint import WARMUP_FILE
+from regraft_core.runtime.errors import RegraftError
 
 _REASON = "probe: "
 
@@ -23,12 +23,12 @@ def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
         RegraftError: it does not load, answers with an error or with numbers that are not finite,
             has no warm-up requests, or takes longer than `timeout_s`.
     """
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "serving.probe", str(folder)],
+            [sys.executable, "-m", "serving.publishing.probe", str(folder)],
             capture_output=True, text=True, timeout=timeout_s, env=environment, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -3,7 +3,7 @@
 Beside the versions stand `labels.json` (label to version) and hidden folders: `.publishing-*` of a
 publisher at work, `.withdrawn-N` of a version that was rolled back. Servers ignore all of these,
 as only folders with a number for a name are versions. Destinations with a scheme (`s3://`, `gs://`)
-are object stores, see `serving/object_store.py`.
+are object stores, see `serving/publishing/object_store.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from components.core.artifacts import write_text
-from components.core.errors import InputError, unknown_name
-from components.core.exported import check_fingerprint
-from components.core.object_stores import is_address
-from components.core.published import GRAPH_FILE, STABLE, VERSION_LABELS_FILE, parse_labels
-from serving.probe import probe
+from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifests import write_text
+from regraft_core.formats.published_versions import (
+    GRAPH_FILE,
+    STABLE,
+    VERSION_LABELS_FILE,
+    parse_labels,
+)
+from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.runtime.object_stores import is_address
+from serving.publishing.probe import probe
 
 LABELS = (STABLE, "canary")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -189,7 +194,7 @@ def open_store(destination: str, name: str) -> Store:
         raise InputError(f"name: expected letters, digits, '_', '-', '.', got {name!r}")
     destination = str(destination).removeprefix("file://")
     if is_address(destination):
-        from serving.object_store import ObjectStore
+        from serving.publishing.object_store import ObjectStore
 
         return ObjectStore(destination, name)
     return FolderStore(Path(destination).absolute() / name)

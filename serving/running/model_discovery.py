@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.artifacts import write_text
-from components.core.errors import InputError
-from serving.client.errors import ServingClientError
-from serving.client.rest import RestClient
-from serving.publish import FolderStore
+from regraft_client.errors import ServingClientError
+from regraft_client.rest import RestClient
+from regraft_core.formats.manifests import write_text
+from regraft_core.runtime.errors import InputError
+from serving.publishing.publish import FolderStore
 
 _STATUS_TIMEOUT_S = 5.0
 

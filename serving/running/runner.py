@@ -20,9 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from components.core.errors import InputError, RegraftError, unknown_name
-from serving.client.errors import ServingClientError
-from serving.client.rest import RestClient
+from regraft_client.errors import ServingClientError
+from regraft_client.rest import RestClient
+from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
 
 Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
 ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
@@ -214,7 +214,7 @@ class _Process:
     """A server's process with the end of its log."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._addresses: tuple[str, str] | None = None

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import InputError
-from serving.found_models import Following, find_models
-from serving.runner import (
+from regraft_core.runtime.errors import InputError
+from serving.running.model_discovery import Following, find_models
+from serving.running.runner import (
     Addresses,
     ServeOptions,
     check_ports,
@@ -22,7 +22,7 @@ from serving.runner import (
     started_server,
 )
 
-BATCHING_FILE = Path(__file__).resolve().parent / "config" / "batching.config"
+BATCHING_FILE = Path(__file__).resolve().parents[1] / "config" / "batching.config"
 
 
 def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from components.core.errors import RegraftError
+from regraft_core.runtime.errors import RegraftError
 from serving.server.flags import parse_flags
 
 

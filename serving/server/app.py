@@ -13,9 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from components.core.errors import InputError, RegraftError
-from components.core.step import Clock
-from serving.server import grpc_port, rest_port
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.step import Clock
 from serving.server.config import (
     ModelConfig,
     TlsConfig,
@@ -26,11 +25,12 @@ from serving.server.config import (
 )
 from serving.server.core import Core
 from serving.server.flags import ServerOptions
-from serving.server.lifecycle import Lifecycle
-from serving.server.page import read_page
-from serving.server.servable import Servable, load_servable
-from serving.server.status import Code, ServingError, invalid
-from serving.server.warmup import warm_up
+from serving.server.models.lifecycle import Lifecycle
+from serving.server.models.servable import Servable, load_servable
+from serving.server.ports import grpc_port, rest_port
+from serving.server.ports.page import read_page
+from serving.server.protocol.status import Code, ServingError, invalid
+from serving.server.requests.warmup import warm_up
 
 
 def tell(text: str) -> None:

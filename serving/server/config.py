@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from components.core.errors import InputError
-from serving.messages import CONFIG
+from regraft_client.message_builder import CONFIG
+from regraft_core.runtime.errors import InputError
 from serving.server.flags import ServerOptions
 
 METRICS_PATH = "/monitoring/prometheus/metrics"

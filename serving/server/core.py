@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from serving.server.catalog import Catalog
 from serving.server.metrics import Metrics
-from serving.server.status import Code, ServingError
+from serving.server.models.catalog import Catalog
+from serving.server.protocol.status import Code, ServingError
 from serving.server.workers import Workers
 
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from serving.server.status import Code, ServingError
+from serving.server.protocol.status import Code, ServingError
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.load import Load, percentile, run_load
 from benchmarks.serving_tune import batching_text
-from serving.client import grpc_wire, rest_wire
-from serving.runner import Addresses
+from regraft_client import grpc_wire, rest_wire
+from serving.running.runner import Addresses
 from serving.server.config import read_batching
 
 

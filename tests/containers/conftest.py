@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from components.core.image import IMAGE
+from regraft_core.runtime.container_image import IMAGE
 
 # What Kubernetes' strictest profile leaves to a pod.
 STRICT = {

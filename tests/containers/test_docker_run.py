@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import SavedModelManifest
-from components.core.image import IMAGE
-from pipelines.local import StepError, Summary, run_locally
-from pipelines.recipe import Recipe, make_recipe
+from pipelines.local.run import StepError, Summary, run_locally
+from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.container_image import IMAGE
 
 pytestmark = pytest.mark.containers
 
@@ -56,7 +56,7 @@ def test_the_same_run_again_runs_no_done_step(
 
 def test_a_rejected_run_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "pipelines.cli", "run", "--runner", "docker",
+        sys.executable, "-m", "regraft.cli.main", "run", "--runner", "docker",
         "--out", tmp_path / "run", "--source", shapes, "--backbone", "tiny",
         "--strategies", "head", "--head-epochs", "2",
         "--min-accuracy", "0.9999", "--min-class-recall", "0.9999", "--cache", tmp_path / "cache",
@@ -98,8 +98,8 @@ def test_a_container_that_dies_at_once_is_a_failure(
 def test_without_the_image_the_remedy_is_named(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.core.errors import InputError
+    from regraft_core.runtime.errors import InputError
 
-    monkeypatch.setattr("pipelines.runners.IMAGE", f"{IMAGE}-not-built")
+    monkeypatch.setattr("pipelines.local.runners.IMAGE", f"{IMAGE}-not-built")
     with pytest.raises(InputError, match="make image"):
         run_locally(recipe_for(shapes, tmp_path / "run"), tmp_path / "run", runner="docker")

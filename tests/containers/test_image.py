@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.core.image import IMAGE
-from components.core.version import VERSION
+from regraft_core.runtime.container_image import IMAGE
+from regraft_core.runtime.version import VERSION
 
 pytestmark = pytest.mark.containers
 

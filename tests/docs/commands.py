@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
-from pipelines.cli import app
-from pipelines.recipe import Recipe, make_recipe
-from pipelines.recipe_file import with_recipe
+from pipelines.recipes.recipe import Recipe, make_recipe
+from pipelines.recipes.recipe_file import with_recipe
+from regraft.cli.main import app
 from tests.docs.blocks import ROOT
 
 # Programs that are not ours: that they are spelt so is all that is checked.

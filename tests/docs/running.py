@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.cli import main
-from serving.runner import free_port
+from regraft.cli.main import main
+from serving.running.runner import free_port
 from tests.docs.blocks import ROOT, Block, simple_commands
 
 NUMBER = re.compile(r"(?<![A-Za-z_\d])\d[\d.,]*(e[-+]?\d+)?|\binf\b")
@@ -49,7 +49,7 @@ class Reader:
         if len(found) == 1 and found[0][0] == "regraft" and not re.search(r"[|>$]", command):
             return self._in_process(found[0][1:])
         done = subprocess.run(
-            ["bash", "-c", f'regraft() {{ "{sys.executable}" -m pipelines.cli "$@"; }}\n{command}'],
+            ["bash", "-c", f'regraft() {{ "{sys.executable}" -m regraft "$@"; }}\n{command}'],
             cwd=self.folder, capture_output=True, text=True, timeout=600,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -84,7 +84,7 @@ class Reader:
         ports = ["--port", self.ports["8500"], "--rest-api-port", self.ports["8501"]]
         arguments = [*command.split()[1:], *ports]
         server = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *arguments], cwd=self.folder,
+            [sys.executable, "-m", "regraft.cli.main", *arguments], cwd=self.folder,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip

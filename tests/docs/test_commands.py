@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import typer
 
-from pipelines.cli import app
-from pipelines.recipe import OPTION_FIELDS
-from pipelines.recipe_file import recipe_of
+from pipelines.recipes.recipe import OPTION_FIELDS
+from pipelines.recipes.recipe_file import recipe_of
+from regraft.cli.main import app
 from tests.docs.blocks import PYTHON, Block, all_blocks, simple_commands
 from tests.docs.commands import complaint, python_complaint
 
@@ -70,7 +70,7 @@ def test_a_wrong_command_is_found(words: str, part: str) -> None:
 @pytest.mark.parametrize(
     ("source", "part"),
     [
-        ("from serving.client.grpc import GrpcCliant", "GrpcCliant"),
+        ("from regraft_client.grpc import GrpcCliant", "GrpcCliant"),
         ("for x in y: print(x)", "'y'"),
         ("def broken(:", "line 1"),
     ],

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from components.core import artifacts
-from pipelines.cli import app
-from pipelines.recipe import OPTION_FIELDS
+from pipelines.recipes.recipe import OPTION_FIELDS
+from regraft.cli.main import app
+from regraft_core.formats import manifests
 from tests.docs.blocks import ROOT
 
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
@@ -57,17 +57,17 @@ def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
     assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
 
 
-def formats() -> Iterator[type[artifacts.Record]]:
+def formats() -> Iterator[type[manifests.Record]]:
     """Yield the manifests and their parts."""
-    for kind in vars(artifacts).values():
-        if isinstance(kind, type) and issubclass(kind, artifacts.Record):
+    for kind in vars(manifests).values():
+        if isinstance(kind, type) and issubclass(kind, manifests.Record):
             yield kind
 
 
 def test_the_reference_has_every_format(site: Path) -> None:
-    page = (ROOT / "docs/reference/artifacts.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/manifests.md").read_text(encoding="utf-8")
     for kind in formats():
-        if issubclass(kind, artifacts.Manifest) and "file_name" in vars(kind):
+        if issubclass(kind, manifests.Manifest) and "file_name" in vars(kind):
             assert f"\n## {kind.__name__}\n" in page
             assert kind.file_name in page
         rows = [(f"| `{name}` |", f"| {field.description} |")

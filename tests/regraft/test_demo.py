@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from components.core.artifacts import DatasetManifest
-from pipelines.demo import PICTURES_SHOWN, held_out, keep
+from regraft.demo import PICTURES_SHOWN, held_out, keep
+from regraft_core.formats.manifests import DatasetManifest
 
 
 def test_held_out_pictures_are_kept_as_files(dataset: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from components.core import efficientnet_lite0
-from pipelines.doctor import (
+from regraft.diagnosis import (
     CHECKOUT,
     Diagnosis,
     Finding,
@@ -26,7 +25,8 @@ from pipelines.doctor import (
     pins_of,
     requirements_of,
 )
-from tests.pipelines.command_line import Regraft
+from regraft_core.backbones import efficientnet_lite0
+from tests.command_line import Regraft
 
 SOUND = {"tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": False}
 

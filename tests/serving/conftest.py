@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from serving.runner import Addresses, started_server
+from serving.running.runner import Addresses, started_server
 from tests.serving.tiny_model import export_tiny, lay_out
 
 

@@ -28,7 +28,7 @@ def export_tiny(folder: Path, mark: str) -> Path:
     import keras
     import tensorflow as tf
 
-    from components.core.preprocess import load_pictures
+    from regraft_core.images.preprocess import load_pictures
 
     keras.utils.set_random_seed(7)
     model = keras.Sequential(

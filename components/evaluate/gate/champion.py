@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError, RegraftError
-from components.core.exported import LABELS_FILE
-from components.core.published import published_folder
+from regraft_core.formats.fingerprint import LABELS_FILE
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.published_versions import published_folder
+from regraft_core.runtime.errors import InputError, RegraftError
 
 
 @dataclass(frozen=True)

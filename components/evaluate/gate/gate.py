@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from components.core.artifacts import Check
-from components.core.options import GateOptions
-from components.evaluate.statistics import Comparison
+from components.evaluate.metrics.statistics import Comparison
+from regraft_core.formats.manifests import Check
+from regraft_core.formats.options import GateOptions
 
 NO_CHAMPION = "no model in service yet: the absolute thresholds decide"
 

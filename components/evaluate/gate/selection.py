@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.core.artifacts import CandidateResult, ModelManifest
-from components.core.errors import InputError
+from regraft_core.formats.manifests import CandidateResult, ModelManifest
+from regraft_core.runtime.errors import InputError
 
 TRAINED = {"head": 0, "top": 1, "full": 2}
 

@@ -16,8 +16,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from components.core.artifacts import ClassMetrics
-from components.evaluate.statistics import wilson_interval
+from components.evaluate.metrics.statistics import wilson_interval
+from regraft_core.formats.manifests import ClassMetrics
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.core.artifacts import SPLITS, DatasetManifest
-from components.core.errors import DataError, InputError
-from components.core.records import read_split
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import DataError, InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MOST = 2000

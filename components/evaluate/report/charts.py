@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from components.evaluate.report_data import ReliabilityBin
+from components.evaluate.report.report_data import ReliabilityBin
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 14, 30

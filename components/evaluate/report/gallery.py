@@ -14,13 +14,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.core.artifacts import Preprocessing
-from components.core.preprocess import scale
-from components.core.records import read_split
 from components.evaluate.assess import Assessment
-from components.evaluate.grad_cam import explained_layer, heat_maps
 from components.evaluate.predict import readable
-from components.evaluate.report_data import GalleryItem
+from components.evaluate.report.grad_cam import explained_layer, heat_maps
+from components.evaluate.report.report_data import GalleryItem
+from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.records import read_split
+from regraft_core.images.preprocess import scale
 
 MOST = 12
 SIDE_PX = 192

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.surgery import CutPoint, cut_points
+from regraft_core.backbones.cuts import CutPoint, cut_points
 
 # A map of fewer positions a side says nothing about a place in the picture.
 FEWEST_POSITIONS = 4

@@ -13,10 +13,10 @@ import jinja2
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from components.core.artifacts import Check, EvaluationManifest, ModelManifest, write_text
-from components.core.errors import InputError
-from components.evaluate import charts
-from components.evaluate.report_data import ReportData
+from components.evaluate.report import charts
+from components.evaluate.report.report_data import ReportData
+from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManifest, write_text
+from regraft_core.runtime.errors import InputError
 
 REPORT_FILE = "report.html"
 MOST_ROWS = 60

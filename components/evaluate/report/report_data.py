@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from components.core.artifacts import (
+from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     ModelManifest,

@@ -15,10 +15,10 @@ import jinja2
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.core.artifacts import DatasetManifest, write_text
 from components.ingest.catalog import Catalog
-from components.ingest.duplicates import Duplicates
-from components.ingest.stored import STORED_COLUMNS, StoredPictures
+from components.ingest.checks.image_bytes import STORED_COLUMNS, StoredPictures
+from components.ingest.splits.duplicates import Duplicates
+from regraft_core.formats.manifests import DatasetManifest, write_text
 
 THUMB_PX = 96
 THUMBS_PER_CLASS, THUMBS = 8, 240

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from components.core.errors import InputError
-from components.ingest.bad_picture import BadPictureError
+from components.ingest.checks.invalid_image import BadPictureError
+from regraft_core.runtime.errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
 STORED_COLUMNS = "id, path, file, spool, start, length"

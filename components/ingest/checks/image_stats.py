@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from components.ingest.png import SmallPng, unfilter
+from components.ingest.checks.png import SmallPng, unfilter
 
 LOOK_PX = 32
 MIN_LOOK_SIDE_PX = 40

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.core.errors import DataError
+from regraft_core.runtime.errors import DataError
 
 
 class BadPictureError(DataError):

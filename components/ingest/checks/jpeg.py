@@ -7,7 +7,7 @@ import re
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from components.ingest.look import LOOK_PX, Seen
+from components.ingest.checks.image_stats import LOOK_PX, Seen
 
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)

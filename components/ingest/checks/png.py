@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from components.ingest.bad_picture import BadPictureError
+from components.ingest.checks.invalid_image import BadPictureError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK, _CRC, _HEADER = struct.Struct(">I4s"), struct.Struct(">I"), struct.Struct(">IIBBBBB")

@@ -1,11 +1,10 @@
 """One picture: is it one, what is it, and in which bytes is it stored.
 
 Each picture is decoded once: all of its stream, but only as many pixels as must be looked at. Its
-bytes are kept as they are wherever the model's own decoding
-(components/core/preprocess.py) reads that form, so that training sees what serving will; what it
-cannot read is written anew as PNG, which loses nothing. What either changes is counted in
-`conversions`. The look of a picture (a small grey version) serves to find near duplicates and
-near-empty pictures.
+bytes are kept as they are wherever the model's own decoding (regraft_core/images/preprocess.py)
+reads that form, so that training sees what serving will; what it cannot read is written again as
+PNG, which loses nothing. What either changes is counted in `conversions`. The look of a picture (a
+small grey version) serves to find near duplicates and dark or empty pictures.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import struct
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
-from components.ingest.bad_picture import BadPictureError
-from components.ingest.jpeg import check_markers, decode_jpeg
-from components.ingest.look import Look, Seen, look_at, over_white
-from components.ingest.png import (
+from components.ingest.checks.image_stats import Look, Seen, look_at, over_white
+from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.jpeg import check_markers, decode_jpeg
+from components.ingest.checks.png import (
     SIGNATURE,
     PlainPng,
     check_stream,

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from components.core.errors import InputError
-from components.core.options import IngestOptions
-from components.ingest.litter import is_ignored
+from components.ingest.sources.system_files import is_ignored
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
 
 MIN_LIMIT_BYTES = 256 << 20
 MAX_RATIO = 200

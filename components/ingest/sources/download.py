@@ -14,15 +14,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.core.artifacts import digest_file, write_text
-from components.core.errors import InputError
-from components.core.options import IngestOptions
-from components.core.step import say
-from components.ingest.drive import download_drive, drive_id
-from components.ingest.http import NotModifiedError, Validator, discard, download
-from components.ingest.progress import transfer_progress
-from components.ingest.remote import download_object
-from components.ingest.transfer import Deadline, FetchError, refuse_page, retried, shown
+from components.ingest.sources.download_retry import (
+    Deadline,
+    FetchError,
+    refuse_page,
+    retried,
+    shown,
+)
+from components.ingest.sources.drive import download_drive, drive_id
+from components.ingest.sources.http import NotModifiedError, Validator, discard, download
+from components.ingest.sources.object_store import download_object
+from components.ingest.sources.transfer_progress import transfer_progress
+from regraft_core.formats.manifests import digest_file, write_text
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.step import say
 
 
 def obtain(source: str, options: IngestOptions) -> Path:

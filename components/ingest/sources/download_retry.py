@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from components.core.errors import InputError
-from components.core.options import IngestOptions
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
 
 MAX_WAIT_S = 60.0
 PAGE_BYTES = 256 * 1024

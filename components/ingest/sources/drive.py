@@ -7,10 +7,7 @@ from pathlib import Path
 
 import requests
 
-from components.core.errors import InputError
-from components.core.options import IngestOptions
-from components.ingest.progress import Advance
-from components.ingest.transfer import (
+from components.ingest.sources.download_retry import (
     PAGE_BYTES,
     Deadline,
     FetchError,
@@ -18,6 +15,9 @@ from components.ingest.transfer import (
     refuse_html,
     refuse_page,
 )
+from components.ingest.sources.transfer_progress import Advance
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
 
 PREFIX = "gdrive:"
 _ADDRESS = "https://drive.google.com/uc?id={}"

@@ -10,10 +10,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from components.core.errors import DataError, InputError
-from components.ingest.litter import is_ignored
-from components.ingest.tables import SPLIT_NAMES
-from components.ingest.validate import PICTURE_SUFFIXES, sniff
+from components.ingest.checks.validate import PICTURE_SUFFIXES, sniff
+from components.ingest.sources.system_files import is_ignored
+from components.ingest.sources.tables import SPLIT_NAMES
+from regraft_core.runtime.errors import DataError, InputError
 
 
 class Item(NamedTuple):

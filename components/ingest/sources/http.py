@@ -12,10 +12,7 @@ from typing import NoReturn
 import requests
 import urllib3
 
-from components.core.artifacts import write_text
-from components.core.options import IngestOptions
-from components.ingest.progress import Advance
-from components.ingest.transfer import (
+from components.ingest.sources.download_retry import (
     Deadline,
     FetchError,
     TransientError,
@@ -23,6 +20,9 @@ from components.ingest.transfer import (
     refuse_page,
     retried,
 )
+from components.ingest.sources.transfer_progress import Advance
+from regraft_core.formats.manifests import write_text
+from regraft_core.formats.options import IngestOptions
 
 _BLOCK = 64 * 1024
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)

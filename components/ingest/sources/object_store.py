@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import InputError
-from components.core.object_stores import open_address
-from components.core.options import IngestOptions
-from components.ingest.archives import member_parts
-from components.ingest.progress import Advance
-from components.ingest.transfer import Deadline, FetchError, TransientError, retried
+from components.ingest.sources.archives import member_parts
+from components.ingest.sources.download_retry import Deadline, FetchError, TransientError, retried
+from components.ingest.sources.transfer_progress import Advance
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import open_address
 
 _BLOCK = 1 << 20
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 DIGIT_PX = 64
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist")

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
-from components.core.artifacts import digest_file
-from components.core.errors import InputError, unknown_name
-from components.core.options import IngestOptions
-from components.ingest.archives import extract, kind_of
-from components.ingest.download import obtain
-from components.ingest.drive import PREFIX, drive_id
-from components.ingest.folders import Item, Tally, folder_items
-from components.ingest.litter import is_ignored
-from components.ingest.remote import download_folder, is_file
-from components.ingest.samples import SAMPLES, is_fashion_folder, write_fashion
-from components.ingest.tables import is_parquet, table_rows
-from components.ingest.transfer import refuse_page, shown
+from components.ingest.sources.archives import extract, kind_of
+from components.ingest.sources.download import obtain
+from components.ingest.sources.download_retry import refuse_page, shown
+from components.ingest.sources.drive import PREFIX, drive_id
+from components.ingest.sources.folders import Item, Tally, folder_items
+from components.ingest.sources.object_store import download_folder, is_file
+from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
+from components.ingest.sources.system_files import is_ignored
+from components.ingest.sources.tables import is_parquet, table_rows
+from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.core.artifacts import Split
-from components.core.errors import InputError
+from regraft_core.formats.manifests import Split
+from regraft_core.runtime.errors import InputError
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train", "training": "train",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress
 
-from components.core.step import say
+from regraft_core.runtime.step import say
 
 Advance = Callable[[int, int | None], None]
 LINE_EVERY_S = 15.0

@@ -18,10 +18,10 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from components.core.errors import DataError
-from components.core.options import IngestOptions
 from components.ingest.catalog import Catalog
-from components.ingest.look import LOOK_PX
+from components.ingest.checks.image_stats import LOOK_PX
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import DataError
 
 HASH_DISTANCE = 4
 MEAN_LEVELS = 4.0

@@ -15,7 +15,7 @@ ServingClientError            RegraftError, exit code 1
 
 from __future__ import annotations
 
-from components.core.errors import RegraftError
+from regraft_core.runtime.errors import RegraftError
 
 
 class ServingClientError(RegraftError):

@@ -11,17 +11,17 @@ from typing import Any
 
 import grpc
 
-from serving.client import grpc_wire
-from serving.client.errors import (
+from regraft_client import grpc_wire
+from regraft_client.errors import (
     ConnectionFailedError,
     DeadlineError,
     ServingClientError,
     answer_error,
 )
-from serving.client.grpc_wire import Call, Target
-from serving.client.methods import AsyncClient, Question, SyncClient
-from serving.client.results import ClassScore, Metadata, Prediction, VersionStatus
-from serving.client.retrying import Retries
+from regraft_client.grpc_wire import Call, Target
+from regraft_client.methods import AsyncClient, Question, SyncClient
+from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
+from regraft_client.retrying import Retries
 
 MAX_MESSAGE_BYTES = 256 << 20
 # Retries are ours to bound; pictures and features are larger than gRPC's default of 4 MB.

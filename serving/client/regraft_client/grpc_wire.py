@@ -6,10 +6,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serving.client.errors import ServerFailedError, ServingClientError
-from serving.client.messages import MESSAGES
-from serving.client.rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
-from serving.client.results import (
+from regraft_client.errors import ServerFailedError, ServingClientError
+from regraft_client.messages import MESSAGES
+from regraft_client.rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
+from regraft_client.results import (
     ClassScore,
     Metadata,
     Prediction,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.messages import Field, build_messages
+from regraft_client.message_builder import Field, build_messages
 
 MESSAGES: dict[str, Any] = build_messages(
     "tensorflow.serving",

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from serving.client.errors import ServerFailedError, ServingClientError
-from serving.client.results import ClassScore, Metadata, Prediction, VersionStatus
-from serving.client.retrying import Retries, Retrying, Until
+from regraft_client.errors import ServerFailedError, ServingClientError
+from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
+from regraft_client.retrying import Retries, Retrying, Until
 
 Answer = TypeVar("Answer")
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import InputError
-from serving.client.errors import BadRequestError
-from serving.client.grpc import AsyncGrpcClient, Tls
-from serving.client.rest import AsyncRestClient
-from serving.client.results import Prediction
+from regraft_client.errors import BadRequestError
+from regraft_client.grpc import AsyncGrpcClient, Tls
+from regraft_client.rest import AsyncRestClient
+from regraft_client.results import Prediction
+from regraft_core.runtime.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20

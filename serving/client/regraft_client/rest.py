@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 
-from serving.client import rest_wire
-from serving.client.errors import ConnectionFailedError, DeadlineError
-from serving.client.methods import AsyncClient, Question, SyncClient
-from serving.client.rest_wire import Call
-from serving.client.results import ClassScore, Metadata, Prediction, VersionStatus
-from serving.client.retrying import Retries
+from regraft_client import rest_wire
+from regraft_client.errors import ConnectionFailedError, DeadlineError
+from regraft_client.methods import AsyncClient, Question, SyncClient
+from regraft_client.rest_wire import Call
+from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
+from regraft_client.retrying import Retries
 
 
 @dataclass(frozen=True)

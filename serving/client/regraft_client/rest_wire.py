@@ -8,8 +8,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serving.client.errors import ServerFailedError, ServingClientError, http_error
-from serving.client.results import (
+from regraft_client.errors import ServerFailedError, ServingClientError, http_error
+from regraft_client.results import (
     ClassScore,
     Metadata,
     Prediction,

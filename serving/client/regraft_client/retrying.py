@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from serving.client.errors import (
+from regraft_client.errors import (
     ConnectionFailedError,
     DeadlineError,
     ServingClientError,

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from serving.server.config import BatchingConfig
-from serving.server.signature import Signature
+from serving.server.protocol.signature import Signature
 
 _MODULUS = (1 << 61) - 1
 _CONTROL_FLOW = ("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from serving.server.servable import Servable
-from serving.server.status import Code, ServingError, invalid, not_found
+from serving.server.models.servable import Servable
+from serving.server.protocol.status import Code, ServingError, invalid, not_found
 
 
 class State(IntEnum):

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.server.catalog import Catalog
 from serving.server.config import ModelConfig
-from serving.server.servable import Servable
-from serving.server.status import Code, ServingError, failed_precondition
+from serving.server.models.catalog import Catalog
+from serving.server.models.servable import Servable
+from serving.server.protocol.status import Code, ServingError, failed_precondition
 
 Load = Callable[[str, int, Path], Servable]
 Say = Callable[[str], None]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from serving.server.batching import add_batching, batchable
 from serving.server.config import BatchingConfig
-from serving.server.signature import read_signature
-from serving.server.status import Code, ServingError, code_of, invalid
+from serving.server.models.batching import add_batching, batchable
+from serving.server.protocol.signature import read_signature
+from serving.server.protocol.status import Code, ServingError, code_of, invalid
 
 INIT_SIGNATURE = "__saved_model_init_op"
 SERVE_TAG = "serve"

@@ -14,10 +14,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.server import service
 from serving.server.config import TlsConfig
 from serving.server.core import Core
-from serving.server.status import Code, ServingError
+from serving.server.protocol.status import Code, ServingError
+from serving.server.requests import service
 
 Reload = Callable[[Any], Any]
 PREDICTION = "tensorflow.serving.PredictionService"

@@ -21,11 +21,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import examples, inference, json_tensor, service
-from serving.server.catalog import ModelSpec
 from serving.server.core import Core
-from serving.server.signature import DEFAULT_SIGNATURE
-from serving.server.status import Code, ServingError, http_status, invalid, not_found
+from serving.server.models.catalog import ModelSpec
+from serving.server.protocol import json_tensor
+from serving.server.protocol.signature import DEFAULT_SIGNATURE
+from serving.server.protocol.status import Code, ServingError, http_status, invalid, not_found
+from serving.server.requests import examples, inference, service
 
 _SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 # The path ignores case, the method's name does not: `:PREDICT` is malformed.

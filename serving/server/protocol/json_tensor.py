@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from serving.server.inference import Typed, type_name
-from serving.server.signature import TensorSpec
-from serving.server.status import Code, ServingError, invalid
+from serving.server.protocol.signature import TensorSpec
+from serving.server.protocol.status import Code, ServingError, invalid
+from serving.server.protocol.tensors import Typed, type_name
 
 Form = Literal["row", "column"]
 MAX_NESTING = 64

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from serving.server.status import Code, ServingError
+from serving.server.protocol.status import Code, ServingError
 
 MAX_TENSOR_BYTES = 1 << 30
 _FIELDS = {
@@ -26,6 +26,19 @@ _FIELDS = {
     tf.string: "string_val",
 }
 _LITTLE_ITEM = {dtype: dtype.size for dtype in _FIELDS if dtype != tf.string}
+
+
+class Typed(NamedTuple):
+    """An array and its TensorFlow type (an object array of bytes is a string tensor)."""
+
+    array: np.ndarray
+    dtype: tf.DType
+
+
+def type_name(dtype: tf.DType) -> str:
+    """Return TensorFlow's C++ name of a type: float for float32, double for float64."""
+    names = {"float16": "half", "float32": "float", "float64": "double"}
+    return names.get(dtype.name, dtype.name)
 
 
 def from_proto(name: str, proto: Any, max_bytes: int = MAX_TENSOR_BYTES) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from serving.server.json_tensor import decimal, decode_base64, is_base64, text_bytes
-from serving.server.servable import Servable
-from serving.server.signature import DEFAULT_SIGNATURE, Signature
-from serving.server.status import Code, ServingError, invalid
+from serving.server.models.servable import Servable
+from serving.server.protocol.json_tensor import decimal, decode_base64, is_base64, text_bytes
+from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature
+from serving.server.protocol.status import Code, ServingError, invalid
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from serving.server import tensors
-from serving.server.servable import Servable
-from serving.server.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
-from serving.server.status import failed_precondition, invalid
-
-
-class Typed(NamedTuple):
-    """An array and its TensorFlow type (an object array of bytes is a string tensor)."""
-
-    array: np.ndarray
-    dtype: tf.DType
+from serving.server.models.servable import Servable
+from serving.server.protocol import tensors
+from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from serving.server.protocol.status import failed_precondition, invalid
+from serving.server.protocol.tensors import Typed, type_name
 
 
 def find_signature(servable: Servable, name: str) -> Signature:
@@ -113,12 +106,6 @@ def checked_feeds(
         _check_shape(alias, spec, value.array.shape)
         feeds[spec.tensor] = value.array
     return feeds
-
-
-def type_name(dtype: tf.DType) -> str:
-    """Return TensorFlow's C++ name of a type: float for float32, double for float64."""
-    names = {"float16": "half", "float32": "float", "float64": "double"}
-    return names.get(dtype.name, dtype.name)
 
 
 def _check_shape(alias: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:

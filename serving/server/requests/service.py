@@ -15,11 +15,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import examples, inference, tensors
-from serving.server.catalog import Catalog, Lease, ModelSpec
-from serving.server.inference import Typed
-from serving.server.signature import DEFAULT_SIGNATURE
-from serving.server.status import invalid
+from serving.server.models.catalog import Catalog, Lease, ModelSpec
+from serving.server.protocol import tensors
+from serving.server.protocol.signature import DEFAULT_SIGNATURE
+from serving.server.protocol.status import invalid
+from serving.server.protocol.tensors import Typed
+from serving.server.requests import examples, inference
 
 
 def spec_of(request: Any) -> ModelSpec:

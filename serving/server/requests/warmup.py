@@ -7,10 +7,10 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.server import service
-from serving.server.catalog import Catalog
-from serving.server.servable import Servable
-from serving.server.status import Code, ServingError
+from serving.server.models.catalog import Catalog
+from serving.server.models.servable import Servable
+from serving.server.protocol.status import Code, ServingError
+from serving.server.requests import service
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000

@@ -8,8 +8,8 @@ from kfp import dsl
 
 from components.conclude.component import conclude as face
 from components.conclude.conclude import Ending, conclude
-from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
-from components.core.errors import InputError
+from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
+from regraft_core.runtime.errors import InputError
 
 LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
 

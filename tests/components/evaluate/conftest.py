@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.artifacts import (
+from components.evaluate.assess import ChampionSaid, Cost, Said, assess
+from components.evaluate.evaluation_manifest import evaluation_of
+from components.evaluate.gate.selection import choose
+from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData
+from regraft_core.formats.manifests import (
     DatasetManifest,
     Epoch,
     MadeBy,
@@ -18,11 +22,7 @@ from components.core.artifacts import (
     Preprocessing,
     SplitInfo,
 )
-from components.core.options import GateOptions
-from components.evaluate.assess import ChampionSaid, Cost, Said, assess
-from components.evaluate.outcome import evaluation_of
-from components.evaluate.report_data import GalleryItem, ReliabilityBin, ReportData
-from components.evaluate.selection import choose
+from regraft_core.formats.options import GateOptions
 
 # One grey pixel.
 TINY_PNG = (
@@ -147,7 +147,7 @@ def publish(dataset, tmp_path):
     """Publish a model that is right on every test picture, or calls each by the first class."""
     import tensorflow as tf
 
-    from components.core.records import read_split
+    from regraft_core.formats.records import read_split
 
     class Published(tf.Module):
         """Knows the answers to some pictures by their bytes."""

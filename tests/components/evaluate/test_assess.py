@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.core.options import GateOptions
 from components.evaluate.assess import ChampionSaid, Cost, Said, assess
-from components.evaluate.gate import NO_CHAMPION
+from components.evaluate.gate.gate import NO_CHAMPION
+from regraft_core.formats.options import GateOptions
 
 CLASSES = ["cat", "dog", "owl"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.core.errors import InputError
-from components.evaluate.report import render
-from pipelines.browser import draw_page, run_chromium
+from components.evaluate.report.report import render
+from regraft.cli.screenshot import draw_page, run_chromium
+from regraft_core.runtime.errors import InputError
 
 # A frame of a phone's width, as a window of Chromium itself is never narrower than 500 px. Its own
 # script asks the page inside how wide it is and what it holds.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from components.evaluate.calibration import (
+from components.evaluate.metrics.calibration import (
     HIGHEST,
     LOWEST,
     calibration_error,

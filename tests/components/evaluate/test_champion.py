@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.core.artifacts import DatasetManifest
-from components.core.errors import InputError, RegraftError
-from components.core.records import read_split
-from components.evaluate.champion import champion_labels, find_champion, require_same_classes
+from components.evaluate.gate.champion import champion_labels, find_champion, require_same_classes
+from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import InputError, RegraftError
 
 
 def test_the_newest_version_that_holds_a_model_counts(publish, tmp_path) -> None:

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Model
 
-from components.core.artifacts import EvaluationManifest
-from components.core.errors import InputError
-from components.core.options import GateOptions
 from components.evaluate.component import evaluate
-from components.evaluate.face import evaluate_artifacts
+from components.evaluate.kfp_outputs import evaluate_artifacts
+from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.options import GateOptions
+from regraft_core.runtime.errors import InputError
 
 ARTIFACTS = {"candidates", "dataset", "evaluation", "metrics", "classification", "report"}
 

@@ -10,15 +10,15 @@ import pytest
 import tensorflow as tf
 from scipy.stats import binomtest
 
-from components.core.artifacts import DatasetManifest, EvaluationManifest, ModelManifest
-from components.core.errors import InputError
-from components.core.models import load_model
-from components.core.object_stores import open_address
-from components.core.options import GateOptions
-from components.core.preprocess import load_pictures, scale
-from components.core.records import read_split
 from components.evaluate.evaluate import evaluate
-from components.evaluate.report_data import ReportData
+from components.evaluate.report.report_data import ReportData
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.options import GateOptions
+from regraft_core.formats.records import read_split
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import open_address
+from regraft_core.training.models import load_model
 
 
 @pytest.fixture(scope="module")

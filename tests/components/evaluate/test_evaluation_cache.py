@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from components.core.artifacts import EvaluationManifest
-from components.core.options import GateOptions
-from components.evaluate.again import Question, find_answer, question_of
 from components.evaluate.evaluate import evaluate
+from components.evaluate.evaluation_cache import Question, find_answer, question_of
+from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.options import GateOptions
 
 ASKED, CHAMPION, MODEL = "a" * 64, "c" * 64, "m" * 64
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.core.options import GateOptions
-from components.evaluate.gate import NO_CHAMPION, Evidence, judge
-from components.evaluate.statistics import compare
+from components.evaluate.gate.gate import NO_CHAMPION, Evidence, judge
+from components.evaluate.metrics.statistics import compare
+from regraft_core.formats.options import GateOptions
 
 GOOD = Evidence(
     pictures=360,

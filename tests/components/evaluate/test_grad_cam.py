@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.gallery import SIDE_PX, data_uri, overlay, worst
-from components.evaluate.grad_cam import explained_layer, heat_maps
+from components.evaluate.report.gallery import SIDE_PX, data_uri, overlay, worst
+from components.evaluate.report.grad_cam import explained_layer, heat_maps
 
 
 def bright_or_dark() -> keras.Model:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as theirs
 
-from components.evaluate.metrics import measure, roc_auc, roc_points
-from components.evaluate.statistics import wilson_interval
+from components.evaluate.metrics.classification import measure, roc_auc, roc_points
+from components.evaluate.metrics.statistics import wilson_interval
 
 
 def soft(rng: np.random.Generator, pictures: int, classes: int):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from components.core.errors import DataError, InputError
-from components.evaluate.strangers import MOST, unfamiliar_pictures
-from components.evaluate.unfamiliar import familiarity, familiarity_scores, threshold_keeping
+from components.evaluate.metrics.ood_images import MOST, unfamiliar_pictures
+from components.evaluate.metrics.ood_score import familiarity, familiarity_scores, threshold_keeping
+from regraft_core.runtime.errors import DataError, InputError
 
 
 def test_the_score_is_the_negative_energy() -> None:

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from components.core.errors import InputError
-from components.evaluate.report import REPORT_FILE, rebuild_report, render
-from components.evaluate.report_data import ReportData
+from components.evaluate.report.report import REPORT_FILE, rebuild_report, render
+from components.evaluate.report.report_data import ReportData
+from regraft_core.runtime.errors import InputError
 
 SECTIONS = ("reasons", "data", "training", "classes", "confidence", "model", "origin")
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from components.core.errors import InputError
-from components.evaluate.selection import choose, results
+from components.evaluate.gate.selection import choose, results
+from regraft_core.runtime.errors import InputError
 
 NAN = math.nan
 

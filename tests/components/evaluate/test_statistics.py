@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from components.evaluate.statistics import (
+from components.evaluate.metrics.statistics import (
     binomial_tail,
     bootstrap_difference,
     compare,

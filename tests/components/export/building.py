@@ -12,7 +12,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.core.artifacts import (
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.cuts import join
+from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifests import (
     Check,
     ClassMetrics,
     DatasetManifest,
@@ -24,18 +27,16 @@ from components.core.artifacts import (
     SplitInfo,
     digest_file,
 )
-from components.core.backbones import build_backbone, find_backbone
-from components.core.models import (
+from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.records import PictureRecord, write_records
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.training.models import (
     build_head,
     count_parameters,
     pooling_layer,
     save_model,
     standardise,
 )
-from components.core.options import HeadOptions
-from components.core.preprocess import load_pictures, scale
-from components.core.records import PictureRecord, write_records
-from components.core.surgery import join
 
 CLASSES = ["café", "cat", "dog"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")

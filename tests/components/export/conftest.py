@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from kfp.dsl import Artifact, Dataset, Model
 
-from components.core.artifacts import SavedModelManifest
 from components.export.component import export
-from tests.export.building import Built, build
+from regraft_core.formats.manifests import SavedModelManifest
+from tests.components.export.building import Built, build
 
 
 @pytest.fixture(scope="session")

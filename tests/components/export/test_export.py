@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError, RejectedError
-from components.core.exported import check_fingerprint
-from components.core.models import load_model
-from components.core.preprocess import load_pictures, scale
 from components.export.export import export
 from components.export.warmup import example_of
-from tests.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
+from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.runtime.errors import InputError, RejectedError
+from regraft_core.training.models import load_model
+from tests.components.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
 
 PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEMPERATURE, THRESHOLD = 1.7, 1.0
 
 

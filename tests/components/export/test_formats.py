@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.artifacts import EvaluationManifest
-from components.core.errors import InputError
-from components.core.models import load_model
-from components.core.preprocess import load_pictures
 from components.export.formats import FILES, write_formats
 from components.export.signatures import Answering
-from tests.export.building import CLASSES, PX, Built, picture
+from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.images.preprocess import load_pictures
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.models import load_model
+from tests.components.export.building import CLASSES, PX, Built, picture
 
 PICTURES = [picture(i) for i in range(3)]
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.models import load_model
-from components.core.preprocess import load_pictures, scale
 from components.export.warmup import example_of
-from tests.export.building import CLASSES, FORMATS, PX, Built, picture
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.training.models import load_model
+from tests.components.export.building import CLASSES, FORMATS, PX, Built, picture
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
 SIZES = (1, 7)
 TEMPERATURE = 1.7

@@ -14,16 +14,16 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import FeatureShard, FeaturesManifest
-from components.core.backbones import build_backbone
-from components.core.errors import InputError
-from components.core.feature_store import FeatureRows, moments, read_manifests
-from components.core.options import FeatureOptions, checked
-from components.core.preprocess import load_pictures, scale
-from components.core.records import read_split
-from components.core.winograd import convolve
 from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
+from regraft_core.backbones.build import build_backbone
+from regraft_core.formats.manifests import FeatureShard, FeaturesManifest
+from regraft_core.formats.options import FeatureOptions, checked
+from regraft_core.formats.records import read_split
+from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.feature_store import FeatureRows, moments, read_manifests
+from regraft_core.training.winograd import convolve
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed
@@ -71,7 +71,7 @@ def test_features_by_winograd_are_what_the_backbone_gives(
         shapes.append((*inputs.shape[1:3], *kernel.shape[2:]))
         return convolve(inputs, kernel)
 
-    monkeypatch.setattr("components.core.winograd.convolve", seen)
+    monkeypatch.setattr("regraft_core.training.winograd.convolve", seen)
     changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "dtype": "float32"}
     folders = extracted(dataset, tmp_path, **changes)
     assert {side for side, *_ in shapes} == {24, 12, 6, 3}
@@ -227,7 +227,7 @@ def test_a_killed_extraction_goes_on_from_its_last_shard(
     changes = {"views": 3, "augment": "light"}
     options = TINY.model_copy(update={**changes, "work_dir": str(tmp_path / "work")})
     program = (
-        "from components.core.options import FeatureOptions\n"
+        "from regraft_core.formats.options import FeatureOptions\n"
         "from components.extract_features.extract_features import extract_features\n"
         f"options = FeatureOptions(**{options.model_dump()!r})\n"
         f"extract_features({str(dataset)!r}, {str(tmp_path / 'killed')!r}, options)\n"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from components.core.artifacts import EvaluationManifest, ModelManifest
-from components.core.models import load_model
-from components.core.options import FineTuneOptions, GateOptions
 from components.evaluate.evaluate import evaluate
 from components.fine_tune.choose_strategy import LARGE_CLASS, Evidence, neighbour_accuracy
 from components.fine_tune.fine_tune import fine_tune
+from regraft_core.formats.manifests import EvaluationManifest, ModelManifest
+from regraft_core.formats.options import FineTuneOptions, GateOptions
+from regraft_core.training.models import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from components.core.artifacts import FeaturesManifest, ModelManifest
-from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
 from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
 from components.train_head.component import train_head
+from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
 FACES = [
     (extract_features, FeatureOptions, {"keep_cut", "poolings"},

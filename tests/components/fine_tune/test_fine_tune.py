@@ -13,22 +13,23 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.artifacts import DatasetManifest, Epoch, ModelManifest, Preprocessing
-from components.core.augment import Strength
-from components.core.backbones import BACKBONES, build_backbone
-from components.core.errors import InputError, RegraftError
-from components.core.feature_store import FeatureRows
-from components.core.models import build_head, load_model, pooling_layer, save_model
-from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions, checked
-from components.core.pictures import PictureRows, picture_source
-from components.core.sources import Source
-from components.core.surgery import freeze, join, split
-from components.core.training import Settings, class_weights, train
-from components.core.winograd import winograd
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.fine_tune.strategies import rate_shares
 from components.train_head.train_head import train_head
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.cuts import freeze, join, split
+from regraft_core.backbones.table import BACKBONES
+from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest, Preprocessing
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions, checked
+from regraft_core.images.augment import Strength
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.training.feature_store import FeatureRows
+from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.loop import Settings, class_weights, train
+from regraft_core.training.models import build_head, load_model, pooling_layer, save_model
+from regraft_core.training.training_source import Source
+from regraft_core.training.winograd import winograd
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed, Trained
@@ -393,7 +394,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
     given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
              "batch_norm": "adapt", "averaging": 0.5}  # fmt: skip
     program = (
-        "from components.core.options import FineTuneOptions\n"
+        "from regraft_core.formats.options import FineTuneOptions\n"
         "from components.fine_tune.fine_tune import fine_tune\n"
         f"options = FineTuneOptions(**{given!r}, work_dir={str(tmp_path / 'work')!r})\n"
         f"fine_tune({str(dataset)!r}, [{str(augmented)!r}], {str(weak_head)!r}, "

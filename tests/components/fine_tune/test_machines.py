@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from components.core.artifacts import ModelManifest
-from components.core.models import load_model
-from components.core.options import FineTuneOptions, HeadOptions
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
+from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.options import FineTuneOptions, HeadOptions
+from regraft_core.training.models import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Trained
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Gradients of two processes are added in another order than those of one.
 TOLERANCE = 1e-4
 OPTIONS = {"strategy": "full", "fine_tune_epochs": 2, "learning_rate": 1e-3, "batch_size": 15}
 PROGRAM = """
 import sys
-from components.core.options import FineTuneOptions
+from regraft_core.formats.options import FineTuneOptions
 from components.fine_tune.fine_tune import fine_tune
 dataset, features, head, out, work = sys.argv[1:]
 options = FineTuneOptions(**{options!r}, work_dir=work)

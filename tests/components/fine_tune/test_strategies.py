@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import keras
 import pytest
 
-from components.core.artifacts import FeaturesManifest
-from components.core.backbones import build_backbone
-from components.core.models import load_model, pooling_layer
-from components.core.options import FineTuneOptions
-from components.core.surgery import join, split
 from components.fine_tune.strategies import Parts, unfreeze
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.cuts import join, split
+from regraft_core.formats.manifests import FeaturesManifest
+from regraft_core.formats.options import FineTuneOptions
+from regraft_core.training.models import load_model, pooling_layer
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.core.options import IngestOptions
-from components.ingest.archives import ArchiveError, extract, kind_of, member_parts
+from components.ingest.sources.archives import ArchiveError, extract, kind_of, member_parts
+from regraft_core.formats.options import IngestOptions
 
 OPTIONS = IngestOptions()
 
@@ -341,15 +341,15 @@ def test_memory_stays_bounded_by_the_blocks(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     code = (
         "import sys, resource; from pathlib import Path;"
-        "from components.core.options import IngestOptions;"
-        "from components.ingest.archives import extract;"
+        "from regraft_core.formats.options import IngestOptions;"
+        "from components.ingest.sources.archives import extract;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "extract(Path(sys.argv[1]), Path(sys.argv[2]), IngestOptions());"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(archive), str(tmp_path / "out")],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert int(run.stdout) < 20 * 1024

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from web import Reply, Web
 
-from components.core.artifacts import DatasetManifest
+from regraft_core.formats.manifests import DatasetManifest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `regraft ingest`, with at most two short tries of a download."""
     quick = ("--processes", "1", "--attempts", "2", "--backoff-s", "0")
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "ingest", *map(str, arguments), *quick],
+        [sys.executable, "-m", "regraft.cli.main", "ingest", *map(str, arguments), *quick],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip

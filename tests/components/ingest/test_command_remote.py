@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 from web import Reply, Web
 
-from components.core.artifacts import DatasetManifest
-from pipelines.cli import main
+from regraft.cli.main import main
+from regraft_core.formats.manifests import DatasetManifest
 
 ID = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
 LINK = f"https://drive.google.com/file/d/{ID}/view?usp=sharing"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import DatasetManifest
-from components.core.options import IngestOptions
 from components.ingest.component import ingest
+from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.options import IngestOptions
 
 
 def test_defaults_are_those_of_the_options() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from components.core.options import IngestOptions
-from components.ingest.data_card import CONVERSIONS, DUPLICATES
+from components.ingest.card.data_card import CONVERSIONS, DUPLICATES
 from components.ingest.ingest import ingest
+from regraft_core.formats.options import IngestOptions
 
 OPTIONS = IngestOptions(processes=1, max_bad_share=0.5)
 
@@ -83,7 +83,7 @@ def test_a_calm_dataset_says_so(tmp_path: Path, make_classes: Callable[..., Path
 
 
 def test_every_conversion_and_count_has_its_words(tmp_path: Path) -> None:
-    source = Path(__file__).parents[2] / "components" / "ingest"
+    source = Path(__file__).parents[3] / "components" / "ingest"
     named = re.findall(
         r'conversions\.append\("([^"]+)"\)',
         "".join((source / name).read_text() for name in ("validate.py", "jpeg.py")),

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from web import Reply, Web
 
-from components.core.errors import InputError
-from components.core.options import IngestOptions
-from components.ingest.download import obtain
-from components.ingest.transfer import shown
+from components.ingest.sources.download import obtain
+from components.ingest.sources.download_retry import shown
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError
 
 BODY = b"PK\x03\x04" + os.urandom(300_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -192,13 +192,13 @@ def test_a_killed_download_leaves_nothing_that_is_read_as_whole(web: Web, tmp_pa
         "/a.zip", Reply(BODY, headers=ETAG, send=200_000, after="stall"), Reply(BODY, headers=ETAG)
     )
     code = (
-        "import sys; from components.core.options import IngestOptions;"
-        "from components.ingest.download import obtain;"
+        "import sys; from regraft_core.formats.options import IngestOptions;"
+        "from components.ingest.sources.download import obtain;"
         "obtain(sys.argv[1], IngestOptions(cache=sys.argv[2]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, url, str(tmp_path / "cache")],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )
     part = None
     deadline = time.monotonic() + 30

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from components.core.artifacts import SPLITS, DatasetManifest
-from components.core.errors import DataError
-from components.core.options import IngestOptions
-from components.core.records import read_split
-from components.ingest.duplicates import HASH_DISTANCE, candidates, difference
+from components.ingest.checks.validate import examine
 from components.ingest.ingest import ingest
-from components.ingest.validate import examine
+from components.ingest.splits.duplicates import HASH_DISTANCE, candidates, difference
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import DataError
 
 Photo = Callable[..., Image.Image]
 OPTIONS = IngestOptions(processes=1)

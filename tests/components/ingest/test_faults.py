@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import DatasetManifest
-from components.core.errors import InputError, RegraftError
-from components.core.options import IngestOptions
 from components.ingest.ingest import WORK, ingest
-from components.ingest.leftovers import remove_leftovers
+from components.ingest.stale_folders import remove_leftovers
 from components.ingest.workers import in_processes
+from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError, RegraftError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CODE = (
-    "import sys; from components.core.options import IngestOptions;"
+    "import sys; from regraft_core.formats.options import IngestOptions;"
     "from components.ingest.ingest import ingest;"
     "ingest([sys.argv[1]], sys.argv[2], IngestOptions(processes=int(sys.argv[3])))"
 )
@@ -183,7 +183,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> No
     import numpy as np
     from PIL import Image
 
-    from components.ingest.stored import StoredPictures
+    from components.ingest.checks.image_bytes import StoredPictures
 
     path = tmp_path / "1.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)

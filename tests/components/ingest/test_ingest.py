@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.core.artifacts import SPLITS, DatasetManifest, digest_file
-from components.core.errors import DataError, InputError
-from components.core.options import IngestOptions, checked
-from components.core.records import read_split
 from components.ingest.ingest import ingest
+from regraft_core.formats.manifests import SPLITS, DatasetManifest, digest_file
+from regraft_core.formats.options import IngestOptions, checked
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import DataError, InputError
 
 OPTIONS = IngestOptions(processes=1)
 
@@ -149,14 +149,14 @@ def test_options_are_checked_together() -> None:
 
 def test_tensorflow_is_never_imported(pictures: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from components.core.options import IngestOptions;"
+        "import sys; from regraft_core.formats.options import IngestOptions;"
         "from components.ingest.ingest import ingest;"
         "ingest([sys.argv[1]], sys.argv[2], IngestOptions());"
         "sys.exit(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'keras', 'kfp'}))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(pictures), str(tmp_path / "out")],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (1, "[]\n")

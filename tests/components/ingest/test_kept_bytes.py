@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from components.core.preprocess import decode_picture
-from components.ingest.bad_picture import BadPictureError
-from components.ingest.look import look_at_small, over_white
-from components.ingest.png import small_png
-from components.ingest.validate import examine
+from components.ingest.checks.image_stats import look_at_small, over_white
+from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.png import small_png
+from components.ingest.checks.validate import examine
+from regraft_core.images.preprocess import decode_picture
 
 Photo = Callable[..., Image.Image]
 

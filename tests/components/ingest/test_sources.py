@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from web import Reply, Web
 
-from components.core.artifacts import SPLITS, DatasetManifest
-from components.core.errors import DataError, InputError
-from components.core.options import IngestOptions
-from components.core.records import read_split
 from components.ingest.ingest import ingest
-from components.ingest.samples import FASHION_CLASSES
-from pipelines.recipe_file import recipe_of
+from components.ingest.sources.samples import FASHION_CLASSES
+from pipelines.recipes.recipe_file import recipe_of
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.records import read_split
+from regraft_core.runtime.errors import DataError, InputError
 
 Make = Callable[..., Path]
 

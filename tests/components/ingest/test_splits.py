@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.ingest.splits import TEST, TRAIN, VALIDATION, assign_splits, key_of
+from components.ingest.splits.assignment import TEST, TRAIN, VALIDATION, assign_splits, key_of
 
 KEYS = st.integers(0, 2**63 - 1)
 PICTURES = st.lists(st.tuples(KEYS, st.integers(0, 3)), min_size=1, max_size=80)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.ingest.bad_picture import BadPictureError
-from components.ingest.validate import examine, sniff
+from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.validate import examine, sniff
 
 Photo = Callable[..., Image.Image]
 FORMS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")

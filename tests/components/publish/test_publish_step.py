@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import (
+from components.publish.publish import publish
+from regraft_core.formats.manifests import (
     MadeBy,
     ParityManifest,
     PublishedManifest,
     SavedModelManifest,
 )
-from components.core.errors import InputError, ParityError
-from components.publish.publish import publish
-from serving.publish import read_labels
+from regraft_core.runtime.errors import InputError, ParityError
+from serving.publishing.publish import read_labels
 
 
 def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:

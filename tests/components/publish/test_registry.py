@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError
 from components.publish.publish import publish
 from components.publish.registry import Registry, RegistryError
-from tests.publish.model_registry_server import RegistryServer
-from tests.publish.test_publish_step import write_parity
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.errors import InputError
+from tests.components.publish.model_registry_server import RegistryServer
+from tests.components.publish.test_publish_step import write_parity
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from components.core.artifacts import FeatureShard, FeaturesManifest, ModelManifest, Split
-from components.core.errors import InputError
-from components.core.feature_store import LABELS, FeatureRows, array_file
-from components.core.models import load_model
-from components.core.options import FeatureOptions, HeadOptions, checked
-from components.core.training import class_weights
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
+from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, ModelManifest, Split
+from regraft_core.formats.options import FeatureOptions, HeadOptions, checked
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
+from regraft_core.training.loop import class_weights
+from regraft_core.training.models import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed, Trained
@@ -184,7 +184,7 @@ def program(features: Path, out: Path, work: Path, options: HeadOptions) -> str:
     """Return Python code that trains a head and keeps its state in `work`."""
     given = options.model_copy(update={"work_dir": str(work)}).model_dump()
     return (
-        "from components.core.options import HeadOptions\n"
+        "from regraft_core.formats.options import HeadOptions\n"
         "from components.train_head.train_head import train_head\n"
         f"train_head([{str(features)!r}], {str(out)!r}, HeadOptions(**{given!r}))\n"
     )

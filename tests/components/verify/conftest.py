@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.export.export import export
-from tests.export.building import Built, build
+from tests.components.export.building import Built, build
 
 
 @pytest.fixture(scope="session")

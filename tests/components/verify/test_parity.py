@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from components.core.artifacts import MadeBy, ParityManifest
 from components.verify.parity import (
     Answer,
     Asked,
@@ -15,6 +14,7 @@ from components.verify.parity import (
     parity_table,
     worst_by_protocol,
 )
+from regraft_core.formats.manifests import MadeBy, ParityManifest
 
 
 def answer(label: str, *probabilities: float) -> Answer:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from kfp.dsl import Artifact, Dataset, Markdown, Model
 
-from components.core.artifacts import DatasetManifest, ParityManifest, SavedModelManifest
-from components.core.errors import DataError, InputError, ParityError
-from components.core.options import ExportOptions, VerifyOptions
 from components.export.component import export as export_face
 from components.export.export import export
 from components.verify.component import verify as face
 from components.verify.verify import sample_of, verify
-from tests.export.building import Built, write_candidate, write_evaluation
+from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
+from regraft_core.formats.options import ExportOptions, VerifyOptions
+from regraft_core.runtime.errors import DataError, InputError, ParityError
+from tests.components.export.building import Built, write_candidate, write_evaluation
 
 EMBEDDED = VerifyOptions(engine="embedded", pictures=8, tolerance=1e-5)
 

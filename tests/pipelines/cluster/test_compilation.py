@@ -9,11 +9,11 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from components.core.errors import InputError
-from pipelines.compilation import compile_pipeline
-from pipelines.patience import PATIENCE
-from pipelines.recipe import DEFAULTS, PARAMETER_FIELDS
-from tests.pipelines.command_line import Regraft
+from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.retry_policy import PATIENCE
+from pipelines.recipes.recipe import DEFAULTS, PARAMETER_FIELDS
+from regraft_core.runtime.errors import InputError
+from tests.command_line import Regraft
 
 STEPS = {"ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
          "publish", "conclude"}  # fmt: skip
@@ -77,7 +77,7 @@ def test_every_step_is_tried_again_after_a_wait_that_grows(compiled: dict[str, A
 
 
 def test_a_run_on_this_machine_is_not_tried_again() -> None:
-    from pipelines.transfer import transfer
+    from pipelines.pipeline import transfer
 
     spec = json_format.MessageToDict(transfer.pipeline_spec)
     assert not any("retryPolicy" in task for task in tasks_of(spec).values())

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.pipelines.command_line import Regraft
+from tests.command_line import Regraft
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/kubeflow.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(line) for block in BLOCKS

@@ -12,11 +12,11 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from components.core.errors import InputError
-from components.core.image import GPU_IMAGE, IMAGE
-from pipelines.compilation import compile_pipeline
-from pipelines.hardware import GPU, HEAVY_STEPS, PRESETS, find_preset
-from pipelines.patience import PATIENCE
+from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.node_presets import GPU, HEAVY_STEPS, PRESETS, find_preset
+from pipelines.cluster.retry_policy import PATIENCE
+from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
+from regraft_core.runtime.errors import InputError
 
 GPU_PRESETS = ("nvidia", "gke", "eks")
 STEPS = {"ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.pods import make_pods
-from pipelines.recipe_file import with_recipe
-from pipelines.submit import Settings, prepare
-from tests.pipelines.test_compile import STEPS
+from pipelines.cluster.pods import make_pods
+from pipelines.cluster.submit import Settings, prepare
+from pipelines.recipes.recipe_file import with_recipe
+from tests.pipelines.cluster.test_compilation import STEPS
 
 PODS = make_pods(
     "ghcr.io/me/regraft-python:1",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from components.core.errors import InputError
-from pipelines.cost import Plan, Rates, estimate, extraction_s, fitted
-from tests.pipelines.command_line import Regraft
+from pipelines.cluster.runtime_estimate import Plan, Rates, estimate, extraction_s, fitted
+from regraft_core.runtime.errors import InputError
+from tests.command_line import Regraft
 
 RATES = Rates(
     start_s=10, ingest_rate=1000, extract_rate=100, head_rate=10_000, top_rate=500,

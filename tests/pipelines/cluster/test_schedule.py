@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components.core.errors import InputError
-from pipelines.schedule import kfp_cron
+from pipelines.cluster.schedule import kfp_cron
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import InputError, RegraftError
-from pipelines.hardware import PRESETS
-from pipelines.kfp_api import Client, Connection, LostError, check_connection
-from pipelines.recipe_file import with_recipe
-from pipelines.submit import Sent, Settings, Submission, prepare, send
-from tests.ingest.web import certificates
-from tests.pipelines.command_line import Ended, Regraft
-from tests.pipelines.kfp_server import Fault, KfpServer, failed, kfp_server, ran, task
+from pipelines.cluster.kfp_api import Client, Connection, LostError, check_connection
+from pipelines.cluster.node_presets import PRESETS
+from pipelines.cluster.submit import Sent, Settings, Submission, prepare, send
+from pipelines.recipes.recipe_file import with_recipe
+from regraft_core.runtime.errors import InputError, RegraftError
+from tests.command_line import Ended, Regraft
+from tests.components.ingest.web import certificates
+from tests.pipelines.cluster.kfp_server import Fault, KfpServer, failed, kfp_server, ran, task
 
 TOKEN = "abc.def-ghi_123"
 DESTINATION = "s3://bucket/models"
@@ -25,7 +25,7 @@ DESTINATION = "s3://bucket/models"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
-    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     with kfp_server() as running:
         yield running
 
@@ -321,7 +321,7 @@ def test_a_server_that_does_not_answer_is_given_up(
 
 
 def test_nobody_at_the_address(regraft: Regraft, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -335,7 +335,7 @@ def test_nobody_at_the_address(regraft: Regraft, monkeypatch: pytest.MonkeyPatch
 def test_tls_needs_the_authority(
     regraft: Regraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.kfp_api.MAX_WAIT_S", 0.01)
+    monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     authority, own = certificates(tmp_path, ["localhost"])
     with kfp_server(own) as server:
         given = ["submit", "digits", "--host", server.address, "--destination", DESTINATION]

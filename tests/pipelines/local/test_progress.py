@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from components.core import step
-from pipelines.local import _LogFilter
-from pipelines.progress import ERASE, Progress
+from pipelines.local.progress import ERASE, Progress
+from pipelines.local.run import _LogFilter
+from regraft_core.runtime import step
 
 
 class Terminal(io.StringIO):
@@ -59,7 +59,7 @@ def test_a_pulse_is_live_to_a_person_and_rare_in_a_log(
     variable: str, seconds: list[float], expected: list[str],
 ) -> None:  # fmt: skip
     times = iter([0.0, *seconds])
-    monkeypatch.setattr("components.core.step.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("regraft_core.runtime.step.time.perf_counter", lambda: next(times))
     monkeypatch.setenv(step.LIVE_VARIABLE, variable)
     pulse = step.Pulse("view 1/1", 90)
     for done in (10, 20, 30, 40):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import SavedModelManifest
-from pipelines.local import read_summary
+from pipelines.local.run import read_summary
+from regraft_core.formats.manifests import SavedModelManifest
 
 STEPS = ("ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
          "publish")  # fmt: skip
@@ -21,7 +21,7 @@ ALWAYS = {"ingest", "evaluate", "publish"}  # they look whether the outside has 
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "pipelines.cli", "run", "--source", str(source), "--out",
+    return [sys.executable, "-m", "regraft.cli.main", "run", "--source", str(source), "--out",
             str(out), "--backbone", "tiny", "--strategies", "head,top", "--head-epochs", "8",
             "--fine-tune-epochs", "2", "--learning-rate", "1e-3", "--cache",
             str(out.parent / "cache"), *more]  # fmt: skip

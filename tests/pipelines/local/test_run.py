@@ -13,12 +13,12 @@ import pytest
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from components.core.artifacts import EvaluationManifest, SavedModelManifest
-from components.core.errors import InputError
-from components.core.hardware import DEVICE_FILES
-from pipelines.inspection import Wanted, inspect_model
-from pipelines.local import Summary, own_output, read_summary, run_locally
-from pipelines.recipe import make_recipe
+from pipelines.local.run import Summary, own_output, read_summary, run_locally
+from pipelines.recipes.recipe import make_recipe
+from regraft.explore.inspection import Wanted, inspect_model
+from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_check import DEVICE_FILES
 
 TRAINING = {"backbone": "tiny", "head_epochs": 8, "fine_tune_epochs": 3, "learning_rate": 1e-3}
 
@@ -93,7 +93,7 @@ def test_every_strategy_was_a_candidate_and_validation_chose(accepted: Summary) 
 
 
 def regraft(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "regraft.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

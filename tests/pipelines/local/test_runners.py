@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import InputError
-from pipelines.recipe import Recipe, make_recipe
-from pipelines.runners import container_options, in_containers, make_runner
+from pipelines.local.runners import container_options, in_containers, make_runner
+from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.fixture

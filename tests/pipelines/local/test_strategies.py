@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import CandidateResult, EvaluationManifest, ModelManifest
-from pipelines.local import STEPS_FOLDER, read_summary
-from tests.pipelines.command_line import Regraft
+from pipelines.local.run import STEPS_FOLDER, read_summary
+from regraft_core.formats.manifests import CandidateResult, EvaluationManifest, ModelManifest
+from tests.command_line import Regraft
 
 
 def candidate_row(result: CandidateResult) -> str:

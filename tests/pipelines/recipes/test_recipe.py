@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components.core.errors import InputError
-from pipelines.recipe import make_recipe
+from pipelines.recipes.recipe import make_recipe
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from pipelines.recipe_file import RECIPES, read_recipe, recipe_of
-from tests.pipelines.command_line import Regraft
+from pipelines.recipes.recipe_file import RECIPES, read_recipe, recipe_of
+from tests.command_line import Regraft
 
 
 def write(folder: Path, counts: dict[str, int], px: int = 40) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core.errors import InputError
-from pipelines.recipe_file import known_recipes, read_recipe, recipe_of, with_recipe
+from pipelines.recipes.recipe_file import known_recipes, read_recipe, recipe_of, with_recipe
+from regraft_core.runtime.errors import InputError
 
 LECTURE = "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
 
@@ -128,7 +128,7 @@ def test_a_recipes_name_as_source_stands_for_its_sources(
 
 def test_a_recipe_compiles_with_its_options_as_defaults(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "compile", "cats_vs_dogs", "--seed", "5",
+        [sys.executable, "-m", "regraft.cli.main", "compile", "cats_vs_dogs", "--seed", "5",
          "-o", str(tmp_path / "p.yaml")],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip

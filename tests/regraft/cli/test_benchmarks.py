@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import InputError
-from pipelines.benchmarking import BENCHMARKS, run_benchmark
-from tests.pipelines.command_line import Regraft
+from regraft.cli.benchmarks import BENCHMARKS, run_benchmark
+from regraft_core.runtime.errors import InputError
+from tests.command_line import Regraft
 
 
 def test_help_is_the_commands_before_a_name_and_the_benchmarks_after(regraft: Regraft) -> None:

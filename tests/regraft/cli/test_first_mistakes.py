@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.command_line import Regraft
+from tests.command_line import Regraft
 
 
 @pytest.mark.parametrize(

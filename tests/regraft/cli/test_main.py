@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import typer
 
-from components.core.version import VERSION
-from pipelines.cli import FIRST_STEPS, app
-from pipelines.completion import backbones, offered, recipes
+from regraft.cli.completion import backbones, offered, recipes
+from regraft.cli.main import FIRST_STEPS, app
+from regraft_core.runtime.version import VERSION
+from tests.command_line import Regraft
 from tests.docs.commands import complaint
-from tests.pipelines.command_line import Regraft
 
 
 def test_without_arguments_it_says_what_to_type_first(regraft: Regraft) -> None:
@@ -68,7 +68,7 @@ def completed(instruction: str, *words: str) -> str:
         "COMP_CWORD": str(len(words)),
         "PATH": "/usr/bin:/bin",
     }
-    command = [sys.executable, "-m", "pipelines.cli"]
+    command = [sys.executable, "-m", "regraft.cli.main"]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout
@@ -91,7 +91,7 @@ def test_tab_offers_commands_and_values() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from pipelines.cli import main\n"
+        "from regraft.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'tensorflow', 'keras', 'kfp', 'sklearn', 'numpy', 'PIL', 'requests'}\n"

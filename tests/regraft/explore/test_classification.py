@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.backbones import build_classifier
-from components.core.imagenet import imagenet_classes
-from pipelines import classification
-from tests.pipelines.command_line import Regraft
+from regraft.explore import classification
+from regraft.explore.imagenet import imagenet_classes
+from regraft_core.backbones.build import build_classifier
+from tests.command_line import Regraft
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from components.core.backbones import BACKBONES, build_backbone
-from components.core.costs import model_flops
+from regraft.explore.flops import model_flops
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.table import BACKBONES
 
 
 def profiled(model: keras.Model) -> int:

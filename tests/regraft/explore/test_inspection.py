@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from components.core.artifacts import ModelManifest
-from components.core.models import MODEL_FILE
-from pipelines import presentation
+from regraft.cli import console_output
+from regraft_core.formats.manifests import ModelManifest
+from regraft_core.training.models import MODEL_FILE
+from tests.command_line import Regraft
 from tests.conftest import CLASSES, Trained
-from tests.pipelines.command_line import Regraft
 
 
 @pytest.mark.parametrize("strategy", ["head", "top"])
@@ -163,7 +163,7 @@ def test_bad_usage_is_one_line(
 def test_tables_fit_a_terminal_of_80_columns(
     regraft: Regraft, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presentation, "PIPE_WIDTH", 80)
+    monkeypatch.setattr(console_output, "PIPE_WIDTH", 80)
     lines = regraft("inspect", name, "--plan", "top").out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)

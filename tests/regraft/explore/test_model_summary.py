@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from components.core.anatomy import (
+from regraft.explore.flops import model_flops
+from regraft.explore.model_summary import (
     cut_rows,
     export_weights,
     feature_map,
@@ -16,10 +17,9 @@ from components.core.anatomy import (
     layer_rows,
     weight_rows,
 )
-from components.core.backbones import build_backbone
-from components.core.costs import model_flops
-from components.core.errors import InputError
-from components.core.surgery import split
+from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.cuts import split
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -13,16 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from components.core.artifacts import digest_file
-from components.core.backbones import (
-    BACKBONES,
-    build_backbone,
-    build_classifier,
-    find_backbone,
-    weights_digest,
-)
-from components.core.errors import InputError
-from components.core.surgery import find_cut
+from regraft_core.backbones.build import build_backbone, build_classifier, weights_digest
+from regraft_core.backbones.cuts import find_cut
+from regraft_core.backbones.table import BACKBONES, find_backbone
+from regraft_core.formats.manifests import digest_file
+from regraft_core.runtime.errors import InputError
 
 CHEAP = ("vgg16", "mobilenetv2", "efficientnet_lite0", "tiny")
 
@@ -64,7 +59,7 @@ def test_every_row_builds_as_the_table_says(name: str) -> None:
 
 
 def test_importing_the_table_loads_no_tensorflow() -> None:
-    code = "import sys, components.core.backbones; print('tensorflow' in sys.modules)"
+    code = "import sys, regraft_core.backbones.table; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from components.core import efficientnet_lite0 as subject
-from components.core.efficientnet_lite0 import efficientnet_lite0
-from components.core.errors import InputError
+from regraft_core.backbones import efficientnet_lite0 as subject
+from regraft_core.backbones.efficientnet_lite0 import efficientnet_lite0
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

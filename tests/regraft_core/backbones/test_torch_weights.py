@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.core.errors import InputError
-from components.core.torch_weights import MAGIC, PROTOCOL, read_torch_weights
+from regraft_core.backbones.torch_weights import MAGIC, PROTOCOL, read_torch_weights
+from regraft_core.runtime.errors import InputError
 
 MACHINE = {"protocol_version": PROTOCOL, "little_endian": True}
 

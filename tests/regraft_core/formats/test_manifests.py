@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import (
+from regraft_core.formats.manifests import (
     DatasetManifest,
     MadeBy,
     Shard,
@@ -17,7 +17,7 @@ from components.core.artifacts import (
     staged_folder,
     write_text,
 )
-from components.core.errors import InputError
+from regraft_core.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import MadeBy, Preprocessing, SavedModelManifest
-from components.core.errors import InputError
-from components.core.exported import check_fingerprint, write_fingerprint
-from components.core.object_stores import open_address
-from components.core.published import GRAPH_FILE, published_folder, version_in_service
+from regraft_core.formats.fingerprint import check_fingerprint, write_fingerprint
+from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
+from regraft_core.formats.published_versions import GRAPH_FILE, published_folder, version_in_service
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import open_address
 
 
 @pytest.mark.parametrize(

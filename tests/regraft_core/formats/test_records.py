@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from components.core.errors import InputError
-from components.core.records import (
+from regraft_core.formats.records import (
     PictureRecord,
     read_records,
     record_of,
     record_places,
     write_records,
 )
+from regraft_core.runtime.errors import InputError
 
 RECORDS = [
     PictureRecord(b"\x00\xffpicture", 0, "a" * 64, "cat/1.png"),

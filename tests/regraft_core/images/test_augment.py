@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.augment import RANGES, Ranges, Strength, augment
+from regraft_core.images.augment import RANGES, Ranges, Strength, augment
 
 PICTURES = 16
 NONE = Ranges(flip=False, rotation=0.0, zoom=0.0, translation=0.0, brightness=0.0, contrast=0.0)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.core.picture_headers import (
+from regraft_core.images.headers import (
     BMP,
     GIF,
     JPEG,
@@ -24,7 +24,9 @@ from components.core.picture_headers import (
 )
 
 # Test modules are imported one by one, so the builders of the folder's conftest come by their path.
-_SPEC = importlib.util.spec_from_file_location("pictures", Path(__file__).with_name("conftest.py"))
+_SPEC = importlib.util.spec_from_file_location(
+    "pictures", Path(__file__).parents[1] / "conftest.py"
+)
 assert _SPEC and _SPEC.loader
 pictures = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(pictures)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.core.ahead import ahead
+from regraft_core.images.prefetch import ahead
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.backbones import BACKBONES
-from components.core.errors import InputError
-from components.core.preprocess import (
+from regraft_core.backbones.table import BACKBONES
+from regraft_core.images.preprocess import (
     SCALINGS,
     decode_picture,
     load_picture,
     load_pictures,
     scale,
 )
+from regraft_core.runtime.errors import InputError
 
 STRINGS = tf.TensorSpec([None], tf.string)
 DAMAGED = tf.errors.InvalidArgumentError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import InputError
-from components.core.hardware import check_gpu
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_check import check_gpu
 
 needs_linux = pytest.mark.skipif(platform.system() != "Linux", reason="looks at device files")
 
@@ -19,8 +19,8 @@ needs_linux = pytest.mark.skipif(platform.system() != "Linux", reason="looks at 
 def test_no_device_is_told_without_tensorflow() -> None:
     code = (
         "import sys\n"
-        "from components.core.errors import InputError\n"
-        "from components.core.hardware import check_gpu\n"
+        "from regraft_core.runtime.errors import InputError\n"
+        "from regraft_core.runtime.gpu_check import check_gpu\n"
         "try:\n    check_gpu(True, ['/dev/no-such-device'])\n"
         "except InputError as error:\n    print(error, 'tensorflow' in sys.modules)\n"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fsspec
 import pytest
 
-from components.core.errors import InputError
-from components.core.object_stores import is_address, open_address
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import is_address, open_address
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import tensorflow as tf
 
-from components.core.errors import RegraftError
-from components.core.options import FeatureOptions, FineTuneOptions, HeadOptions
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+from regraft_core.runtime.errors import RegraftError
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kfp.dsl import Dataset
 
-from components.core.step import keep_by_content
-from components.core.version import code_digest
+from regraft_core.runtime.step import keep_by_content
+from regraft_core.runtime.version import code_digest
 
 
 def written(root: Path, run: str, text: str) -> Dataset:

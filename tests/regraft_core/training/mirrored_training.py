@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.acceleration import accelerated
-from components.core.sources import Source
-from components.core.training import Settings, train
+from regraft_core.training.acceleration import accelerated
+from regraft_core.training.loop import Settings, train
+from regraft_core.training.training_source import Source
 
 CLASSES = 3
 SETTINGS = Settings(

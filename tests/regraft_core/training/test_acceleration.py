@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.acceleration import (
+from regraft_core.backbones.build import build_backbone
+from regraft_core.runtime.errors import InputError
+from regraft_core.training.acceleration import (
     accelerated,
     is_chief,
     mixed_precision,
     training_strategy,
 )
-from components.core.backbones import build_backbone
-from components.core.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Sums over two replicas are added in another order than those of one.
 REPLICAS_TOLERANCE = 1e-5
 

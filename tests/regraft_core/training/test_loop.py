@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.core.checkpoint import STATE_FILE
-from components.core.errors import InputError, RegraftError
-from components.core.memory import out_of_memory_explained
-from components.core.sources import Resident, Source, epoch_order
-from components.core.training import Settings, Start, _optimizer, train
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.training.checkpoint import STATE_FILE
+from regraft_core.training.loop import Settings, Start, _optimizer, train
+from regraft_core.training.training_source import Resident, Source, epoch_order
 
 CLASSES = 3
 SETTINGS = Settings(

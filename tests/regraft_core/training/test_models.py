@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.models import MODEL_FILE, build_head, read_keras_file, save_model, standardise
-from components.core.options import HeadOptions
-from components.core.sources import Resident, Source
-from components.core.training import Settings, train
+from regraft_core.formats.options import HeadOptions
+from regraft_core.training.loop import Settings, train
+from regraft_core.training.models import (
+    MODEL_FILE,
+    build_head,
+    read_keras_file,
+    save_model,
+    standardise,
+)
+from regraft_core.training.training_source import Resident, Source
 
 EPSILON = 1e-3
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.core.winograd import convolve, winograd, worthwhile
+from regraft_core.training.winograd import convolve, winograd, worthwhile
 
 # Of the largest value: sums are formed in another order, from values of other sizes.
 TOLERANCE = 5e-5

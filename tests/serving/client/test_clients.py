@@ -10,27 +10,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.errors import InputError
-from serving.client import errors, grpc_wire
-from serving.client.folder import PredictOptions, as_csv, as_json, find_pictures, predict_files
-from serving.client.grpc import GrpcClient
-from serving.client.messages import MESSAGES
-from serving.client.rest import RestClient, RestWire
-from serving.client.retrying import NO_RETRIES, Retries, Until
-from serving.found_models import find_models, models_config
-from serving.runner import Addresses, free_port
+from regraft_client import errors, grpc_wire
+from regraft_client.grpc import GrpcClient
+from regraft_client.messages import MESSAGES
+from regraft_client.predict_files import (
+    PredictOptions,
+    as_csv,
+    as_json,
+    find_pictures,
+    predict_files,
+)
+from regraft_client.rest import RestClient, RestWire
+from regraft_client.retrying import NO_RETRIES, Retries, Until
+from regraft_core.runtime.errors import InputError
+from serving.running.model_discovery import find_models, models_config
+from serving.running.runner import Addresses, free_port
 
 FAMILIAR = [True, True, False, False]  # of the pictures, by how bright they are
 
 
 def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
     program = (
-        "import sys; from serving.client.grpc import GrpcClient; "
-        "from serving.client.folder import predict_files; "
+        "import sys; from regraft_client.grpc import GrpcClient; "
+        "from regraft_client.predict_files import predict_files; "
         f"c = GrpcClient({server.grpc!r}, 'tiny'); print(c.status()[0].state, "
         "'tensorflow' in sys.modules or 'numpy' in sys.modules)"
     )
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True
     )

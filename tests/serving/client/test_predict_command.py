@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
-from serving.client.folder import reason_of
-from serving.runner import Addresses
+from regraft.cli.main import main
+from regraft_client.predict_files import reason_of
+from serving.running.runner import Addresses
 
 Told = tuple[int, str, str]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import InputError
-from components.core.exported import check_fingerprint
-from components.core.object_stores import open_address
-from serving.object_store import ObjectStore
-from serving.publish import (
+from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import open_address
+from serving.publishing.object_store import ObjectStore
+from serving.publishing.publish import (
     open_store,
     publish_saved_model,
     read_labels,

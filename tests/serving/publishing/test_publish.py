@@ -7,11 +7,10 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components.core.artifacts import SavedModelManifest
-from components.core.errors import InputError, RegraftError
-from components.core.exported import check_fingerprint
-from serving.found_models import find_models, models_config
-from serving.publish import (
+from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.errors import InputError, RegraftError
+from serving.publishing.publish import (
     open_store,
     publish_saved_model,
     publish_version,
@@ -20,6 +19,7 @@ from serving.publish import (
     rollback,
     set_label,
 )
+from serving.running.model_discovery import find_models, models_config
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.core.exported import check_fingerprint
-from serving.publish import open_store
+from regraft_core.formats.fingerprint import check_fingerprint
+from serving.publishing.publish import open_store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Kills itself at the given event (open, rename, mkdir, ...) that names a path of the destination.
 KILLED = """
 import os, signal, sys
 
 exported, models, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-from components.core.exported import check_fingerprint
-from serving.publish import open_store
+from regraft_core.formats.fingerprint import check_fingerprint
+from serving.publishing.publish import open_store
 
 seen = 0
 
@@ -36,8 +36,8 @@ print(open_store(models, "m").add(__import__("pathlib").Path(exported), check_fi
 PUBLISHING = """
 import sys
 from pathlib import Path
-from components.core.exported import check_fingerprint
-from serving.publish import open_store
+from regraft_core.formats.fingerprint import check_fingerprint
+from serving.publishing.publish import open_store
 
 sys.stdin.read()
 for _ in range(5):

@@ -21,14 +21,14 @@ import grpc
 import numpy as np
 import pytest
 
-from components.core.errors import InputError, RegraftError
-from serving.client.grpc import GrpcClient
-from serving.client.rest import RestClient
-from serving.runner import Addresses, ServeOptions, choose_engine, serving_image
-from serving.serve import BATCHING_FILE, serving_folder
+from regraft_client.grpc import GrpcClient
+from regraft_client.rest import RestClient
+from regraft_core.runtime.errors import InputError, RegraftError
+from serving.running.runner import Addresses, ServeOptions, choose_engine, serving_image
+from serving.running.serve import BATCHING_FILE, serving_folder
 from tests.serving.raw import Stubs, predict_request, until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STAND_IN = f"""#!{sys.executable}
 import json, os, pathlib, sys
 pathlib.Path(__file__ + ".json").write_text(json.dumps(sys.argv[1:]))
@@ -111,7 +111,7 @@ def labels_of(address: str, pictures: list[bytes]) -> dict[str, int]:
 @contextlib.contextmanager
 def serve_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Start `regraft serve`; yield its process and the addresses that it prints."""
-    command = [sys.executable, "-m", "pipelines.cli", "serve", *arguments]
+    command = [sys.executable, "-m", "regraft.cli.main", "serve", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stdout is not None

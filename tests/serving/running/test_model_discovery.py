@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.found_models import Following, find_models
+from serving.running.model_discovery import Following, find_models
 
 
 class Status(http.server.BaseHTTPRequestHandler):
@@ -106,7 +106,7 @@ def test_a_server_that_does_not_answer_gets_no_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[]", '{"stable": "x"}', "{"])
 def test_labels_that_cannot_be_read_are_bad_input(tmp_path: Path, text: str) -> None:
-    from components.core.errors import InputError
+    from regraft_core.runtime.errors import InputError
 
     (tmp_path / "m" / "1").mkdir(parents=True)
     (tmp_path / "m" / "labels.json").write_text(text)

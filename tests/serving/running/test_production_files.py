@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.runner import serving_image
+from serving.running.runner import serving_image
 from serving.server.config import (
     METRICS_PATH,
     BatchingConfig,
@@ -19,7 +19,7 @@ from serving.server.config import (
     read_tls,
 )
 
-SERVING = Path(__file__).resolve().parents[2] / "serving"
+SERVING = Path(__file__).resolve().parents[3] / "serving"
 CONFIG, BASE = SERVING / "config", SERVING / "k8s" / "base"
 KUBERNETES = sorted(
     path

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from serving.client.grpc import AsyncGrpcClient, GrpcClient
-from serving.client.rest import AsyncRestClient, RestClient
-from serving.client.results import Prediction
-from serving.runner import Addresses
+from regraft_client.grpc import AsyncGrpcClient, GrpcClient
+from regraft_client.rest import AsyncRestClient, RestClient
+from regraft_client.results import Prediction
+from serving.running.runner import Addresses
 
 
 def test_rest_equals_grpc(server: Addresses, pictures: list[bytes]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.server.batching import batchable, find_cut
 from serving.server.config import BatchingConfig
-from serving.server.servable import Servable, load_servable
-from serving.server.status import Code, ServingError
+from serving.server.models.batching import batchable, find_cut
+from serving.server.models.servable import Servable, load_servable
+from serving.server.protocol.status import Code, ServingError
 
 CONFIG = BatchingConfig(
     max_batch_size=8, batch_timeout_micros=50_000, max_enqueued_batches=100, num_batch_threads=1
@@ -80,7 +80,7 @@ def test_any_number_of_rows(batched: Servable, rows: int) -> None:
 
 
 def test_decoding_stays_before_the_batch(plain: Servable) -> None:
-    from serving.server.batching import _inlined, _part
+    from serving.server.models.batching import _inlined, _part
 
     signature = plain.signatures["serving_default"]
     flat, results = _inlined(_part(plain._session.graph, signature)[0], signature)

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.runner import Addresses
+from serving.running.runner import Addresses
 from tests.serving.raw import Stubs, failure, predict_request
 
 

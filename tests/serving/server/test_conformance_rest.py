@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.runner import Addresses
+from serving.running.runner import Addresses
 from tests.serving.raw import b64, http_request, post
 
 M = "/v1/models/tiny"

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.client import errors
-from serving.client.grpc import GrpcClient
-from serving.client.rest import RestClient
-from serving.runner import Addresses, ServeOptions, running_server
+from regraft_client import errors
+from regraft_client.grpc import GrpcClient
+from regraft_client.rest import RestClient
+from serving.running.runner import Addresses, ServeOptions, running_server
 from tests.serving.raw import (
     Stubs,
     b64,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.runner import Addresses
+from serving.running.runner import Addresses
 
 NAMES = ["serving_default", "images", "classify", "regress", "features", "mix", "odd", "texts",
          "flags", "half", "small", "large", "none"]  # fmt: skip

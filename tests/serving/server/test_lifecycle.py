@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from serving.client.grpc import GrpcClient
-from serving.client.rest import RestClient
-from serving.runner import Addresses, ServeOptions, running_server, started_server
+from regraft_client.grpc import GrpcClient
+from regraft_client.rest import RestClient
+from serving.running.runner import Addresses, ServeOptions, running_server, started_server
 from tests.serving.raw import Stubs, b64, failure, http_request, predict_request, until
 
 FAST = ServeOptions(flags=("--file_system_poll_wait_seconds=0.1",))
@@ -324,7 +324,7 @@ def test_bad_starts_end_in_one_line(
 
 def test_a_first_version_that_fails_ends_the_start(model_base: Path) -> None:
     shutil.rmtree(model_base / "1" / "variables")
-    from components.core.errors import RegraftError
+    from regraft_core.runtime.errors import RegraftError
 
     server = started_server([f"--model_base_path={model_base}"])
     with pytest.raises(RegraftError, match="did not become available"), server:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.runner import Addresses, started_server
+from serving.running.runner import Addresses, started_server
 from tests.serving.raw import http_request
 
 CHROMIUM = (

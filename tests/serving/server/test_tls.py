@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import errors
-from serving.client.folder import PredictOptions, predict_files
-from serving.client.grpc import AsyncGrpcClient, GrpcClient, Tls
-from serving.client.rest import AsyncRestClient, RestClient
-from serving.client.results import Prediction
-from serving.client.retrying import NO_RETRIES
-from serving.runner import Addresses, ServeOptions, running_server
+from regraft_client import errors
+from regraft_client.grpc import AsyncGrpcClient, GrpcClient, Tls
+from regraft_client.predict_files import PredictOptions, predict_files
+from regraft_client.rest import AsyncRestClient, RestClient
+from regraft_client.results import Prediction
+from regraft_client.retrying import NO_RETRIES
+from serving.running.runner import Addresses, ServeOptions, running_server
 from tests.serving.certificates import Authority, Pair
 
 REFUSED = (errors.ConnectionFailedError, errors.UnavailableError)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from serving.server.status import Code, ServingError
+from serving.server.protocol.status import Code, ServingError
 from serving.server.workers import Workers
 
 
