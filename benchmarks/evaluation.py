@@ -43,7 +43,7 @@ def candidates_of(work: Path, backbone: str, image_px: int) -> tuple[Path, list[
 
 
 def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[float, float, int]:
-    """Return pictures a second of the raw forward pass and of `predict`, and how many pictures."""
+    """Return images a second of the raw forward pass and of `predict`, and how many images."""
     import tensorflow as tf
 
     from components.evaluate.predict import predict, runner_of
@@ -102,11 +102,11 @@ def measure(options: argparse.Namespace) -> Measured:
         raw, whole, count = speed(dataset, candidates[0], options.batch_size, options.runs)
         size_mb, page_s, step_s = report(dataset, candidates, folder / "evaluation")
     return Measured(
-        f"digits, {count} pictures for the speed, median of {options.runs} runs; "
+        f"digits, {count} images for the speed, median of {options.runs} runs; "
         "graphs built beforehand; the step's seconds include building them",
         {
-            "raw_forward": Figure(raw, "pictures/s"),
-            "evaluation": Figure(whole, "pictures/s"),
+            "raw_forward": Figure(raw, "images/s"),
+            "evaluation": Figure(whole, "images/s"),
             "share_of_raw": Figure(whole / raw, goal=">= 0.9"),
             "report_size": Figure(size_mb, "MB", "<= 5"),
             "step_with_report": Figure(step_s, "s", "<= 20"),

@@ -26,7 +26,7 @@ BACKBONE, PX = "efficientnet_lite0", 224
 
 
 def photos(count: int) -> list[bytes]:
-    """Return `count` JPEG pictures of 500 x 375."""
+    """Return `count` JPEG images of 500 x 375."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_image
@@ -65,16 +65,16 @@ def export_once(folder: Path) -> tuple[Path, Figure]:
 
 
 def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, Figure]:
-    """Measure decoding and backbone apart and together, one picture and 32 at a time."""
+    """Measure decoding and backbone apart and together, one image and 32 at a time."""
     import tensorflow as tf
 
-    from regraft_core.images.preprocess import load_pictures, scale
+    from regraft_core.images.preprocess import load_images, scale
     from regraft_core.training.models import load_model
 
     model, manifest = load_model(candidate)
     scaling = manifest.preprocessing.scaling
     decode = tf.function(
-        lambda encoded: load_pictures(encoded, PX),
+        lambda encoded: load_images(encoded, PX),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
@@ -96,7 +96,7 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
         }
         seconds = medians(sides, rounds if size > 1 else rounds * 6)
         for name, value in seconds.items():
-            figures[f"{name}_batch_{size}"] = Figure(size / value, "pictures/s")
+            figures[f"{name}_batch_{size}"] = Figure(size / value, "images/s")
         apart = seconds["decode"] + seconds["backbone"]
         share = apart / seconds["bytes"]
         figures[f"share_of_apart_batch_{size}"] = Figure(share, goal=SHARE_GOAL)

@@ -60,8 +60,8 @@ def write_photos(folder: Path, count: int) -> None:
 def decode_files(files: list[str]) -> int:
     """The bare loop: open and decode, nothing else."""
     for file in files:
-        with Image.open(file) as picture:
-            picture.load()
+        with Image.open(file) as image:
+            image.load()
     return len(files)
 
 
@@ -129,7 +129,7 @@ def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, F
         }
         suffix = f"{name}_{processes}_process{'es' if processes > 1 else ''}"
         for side, value in medians.items():
-            figures[f"{side}_{suffix}"] = Figure(count / value["seconds"], "pictures/s")
+            figures[f"{side}_{suffix}"] = Figure(count / value["seconds"], "images/s")
         share = medians["bare"]["seconds"] / medians["ingest"]["seconds"]
         figures[f"share_of_bare_{suffix}"] = Figure(share, goal=SHARE_GOAL)
         share_of_cpu = medians["bare"]["cpu"] / medians["ingest"]["cpu"]
@@ -138,7 +138,7 @@ def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, F
 
 
 def memory_figures(small: Path, large: Path) -> dict[str, Figure]:
-    """Compare the peak memory of ten times the pictures, at 2 processes."""
+    """Compare the peak memory of ten times the images, at 2 processes."""
     peaks = [measured("ingest", folder, 2)["peak"] / 1024 for folder in (small, large)]
     return {
         "peak_memory_6000": Figure(peaks[0], "MiB"),
@@ -147,8 +147,8 @@ def memory_figures(small: Path, large: Path) -> dict[str, Figure]:
     }
 
 
-def write_pictures(work: Path, photos: int) -> None:
-    """Write the pictures where they are not there yet."""
+def write_images(work: Path, photos: int) -> None:
+    """Write the images where they are not there yet."""
     from components.ingest.sources.samples import write_fashion
 
     for name, limit in SIZES.items():
@@ -164,14 +164,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what may be varied."""
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--photos", type=int, default=2000)
-    parser.add_argument("--work", type=Path, help="A folder that keeps the pictures.")
+    parser.add_argument("--work", type=Path, help="A folder that keeps the images.")
 
 
 def measure(options: argparse.Namespace) -> Measured:
     """Measure speed beside the bare loop, and the peak memory of two sizes."""
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).absolute()
-        write_pictures(work, options.photos)
+        write_images(work, options.photos)
         large = work / "large" / "train"
         figures = speed_figures("fashion_mnist", large, SIZES["large"], options.runs)
         figures |= speed_figures("photos", work / "photos", options.photos, options.runs)

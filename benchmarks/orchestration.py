@@ -7,7 +7,7 @@ Digits on `efficientnet_lite0` at 64 px, strategy `head`, so that the steps foll
 Overhead is the wall time less the seconds that the steps' manifests name: kfp, starting Python,
 importing kfp and TensorFlow. The run is then repeated unchanged.
 
-Extraction is measured on more work (`--loop-px`, three views of each training picture), from the
+Extraction is measured on more work (`--loop-px`, three views of each training image), from the
 end of ingest to the start of the head. One TensorFlow process uses all cores by itself, so the
 efficiency of two workers is held against one worker that is kept on one core; what one worker
 takes with all cores is told beside it. kfp's local runner takes two turns of a loop at once, on

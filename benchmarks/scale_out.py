@@ -2,7 +2,7 @@
 
 Each worker is the step's own function in a process of its own, one after the other, so that each
 has the machine for itself as a node would. One more before them is not counted: it reads libraries
-and pictures from the disk, the others from memory. Start and rate are fitted to two workers (the
+and images from the disk, the others from memory. Start and rate are fitted to two workers (the
 one that has all shards, and the one of four with the fewest); the others are foretold and compared.
 """
 
@@ -39,18 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pictures", type=int, default=19_200, help="Of Fashion-MNIST's train part."
-    )
+    parser.add_argument("--images", type=int, default=19_200, help="Of Fashion-MNIST's train part.")
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
-    parser.add_argument("--image-px", type=int, default=64, help="Side of the pictures.")
+    parser.add_argument("--image-px", type=int, default=64, help="Side of the images.")
 
 
 def _measure(given: argparse.Namespace) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_fashion(root / "pictures", limit=given.pictures)
-        ingest([str(root / "pictures")], root / "dataset", IngestOptions())
+        write_fashion(root / "images", limit=given.images)
+        ingest([str(root / "images")], root / "dataset", IngestOptions())
         _worker(root, "warm-up", given, 0, max(WORKERS))
         took = {
             count: [
@@ -62,24 +60,24 @@ def _measure(given: argparse.Namespace) -> Measured:
     rates = fitted(took[1][0], min(took[4]), Rates())
     figures = {
         "start": Figure(rates.start_s, "s"),
-        "rate": Figure(rates.extract_rate, "pictures/s"),
+        "rate": Figure(rates.extract_rate, "images/s"),
         "alone": Figure(took[1][0][1], "s"),
     }
     for count in WORKERS[1:]:
-        pictures, seconds = max(took[count])
-        foretold = extraction_s(pictures, rates)
+        images, seconds = max(took[count])
+        foretold = extraction_s(images, rates)
         figures[f"longest_of_{count}"] = Figure(seconds, "s")
         figures[f"foretold_of_{count}"] = Figure(foretold, "s")
         figures[f"off_by_of_{count}"] = Figure(abs(foretold / seconds - 1), "", "<= 0.1")
         figures[f"efficiency_of_{count}"] = Figure(took[1][0][1] / (count * seconds))
-    shares = {count: [pictures for pictures, _ in took[count]] for count in WORKERS}
-    return Measured(f"workers one after the other, pictures each: {shares}", figures)
+    shares = {count: [images for images, _ in took[count]] for count in WORKERS}
+    return Measured(f"workers one after the other, images each: {shares}", figures)
 
 
 def _worker(
     root: Path, name: str, given: argparse.Namespace, index: int, count: int
 ) -> tuple[int, float]:
-    """Run one worker; return its pictures and its seconds, the start of the process included."""
+    """Run one worker; return its images and its seconds, the start of the process included."""
     out = root / name
     values = [root / "dataset", out, given.backbone, given.image_px, index, count]
     start = time.perf_counter()

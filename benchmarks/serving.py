@@ -33,7 +33,7 @@ from regraft_client.grpc_wire import Target
 from serving.running.runner import ServeOptions, running_server
 from serving.running.serve import batching_flags
 
-MODEL, CLASSES, PICTURES = "pictures", 10, 32
+MODEL, CLASSES, IMAGES = "images", 10, 32
 BATCHES = (1, 8, 16, 32)
 BUSY = 16
 PROTOCOLS = ("grpc", "rest")
@@ -41,7 +41,7 @@ SIGNATURES = ("serving_default", "features", "classify")
 
 
 def photographs(count: int) -> list[bytes]:
-    """Return JPEG pictures of several sizes, about as costly to decode as small photographs."""
+    """Return JPEG images of several sizes, about as costly to decode as small photographs."""
     import numpy as np
     from PIL import Image
 
@@ -56,9 +56,9 @@ def photographs(count: int) -> list[bytes]:
     return found
 
 
-def export_model(folder: Path, backbone: str, image_px: int, pictures: Sequence[bytes]) -> None:
+def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[bytes]) -> None:
     """Export a pretrained backbone with an untrained head, and its warm-up requests."""
-    from components.export.signatures import Answering, build_archive
+    from components.export.signatures import Postprocessing, build_archive
     from components.export.warmup import write_warmup
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import join
@@ -72,9 +72,11 @@ def export_model(folder: Path, backbone: str, image_px: int, pictures: Sequence[
     part = build_backbone(row, image_px, "imagenet")
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     names = tuple(f"class {number}" for number in range(CLASSES))
-    answering = Answering(Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None)
+    answering = Postprocessing(
+        Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None
+    )
     build_archive(model, "head_gap", answering).write_out(str(folder), verbose=False)
-    write_warmup(folder, pictures, image_px, ExportOptions().largest_batch)
+    write_warmup(folder, images, image_px, ExportOptions().largest_batch)
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,14 @@ class Stage:
 
     base: Path
     engine: str
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     bodies: Path
     seconds: float
     rounds: int
 
     def load(self, protocol: str, address: str, concurrency: int, signature: str = "") -> Load:
-        """Return a load of single pictures."""
-        path, files = write_requests(self.bodies, protocol, signature, self.pictures)
+        """Return a load of single images."""
+        path, files = write_requests(self.bodies, protocol, signature, self.images)
         return Load(protocol, address, path, files, concurrency, self.seconds)
 
     def options(self, batching: bool = True) -> ServeOptions:
@@ -99,9 +101,9 @@ class Stage:
 
 
 def write_requests(
-    folder: Path, protocol: str, signature: str, pictures: Sequence[bytes]
+    folder: Path, protocol: str, signature: str, images: Sequence[bytes]
 ) -> tuple[str, list[str]]:
-    """Write one encoded request a picture; return their path on the server and the files."""
+    """Write one encoded request per image; return their path on the server and the files."""
     target, model_path = Target(MODEL), rest_wire.model_path(MODEL, None, None)
     calls: Mapping[tuple[str, str], Callable[[bytes], Any]] = {
         ("grpc", "classify"): lambda one: grpc_wire.classify_call(target, [one]),
@@ -111,8 +113,8 @@ def write_requests(
     }
     make = calls[protocol, signature if signature == "classify" else ""]
     path, files = "", []
-    for number, picture in enumerate(pictures):
-        call = make(picture)
+    for number, image in enumerate(images):
+        call = make(image)
         path = call.path
         body = call.request.SerializeToString() if protocol == "grpc" else call.body
         file = folder / f"{protocol}-{signature}-{number}"
@@ -131,15 +133,14 @@ class InProcess:
         self._call = model.signatures["serving_default"]
         self._seconds = stage.seconds
         self._batches = {
-            size: tf.constant([stage.pictures[n % PICTURES] for n in range(size)])
-            for size in BATCHES
+            size: tf.constant([stage.images[n % IMAGES] for n in range(size)]) for size in BATCHES
         }
         for batch in self._batches.values():
             for _ in range(3):
                 self._call(image_bytes=batch)
 
     def times(self, size: int) -> list[float]:
-        """Return the seconds of each call with so many pictures."""
+        """Return the seconds of each call with so many images."""
         found = []
         end = time.perf_counter() + self._seconds
         while (start := time.perf_counter()) < end:
@@ -164,9 +165,9 @@ def throughput(stage: Stage) -> dict[str, Figure]:
     best = max(BATCHES[1:], key=lambda size: medians[f"batch {size}"])
     top = medians[f"batch {best}"]
     return {
-        "in_process_best_batch": Figure(best, "pictures"),
-        "in_process_best_rate": Figure(top, "pictures/s"),
-        **{f"{name}_c{BUSY}_rate": Figure(medians[name], "pictures/s") for name in PROTOCOLS},
+        "in_process_best_batch": Figure(best, "images"),
+        "in_process_best_rate": Figure(top, "images/s"),
+        **{f"{name}_c{BUSY}_rate": Figure(medians[name], "images/s") for name in PROTOCOLS},
         "grpc_share_of_in_process": Figure(medians["grpc"] / top, goal=">= 0.9"),
         "rest_share_of_in_process": Figure(medians["rest"] / top, goal=">= 0.9"),
     }
@@ -203,7 +204,7 @@ def table(stage: Stage) -> dict[str, Figure]:
                         answered = run_load(load)
                         kind = "batched" if batching else "single"
                         name = f"{protocol}_{signature}_c{concurrency}_{kind}"
-                        figures[f"{name}_rate"] = Figure(answered.rate, "pictures/s")
+                        figures[f"{name}_rate"] = Figure(answered.rate, "images/s")
                         figures[f"{name}_p50"] = Figure(answered.p50_ms, "ms")
                         figures[f"{name}_p99"] = Figure(answered.p99_ms, "ms")
     return figures
@@ -237,12 +238,12 @@ def measure(options: argparse.Namespace) -> Measured:
         base, bodies = Path(work) / MODEL, Path(work) / "requests"
         base.mkdir()
         bodies.mkdir()
-        pictures = photographs(PICTURES)
+        images = photographs(IMAGES)
         if options.model is not None:
             shutil.copytree(options.model, base / "1")
         elif options.only != "memory" or options.tune is not None:
-            export_model(base / "1", options.backbone, options.image_px, pictures)
-        stage = Stage(base, options.engine, pictures, bodies, options.seconds, options.rounds)
+            export_model(base / "1", options.backbone, options.image_px, images)
+        stage = Stage(base, options.engine, images, bodies, options.seconds, options.rounds)
         figures: dict[str, Figure] = {}
         if options.tune is not None:
             load = stage.load
@@ -269,7 +270,7 @@ def measure(options: argparse.Namespace) -> Measured:
 def small_memory(stage: Stage, base: Path, requests: int) -> dict[str, Figure]:
     """Measure memory on the backbone `tiny`, so that many requests take little time."""
     base.mkdir()
-    export_model(base / "1", "tiny", 32, stage.pictures)
+    export_model(base / "1", "tiny", 32, stage.images)
     load = stage.load
     return memory(base, MODEL, stage.engine, lambda at: load("grpc", at, BUSY), requests)
 

@@ -43,10 +43,10 @@ def tune(
     best = max(final, key=lambda choice: final[choice])
     target.write_text(batching_text(*best), encoding="utf-8")
     return {
-        "best_max_batch_size": Figure(best[0], "pictures"),
+        "best_max_batch_size": Figure(best[0], "images"),
         "best_num_batch_threads": Figure(best[1], "threads"),
         **{
-            f"size_{size}_threads_{threads}": Figure(rate, "pictures/s")
+            f"size_{size}_threads_{threads}": Figure(rate, "images/s")
             for (size, threads), rate in (rates | final).items()
         },
     }

@@ -5,7 +5,7 @@
 Parts are measured alone with `--only`; those measured before stay in the result, each with the
 command, date and machine that it was measured with.
 
-- `head`, `top`: both sides run in turn in one process on the same pictures of Fashion-MNIST,
+- `head`, `top`: both sides run in turn in one process on the same images of Fashion-MNIST,
   brought to 150 px, with the same head. Regraft's seconds are those of whole steps (building the
   backbone, extraction, training, writing the model). The baseline is Keras' own way: a folder read
   by `image_dataset_from_directory`, the frozen backbone inside `model.fit`. Not all of its epochs
@@ -13,11 +13,11 @@ command, date and machine that it was measured with.
   multiplied, 20 times for `head` and 10 times for `top`. Its graphs are built before, which leaves
   its building out. `top` is measured on VGG16 only. Keras' defaults compile by XLA only where there
   is a GPU.
-- `extraction`: its speed beyond the first pictures as a share of that of the bare backbone,
+- `extraction`: its speed beyond the first images as a share of that of the bare backbone,
   `backbone(x)` on tensors in memory.
 - `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST; see
   `training_accuracy`.
-- `growth`: time and memory of extraction and head training from 1,000 to 50,000 pictures; see
+- `growth`: time and memory of extraction and head training from 1,000 to 50,000 images; see
   `training_growth`.
 
 VGG16's weights are random, as speed does not depend on them; `efficientnet_lite0` has ImageNet's.
@@ -56,11 +56,11 @@ Found = Iterator[tuple[str, Figure]]
 
 @dataclass(frozen=True)
 class Case:
-    """One backbone and the pictures that it is measured on."""
+    """One backbone and the images that it is measured on."""
 
     backbone: str
     weights: str
-    pictures: int
+    images: int
     image_px: int = 150
 
 
@@ -78,20 +78,20 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def ingested(folder: Path, count: int) -> Path:
-    """Ingest `count` pictures of Fashion-MNIST that are trained on or validated with."""
+    """Ingest `count` images of Fashion-MNIST that are trained on or validated with."""
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_fashion
     from regraft_core.formats.options import IngestOptions
 
-    (folder / "pictures").mkdir(parents=True)
-    write_fashion(folder / "pictures", limit=count)
+    (folder / "images").mkdir(parents=True)
+    write_fashion(folder / "images", limit=count)
     options = IngestOptions(near_duplicates="off", validation_fraction=0.2)
-    ingest([str(folder / "pictures")], folder / "dataset", options)
+    ingest([str(folder / "images")], folder / "dataset", options)
     return folder / "dataset"
 
 
 def as_folders(dataset: Path, out: Path) -> Path:
-    """Write the pictures of a dataset as Keras reads them: a folder a split and class."""
+    """Write the images of a dataset as Keras reads them: a folder a split and class."""
     from regraft_core.formats.records import read_split
 
     for split in ("train", "validation"):
@@ -103,7 +103,7 @@ def as_folders(dataset: Path, out: Path) -> Path:
 
 
 def raw_speed(case: Case, batches: int) -> float:
-    """Return pictures a second of `backbone(x)` on tensors in memory, its graph built before."""
+    """Return images a second of `backbone(x)` on tensors in memory, its graph built before."""
     import tensorflow as tf
 
     from regraft_core.backbones.build import build_backbone
@@ -179,7 +179,7 @@ def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, 
 
 
 def count_of(dataset: Path) -> int:
-    """Return the pictures that are trained on and validated with."""
+    """Return the images that are trained on and validated with."""
     from regraft_core.formats.manifests import DatasetManifest
 
     splits = DatasetManifest.read(dataset).splits
@@ -208,7 +208,7 @@ def compared(
 
 def head(case: Case, work: Path) -> Found:
     """Yield how long a head takes on both sides, and the share of what the backbone allows."""
-    dataset = ingested(work, case.pictures)
+    dataset = ingested(work, case.images)
     folders, count = as_folders(dataset, work / "folders"), count_of(dataset)
     batches = min(count // BATCH, RAW_BATCHES)
     theirs, raw = [keras_epochs_s(case, folders, "head")], [raw_speed(case, batches)]
@@ -216,8 +216,8 @@ def head(case: Case, work: Path) -> Found:
     raw.append(raw_speed(case, batches))
     theirs.append(keras_epochs_s(case, folders, "head"))
     whole = ours["extract"] + ours["head"]
-    yield "head_pictures", Figure(count)
-    yield "head_raw_forward", Figure(statistics.mean(raw), "pictures/s")
+    yield "head_images", Figure(count)
+    yield "head_raw_forward", Figure(statistics.mean(raw), "images/s")
     yield "head_extraction_step", Figure(ours["extract"], "s")
     yield "head_training_step", Figure(ours["head"], "s")
     yield "head_share_of_limit", Figure(count / statistics.mean(raw) / whole, "", ">= 0.8")
@@ -226,13 +226,13 @@ def head(case: Case, work: Path) -> Found:
 
 def top(case: Case, work: Path) -> Found:
     """Yield how long strategy `top` takes on both sides, the pass that caches included."""
-    dataset = ingested(work, case.pictures)
+    dataset = ingested(work, case.images)
     folders = as_folders(dataset, work / "folders")
     theirs = [keras_epochs_s(case, folders, "top")]
     ours = regraft_s(case, dataset, work, "top")
     theirs.append(keras_epochs_s(case, folders, "top"))
     whole = ours["extract"] + ours["top"]
-    yield "top_pictures", Figure(count_of(dataset))
+    yield "top_images", Figure(count_of(dataset))
     yield "top_extraction_step", Figure(ours["extract"], "s")
     yield "top_training_step", Figure(ours["top"], "s")
     yield from compared("top", TOP_EPOCHS, whole, theirs, ">= 4")
@@ -246,7 +246,7 @@ def extraction(case: Case, work: Path) -> Found:
     options = FeatureOptions(
         backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False
     )
-    few, all_of_them = (ingested(work / str(n), n) for n in (200, case.pictures))
+    few, all_of_them = (ingested(work / str(n), n) for n in (200, case.images))
     count = count_of(all_of_them) - count_of(few)
     batches = min(count // BATCH, RAW_BATCHES)
     raw, ours = [raw_speed(case, batches)], []
@@ -256,9 +256,9 @@ def extraction(case: Case, work: Path) -> Found:
         ours.append(count / (whole - started))
         raw.append(raw_speed(case, batches))
     speed, limit = statistics.median(ours), statistics.median(raw)
-    yield "extraction_pictures", Figure(count)
-    yield "extraction_raw_forward", Figure(limit, "pictures/s")
-    yield "extraction_speed", Figure(speed, "pictures/s")
+    yield "extraction_images", Figure(count)
+    yield "extraction_raw_forward", Figure(limit, "images/s")
+    yield "extraction_speed", Figure(speed, "images/s")
     yield "extraction_share_of_raw", Figure(speed / limit, "", ">= 0.9")
 
 

@@ -1,19 +1,19 @@
 """Accuracy of cut and cache beside end-to-end training of the same head, over several seeds.
 
-All sides learn from the same pictures (scikit-learn's 1,797 digits; the first 1,000 of
-Fashion-MNIST's training pictures, tested on the first 1,000 of its test pictures) at 64 px, on the
+All sides learn from the same images (scikit-learn's 1,797 digits; the first 1,000 of
+Fashion-MNIST's training images, tested on the first 1,000 of its test images) at 64 px, on the
 frozen `efficientnet_lite0` with its ImageNet weights. A seed draws the splits, as far as they are
 not given, the first weights, dropout and the order.
 
 - `regraft`: `extract_features` (float16 cache), `train_head`, `fine_tune` with strategy `head`; the
   saved model is loaded and tested.
 - `keras`, which the goal is against: the same head in all its options (features standardised by
-  their mean and variance over the training pictures, L2, dropout, first weights), joined to the
-  backbone and trained by `model.fit` on pictures, float32.
+  their mean and variance over the training images, L2, dropout, first weights), joined to the
+  backbone and trained by `model.fit` on images, float32.
 - `plain_head`, without a goal: `model.fit` as well, with the head of the notebook, which is dropout
   and a dense layer, neither standardised nor penalised.
 
-All have the same Adam, learning rate, batch size and epochs, draw a new order of the pictures each
+All have the same Adam, learning rate, batch size and epochs, draw a new order of the images each
 epoch, run all epochs, and keep the weights of the epoch with the lowest cross-entropy on
 validation. The spread is the standard deviation over the seeds; differences are of the means.
 """
@@ -35,12 +35,12 @@ from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOp
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 # Pixels as the backbone takes them, float32 [n, px, px, 3], and labels, int32 [n].
-Pictures = tuple[NDArray[np.float32], NDArray[np.int32]]
+Images = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class AccuracyCase:
-    """What is trained: `pictures` names the sets and how many of each at most.
+    """What is trained: `images` names the sets and how many of each at most.
 
     Of Fashion-MNIST so many are learnt from, and as many are tested on.
     """
@@ -49,7 +49,7 @@ class AccuracyCase:
     image_px: int = 64
     epochs: int = 20
     learning_rate: float = 1e-3
-    pictures: Mapping[str, int] = field(default_factory=lambda: {"digits": 1797, "fashion": 1000})
+    images: Mapping[str, int] = field(default_factory=lambda: {"digits": 1797, "fashion": 1000})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Trial:
     case: AccuracyCase
     options: HeadOptions
     dataset: Path
-    splits: Mapping[Split, Pictures]
+    splits: Mapping[Split, Images]
     classes: int
     backbone: Any
 
@@ -77,7 +77,7 @@ def accuracy(
     case = case or AccuracyCase()
     backbone = build_backbone(case.backbone, case.image_px)
     freeze(backbone)
-    for name, count in case.pictures.items():
+    for name, count in case.images.items():
         WRITERS[name](work / name, count)
         runs = []
         for seed in range(seeds):
@@ -87,7 +87,7 @@ def accuracy(
 
 
 def compared(name: str, found: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures of one set of pictures from the test accuracies of each side's seeds."""
+    """Yield the figures of one set of images from the test accuracies of each side's seeds."""
     for side, values in found.items():
         yield f"{name}_{side}_test_accuracy", Figure(statistics.mean(values))
         if len(values) > 1:
@@ -99,13 +99,13 @@ def compared(name: str, found: Mapping[str, Sequence[float]]) -> Iterator[tuple[
     yield f"{name}_accuracy_above_plain_head", Figure(above, "points")
 
 
-def drawn(pictures: Path, out: Path, seed: int, case: AccuracyCase, backbone: Any) -> Trial:
+def drawn(images: Path, out: Path, seed: int, case: AccuracyCase, backbone: Any) -> Trial:
     """Ingest with splits that the seed draws."""
     from components.ingest.ingest import ingest
 
     out.mkdir()
     splits = IngestOptions(near_duplicates="off", seed=seed)
-    manifest = ingest([str(pictures)], out / "dataset", splits)
+    manifest = ingest([str(images)], out / "dataset", splits)
     options = HeadOptions(
         head_epochs=case.epochs,
         patience=case.epochs,
@@ -204,17 +204,17 @@ def fitted(model: Any, trial: Trial) -> Any:
     return model
 
 
-def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Pictures]:
-    """Return the pictures of each split, decoded and scaled as all sides take them."""
+def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
+    """Return the images of each split, decoded and scaled as all sides take them."""
     import tensorflow as tf
 
     from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.records import read_split
-    from regraft_core.images.batch_decoding import decoder
+    from regraft_core.images.batch_decoding import make_decoder
     from regraft_core.images.preprocess import scale
 
-    scaling, decode = find_backbone(case.backbone).scaling, decoder(case.image_px)
-    held: dict[Split, Pictures] = {}
+    scaling, decode = find_backbone(case.backbone).scaling, make_decoder(case.image_px)
+    held: dict[Split, Images] = {}
     for split in SPLITS:
         records = list(read_split(dataset, split))
         pixels = decode(tf.constant([record.encoded for record in records]))
@@ -234,7 +234,7 @@ def write_some_digits(folder: Path, count: int) -> None:
 
 
 def write_some_fashion(folder: Path, count: int) -> None:
-    """Write the first `count` pictures of both parts of Fashion-MNIST."""
+    """Write the first `count` images of both parts of Fashion-MNIST."""
     from components.ingest.sources.samples import write_fashion
 
     write_fashion(folder, limit=count)

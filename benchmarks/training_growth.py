@@ -1,14 +1,14 @@
-"""How time and memory of extraction and head training grow with the number of pictures.
+"""How time and memory of extraction and head training grow with the number of images.
 
-The first 1,000, 10,000 and 50,000 training pictures of Fashion-MNIST, brought to 32 px, on
-`efficientnet_lite0` (1,280 features a picture, in float16), activations at the cut kept, and 20
-epochs of a head. 2 % of the pictures are validated with; 2 % are test pictures, which neither step
+The first 1,000, 10,000 and 50,000 training images of Fashion-MNIST, brought to 32 px, on
+`efficientnet_lite0` (1,280 features an image, in float16), activations at the cut kept, and 20
+epochs of a head. 2 % of the images are validated with; 2 % are test images, which neither step
 reads.
 
 Ingest, extraction and head training are a process of their own each. Seconds are those of the
 step's function, without the start of Python and its imports. Memory is the process' peak, libraries
 included: what TensorFlow takes for itself is in all of them. Head training holds rows up to 1 GiB
-in memory, so its peak grows with the pictures; that of extraction should not.
+in memory, so its peak grows with the images; that of extraction should not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEPS = ("ingest", "extraction", "head")
 
 @dataclass(frozen=True)
 class GrowthCase:
-    """What runs on the pictures."""
+    """What runs on the images."""
 
     backbone: str = "efficientnet_lite0"
     image_px: int = 32
@@ -47,13 +47,13 @@ class Took:
 
 
 def growth(work: Path) -> Iterator[tuple[str, Figure]]:
-    """Yield seconds and peak memory of both steps for each number of pictures, and their growth."""
+    """Yield seconds and peak memory of both steps for each number of images, and their growth."""
     from components.ingest.sources.samples import write_fashion
 
     took: dict[str, dict[int, Took]] = {step: {} for step in STEPS}
     for count in COUNTS:
         folder = work / str(count)
-        write_fashion(folder / "pictures", limit=count)
+        write_fashion(folder / "images", limit=count)
         for step in STEPS:
             took[step][count] = measured_apart(step, folder, GrowthCase())
         for step in ("extraction", "head"):
@@ -65,15 +65,15 @@ def growth(work: Path) -> Iterator[tuple[str, Figure]]:
 def ratios(
     extraction: Mapping[int, Took], head: Mapping[int, Took]
 ) -> Iterator[tuple[str, Figure]]:
-    """Yield how both steps grow, from what each took for three numbers of pictures.
+    """Yield how both steps grow, from what each took for three numbers of images.
 
-    The time that extraction takes for one picture more is compared above and below the middle
-    number; 1 is growth in proportion. Memory is that of the most pictures in times of the fewest.
+    The time that extraction takes for one image more is compared above and below the middle
+    number; 1 is growth in proportion. Memory is that of the most images in times of the fewest.
     """
     least, middle, most = sorted(extraction)
     above = (extraction[most].seconds - extraction[middle].seconds) / (most - middle)
     below = (extraction[middle].seconds - extraction[least].seconds) / (middle - least)
-    yield "growth_time_a_picture", Figure(above / below)
+    yield "growth_time_an_image", Figure(above / below)
     for step, took in (("extraction", extraction), ("head", head)):
         yield f"growth_{step}_memory_times", Figure(took[most].peak_mb / took[least].peak_mb)
 
@@ -104,7 +104,7 @@ def prepared(step: str, folder: Path, case: GrowthCase) -> Callable[[], Any]:
         splits = IngestOptions(
             near_duplicates="off", validation_fraction=0.02, test_fraction=0.02, min_per_class=1
         )
-        return lambda: ingest([str(folder / "pictures" / "train")], folder / "dataset", splits)
+        return lambda: ingest([str(folder / "images" / "train")], folder / "dataset", splits)
     if step == "extraction":
         from components.extract_features.extract_features import extract_features
 

@@ -26,7 +26,7 @@ html_css_files = ["regraft.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
-# No fonts, scripts or pictures from other hosts: the site works without a network.
+# No fonts, scripts or images from other hosts: the site works without a network.
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -20,7 +20,7 @@ from regraft_core.backbones.table import BACKBONES, KERAS
 from regraft_core.formats import manifests
 
 BACKBONES_TEXT = """
-What `--backbone` takes. The pictures' size is the one that the backbone was trained at;
+What `--backbone` takes. The images' size is the one that the backbone was trained at;
 `--image-px` gives another. Channels are those of the last feature map, of which pooling makes a
 head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows layers
 and costs.
@@ -41,7 +41,7 @@ RECIPE_TEXT = """
 All options of a run, as keys of a YAML file or as options of `regraft run`, where underscores
 become dashes and `sources` and `mirrors` are `--source` and `--mirror`, which may be given again.
 An unknown key, or a value out of range, is an error before anything is read. `regraft init` drafts
-a recipe for a folder of pictures; `regraft recipe-schema` prints all keys as JSON Schema, by which
+a recipe for a folder of images; `regraft recipe-schema` prints all keys as JSON Schema, by which
 editors complete and check them.
 """
 

@@ -23,7 +23,7 @@ Configure = Callable[[Any, str], None]
 Step = Callable[..., Any]
 
 
-def leave_as_is(task: Any, step: str) -> None:
+def no_op(task: Any, step: str) -> None:
     """Configure nothing, as a run on this machine needs."""
 
 
@@ -34,7 +34,7 @@ class Outputs(NamedTuple):
     evaluation: Artifact
 
 
-def make_transfer(configure: Configure = leave_as_is, *, concluded: bool = False) -> Any:
+def make_pipeline(configure: Configure = no_op, *, concluded: bool = False) -> Any:
     """Return the pipeline; `configure` gets each task with the name of its step.
 
     With `concluded`, a last step says how the run ended, whatever happened.
@@ -45,8 +45,8 @@ def make_transfer(configure: Configure = leave_as_is, *, concluded: bool = False
         configure(task, face.python_func.__name__)
         return task
 
-    transfer = _transfer(step, _candidates(step), "transfer" if concluded else "regraft")
-    return _concluded(step, transfer) if concluded else transfer
+    pipeline = _transfer(step, _candidates(step), "transfer" if concluded else "regraft")
+    return _concluded(step, pipeline) if concluded else pipeline
 
 
 def _candidates(step: Step) -> Any:
@@ -77,8 +77,8 @@ def _candidates(step: Step) -> Any:
 def _transfer(step: Step, candidates: Any, name: str) -> Any:
     @dsl.pipeline(name=name)
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
-    def transfer(options: Options) -> Outputs:
-        """From labelled pictures to a published classifier that is proven, by transfer learning."""
+    def pipeline(options: Options) -> Outputs:
+        """From labelled images to a published classifier that is proven, by transfer learning."""
         data = step(ingest, options)
         data.set_caching_options(False)  # what stands behind a link may change
         dataset = data.outputs["dataset"]
@@ -111,10 +111,10 @@ def _transfer(step: Step, candidates: Any, name: str) -> Any:
             published.set_caching_options(False)
         return Outputs(dataset=dataset, evaluation=evaluation)
 
-    return transfer
+    return pipeline
 
 
-def _concluded(step: Step, transfer: Any) -> Any:
+def _concluded(step: Step, pipeline: Any) -> Any:
     """Wrap the pipeline as one task, so that the last step can follow all of it.
 
     Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor` (kubeflow/pipelines
@@ -124,8 +124,8 @@ def _concluded(step: Step, transfer: Any) -> Any:
     @dsl.pipeline(name="regraft")
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def whole(options: Options) -> Outputs:
-        """From labelled pictures to a published classifier that is proven, by transfer learning."""
-        work = transfer(**options)
+        """From labelled images to a published classifier that is proven, by transfer learning."""
+        work = pipeline(**options)
         started = dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER
         last = step(conclude, options, started=started)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
@@ -134,4 +134,4 @@ def _concluded(step: Step, transfer: Any) -> Any:
     return whole
 
 
-transfer = make_transfer()
+pipeline = make_pipeline()

@@ -15,7 +15,7 @@ def check_backbone(recipe: Recipe) -> None:
     """Check a cut that was named against the backbone's graph; near names are suggested.
 
     Raises:
-        InputError: the backbone has no such cut point, or is too large for the pictures.
+        InputError: the backbone has no such cut point, or is too large for the images.
     """
     if recipe.cut == "auto":
         return  # the table's own cuts are tested, and TensorFlow takes seconds to load

@@ -14,10 +14,10 @@ from pipelines.recipes.recipe import Recipe
 from pipelines.recipes.recipe_file import recipe_of
 from regraft.cli.console_output import print_summary
 from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.records import PictureRecord, read_split
+from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.runtime.errors import RegraftError
 
-PICTURES_SHOWN = 12
+IMAGES_SHOWN = 12
 
 
 def demo_recipe(out: Path) -> Recipe:
@@ -36,7 +36,7 @@ def main() -> int:
         if summary.verdict == "rejected":
             return 3
         records = held_out(Path(summary.dataset))
-        keep(records, out / "pictures")
+        keep(records, out / "images")
         _ask_server(summary, records, out / "models")
         _say_what_is_next(out)
     except RegraftError as error:
@@ -45,8 +45,8 @@ def main() -> int:
     return 0
 
 
-def _ask_server(summary: Summary, records: list[PictureRecord], models: Path) -> None:
-    """Serve the published version and predict held-out pictures by both protocols."""
+def _ask_server(summary: Summary, records: list[ImageRecord], models: Path) -> None:
+    """Serve the published version and predict held-out images by both protocols."""
     from regraft_client.grpc import GrpcClient
     from regraft_client.rest import RestClient
     from serving.running.runner import running_server
@@ -59,7 +59,7 @@ def _ask_server(summary: Summary, records: list[PictureRecord], models: Path) ->
         with RestClient(addresses.rest, "digits") as client:
             by_rest = client.predict(images)
     table = Table(title=f"served by {models / 'digits'}", title_justify="left")
-    for column in ("picture", "truth", "gRPC", "", "REST", ""):
+    for column in ("image", "truth", "gRPC", "", "REST", ""):
         table.add_column(column)
     for record, first, second in zip(records, by_grpc, by_rest, strict=True):
         table.add_row(record.path, classes[record.label], first.label, f"{first.confidence:.4f}",
@@ -74,14 +74,14 @@ def _say_what_is_next(out: Path) -> None:
     print(f"        regraft serve {out}/models     serves the published version")
 
 
-def held_out(dataset: Path) -> list[PictureRecord]:
-    """Return pictures of the test split, spread over the classes."""
+def held_out(dataset: Path) -> list[ImageRecord]:
+    """Return images of the test split, spread over the classes."""
     records = list(read_split(dataset, "test"))
-    return records[:: max(1, len(records) // PICTURES_SHOWN)][:PICTURES_SHOWN]
+    return records[:: max(1, len(records) // IMAGES_SHOWN)][:IMAGES_SHOWN]
 
 
-def keep(records: list[PictureRecord], folder: Path) -> None:
-    """Write pictures to files, for whoever wants to ask the server about them."""
+def keep(records: list[ImageRecord], folder: Path) -> None:
+    """Write images to files, for whoever wants to ask the server about them."""
     for record in records:
         file = folder / record.path
         file.parent.mkdir(parents=True, exist_ok=True)

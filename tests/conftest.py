@@ -20,15 +20,15 @@ from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
 
 CLASSES = ("circle", "cross", "square")
-PICTURES_A_CLASS = 40
+IMAGES_PER_CLASS = 40
 SIDE_PX = 40
 
 
 def draw_shape(kind: str, rng: random.Random) -> Image.Image:
     """Draw one shape of a random size, place and colour on a noisy ground."""
     ground = tuple(rng.randrange(0, 90) for _ in range(3))
-    picture = Image.new("RGB", (SIDE_PX, SIDE_PX), ground)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE_PX, SIDE_PX), ground)
+    draw = ImageDraw.Draw(image)
     for _ in range(60):
         place = rng.randrange(SIDE_PX), rng.randrange(SIDE_PX)
         draw.point(place, tuple(rng.randrange(256) for _ in range(3)))
@@ -43,17 +43,17 @@ def draw_shape(kind: str, rng: random.Random) -> Image.Image:
     else:
         draw.line((box[0], box[1], box[2], box[3]), fill=ink, width=4)
         draw.line((box[0], box[3], box[2], box[1]), fill=ink, width=4)
-    return picture
+    return image
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of class folders with small pictures of shapes."""
+    """A folder of class folders with small images of shapes."""
     folder = tmp_path_factory.mktemp("shapes")
     rng = random.Random(0)
     for kind in CLASSES:
         (folder / kind).mkdir()
-        for number in range(PICTURES_A_CLASS):
+        for number in range(IMAGES_PER_CLASS):
             draw_shape(kind, rng).save(folder / kind / f"{number:03}.png")
     return folder
 

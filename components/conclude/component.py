@@ -25,12 +25,12 @@ def conclude(
     """
     from pathlib import Path
 
-    from components.conclude.conclude import Ending
+    from components.conclude.conclude import RunStatus
     from components.conclude.conclude import conclude as run
-    from regraft_core.runtime.step import running, say
+    from regraft_core.runtime.step import log_progress, run_step
 
-    with running("conclude"):
-        ending = Ending(status.state, status.error_message or "")
+    with run_step("conclude"):
+        ending = RunStatus(status.state, status.error_message or "")
         text = run(ending, destination, model_name, started)
         Path(outcome.path).write_text(text, encoding="utf-8")
-        say(" ".join(text.split()))
+        log_progress(" ".join(text.split()))

@@ -11,14 +11,14 @@ from regraft_core.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunStatus:
     """What kfp says of the run: `SUCCEEDED`, `FAILED` or `CANCELLED`, and of the first error."""
 
     state: str
     error: str = ""
 
 
-def conclude(ending: Ending, destination: str, model_name: str, started: str) -> str:
+def conclude(ending: RunStatus, destination: str, model_name: str, started: str) -> str:
     """Return how the run ended, in Markdown: published, rejected, failed or cancelled.
 
     Args:

@@ -1,4 +1,4 @@
-"""From what models said of pictures to figures and a verdict: arithmetic on arrays, no model."""
+"""From what models said of images to figures and a verdict: arithmetic on arrays, no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, judge
+from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, apply_gate
 from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
@@ -16,7 +16,7 @@ from components.evaluate.metrics.calibration import (
     reliability,
 )
 from components.evaluate.metrics.classification import Figures, measure
-from components.evaluate.metrics.ood_score import Familiarity, familiarity
+from components.evaluate.metrics.ood_score import OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
@@ -26,7 +26,7 @@ UNCALIBRATED = "temperature stays 1: validation data do not ask for another"
 
 
 @dataclass(frozen=True)
-class Said:
+class LabeledLogits:
     """What a model said of one split: logits float [n, classes] and truths int [n]."""
 
     logits: Floats
@@ -34,8 +34,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class ChampionSaid:
-    """Which test pictures the model in service has right, bool [n], in the same order.
+class ChampionResult:
+    """Which test images the model in service has right, bool [n], in the same order.
 
     `dataset_digest` is that of the dataset it learned from, where known.
     """
@@ -70,31 +70,31 @@ class Assessment:
     truths: Ints
     reliability_before: list[Bin]
     reliability_after: list[Bin]
-    familiarity: Familiarity | None
+    ood: OodThreshold | None
     comparison: Comparison | None
     notes: list[str] = field(default_factory=list)
 
 
 def assess(
-    validation: Said,
-    test: Said,
+    validation: LabeledLogits,
+    test: LabeledLogits,
     classes: list[str],
     options: GateOptions,
     *,
     cost: Cost,
-    champion: ChampionSaid | None = None,
+    champion: ChampionResult | None = None,
     unfamiliar: Floats | None = None,
 ) -> Assessment:
     """Fit the temperature and the familiarity threshold on validation, measure and judge on test.
 
-    Pictures with predictions that are not numbers fail the gate; the figures leave them out.
+    Images with predictions that are not numbers fail the gate; the figures leave them out.
     """
     sound, _ = _finite(validation)
     tested, finite = _finite(test)
     temperature = fit_temperature(sound.logits, sound.truths)
     raw, served = probabilities_of(tested.logits), probabilities_of(tested.logits, temperature)
     measured = measure(served, tested.truths, classes)
-    familiar = familiarity(sound.logits, tested.logits, unfamiliar, options.familiar_share)
+    familiar = fit_ood_threshold(sound.logits, tested.logits, unfamiliar, options.familiar_share)
     comparison = _compared(test, finite, champion, options.seed) if champion else None
     metrics = (
         measured.metrics
@@ -105,14 +105,14 @@ def assess(
     )
     figures = replace(measured, metrics=metrics)
     return Assessment(
-        verdict=judge(_evidence(figures, finite, cost, comparison), options),
+        verdict=apply_gate(_evidence(figures, finite, cost, comparison), options),
         figures=figures,
         temperature=temperature,
         probabilities=_spread(served, finite, len(classes)),
         truths=test.truths,
         reliability_before=reliability(raw, tested.truths) if len(raw) else [],
         reliability_after=reliability(served, tested.truths) if len(raw) else [],
-        familiarity=familiar,
+        ood=familiar,
         comparison=comparison,
         notes=[
             *measured.notes,
@@ -122,14 +122,14 @@ def assess(
     )
 
 
-def _finite(said: Said) -> tuple[Said, NDArray[np.bool_]]:
-    """Return what was said in numbers, and of which pictures that is, bool [n]."""
+def _finite(said: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
+    """Return what was said in numbers, and of which images that is, bool [n]."""
     finite = np.asarray(np.isfinite(said.logits).all(axis=1))
-    return Said(said.logits[finite], said.truths[finite]), finite
+    return LabeledLogits(said.logits[finite], said.truths[finite]), finite
 
 
 def _compared(
-    test: Said, finite: NDArray[np.bool_], champion: ChampionSaid, seed: int
+    test: LabeledLogits, finite: NDArray[np.bool_], champion: ChampionResult, seed: int
 ) -> Comparison:
     right = finite & (_labels(test.logits) == test.truths)
     return compare(right, champion.right, champion.name, seed)
@@ -139,7 +139,7 @@ def _evidence(
     figures: Figures, finite: NDArray[np.bool_], cost: Cost, comparison: Comparison | None
 ) -> Evidence:
     return Evidence(
-        pictures=len(finite),
+        images=len(finite),
         accuracy=figures.metrics.get("test_accuracy"),
         accuracy_low=figures.metrics.get("test_accuracy_low"),
         recalls={row.name: row.recall for row in figures.per_class},
@@ -151,7 +151,7 @@ def _evidence(
 
 
 def _spread(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:
-    """Put `rows` back in their places among all pictures; the others are NaN."""
+    """Put `rows` back in their places among all images; the others are NaN."""
     spread = np.full((len(finite), classes), np.nan)
     spread[finite] = rows
     return spread
@@ -161,7 +161,7 @@ def _labels(logits: Floats) -> Ints:
     return logits.argmax(axis=1) if len(logits) else np.empty(0, int)
 
 
-def _familiar_metrics(familiar: Familiarity | None) -> dict[str, float]:
+def _familiar_metrics(familiar: OodThreshold | None) -> dict[str, float]:
     if familiar is None or familiar.auroc is None:
         return {}
     return {"unfamiliar_auroc": familiar.auroc}

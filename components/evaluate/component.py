@@ -48,14 +48,14 @@ def evaluate(
         class_floors: floors of single classes by name, in place of min_class_recall.
         max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
         max_model_mb: the largest model in megabytes; 0 is no limit.
-        max_latency_ms: the longest time for one picture in milliseconds; 0 is no limit.
+        max_latency_ms: the longest time for one image in milliseconds; 0 is no limit.
         champion: folder or address of the model in service; none yet if empty or not there.
         champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
         champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
         champion_significance: the chance to reject an equal model that is accepted.
-        unfamiliar: folder of pictures of no class, to measure familiarity by; may be empty.
-        familiar_share: the share of validation pictures that must count as familiar.
-        batch_size: pictures a batch.
+        unfamiliar: folder of images of no class, to measure familiarity by; may be empty.
+        familiar_share: the share of validation images that must count as familiar.
+        batch_size: images a batch.
         seed: of the bootstrap.
         require_gpu: fail at once where no GPU is seen.
 
@@ -63,9 +63,9 @@ def evaluate(
         Whether the model may go out.
     """
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("evaluate"):
+    with run_step("evaluate"):
         check_gpu(require_gpu)
         from components.evaluate.kfp_outputs import evaluate_artifacts
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from components.evaluate.assess import Assessment, ChampionSaid, Cost, Said, assess
-from components.evaluate.evaluation_manifest import evaluation_of
+from components.evaluate.assess import Assessment, ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, find_champion, require_same_classes
 from components.evaluate.gate.selection import Choice, choose
-from components.evaluate.metrics.ood_images import unfamiliar_pictures
+from components.evaluate.metrics.ood_images import read_ood_images
 from components.evaluate.predict import (
     Predictions,
     Runner,
@@ -43,10 +43,10 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.models import MODEL_FILE, load_model
 
-LATENCY_PICTURES = 22
+LATENCY_IMAGES = 22
 
 
 def evaluate(
@@ -77,14 +77,14 @@ def evaluate(
         _require_same_data(manifest, data)
     _require_known_floors(options, data.classes)
     rival = _champion_said(champion, dataset, data.classes, options)
-    strangers = unfamiliar_pictures(options.unfamiliar) if options.unfamiliar else []
+    strangers = read_ood_images(options.unfamiliar) if options.unfamiliar else []
     model, manifest = load_model(candidates[choice.index])
-    say(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
+    log_progress(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
     runner = runner_of(model, manifest.preprocessing)
     validation, test = predict(runner, dataset, ("validation", "test"), options.batch_size)
     assessment = assess(
-        Said(validation.logits, validation.truths),
-        Said(test.logits, test.truths),
+        LabeledLogits(validation.logits, validation.truths),
+        LabeledLogits(test.logits, test.truths),
         data.classes,
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
@@ -92,13 +92,13 @@ def evaluate(
         unfamiliar=predict_encoded(runner, strangers, options.batch_size) if strangers else None,
     )
     rival_data = rival.dataset_digest if rival else None
-    evaluation = evaluation_of(assessment, manifests, choice, data, rival_data, clock.seconds)
+    evaluation = build_manifest(assessment, manifests, choice, data, rival_data, clock.seconds)
     mistakes = gallery(
         model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
     )
     report = _report(evaluation, data, manifests, assessment, mistakes, options)
     _write(out, evaluation, report, test, assessment)
-    say(f"evaluate: {evaluation.verdict}")
+    log_progress(f"evaluate: {evaluation.verdict}")
     return evaluation
 
 
@@ -130,7 +130,7 @@ def _cost(
     runner: Runner,
     dataset: str | os.PathLike[str],
 ) -> Cost:
-    some = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_PICTURES)]
+    some = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_IMAGES)]
     return Cost(
         model_mb=(Path(folder) / MODEL_FILE).stat().st_size / 1e6,
         latency_ms=latency_ms(runner, some),
@@ -144,7 +144,7 @@ def _champion_said(
     dataset: str | os.PathLike[str],
     classes: list[str],
     options: GateOptions,
-) -> ChampionSaid | None:
+) -> ChampionResult | None:
     with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
         rival = find_champion(place, Path(work))
         if rival is None:
@@ -153,7 +153,7 @@ def _champion_said(
         records = list(read_split(dataset, "test"))
         said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
     truths = np.array([classes[record.label] for record in records])
-    return ChampionSaid(rival.name, said == truths, rival.dataset_digest)
+    return ChampionResult(rival.name, said == truths, rival.dataset_digest)
 
 
 def _report(

@@ -28,7 +28,7 @@ _NO_CHAMPION = digest_of(None)[:_LENGTH]
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationKey:
     """What an evaluation answers, by content: the candidates, the data, the gate, the champion."""
 
     asked: str
@@ -41,12 +41,12 @@ class Question:
         return self.asked[:_LENGTH] + self.champion[:_LENGTH]
 
 
-def question_of(
+def evaluation_key(
     candidates: Sequence[str | os.PathLike[str]],
     dataset: str | os.PathLike[str],
     gate: Mapping[str, Any],
     champion: str,
-) -> Question | None:
+) -> EvaluationKey | None:
     """Return what is to be answered, or None where the model in service cannot be told by content.
 
     Args:
@@ -63,16 +63,16 @@ def question_of(
     with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
         rival = find_champion(champion, Path(work))
         if rival is None:
-            return Question(asked, _NO_CHAMPION, None)
+            return EvaluationKey(asked, _NO_CHAMPION, None)
         try:
             manifest = SavedModelManifest.read(rival.folder)
         except InputError:
             return None
     own = manifest.model_digest if manifest.model_digest in models else None
-    return Question(asked, manifest.digest, own)
+    return EvaluationKey(asked, manifest.digest, own)
 
 
-def find_answer(question: Question, kept: Path) -> Path | None:
+def find_cached(question: EvaluationKey, kept: Path) -> Path | None:
     """Return the folder of the evaluation that answers the question, among those that are kept.
 
     Where the model in service is the very one that an evaluation of the same candidates let out,

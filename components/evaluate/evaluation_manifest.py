@@ -18,7 +18,7 @@ from regraft_core.formats.manifests import (
 from regraft_core.runtime.version import VERSION
 
 
-def evaluation_of(
+def build_manifest(
     assessment: Assessment,
     manifests: Sequence[ModelManifest],
     choice: Choice,
@@ -43,10 +43,10 @@ def evaluation_of(
         [decided, [c.model_dump() for c in checks], chosen.digest, data.digest],
     )
     notes = list(assessment.notes)
-    familiar, comparison = assessment.familiarity, assessment.comparison
+    familiar, comparison = assessment.ood, assessment.comparison
     if comparison is not None and champion_dataset not in (None, data.digest):
         notes.append(
-            f"{comparison.name} learned from another dataset and may know some test pictures"
+            f"{comparison.name} learned from another dataset and may know some test images"
         )
     return EvaluationManifest(
         digest=digest,

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.evaluation_cache import find_answer, question_of
+from components.evaluate.evaluation_cache import evaluation_key, find_cached
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.options import GateOptions, checked
-from regraft_core.runtime.step import keep_by_content, kept_folder, say
+from regraft_core.runtime.step import keep_by_content, kept_folder, log_progress
 
 ROC_POINTS = 200
 
@@ -59,9 +59,9 @@ def _answer(
     """Find the evaluation that a local run made of the same, or make it."""
     question = None
     if "://" not in evaluation.uri:
-        question = question_of(folders, dataset, options.model_dump(mode="json"), champion)
-    if question and (found := find_answer(question, kept_folder(evaluation))):
-        say("evaluate: nothing has changed since it was done")
+        question = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
+    if question and (found := find_cached(question, kept_folder(evaluation))):
+        log_progress("evaluate: nothing has changed since it was done")
         evaluation.uri = str(found)
         return EvaluationManifest.read(found)
     from components.evaluate.evaluate import evaluate  # loads TensorFlow

@@ -1,4 +1,4 @@
-"""Running a candidate over stored pictures, through the same preprocessing as serving."""
+"""Running a candidate over stored images, through the same preprocessing as serving."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.records import PictureRecord, read_split
-from regraft_core.images.batch_decoding import decoded, decoder
-from regraft_core.images.preprocess import load_picture, scale
+from regraft_core.formats.records import ImageRecord, read_split
+from regraft_core.images.batch_decoding import decode_batches, make_decoder
+from regraft_core.images.preprocess import load_image, scale
 from regraft_core.runtime.step import Clock
 
 WARM_UP = 2
@@ -27,7 +27,7 @@ Graph = Callable[[tf.Tensor], tf.Tensor]
 class Runner:
     """A model in two graphs, as building them takes seconds.
 
-    `load` is from encoded pictures, string [n], to pixels float32 [n, px, px, 3] in 0..255;
+    `load` is from encoded images, string [n], to pixels float32 [n, px, px, 3] in 0..255;
     `forward` is from there to logits float32 [n, classes].
     """
 
@@ -38,7 +38,7 @@ class Runner:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of the n pictures of a split, in manifest order.
+    """What a model said of the n images of a split, in manifest order.
 
     `logits` float32 [n, classes], `truths` int32 [n]; ids and paths as stored.
     """
@@ -57,7 +57,7 @@ def runner_of(model: keras.Model, preprocessing: Preprocessing) -> Runner:
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         return tf.cast(model(scale(pixels, preprocessing.scaling), training=False), tf.float32)
 
-    return Runner(decoder(px), forward, px)
+    return Runner(make_decoder(px), forward, px)
 
 
 def predict(
@@ -66,9 +66,9 @@ def predict(
     """Run a model over some splits in one pass; decoding goes on while the model computes."""
     manifest = DatasetManifest.read(dataset)
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
-    seen: list[PictureRecord] = []
+    seen: list[ImageRecord] = []
     stored = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
-    for records, pixels in decoded(stored, batch_size, runner.load):
+    for records, pixels in decode_batches(stored, batch_size, runner.load):
         logits.append(runner.forward(pixels).numpy())
         # The stored bytes are not needed any more, and there may be many of them.
         seen += [record._replace(encoded=b"") for record in records]
@@ -93,10 +93,10 @@ def readable(path: str) -> str:
 def predict_encoded(
     runner: Runner, encoded: Sequence[bytes], batch_size: int
 ) -> NDArray[np.float32]:
-    """Return the logits [k, classes] of encoded pictures; those that do not decode are left out."""
+    """Return the logits [k, classes] of encoded images; those that do not decode are left out."""
     loaded = (
         tf.data.Dataset.from_tensor_slices(list(encoded))
-        .map(lambda one: load_picture(one, runner.image_px), tf.data.AUTOTUNE)
+        .map(lambda one: load_image(one, runner.image_px), tf.data.AUTOTUNE)
         .ignore_errors()
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
@@ -106,9 +106,9 @@ def predict_encoded(
 
 
 def latency_ms(runner: Runner, encoded: Sequence[bytes]) -> float:
-    """Return the median time from one picture's bytes to its logits, in milliseconds.
+    """Return the median time from one image's bytes to its logits, in milliseconds.
 
-    The first two pictures warm the graphs up and do not count; NaN without any further one.
+    The first two images warm the graphs up and do not count; NaN without any further one.
     """
     times = []
     for one in encoded:

@@ -17,21 +17,21 @@ def export(
     largest_batch: int = 32,
     formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
 ) -> None:
-    """Export the accepted candidate as a SavedModel that takes pictures' bytes.
+    """Export the accepted candidate as a SavedModel that takes images' bytes.
 
     Args:
         candidates: The complete candidates, the chosen one among them.
         evaluation: The verdict.
-        dataset: The dataset, for the pictures of the warm-up.
+        dataset: The dataset, for the images of the warm-up.
         saved_model: The exported model.
-        largest_batch: Pictures in the larger warm-up request of each signature.
+        largest_batch: Images in the larger warm-up request of each signature.
         formats: Formats to write besides, of `litert` and `onnx`.
     """
     from components.export.export import export as run
     from regraft_core.formats.options import ExportOptions, checked
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("export"):
+    with run_step("export"):
         options = checked(ExportOptions, largest_batch=largest_batch,
                           formats=tuple(formats))  # fmt: skip
         folders = [item.path for item in candidates]

@@ -1,4 +1,4 @@
-"""The export step: the accepted candidate becomes a SavedModel that takes pictures' bytes."""
+"""The export step: the accepted candidate becomes a SavedModel that takes images' bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from components.export.formats import FILES, write_formats
 from components.export.model_card import model_card
-from components.export.signatures import SIGNATURES, Answering, build_archive
+from components.export.signatures import SIGNATURES, Postprocessing, build_archive
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
 from regraft_core.formats.manifests import (
@@ -28,7 +28,7 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.models import load_model
 
@@ -51,7 +51,7 @@ def export(
     Args:
         candidates: folders of complete candidates, the chosen one among them.
         evaluation: folder of the verdict.
-        dataset: the dataset, for the pictures of the warm-up.
+        dataset: the dataset, for the images of the warm-up.
         out: the folder to make.
         options: batch size of the warm-up, and other formats to write.
 
@@ -65,7 +65,7 @@ def export(
         raise RejectedError("export: expected an accepted model, got a rejected one")
     model, manifest = load_chosen(candidates, verdict)
     require_dataset(dataset, verdict)
-    answering = Answering(
+    answering = Postprocessing(
         preprocessing=manifest.preprocessing,
         classes=tuple(manifest.classes),
         temperature=verdict.temperature,
@@ -82,7 +82,7 @@ def export(
             for record in islice(read_split(dataset, "validation"), options.largest_batch)
         ]
         if not validation:
-            raise DataError(f"{dataset}: expected pictures in the validation split, found none")
+            raise DataError(f"{dataset}: expected images in the validation split, found none")
         px = manifest.preprocessing.image_px
         write_warmup(folder, validation, px, options.largest_batch)
         formats = write_formats(folder, model, answering, options.formats, validation[:7])
@@ -96,7 +96,7 @@ def export(
             }
         )
         exported.write(folder)
-    say(f"export: {manifest.strategy} with {len(SIGNATURES)} signatures")
+    log_progress(f"export: {manifest.strategy} with {len(SIGNATURES)} signatures")
     return exported
 
 
@@ -147,7 +147,7 @@ def familiar_threshold(evaluation: EvaluationManifest) -> float | None:
 def _describe(
     evaluation: EvaluationManifest,
     model: ModelManifest,
-    answering: Answering,
+    answering: Postprocessing,
     formats: dict[str, float],
 ) -> SavedModelManifest:
     """Return the manifest, its digest and origin still open."""
@@ -158,7 +158,7 @@ def _describe(
         "evaluation_notes": evaluation.notes,
         "familiar": evaluation.details.get("familiar"),
         "signatures": {
-            "serving_default": f"`image_bytes` string [n], pictures' bytes, any sizes, to {given}",
+            "serving_default": f"`image_bytes` string [n], images' bytes, any sizes, to {given}",
             "images": f"`images` float [n, height, width, 3] in 0..255, to {given}",
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",

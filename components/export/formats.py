@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.export.signatures import Answering
-from regraft_core.images.preprocess import load_pictures, scale
+from components.export.signatures import Postprocessing
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError
 
 FILES = {"litert": "assets.extra/model.tflite", "onnx": "assets.extra/model.onnx"}
@@ -22,7 +22,7 @@ _PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
 _TOLERANCE = 1e-4
 
 
-def pixels_model(model: keras.Model, answering: Answering) -> keras.Model:
+def pixels_model(model: keras.Model, answering: Postprocessing) -> keras.Model:
     """Return the model that these formats hold: no bytes, as they know no decoder.
 
     It takes pixels float32 [n, px, px, 3] in 0..255 and gives probabilities float32 [n, classes].
@@ -37,9 +37,9 @@ def pixels_model(model: keras.Model, answering: Answering) -> keras.Model:
 def write_formats(
     folder: str | os.PathLike[str],
     model: keras.Model,
-    answering: Answering,
+    answering: Postprocessing,
     formats: Sequence[str],
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
 ) -> dict[str, float]:
     """Write `model` in each of `formats` into `folder`; return how far each is off.
 
@@ -48,7 +48,7 @@ def write_formats(
         model: the candidate, the backbone's input to logits.
         answering: preprocessing and temperature.
         formats: of `litert` and `onnx`.
-        pictures: encoded pictures to compare by.
+        images: encoded images to compare by.
 
     Raises:
         InputError: a format needs a package that is not installed.
@@ -57,7 +57,7 @@ def write_formats(
     if not formats:
         return {}
     whole = pixels_model(model, answering)
-    pixels = load_pictures(tf.constant(list(pictures)), answering.preprocessing.image_px).numpy()
+    pixels = load_images(tf.constant(list(images)), answering.preprocessing.image_px).numpy()
     expected = np.asarray(whole(pixels, training=False))
     off = {}
     for name in formats:

@@ -18,12 +18,12 @@ def model_card(
     px = model.preprocessing.image_px
     parts = [
         "# Model card",
-        f"A classifier of pictures into {len(model.classes)} classes, grafted on "
+        f"A classifier of images into {len(model.classes)} classes, grafted on "
         f"`{model.backbone}` by strategy `{model.strategy}`.",
         "## Figures on the test split",
         f"Accuracy {accuracy:.4f}{interval}.",
         _table(
-            ("class", "pictures", "precision", "recall", "F1"),
+            ("class", "images", "precision", "recall", "F1"),
             [
                 (
                     row.name,
@@ -43,8 +43,8 @@ def model_card(
         ),
         "## How to ask it",
         _signatures(exported),
-        f"Pictures are decoded, turned upright by their EXIF orientation and resized to "
-        f"{px} x {px} pixels in the graph. A picture that cannot be decoded fails its batch with "
+        f"Images are decoded, turned upright by their EXIF orientation and resized to "
+        f"{px} x {px} pixels in the graph. An image that cannot be decoded fails its batch with "
         "INVALID_ARGUMENT and its index; the others of the batch can be sent again without it.",
         "## Where it came from",
         _table(
@@ -59,8 +59,8 @@ def model_card(
             ],
         ),
         "## Limits",
-        "It knows these classes only and answers with one of them for every picture. "
-        "Its figures hold for pictures like those of the test split.",
+        "It knows these classes only and answers with one of them for every image. "
+        "Its figures hold for images like those of the test split.",
     ]
     return "\n\n".join(parts) + "\n"
 

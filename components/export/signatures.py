@@ -1,4 +1,4 @@
-"""The signatures of an exported model: from encoded pictures to labels, all in one graph."""
+"""The signatures of an exported model: from encoded images to labels, all in one graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from regraft_core.formats.manifests import Preprocessing
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)
@@ -20,10 +20,10 @@ _Tensors = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Answering:
+class Postprocessing:
     """All that turns a model's logits into answers.
 
-    `familiar_threshold` is what logsumexp(logits) must reach for a familiar picture, or None.
+    `familiar_threshold` is what logsumexp(logits) must reach for a familiar image, or None.
     """
 
     preprocessing: Preprocessing
@@ -37,7 +37,7 @@ def with_features(model: keras.Model, pooling: str) -> keras.Model:
     return keras.Model(model.input, [model.get_layer(pooling).output, model.output])
 
 
-def answers(logits: tf.Tensor, answering: Answering) -> _Tensors:
+def postprocess(logits: tf.Tensor, answering: Postprocessing) -> _Tensors:
     """Turn logits float [n, classes] into label, confidence and probabilities (see `export`)."""
     logits = tf.cast(logits, tf.float32)
     probabilities = tf.nn.softmax(logits / answering.temperature)
@@ -57,7 +57,7 @@ def answers(logits: tf.Tensor, answering: Answering) -> _Tensors:
 
 
 def build_archive(
-    model: keras.Model, pooling: str, answering: Answering
+    model: keras.Model, pooling: str, answering: Postprocessing
 ) -> keras.export.ExportArchive:
     """Return the archive of a candidate with all signatures.
 
@@ -78,20 +78,20 @@ def build_archive(
 def _some(batch: tf.Tensor) -> tf.Tensor:
     """Return `batch`, or fail where it is empty: not every kernel takes an empty batch."""
     with tf.device(_CPU):
-        text = "expected one picture or more, got none"
+        text = "expected one image or more, got none"
         there = tf.debugging.Assert(tf.shape(batch)[0] > 0, [text])
     with tf.control_dependencies([there]):
         return tf.identity(batch)
 
 
 def _endpoints(
-    both: keras.Model, answering: Answering
+    both: keras.Model, answering: Postprocessing
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
     px, scaling = answering.preprocessing.image_px, answering.preprocessing.scaling
     texts = tf.constant(answering.classes)
     # Traced once for all signatures.
     decode = tf.function(
-        lambda encoded: load_pictures(_some(encoded), px, name_damaged=True),
+        lambda encoded: load_images(_some(encoded), px, name_damaged=True),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
@@ -101,18 +101,18 @@ def _endpoints(
         return outputs
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
-        return answers(run(decode(image_bytes))[1], answering)
+        return postprocess(run(decode(image_bytes))[1], answering)
 
     def images(images: tf.Tensor) -> _Tensors:
         pixels = tf.image.resize(_some(images), [px, px], method="bilinear", antialias=True)
-        return answers(run(pixels)[1], answering)
+        return postprocess(run(pixels)[1], answering)
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         with tf.device(_CPU):
             parsed = tf.io.parse_example(
                 inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
             )
-        found = answers(run(decode(parsed[EXAMPLE_KEY]))[1], answering)
+        found = postprocess(run(decode(parsed[EXAMPLE_KEY]))[1], answering)
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
         return {"classes": classes, "scores": found["probabilities"]}

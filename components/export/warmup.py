@@ -1,4 +1,4 @@
-"""Warm-up requests: real pictures that a server answers before it takes traffic."""
+"""Warm-up requests: real images that a server answers before it takes traffic."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components.export.signatures import CLASSIFY, EXAMPLE_KEY, FEATURES, IMAGES, SERVING
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.formats.records import Example
-from regraft_core.images.preprocess import load_picture
+from regraft_core.images.preprocess import load_image
 
-# What all distinct pictures of one request may weigh: a record of photographs stays a few MB.
+# What all distinct images of one request may weigh: a record of photographs stays a few MB.
 _REQUEST_BYTES = 4_000_000
 
 
 def write_warmup(
-    folder: str | os.PathLike[str], pictures: Iterable[bytes], image_px: int, largest_batch: int
+    folder: str | os.PathLike[str], images: Iterable[bytes], image_px: int, largest_batch: int
 ) -> int:
-    """Write warm-up requests for every signature, with 1 and with `largest_batch` pictures.
+    """Write warm-up requests for every signature, with 1 and with `largest_batch` images.
 
     Args:
         folder: the SavedModel.
-        pictures: encoded pictures; as many as needed are taken, and repeated where they are few.
+        images: encoded images; as many as needed are taken, and repeated where they are few.
         image_px: side of the model's input.
-        largest_batch: pictures in the larger request.
+        largest_batch: images in the larger request.
 
     Returns:
         The number of requests.
     """
     path = Path(folder) / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    chosen = list(_affordable(islice(pictures, largest_batch)))
+    chosen = list(_affordable(islice(images, largest_batch)))
     sizes = sorted({1, largest_batch})
     count = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -52,13 +52,13 @@ def write_warmup(
     return count
 
 
-def _affordable(pictures: Iterable[bytes]) -> Iterator[bytes]:
+def _affordable(images: Iterable[bytes]) -> Iterator[bytes]:
     spent = 0
-    for index, picture in enumerate(pictures):
-        spent += len(picture)
+    for index, image in enumerate(images):
+        spent += len(image)
         if index and spent > _REQUEST_BYTES:
             return
-        yield picture
+        yield image
 
 
 def _requests(batch: Sequence[bytes], image_px: int) -> Iterator[tuple[str, str, object]]:
@@ -70,7 +70,7 @@ def _requests(batch: Sequence[bytes], image_px: int) -> Iterator[tuple[str, str,
 
 
 def example_of(encoded: bytes) -> bytes:
-    """Return the serialized `tf.train.Example` of an encoded picture."""
+    """Return the serialized `tf.train.Example` of an encoded image."""
     example = Example()
     example.features.feature[EXAMPLE_KEY].bytes_list.value.append(encoded)
     data: bytes = example.SerializeToString()
@@ -78,12 +78,12 @@ def example_of(encoded: bytes) -> bytes:
 
 
 def _pixels_proto(encoded: bytes, image_px: int, size: int) -> object:
-    """Return a batch of pixels whose first picture is real.
+    """Return a batch of pixels whose first image is real.
 
     The last value that a tensor proto gives stands for all that follow, which spares the record
     the megabytes of a whole batch.
     """
-    pixels = load_picture(tf.constant(encoded), image_px).numpy().astype(np.float32)
+    pixels = load_image(tf.constant(encoded), image_px).numpy().astype(np.float32)
     proto = tf.make_tensor_proto(0.0, tf.float32, [size, *pixels.shape])
     del proto.float_val[:]
     proto.float_val.extend(pixels.ravel().tolist())

@@ -41,26 +41,26 @@ def extract_features(
         strategies: The strategies to come; `top` and `auto` need activations at the cut.
         backbone: Name of the pretrained backbone.
         weights: `imagenet`, `random`, or a path or URI of weights.
-        image_px: Side of the pictures in pixels; 0 is the backbone's own.
+        image_px: Side of the images in pixels; 0 is the backbone's own.
         cut: The cut point of strategy `top`; `auto` is the backbone's own.
         head: The head's pooling: `gap`, `gmp` or `flatten`.
         head_search: Extract all poolings, as heads of every kind are to be compared.
-        views: Number of cached views of each training picture.
+        views: Number of cached views of each training image.
         augment: Strength of the augmented views: `off`, `light` or `strong`.
-        batch_size: Pictures in one step.
+        batch_size: Images in one step.
         dtype: Type of cached features: `float16` or `float32`.
         seed: Seed of the augmentation.
         require_gpu: Fail at once where no GPU is seen.
         precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
-        cache_gb: Gigabytes that cached activations may take; beyond, `top` streams pictures.
+        cache_gb: Gigabytes that cached activations may take; beyond, `top` streams images.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
     from regraft_core.formats.options import FeatureOptions, chosen
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("extract_features"):
+    with run_step("extract_features"):
         poolings = ("gap", "gmp", "flatten") if head_search else (head,)
         keep_cut = bool({"top", "auto"} & set(strategies))
         options = chosen(FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings})

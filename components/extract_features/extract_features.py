@@ -31,7 +31,7 @@ from regraft_core.formats.records import read_records
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import out_of_memory_explained
-from regraft_core.runtime.step import Clock, Pulse, say
+from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
 from regraft_core.training.checkpoint import checkpoint_folder
@@ -53,7 +53,7 @@ def extract_features(
     """Run the frozen backbone once over a worker's share of the dataset's shards.
 
     Writes the pooled features and, where asked for, the activations at the cut, for `train` and
-    `validation`. The first view is the plain picture; only `train` gets further views.
+    `validation`. The first view is the plain image; only `train` gets further views.
 
     Raises:
         InputError: unknown backbone, cut or share, weights out of reach, or activations that
@@ -74,8 +74,10 @@ def extract_features(
     told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
     mixed = mixed_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
-        say("extract_features: the one view is the plain picture, so only strategy full trains on "
-            "augmented ones; --views 4 gives them to head and top too")  # fmt: skip
+        log_progress(
+            "extract_features: the one view is the plain image, so only strategy full trains on "
+            "augmented ones; --views 4 gives them to head and top too"
+        )
     place = [shard_index, shard_count, image_px]
     digest = digest_of([data.digest, weights, cut, *place, told, mixed])
     shards = list(_share(data, options.views, shard_index, shard_count))
@@ -127,24 +129,24 @@ def _extract(
     store: ShardStore,
     views: int,
 ) -> None:
-    """Write the shards that the store does not hold yet, by one pass over the pictures a view."""
+    """Write the shards that the store does not hold yet, by one pass over the images a view."""
     for view in range(views):
         part = [(file, info) for file, info in shards if info.view == view]
         pending = [(file, info) for file, info in part if not store.holds(info)]
         files = [dataset / file for file, _ in pending]
-        pictures = itertools.chain.from_iterable(map(read_records, files))
+        images = itertools.chain.from_iterable(map(read_records, files))
         count = sum(info.count for _, info in pending)
-        pulse = Pulse(f"extract_features: view {view + 1}/{views}", count)
-        rows = _Rows(_told(forward(pictures, view), pulse))
+        pulse = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)
+        rows = _Rows(_told(forward(images, view), pulse))
         for _, info in pending:
             store.write(info, rows.take(info.count))
         before = len(part) - len(pending)
         held = f", {before} of {len(part)} shards were there already" if before else ""
-        say(f"extract_features: view {view + 1}/{views}: {count} pictures{held}")
+        log_progress(f"extract_features: view {view + 1}/{views}: {count} images{held}")
 
 
-def _told(batches: Iterator[Arrays], pulse: Pulse) -> Iterator[Arrays]:
-    """Yield the batches and tell how many pictures have come."""
+def _told(batches: Iterator[Arrays], pulse: ProgressReporter) -> Iterator[Arrays]:
+    """Yield the batches and tell how many images have come."""
     done = 0
     for batch in batches:
         done += len(batch[LABELS])
@@ -175,9 +177,10 @@ def _extractor(
         if rows * row_bytes <= options.cache_gb * 1e9:
             outputs[CUT] = tensor
         else:
-            say(f"extract_features: activations at {cut} would take {rows * row_bytes / 1e9:.3g} "
-                f"GB, more than cache-gb {options.cache_gb:g}: top will stream pictures"
-                )  # fmt: skip
+            log_progress(
+                f"extract_features: activations at {cut} would take {rows * row_bytes / 1e9:.3g} "
+                f"GB, more than cache-gb {options.cache_gb:g}: top will stream images"
+            )
     return keras.Model(model.input, outputs)
 
 
@@ -214,7 +217,7 @@ class _Rows:
                 try:
                     self._rest = next(self._batches)
                 except StopIteration:
-                    raise DataError(f"expected {count} more pictures in the shards") from None
+                    raise DataError(f"expected {count} more images in the shards") from None
             piece = {name: values[:count] for name, values in self._rest.items()}
             self._rest = {name: values[count:] for name, values in self._rest.items()}
             count -= len(piece[LABELS])

@@ -1,4 +1,4 @@
-"""One pass of pictures through the frozen backbone: decoded ahead, two batches computed at once."""
+"""One pass of images through the frozen backbone: decoded ahead, two batches computed at once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from regraft_core.backbones.table import Backbone
 from regraft_core.formats.options import FeatureOptions
-from regraft_core.formats.records import PictureRecord
+from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment
-from regraft_core.images.batch_decoding import Batch, decoded, decoder
-from regraft_core.images.prefetch import ahead
+from regraft_core.images.batch_decoding import Batch, decode_batches, make_decoder
+from regraft_core.images.prefetch import prefetch_map
 from regraft_core.images.preprocess import scale
 from regraft_core.training.feature_store import LABELS
 
 Arrays = dict[str, NDArray[Any]]
-# (stored pictures, number of the view) -> batches of arrays
-Forward = Callable[[Iterator[PictureRecord], int], Iterator[Arrays]]
+# (stored images, number of the view) -> batches of arrays
+Forward = Callable[[Iterator[ImageRecord], int], Iterator[Arrays]]
 # Batches that are computed at the same time.
 STREAMS = 2
 # Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and its
@@ -32,7 +32,7 @@ CONSTANT_BYTES = 1 << 25
 def forward_of(
     extractor: keras.Model, backbone: Backbone, options: FeatureOptions, image_px: int
 ) -> Forward:
-    """Return a function from stored pictures and a view's number to batches of arrays."""
+    """Return a function from stored images and a view's number to batches of arrays."""
     call = _with_constants(extractor)
 
     # One signature: the last, smaller batch would trace a large backbone once more.
@@ -51,9 +51,9 @@ def forward_of(
             )
         return call(scale(pixels, backbone.scaling))
 
-    decode, compute = decoder(image_px), run.get_concrete_function()
+    decode, compute = make_decoder(image_px), run.get_concrete_function()
 
-    def batches(pictures: Iterator[PictureRecord], view: int) -> Iterator[Arrays]:
+    def batches(images: Iterator[ImageRecord], view: int) -> Iterator[Arrays]:
         def arrays_of(batch: Batch) -> Arrays:
             records, pixels = batch
             ids = tf.constant([record.id for record in records])
@@ -62,7 +62,7 @@ def forward_of(
             return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
 
         # A second batch fills the cores where the first leaves them idle.
-        return ahead(arrays_of, decoded(pictures, options.batch_size, decode), STREAMS)
+        return prefetch_map(arrays_of, decode_batches(images, options.batch_size, decode), STREAMS)
 
     return batches
 
@@ -83,7 +83,7 @@ def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, t
 
 
 def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
-    """Return a seed a picture, int32 [n, 2], from its id, the view and the run's seed."""
+    """Return a seed an image, int32 [n, 2], from its id, the view and the run's seed."""
     by_id = tf.strings.to_hash_bucket_fast(ids, 2**31 - 1)
     return tf.stack(
         [tf.cast(by_id, tf.int32), tf.fill(tf.shape(ids), view * 1_000_003 + seed)], axis=1

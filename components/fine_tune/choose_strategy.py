@@ -1,6 +1,6 @@
 """Strategy `auto`: chosen by the size of the dataset and its likeness to the backbone's own data.
 
-Likeness is told by the features: pictures that resemble what a backbone learned from are told
+Likeness is told by the features: images that resemble what a backbone learned from are told
 apart by its pretrained features far better than by those of the same backbone untrained.
 """
 
@@ -21,16 +21,16 @@ from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.manifests import ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind
 from regraft_core.training.feature_store import FeatureRows
-from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.models import pooling_layer
 
 Resolved = Literal["head", "top", "full"]
-# Training pictures of the median class from which on a dataset counts as large.
+# Training images of the median class from which on a dataset counts as large.
 LARGE_CLASS = 500
 # Share of the untrained features' mistakes that pretrained ones must avoid to count as similar.
 SIMILAR_SHARE = 0.5
 NEIGHBOURS = 5
-# Pictures that go through the untrained backbone: it costs a forward pass each.
+# Images that go through the untrained backbone: it costs a forward pass each.
 SAMPLE = {"train": 512, "validation": 256}
 UNTRAINED_SEED = 1
 
@@ -39,7 +39,7 @@ UNTRAINED_SEED = 1
 class Evidence:
     """What `auto` looks at; the scores are accuracies of nearest neighbours on validation.
 
-    `pretrained` and `untrained` are measured on the same sampled pictures.
+    `pretrained` and `untrained` are measured on the same sampled images.
     """
 
     per_class: float
@@ -62,7 +62,7 @@ class Evidence:
 
     @property
     def similar(self) -> bool:
-        """Whether the pictures are like those that the backbone learned from."""
+        """Whether the images are like those that the backbone learned from."""
         return self.likeness >= SIMILAR_SHARE
 
     @property
@@ -82,23 +82,23 @@ class Evidence:
         size = "large" if self.large else "small"
         like = "similar to" if self.similar else "unlike"
         why = {
-            "head": "few similar pictures: the pretrained features fit, and more training would "
+            "head": "few similar images: the pretrained features fit, and more training would "
             "rather overfit",
-            "top": "many similar pictures: the late layers can be fitted to them, the early ones "
+            "top": "many similar images: the late layers can be fitted to them, the early ones "
             "fit already"
             if self.similar
-            else "few pictures of another kind: the late layers must change, and there are too "
-            "few pictures to train all",
-            "full": "many pictures of another kind: all layers must and can be fitted to them",
+            else "few images of another kind: the late layers must change, and there are too "
+            "few images to train all",
+            "full": "many images of another kind: all layers must and can be fitted to them",
         }[self.strategy]
         return [
-            f"The median class has {self.per_class:.0f} training pictures; from {LARGE_CLASS} on a "
+            f"The median class has {self.per_class:.0f} training images; from {LARGE_CLASS} on a "
             f"set counts as large, so this one is {size}.",
             f"Nearest neighbours on {self.sampled_train} training and {self.sampled_validation} "
-            f"validation pictures: {self.pretrained:.3f} right by pretrained features, "
+            f"validation images: {self.pretrained:.3f} right by pretrained features, "
             f"{self.untrained:.3f} by the same backbone untrained, {self.chance:.3f} by chance.",
             f"Pretraining avoids {max(self.likeness, 0.0):.0%} of the mistakes that are left "
-            f"without it; from {SIMILAR_SHARE:.0%} on pictures count as similar, so these are "
+            f"without it; from {SIMILAR_SHARE:.0%} on images count as similar, so these are "
             f"{like} the backbone's own.",
             f"Strategy {self.strategy} was chosen: {why}.",
         ]
@@ -117,14 +117,14 @@ def gather_evidence(
     labels: list[NDArray[np.int32]] = []
     per_class = 0.0
     for split in ("train", "validation"):
-        cached, pictures = FeatureRows(features, split, kind), PictureRows(dataset, split)
+        cached, images = FeatureRows(features, split, kind), ImageRows(dataset, split)
         if split == "train":
-            counts = np.bincount(pictures.labels, minlength=len(head.classes))
+            counts = np.bincount(images.labels, minlength=len(head.classes))
             per_class = float(np.median(counts))
-        chosen = _sample(len(pictures), SAMPLE[split], seed)
+        chosen = _sample(len(images), SAMPLE[split], seed)
         pretrained_sets.append(cached.rows(chosen).astype(np.float32))
-        untrained_sets.append(_features(untrained, pictures, chosen, head.preprocessing))
-        labels.append(pictures.labels[chosen])
+        untrained_sets.append(_features(untrained, images, chosen, head.preprocessing))
+        labels.append(images.labels[chosen])
     return Evidence(
         per_class=per_class,
         chance=float(np.bincount(labels[1]).max() / len(labels[1])),
@@ -174,13 +174,13 @@ def _untrained_extractor(head: ModelManifest, kind: HeadKind) -> keras.Model:
 
 def _features(
     model: keras.Model,
-    pictures: PictureRows,
+    images: ImageRows,
     chosen: NDArray[np.int64],
     preprocessing: Preprocessing,
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
-    """Return the features, float32 [n, width], of the pictures at the chosen indices."""
-    source = picture_source(pictures, preprocessing)
+    """Return the features, float32 [n, width], of the images at the chosen indices."""
+    source = image_source(images, preprocessing)
 
     @tf.function(input_signature=[source.spec])
     def run(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

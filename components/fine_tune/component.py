@@ -34,9 +34,9 @@ def fine_tune(
         head: The trained head.
         model: The complete candidate.
         strategy: `head` (nothing more is trained), `top` (from the cut), `full`, or `auto`.
-        fine_tune_epochs: Passes over the training pictures.
+        fine_tune_epochs: Passes over the training images.
         learning_rate: Adam's highest learning rate, after a warm-up and before a cosine decay.
-        batch_size: Pictures in one step.
+        batch_size: Images in one step.
         batch_norm: `frozen`, or `adapt` to let the trained part's statistics follow the data.
         seed: Seed of the order.
         require_gpu: Fail at once where no GPU is seen.
@@ -48,9 +48,9 @@ def fine_tune(
     values = locals()
     from regraft_core.formats.options import FineTuneOptions, chosen
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("fine_tune"):
+    with run_step("fine_tune"):
         options = chosen(FineTuneOptions, values)
         check_gpu(options.require_gpu)
         from components.fine_tune.fine_tune import fine_tune as run

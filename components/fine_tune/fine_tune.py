@@ -1,7 +1,7 @@
 """From a head to a complete candidate, by one of the three strategies of transfer learning.
 
 `head` trains nothing more; `top` trains the layers above the cut from cached activations; `full`
-trains everything from pictures; `auto` chooses among them by evidence.
+trains everything from images; `auto` chooses among them by evidence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import out_of_memory_explained
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import (
     accelerated,
@@ -110,9 +110,11 @@ def _fine_tune(
             for way in tried
         }
     for sentence in reasoning:
-        say(f"fine_tune: {sentence}")
+        log_progress(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
-    say(f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}")
+    log_progress(
+        f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
+    )
     with _destination(out) as folder:
         history = parts.head.history + best.history
         write_curves(history, folder)

@@ -1,4 +1,4 @@
-"""How each strategy trains: `top` from cached activations above the cut, `full` from pictures."""
+"""How each strategy trains: `top` from cached activations above the cut, `full` from images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from regraft_core.backbones.cuts import freeze, join, split
 from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, digest_of
 from regraft_core.formats.options import FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import say
+from regraft_core.runtime.step import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, FeatureRows, feature_source
-from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, Start, class_weights, train
 from regraft_core.training.training_source import Source
 
@@ -38,7 +38,7 @@ class Parts:
 
     @property
     def cached(self) -> bool:
-        """Whether the activations at the cut were kept, or `top` has to stream pictures."""
+        """Whether the activations at the cut were kept, or `top` has to stream images."""
         return CUT in self.features.arrays
 
     @property
@@ -101,9 +101,9 @@ def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) 
 def _data(
     parts: Parts, strategy: str, trained: keras.Model, seed: int
 ) -> tuple[keras.Model, Source, Source]:
-    """Return the model to train and what it trains on: cached activations, or pictures.
+    """Return the model to train and what it trains on: cached activations, or images.
 
-    Pictures are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
+    Images are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
     """
     if strategy == "top" and parts.cached:
         cached = FeatureRows(parts.folders, "train", CUT, parts.features.views)
@@ -111,11 +111,13 @@ def _data(
         model = join(trained, parts.head_layers)
         return model, feature_source(cached), feature_source(judged)
     if strategy == "top":
-        say("fine_tune top: no cached activations, as they would exceed cache-gb: from pictures")
+        log_progress(
+            "fine_tune top: no cached activations, as they would exceed cache-gb: from images"
+        )
     shape, strength = parts.head.preprocessing, parts.features.augment
-    pictures, plain = (PictureRows(parts.dataset, split) for split in ("train", "validation"))
-    augmented = picture_source(pictures, shape, strength, seed)
-    return parts.complete, augmented, picture_source(plain, shape)
+    images, plain = (ImageRows(parts.dataset, split) for split in ("train", "validation"))
+    augmented = image_source(images, shape, strength, seed)
+    return parts.complete, augmented, image_source(plain, shape)
 
 
 def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:

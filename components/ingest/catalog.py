@@ -1,4 +1,4 @@
-"""The list of all pictures while they are sorted out: an SQLite file, so that memory stays flat.
+"""The list of all images while they are sorted out: an SQLite file, so that memory stays flat.
 
 Nobody reads it after the step; it is removed with the working folder.
 """
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 BAD_REASONS = (
-    "missing-file", "unreadable", "empty-file", "not-a-picture", "unsupported-format", "damaged",
+    "missing-file", "unreadable", "empty-file", "not-an-image", "unsupported-format", "damaged",
     "too-many-pixels", "label-conflict",
 )  # fmt: skip
 """Reasons that count as bad files; the others (duplicates, leakage) only drop a copy."""
 
 _CACHE_KIB = 2 * 1024
-"""Small, as every process has its own, and memory must not grow with the pictures."""
+"""Small, as every process has its own, and memory must not grow with the images."""
 _TABLES = """
-CREATE TABLE pictures (
+CREATE TABLE images (
   number INTEGER PRIMARY KEY, id BLOB, key INTEGER, path BLOB, file BLOB, label TEXT, given TEXT,
   grouped INTEGER, spool INTEGER, start INTEGER, length INTEGER, form TEXT, width INTEGER,
   height INTEGER, conversions TEXT, notes TEXT, hash64 INTEGER, thumb BLOB, split TEXT DEFAULT '',
@@ -29,8 +29,8 @@ CREATE TABLE quarantine (path BLOB, reason TEXT, detail TEXT);
 """
 
 
-class Picture(NamedTuple):
-    """One good picture, as a worker reports it.
+class Image(NamedTuple):
+    """One good image, as a worker reports it.
 
     `spool` is the file of stored bytes (`start`, `length`), or -1 where the source's own bytes
     are stored; only then is `file` not empty. `hash64` is signed, as SQLite's integers are. `path`
@@ -78,29 +78,29 @@ class Catalog:
         """Close the database."""
         self._connection.close()
 
-    def add_pictures(self, pictures: Iterable[tuple]) -> None:
-        """Insert what a worker found, each a `Picture` or the tuple of one."""
-        columns = ",".join(Picture._fields)
-        marks = ",".join("?" * len(Picture._fields))
-        self._many(f"INSERT INTO pictures ({columns}) VALUES ({marks})", pictures)  # noqa: S608
+    def add_images(self, images: Iterable[tuple]) -> None:
+        """Insert what a worker found, each a `Image` or the tuple of one."""
+        columns = ",".join(Image._fields)
+        marks = ",".join("?" * len(Image._fields))
+        self._many(f"INSERT INTO images ({columns}) VALUES ({marks})", images)  # noqa: S608
 
     def quarantine(self, rows: Iterable[tuple[bytes, str, str]]) -> None:
         """Insert files that are left out: path, reason, detail."""
         self._many("INSERT INTO quarantine VALUES (?,?,?)", rows)
 
     def index(self) -> None:
-        """Make the index that equal pictures are found by."""
-        self._connection.execute("CREATE INDEX by_id ON pictures (id)")
+        """Make the index that equal images are found by."""
+        self._connection.execute("CREATE INDEX by_id ON images (id)")
 
     def index_keys(self) -> None:
         """Make the index that the members of a group are found by; most datasets need none."""
-        self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON pictures (key)")
+        self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON images (key)")
 
     def index_splits(self) -> None:
         """Make the index that the writers of shards need."""
         # With all that they read, as rows in the order of ids lie scattered over the table.
         self._connection.execute(
-            "CREATE INDEX by_split ON pictures (split, id, label, path, file, spool, start, length)"
+            "CREATE INDEX by_split ON images (split, id, label, path, file, spool, start, length)"
         )
 
     def ask(self, question: str, values: tuple[object, ...] = ()) -> Iterator[tuple]:
@@ -112,16 +112,16 @@ class Catalog:
         self._many(statement, rows)
 
     def draw(self, condition: str, ends: tuple[int, int]) -> None:
-        """Give the pictures of a condition the splits of their keys, as `split_of` does."""
+        """Give the images of a condition the splits of their keys, as `split_of` does."""
         drawn = "CASE WHEN key < ?1 THEN 'test' WHEN key < ?2 THEN 'validation' ELSE 'train' END"
         self.change(
-            f"UPDATE pictures SET split = {drawn} WHERE {condition} AND split <> {drawn}",  # noqa: S608
+            f"UPDATE images SET split = {drawn} WHERE {condition} AND split <> {drawn}",  # noqa: S608
             [ends],
         )
 
     def count(self, condition: str = "1") -> int:
-        """Return how many pictures fulfil a condition."""
-        return int(next(self.ask(f"SELECT count(*) FROM pictures WHERE {condition}"))[0])  # noqa: S608
+        """Return how many images fulfil a condition."""
+        return int(next(self.ask(f"SELECT count(*) FROM images WHERE {condition}"))[0])  # noqa: S608
 
     def reasons(self) -> dict[str, int]:
         """Return the number of quarantined files by reason."""

@@ -32,17 +32,17 @@ def ingest(
     max_archive_bytes: int = 1 << 40,
     max_archive_members: int = 1_000_000,
 ) -> None:
-    """Read labelled pictures, check and split them, and store them in shards.
+    """Read labelled images, check and split them, and store them in shards.
 
     Args:
         sources: Folders, archives, addresses, tables (CSV, Parquet), samples or recipes.
         dataset: TFRecord shards by split, with dataset.json and quarantine.csv.
         data_card: A page that shows what is in the dataset.
-        validation_fraction: Share of pictures for validation.
-        test_fraction: Share of pictures for the test split.
-        min_per_class: Fewest pictures of a class in each split.
+        validation_fraction: Share of images for validation.
+        test_fraction: Share of images for the test split.
+        min_per_class: Fewest images of a class in each split.
         max_bad_share: Share of unusable files above which the step stops.
-        max_pixels: Pixels above which a picture is not decoded.
+        max_pixels: Pixels above which an image is not decoded.
         near_duplicates: group (keep in one split), report or off.
         leakage: Duplicates across given splits; repair, report or fail.
         seed: Another seed draws other splits.
@@ -62,9 +62,9 @@ def ingest(
 
     from components.ingest.ingest import ingest
     from regraft_core.formats.options import IngestOptions, checked
-    from regraft_core.runtime.step import keep_by_content, running
+    from regraft_core.runtime.step import keep_by_content, run_step
 
-    with running("ingest"):
+    with run_step("ingest"):
         manifest = ingest(sources, dataset.path, checked(IngestOptions, **values))
         shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}

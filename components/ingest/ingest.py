@@ -26,13 +26,13 @@ from components.ingest.workers import (
     Looking,
     in_chunks,
     in_processes,
-    look_at_chunk,
+    measure_chunk,
     processes_of,
 )
 from regraft_core.formats.manifests import SPLITS, DatasetManifest, MadeBy, staged_folder
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
 WORK = ".work"
@@ -46,7 +46,7 @@ _PLACES = {
 def ingest(
     sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions
 ) -> DatasetManifest:
-    """Read pictures from `sources` and write a dataset to the folder `out`.
+    """Read images from `sources` and write a dataset to the folder `out`.
 
     `out` gets `dataset.json`, `quarantine.csv`, `data_card.html` and the shards; after an error
     it gets nothing.
@@ -58,7 +58,7 @@ def ingest(
 
     Raises:
         InputError: a source is not known or cannot be had, `out` has content, the disk is full.
-        DataError: what was read cannot be a dataset: no picture, one class, too many bad files.
+        DataError: what was read cannot be a dataset: no image, one class, too many bad files.
     """
     try:
         remove_leftovers(Path(out), WORK)
@@ -91,12 +91,12 @@ def _ingest(
         looking = Looking(spool, options)
         items = items_of(sources, work, options, tally)
         for number, found in enumerate(
-            in_processes(look_at_chunk, in_chunks(items, looking), processes)
+            in_processes(measure_chunk, in_chunks(items, looking), processes)
         ):
-            catalog.add_pictures(found.pictures)
+            catalog.add_images(found.images)
             catalog.quarantine(found.bad)
             if number and number % 40 == 0:
-                say(f"ingest: {number * CHUNK} files read")
+                log_progress(f"ingest: {number * CHUNK} files read")
         catalog.index()
         duplicates = resolve_duplicates(catalog, options)
         _check_bad_share(catalog, options)
@@ -118,7 +118,7 @@ def _ingest(
         manifest.write(folder)
     finally:
         catalog.close()
-    say(_summary(manifest))
+    log_progress(_summary(manifest))
     return manifest
 
 
@@ -128,7 +128,7 @@ def _check_bad_share(catalog: Catalog, options: IngestOptions) -> None:
     listed = ", ".join(f"{name} {count}" for name, count in reasons.items())
     if not good:
         what = f"all {bad} files are unusable ({listed})" if bad else "found none"
-        raise DataError(f"expected pictures, {what}")
+        raise DataError(f"expected images, {what}")
     if bad > options.max_bad_share * (bad + good):
         first = next(
             catalog.ask(
@@ -145,30 +145,30 @@ def _check_bad_share(catalog: Catalog, options: IngestOptions) -> None:
 
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
     counts = dict.fromkeys(sorted(tally.classes), 0)
-    counts |= dict(catalog.ask("SELECT label, count(*) FROM pictures GROUP BY 1"))
+    counts |= dict(catalog.ask("SELECT label, count(*) FROM images GROUP BY 1"))
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
     if len(counts) < 2:
         raise DataError(f"expected at least two classes, found {len(counts)}: {listed}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:
         raise DataError(
-            f"expected usable pictures in each class, found none in {', '.join(empty[:20])} "
-            f"(pictures: {listed})"
+            f"expected usable images in each class, found none in {', '.join(empty[:20])} "
+            f"(images: {listed})"
         )
     return sorted(counts)
 
 
 def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list[str]:
-    """Decide the split of each picture; return what to warn of.
+    """Decide the split of each image; return what to warn of.
 
     Raises:
-        DataError: a class has fewer pictures than the minimum in a split.
+        DataError: a class has fewer images than the minimum in a split.
     """
     warnings = []
-    have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM pictures")}
+    have = {given for (given,) in catalog.ask("SELECT DISTINCT given FROM images")}
     if have != {""}:
-        # Near copies of a given picture were given its split.
-        changed = "UPDATE pictures SET split = given WHERE given <> '' AND split <> given"
+        # Near copies of a given image were given its split.
+        changed = "UPDATE images SET split = given WHERE given <> '' AND split <> given"
         catalog.change(changed, [()])
     if "" in have:
         _draw(catalog, "given = ''", classes, options, {"validation", "test"})
@@ -178,7 +178,7 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
         _draw(catalog, "given = 'train'", classes, options, missing)
     counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
     for split, label, count in catalog.ask(
-        "SELECT split, label, count(*) FROM pictures GROUP BY 1, 2"
+        "SELECT split, label, count(*) FROM images GROUP BY 1, 2"
     ):
         counts[split][label] = count
     for split, by_class in counts.items():
@@ -186,7 +186,7 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
         if short:
             listed = ", ".join(f"{name} {n}" for name, n in list(short.items())[:20])
             raise DataError(
-                f"expected at least {options.min_per_class} pictures of each class in the "
+                f"expected at least {options.min_per_class} images of each class in the "
                 f"{split} split, found {listed}{_remedy(split)}"
             )
     return warnings
@@ -194,22 +194,22 @@ def _place(catalog: Catalog, classes: list[str], options: IngestOptions) -> list
 
 def _remedy(split: str) -> str:
     options = "--min-per-class" if split == "train" else f"--{split}-fraction"
-    return f"; add pictures, or change {options}"
+    return f"; add images, or change {options}"
 
 
 def _draw(
     catalog: Catalog, condition: str, classes: list[str], options: IngestOptions, wanted: set[str]
 ) -> None:
-    """Split the pictures of a condition by their keys; only `wanted` splits are taken out."""
+    """Split the images of a condition by their keys; only `wanted` splits are taken out."""
     validation = options.validation_fraction if "validation" in wanted else 0.0
     test = options.test_fraction if "test" in wanted else 0.0
     catalog.draw(condition, thresholds(validation, test))
-    groups = f"SELECT count(*) FROM pictures WHERE {condition} GROUP BY label, split"  # noqa: S608
+    groups = f"SELECT count(*) FROM images WHERE {condition} GROUP BY label, split"  # noqa: S608
     counts = [count for (count,) in catalog.ask(groups)]
     if len(counts) == len(classes) * (1 + len(wanted)) and min(counts) >= options.min_per_class:
         return
     index = {name: number for number, name in enumerate(classes)}
-    rows = list(catalog.ask(f"SELECT number, key, label, split FROM pictures WHERE {condition}"))  # noqa: S608
+    rows = list(catalog.ask(f"SELECT number, key, label, split FROM images WHERE {condition}"))  # noqa: S608
     splits = assign_splits(
         np.array([key for _, key, _, _ in rows], np.int64),
         np.array([index[label] for _, _, label, _ in rows], np.int64),
@@ -217,7 +217,7 @@ def _draw(
     )  # fmt: skip
     drawn = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
     catalog.change(
-        "UPDATE pictures SET split = ? WHERE number = ?",
+        "UPDATE images SET split = ? WHERE number = ?",
         [(split, number) for split, number, before in drawn if split != before],
     )
 
@@ -226,7 +226,7 @@ def _counted(catalog: Catalog, column: str) -> dict[str, int]:
     """Count the words of a comma-separated column."""
     counts: dict[str, int] = {}
     for words, count in catalog.ask(
-        f"SELECT {column}, count(*) FROM pictures WHERE {column} <> '' GROUP BY 1"  # noqa: S608
+        f"SELECT {column}, count(*) FROM images WHERE {column} <> '' GROUP BY 1"  # noqa: S608
     ):
         for word in words.split(","):
             counts[word] = counts.get(word, 0) + count
@@ -234,8 +234,8 @@ def _counted(catalog: Catalog, column: str) -> dict[str, int]:
 
 
 def _warnings(catalog: Catalog, classes: list[str]) -> list[str]:
-    """Return what deserves a look: imbalance, tiny classes, dark or empty pictures."""
-    counts = dict(catalog.ask("SELECT label, count(*) FROM pictures GROUP BY 1"))
+    """Return what deserves a look: imbalance, tiny classes, dark or empty images."""
+    counts = dict(catalog.ask("SELECT label, count(*) FROM images GROUP BY 1"))
     most, least = (
         max(counts, key=lambda c: (counts[c], c)),
         min(counts, key=lambda c: (counts[c], c)),
@@ -243,18 +243,18 @@ def _warnings(catalog: Catalog, classes: list[str]) -> list[str]:
     warnings = []
     if counts[most] >= 5 * counts[least]:
         warnings.append(
-            f"the classes are unbalanced: {most} has {counts[most]} pictures, "
+            f"the classes are unbalanced: {most} has {counts[most]} images, "
             f"{least} has {counts[least]}"
         )
     tiny = [name for name in classes if counts[name] < 30]
     if tiny:
-        warnings.append(f"classes with fewer than 30 pictures: {', '.join(tiny[:10])}"
+        warnings.append(f"classes with fewer than 30 images: {', '.join(tiny[:10])}"
                         + (f" and {len(tiny) - 10} more" if len(tiny) > 10 else ""))  # fmt: skip
     notes = _counted(catalog, "notes")
     if notes.get("dark"):
-        warnings.append(f"nearly black pictures: {notes['dark']}")
+        warnings.append(f"nearly black images: {notes['dark']}")
     if notes.get("flat"):
-        warnings.append(f"pictures of nearly one colour: {notes['flat']}")
+        warnings.append(f"images of nearly one colour: {notes['flat']}")
     return warnings
 
 

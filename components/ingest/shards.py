@@ -1,4 +1,4 @@
-"""From sorted-out pictures to TFRecord shards, and the digest of what they hold."""
+"""From sorted-out images to TFRecord shards, and the digest of what they hold."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from components.ingest.catalog import Catalog
 from components.ingest.workers import ShardTask, in_processes, write_shard
 from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo, digest_of
 
-PICTURES_PER_SHARD = 1000
+IMAGES_PER_SHARD = 1000
 
 
-def shard_count(pictures: int) -> int:
-    """Return how many shards hold `pictures`: enough for several workers even where few."""
-    return max(math.ceil(pictures / PICTURES_PER_SHARD), min(16, math.ceil(pictures / 32)))
+def shard_count(images: int) -> int:
+    """Return how many shards hold `images`: enough for several workers even where few."""
+    return max(math.ceil(images / IMAGES_PER_SHARD), min(16, math.ceil(images / 32)))
 
 
 def write_shards(
     catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], processes: int
 ) -> dict[Split, SplitInfo]:
-    """Write every split in shards of nearly equal size, in the order of the pictures' ids.
+    """Write every split in shards of nearly equal size, in the order of the images' ids.
 
     Ids are hashes, so the order is a thorough and repeatable shuffle.
     """
@@ -36,7 +36,7 @@ def write_shards(
         split: dict.fromkeys(classes, 0)
         | dict(
             catalog.ask(
-                "SELECT label, count(*) FROM pictures WHERE split = ? GROUP BY 1 ORDER BY 1",
+                "SELECT label, count(*) FROM images WHERE split = ? GROUP BY 1 ORDER BY 1",
                 (split,),
             )
         )
@@ -51,11 +51,11 @@ def write_shards(
 def _tasks(
     catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], counts: dict[str, int]
 ) -> Iterator[ShardTask]:
-    for split, pictures in counts.items():
-        shards = shard_count(pictures)
-        bounds = [pictures * number // shards for number in range(shards + 1)] if shards else []
+    for split, images in counts.items():
+        shards = shard_count(images)
+        bounds = [images * number // shards for number in range(shards + 1)] if shards else []
         starts = set(bounds[:-1])
-        ids = catalog.ask("SELECT id FROM pictures WHERE split = ? ORDER BY id", (split,))
+        ids = catalog.ask("SELECT id FROM images WHERE split = ? ORDER BY id", (split,))
         firsts = [row[0] for position, row in enumerate(ids) if position in starts]
         for number, first in enumerate(firsts):
             yield ShardTask(
@@ -71,8 +71,8 @@ def content_digest(catalog: Catalog, classes: Sequence[str]) -> str:
     ends = {name: b" %d\n" % index for index, name in enumerate(classes)}
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())
-        rows = catalog.ask("SELECT id, label FROM pictures WHERE split = ? ORDER BY id", (split,))
+        rows = catalog.ask("SELECT id, label FROM images WHERE split = ? ORDER BY id", (split,))
         # Joined by the thousand, as a call for each costs more than hashing it.
-        while some := list(islice(rows, PICTURES_PER_SHARD)):
+        while some := list(islice(rows, IMAGES_PER_SHARD)):
             digest.update(b"".join([identity + ends[label] for identity, label in some]))
     return digest.hexdigest()

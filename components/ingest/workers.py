@@ -1,4 +1,4 @@
-"""The work that runs in several processes: looking at pictures, and writing shards."""
+"""The work that runs in several processes: looking at images, and writing shards."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from components.ingest.catalog import Catalog
 from components.ingest.checks.image_bytes import (
     MAX_FILE_BYTES,
     STORED_COLUMNS,
-    StoredPictures,
-    read_picture,
+    StoredImages,
+    read_image,
 )
-from components.ingest.checks.image_stats import MIN_LOOK_SIDE_PX, Look, look_at_small
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.image_stats import MIN_LOOK_SIDE_PX, ImageStats, measure_small_images
+from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.png import SmallPng, small_png
 from components.ingest.checks.validate import examine
 from components.ingest.sources.download_retry import FetchError
@@ -35,17 +35,17 @@ from components.ingest.sources.object_store import read_object
 from components.ingest.splits.assignment import key_of, split_of, thresholds
 from regraft_core.formats.manifests import Shard, digest_file
 from regraft_core.formats.options import IngestOptions
-from regraft_core.formats.records import PictureRecord, write_records
+from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.runtime.errors import RegraftError
 
 CHUNK = 256
 SPOOL_BYTES = 64 * 1024
-"""Smaller pictures are kept in a spool on first reading, as opening them again costs more."""
+"""Smaller images are kept in a spool on first reading, as opening them again costs more."""
 
 
 @dataclass(frozen=True)
 class Looking:
-    """What a worker needs to know to look at pictures."""
+    """What a worker needs to know to look at images."""
 
     spool: Path
     options: IngestOptions
@@ -53,7 +53,7 @@ class Looking:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a picture's split follows from its content: the seed of its key, and the thresholds."""
+    """How an image's split follows from its content: the seed of its key, and the thresholds."""
 
     seed: int
     ends: tuple[int, int]
@@ -61,16 +61,16 @@ class Drawing:
 
 @dataclass
 class Found:
-    """What a worker found in one chunk: good pictures, and files to quarantine.
+    """What a worker found in one chunk: good images, and files to quarantine.
 
-    Each picture is a bare tuple of `Picture`, which crosses to another process in half the time.
+    Each image is a bare tuple of `Image`, which crosses to another process in half the time.
     """
 
-    pictures: list[tuple]
+    images: list[tuple]
     bad: list[tuple[bytes, str, str]]
 
 
-def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
+def measure_chunk(task: tuple[list[tuple], Looking]) -> Found:
     """Read, decode and measure the files of one chunk; spool the bytes to store."""
     items, looking = task
     options, found = looking.options, Found([], [])
@@ -81,7 +81,7 @@ def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
     ends = thresholds(options.validation_fraction, options.test_fraction)
     drawing = Drawing(options.seed, ends)
     with warnings.catch_warnings(), open(looking.spool / str(own), "ab") as file:
-        # Pillow warns of odd EXIF, palettes and the like, which are no fault of a picture.
+        # Pillow warns of odd EXIF, palettes and the like, which are no fault of an image.
         warnings.simplefilter("ignore")
         spool = Spool(own, file, file.tell())
         for item in map(Item._make, items):
@@ -92,13 +92,13 @@ def look_at_chunk(task: tuple[list[tuple], Looking]) -> Found:
                     small.append((item, data, unpacked))
                     continue
                 look = examine(data, max_pixels=options.max_pixels, look=hashed)
-            except BadPictureError as bad:
+            except InvalidImageError as bad:
                 found.bad.append((os.fsencode(item.path), bad.reason, bad.detail))
                 continue
-            found.pictures.append(_picture(item, data, look, spool, drawing))
-        looks = look_at_small([unpacked for *_, unpacked in small], hashed=hashed)
+            found.images.append(_image(item, data, look, spool, drawing))
+        looks = measure_small_images([unpacked for *_, unpacked in small], hashed=hashed)
         for (item, data, _), look in zip(small, looks, strict=True):
-            found.pictures.append(_picture(item, data, look, spool, drawing))
+            found.images.append(_image(item, data, look, spool, drawing))
     return found
 
 
@@ -119,14 +119,14 @@ class Spool:
 
 
 def _read(item: Item, options: IngestOptions) -> bytes:
-    return read_remote(item.file, options) if "://" in item.file else read_picture(item.file)
+    return read_remote(item.file, options) if "://" in item.file else read_image(item.file)
 
 
-def _picture(item: Item, data: bytes, look: Look, spool: Spool, drawing: Drawing) -> tuple:
-    """Describe a good picture for the catalog; spool its bytes if it is small or not a file.
+def _image(item: Item, data: bytes, look: ImageStats, spool: Spool, drawing: Drawing) -> tuple:
+    """Describe a good image for the catalog; spool its bytes if it is small or not a file.
 
     Returns:
-        The fields of `Picture` in order, bare, as naming them takes longer than hashing the bytes.
+        The fields of `Image` in order, bare, as naming them takes longer than hashing the bytes.
     """
     stored = data if look.encoded is None else look.encoded
     start, spooled, file = 0, -1, item.file
@@ -145,21 +145,21 @@ def _picture(item: Item, data: bytes, look: Look, spool: Spool, drawing: Drawing
 
 
 def read_remote(address: str, options: IngestOptions) -> bytes:
-    """Return the bytes of a picture that a table names by an address.
+    """Return the bytes of an image that a table names by an address.
 
     Raises:
-        BadPictureError: it cannot be had.
+        BadImageError: it cannot be had.
     """
     read = read_address if address.startswith(("http://", "https://")) else read_object
     try:
         return read(address, options, MAX_FILE_BYTES)
     except FetchError as error:
-        raise BadPictureError("unreadable", str(error)) from error
+        raise InvalidImageError("unreadable", str(error)) from error
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to write: `count` pictures of a split, by id, from the id `first` on."""
+    """One shard to write: `count` images of a split, by id, from the id `first` on."""
 
     catalog: Path
     spool: Path
@@ -171,18 +171,18 @@ class ShardTask:
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write one shard from the spool or, for larger pictures, from the source."""
+    """Write one shard from the spool or, for larger images, from the source."""
     catalog = Catalog(task.catalog)
     labels = {name: index for index, name in enumerate(task.classes)}
     try:
         rows = catalog.ask(
-            f"SELECT label, {STORED_COLUMNS} FROM pictures WHERE split = ?"  # noqa: S608
+            f"SELECT label, {STORED_COLUMNS} FROM images WHERE split = ?"  # noqa: S608
             " AND id >= ? ORDER BY id LIMIT ?",
             (task.split, task.first, task.count),
         )
-        with StoredPictures(task.spool) as stored:
+        with StoredImages(task.spool) as stored:
             records = (
-                PictureRecord(stored.read(row), labels[label], row[0].hex(), os.fsdecode(row[1]))
+                ImageRecord(stored.read(row), labels[label], row[0].hex(), os.fsdecode(row[1]))
                 for label, *row in rows
             )
             count = write_records(task.target, records)

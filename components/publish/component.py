@@ -30,9 +30,9 @@ def publish(
         model_registry: Address of a Kubeflow Model Registry to enter the version in; may be empty.
     """
     from components.publish.publish import publish as run
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("publish"):
+    with run_step("publish"):
         manifest = run(
             saved_model.path, parity.path, published.path, destination, model_name,
             label=label, keep_last=keep_last, model_registry=model_registry,

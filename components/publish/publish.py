@@ -14,7 +14,7 @@ from regraft_core.formats.manifests import (
     staged_folder,
 )
 from regraft_core.runtime.errors import InputError, ParityError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
 
@@ -74,7 +74,7 @@ def publish(
         manifest.write(folder)
     if registry and not registry.knows(name, version.number):
         _record(registry, manifest, model)
-    say(f"publish: version {version.number} at {version.path}")
+    log_progress(f"publish: version {version.number} at {version.path}")
     return manifest
 
 

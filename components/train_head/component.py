@@ -39,7 +39,7 @@ def train_head(
         class_weights: `balanced` makes each class weigh the same; `off`.
         head_epochs: Passes over the features.
         head_learning_rate: Adam's learning rate.
-        batch_size: Pictures in one step.
+        batch_size: Images in one step.
         patience: Epochs without a better validation loss before training stops.
         head_search: Train a grid of heads together and keep the best on validation.
         seed: Seed of initial weights and order.
@@ -48,9 +48,9 @@ def train_head(
     values = locals()
     from components.train_head.train_head import train_head as run
     from regraft_core.formats.options import HeadOptions, chosen
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("train_head"):
+    with run_step("train_head"):
         options = chosen(HeadOptions, values)
         manifest = run([item.path for item in features], model.path, options)
     model.metadata.update(digest=manifest.digest, validation_accuracy=manifest.validation_accuracy)

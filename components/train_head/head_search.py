@@ -19,9 +19,9 @@ import tensorflow as tf
 from regraft_core.formats.manifests import FeaturesManifest, digest_of
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
-from regraft_core.training.epoch_graphs import DepthAdam
+from regraft_core.training.epoch_graphs import LayerwiseAdam
 from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments
 from regraft_core.training.models import build_head, standardise
 from regraft_core.training.training_source import epoch_order
@@ -95,13 +95,15 @@ def search_heads(
         if checkpoint is not None:
             grid.save(checkpoint, fingerprint, epochs)
         accuracy = min(trials, key=lambda trial: trial.loss).accuracy
-        say(f"head search epoch {epochs}/{options.head_epochs}: best validation accuracy "
+        log_progress(f"head search epoch {epochs}/{options.head_epochs}: best validation accuracy "
             f"{accuracy:.4f} ({lap.seconds:.1f} s)")  # fmt: skip
     trials.sort(key=lambda trial: (trial.loss, trial.model.count_params()))
     best = trials[0].options
-    say(f"head search: {len(trials)} heads in {epochs} epochs ({clock.seconds:.1f} s): best is "
+    log_progress(
+        f"head search: {len(trials)} heads in {epochs} epochs ({clock.seconds:.1f} s): best is "
         f"{best.head}, width {best.dense_width}, dropout {best.dropout:g}, rate "
-        f"{best.head_learning_rate:g}, validation accuracy {trials[0].accuracy:.4f}")  # fmt: skip
+        f"{best.head_learning_rate:g}, validation accuracy {trials[0].accuracy:.4f}"
+    )
     return best, trials
 
 
@@ -120,7 +122,9 @@ def _kinds(
             if FeatureRows(features, "train", kind, manifest.views).nbytes <= RESIDENT_BYTES:
                 kinds.append(kind)
             else:
-                say(f"head search: {kind} is left out, its features exceed {RESIDENT_BYTES} bytes")
+                log_progress(
+                    f"head search: {kind} is left out, its features exceed {RESIDENT_BYTES} bytes"
+                )
     if not kinds:
         raise InputError(f"head search: expected features up to {RESIDENT_BYTES} bytes, got more")
     return kinds
@@ -172,7 +176,7 @@ class _Grid:
         self._weights = [v for trial in trials for v in trial.model.trainable_variables]
         shares = tuple(trial.options.head_learning_rate / options.head_learning_rate
                        for trial in trials for _ in trial.model.trainable_variables)  # fmt: skip
-        self._optimizer = DepthAdam(options.head_learning_rate, rate_shares=shares)
+        self._optimizer = LayerwiseAdam(options.head_learning_rate, rate_shares=shares)
         self._optimizer.build(self._weights)
         self.train, self.measure = tf.function(self._train), tf.function(self._measure)
 
@@ -195,7 +199,7 @@ class _Grid:
         facts, _ = state
         for trial, (loss, accuracy, epoch) in zip(self._trials, facts["best"], strict=True):
             trial.loss, trial.accuracy, trial.epoch = float(loss), accuracy, epoch
-        say(f"head search: goes on after epoch {facts['epochs']}")
+        log_progress(f"head search: goes on after epoch {facts['epochs']}")
         return int(facts["epochs"])
 
     def _variables(self) -> dict[str, list[Any]]:

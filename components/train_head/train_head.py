@@ -48,7 +48,7 @@ def train_head(
 
     Raises:
         InputError: the features are incomplete, or hold no pooling of the wanted kind.
-        DataError: there is no validation picture to choose by.
+        DataError: there is no validation image to choose by.
         RegraftError: the loss is not a number, or memory ran out.
     """
     clock = Clock()
@@ -64,7 +64,7 @@ def train_head(
     validation = FeatureRows(features, "validation", options.head)
     if not len(rows) or not len(validation):
         raise DataError(
-            f"expected pictures in train and validation, got {len(rows)} and {len(validation)}"
+            f"expected images in train and validation, got {len(rows)} and {len(validation)}"
         )
     keras.utils.set_random_seed(options.seed)
     head = build_head(manifest.arrays[options.head][0], len(manifest.classes), options)

@@ -17,7 +17,7 @@ def verify(
     parity: Output[Artifact],
     table: Output[Markdown],
     engine: str = "auto",
-    pictures: int = 32,
+    images: int = 32,
     tolerance: float = 1e-4,
 ) -> None:
     """Serve the exported model and prove that it answers as the trained one does.
@@ -26,11 +26,11 @@ def verify(
         saved_model: The exported model.
         candidates: The complete candidates, the exported one among them.
         evaluation: The verdict, for the temperature.
-        dataset: The dataset, for pictures of the test split.
+        dataset: The dataset, for images of the test split.
         parity: The proof.
         table: The proof as a table, for the KFP UI.
         engine: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
-        pictures: Test pictures sent by each protocol.
+        images: Test images sent by each protocol.
         tolerance: Largest difference of a probability.
     """
     import shutil
@@ -38,10 +38,10 @@ def verify(
     from components.verify.verify import TABLE_FILE
     from components.verify.verify import verify as run
     from regraft_core.formats.options import VerifyOptions, checked
-    from regraft_core.runtime.step import running
+    from regraft_core.runtime.step import run_step
 
-    with running("verify"):
-        options = checked(VerifyOptions, engine=engine, pictures=pictures, tolerance=tolerance)
+    with run_step("verify"):
+        options = checked(VerifyOptions, engine=engine, images=images, tolerance=tolerance)
         proof = run(saved_model.path, [item.path for item in candidates], evaluation.path,
                     dataset.path, parity.path, options)  # fmt: skip
         shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)

@@ -16,31 +16,31 @@ _SHOWN_ROWS = 12
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said of one picture: a label and probabilities float [classes]."""
+    """What was said of one image: a label and probabilities float [classes]."""
 
     label: str
     probabilities: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One picture that was sent: its name, its true class, and the trained model's own answer."""
+class ParityCase:
+    """One image that was sent: its name, its true class, and the trained model's own answer."""
 
-    picture: str
+    image: str
     truth: str
     expected: Answer
 
 
-def compare(asked: Sequence[Asked], served: Mapping[str, Sequence[Answer]]) -> list[ParityRow]:
-    """Return one row a picture: what each protocol answered and how far it is off.
+def compare(asked: Sequence[ParityCase], served: Mapping[str, Sequence[Answer]]) -> list[ParityRow]:
+    """Return one row per image: what each protocol answered and how far it is off.
 
     Args:
-        asked: the pictures in the order in which they were sent.
+        asked: the images in the order in which they were sent.
         served: the answers by protocol, in the same order.
     """
     return [
         ParityRow(
-            picture=one.picture,
+            image=one.image,
             truth=one.truth,
             label=one.expected.label,
             probability=float(np.max(one.expected.probabilities)),
@@ -76,39 +76,39 @@ def worst_by_protocol(rows: Sequence[ParityRow]) -> dict[str, float]:
 
 
 def failure(rows: Sequence[ParityRow], tolerance: float) -> str | None:
-    """Return what to say of the worst picture, or None where all are within `tolerance`."""
+    """Return what to say of the worst image, or None where all are within `tolerance`."""
     row = max(rows, key=lambda row: max(row.max_abs_diff.values()))
     protocol = max(row.max_abs_diff, key=lambda name: row.max_abs_diff[name])
     if row.max_abs_diff[protocol] <= tolerance:
         return None
     bad = sum(max(r.max_abs_diff.values()) > tolerance for r in rows)
     return (
-        f"{bad} of {len(rows)} pictures are served otherwise than trained; worst is {row.picture} "
+        f"{bad} of {len(rows)} images are served otherwise than trained; worst is {row.image} "
         f"by {protocol}: expected {row.label} within {tolerance:g}, "
         f"got {row.served[protocol]}, off by {row.max_abs_diff[protocol]:.3g}"
     )
 
 
 def parity_table(parity: ParityManifest) -> str:
-    """Return the proof as Markdown, worst pictures first."""
+    """Return the proof as Markdown, worst images first."""
     outcome = "holds" if parity.passed else "**fails**"
     protocols = list(parity.max_abs_diff)
     lines = [
         "# Parity of served and trained answers",
         "",
-        f"{parity.pictures} test pictures, engine {parity.engine}: {outcome} within "
+        f"{parity.images} test images, engine {parity.engine}: {outcome} within "
         f"{parity.tolerance:g}. Largest difference: "
         + ", ".join(f"{name} {value:.3g}" for name, value in parity.max_abs_diff.items())
         + ".",
         "",
-        "| picture | truth | trained | probability | "
+        "| image | truth | trained | probability | "
         + " | ".join(f"{name} | off by" for name in protocols)
         + " |",
         "|" + "---|" * (4 + 2 * len(protocols)),
     ]
     rows = sorted(parity.rows, key=lambda row: -max(row.max_abs_diff.values(), default=0.0))
     for row in rows[:_SHOWN_ROWS]:
-        cells = [row.picture, row.truth, row.label, f"{row.probability:.4f}"]
+        cells = [row.image, row.truth, row.label, f"{row.probability:.4f}"]
         for name in protocols:
             cells += [row.served[name], f"{row.max_abs_diff[name]:.2g}"]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

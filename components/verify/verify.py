@@ -1,4 +1,4 @@
-"""The verify step: a server answers real pictures as the trained model does, or the run fails."""
+"""The verify step: a server answers real images as the trained model does, or the run fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from components.verify.parity import (
     Answer,
-    Asked,
+    ParityCase,
     compare,
     failure,
     parity_table,
@@ -38,10 +38,10 @@ from regraft_core.formats.manifests import (
     write_text,
 )
 from regraft_core.formats.options import VerifyOptions
-from regraft_core.formats.records import PictureRecord, read_split
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.formats.records import ImageRecord, read_split
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError
-from regraft_core.runtime.step import Clock, say
+from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.models import load_model
 from serving.running.runner import running_server
@@ -76,12 +76,12 @@ def verify(
         saved_model: the exported folder.
         candidates: folders of complete candidates, the exported one among them.
         evaluation: folder of the verdict, for the temperature.
-        dataset: the dataset, for pictures of the test split.
+        dataset: the dataset, for images of the test split.
         out: the folder to make.
-        options: engine, number of pictures, tolerance.
+        options: engine, number of images, tolerance.
 
     Raises:
-        ParityError: an answer is beyond the tolerance; the worst picture is named.
+        ParityError: an answer is beyond the tolerance; the worst image is named.
         InputError: the folders do not belong together, or the export is damaged.
     """
     clock = Clock()
@@ -91,7 +91,7 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
-    sample = sample_of(dataset, options.pictures)
+    sample = sample_of(dataset, options.images)
     encoded = [record.encoded for record in sample]
     with ThreadPoolExecutor(1) as beside, _served(Path(saved_model), Path(out)) as base:
         # The trained model answers while the server starts.
@@ -107,7 +107,7 @@ def verify(
         engine=engine,
         tolerance=options.tolerance,
         max_abs_diff=worst_by_protocol(rows),
-        pictures=len(rows),
+        images=len(rows),
         passed=problem is None,
         rows=rows,
     )
@@ -116,7 +116,7 @@ def verify(
         parity.write(folder)
     if problem is not None:
         raise ParityError(problem)
-    say(f"verify: {len(rows)} pictures equal by {' and '.join(parity.max_abs_diff)}")
+    log_progress(f"verify: {len(rows)} images equal by {' and '.join(parity.max_abs_diff)}")
     return parity
 
 
@@ -133,24 +133,24 @@ def _answers_served(
         return {name: _ask(client, encoded) for name, client in clients.items()}, server.engine
 
 
-def sample_of(dataset: str | os.PathLike[str], pictures: int) -> list[PictureRecord]:
-    """Return at most `pictures` records, evenly spread over the test split.
+def sample_of(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:
+    """Return at most `images` records, evenly spread over the test split.
 
     Raises:
         DataError: the test split is empty.
     """
     count = DatasetManifest.read(dataset).splits["test"].count
     if not count:
-        raise DataError(f"{dataset}: expected pictures in the test split, found none")
-    places = {math.floor(i * count / pictures) for i in range(pictures)}
+        raise DataError(f"{dataset}: expected images in the test split, found none")
+    places = {math.floor(i * count / images) for i in range(images)}
     return [record for i, record in enumerate(read_split(dataset, "test")) if i in places]
 
 
 def _trained(
     candidates: Sequence[str | os.PathLike[str]],
     evaluation: EvaluationManifest,
-    sample: Sequence[PictureRecord],
-) -> list[Asked]:
+    sample: Sequence[ImageRecord],
+) -> list[ParityCase]:
     """Return what the trained model itself says, through Keras and not through the export."""
     folders = {ModelManifest.read(folder).digest: folder for folder in candidates}
     if evaluation.model_digest not in folders:
@@ -161,18 +161,18 @@ def _trained(
     logits = []
     for start in range(0, len(sample), _KERAS_BATCH):
         batch = tf.constant([r.encoded for r in sample[start : start + _KERAS_BATCH]])
-        pixels = load_pictures(batch, preprocessing.image_px)
+        pixels = load_images(batch, preprocessing.image_px)
         logits.append(np.asarray(model(scale(pixels, preprocessing.scaling), training=False)))
     probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()
     classes = manifest.classes
     return [
-        Asked(record.path, classes[record.label], Answer(classes[int(row.argmax())], row))
+        ParityCase(record.path, classes[record.label], Answer(classes[int(row.argmax())], row))
         for record, row in zip(sample, probabilities, strict=True)
     ]
 
 
 def _ask(client: _Client, encoded: Sequence[bytes]) -> list[Answer]:
-    """Send the first picture alone and the others by seven, so that batches of both kinds count."""
+    """Send the first image alone and the others by seven, so that batches of both kinds count."""
     batches = [encoded[:1]]
     batches += [encoded[i : i + _SERVED_BATCH] for i in range(1, len(encoded), _SERVED_BATCH)]
     return [

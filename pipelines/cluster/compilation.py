@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.cluster.node_presets import Hardware, place
 from pipelines.cluster.pods import Pods
-from pipelines.cluster.retry_policy import PATIENCE, set_deadline, set_retries
+from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
@@ -52,17 +52,17 @@ def compile_pipeline(
     recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 
-    from pipelines.pipeline import make_transfer
+    from pipelines.pipeline import make_pipeline
 
     with_image = replace(pods or Pods(), image=image_of(hardware, pods))
 
     def configure(task: Any, step: str) -> None:
-        set_retries(task, PATIENCE[step])
+        set_retries(task, RETRY_POLICIES[step])
         if hardware is not None:
             place(task, hardware.node(step))
-            set_deadline(task, PATIENCE[step])
+            set_deadline(task, RETRY_POLICIES[step])
         with_image.configure(task)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    transfer = make_transfer(configure, concluded=True)
+    transfer = make_pipeline(configure, concluded=True)
     Compiler().compile(transfer, str(output), pipeline_parameters=recipe.arguments())

@@ -38,7 +38,7 @@ class SubmissionError(RegraftError):
     """The server failed, or what it answers cannot be used."""
 
 
-class LostError(SubmissionError):
+class NoResponseError(SubmissionError):
     """The request may have been done, but no good answer came."""
 
 
@@ -186,11 +186,11 @@ class _Transport(RESTClientObject):
         for attempt in range(tries):
             try:
                 return self._answer(super().request(method, url, **values))
-            except (LostError, UnreachableError):
+            except (NoResponseError, UnreachableError):
                 raise
             except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException) as error:
                 failure = self._failure(error, values.get("headers") or {})
-            if attempt + 1 == tries or not isinstance(failure, LostError | UnreachableError):
+            if attempt + 1 == tries or not isinstance(failure, NoResponseError | UnreachableError):
                 raise failure from None  # the causes quote headers
             pause(self._connection, attempt)
         raise AssertionError("unreachable")
@@ -215,13 +215,13 @@ class _Transport(RESTClientObject):
         if "SSLError" in str(error) or isinstance(cause, urllib3.exceptions.SSLError):
             return InputError(f"{host}: no TLS connection: {_reason(cause)} (see --ca-cert)")
         if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
-            return LostError(f"{host}: no answer within {seconds:g} s")
+            return NoResponseError(f"{host}: no answer within {seconds:g} s")
         if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
             # NewConnectionError is one of them in this version of urllib3.
             return UnreachableError(f"{host}: cannot be reached: {_reason(cause)}")
         if isinstance(cause, urllib3.exceptions.NewConnectionError):
             return UnreachableError(f"{host}: cannot be reached: {_reason(cause)}")
-        return LostError(f"{host}: the connection broke: {_reason(cause)}")
+        return NoResponseError(f"{host}: the connection broke: {_reason(cause)}")
 
     def _refusal(self, error: Any, headers: dict[str, str]) -> RegraftError:
         host, status = self._connection.host, int(error.status)
@@ -238,7 +238,7 @@ class _Transport(RESTClientObject):
             return AccessError(f"{host}: redirects elsewhere ({status}), as to a login page; "
                                "expected the API itself and a token")  # fmt: skip
         if status == 429 or status >= 500:
-            return LostError(f"{host}: the server failed ({status}){said}")
+            return NoResponseError(f"{host}: the server failed ({status}){said}")
         return InputError(f"{host}: the server refused the request ({status}){said}")
 
 

@@ -14,7 +14,7 @@ HOUR_S = 3600
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Tries after the first, the waits between them (which double), the longest try."""
 
     retries: int
@@ -23,20 +23,20 @@ class Patience:
     longest_wait_s: int = 600
 
 
-PATIENCE: dict[str, Patience] = {
-    "ingest": Patience(retries=3, timeout_s=12 * HOUR_S),  # the network's own retries are within
-    "extract_features": Patience(retries=2, timeout_s=24 * HOUR_S),
-    "train_head": Patience(retries=2, timeout_s=12 * HOUR_S),
-    "fine_tune": Patience(retries=2, timeout_s=72 * HOUR_S),
-    "evaluate": Patience(retries=2, timeout_s=6 * HOUR_S),
-    "export": Patience(retries=2, timeout_s=2 * HOUR_S),
-    "verify": Patience(retries=1, timeout_s=2 * HOUR_S),
-    "publish": Patience(retries=3, timeout_s=2 * HOUR_S),
-    "conclude": Patience(retries=1, timeout_s=HOUR_S),
+RETRY_POLICIES: dict[str, RetryPolicy] = {
+    "ingest": RetryPolicy(retries=3, timeout_s=12 * HOUR_S),  # the network's own retries are within
+    "extract_features": RetryPolicy(retries=2, timeout_s=24 * HOUR_S),
+    "train_head": RetryPolicy(retries=2, timeout_s=12 * HOUR_S),
+    "fine_tune": RetryPolicy(retries=2, timeout_s=72 * HOUR_S),
+    "evaluate": RetryPolicy(retries=2, timeout_s=6 * HOUR_S),
+    "export": RetryPolicy(retries=2, timeout_s=2 * HOUR_S),
+    "verify": RetryPolicy(retries=1, timeout_s=2 * HOUR_S),
+    "publish": RetryPolicy(retries=3, timeout_s=2 * HOUR_S),
+    "conclude": RetryPolicy(retries=1, timeout_s=HOUR_S),
 }
 
 
-def set_retries(task: Any, patience: Patience) -> None:
+def set_retries(task: Any, patience: RetryPolicy) -> None:
     """Let kfp try the task again."""
     task.set_retry(
         num_retries=patience.retries,
@@ -46,7 +46,7 @@ def set_retries(task: Any, patience: Patience) -> None:
     )
 
 
-def set_deadline(task: Any, patience: Patience) -> None:
+def set_deadline(task: Any, patience: RetryPolicy) -> None:
     """Let Kubernetes end a try of the task that takes too long."""
     from kfp import kubernetes
 

@@ -1,4 +1,4 @@
-"""How long a run takes on more nodes and for more pictures: a cost model as plain arithmetic.
+"""How long a run takes on more nodes and for more images: a cost model as plain arithmetic.
 
 Each step takes a fixed start (image, TensorFlow, one trace of the graph) and the slowest of what
 it does at once: computing, reading and writing. Nodes share the storage's bandwidth. Extraction is
@@ -7,9 +7,9 @@ strategies run side by side where there are nodes for them.
 
     share       = ceil(shards / nodes) * shard size
     extraction  = start + max(share / rate, bytes of the share / bandwidth of a node)
-    head        = start + pooled bytes / bandwidth + epochs * training pictures / rate
-    top, cached = start + cut bytes / bandwidth + epochs * training pictures / rate
-    top, not    = start + epochs * training pictures * (1 / extraction rate + 1 / rate of the top)
+    head        = start + pooled bytes / bandwidth + epochs * training images / rate
+    top, cached = start + cut bytes / bandwidth + epochs * training images / rate
+    top, not    = start + epochs * training images * (1 / extraction rate + 1 / rate of the top)
 
 Not in it: waiting for a free node, failures and retries, contention in a node, and that bandwidth
 to a bucket depends on the size of its objects.
@@ -24,12 +24,12 @@ from typing import Any
 from regraft_core.runtime.errors import InputError
 
 SHARD = 1000
-"""Pictures in a shard of a dataset, as ingest writes them."""
+"""Images in a shard of a dataset, as ingest writes them."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one node does, measured. Rates are pictures a second, sizes those of one picture.
+    """What one node does, measured. Rates are images a second, sizes those of one image.
 
     The defaults are about what `efficientnet_lite0` at 64 px does on two CPU cores, with float16
     activations at its own cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG photos,
@@ -41,7 +41,7 @@ class Rates:
     extract_rate: float = 1130.0
     head_rate: float = 20_000.0
     top_rate: float = 260.0
-    picture_kb: float = 100.0
+    image_kb: float = 100.0
     pooled_kb: float = 2.56
     cut_kb: float = 3.584
 
@@ -50,7 +50,7 @@ class Rates:
 class Plan:
     """The run whose time is asked for. Bandwidths are megabytes for a second."""
 
-    pictures: int
+    images: int
     nodes: int = 1
     node_mb_s: float = 100.0
     storage_mb_s: float = 1000.0
@@ -79,7 +79,7 @@ class Estimate:
     def as_json(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         return {
-            "pictures": self.plan.pictures,
+            "images": self.plan.images,
             "nodes": self.plan.nodes,
             "steps_s": self.steps,
             "total_s": self.total_s,
@@ -97,8 +97,8 @@ def estimate(plan: Plan, rates: Rates) -> Estimate:
     """
     _check(plan, rates)
     shares = plan.train_share, plan.validation_share
-    train, validation = (round(plan.pictures * share) for share in shares)
-    test = plan.pictures - train - validation
+    train, validation = (round(plan.images * share) for share in shares)
+    test = plan.images - train - validation
     single = _bandwidth(plan, 1)
     cut_gb = (train + validation) * rates.cut_kb / 1e6
     cached = cut_gb <= plan.cache_gb
@@ -106,16 +106,16 @@ def estimate(plan: Plan, rates: Rates) -> Estimate:
     shards = math.ceil(train / SHARD) + math.ceil(validation / SHARD)
     workers = min(plan.nodes, max(1, shards))
     share = min(math.ceil(shards / workers) * SHARD, train + validation)
-    reading = rates.picture_kb + stored
+    reading = rates.image_kb + stored
     steps = {
         "ingest": rates.start_s
-        + plan.pictures * max(1 / rates.ingest_rate, 2 * rates.picture_kb / single),
+        + plan.images * max(1 / rates.ingest_rate, 2 * rates.image_kb / single),
         "extract_features": extraction_s(share, rates, reading / _bandwidth(plan, workers)),
         "train_head": rates.start_s
         + (train + validation) * rates.pooled_kb / single
         + plan.head_epochs * train / rates.head_rate,
         "fine_tune": _top_s(plan, rates, train, cached),
-        "evaluate": rates.start_s + test * max(1 / rates.extract_rate, rates.picture_kb / single),
+        "evaluate": rates.start_s + test * max(1 / rates.extract_rate, rates.image_kb / single),
         "export, verify, publish": 3 * rates.start_s,
     }
     alone = sum(steps.values()) - steps["extract_features"]
@@ -124,7 +124,7 @@ def estimate(plan: Plan, rates: Rates) -> Estimate:
 
 
 def extraction_s(share: int, rates: Rates, transfer_s: float = 0.0) -> float:
-    """Return the seconds of one worker; `transfer_s` is reading and writing for one picture."""
+    """Return the seconds of one worker; `transfer_s` is reading and writing for one image."""
     return rates.start_s + share * max(1 / rates.extract_rate, transfer_s)
 
 
@@ -132,17 +132,17 @@ def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) ->
     """Return the rates with start and extraction rate of two measured workers.
 
     Args:
-        first, second: pictures and seconds of a worker, with different numbers of pictures.
+        first, second: images and seconds of a worker, with different numbers of images.
         rates: the rest.
 
     Raises:
-        InputError: more pictures did not take longer.
+        InputError: more images did not take longer.
     """
-    pictures, seconds = first[0] - second[0], first[1] - second[1]
-    if pictures == 0 or pictures * seconds <= 0:
-        raise InputError(f"expected a worker with more pictures to take longer, got {first} and "
+    images, seconds = first[0] - second[0], first[1] - second[1]
+    if images == 0 or images * seconds <= 0:
+        raise InputError(f"expected a worker with more images to take longer, got {first} and "
                          f"{second}")  # fmt: skip
-    rate = pictures / seconds
+    rate = images / seconds
     start = max(0.0, first[1] - first[0] / rate)
     return replace(rates, extract_rate=rate, start_s=start)
 

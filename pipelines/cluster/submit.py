@@ -23,7 +23,7 @@ import yaml
 from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
 from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
-from pipelines.cluster.kfp_api import Client, Connection, LostError, UnreachableError, pause
+from pipelines.cluster.kfp_api import Client, Connection, NoResponseError, UnreachableError, pause
 from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pods import Pods
 from pipelines.cluster.schedule import kfp_cron
@@ -33,7 +33,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 
 PIPELINE = "regraft"
-DESCRIPTION = "From labelled pictures to a published classifier that is proven."
+DESCRIPTION = "From labelled images to a published classifier that is proven."
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SubmittedRun:
     """What the server made of a submission: a run, or a recurring run."""
 
     id: str
@@ -79,7 +79,7 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
         InputError: a value is unusable, or a path is of this machine only.
     """
     recipe = recipe_for(values, settings.hardware)
-    check_reach(recipe, settings.pods)
+    check_paths(recipe, settings.pods)
     if settings.schedule:
         kfp_cron(settings.schedule)
     for name in ("experiment", "run_name"):
@@ -96,7 +96,7 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
     return Submission(settings, name, version, text, recipe.arguments()), recipe
 
 
-def check_reach(recipe: Recipe, pods: Pods) -> None:
+def check_paths(recipe: Recipe, pods: Pods) -> None:
     """Refuse paths that a step in a cluster does not see, before anything is sent.
 
     Raises:
@@ -161,7 +161,7 @@ def described(submission: Submission, connection: Connection) -> dict[str, Any]:
     }
 
 
-def send(client: Client, connection: Connection, submission: Submission) -> Sent:
+def send(client: Client, connection: Connection, submission: Submission) -> SubmittedRun:
     """Upload the pipeline where this content is new, and create the run or the recurring run.
 
     Raises:
@@ -189,7 +189,7 @@ def _tried(connection: Connection, create: Callable[[], T], find: Callable[[], T
     for attempt in range(connection.attempts):
         try:
             return create()
-        except (LostError, UnreachableError):
+        except (NoResponseError, UnreachableError):
             if attempt + 1 == connection.attempts:
                 raise
         pause(connection, attempt)
@@ -229,7 +229,7 @@ def _uploaded(client: Client, connection: Connection, submission: Submission) ->
 
 def _create_run(
     client: Client, connection: Connection, submission: Submission, ids: tuple[str, str, str]
-) -> Sent:
+) -> SubmittedRun:
     experiment, pipeline, version = ids
 
     def named() -> set[str]:
@@ -251,12 +251,12 @@ def _create_run(
 
     run = _tried(connection, create, lambda: next(iter(named() - before), None))
     page = f"{connection.host.rstrip('/')}/#/runs/details/{run}"
-    return Sent(run, submission.run_name, page, recurring=False)
+    return SubmittedRun(run, submission.run_name, page, recurring=False)
 
 
 def _create_recurring(
     client: Client, connection: Connection, submission: Submission, ids: tuple[str, str, str]
-) -> Sent:
+) -> SubmittedRun:
     experiment, pipeline, version = ids
 
     def named() -> str | None:
@@ -288,7 +288,7 @@ def _create_recurring(
 
     made = _tried(connection, create, named)
     page = f"{connection.host.rstrip('/')}/#/recurringrun/details/{made}"
-    return Sent(made, submission.run_name, page, recurring=True)
+    return SubmittedRun(made, submission.run_name, page, recurring=True)
 
 
 def _named(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pipelines.cluster.kfp_api import (
     AccessError,
     Client,
-    LostError,
+    NoResponseError,
     SubmissionError,
     UnreachableError,
 )
@@ -102,7 +102,7 @@ def wait(
         try:
             run = client.get_run(run_id)
             seen = time.monotonic()
-        except (LostError, UnreachableError) as error:
+        except (NoResponseError, UnreachableError) as error:
             if time.monotonic() - seen >= waiting.outage_s:
                 raise SubmissionError(f"{error}; the run {run_id} goes on") from None
         except AccessError as error:
@@ -118,7 +118,7 @@ def wait(
         threading.Event().wait(waiting.poll_s)
 
 
-def end_with(verdict: Verdict, page: str) -> None:
+def raise_if_rejected(verdict: Verdict, page: str) -> None:
     """End a command as the verdict says.
 
     Raises:

@@ -149,7 +149,7 @@ def _execute(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
-    from pipelines.pipeline import transfer
+    from pipelines.pipeline import pipeline
 
     steps = out / STEPS_FOLDER
     local.init(
@@ -166,7 +166,7 @@ def _execute(
             variables[LIVE_VARIABLE] = "1"
         try:
             with contextlib.redirect_stdout(captured), own_output(), _lent(variables):
-                task = transfer(**recipe.arguments())
+                task = pipeline(**recipe.arguments())
         except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
             if captured.error:
                 code, line = captured.error

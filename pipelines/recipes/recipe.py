@@ -68,7 +68,7 @@ class Recipe(
         return strategies
 
     @model_validator(mode="after")
-    def _splits_leave_training_pictures(self) -> Self:
+    def _splits_leave_training_images(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1.0:
             raise ValueError("validation_fraction + test_fraction below 1")
         return self
@@ -118,7 +118,7 @@ def make_recipe(**values: Any) -> Recipe:
     if not values.get("sources"):
         raise InputError(
             "sources: expected a recipe or --source, got neither; `regraft init FOLDER` writes one "
-            "for a folder of pictures"
+            "for a folder of images"
         )
     recipe = checked(Recipe, **values)
     find_backbone(recipe.backbone).side_px(recipe.image_px)

@@ -1,4 +1,4 @@
-"""A first recipe for a folder of pictures: what is there decides the options, comments say why."""
+"""A first recipe for a folder of images: what is there decides the options, comments say why."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CLASSES_SHOWN = 12
 UNEVEN = 3.0
 """From this ratio of the largest to the smallest class on, classes are weighted."""
 FEW = 20
-"""Below this many pictures of a class in the test split, its recall means little."""
+"""Below this many images of a class in the test split, its recall means little."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What was seen of a folder: pictures by class, by split (empty is not split), short sides."""
+    """What was seen of a folder: images by class, by split (empty is not split), short sides."""
 
     path: Path
     classes: Counter[str]
@@ -36,12 +36,12 @@ class Folder:
     short_side_px: int
 
 
-def look(folder: Path) -> Folder:
-    """Look at a folder of class folders, or a split one; a sample of pictures tells the size.
+def scan_folder(folder: Path) -> Folder:
+    """Look at a folder of class folders, or a split one; a sample of images tells the size.
 
     Raises:
         InputError: it is no folder.
-        DataError: there are fewer than two classes with pictures.
+        DataError: there are fewer than two classes with images.
     """
     if not folder.is_dir():
         raise InputError(f"expected a folder of class folders, got {folder}")
@@ -49,21 +49,21 @@ def look(folder: Path) -> Folder:
     classes = Counter(item.label for item in items)
     if len(classes) < 2:
         found = ", ".join(f"{name}: {count}" for name, count in classes.items()) or "none"
-        raise DataError(f"{folder}: expected two classes with pictures or more, found {found}")
+        raise DataError(f"{folder}: expected two classes with images or more, found {found}")
     splits = Counter(item.split for item in items)
     return Folder(folder, classes, splits, _short_side_px(items))
 
 
 def draft(folder: Folder) -> str:
     """Return the text of a recipe for a folder."""
-    pictures, smallest = folder.classes.total(), min(folder.classes.values())
+    images, smallest = folder.classes.total(), min(folder.classes.values())
     ratio = max(folder.classes.values()) / smallest
-    share = max(folder.classes.values()) / pictures
+    share = max(folder.classes.values()) / images
     own_px = find_backbone(BACKBONE).image_px
     px = min(own_px, max(64, 32 * math.ceil(folder.short_side_px / 32)))
     weights = "balanced" if ratio >= UNEVEN else "off"
     lines = [
-        f"# {pictures} pictures of {len(folder.classes)} classes: {_listed(folder.classes)}.",
+        f"# {images} images of {len(folder.classes)} classes: {_listed(folder.classes)}.",
         f"# The median of the shorter sides is {folder.short_side_px} px.",
         "#",
         "#   regraft run THIS_FILE --out runs/first",
@@ -79,15 +79,15 @@ def draft(folder: Folder) -> str:
         "",
         "# Its weights come as a package; vgg16 and the others of Keras are downloaded once.",
         f"backbone: {BACKBONE}",
-        f"image_px: {px}  # {'the size of the backbone' if px == own_px else 'near the pictures'}"
+        f"image_px: {px}  # {'the size of the backbone' if px == own_px else 'near the images'}"
         f"{'' if px == own_px else f'; {own_px} is the size of the backbone'}",
         "",
         "# Candidates, of which validation chooses: the new head alone, and with it the top of the",
-        "# backbone. `full` trains all layers; `auto` decides by the number of pictures and their",
+        "# backbone. `full` trains all layers; `auto` decides by the number of images and their",
         "# likeness to those of the backbone.",
         "strategies: [head, top]",
         "",
-        f"# The largest class has {ratio:.1f} times the pictures of the smallest.",
+        f"# The largest class has {ratio:.1f} times the images of the smallest.",
         f"class_weights: {weights}",
         "",
         "# What the lower bound of the 95 % interval of the test accuracy must reach. This is what",
@@ -108,7 +108,7 @@ def write_draft(folder: Path, output: Path, *, overwrite: bool = False) -> Folde
         raise InputError(f"output: expected a .yaml or .yml file, got {output.name!r}")
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists already; --force writes over it")
-    seen = look(folder)
+    seen = scan_folder(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, draft(seen))
     read_recipe(str(output))
@@ -128,7 +128,7 @@ def _split_lines(folder: Folder) -> list[str]:
             return lines
         lines.append(f"# {' and '.join(missing)} is drawn from train.")
     else:
-        lines.append("# Shares of the pictures for the splits; the rest is for training.")
+        lines.append("# Shares of the images for the splits; the rest is for training.")
         missing = ["validation", "test"]
     if "validation" in missing:
         lines.append("validation_fraction: 0.15")
@@ -137,7 +137,7 @@ def _split_lines(folder: Folder) -> list[str]:
         smallest = min(folder.classes, key=lambda name: folder.classes[name])
         expected = round(folder.classes[smallest] * test_share)
         if expected < FEW:
-            lines.append(f"# About {expected} pictures of {_plain(smallest)} to test with: too few "
+            lines.append(f"# About {expected} images of {_plain(smallest)} to test with: too few "
                          "to trust its recall.")  # fmt: skip
     return lines
 
@@ -150,12 +150,12 @@ def _short_side_px(items: Sequence[Item]) -> int:
     sides = []
     for item in items[::step]:
         try:
-            with Image.open(item.file) as picture:
-                sides.append(min(picture.size))
+            with Image.open(item.file) as image:
+                sides.append(min(image.size))
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # `ingest` tells which files are damaged
     if not sides:
-        raise DataError("expected pictures, found files that none can be read of")
+        raise DataError("expected images, found files that none can be read of")
     return round(statistics.median(sides))
 
 

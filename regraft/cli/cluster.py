@@ -86,7 +86,7 @@ class PodOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunSettings:
     """Where a run is filed, when it runs, and what it takes over."""
 
     experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "regraft"
@@ -159,7 +159,7 @@ def submit(
     values: dict[str, Any],
     server: Server,
     pods: PodOptions,
-    place: Place,
+    place: RunSettings,
     watch: Watch,
     recipe: RecipeArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent.")] = False,
@@ -192,7 +192,7 @@ def _send(connection: Connection, submission: Submission, watch: Watch, json: bo
     """Send a submission, and wait for its verdict where that is asked for."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import Waiting, end_with, wait
+    from pipelines.cluster.watch import Waiting, raise_if_rejected, wait
     from regraft.cli.console_output import print_json, watching
 
     client = Client(connection)
@@ -210,4 +210,4 @@ def _send(connection: Connection, submission: Submission, watch: Watch, json: bo
         print_json(result | {"verdict": verdict})
     else:
         print(verdict)
-    end_with(verdict, sent.page)
+    raise_if_rejected(verdict, sent.page)

@@ -46,34 +46,34 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_predictions(results: Sequence[FilePrediction]) -> None:
-    """Print a table of pictures with their labels, and whether they are familiar if the model says.
+    """Print a table of images with their labels, and whether they are familiar if the model says.
 
     What was refused has its reason in the place of the confidence.
     """
-    from regraft_client.predict_files import said
+    from regraft_client.predict_files import format_flag
 
     answers = [result.prediction for result in results if result.prediction]
     says = any(answer.familiar is not None for answer in answers)
-    shown = table("picture", "label", "confidence", *(["familiar"] if says else []))
+    shown = table("image", "label", "confidence", *(["familiar"] if says else []))
     for result in results:
         found = result.prediction
         if found is None:
             shown.add_row(result.path, "-", result.error)
             continue
         shown.add_row(result.path, found.label, f"{found.confidence:.4f}",
-                      *([said(found.familiar)] if says else []))  # fmt: skip
+                      *([format_flag(found.familiar)] if says else []))  # fmt: skip
     console().print(shown)
 
 
 def print_classified(found: Sequence[Classified]) -> None:
-    """Print a table of pictures with their most probable classes."""
-    shown = table("picture", "class", "probability")
+    """Print a table of images with their most probable classes."""
+    shown = table("image", "class", "probability")
     for one in found:
         if one.error:
-            shown.add_row(one.picture, "-", one.error)
+            shown.add_row(one.image, "-", one.error)
         for place, guess in enumerate(one.guesses):
             last = place + 1 == len(one.guesses)
-            shown.add_row(one.picture if place == 0 else "", guess.imagenet_class.name,
+            shown.add_row(one.image if place == 0 else "", guess.imagenet_class.name,
                           f"{guess.probability:.4f}", end_section=last)  # fmt: skip
     console().print(shown)
 

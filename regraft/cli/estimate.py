@@ -11,7 +11,7 @@ from regraft_core.runtime.errors import InputError
 
 
 def plan(
-    pictures: Annotated[float, typer.Option(help="Pictures, also as 1e8.")] = 1e6,
+    images: Annotated[float, typer.Option(help="Images, also as 1e8.")] = 1e6,
     nodes: Annotated[
         list[int] | None, typer.Option(help="Nodes for extraction; may be repeated.")
     ] = None,
@@ -24,35 +24,33 @@ def plan(
     cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = Plan.cache_gb,
     start_s: Annotated[float, typer.Option(help="Start of each step, seconds.")] = Rates.start_s,
     ingest_rate: Annotated[
-        float, typer.Option(help="Pictures a second, ingest.")
+        float, typer.Option(help="Images a second, ingest.")
     ] = Rates.ingest_rate,
     extract_rate: Annotated[
-        float, typer.Option(help="Pictures a second and node, extraction.")
+        float, typer.Option(help="Images a second and node, extraction.")
     ] = Rates.extract_rate,
     head_rate: Annotated[float, typer.Option(help="The same for the head.")] = Rates.head_rate,
     top_rate: Annotated[float, typer.Option(help="The same for the top, cached.")] = Rates.top_rate,
-    picture_kb: Annotated[float, typer.Option(help="Size of a picture.")] = Rates.picture_kb,
-    cut_kb: Annotated[float, typer.Option(help="Activations of a picture.")] = Rates.cut_kb,
+    image_kb: Annotated[float, typer.Option(help="Size of an image.")] = Rates.image_kb,
+    cut_kb: Annotated[float, typer.Option(help="Activations of an image.")] = Rates.cut_kb,
     head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = Plan.head_epochs,
     top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = Plan.top_epochs,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Estimate a run's time for more pictures and nodes, from measured rates.
+    """Estimate a run's time for more images and nodes, from measured rates.
 
     The rates' defaults are of two CPU cores; `regraft bench scale_out` and the timings in a run's
     summary.json give those of your machines.
 
-    Example: regraft plan --pictures 1e8 --nodes 1 --nodes 16 --extract-rate 2000
+    Example: regraft plan --images 1e8 --nodes 1 --nodes 16 --extract-rate 2000
     """
     from regraft.cli.console_output import print_estimates, print_json
 
-    if not 1 <= pictures <= 1e12:
-        raise InputError(f"pictures: expected 1 to 1e12, got {pictures:g}")
-    rates = Rates(
-        start_s, ingest_rate, extract_rate, head_rate, top_rate, picture_kb, cut_kb=cut_kb
-    )
+    if not 1 <= images <= 1e12:
+        raise InputError(f"images: expected 1 to 1e12, got {images:g}")
+    rates = Rates(start_s, ingest_rate, extract_rate, head_rate, top_rate, image_kb, cut_kb=cut_kb)
     plans = [
-        Plan(int(pictures), count, node_mb_s, storage_mb_s, cache_gb,
+        Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb,
              head_epochs=head_epochs, top_epochs=top_epochs)
         for count in nodes or [1, 2, 4, 8, 16]
     ]  # fmt: skip

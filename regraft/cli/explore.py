@@ -12,7 +12,7 @@ from regraft_core.runtime.errors import InputError
 
 
 def classify(
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders of them or addresses.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders of them or addresses.")],
     backbone: Annotated[
         str,
         typer.Option(
@@ -22,10 +22,10 @@ def classify(
     weights: Annotated[
         str, typer.Option(help="imagenet, or a file with the weights of the model and its top.")
     ] = "imagenet",
-    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes to show a picture.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes to show an image.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Say what a pretrained model sees in pictures, by ImageNet's 1000 classes.
+    """Say what a pretrained model sees in images, by ImageNet's 1000 classes.
 
     Nothing is trained. The weights of efficientnet_lite0 are installed; those of the other models
     are downloaded once by Keras.
@@ -33,18 +33,18 @@ def classify(
     Example: regraft classify cat.png --backbone efficientnet_lite0 --top 3
     """
     from regraft.cli.console_output import counting, print_classified, print_json
-    from regraft.explore.classification import classify_pictures
+    from regraft.explore.classification import classify_images
 
-    with counting("pictures") as progress:
-        found = classify_pictures(pictures, backbone, weights, top, progress)
+    with counting("images") as progress:
+        found = classify_images(images, backbone, weights, top, progress)
     if json:
         print_json([one.as_json() for one in found])
     else:
         print_classified(found)
     refused = [one for one in found if one.error]
     if refused:
-        raise InputError(f"{len(refused)} of {len(found)} pictures were refused, the first: "
-                         f"{refused[0].picture}: {refused[0].error}")  # fmt: skip
+        raise InputError(f"{len(refused)} of {len(found)} images were refused, the first: "
+                         f"{refused[0].image}: {refused[0].error}")  # fmt: skip
 
 
 def inspect(
@@ -87,25 +87,25 @@ def inspect(
         ),
     ] = "",
     image_px: Annotated[
-        int, typer.Option(min=0, max=2048, help="Side of the pictures; 0 is the backbone's own.")
+        int, typer.Option(min=0, max=2048, help="Side of the images; 0 is the backbone's own.")
     ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Show what a model is made of: layers, weights, cut points and their costs.
 
-    Costs are for one picture. FLOPs count a multiplication and its addition as two; the cache
+    Costs are for one image. FLOPs count a multiplication and its addition as two; the cache
     holds the activations at a cut as float16.
 
     Example: regraft inspect vgg16 --plan top --cut block4_pool
     """
     from regraft.cli.console_output import print_json
     from regraft.cli.model_tables import print_anatomy
-    from regraft.explore.inspection import Wanted, inspect_model
+    from regraft.explore.inspection import InspectOptions, inspect_model
     from regraft.explore.trainable_counts import PlanOptions
 
     if cut != "auto" and plan != "top":
         raise InputError(f"--cut: expected --plan top beside it, got --plan {plan or 'none'}")
-    wanted = Wanted(
+    wanted = InspectOptions(
         weights=weights,
         image_px=image_px,
         layer=layer,

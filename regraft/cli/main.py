@@ -24,18 +24,18 @@ from regraft_core.runtime.errors import RegraftError, RejectedError
 
 app = typer.Typer(
     name="regraft",
-    help="Transfer learning for pictures: from a folder to a served, proven model.",
+    help="Transfer learning for images: from a folder to a served, proven model.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 FIRST_STEPS = """\
-Regraft grafts a new head on a pretrained model, fine-tunes it on your pictures,
+Regraft grafts a new head on a pretrained model, fine-tunes it on your images,
 lets it out only if it passes its tests, and serves it. What to type first:
 
   regraft doctor                         can this machine run it?
-  regraft classify PICTURE               what a pretrained model sees, untrained
+  regraft classify IMAGE               what a pretrained model sees, untrained
   regraft inspect efficientnet_lite0     what that model is made of
   regraft run digits --out runs/digits   train on 1,797 digits, test, publish
   regraft serve runs/digits/models       serve what was published
@@ -116,9 +116,9 @@ def ingest(
     sources: Annotated[list[str], typer.Argument(help="Folders, archives, links or samples.")],
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
 ) -> None:
-    """Turn pictures into a checked dataset, without the rest of the pipeline.
+    """Turn images into a checked dataset, without the rest of the pipeline.
 
-    Example: regraft ingest ./pictures --out runs/dataset
+    Example: regraft ingest ./images --out runs/dataset
     """
     from components.ingest.ingest import ingest as ingest_step
     from pipelines.recipes.recipe_file import with_recipe
@@ -136,7 +136,7 @@ def ingest(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an evaluation.")],
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
-    picture: Annotated[
+    image: Annotated[
         Path | None, typer.Option(help="PNG file to draw the page's top into, by Chromium.")
     ] = None,
 ) -> None:
@@ -145,13 +145,13 @@ def report(
     Example: regraft report runs/digits
     """
     from components.evaluate.report.report import rebuild_report
-    from regraft.cli.screenshot import draw_page
+    from regraft.cli.screenshot import capture_page
 
     page = rebuild_report(run_dir).absolute()
     print(page)
-    if picture is not None:
-        draw_page(page, picture)
-        print(picture)
+    if image is not None:
+        capture_page(page, image)
+        print(image)
     if open_page and sys.stdout.isatty():
         webbrowser.open(page.as_uri())
 

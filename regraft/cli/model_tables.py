@@ -29,7 +29,7 @@ def print_anatomy(found: Anatomy) -> None:
             for row in found.layers
         ), numbers=(2,))  # fmt: skip
     if found.cuts:
-        _show(out, "cut points: cache and FLOPs for a picture, parameters above",
+        _show(out, "cut points: cache and FLOPs for an image, parameters above",
               ("cut", "output", "cache", "below", "above", "parameters"), (
             (row.name, _shape(row.output), amount(row.cache_bytes, "B"), amount(row.flops_below),
              amount(row.flops_above), amount(row.parameters_above))
@@ -81,7 +81,7 @@ def _show(
 
 def _fact(name: str, value: Any) -> str:
     if name == "flops":
-        return f"{amount(value)} for a picture"
+        return f"{amount(value)} for an image"
     if name.endswith("digest"):
         return str(value)[:SHORT_DIGEST]
     if isinstance(value, list):
@@ -103,8 +103,8 @@ def _plan(plan: PlanRow) -> str:
     parts = [f"trains {plan.trainable_parameters:,} parameters, {plan.frozen_parameters:,} stay"]
     if plan.trained_layers:
         parts.append(f"{plan.trained_layers} layers of the backbone from {plan.first_trained} on")
-        parts.append(f"{amount(plan.forward_flops)}FLOPs forward a picture")
+        parts.append(f"{amount(plan.forward_flops)}FLOPs forward an image")
     if plan.cache_bytes:
-        parts.append(f"{amount(plan.cache_bytes, 'B')} a cached picture")
+        parts.append(f"{amount(plan.cache_bytes, 'B')} a cached image")
     where = f" above {plan.cut}" if plan.cut else ""
     return f"plan {plan.strategy}{where}: {'; '.join(parts)}"

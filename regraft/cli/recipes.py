@@ -16,14 +16,14 @@ def init(
     ),
     force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
 ) -> None:
-    """Write a commented recipe for a folder of pictures.
+    """Write a commented recipe for a folder of images.
 
-    Example: regraft init ./pictures -o pictures.yaml
+    Example: regraft init ./images -o images.yaml
     """
     from pipelines.recipes.recipe_draft import write_draft
 
     seen = write_draft(folder, output, overwrite=force)
-    print(f"{output}: {seen.classes.total()} pictures of {len(seen.classes)} classes; "
+    print(f"{output}: {seen.classes.total()} images of {len(seen.classes)} classes; "
           f"next: regraft run {quote(str(output))} --out runs/first")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Headless Chromium: it draws a page of ours into a picture, without a network."""
+"""Headless Chromium: it draws a page of ours into an image, without a network."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def run_chromium(page: Path, *flags: str) -> str:
     return done.stdout
 
 
-def draw_page(
+def capture_page(
     page: Path, target: Path, *, width_px: int = 1200, height_px: int = 1500, dark: bool = False
 ) -> None:
     """Write the top of a page as people see it to a PNG file.
 
     Args:
         page: an HTML file.
-        target: the picture.
+        target: the image.
         width_px, height_px: of the window; Chromium has none narrower than 500.
         dark: whether the reader prefers dark colours.
     """
@@ -67,4 +67,4 @@ def draw_page(
         f"--blink-settings=preferredColorScheme={int(not dark)}",
     )  # fmt: skip
     if not target.is_file():
-        raise RegraftError(f"Chromium wrote no picture of {page}")
+        raise RegraftError(f"Chromium wrote no image of {page}")

@@ -37,7 +37,7 @@ def serve(
 
 
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     server: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")],
     model: Annotated[str, typer.Option(help="Name of the model.")] = "regraft",
     version: Annotated[int | None, typer.Option(help="Version to ask; the newest.")] = None,
@@ -47,9 +47,9 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Ask a server about pictures.
+    """Ask a server about images.
 
-    Example: regraft predict ./pictures --server grpc://127.0.0.1:8500 --model digits
+    Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
     from regraft.cli.console_output import counting, print_predictions
     from regraft_client.errors import NotFoundError
@@ -58,9 +58,9 @@ def predict(
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
     )
-    with counting("pictures") as progress:
+    with counting("images") as progress:
         try:
-            results = predict_files(pictures, server, model, options, progress)
+            results = predict_files(images, server, model, options, progress)
         except NotFoundError as error:
             raise InputError(f"--model {model}: the server knows none: {error.message}") from error
     if json or csv:
@@ -69,7 +69,7 @@ def predict(
         print_predictions(results)
     refused = [result for result in results if result.prediction is None]
     if refused:
-        raise InputError(f"{len(refused)} of {len(results)} pictures were refused, the first: "
+        raise InputError(f"{len(refused)} of {len(results)} images were refused, the first: "
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`regraft classify`: what a pretrained model sees in files, folders and addresses of pictures."""
+"""`regraft classify`: what a pretrained model sees in files, folders and addresses of images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from regraft.explore.imagenet import Guess
 
 BATCH_SIZE = 16
-MAX_PICTURE_BYTES = 64 << 20
-# A picture is small: what does not come soon does not come.
+MAX_IMAGE_BYTES = 64 << 20
+# An image is small: what does not come soon does not come.
 DOWNLOAD = IngestOptions(timeout_s=15.0, deadline_s=60.0, attempts=3)
 
 
 @dataclass(frozen=True)
 class Classified:
-    """What came of one picture: guesses, best first, or the reason why there are none."""
+    """What came of one image: guesses, best first, or the reason why there are none."""
 
-    picture: str
+    image: str
     guesses: list[Guess]
     error: str = ""
 
@@ -40,50 +40,50 @@ class Classified:
             }
             for guess in self.guesses
         ]
-        return {"picture": self.picture, "guesses": guesses, "error": self.error or None}
+        return {"image": self.image, "guesses": guesses, "error": self.error or None}
 
 
-def classify_pictures(
+def classify_images(
     sources: Sequence[str],
     backbone: str,
     weights: str,
     top: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Classified]:
-    """Classify the pictures that are given, that lie in given folders or at given addresses.
+    """Classify the images that are given, that lie in given folders or at given addresses.
 
     Raises:
         InputError: unknown backbone, weights that cannot be had, or a path where nothing is.
     """
     row = find_backbone(backbone)
-    pictures = find_all(sources)
+    images = find_all(sources)
     with quiet_start():
         import regraft.explore.imagenet  # noqa: F401  # TensorFlow loads here
     model = build_classifier(row, weights)
     found: list[Classified] = []
-    for start in range(0, len(pictures), BATCH_SIZE):
-        found += _classify_batch(model, row, pictures[start : start + BATCH_SIZE], top)
+    for start in range(0, len(images), BATCH_SIZE):
+        found += _classify_batch(model, row, images[start : start + BATCH_SIZE], top)
         if progress:
-            progress(len(found), len(pictures))
+            progress(len(found), len(images))
     return found
 
 
 def find_all(sources: Sequence[str]) -> list[str]:
-    """Return addresses as they are, files, and the pictures below folders, in the given order.
+    """Return addresses as they are, files, and the images below folders, in the given order.
 
     Raises:
-        InputError: a path does not exist, or a folder has no picture.
+        InputError: a path does not exist, or a folder has no image.
     """
-    from regraft_client.predict_files import find_pictures
+    from regraft_client.predict_files import find_images
 
     found: list[str] = []
     for source in sources:
-        found += [source] if "://" in source else map(str, find_pictures([source]))
+        found += [source] if "://" in source else map(str, find_images([source]))
     return found
 
 
-def read_picture(picture: str) -> bytes:
-    """Return the bytes of a picture; an address is given `DOWNLOAD`'s time.
+def read_image(image: str) -> bytes:
+    """Return the bytes of an image; an address is given `DOWNLOAD`'s time.
 
     Raises:
         InputError: it cannot be read, or is too large.
@@ -91,30 +91,30 @@ def read_picture(picture: str) -> bytes:
     from components.ingest.sources.http import read_address
     from components.ingest.sources.object_store import read_object
 
-    if picture.startswith(("http://", "https://")):
-        return read_address(picture, DOWNLOAD, MAX_PICTURE_BYTES)
-    if "://" in picture:
-        return read_object(picture, DOWNLOAD, MAX_PICTURE_BYTES)
+    if image.startswith(("http://", "https://")):
+        return read_address(image, DOWNLOAD, MAX_IMAGE_BYTES)
+    if "://" in image:
+        return read_object(image, DOWNLOAD, MAX_IMAGE_BYTES)
     try:
-        with open(picture, "rb") as file:
-            data = file.read(MAX_PICTURE_BYTES + 1)
+        with open(image, "rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}") from error
-    if len(data) > MAX_PICTURE_BYTES:
-        raise InputError(f"expected at most {MAX_PICTURE_BYTES} bytes, got more")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InputError(f"expected at most {MAX_IMAGE_BYTES} bytes, got more")
     return data
 
 
-def _classify_batch(model: Any, row: Backbone, pictures: list[str], top: int) -> list[Classified]:
-    """Classify pictures together; those that cannot be read are told apart."""
+def _classify_batch(model: Any, row: Backbone, images: list[str], top: int) -> list[Classified]:
+    """Classify images together; those that cannot be read are told apart."""
     from regraft.explore.imagenet import classify, load
 
     ready, errors = {}, {}
-    for picture in pictures:
+    for image in images:
         try:
-            ready[picture] = load(read_picture(picture), row.image_px)
+            ready[image] = load(read_image(image), row.image_px)
         except InputError as error:
-            errors[picture] = str(error)
+            errors[image] = str(error)
     answers = classify(model, row, list(ready.values()), top) if ready else []
     guesses = dict(zip(ready, answers, strict=True))
-    return [Classified(p, guesses.get(p, []), errors.get(p, "")) for p in pictures]
+    return [Classified(p, guesses.get(p, []), errors.get(p, "")) for p in images]

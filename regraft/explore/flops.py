@@ -1,4 +1,4 @@
-"""What a layer costs: floating-point operations for one picture, counted from shapes.
+"""What a layer costs: floating-point operations for one image, counted from shapes.
 
 A multiplication with its addition counts as two. Convolutions and matrix products are exact; what
 works element by element is counted by its output; moving data about costs nothing.
@@ -32,14 +32,14 @@ _ELEMENTWISE = {
 
 
 def elements(shape: Sequence[int | None]) -> int:
-    """Return the number of values in a tensor for one picture; `shape` has the batch first."""
+    """Return the number of values in a tensor for one image; `shape` has the batch first."""
     return math.prod(size or 1 for size in shape[1:])
 
 
 def operation_flops(
     operation: Any, inputs: Sequence[Sequence[int | None]], output: Sequence[int | None]
 ) -> int:
-    """Return the operations that a layer or operation needs for one picture.
+    """Return the operations that a layer or operation needs for one image.
 
     Args:
         operation: a layer of Keras, or an operation in a functional model.
@@ -72,7 +72,7 @@ def operation_flops(
 
 
 def model_flops(model: keras.Model) -> int:
-    """Return the operations of a whole functional model for one picture."""
+    """Return the operations of a whole functional model for one image."""
     from regraft_core.backbones.cuts import parents_of, topological_order
 
     total = 0

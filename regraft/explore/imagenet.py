@@ -1,4 +1,4 @@
-"""ImageNet's 1000 classes, and what a pretrained classifier sees in pictures."""
+"""ImageNet's 1000 classes, and what a pretrained classifier sees in images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from regraft_core.backbones.table import Backbone
-from regraft_core.images.preprocess import load_picture, scale
+from regraft_core.images.preprocess import load_image, scale
 from regraft_core.runtime.errors import InputError
 
 CLASSES = 1000
@@ -74,26 +74,26 @@ def _shared_names() -> frozenset[str]:
 
 
 def load(encoded: bytes, image_px: int) -> Any:
-    """Return one encoded picture as float32 `[image_px, image_px, 3]` of 0..255.
+    """Return one encoded image as float32 `[image_px, image_px, 3]` of 0..255.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return load_picture(tf.constant(encoded), image_px)
+        return load_image(tf.constant(encoded), image_px)
     except tf.errors.InvalidArgumentError as error:
-        # Run eagerly, an assertion wraps its text: "... [picture 0: expected ...] [Op:Assert] ...".
+        # Run eagerly, an assertion wraps its text: "... [image 0: expected ...] [Op:Assert] ...".
         text = re.sub(r"\]? ?\[Op:.*$", "", " ".join(str(error.message).split()))
-        raise InputError(text.rpartition("picture 0: ")[2][:200]) from error
+        raise InputError(text.rpartition("image 0: ")[2][:200]) from error
 
 
 def classify(model: Any, row: Backbone, pixels: Sequence[Any], top: int) -> list[list[Guess]]:
-    """Return the `top` most probable classes of each picture, best first.
+    """Return the `top` most probable classes of each image, best first.
 
     Args:
         model: of `backbones.build_classifier`.
         row: the backbone of the model.
-        pixels: one or more pictures as `load` gives them.
+        pixels: one or more images as `load` gives them.
         top: how many classes.
     """
     logits = model(scale(tf.stack(pixels), row.scaling), training=False)

@@ -26,7 +26,7 @@ MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InspectOptions:
     """What of a model is wanted; the fields are the options of the command."""
 
     weights: str = ""
@@ -71,7 +71,7 @@ class Anatomy:
         return value
 
 
-def inspect_model(name: str, wanted: Wanted) -> Anatomy:
+def inspect_model(name: str, wanted: InspectOptions) -> Anatomy:
     """Return what is known of a model.
 
     Raises:
@@ -87,7 +87,7 @@ def inspect_model(name: str, wanted: Wanted) -> Anatomy:
     return _inspect_backbone(name, wanted)
 
 
-def _inspect_backbone(name: str, wanted: Wanted) -> Anatomy:
+def _inspect_backbone(name: str, wanted: InspectOptions) -> Anatomy:
     row = find_backbone(name)
     values_wanted = bool(wanted.layer or wanted.export_weights)
     weights = wanted.weights or ("imagenet" if values_wanted else "random")
@@ -104,7 +104,7 @@ def _inspect_backbone(name: str, wanted: Wanted) -> Anatomy:
     return _take_apart(model, Anatomy(row.name, "backbone", facts), wanted)
 
 
-def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
+def _inspect_file(path: Path, wanted: InspectOptions) -> Anatomy:
     with quiet_start():
         from regraft_core.training.models import MODEL_FILE, read_keras_file
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
@@ -114,7 +114,7 @@ def _inspect_file(path: Path, wanted: Wanted) -> Anatomy:
     return _take_apart(model, Anatomy(str(path), "Keras file", facts), wanted)
 
 
-def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
+def _inspect_folder(folder: Path, wanted: InspectOptions) -> Anatomy:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
             from regraft_core.training.models import load_model
@@ -144,7 +144,7 @@ def _inspect_folder(folder: Path, wanted: Wanted) -> Anatomy:
     raise InputError(f"expected {MODEL_KINDS}, got the folder {folder}")
 
 
-def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
+def _inspect_version(folder: Path, wanted: InspectOptions) -> Anatomy:
     from regraft_core.formats.fingerprint import check_fingerprint
 
     if wanted.layer or wanted.export_weights or wanted.plan:
@@ -163,7 +163,7 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
         "strategy": manifest.strategy,
         "backbone": manifest.backbone,
         "classes": ", ".join(manifest.classes),
-        "pictures": f"{manifest.preprocessing.image_px} px, scaling "
+        "images": f"{manifest.preprocessing.image_px} px, scaling "
         f"{manifest.preprocessing.scaling}",
         "temperature": manifest.temperature,
         **{name: round(value, 4) for name, value in manifest.metrics.items()},
@@ -179,7 +179,7 @@ def _inspect_version(folder: Path, wanted: Wanted) -> Anatomy:
     return Anatomy(str(folder), "published version", facts, signatures=read_signatures(folder))
 
 
-def _take_apart(model: Any, found: Anatomy, wanted: Wanted) -> Anatomy:
+def _take_apart(model: Any, found: Anatomy, wanted: InspectOptions) -> Anatomy:
     """Add the parts of a model to what is known of it."""
     from regraft.explore.model_summary import (
         cut_rows,
@@ -246,7 +246,7 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
     return replace(found, facts=facts, weights=weight_rows(layer))
 
 
-def _heads(model: Any, wanted: Wanted) -> list[HeadRow]:
+def _heads(model: Any, wanted: InspectOptions) -> list[HeadRow]:
     """Compare the heads on the model's last feature map."""
     from regraft.explore.model_summary import feature_map
     from regraft_core.training.models import head_parameters, pooled_width

@@ -23,7 +23,7 @@ FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer in the graph's order; shapes without the batch, FLOPs for one picture.
+    """One layer in the graph's order; shapes without the batch, FLOPs for one image.
 
     `state` is `trainable` or `frozen`, and empty for a layer without weights.
     """
@@ -40,7 +40,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class CutRow:
-    """One inner cut point and what lies on its sides, for one picture.
+    """One inner cut point and what lies on its sides, for one image.
 
     `cache_bytes` is what its activations take in the cache, as float16. `kept_bytes` is what
     training above it keeps for the gradients: the outputs of all layers there, as float32.

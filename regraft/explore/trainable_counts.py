@@ -26,7 +26,7 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What one strategy would train; FLOPs (forward) and bytes in the cache are of one picture."""
+    """What one strategy would train; FLOPs (forward) and bytes in the cache are of one image."""
 
     strategy: str
     cut: str | None

@@ -30,12 +30,12 @@ def build_backbone(
         seed: of "random".
 
     Returns:
-        A model from the scaled pictures float32 `[n, image_px, image_px, 3]` to the last feature
+        A model from the scaled images float32 `[n, image_px, image_px, 3]` to the last feature
         map float32 `[n, h, w, width]`. Its layer names do not depend on what else was built in the
         process.
 
     Raises:
-        InputError: unknown name, too small a picture, or weights that cannot be had or do not fit.
+        InputError: unknown name, too small an image, or weights that cannot be had or do not fit.
     """
     row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
     image_px = row.side_px(image_px)
@@ -49,14 +49,14 @@ def build_backbone(
 
 
 def build_classifier(backbone: str | Backbone, weights: str = "imagenet") -> Any:
-    """Build a pretrained model with its ImageNet top, at its own picture size.
+    """Build a pretrained model with its ImageNet top, at its own image size.
 
     Args:
         backbone: a row of the table, or its name.
         weights: "imagenet", or a file with the weights of the whole model, as `build_backbone`.
 
     Returns:
-        A model from the scaled pictures float32 `[n, px, px, 3]` to logits float32 `[n, 1000]`.
+        A model from the scaled images float32 `[n, px, px, 3]` to logits float32 `[n, 1000]`.
 
     Raises:
         InputError: unknown name, a backbone without a top, or weights that cannot be had or do

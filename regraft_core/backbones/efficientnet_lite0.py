@@ -67,7 +67,7 @@ def efficientnet_lite0(
     import keras
     from keras import layers
 
-    inputs = layers.Input(input_shape, name="picture")
+    inputs = layers.Input(input_shape, name="image")
     x = _conv(inputs, STEM_WIDTH, 3, 2, "stem")
     for number, stage in enumerate(STAGES, start=1):
         for repeat in range(stage.repeats):

@@ -45,7 +45,7 @@ class Backbone:
         return self.constructor.lower()
 
     def side_px(self, wanted: int) -> int:
-        """Return the side of the pictures: the one that is wanted, or for 0 the backbone's own.
+        """Return the side of the images: the one that is wanted, or for 0 the backbone's own.
 
         Raises:
             InputError: it is too small for the backbone.

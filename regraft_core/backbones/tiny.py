@@ -13,7 +13,7 @@ def _conv(x: Any, width: int, stride: int, name: str) -> Any:
 
 
 def tiny(*, include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> Any:
-    """Build the tiny backbone: pictures in -1..1 to a feature map of 32 channels at an eighth.
+    """Build the tiny backbone: images in -1..1 to a feature map of 32 channels at an eighth.
 
     The arguments are those of keras.applications, but there is no classifier, and the weights are
     the initialisation whatever is asked for: the table says so.
@@ -23,7 +23,7 @@ def tiny(*, include_top: bool, weights: str | None, input_shape: tuple[int, int,
 
     if include_top or weights not in (None, "imagenet"):
         raise ValueError(f"expected no classifier and no file, got {include_top=}, {weights=}")
-    inputs = layers.Input(input_shape, name="picture")
+    inputs = layers.Input(input_shape, name="image")
     x = layers.ReLU(name="stem_out")(_conv(inputs, 12, 2, "stem"))
     x = layers.ReLU(name="block1_out")(_conv(x, 16, 2, "block1"))
     x = short = layers.ReLU(name="block2_out")(_conv(x, 16, 1, "block2a"))

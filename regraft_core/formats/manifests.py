@@ -137,17 +137,17 @@ class Shard(Record):
 
 
 class SplitInfo(Record):
-    """One split of a dataset: its shards and its pictures by class name."""
+    """One split of a dataset: its shards and its images by class name."""
 
-    count: int = Field(description="Pictures of the split.")
-    by_class: dict[str, int] = Field(description="Pictures by class name.")
+    count: int = Field(description="Images of the split.")
+    by_class: dict[str, int] = Field(description="Images by class name.")
     shards: list[Shard] = Field(description="Its files, in the order in which they are read.")
 
 
 class DatasetManifest(Manifest):
-    """`dataset.json`: TFRecord shards of encoded pictures, by split.
+    """`dataset.json`: TFRecord shards of encoded images, by split.
 
-    `digest` covers the classes and, per split, the sorted picture ids with their labels, so it
+    `digest` covers the classes and, per split, the sorted image ids with their labels, so it
     does not depend on order, shard sizes, processes or file names.
     """
 
@@ -156,17 +156,17 @@ class DatasetManifest(Manifest):
     classes: list[str] = Field(
         description="Class names; the place of a name is the label in the records."
     )
-    splits: dict[Split, SplitInfo] = Field(description="Pictures and shards by split.")
-    sources: list[str] = Field(description="Where the pictures came from, without credentials.")
+    splits: dict[Split, SplitInfo] = Field(description="Images and shards by split.")
+    sources: list[str] = Field(description="Where the images came from, without credentials.")
     conversions: dict[str, int] = Field(
         default_factory=dict,
-        description="Pictures that decoding or storing changes, by kind of change.",
+        description="Images that decoding or storing changes, by kind of change.",
     )
     quarantined: dict[str, int] = Field(
         default_factory=dict, description="Files left out, by reason; `quarantine.csv` names each."
     )
     ignored: int = Field(
-        default=0, description="Files that are no pictures by their names, as `.DS_Store`."
+        default=0, description="Files that are no images by their names, as `.DS_Store`."
     )
     duplicates: dict[str, int] = Field(
         default_factory=dict,
@@ -190,7 +190,7 @@ class FeatureShard(Record):
 
     stem: str = Field(description="First part of the names of its arrays.")
     split: Split = Field(description="Split of the dataset shard.")
-    view: int = Field(description="Number of the view; 0 is the picture as it is.")
+    view: int = Field(description="Number of the view; 0 is the image as it is.")
     count: int = Field(description="Rows of each array.")
 
 
@@ -211,9 +211,9 @@ class FeaturesManifest(Manifest):
     weights_digest: str = Field(
         description="SHA-256 (hex) of the backbone's weights as they were loaded."
     )
-    image_px: int = Field(description="Height and width to which pictures were resized, in pixels.")
+    image_px: int = Field(description="Height and width to which images were resized, in pixels.")
     cut: str | None = Field(description="Layer whose activations are kept; null keeps none.")
-    views: int = Field(description="Views of each training picture; other splits have one.")
+    views: int = Field(description="Views of each training image; other splits have one.")
     augment: Literal["off", "light", "strong"] = Field(
         description="Strength of the augmented views."
     )
@@ -315,11 +315,11 @@ class ClassMetrics(Record):
     """Figures of one class on the test split."""
 
     name: str = Field(description="Name of the class.")
-    support: int = Field(description="Its pictures in the test split.")
+    support: int = Field(description="Its images in the test split.")
     precision: float = Field(
-        description="Share of the pictures given this label that are of the class."
+        description="Share of the images given this label that are of the class."
     )
-    recall: float = Field(description="Share of its pictures that are given this label.")
+    recall: float = Field(description="Share of its images that are given this label.")
     f1: float = Field(description="Harmonic mean of precision and recall.")
     recall_low: float = Field(description="Lower bound of the 95 % interval of the recall.")
     recall_high: float = Field(description="Upper bound of it.")
@@ -360,7 +360,7 @@ class EvaluationManifest(Manifest):
     )
     per_class: list[ClassMetrics] = Field(description="Figures by class.")
     confusion: list[list[int]] = Field(
-        description="Test pictures: a row for each truth, a column for each answer."
+        description="Test images: a row for each truth, a column for each answer."
     )
     temperature: float = Field(
         default=1.0, description="Divisor of the logits that calibrates the probabilities."
@@ -409,9 +409,9 @@ class SavedModelManifest(Manifest):
 
 
 class ParityRow(Record):
-    """One picture as the trained model and the server answered it."""
+    """One image as the trained model and the server answered it."""
 
-    picture: str = Field(description="Path of the picture in its source.")
+    image: str = Field(description="Path of the image in its source.")
     truth: str = Field(description="Its class.")
     label: str = Field(description="Label by the trained model.")
     probability: float = Field(description="Probability of that label.")
@@ -430,11 +430,11 @@ class ParityManifest(Manifest):
     engine: str = Field(description="Server that answered.")
     tolerance: float = Field(description="Largest difference that passes.")
     max_abs_diff: dict[str, float] = Field(
-        description="Largest difference over all pictures by protocol."
+        description="Largest difference over all images by protocol."
     )
-    pictures: int = Field(description="Pictures that were asked about.")
+    images: int = Field(description="Images that were asked about.")
     passed: bool = Field(description="Whether all differences are within the tolerance.")
-    rows: list[ParityRow] = Field(description="Each picture.")
+    rows: list[ParityRow] = Field(description="Each image.")
 
 
 class PublishedManifest(Manifest):

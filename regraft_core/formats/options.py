@@ -35,13 +35,13 @@ class IngestOptions(Options):
     """How sources become a dataset."""
 
     validation_fraction: float = Field(
-        default=0.15, gt=0.0, lt=1.0, description="Share of pictures for validation."
+        default=0.15, gt=0.0, lt=1.0, description="Share of images for validation."
     )
     test_fraction: float = Field(
-        default=0.2, gt=0.0, lt=1.0, description="Share of pictures for the test split."
+        default=0.2, gt=0.0, lt=1.0, description="Share of images for the test split."
     )
     min_per_class: int = Field(
-        default=1, ge=1, description="Fewest pictures of a class in each split."
+        default=1, ge=1, description="Fewest images of a class in each split."
     )
     max_bad_share: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
@@ -50,7 +50,7 @@ class IngestOptions(Options):
         default=100_000_000,
         ge=1,
         le=100_000_000,
-        description="Pixels above which a picture is not decoded.",
+        description="Pixels above which an image is not decoded.",
     )
     near_duplicates: Literal["group", "report", "off"] = Field(
         default="group",
@@ -94,7 +94,7 @@ class IngestOptions(Options):
 
     @field_validator("test_fraction")
     @classmethod
-    def _leaves_pictures_to_train(cls, value: float, info: ValidationInfo) -> float:
+    def _leaves_images_to_train(cls, value: float, info: ValidationInfo) -> float:
         if value + info.data.get("validation_fraction", 0.0) >= 1.0:
             raise ValueError("expected validation_fraction + test_fraction below 1")
         return value
@@ -109,7 +109,7 @@ class FeatureOptions(Options):
         description="imagenet, random, or a path or URI of weights for the backbone.",
     )
     image_px: int = Field(
-        default=0, ge=0, le=2048, description="Side of the pictures; 0 is the backbone's own."
+        default=0, ge=0, le=2048, description="Side of the images; 0 is the backbone's own."
     )
     cut: str = Field(
         default="auto",
@@ -119,12 +119,12 @@ class FeatureOptions(Options):
     keep_cut: bool = True
     poolings: tuple[HeadKind, ...] = ("gap",)
     views: int = Field(
-        default=1, ge=1, le=64, description="Cached views of each training picture; 1 is plain."
+        default=1, ge=1, le=64, description="Cached views of each training image; 1 is plain."
     )
     augment: Literal["off", "light", "strong"] = Field(
         default="off", validate_default=True, description="Strength of the augmented views."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
     dtype: Literal["float16", "float32"] = Field(
         default="float16", description="Type of cached features."
     )
@@ -137,7 +137,7 @@ class FeatureOptions(Options):
     cache_gb: float = Field(
         default=20.0,
         gt=0.0,
-        description="Gigabytes that cached activations may take; beyond, `top` streams pictures.",
+        description="Gigabytes that cached activations may take; beyond, `top` streams images.",
     )
     work_dir: str = Field(
         default="",
@@ -175,7 +175,7 @@ class HeadOptions(Options):
     head_learning_rate: float = Field(
         default=1e-3, gt=0.0, le=10.0, description="Adam's learning rate for the head."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
     patience: int = Field(
         default=5,
         ge=1,
@@ -196,15 +196,15 @@ class FineTuneOptions(Options):
 
     strategy: Strategy = "top"
     fine_tune_epochs: int = Field(
-        default=10, ge=1, le=100_000, description="Passes over the pictures in fine-tuning."
+        default=10, ge=1, le=100_000, description="Passes over the images in fine-tuning."
     )
     learning_rate: float = Field(
         default=1e-5, gt=0.0, le=1.0, description="Highest learning rate of fine-tuning."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
     batch_norm: Literal["frozen", "adapt"] = Field(
         default="frozen",
-        description="Whether BatchNormalization above the cut follows the new pictures.",
+        description="Whether BatchNormalization above the cut follows the new images.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
@@ -265,7 +265,7 @@ class GateOptions(Options):
         default=0.0, ge=0.0, description="Largest model file in megabytes; 0 is no limit."
     )
     max_latency_ms: float = Field(
-        default=0.0, ge=0.0, description="Longest time for one picture here; 0 is no limit."
+        default=0.0, ge=0.0, description="Longest time for one image here; 0 is no limit."
     )
     champion_policy: Literal["not-worse", "better"] = Field(
         default="not-worse",
@@ -284,15 +284,15 @@ class GateOptions(Options):
         description="The chance at most to reject a model that is as good as the one in service.",
     )
     unfamiliar: str = Field(
-        default="", description="Folder of pictures of no class, to measure familiarity by."
+        default="", description="Folder of images of no class, to measure familiarity by."
     )
     familiar_share: float = Field(
         default=0.95,
         gt=0.0,
         lt=1.0,
-        description="Share of the validation pictures that must count as familiar.",
+        description="Share of the validation images that must count as familiar.",
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures in one step.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
@@ -315,7 +315,7 @@ class ExportOptions(Options):
         default=32,
         ge=1,
         le=1024,
-        description="Pictures in the larger warm-up request of each signature.",
+        description="Images in the larger warm-up request of each signature.",
     )
     formats: tuple[Literal["litert", "onnx"], ...] = Field(
         default=(), description="Formats to write besides the SavedModel: litert, onnx."
@@ -328,9 +328,7 @@ class VerifyOptions(Options):
     engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
         default="auto", description="The server that proves the exported model."
     )
-    pictures: int = Field(
-        default=32, ge=1, le=100_000, description="Test pictures sent to the server."
-    )
+    images: int = Field(default=32, ge=1, le=100_000, description="Test images sent to the server.")
     tolerance: float = Field(
         default=1e-4,
         gt=0.0,

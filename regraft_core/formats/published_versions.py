@@ -27,7 +27,7 @@ def version_in_service(versions: Sequence[int], labels: Mapping[str, int]) -> in
     return stable if stable in versions else max(versions, default=None)
 
 
-def published_folder(place: str, work: Path) -> Path | None:
+def resolve_version(place: str, work: Path) -> Path | None:
     """Return the folder of the version in service at `place`; None while there is no version.
 
     Args:

@@ -1,8 +1,8 @@
-"""Pictures in TFRecord files, written and read without TensorFlow.
+"""Images in TFRecord files, written and read without TensorFlow.
 
 A record is a `tf.train.Example` with `image/encoded` (the stored bytes), `image/label` (index into
 the manifest's classes), `image/id` (SHA-256 of the source bytes, hex) and `image/path` (where the
-picture came from). Framing and checksums are TFRecord's: length, CRC of it, data, CRC of it.
+image came from). Framing and checksums are TFRecord's: length, CRC of it, data, CRC of it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from regraft_core.runtime.errors import InputError
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 
 
-class PictureRecord(NamedTuple):
-    """One stored picture: encoded bytes, class index, SHA-256 of its source, source path."""
+class ImageRecord(NamedTuple):
+    """One stored image: encoded bytes, class index, SHA-256 of its source, source path."""
 
     encoded: bytes
     label: int
@@ -122,10 +122,10 @@ _ENCODED, _LABEL, _ID, _PATH = (_key(name) for name in (ENCODED, LABEL, ID, PATH
 _BYTES, _NUMBERS = b"\x0a", b"\x1a"
 
 
-def _serialize(record: PictureRecord) -> bytes:
+def _serialize(record: ImageRecord) -> bytes:
     """Return the `tf.train.Example` of a record, as protobuf would write it, keys sorted.
 
-    By hand, as protobuf takes longer to build a message than zlib to unpack a small picture.
+    By hand, as protobuf takes longer to build a message than zlib to unpack a small image.
     """
     encoded, identity = record.encoded, record.id.encode()
     label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
@@ -140,7 +140,7 @@ def _serialize(record: PictureRecord) -> bytes:
     return b"".join((b"\x0a", _varint(len(features)), features))
 
 
-def write_records(path: str | os.PathLike[str], records: Iterable[PictureRecord]) -> int:
+def write_records(path: str | os.PathLike[str], records: Iterable[ImageRecord]) -> int:
     """Write `records` to a TFRecord file; return how many."""
     count = 0
     with open(path, "wb") as file:
@@ -152,7 +152,7 @@ def write_records(path: str | os.PathLike[str], records: Iterable[PictureRecord]
     return count
 
 
-def read_records(path: str | os.PathLike[str]) -> Iterator[PictureRecord]:
+def read_records(path: str | os.PathLike[str]) -> Iterator[ImageRecord]:
     """Yield the records of a TFRecord file.
 
     Raises:
@@ -169,10 +169,10 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[PictureRecord]:
             yield record_of(data)
 
 
-def record_of(data: bytes) -> PictureRecord:
+def record_of(data: bytes) -> ImageRecord:
     """Parse one serialized `tf.train.Example`."""
     feature = Example.FromString(data).features.feature
-    return PictureRecord(
+    return ImageRecord(
         encoded=feature[ENCODED].bytes_list.value[0],
         label=feature[LABEL].int64_list.value[0],
         id=feature[ID].bytes_list.value[0].decode(),
@@ -192,7 +192,7 @@ def record_places(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
     return places
 
 
-def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[PictureRecord]:
-    """Yield the pictures of one split of a dataset folder, in manifest order."""
+def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:
+    """Yield the images of one split of a dataset folder, in manifest order."""
     for shard in DatasetManifest.read(dataset).splits[split].shards:
         yield from read_records(Path(dataset) / shard.file)

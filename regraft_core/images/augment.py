@@ -1,4 +1,4 @@
-"""Augmented views of pictures, drawn with an explicit seed: the same seed gives the same view."""
+"""Augmented views of images, drawn with an explicit seed: the same seed gives the same view."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RANGES: dict[str, Ranges] = {
 
 
 def augment(pixels: tf.Tensor, seeds: tf.Tensor, strength: Strength) -> tf.Tensor:
-    """Return one random view of each picture.
+    """Return one random view of each image.
 
     Args:
         pixels: float32 [n, h, w, 3] in 0..255.
-        seeds: int32 [n, 2], a seed a picture; equal seeds give equal draws.
-        strength: `off` returns the pictures as they are.
+        seeds: int32 [n, 2], a seed an image; equal seeds give equal draws.
+        strength: `off` returns the images as they are.
 
     Returns:
         float32 [n, h, w, 3] in 0..255.

@@ -1,4 +1,4 @@
-"""Stored pictures in their order, decoded ahead in threads, for whoever runs a model over them.
+"""Stored images in their order, decoded ahead in threads, for whoever runs a model over them.
 
 Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a small
 dataset often needs.
@@ -11,35 +11,37 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from regraft_core.formats.records import PictureRecord
-from regraft_core.images.prefetch import ahead
-from regraft_core.images.preprocess import load_pictures
+from regraft_core.formats.records import ImageRecord
+from regraft_core.images.prefetch import prefetch_map
+from regraft_core.images.preprocess import load_images
 
 DECODERS = 2
 Decode = Callable[[tf.Tensor], tf.Tensor]
-Batch = tuple[list[PictureRecord], tf.Tensor]
+Batch = tuple[list[ImageRecord], tf.Tensor]
 
 
-def decoder(image_px: int) -> Decode:
-    """Return one graph from encoded pictures, string [n], to float32 [n, px, px, 3] of 0..255."""
+def make_decoder(image_px: int) -> Decode:
+    """Return one graph from encoded images, string [n], to float32 [n, px, px, 3] of 0..255."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(encoded: tf.Tensor) -> tf.Tensor:
-        return load_pictures(encoded, image_px)
+        return load_images(encoded, image_px)
 
     return decode
 
 
-def decoded(records: Iterable[PictureRecord], batch_size: int, decode: Decode) -> Iterator[Batch]:
+def decode_batches(
+    records: Iterable[ImageRecord], batch_size: int, decode: Decode
+) -> Iterator[Batch]:
     """Yield batches of records with their pixels, a few of them decoded ahead.
 
     Raises:
-        tf.errors.InvalidArgumentError: a picture cannot be read.
+        tf.errors.InvalidArgumentError: an image cannot be read.
     """
     left = iter(records)
 
-    def one(batch: list[PictureRecord]) -> Batch:
+    def one(batch: list[ImageRecord]) -> Batch:
         return batch, decode(tf.constant([record.encoded for record in batch]))
 
     chunks = iter(lambda: list(itertools.islice(left, batch_size)), [])
-    return ahead(one, chunks, DECODERS)
+    return prefetch_map(one, chunks, DECODERS)

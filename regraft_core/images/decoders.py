@@ -1,4 +1,4 @@
-"""Decodes one encoded picture to RGB, by TensorFlow operations that an exported graph may hold.
+"""Decodes one encoded image to RGB, by TensorFlow operations that an exported graph may hold.
 
 Greyscale, palettes and CMYK become RGB, 16 bits become the upper 8, transparency goes over white.
 """

@@ -1,8 +1,8 @@
-"""What the first bytes of encoded pictures say: format, size and orientation, for whole batches.
+"""What the first bytes of encoded images say: format, size and orientation, for whole batches.
 
 Written in TensorFlow operations on vectors of strings, so that it is part of an exported graph and
-costs a batch hardly more than one picture. Nothing here decodes pixels, and no byte is trusted:
-positions outside a picture read as zeros.
+costs a batch hardly more than one image. Nothing here decodes pixels, and no byte is trusted:
+positions outside an image read as zeros.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _side_weights() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Headers:
-    """Of n pictures: `format` int32 `[n]` (-1 if unknown), `sides` int64 `[n, 2]`: width, height.
+    """Of n images: `format` int32 `[n]` (-1 if unknown), `sides` int64 `[n, 2]`: width, height.
 
     The sides of a JPEG are 0, as they stand behind segments of any length.
     """
@@ -74,7 +74,7 @@ class Headers:
 
 
 def read_headers(encoded: tf.Tensor) -> Headers:
-    """Read formats and sides of encoded pictures, a string tensor `[n]`."""
+    """Read formats and sides of encoded images, a string tensor `[n]`."""
     head = window(encoded, tf.zeros_like(tf.strings.length(encoded)), HEAD_BYTES)
     pattern = np.zeros((UNKNOWN, 16), np.int32)
     known = np.zeros((UNKNOWN, 16), bool)
@@ -117,13 +117,13 @@ def require(
     Args:
         encoded: what is let through, of any type.
         condition: bool `[]`.
-        index: of the picture in its batch, int `[]`.
+        index: of the image in its batch, int `[]`.
         expected: what was expected and, with a `{}` for each of `received`, what was received.
     """
 
     # No tf.cond around it: its branches would be functions, which cost every new iterator of a
     # dataset milliseconds each.
-    text = tf.strings.format(f"picture {{}}: expected {expected}", (index, *received))
+    text = tf.strings.format(f"image {{}}: expected {expected}", (index, *received))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=condition, data=[text])]):
         return tf.identity(encoded)
 
@@ -139,7 +139,7 @@ def window(encoded: tf.Tensor, start: tf.Tensor, length: int) -> tf.Tensor:
 
 
 def read_orientations(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """Return the EXIF orientations 1..8 of JPEG pictures, int32 `[n]`; of others and of damage 1.
+    """Return the EXIF orientations 1..8 of JPEG images, int32 `[n]`; of others and of damage 1.
 
     EXIF is looked for where its standard puts it: in an APP1 segment among the application segments
     and comments that come before all others. Orientation in PNG and WebP is not honoured.
@@ -157,7 +157,7 @@ def read_orientations(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def _find_tiff(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """Return where the TIFF structure of each picture's EXIF begins, int32 `[n]`; 0 is nowhere."""
+    """Return where the TIFF structure of each image's EXIF begins, int32 `[n]`; 0 is nowhere."""
 
     def step(start: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         bytes_ = window(encoded, start, 10)
@@ -189,7 +189,7 @@ def _orientation_in_tiff(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     big = tf.reduce_all(head[:, :4] == list(b"MM\0*"), axis=1)
 
     def number(bytes_: tf.Tensor) -> tf.Tensor:
-        """Read the last axis as a number in each picture's byte order."""
+        """Read the last axis as a number in each image's byte order."""
         shape = [-1] + [1] * (len(bytes_.shape) - 2)
         up = tf.constant([256**k for k in range(bytes_.shape[-1])], tf.int32)
         return tf.where(

@@ -1,7 +1,7 @@
 """From encoded bytes to a backbone's input: the one preprocessing of training and of serving.
 
 TensorFlow operations only, so that it runs eagerly, in `tf.data` and in an exported graph with the
-same result. A picture that cannot be read is an InvalidArgumentError that names its place in the
+same result. An image that cannot be read is an InvalidArgumentError that names its place in the
 batch.
 """
 
@@ -63,8 +63,8 @@ TORCH_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @tf.autograph.experimental.do_not_convert
-def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one picture, upright and as RGB.
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode one image, upright and as RGB.
 
     Args:
         encoded: string `[]`, a JPEG, PNG, GIF (first frame), BMP or WebP.
@@ -81,8 +81,8 @@ def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
 
 
 @tf.autograph.experimental.do_not_convert
-def load_picture(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Return one encoded picture (string `[]`) as float32 `[image_px, image_px, 3]` of 0..255."""
+def load_image(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Return one encoded image (string `[]`) as float32 `[image_px, image_px, 3]` of 0..255."""
     with tf.device("/CPU:0"):
         headers = read_headers(encoded[tf.newaxis])
         batch = _checked(encoded[tf.newaxis], headers)
@@ -91,23 +91,23 @@ def load_picture(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
 
 
 @tf.autograph.experimental.do_not_convert
-def load_pictures(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False) -> tf.Tensor:
-    """Decode pictures of any sizes and formats and bring them to one square size.
+def load_images(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False) -> tf.Tensor:
+    """Decode images of any sizes and formats and bring them to one square size.
 
-    The aspect ratio is not kept. Resizing is bilinear with antialiasing; pictures are turned after.
+    The aspect ratio is not kept. Resizing is bilinear with antialiasing; images are turned after.
 
     Args:
         encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
         image_px: side of the square.
-        name_damaged: name the place of a damaged picture in a batch also where only its decoder
+        name_damaged: name the place of a damaged image in a batch also where only its decoder
             notices the damage. The pixels are the same; a call takes a millisecond longer.
 
     Returns:
         float32 `[n, image_px, image_px, 3]` of 0..255.
 
     Raises:
-        tf.errors.InvalidArgumentError: a picture cannot be read; the whole batch fails. The text
-            has "picture <place>: expected ..." with the place of the first such picture, counted
+        tf.errors.InvalidArgumentError: an image cannot be read; the whole batch fails. The text
+            has "image <place>: expected ..." with the place of the first such image, counted
             from 0.
     """
     with tf.device("/CPU:0"):
@@ -161,14 +161,14 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
 
 
 def _checked(encoded: tf.Tensor, headers: Headers) -> tf.Tensor:
-    """Return `encoded`, or fail at the first picture of no known format or of too many pixels."""
+    """Return `encoded`, or fail at the first image of no known format or of too many pixels."""
     unknown = headers.format < 0
     large = tf.reduce_prod(tf.minimum(headers.sides, MAX_PIXELS + 1), axis=1) > MAX_PIXELS
     bad = unknown | large
 
     def explain() -> tf.Tensor:
         first = tf.argmax(tf.cast(bad, tf.int32))
-        text = f"a picture as {FORMATS}, got other bytes"
+        text = f"an image as {FORMATS}, got other bytes"
         known = require(encoded, ~unknown[first], first, text)
         return check_pixels(known, headers.sides[first], first)
 
@@ -176,7 +176,7 @@ def _checked(encoded: tf.Tensor, headers: Headers) -> tf.Tensor:
 
 
 def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode one picture by its format to uint8 `[height, width, 3]`, as it lies in the file."""
+    """Decode one image by its format to uint8 `[height, width, 3]`, as it lies in the file."""
     decoders = [functools.partial(decoder, encoded, index) for decoder in DECODERS]
     pixels = tf.switch_case(kind, decoders)
     pixels.set_shape([None, None, 3])
@@ -184,7 +184,7 @@ def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Decode and resize one picture to float32 `[image_px, image_px, 3]`."""
+    """Decode and resize one image to float32 `[image_px, image_px, 3]`."""
     pixels = _decode(encoded, kind, index)
     return tf.image.resize(
         pixels, [image_px, image_px], tf.image.ResizeMethod.BILINEAR, antialias=True
@@ -192,10 +192,10 @@ def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) 
 
 
 def _load_readable(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Load pictures as `load_pictures` does, and name the first that cannot be decoded.
+    """Load images as `load_images` does, and name the first that cannot be decoded.
 
     A graph cannot catch the error of an operation, but a dataset can leave out elements that fail;
-    numbers that travel with the pictures then show which one is missing.
+    numbers that travel with the images then show which one is missing.
     """
     count = tf.size(encoded)
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded, kinds))
@@ -211,7 +211,7 @@ def _load_readable(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tf.Te
     in_order = tf.concat([places[1:], [count]], axis=0) == tf.range(tf.size(places))
     missing = tf.argmin(tf.cast(in_order, tf.int32), output_type=tf.int32)
     complete = tf.size(places) == count + 1
-    text = f"an undamaged picture of at most {MAX_PIXELS} pixels, could not decode it"
+    text = f"an undamaged image of at most {MAX_PIXELS} pixels, could not decode it"
     return require(pixels[1:], complete, missing, text)
 
 
@@ -224,13 +224,13 @@ def _plain_options() -> tf.data.Options:
 
 
 def _upright(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
-    """Turn pictures `[n, h, w, 3]`, square if n is not 1, by their EXIF orientations `[n]`."""
+    """Turn images `[n, h, w, 3]`, square if n is not 1, by their EXIF orientations `[n]`."""
     turned = tf.reduce_any(orientations != UPRIGHT)
     return tf.cond(turned, lambda: _turn(pixels, orientations), lambda: pixels)
 
 
 def _turn(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
-    """Fetch each pixel from where its picture's orientation has it: one pass, whatever the turns.
+    """Fetch each pixel from where its image's orientation has it: one pass, whatever the turns.
 
     Transposing and reversing whole batches takes twice as long as decoding small photographs.
     """

@@ -26,7 +26,7 @@ class InputError(RegraftError):
 
 
 class DataError(InputError):
-    """The pictures that were given cannot become a dataset."""
+    """The images that were given cannot become a dataset."""
 
 
 class RejectedError(RegraftError):

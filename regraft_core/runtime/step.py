@@ -38,12 +38,12 @@ class Clock:
         return time.perf_counter() - self._start
 
 
-def say(text: str) -> None:
+def log_progress(text: str) -> None:
     """Print one line of progress."""
     print(f"{PROGRESS_MARK}{text}", flush=True)
 
 
-class Pulse:
+class ProgressReporter:
     """Says how far a long pass is: each second to a person who watches, each minute in a log."""
 
     def __init__(self, what: str, total: int) -> None:
@@ -63,20 +63,20 @@ class Pulse:
 
 
 @contextlib.contextmanager
-def running(step: str) -> Iterator[None]:
+def run_step(step: str) -> Iterator[None]:
     """Run the body of a step: an error of ours ends the process in one line and its exit code.
 
     Any other exception passes, with its traceback, as it is a fault of the program.
     """
     clock = Clock()
-    say(f"{step}: start")
+    log_progress(f"{step}: start")
     try:
         yield
     except RegraftError as error:
         line = " ".join(str(error).split())
         print(f"{ERROR_MARK.format(code=error.exit_code)}{step}: {line}", flush=True)
         sys.exit(error.exit_code)
-    say(f"{step}: done in {clock.seconds:.1f} s")
+    log_progress(f"{step}: done in {clock.seconds:.1f} s")
 
 
 def kept_folder(artifact: Any) -> Path:

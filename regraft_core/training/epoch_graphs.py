@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from regraft_core.training.training_source import Source, batches
 
 
-class DepthAdam(keras.optimizers.Adam):
+class LayerwiseAdam(keras.optimizers.Adam):
     """Adam with a share of the learning rate for each trainable variable, in their order.
 
     A variable's step is one operation of TensorFlow, which takes half the time of Keras' many. It
@@ -51,7 +51,7 @@ class DepthAdam(keras.optimizers.Adam):
 
 
 @dataclass(frozen=True)
-class Passes:
+class EpochGraphs:
     """Whole passes as graphs, over an iterator of batches or over rows in memory.
 
     Each gives mean loss (without penalties) and accuracy, float32 [2].
@@ -65,8 +65,8 @@ class Passes:
     classes: int
 
 
-def run_pass(
-    passes: Passes,
+def run_epoch(
+    passes: EpochGraphs,
     source: Source,
     order: NDArray[np.int64],
     epoch: int,
@@ -93,9 +93,9 @@ def run_pass(
     return np.asarray(run(held.inputs, held.labels, tf.constant(order), tf.constant(places), table))
 
 
-def compile_passes(
+def compile_epoch_graphs(
     model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float
-) -> Passes:
+) -> EpochGraphs:
     """Return the passes of `model` (inputs to logits), for the strategy that is in scope."""
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
@@ -122,13 +122,13 @@ def compile_passes(
         count = over_replicas(tf.reduce_sum(counted))
         with tf.GradientTape() as tape:
             logits = model(inputs, training=True)
-            per_picture = losses(targets, logits, smoothing) * weights
+            per_image = losses(targets, logits, smoothing) * weights
             penalties = tf.add_n(model.losses) if model.losses else 0.0
-            loss = tf.reduce_sum(per_picture * counted) / count + penalties / replicas
+            loss = tf.reduce_sum(per_image * counted) / count + penalties / replicas
             loss = optimizer.scale_loss(loss)
         variables = model.trainable_variables
         optimizer.apply(over_replicas(tape.gradient(loss, variables)), variables)
-        return sums(per_picture, targets, logits, counted)
+        return sums(per_image, targets, logits, counted)
 
     def judge(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
@@ -164,5 +164,11 @@ def compile_passes(
 
         return run
 
-    return Passes(over_batches(step), over_batches(judge), over_memory(step), over_memory(judge),
-                  batch_size, classes)  # fmt: skip
+    return EpochGraphs(
+        over_batches(step),
+        over_batches(judge),
+        over_memory(step),
+        over_memory(judge),
+        batch_size,
+        classes,
+    )

@@ -1,4 +1,4 @@
-"""Pictures of a dataset as a source of training: read by index as stored bytes."""
+"""Images of a dataset as a source of training: read by index as stored bytes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.records import PictureRecord, record_of, record_places
+from regraft_core.formats.records import ImageRecord, record_of, record_places
 from regraft_core.images.augment import Strength, augment
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
 
 
-class PictureRows:
-    """The stored pictures of a split, read by index; `labels` is int32 [n].
+class ImageRows:
+    """The stored images of a split, read by index; `labels` is int32 [n].
 
-    `marks` int32 [n] are numbers from the pictures' ids, to draw by whatever the order.
+    `marks` int32 [n] are numbers from the images' ids, to draw by whatever the order.
     """
 
     def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
@@ -42,21 +42,21 @@ class PictureRows:
         return len(self._places)
 
     def encoded(self, indices: NDArray[np.int64]) -> list[bytes]:
-        """Return the stored bytes of the pictures at `indices`."""
+        """Return the stored bytes of the images at `indices`."""
         return [self._record(int(index)).encoded for index in indices]
 
-    def _record(self, index: int) -> PictureRecord:
+    def _record(self, index: int) -> ImageRecord:
         memory, offset, length = self._places[index]
         return record_of(memory[offset : offset + length])
 
 
-def picture_source(
-    rows: PictureRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0
+def image_source(
+    rows: ImageRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0
 ) -> Source:
-    """Return stored pictures as a source of training: the backbone's input [n, px, px, 3].
+    """Return stored images as a source of training: the backbone's input [n, px, px, 3].
 
-    Unless `strength` is `off`, each epoch draws a view of each picture, from `seed`, the epoch and
-    the picture's id alone: a resumed training sees what the killed one would have seen.
+    Unless `strength` is `off`, each epoch draws a view of each image, from `seed`, the epoch and
+    the image's id alone: a resumed training sees what the killed one would have seen.
     """
 
     def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[Any, NDArray[np.int32]]:
@@ -66,7 +66,7 @@ def picture_source(
 
     def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         encoded, draws = inputs
-        pixels = augment(load_pictures(encoded, preprocessing.image_px), draws, strength)
+        pixels = augment(load_images(encoded, preprocessing.image_px), draws, strength)
         return scale(pixels, preprocessing.scaling)
 
     spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)

@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.options import ClassWeights
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step import Clock, Pulse, say
+from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
 from regraft_core.training.acceleration import is_chief
 from regraft_core.training.checkpoint import Best, Progress, restore, save
-from regraft_core.training.epoch_graphs import DepthAdam, Passes, compile_passes, run_pass
+from regraft_core.training.epoch_graphs import (
+    EpochGraphs,
+    LayerwiseAdam,
+    compile_epoch_graphs,
+    run_epoch,
+)
 from regraft_core.training.training_source import Source, epoch_order, traced_once
 
 
@@ -88,7 +93,7 @@ def train(
     steps = -(-source.count // settings.batch_size)
     optimizer = _optimizer(settings, steps)
     optimizer.build(model.trainable_variables)
-    passes = compile_passes(
+    passes = compile_epoch_graphs(
         model, optimizer, settings.batch_size, settings.classes, settings.label_smoothing
     )
     source, validation = traced_once(source), traced_once(validation)
@@ -97,7 +102,7 @@ def train(
         progress.best = Best(start.loss, -1, model.get_weights())
     if checkpoint is not None:
         if restore(checkpoint, model, optimizer, progress):
-            say(f"{settings.phase}: goes on after epoch {len(progress.history)}")
+            log_progress(f"{settings.phase}: goes on after epoch {len(progress.history)}")
         _check_agreement(len(progress.history), checkpoint)
     floor = start.accuracy if start is not None else 0.0
     while not _finished(progress, settings):
@@ -116,12 +121,12 @@ def train(
 
 
 def _epoch(
-    passes: Passes, source: Source, validation: Source, settings: Settings, epoch: int
+    passes: EpochGraphs, source: Source, validation: Source, settings: Settings, epoch: int
 ) -> Epoch:
     clock = Clock()
     order = epoch_order(source.count, settings.seed, epoch)
-    pulse = Pulse(f"{settings.phase} epoch {epoch + 1}/{settings.epochs}", source.count)
-    loss, accuracy = run_pass(
+    pulse = ProgressReporter(f"{settings.phase} epoch {epoch + 1}/{settings.epochs}", source.count)
+    loss, accuracy = run_epoch(
         passes, source, order, epoch, settings.class_weights, train=True, pulse=pulse
     )
     validation_loss, validation_accuracy = _measured(passes, validation)
@@ -136,9 +141,9 @@ def _epoch(
     )
 
 
-def _measured(passes: Passes, validation: Source) -> tuple[float, float]:
+def _measured(passes: EpochGraphs, validation: Source) -> tuple[float, float]:
     everything = np.arange(validation.count)
-    loss, accuracy = run_pass(passes, validation, everything, 0, None, train=False)
+    loss, accuracy = run_epoch(passes, validation, everything, 0, None, train=False)
     return float(loss), float(accuracy)
 
 
@@ -191,14 +196,14 @@ def _follow(
     progress.history.append(line)
     if line.validation_loss < progress.best.loss and line.validation_accuracy >= floor:
         progress.best = Best(line.validation_loss, line.epoch, model.get_weights())
-    say(
+    log_progress(
         f"{line.phase} epoch {line.epoch + 1}/{settings.epochs}: loss {line.loss:.4f}, "
         f"validation accuracy {line.validation_accuracy:.4f} ({line.seconds:.1f} s)"
     )
 
 
 def _optimizer(settings: Settings, steps: int) -> Any:
-    adam = DepthAdam(
+    adam = LayerwiseAdam(
         _schedule(settings, steps), clipnorm=settings.gradient_clip,
         use_ema=settings.averaging > 0.0, ema_momentum=settings.averaging,
         rate_shares=settings.rate_shares,

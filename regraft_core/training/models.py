@@ -81,7 +81,7 @@ def standardise(
     """Set a head's first layer by the features' mean and variance, [width] each.
 
     The variance of most channels is raised to that of the more varying ones. The layer adds the
-    floor itself, so that it stays where the statistics follow new pictures.
+    floor itself, so that it stays where the statistics follow new images.
     """
     floor = max(np.quantile(variance, VARYING_QUANTILE), VARIANCE_FLOOR * variance.mean())
     layer = head.get_layer("head_standardise")

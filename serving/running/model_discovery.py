@@ -1,7 +1,7 @@
 """The published models of a folder, and the models.config by which a server serves them.
 
-`Following` keeps that file in step with labels while a server runs. TF Serving refuses a label on a
-version that is not loaded, so the file first asks for the versions and then sets the labels.
+`ConfigUpdater` keeps that file in step with labels while a server runs. TF Serving refuses a label
+on a version that is not loaded, so the file first asks for the versions and then sets the labels.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def models_config(models: Sequence[FoundModel], coming: Sequence[FoundModel] = (
     return "\n".join([*lines, "}", ""])
 
 
-class Following:
+class ConfigUpdater:
     """The models.config of a running server, kept in step with the models that it began with."""
 
     def __init__(self, models: Sequence[FoundModel], config: Path) -> None:

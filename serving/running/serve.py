@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
-from serving.running.model_discovery import Following, find_models
+from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
     Addresses,
     ServeOptions,
@@ -35,7 +35,7 @@ class Served:
     """A running server, and what keeps it in step with its folder."""
 
     addresses: Addresses
-    _following: Following
+    _following: ConfigUpdater
 
     def follow(self) -> None:
         """Look once for new versions and labels; what is found is in effect some steps later."""
@@ -70,7 +70,7 @@ def serving_folder(
     models = find_models(base_dir)
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as folder:
         config = Path(folder) / "models.config"
-        following = Following(models, config)
+        following = ConfigUpdater(models, config)
         Path(folder).chmod(0o755)
         flags = [
             f"--model_name={models[0].name}",

@@ -167,7 +167,7 @@ async def _start_rest(
 ) -> int:
     limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
     page = read_page(next(iter(core.catalog.names()), "")) if options.page else ""
-    greeted = rest_port.Greeted()
+    greeted = rest_port.ConnectionReaper()
     app = rest_port.make_app(core, limits, metrics_path, page, greeted)
     runner = web.AppRunner(
         app,

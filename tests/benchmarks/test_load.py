@@ -15,15 +15,15 @@ from serving.server.config import read_batching
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_all_requests_are_sent_and_counted(
-    server: Addresses, pictures: list[bytes], tmp_path: Path, protocol: str
+    server: Addresses, images: list[bytes], tmp_path: Path, protocol: str
 ) -> None:
     file = tmp_path / "request"
     if protocol == "grpc":
-        call = grpc_wire.predict_call(grpc_wire.Target("tiny"), pictures[:1])
+        call = grpc_wire.predict_call(grpc_wire.Target("tiny"), images[:1])
         file.write_bytes(call.request.SerializeToString())
         load = Load(protocol, server.grpc, call.path, [str(file)], 3, requests=10)
     else:
-        post = rest_wire.predict_call(rest_wire.model_path("tiny", None, None), pictures[:1])
+        post = rest_wire.predict_call(rest_wire.model_path("tiny", None, None), images[:1])
         file.write_bytes(post.body)
         load = Load(protocol, server.rest, post.path, [str(file)], 3, requests=10)
     answered = run_load(load)

@@ -1,4 +1,4 @@
-"""The training benchmark on a few pictures and `tiny`, and what its result keeps of its parts."""
+"""The training benchmark on a few images and `tiny`, and what its result keeps of its parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_both_sides_of_accuracy_train_the_same_head(tmp_path: Path) -> None:
     from regraft_core.backbones.cuts import freeze
     from regraft_core.training.models import load_model
 
-    case = AccuracyCase("tiny", image_px=16, epochs=1, learning_rate=1e-12, pictures={"digits": 60})
+    case = AccuracyCase("tiny", image_px=16, epochs=1, learning_rate=1e-12, images={"digits": 60})
     figures = dict(accuracy(tmp_path, 1, case))
     assert all(0.0 <= figures[f"digits_{side}_test_accuracy"].value <= 1.0 for side in SIDES)
     backbone = build_backbone("tiny", 16)
@@ -56,7 +56,7 @@ def test_differences_of_accuracy_are_in_points() -> None:
 
 
 def test_steps_of_growth_follow_each_other(shapes: Path, tmp_path: Path) -> None:
-    shutil.copytree(shapes, tmp_path / "pictures" / "train")
+    shutil.copytree(shapes, tmp_path / "images" / "train")
     case = GrowthCase("tiny", head_epochs=1)
     ingest = measured_apart("ingest", tmp_path, case)
     for step in ("extraction", "head"):
@@ -72,7 +72,7 @@ def test_growth_is_that_beyond_the_start() -> None:
     head = {1: Took(1.0, 400.0), 3: Took(1.0, 400.0), 7: Took(1.0, 600.0)}
     figures = {name: figure.value for name, figure in ratios(extraction, head)}
     assert figures == {
-        "growth_time_a_picture": pytest.approx(2.0),
+        "growth_time_an_image": pytest.approx(2.0),
         "growth_extraction_memory_times": pytest.approx(1.1),
         "growth_head_memory_times": pytest.approx(1.5),
     }
@@ -94,7 +94,7 @@ def test_parts_are_chosen_by_name_and_backbone(only: str, backbone: str, names: 
 
 def test_figures_of_parts_that_are_not_measured_stay(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    figures = {"growth_old": Figure(1.0).as_json(), "vgg16_head_pictures": Figure(2.0).as_json()}
+    figures = {"growth_old": Figure(1.0).as_json(), "vgg16_head_images": Figure(2.0).as_json()}
     file.write_text(json.dumps({"figures": figures}))
     given = argparse.Namespace(json=file, only="top", backbone="efficientnet_lite0", seeds=2)
     assert measure(given).figures.keys() == figures.keys()

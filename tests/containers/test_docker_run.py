@@ -70,7 +70,7 @@ def test_a_rejected_run_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_bad_input_in_a_container_is_one_line_with_its_code(tmp_path: Path) -> None:
-    empty = tmp_path / "pictures"
+    empty = tmp_path / "images"
     empty.mkdir()
     with pytest.raises(StepError, match=r"ingest: .*found nothing") as caught:
         run_locally(recipe_for(empty, tmp_path / "run"), tmp_path / "run", runner="docker")

@@ -17,7 +17,7 @@ $ regraft inspect tiny
 layers  9
 
 cut points  2
-$ regraft run --source ./pictures \\
+$ regraft run --source ./images \\
 >     --out runs/mine
 ```
 
@@ -55,7 +55,7 @@ def test_a_console_block_is_commands_with_their_output(tmp_path: Path) -> None:
     first, *_ = blocks_of(page(tmp_path))
     assert first.exchanges == [
         ("regraft inspect tiny", "layers  9\n\ncut points  2"),
-        ("regraft run --source ./pictures \\\n    --out runs/mine", ""),
+        ("regraft run --source ./images \\\n    --out runs/mine", ""),
     ]
 
 

@@ -55,7 +55,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     ran = cells(notebook)
-    assert sum(plots(cell) for cell in ran) == 4  # curves, confusion, the picture, probabilities
+    assert sum(plots(cell) for cell in ran) == 4  # curves, confusion, the image, probabilities
     assert "accepted" in printed(ran[1])
     assert "gRPC   " in "".join(map(printed, ran))
     assert (tmp_path / "runs/quickstart/models/digits/1/saved_model.pb").is_file()

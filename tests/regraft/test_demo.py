@@ -6,18 +6,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from regraft.demo import PICTURES_SHOWN, held_out, keep
+from regraft.demo import IMAGES_SHOWN, held_out, keep
 from regraft_core.formats.manifests import DatasetManifest
 
 
-def test_held_out_pictures_are_kept_as_files(dataset: Path, tmp_path: Path) -> None:
+def test_held_out_images_are_kept_as_files(dataset: Path, tmp_path: Path) -> None:
     records = held_out(dataset)
-    assert len(records) == PICTURES_SHOWN
+    assert len(records) == IMAGES_SHOWN
     keep(records, tmp_path)
     classes = DatasetManifest.read(dataset).classes
     for record in records:
         file = tmp_path / record.path
         assert file.read_bytes() == record.encoded
         assert file.parent.name == classes[record.label]
-        with Image.open(file) as picture:
-            picture.verify()
+        with Image.open(file) as image:
+            image.verify()

@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind that is read, and Pillow's opinion of them."""
+"""Encoded images of every kind that is read, and Pillow's opinion of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 WIDTH, HEIGHT = 47, 31
 
 
-def picture() -> Image.Image:
-    """Return a small colour picture without symmetries."""
+def asymmetric_image() -> Image.Image:
+    """Return a small colour image without symmetries."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin(x / 7 + y / 3), np.cos(x * y / 90), np.sin(x / 5 - y / 4)]
     return Image.fromarray((np.stack(waves, -1) * 127 + 128).astype(np.uint8))
@@ -30,7 +30,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 def exif_jpeg(tiff: bytes) -> bytes:
     """Return a JPEG with `tiff` in its EXIF segment."""
     segment = b"Exif\0\0" + tiff
-    jpeg = encode(picture(), "JPEG", quality=92)
+    jpeg = encode(asymmetric_image(), "JPEG", quality=92)
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
@@ -44,7 +44,7 @@ def tiff(orientation: int, order: str = "<", kind: int = 3, tag: int = 0x0112) -
 
 
 def by_pillow(encoded: bytes) -> np.ndarray:
-    """Return what Pillow makes of a picture: upright, over white, RGB."""
+    """Return what Pillow makes of an image: upright, over white, RGB."""
     image: Image.Image = Image.open(io.BytesIO(encoded))
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
@@ -56,7 +56,7 @@ def by_pillow(encoded: bytes) -> np.ndarray:
 
 
 def _samples() -> dict[str, bytes]:
-    image = picture()
+    image = asymmetric_image()
     alpha = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
     clear = image.convert("RGBA")
     clear.putalpha(Image.fromarray(alpha))
@@ -103,13 +103,13 @@ SAMPLES = _samples()
 
 @pytest.fixture(scope="session")
 def samples() -> dict[str, bytes]:
-    """Return one encoded picture of each kind by name."""
+    """Return one encoded image of each kind by name."""
     return SAMPLES
 
 
 @pytest.fixture(params=sorted(SAMPLES))
 def sample(request: pytest.FixtureRequest) -> bytes:
-    """Return one encoded picture after the other."""
+    """Return one encoded image after the other."""
     return SAMPLES[request.param]
 
 

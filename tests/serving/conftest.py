@@ -60,13 +60,13 @@ def model_base(exports: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (9, 7)) -> bytes:
-    """Return a small encoded picture."""
+    """Return a small encoded image."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[bytes]:
-    """Four encoded pictures of different sizes."""
+def images() -> list[bytes]:
+    """Four encoded images of different sizes."""
     return [png((40 * n, 250 - 60 * n, 90), (6 + 3 * n, 12 - n)) for n in range(4)]

@@ -1,6 +1,6 @@
 """A small exported model for tests, with the signatures of a real export and some odd ones.
 
-Marked `even` it also says whether a picture is familiar: the bright ones are.
+Marked `even` it also says whether an image is familiar: the bright ones are.
 
 `python -m tests.serving.tiny_model DIR` lays out what the conformance suite asks of any server:
 versions 1 and 2 of the model `tiny` and a `models.config` that serves both with labels.
@@ -28,7 +28,7 @@ def export_tiny(folder: Path, mark: str) -> Path:
     import keras
     import tensorflow as tf
 
-    from regraft_core.images.preprocess import load_pictures
+    from regraft_core.images.preprocess import load_images
 
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
@@ -44,8 +44,8 @@ def export_tiny(folder: Path, mark: str) -> Path:
 
     def decode(encoded: Any) -> Any:
         def one(data: Any) -> Any:
-            picture = tf.io.decode_image(data, channels=3, expand_animations=False)
-            return tf.image.resize(picture, (SIDE, SIDE))
+            image = tf.io.decode_image(data, channels=3, expand_animations=False)
+            return tf.image.resize(image, (SIDE, SIDE))
 
         spec = tf.TensorSpec((SIDE, SIDE, 3), tf.float32)
         return tf.map_fn(one, encoded, fn_output_signature=spec)
@@ -83,12 +83,12 @@ def export_tiny(folder: Path, mark: str) -> Path:
     def texts(x: Any) -> dict[str, Any]:
         return {"raw_bytes": x, "text": tf.strings.join(["<", x, ">"])}
 
-    pictures = tf.TensorSpec([None], tf.string, "image_bytes")
+    images = tf.TensorSpec([None], tf.string, "image_bytes")
     inputs = tf.TensorSpec([None], tf.string, "inputs")
     archive = keras.export.ExportArchive()
     archive.track(model)
     endpoints = {
-        "serving_default": (lambda image_bytes: answer(decode(image_bytes)), [pictures]),
+        "serving_default": (lambda image_bytes: answer(decode(image_bytes)), [images]),
         "images": (answer, [tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, "images")]),
         "classify": (classify, [inputs]),
         "regress": (regress, [inputs]),
@@ -96,7 +96,7 @@ def export_tiny(folder: Path, mark: str) -> Path:
             lambda image_bytes: {"features": model.layers[2](
                 model.layers[1](model.layers[0](decode(image_bytes)), training=False)
             )},
-            [pictures],
+            [images],
         ),
         "mix": (
             mix,
@@ -109,9 +109,9 @@ def export_tiny(folder: Path, mark: str) -> Path:
         "small": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int8, "x")]),
         "guarded": (
             lambda image_bytes: {"mean": tf.reduce_mean(
-                load_pictures(image_bytes, SIDE, name_damaged=True), axis=[1, 2, 3]
+                load_images(image_bytes, SIDE, name_damaged=True), axis=[1, 2, 3]
             )},
-            [pictures],
+            [images],
         ),
         "large": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int64, "x")]),
     }  # fmt: skip

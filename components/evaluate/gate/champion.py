@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.fingerprint import LABELS_FILE
 from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.formats.published_versions import published_folder
+from regraft_core.formats.published_versions import resolve_version
 from regraft_core.runtime.errors import InputError, RegraftError
 
 
@@ -46,7 +46,7 @@ def find_champion(place: str, work: Path) -> Champion | None:
     if not place:
         return None
     try:
-        folder = published_folder(place, work)
+        folder = resolve_version(place, work)
     except InputError as error:
         raise InputError(f"champion: {error}") from error
     if folder is None:
@@ -85,10 +85,10 @@ def require_same_classes(champion: Champion, classes: Sequence[str]) -> None:
 def champion_labels(
     champion: Champion, encoded: Sequence[bytes], batch_size: int
 ) -> NDArray[np.str_]:
-    """Return the names that the champion gives to encoded pictures, in order.
+    """Return the names that the champion gives to encoded images, in order.
 
     Raises:
-        RegraftError: its signature is missing or fails on a picture.
+        RegraftError: its signature is missing or fails on an image.
     """
     import tensorflow as tf  # seconds that finding a champion need not wait for
 

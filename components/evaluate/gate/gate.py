@@ -19,12 +19,12 @@ NO_CHAMPION = "no model in service yet: the absolute thresholds decide"
 class Evidence:
     """All that the gate looks at. A figure that could not be had is None (or NaN).
 
-    `recalls` has one entry for every class of the dataset; `not_finite` counts the test pictures
+    `recalls` has one entry for every class of the dataset; `not_finite` counts the test images
     whose predictions are not numbers. `head_validation_accuracy` is what the chosen candidate had
     to reach on validation to be worth choosing, None where there is no head to compare with.
     """
 
-    pictures: int
+    images: int
     accuracy: float | None
     accuracy_low: float | None
     recalls: Mapping[str, float | None] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
-def judge(evidence: Evidence, options: GateOptions) -> Verdict:
+def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
     """Hold the evidence against the thresholds; all checks must pass."""
     checks = (
         *_sound(evidence),
@@ -59,13 +59,13 @@ def judge(evidence: Evidence, options: GateOptions) -> Verdict:
 
 def _sound(evidence: Evidence) -> Iterator[Check]:
     yield Check(
-        name="test pictures",
+        name="test images",
         expected="at least 1",
-        received=str(evidence.pictures),
-        passed=evidence.pictures >= 1,
+        received=str(evidence.images),
+        passed=evidence.images >= 1,
     )
     if evidence.not_finite:
-        received = f"{evidence.not_finite} of {evidence.pictures} are not numbers"
+        received = f"{evidence.not_finite} of {evidence.images} are not numbers"
         yield Check(name="predictions", expected="numbers", received=received, passed=False)
     if evidence.head_validation_accuracy is not None:
         of = "what its head had on validation"
@@ -97,7 +97,7 @@ def _floors(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
     for name, recall in evidence.recalls.items():
         floor = options.class_floors.get(name, options.min_class_recall)
         if floor > 0:
-            yield _at_least(f"recall of {name}", recall, floor, "share of its test pictures")
+            yield _at_least(f"recall of {name}", recall, floor, "share of its test images")
 
 
 def _limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
@@ -108,7 +108,7 @@ def _limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
     if options.max_model_mb > 0:
         yield _at_most("model size", evidence.model_mb, options.max_model_mb, " MB")
     if options.max_latency_ms > 0:
-        yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms a picture")
+        yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
 
 
 def _champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:
@@ -125,8 +125,8 @@ def _champion(champion: Comparison | None, options: GateOptions) -> Iterator[Che
     level = options.champion_significance
     seen = (
         f"{champion.difference:+.4f} ({champion.difference_low:+.4f} to "
-        f"{champion.difference_high:+.4f}) against {champion.name} on {champion.pictures} "
-        f"pictures, {champion.wins} won, {champion.losses} lost"
+        f"{champion.difference_high:+.4f}) against {champion.name} on {champion.images} "
+        f"images, {champion.wins} won, {champion.losses} lost"
     )
     if policy == "better":
         yield Check(
@@ -140,11 +140,11 @@ def _champion(champion: Comparison | None, options: GateOptions) -> Iterator[Che
             name=name,
             expected=f"not worse beyond noise (p >= {level:.4g})",
             received=f"{seen}, p = {champion.p_worse:.4g}",
-            passed=champion.p_worse >= level and champion.pictures > 0,
+            passed=champion.p_worse >= level and champion.images > 0,
         )
     if options.champion_margin < 1:
-        # Counted in pictures, so that a drop of just the margin passes whatever floats make of it.
-        allowed = options.champion_margin * champion.pictures
+        # Counted in images, so that a drop of just the margin passes whatever floats make of it.
+        allowed = options.champion_margin * champion.images
         yield Check(
             name="champion margin",
             expected=f"a drop of at most {options.champion_margin:.4g}",

@@ -18,7 +18,7 @@ Ints = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Bin:
-    """One bin of the reliability diagram: pictures with a confidence in (low, high]."""
+    """One bin of the reliability diagram: images with a confidence in (low, high]."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Bin:
 
 
 def reliability(probabilities: Floats, truths: Ints, bins: int = BINS) -> list[Bin]:
-    """Group pictures by confidence in `bins` equal widths; empty bins are left out.
+    """Group images by confidence in `bins` equal widths; empty bins are left out.
 
     Args:
         probabilities: float [n, classes], rows sum to 1.
@@ -53,7 +53,7 @@ def reliability(probabilities: Floats, truths: Ints, bins: int = BINS) -> list[B
 def calibration_error(probabilities: Floats, truths: Ints, bins: int = BINS) -> float:
     """Return the expected calibration error (Naeini et al. 2015; Guo et al. 2017).
 
-    The mean distance between confidence and accuracy over the bins, weighted by their pictures.
+    The mean distance between confidence and accuracy over the bins, weighted by their images.
     """
     found = reliability(probabilities, truths, bins)
     total = sum(b.count for b in found)
@@ -70,9 +70,9 @@ def probabilities_of(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def fit_temperature(logits: Floats, truths: Ints) -> float:
-    """Return the temperature with the least log loss on these pictures (Guo et al. 2017).
+    """Return the temperature with the least log loss on these images (Guo et al. 2017).
 
-    1.0 where the data do not determine it: no picture, values that are not finite, or no mistake
+    1.0 where the data do not determine it: no image, values that are not finite, or no mistake
     at all (any sharper softmax would then look better, without end).
 
     Args:

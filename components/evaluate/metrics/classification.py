@@ -28,7 +28,7 @@ TOPS = (3, 5)
 class Figures:
     """What was measured: named figures (only those that exist), per class, and the confusion.
 
-    `confusion[i][j]` counts the pictures of class i that were called j.
+    `confusion[i][j]` counts the images of class i that were called j.
     """
 
     metrics: dict[str, float]
@@ -49,7 +49,7 @@ def measure(probabilities: Floats, truths: Ints, classes: list[str]) -> Figures:
     predicted = probabilities.argmax(axis=1) if len(truths) else np.empty(0, int)
     right = int(np.sum(predicted == truths))
     low, high = wilson_interval(right, len(truths))
-    metrics = {"test_pictures": float(len(truths))}
+    metrics = {"test_images": float(len(truths))}
     notes: list[str] = []
     if len(truths):
         metrics |= {
@@ -62,7 +62,7 @@ def measure(probabilities: Floats, truths: Ints, classes: list[str]) -> Figures:
         metrics |= _tops(probabilities, truths)
         area = roc_auc(probabilities, truths)
         if math.isnan(area):
-            notes.append("ROC AUC needs test pictures of at least two classes")
+            notes.append("ROC AUC needs test images of at least two classes")
         else:
             metrics["roc_auc"] = area
     return Figures(
@@ -76,7 +76,7 @@ def measure(probabilities: Floats, truths: Ints, classes: list[str]) -> Figures:
 
 
 def _tops(probabilities: Floats, truths: Ints) -> dict[str, float]:
-    """Return the share of pictures whose truth is among the k likeliest of more classes."""
+    """Return the share of images whose truth is among the k likeliest of more classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     return {
         f"test_top{k}_accuracy": float((order[:, :k] == truths[:, None]).any(axis=1).mean())
@@ -88,7 +88,7 @@ def _tops(probabilities: Floats, truths: Ints) -> dict[str, float]:
 def roc_auc(probabilities: Floats, truths: Ints) -> float:
     """Return the area under the ROC curve, one class against the rest, averaged over classes.
 
-    Classes that have no test picture, or all of them, have no curve and are left out; NaN when
+    Classes that have no test image, or all of them, have no curve and are left out; NaN when
     none is left.
     """
     areas = [
@@ -102,7 +102,7 @@ def roc_auc(probabilities: Floats, truths: Ints) -> float:
 def roc_points(probabilities: Floats, truths: Ints) -> tuple[Floats, Floats, Floats]:
     """Return (false positive rate, true positive rate, threshold), micro-averaged over classes.
 
-    Every pair of picture and class is one decision: is the picture of that class?
+    Every pair of image and class is one decision: is the image of that class?
     """
     is_class = truths[:, None] == np.arange(probabilities.shape[1])
     false_rate, true_rate, threshold = roc_curve(is_class.ravel(), probabilities.ravel())

@@ -1,4 +1,4 @@
-"""Pictures unlike anything learned: the energy score and its threshold."""
+"""Images unlike anything learned: the energy score and its threshold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Familiarity:
-    """When a picture counts as familiar: its score is at least `threshold`.
+class OodThreshold:
+    """When an image counts as familiar: its score is at least `threshold`.
 
     The score is the negative energy at temperature 1, logsumexp(logits). `share_kept` of the
-    validation pictures reach the threshold; `auroc` tells how well the score parts the test split
-    from the unfamiliar pictures that were given (1 at best, 0.5 by chance), `share_refused` how
+    validation images reach the threshold; `auroc` tells how well the score parts the test split
+    from the unfamiliar images that were given (1 at best, 0.5 by chance), `share_refused` how
     many of these it refuses.
     """
 
@@ -29,13 +29,13 @@ class Familiarity:
     share_kept_on_test: float | None = None
     auroc: float | None = None
     share_refused: float | None = None
-    unfamiliar_pictures: int = 0
+    ood_images: int = 0
 
 
-def familiarity_scores(logits: Floats) -> Floats:
+def energy_scores(logits: Floats) -> Floats:
     """Return the negative free energy logsumexp(logits), float64 [n] (Liu et al. 2020).
 
-    High for pictures like those of training, low for unfamiliar ones.
+    High for images like those of training, low for unfamiliar ones.
     """
     scores: Floats = logsumexp(np.asarray(logits, np.float64), axis=1)
     return scores
@@ -50,39 +50,39 @@ def threshold_keeping(scores: Floats, share: float) -> float:
     return float(finite[min(dropped, len(finite) - 1)])
 
 
-def familiarity(
+def fit_ood_threshold(
     validation: Floats, test: Floats, unfamiliar: Floats | None, share: float
-) -> Familiarity | None:
+) -> OodThreshold | None:
     """Set the threshold on validation logits and measure it; None without finite ones.
 
     Args:
         validation: float [n, classes], logits that set the threshold.
-        test: float [m, classes], logits of familiar pictures that measure it.
-        unfamiliar: float [k, classes], logits of unfamiliar pictures, or None.
-        share: of the validation pictures that must count as familiar.
+        test: float [m, classes], logits of familiar images that measure it.
+        unfamiliar: float [k, classes], logits of unfamiliar images, or None.
+        share: of the validation images that must count as familiar.
     """
-    known = familiarity_scores(validation) if len(validation) else np.empty(0)
+    known = energy_scores(validation) if len(validation) else np.empty(0)
     threshold = threshold_keeping(known, share)
     if math.isnan(threshold):
         return None
-    tested = familiarity_scores(test) if len(test) else np.empty(0)
+    tested = energy_scores(test) if len(test) else np.empty(0)
     tested = tested[np.isfinite(tested)]
     auroc = refused = None
     strange: Floats = np.empty(0)
     if unfamiliar is not None and len(unfamiliar):
-        strange = familiarity_scores(unfamiliar)
+        strange = energy_scores(unfamiliar)
         strange = strange[np.isfinite(strange)]
     if len(strange):
         refused = float(np.mean(strange < threshold))
         if len(tested):
             truth = np.r_[np.ones(len(tested)), np.zeros(len(strange))]
             auroc = float(roc_auc_score(truth, np.r_[tested, strange]))
-    return Familiarity(
+    return OodThreshold(
         score="energy",
         threshold=threshold,
         share_kept=float(np.mean(known >= threshold)),
         share_kept_on_test=float(np.mean(tested >= threshold)) if len(tested) else None,
         auroc=auroc,
         share_refused=refused,
-        unfamiliar_pictures=len(strange),
+        ood_images=len(strange),
     )

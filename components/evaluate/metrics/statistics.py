@@ -15,7 +15,7 @@ BOOTSTRAP_ROUNDS = 10_000
 def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for a share (Wilson, 1927).
 
-    It stays within 0..1 and is sensible at 0 and 100 % and for a single picture, where the
+    It stays within 0..1 and is sensible at 0 and 100 % and for a single image, where the
     textbook interval has no width.
 
     Returns:
@@ -49,15 +49,15 @@ def binomial_tail(at_least: int, trials: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the champion on the same pictures.
+    """A candidate against the champion on the same images.
 
-    `wins` are the pictures that only the candidate has right, `losses` those that only the
+    `wins` are the images that only the candidate has right, `losses` those that only the
     champion has. The p-values are McNemar's exact ones: `p_worse` of seeing so many losses,
     `p_better` so many wins, if neither model were better.
     """
 
     name: str
-    pictures: int
+    images: int
     accuracy: float
     champion_accuracy: float
     wins: int
@@ -73,30 +73,30 @@ class Comparison:
 def compare(
     right: NDArray[np.bool_], champion_right: NDArray[np.bool_], name: str, seed: int = 0
 ) -> Comparison:
-    """Compare two models picture by picture: exact McNemar test and a bootstrap interval.
+    """Compare two models image by image: exact McNemar test and a bootstrap interval.
 
     Args:
-        right: bool [n], which pictures the candidate has right.
-        champion_right: bool [n], the same pictures in the same order.
+        right: bool [n], which images the candidate has right.
+        champion_right: bool [n], the same images in the same order.
         name: the champion's, for the verdict.
         seed: of the bootstrap.
     """
     right, champion_right = np.asarray(right, bool), np.asarray(champion_right, bool)
     if right.shape != champion_right.shape or right.ndim != 1:
         raise ValueError(f"expected equal lengths, got {right.shape} and {champion_right.shape}")
-    pictures = len(right)
+    images = len(right)
     wins = int(np.sum(right & ~champion_right))
     losses = int(np.sum(~right & champion_right))
     unlike = wins + losses
-    low, high = bootstrap_difference(wins, losses, pictures, seed=seed)
+    low, high = bootstrap_difference(wins, losses, images, seed=seed)
     return Comparison(
         name=name,
-        pictures=pictures,
-        accuracy=float(right.mean()) if pictures else math.nan,
-        champion_accuracy=float(champion_right.mean()) if pictures else math.nan,
+        images=images,
+        accuracy=float(right.mean()) if images else math.nan,
+        champion_accuracy=float(champion_right.mean()) if images else math.nan,
         wins=wins,
         losses=losses,
-        difference=(wins - losses) / pictures if pictures else math.nan,
+        difference=(wins - losses) / images if images else math.nan,
         difference_low=low,
         difference_high=high,
         p_two_sided=min(1.0, 2 * binomial_tail(max(wins, losses), unlike)),
@@ -108,7 +108,7 @@ def compare(
 def bootstrap_difference(
     wins: int,
     losses: int,
-    pictures: int,
+    images: int,
     *,
     confidence: float = 0.95,
     rounds: int = BOOTSTRAP_ROUNDS,
@@ -116,14 +116,14 @@ def bootstrap_difference(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the difference of two paired accuracies.
 
-    A picture counts +1 (win), -1 (loss) or 0, so a resample of the pictures is a draw from a
-    multinomial distribution; the pictures themselves are not needed.
+    An image counts +1 (win), -1 (loss) or 0, so a resample of the images is a draw from a
+    multinomial distribution; the images themselves are not needed.
     """
-    if pictures == 0:
+    if images == 0:
         return math.nan, math.nan
-    shares = [wins / pictures, losses / pictures, (pictures - wins - losses) / pictures]
-    drawn = np.random.default_rng(seed).multinomial(pictures, shares, size=rounds)
-    differences = (drawn[:, 0] - drawn[:, 1]) / pictures
+    shares = [wins / images, losses / images, (images - wins - losses) / images]
+    drawn = np.random.default_rng(seed).multinomial(images, shares, size=rounds)
+    differences = (drawn[:, 0] - drawn[:, 1]) / images
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return float(low), float(high)

@@ -187,7 +187,7 @@ def reliability(
         for b in bins:
             radius = 3 + 9 * math.sqrt(b.count / total)
             x, y = x_axis(b.confidence), y_axis(b.accuracy)
-            about = (f"{b.count} pictures, confidence {percent(b.confidence, 1)}, "
+            about = (f"{b.count} images, confidence {percent(b.confidence, 1)}, "
                      f"right {percent(b.accuracy, 1)}")  # fmt: skip
             parts += [_rule(x, y, x, y_axis(b.confidence), f"gap {kind}"),
                       f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'

@@ -1,4 +1,4 @@
-"""The worst mistakes, as small pictures that fit into the page."""
+"""The worst mistakes, as small images that fit into the page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STRONGEST = 0.72
 def worst(probabilities: NDArray[np.floating], truths: NDArray[np.integer]) -> list[int]:
     """Return the indices of the wrong answers that were given with most confidence, at most 12.
 
-    Without any mistake, the right answers with least confidence. Pictures whose predictions are not
+    Without any mistake, the right answers with least confidence. Images whose predictions are not
     numbers have no answer and are left out.
     """
     known = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
@@ -48,7 +48,7 @@ def worst(probabilities: NDArray[np.floating], truths: NDArray[np.integer]) -> l
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures to show, and a remark on how they were explained."""
+    """The images to show, and a remark on how they were explained."""
 
     items: list[GalleryItem]
     note: str = ""
@@ -67,8 +67,8 @@ def gallery(
     Args:
         model: the chosen candidate.
         preprocessing: its own.
-        load: from encoded pictures, string [n], to pixels [n, px, px, 3] in 0..255.
-        dataset: holds the pictures.
+        load: from encoded images, string [n], to pixels [n, px, px, 3] in 0..255.
+        dataset: holds the images.
         assessment: of this model on the test split of `dataset`.
         classes: names in the order of the columns.
     """
@@ -84,7 +84,7 @@ def gallery(
     maps = heat_maps(model, scale(pixels, preprocessing.scaling), labels)
     items = []
     for k, (index, record) in enumerate(zip(chosen, records, strict=True)):
-        picture = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
         items.append(
             GalleryItem(
                 path=readable(record.path),
@@ -92,8 +92,8 @@ def gallery(
                 label=classes[labels[k]],
                 confidence=float(probabilities[index].max()),
                 truth_probability=float(probabilities[index][truths[index]]),
-                picture=data_uri(picture),
-                overlay=data_uri(overlay(picture, maps[k])) if maps is not None else "",
+                image=data_uri(image),
+                overlay=data_uri(overlay(image, maps[k])) if maps is not None else "",
             )
         )
     return Gallery(items, _remark(model))
@@ -107,10 +107,10 @@ def _remark(model: keras.Model) -> str:
     return f"Explained at {point.name}, {height} x {width} positions."
 
 
-def overlay(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a heat map [h, w] in 0..1 over a picture, in grey below it so that the colours tell."""
-    side = max(SIDE_PX, *picture.size)
-    grey = picture.convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+def overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Lay a heat map [h, w] in 0..1 over an image, in grey below it so that the colours tell."""
+    side = max(SIDE_PX, *image.size)
+    grey = image.convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     spread = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(spread), 0, 1)
     colour = np.stack([np.interp(share, HEAT[:, 0], HEAT[:, k]) for k in (1, 2, 3)], axis=-1)
@@ -119,9 +119,9 @@ def overlay(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def data_uri(picture: Image.Image) -> str:
-    """Return a picture as a WebP data URI, shrunk (or grown) to a side of 192 pixels."""
-    small = picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+def data_uri(image: Image.Image) -> str:
+    """Return an image as a WebP data URI, shrunk (or grown) to a side of 192 pixels."""
+    small = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from regraft_core.backbones.cuts import CutPoint, cut_points
 
-# A map of fewer positions a side says nothing about a place in the picture.
+# A map of fewer positions a side says nothing about a place in the image.
 FEWEST_POSITIONS = 4
 
 
 def explained_layer(model: keras.Model) -> CutPoint | None:
     """Return the last cut point that gives a feature map [n, h, w, c], None without any.
 
-    Cut points hold for every backbone, as all evidence goes through them. Of small pictures, whose
+    Cut points hold for every backbone, as all evidence goes through them. Of small images, whose
     last map has hardly any positions, the last map of at least 4 x 4 is taken.
     """
     maps = [point for point in cut_points(model)[1:] if len(point.tensor.shape) == 4]
@@ -30,15 +30,15 @@ def explained_layer(model: keras.Model) -> CutPoint | None:
 def heat_maps(
     model: keras.Model, inputs: Any, classes: Sequence[int]
 ) -> NDArray[np.float32] | None:
-    """Return what speaks for the given class in each picture.
+    """Return what speaks for the given class in each image.
 
     Args:
         model: a complete candidate, giving logits.
         inputs: the backbone's input, float32 [n, px, px, 3].
-        classes: the class index to explain for each picture.
+        classes: the class index to explain for each image.
 
     Returns:
-        float32 [n, h, w] in 0..1, where 1 is the strongest evidence of its picture (all 0 where
+        float32 [n, h, w] in 0..1, where 1 is the strongest evidence of its image (all 0 where
         nothing speaks for the class); None for a model without feature maps.
     """
     point = explained_layer(model)

@@ -132,7 +132,7 @@ def _ordered_checks(evaluation: EvaluationManifest) -> dict[str, list[Check]]:
 
 
 def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:
-    """Return the most frequent mistakes: truth, label, pictures, share of the truth's pictures."""
+    """Return the most frequent mistakes: truth, label, images, share of the truth's images."""
     names = evaluation.classes
     found = [
         (names[i], names[j], count, count / sum(row))
@@ -227,7 +227,7 @@ def _data_chart(data: ReportData) -> Markup:
         counts: Mapping[str, int] = {s: splits[s].by_class.get(name, 0) for s in splits}
         parts = [(split, float(count)) for split, count in counts.items()]
         rows.append((name, parts, _figure(sum(counts.values()))))
-    return charts.bars(rows, "pictures by class and split") if rows else Markup("")
+    return charts.bars(rows, "images by class and split") if rows else Markup("")
 
 
 def _parameter_charts(model: ModelManifest) -> dict[str, Markup]:

@@ -31,14 +31,14 @@ class ReliabilityBin(Record):
 
 
 class GalleryItem(Record):
-    """One mistake: the picture and what the model looked at, as data URIs (empty: none)."""
+    """One mistake: the image and what the model looked at, as data URIs (empty: none)."""
 
     path: str
     truth: str
     label: str
     confidence: float
     truth_probability: float
-    picture: str
+    image: str
     overlay: str = ""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from components.ingest.catalog import Catalog
-from components.ingest.checks.image_bytes import STORED_COLUMNS, StoredPictures
+from components.ingest.checks.image_bytes import STORED_COLUMNS, StoredImages
 from components.ingest.splits.duplicates import Duplicates
 from regraft_core.formats.manifests import DatasetManifest, write_text
 
@@ -31,7 +31,7 @@ CONVERSIONS = {
     "animated": "The first frame is used.",
     "bmp-variant": "Stored anew as PNG, as serving reads BMP of 8, 24 and 32 bits only.",
     "cmyk": "CMYK becomes RGB, without a colour profile.",
-    "exif-orientation": "The picture is turned upright.",
+    "exif-orientation": "The image is turned upright.",
     "palette": "Palette colours become RGB.",
 }
 DUPLICATES = {
@@ -39,7 +39,7 @@ DUPLICATES = {
     "exact_dropped": "files dropped for that (a copy, or a conflict of labels)",
     "near_pairs": "pairs of near duplicates",
     "near_groups": "groups of near duplicates, each kept in one split",
-    "near_grouped": "pictures in such groups",
+    "near_grouped": "images in such groups",
     "near_left": "near-duplicate pairs left apart, as their groups would grow too large",
     "near_under_two_classes": "near-duplicate pairs under two classes",
     "leaking": "sets of duplicates that crossed the given splits",
@@ -49,7 +49,7 @@ DUPLICATES = {
 
 @dataclass(frozen=True)
 class Thumb:
-    """A small picture as a data address. `small`: it was enlarged, and should look so."""
+    """A small image as a data address. `small`: it was enlarged, and should look so."""
 
     uri: str
     path: str
@@ -64,15 +64,15 @@ def write_data_card(
     Args:
         path: the file to write.
         manifest: of the dataset, complete.
-        catalog: of the pictures, with their splits.
+        catalog: of the images, with their splits.
         spool: where the stored bytes are.
         found: the duplicates; some are shown.
     """
     rows = sorted(_class_rows(manifest), key=lambda row: (-row["total"], row["name"]))
-    with StoredPictures(spool) as stored:
+    with StoredImages(spool) as stored:
         card = {
             "title": ", ".join(manifest.sources)[:80],
-            "pictures": sum(split.count for split in manifest.splits.values()),
+            "images": sum(split.count for split in manifest.splits.values()),
             "classes": rows[:CLASS_ROWS],
             "more_classes": max(0, len(rows) - CLASS_ROWS),
             "thumbs": _class_thumbs(catalog, stored, manifest.classes),
@@ -104,15 +104,15 @@ def _class_rows(manifest: DatasetManifest) -> Iterator[dict[str, Any]]:
 
 
 def _class_thumbs(
-    catalog: Catalog, stored: StoredPictures, classes: Sequence[str]
+    catalog: Catalog, stored: StoredImages, classes: Sequence[str]
 ) -> dict[str, list[Thumb]]:
-    """Return the first pictures (by id, so drawn by hash) of each class; of many classes, fewer."""
+    """Return the first images (by id, so drawn by hash) of each class; of many classes, fewer."""
     shown = classes[:THUMBS]
     each = max(1, min(THUMBS_PER_CLASS, THUMBS // len(shown)))
     thumbs: dict[str, list[Thumb]] = {name: [] for name in shown}
     missing = each * len(shown)
     rows = catalog.ask(
-        f"SELECT label, {STORED_COLUMNS} FROM pictures WHERE split = 'train'"  # noqa: S608
+        f"SELECT label, {STORED_COLUMNS} FROM images WHERE split = 'train'"  # noqa: S608
         " ORDER BY id LIMIT ?",
         (_SCANNED,),
     )
@@ -126,26 +126,26 @@ def _class_thumbs(
 
 
 def _pairs(
-    catalog: Catalog, stored: StoredPictures, examples: Sequence[tuple[int, int]]
+    catalog: Catalog, stored: StoredImages, examples: Sequence[tuple[int, int]]
 ) -> Iterator[list[Thumb]]:
     for pair in examples[:PAIRS]:
-        question = f"SELECT {STORED_COLUMNS} FROM pictures WHERE number IN (?,?) ORDER BY id"  # noqa: S608
+        question = f"SELECT {STORED_COLUMNS} FROM images WHERE number IN (?,?) ORDER BY id"  # noqa: S608
         rows = list(catalog.ask(question, pair))
         if len(rows) == 2:
             yield [_thumb(stored, row) for row in rows]
 
 
-def _thumb(stored: StoredPictures, row: Sequence[Any]) -> Thumb:
+def _thumb(stored: StoredImages, row: Sequence[Any]) -> Thumb:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture: Image.Image = Image.open(io.BytesIO(stored.read(row)))
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I"):
-            high = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
-            picture = Image.fromarray(high)
-        small = max(picture.size) < THUMB_PX
-        picture.thumbnail((THUMB_PX, THUMB_PX))
-        rgba = picture.convert("RGBA")
+        image: Image.Image = Image.open(io.BytesIO(stored.read(row)))
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+            image = Image.fromarray(high)
+        small = max(image.size) < THUMB_PX
+        image.thumbnail((THUMB_PX, THUMB_PX))
+        rgba = image.convert("RGBA")
     ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     buffer = io.BytesIO()
     if small:
@@ -164,7 +164,7 @@ def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
         ("Stored size, kB", "length / 1024.0", 1),
     )
     ranges = ", ".join(f"min({value}), max({value})" for _, value, _ in charts)
-    (limits,) = catalog.ask(f"SELECT {ranges} FROM pictures")  # noqa: S608
+    (limits,) = catalog.ask(f"SELECT {ranges} FROM images")  # noqa: S608
     for number, (title, value, digits) in enumerate(charts):
         low, high = limits[2 * number : 2 * number + 2]
         if low == high:
@@ -173,7 +173,7 @@ def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
         counts = dict(
             catalog.ask(
                 f"SELECT CAST(({value} - ?) * ? / (? - ?) AS INTEGER), count(*)"  # noqa: S608
-                " FROM pictures GROUP BY 1",
+                " FROM images GROUP BY 1",
                 (low, BARS, high, low),
             )
         )
@@ -190,7 +190,7 @@ def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[
     for number, count in sorted(counts.items()):
         if not count:
             continue
-        # A single picture among thousands must still be seen.
+        # A single image among thousands must still be seen.
         height = max(1.0, round(125 * count / most, 2))
         bars.append(
             {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.invalid_image import InvalidImageError
 from regraft_core.runtime.errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
@@ -17,7 +17,7 @@ STORED_COLUMNS = "id, path, file, spool, start, length"
 _OPEN_FILES = 256
 
 
-class StoredPictures:
+class StoredImages:
     """Reads stored bytes by rows of `STORED_COLUMNS`; keeps some spool files open."""
 
     def __init__(self, spool: Path) -> None:
@@ -32,7 +32,7 @@ class StoredPictures:
             os.close(descriptor)
 
     def read(self, row: Sequence[Any]) -> bytes:
-        """Return the bytes of one picture.
+        """Return the bytes of one image.
 
         Raises:
             InputError: the source's file is not what it was when it was looked at.
@@ -42,8 +42,8 @@ class StoredPictures:
             return os.pread(self._descriptor(number), length, start)
         name = os.fsdecode(file)
         try:
-            data = read_picture(name)
-        except BadPictureError as error:
+            data = read_image(name)
+        except InvalidImageError as error:
             raise InputError(f"{name} changed while it was read: {error.detail}") from error
         if hashlib.sha256(data).digest() != digest:
             raise InputError(f"{name} changed while it was read")
@@ -57,26 +57,26 @@ class StoredPictures:
         return self._opened[number]
 
 
-def read_picture(file: str) -> bytes:
+def read_image(file: str) -> bytes:
     """Read a file that must be a regular one.
 
     Raises:
-        BadPictureError: it is missing, a pipe or device, or cannot be read.
+        BadImageError: it is missing, a pipe or device, or cannot be read.
     """
     try:
         # A pipe would block the open for ever.
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         reason = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable"
-        raise BadPictureError(reason, error.strerror or str(error)) from error
+        raise InvalidImageError(reason, error.strerror or str(error)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise BadPictureError("unreadable", "no regular file")
+            raise InvalidImageError("unreadable", "no regular file")
         if status.st_size > MAX_FILE_BYTES:
-            raise BadPictureError("unreadable", f"{status.st_size} bytes")
+            raise InvalidImageError("unreadable", f"{status.st_size} bytes")
         return os.read(descriptor, status.st_size)
     except OSError as error:
-        raise BadPictureError("unreadable", error.strerror or str(error)) from error
+        raise InvalidImageError("unreadable", error.strerror or str(error)) from error
     finally:
         os.close(descriptor)

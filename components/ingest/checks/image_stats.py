@@ -1,4 +1,4 @@
-"""What is seen of a good picture: size, darkness, structure, and a hash to find copies by."""
+"""What is seen of a good image: size, darkness, structure, and a hash to find copies by."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from components.ingest.checks.png import SmallPng, unfilter
 
 LOOK_PX = 32
 MIN_LOOK_SIDE_PX = 40
-"""Below this side, a perceptual hash of unlike pictures collides; only equal pixels count."""
+"""Below this side, a perceptual hash of unlike images collides; only equal pixels count."""
 FLAT_LEVELS = 4.0
-"""Below this standard deviation (0 .. 255), a picture has no structure that a hash could tell."""
+"""Below this standard deviation (0 .. 255), an image has no structure that a hash could tell."""
 DARK_LEVELS = 8.0
 
 
-class Look(NamedTuple):
-    """What was seen of a good picture.
+class ImageStats(NamedTuple):
+    """What was seen of a good image.
 
     Attributes:
         encoded: the bytes to store, or None to store the source's own.
         form: of the source: jpeg, png, gif, bmp or webp.
         width, height: as people see it, after EXIF orientation.
         hash64: the perceptual hash, or a hash of the pixels where `thumb` is empty.
-        thumb: uint8 [32, 32] grey as bytes, or empty for pictures too small or flat to compare.
+        thumb: uint8 [32, 32] grey as bytes, or empty for images too small or flat to compare.
         conversions: what the stored bytes or the model's decoding change.
         notes: `dark` and `flat`, worth a warning.
     """
@@ -44,8 +44,8 @@ class Look(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Seen(NamedTuple):
-    """A decoded picture: `shown`, perhaps smaller than its `size`, and what was converted."""
+class DecodedImage(NamedTuple):
+    """A decoded image: `shown`, perhaps smaller than its `size`, and what was converted."""
 
     shown: Image.Image
     size: tuple[int, int]
@@ -53,8 +53,8 @@ class Seen(NamedTuple):
     encoded: bytes | None = None
 
 
-def look_at(seen: Seen, form: str, *, hashed: bool) -> Look:
-    """Measure one decoded picture; `hashed`: also what near duplicates are found by."""
+def measure_image(seen: DecodedImage, form: str, *, hashed: bool) -> ImageStats:
+    """Measure one decoded image; `hashed`: also what near duplicates are found by."""
     shown, (width, height) = seen.shown, seen.size
     shrink = min(shown.size) // (2 * LOOK_PX)
     small = shown
@@ -73,17 +73,17 @@ def look_at(seen: Seen, form: str, *, hashed: bool) -> Look:
         thumb = tiny.tobytes()
         hash64 = int.from_bytes(np.packbits(imagehash.phash(tiny).hash.ravel()).tobytes())
     notes = _notes(mean, deviation)
-    return Look(seen.encoded, form, width, height, hash64, thumb, seen.conversions, notes)
+    return ImageStats(seen.encoded, form, width, height, hash64, thumb, seen.conversions, notes)
 
 
-def look_at_small(pictures: Sequence[SmallPng], *, hashed: bool) -> Iterator[Look]:
-    """Measure small pictures as `look_at` does, those of one size together; in their order."""
+def measure_small_images(images: Sequence[SmallPng], *, hashed: bool) -> Iterator[ImageStats]:
+    """Measure small images as `measure_image` does, those of one size together; in their order."""
     alike: dict[tuple[str, tuple[int, int]], list[int]] = {}
-    for position, picture in enumerate(pictures):
-        alike.setdefault((picture.mode, picture.size), []).append(position)
-    looks: dict[int, Look] = {}
+    for position, image in enumerate(images):
+        alike.setdefault((image.mode, image.size), []).append(position)
+    looks: dict[int, ImageStats] = {}
     for (mode, (width, height)), positions in alike.items():
-        tall = unfilter([pictures[position] for position in positions])
+        tall = unfilter([images[position] for position in positions])
         shape = (len(positions), height + 1, -1)
         grey = np.asarray(tall if mode == "L" else tall.convert("L")).reshape(shape)
         pixels = np.asarray(tall).reshape(shape)
@@ -95,22 +95,22 @@ def look_at_small(pictures: Sequence[SmallPng], *, hashed: bool) -> Iterator[Loo
         for row, (position, mean, deviation) in enumerate(measured):
             hash64 = _pixel_hash(kind, pixels[row, :-1].data) if hashed else 0
             notes = _notes(mean, deviation)
-            looks[position] = Look(None, "png", width, height, hash64, b"", (), notes)
-    return (looks[position] for position in range(len(pictures)))
+            looks[position] = ImageStats(None, "png", width, height, hash64, b"", (), notes)
+    return (looks[position] for position in range(len(images)))
 
 
-def over_white(picture: Image.Image) -> Image.Image:
-    """Return `picture` as RGB, its alpha (if any) laid over white."""
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        with_alpha = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+def over_white(image: Image.Image) -> Image.Image:
+    """Return `image` as RGB, its alpha (if any) laid over white."""
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 def _levels(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation (float [n]) of 8-bit grey levels, uint8 [n, pixels]."""
-    # Not by numpy's std, which takes longer than decoding a small picture.
+    # Not by numpy's std, which takes longer than decoding a small image.
     levels = grey.astype(np.float32)
     count = grey.shape[1]
     means = levels.sum(axis=1) / count

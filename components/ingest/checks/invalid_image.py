@@ -5,7 +5,7 @@ from __future__ import annotations
 from regraft_core.runtime.errors import DataError
 
 
-class BadPictureError(DataError):
+class InvalidImageError(DataError):
     """A file that cannot be used: `reason` is a fixed word, `detail` says more."""
 
     def __init__(self, reason: str, detail: str) -> None:

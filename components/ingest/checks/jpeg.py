@@ -7,7 +7,7 @@ import re
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from components.ingest.checks.image_stats import LOOK_PX, Seen
+from components.ingest.checks.image_stats import LOOK_PX, DecodedImage
 
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -33,23 +33,23 @@ def check_markers(data: bytes) -> None:
     raise ValueError("no end marker")
 
 
-def decode_jpeg(picture: JpegImageFile) -> Seen:
+def decode_jpeg(image: JpegImageFile) -> DecodedImage:
     """Read all of a JPEG, but compute only a small grey version of it.
 
     The whole stream is unpacked whatever the scale, so damage and truncation are found as in full
     size; what is left out (the transform to pixels, colours) cannot fail.
     """
-    width, height = picture.size
+    width, height = image.size
     conversions = []
-    if picture.mode == "CMYK":
+    if image.mode == "CMYK":
         conversions.append("cmyk")
-    picture.draft("L", (2 * LOOK_PX, 2 * LOOK_PX))
-    picture.load()
-    shown: Image.Image = picture
+    image.draft("L", (2 * LOOK_PX, 2 * LOOK_PX))
+    image.load()
+    shown: Image.Image = image
     # EXIF is parsed only where there is some, which takes longer than to look.
-    turn = picture.getexif().get(EXIF_ORIENTATION, 1) if "exif" in picture.info else 1
+    turn = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     if turn in range(2, 9):
         conversions.append("exif-orientation")
-        shown = ImageOps.exif_transpose(picture)
+        shown = ImageOps.exif_transpose(image)
     size = (height, width) if turn in SIDEWAYS else (width, height)
-    return Seen(shown, size, tuple(conversions))
+    return DecodedImage(shown, size, tuple(conversions))

@@ -1,7 +1,7 @@
 """PNG files without Pillow's general reader, which takes longer to open a small one than to decode.
 
 Chunks are walked here, as stricter decoders check every checksum when serving, so what they would
-refuse must not pass. Plain pictures (8-bit grey or RGB) are then unpacked by Pillow's decoder of
+refuse must not pass. Plain images (8-bit grey or RGB) are then unpacked by Pillow's decoder of
 PNG pixels: one alone, or many small ones of one size at once.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.invalid_image import InvalidImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK, _CRC, _HEADER = struct.Struct(">I4s"), struct.Struct(">I"), struct.Struct(">IIBBBBB")
@@ -26,7 +26,7 @@ _UNPACKED_BYTES = 64 << 20
 
 
 class PlainPng(NamedTuple):
-    """A picture of 8-bit grey (L) or RGB, with its compressed stream."""
+    """An image of 8-bit grey (L) or RGB, with its compressed stream."""
 
     mode: str
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class PlainPng(NamedTuple):
 
 
 class SmallPng(NamedTuple):
-    """A plain picture with its pixels unpacked, but its rows still filtered.
+    """A plain image with its pixels unpacked, but its rows still filtered.
 
     `rows` has, for each row, the number of its filter and then its bytes.
     """
@@ -50,7 +50,7 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
     Only IHDR and IDAT come with their content.
 
     Raises:
-        BadPictureError: a checksum is wrong, or the file ends too early.
+        BadImageError: a checksum is wrong, or the file ends too early.
     """
     position, view = len(SIGNATURE), memoryview(data)
     chunks: dict[bytes, bytes] = {}
@@ -61,7 +61,7 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
             after = position + 8 + length
             (crc,) = _CRC.unpack_from(data, after)
             if zlib.crc32(view[position + 4 : after]) != crc:
-                raise BadPictureError(
+                raise InvalidImageError(
                     "damaged", f"png: wrong checksum in chunk {name.decode('latin-1')!r}"
                 )
             if name == b"IDAT":
@@ -73,7 +73,7 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
                 chunks[name] = b"" if name != b"IHDR" else data[position + 8 : after]
             position = after + 4
     except struct.error as error:
-        raise BadPictureError("damaged", "png: truncated, no closing chunk") from error
+        raise InvalidImageError("damaged", "png: truncated, no closing chunk") from error
 
 
 def plain_png(chunks: dict[bytes, bytes]) -> PlainPng | None:
@@ -140,7 +140,7 @@ def small_png(data: bytes, *, side_px: int, max_pixels: int) -> SmallPng | None:
         if plain is None or len(plain.packed) > 8 * width * height + 1024:
             return None
         rows = zlib.decompress(plain.packed, bufsize=3 * width * height + height)
-    except (BadPictureError, zlib.error):
+    except (InvalidImageError, zlib.error):
         return None
     length = 1 + width * len(plain.mode)
     if len(rows) != length * height or max(rows[::length]) > _LAST_FILTER:
@@ -148,13 +148,13 @@ def small_png(data: bytes, *, side_px: int, max_pixels: int) -> SmallPng | None:
     return SmallPng(plain.mode, plain.size, rows)
 
 
-def unfilter(pictures: Sequence[SmallPng]) -> Image.Image:
-    """Return pictures of one mode and size below each other, each followed by a black row.
+def unfilter(images: Sequence[SmallPng]) -> Image.Image:
+    """Return images of one mode and size below each other, each followed by a black row.
 
-    They are decoded as one tall picture. Filters refer to the row above, which is black for a
-    picture's first row: hence the rows between.
+    They are decoded as one tall image. Filters refer to the row above, which is black for an
+    image's first row: hence the rows between.
     """
-    mode, (width, height), _ = pictures[0]
+    mode, (width, height), _ = images[0]
     gap = bytes(1 + width * len(mode))
-    stored = zlib.compress(gap.join([p.rows for p in pictures]) + gap, level=0)
-    return Image.frombytes(mode, (width, len(pictures) * (height + 1)), stored, "zip", mode)
+    stored = zlib.compress(gap.join([p.rows for p in images]) + gap, level=0)
+    return Image.frombytes(mode, (width, len(images) * (height + 1)), stored, "zip", mode)

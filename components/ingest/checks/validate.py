@@ -1,10 +1,10 @@
-"""One picture: is it one, what is it, and in which bytes is it stored.
+"""One image: is it one, what is it, and in which bytes is it stored.
 
-Each picture is decoded once: all of its stream, but only as many pixels as must be looked at. Its
+Each image is decoded once: all of its stream, but only as many pixels as must be looked at. Its
 bytes are kept as they are wherever the model's own decoding (regraft_core/images/preprocess.py)
 reads that form, so that training sees what serving will; what it cannot read is written again as
-PNG, which loses nothing. What either changes is counted in `conversions`. The look of a picture (a
-small grey version) serves to find near duplicates and dark or empty pictures.
+PNG, which loses nothing. What either changes is counted in `conversions`. The look of an image (a
+small grey version) serves to find near duplicates and dark or empty images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import struct
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
-from components.ingest.checks.image_stats import Look, Seen, look_at, over_white
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.image_stats import DecodedImage, ImageStats, measure_image, over_white
+from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.jpeg import check_markers, decode_jpeg
 from components.ingest.checks.png import (
     SIGNATURE,
@@ -33,14 +33,14 @@ try:
 except ImportError:  # pragma: no cover - a Pillow built without WebP
     WebPImagePlugin = None  # type: ignore[assignment]
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
     ".heic", ".heif", ".avif", ".ppm", ".pgm", ".ico", ".jp2", ".svg", ".psd", ".raw", ".tga",
 )  # fmt: skip
 
 
 def sniff(data: bytes) -> str:
-    """Name the form of a picture by its first bytes; an empty string if it is none of ours."""
+    """Name the form of an image by its first bytes; an empty string if it is none of ours."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(SIGNATURE):
@@ -54,40 +54,40 @@ def sniff(data: bytes) -> str:
     return ""
 
 
-def examine(data: bytes, *, max_pixels: int, look: bool = True) -> Look:
-    """Decode a picture once and say what is needed to store, split and compare it.
+def examine(data: bytes, *, max_pixels: int, look: bool = True) -> ImageStats:
+    """Decode an image once and say what is needed to store, split and compare it.
 
     Args:
         data: the bytes of the file.
-        max_pixels: a picture that claims more is not decoded.
+        max_pixels: an image that claims more is not decoded.
         look: whether near duplicates will be looked for.
 
     Raises:
-        BadPictureError: the file is empty, no picture, of another form, too large or damaged.
+        BadImageError: the file is empty, no image, of another form, too large or damaged.
     """
     if not data:
-        raise BadPictureError("empty-file", "0 bytes")
+        raise InvalidImageError("empty-file", "0 bytes")
     form = sniff(data)
     if not form:
-        raise BadPictureError(*_describe_other(data))
+        raise InvalidImageError(*_describe_other(data))
     chunks = png_chunks(data) if form == "png" else {}
     plain = plain_png(chunks)
     if plain:
         size, decode = plain.size, functools.partial(_decode_plain, plain)
     else:
-        picture = _open(data, form)
-        size, decode = picture.size, functools.partial(_decode, picture, data, form)
+        image = _open(data, form)
+        size, decode = image.size, functools.partial(_decode, image, data, form)
     width, height = size
     if width * height > max_pixels:
-        raise BadPictureError("too-many-pixels", f"{width} x {height}, more than {max_pixels}")
+        raise InvalidImageError("too-many-pixels", f"{width} x {height}, more than {max_pixels}")
     try:
         if chunks and not plain:
             check_stream(chunks[b"IDAT"], width * height)
         seen = decode()
     except Exception as error:
         # Whatever a decoder raises here, the file is damaged or truncated.
-        raise BadPictureError("damaged", f"{form}: {_line(error)}") from error
-    return look_at(seen, form, hashed=look)
+        raise InvalidImageError("damaged", f"{form}: {_line(error)}") from error
+    return measure_image(seen, form, hashed=look)
 
 
 def _open(data: bytes, form: str) -> Image.Image:
@@ -102,60 +102,58 @@ def _open(data: bytes, form: str) -> Image.Image:
         if form == "bmp":
             return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
         if WebPImagePlugin is None:
-            raise BadPictureError("unsupported-format", "WebP; this Pillow was built without it")
+            raise InvalidImageError("unsupported-format", "WebP; this Pillow was built without it")
         return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
-    except BadPictureError:
+    except InvalidImageError:
         raise
     except Exception as error:
         # A decoder may raise anything on hostile bytes; each means that this file is damaged.
-        raise BadPictureError("damaged", f"{form} header: {_line(error)}") from error
+        raise InvalidImageError("damaged", f"{form} header: {_line(error)}") from error
 
 
-def _decode_plain(plain: PlainPng) -> Seen:
-    return Seen(decode_plain(plain), plain.size)
+def _decode_plain(plain: PlainPng) -> DecodedImage:
+    return DecodedImage(decode_plain(plain), plain.size)
 
 
-def _decode(picture: Image.Image, data: bytes, form: str) -> Seen:
+def _decode(image: Image.Image, data: bytes, form: str) -> DecodedImage:
     """Decode all pixels and say what the stored bytes or the model's decoding change."""
-    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
         check_markers(data)
-        return decode_jpeg(picture)
+        return decode_jpeg(image)
     conversions = []
-    mode = picture.mode
+    mode = image.mode
     rewrite = False
-    if getattr(picture, "is_animated", False):
+    if getattr(image, "is_animated", False):
         conversions.append("animated")
         # The model's decoding unpacks every frame of a WebP before it takes the first.
         rewrite = form == "webp"
-    picture.load()
-    shown: Image.Image = picture
+    image.load()
+    shown: Image.Image = image
     if form == "png" and data[24] == 16:
         conversions.append("16-bit")
-        shown = _high_bytes(picture) if mode.startswith("I") else picture
+        shown = _high_bytes(image) if mode.startswith("I") else image
     if mode in ("P", "PA"):
         conversions.append("palette")
-    if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+    if mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         conversions.append("alpha")
     if form == "bmp" and not _served_bmp(data):
         conversions.append("bmp-variant")
         rewrite = True
     encoded = _as_png(shown) if rewrite else None
-    return Seen(shown, shown.size, tuple(conversions), encoded)
+    return DecodedImage(shown, shown.size, tuple(conversions), encoded)
 
 
-def _high_bytes(picture: Image.Image) -> Image.Image:
+def _high_bytes(image: Image.Image) -> Image.Image:
     """Return 16-bit grey as 8-bit grey, by the high byte, as PNG decoders strip it."""
-    return Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def _as_png(picture: Image.Image) -> bytes:
+def _as_png(image: Image.Image) -> bytes:
     """Encode in a form that every decoder reads alike: 8-bit grey or RGB, alpha over white."""
-    if picture.mode not in ("L", "RGB"):
-        picture = over_white(picture)
+    if image.mode not in ("L", "RGB"):
+        image = over_white(image)
     buffer = io.BytesIO()
-    Image.frombytes(picture.mode, picture.size, picture.tobytes()).save(
-        buffer, "PNG", compress_level=6
-    )
+    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
@@ -166,7 +164,7 @@ def _served_bmp(data: bytes) -> bool:
 
 
 def _describe_other(data: bytes) -> tuple[str, str]:
-    """Say what a file is that is not a picture of ours."""
+    """Say what a file is that is not an image of ours."""
     start = data[:512]
     known = {
         b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"PK\x03\x04": "zip archive", b"\x1f\x8b": "gzip",
@@ -178,13 +176,13 @@ def _describe_other(data: bytes) -> tuple[str, str]:
     if start[4:8] == b"ftyp":
         return "unsupported-format", f"{start[8:12].decode('latin-1').strip()} (HEIF or AVIF)"
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "not-a-picture", "an HTML page"
+        return "not-an-image", "an HTML page"
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < len(start) - 4:
             return "unsupported-format", f"unknown, starts with {start[:8].hex(' ')}"
-    return "not-a-picture", "text"
+    return "not-an-image", "text"
 
 
 def _line(error: BaseException) -> str:

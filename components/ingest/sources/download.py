@@ -18,8 +18,8 @@ from components.ingest.sources.download_retry import (
     Deadline,
     FetchError,
     refuse_page,
-    retried,
     shown,
+    with_retries,
 )
 from components.ingest.sources.drive import download_drive, drive_id
 from components.ingest.sources.http import NotModifiedError, Validator, discard, download
@@ -28,10 +28,10 @@ from components.ingest.sources.transfer_progress import transfer_progress
 from regraft_core.formats.manifests import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import say
+from regraft_core.runtime.step import log_progress
 
 
-def obtain(source: str, options: IngestOptions) -> Path:
+def download_cached(source: str, options: IngestOptions) -> Path:
     """Return the file that an address, or else one of the mirrors, gives; from the cache if there.
 
     Raises:
@@ -51,7 +51,7 @@ def obtain(source: str, options: IngestOptions) -> Path:
             return _obtain_one(address, cache, options, deadline)
         except FetchError as error:
             failures.append(f"{shown(address)}: {error}")
-            say(f"ingest: {failures[-1]}")
+            log_progress(f"ingest: {failures[-1]}")
     raise FetchError("; ".join(failures))
 
 
@@ -99,7 +99,7 @@ def _fetch(
                 refuse_page(part)
             return Validator()
 
-        return retried(once, options, deadline)
+        return with_retries(once, options, deadline)
 
 
 def _local(path: Path, options: IngestOptions) -> Path:

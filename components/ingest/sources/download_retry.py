@@ -52,7 +52,7 @@ class Deadline:
             raise FetchError(f"the download took more than its deadline of {self._seconds:g} s")
 
 
-def retried(
+def with_retries(
     action: Callable[[], T], options: IngestOptions, deadline: Deadline, attempts: int = 0
 ) -> T:
     """Run `action` until it succeeds, waiting ever longer (at random) between the tries.

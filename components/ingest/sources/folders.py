@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from components.ingest.checks.validate import PICTURE_SUFFIXES, sniff
+from components.ingest.checks.validate import IMAGE_SUFFIXES, sniff
 from components.ingest.sources.system_files import is_ignored
 from components.ingest.sources.tables import SPLIT_NAMES
 from regraft_core.runtime.errors import DataError, InputError
@@ -28,7 +28,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was passed over on the way, and the classes that exist even without pictures."""
+    """What was passed over on the way, and the classes that exist even without images."""
 
     ignored: int = 0
     classes: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ def folder_items(folder: Path, tally: Tally) -> Iterator[Item]:
         root = root / folders[0]
     if not folders:
         loose = f"{len(files)} files and no folder" if files else "nothing"
-        raise DataError(f"expected class folders with pictures in {folder}, found {loose}")
+        raise DataError(f"expected class folders with images in {folder}, found {loose}")
     tally.ignored += len(files)
     splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
     if "train" in splits.values() and len(splits) == len(folders):
@@ -83,7 +83,7 @@ def _listing(folder: Path, tally: Tally) -> tuple[list[str], list[str]]:
 def _class_items(
     root: Path, classes: Sequence[str], top: Path, split: str, tally: Tally
 ) -> Iterator[Item]:
-    # Sliced, as os.path.relpath takes longer than reading a small picture.
+    # Sliced, as os.path.relpath takes longer than reading a small image.
     start = f"{top}{os.sep}"
     for label in classes:
         tally.classes.add(label)
@@ -103,14 +103,14 @@ def _files_below(folder: str, tally: Tally) -> Iterator[str]:
                 tally.ignored += 1
             elif folder_inside:
                 yield from _files_below(entry.path, tally)
-            elif name.lower().endswith(PICTURE_SUFFIXES) or _looks_like_a_picture(Path(entry.path)):
+            elif name.lower().endswith(IMAGE_SUFFIXES) or _looks_like_an_image(Path(entry.path)):
                 yield entry.path
             else:
                 tally.ignored += 1
 
 
-def _looks_like_a_picture(file: Path) -> bool:
-    """Tell by its first bytes whether a file with another name is a picture of ours."""
+def _looks_like_an_image(file: Path) -> bool:
+    """Tell by its first bytes whether a file with another name is an image of ours."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             return False

@@ -18,7 +18,7 @@ from components.ingest.sources.download_retry import (
     TransientError,
     refuse_html,
     refuse_page,
-    retried,
+    with_retries,
 )
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.manifests import write_text
@@ -133,7 +133,7 @@ def read_address(url: str, options: IngestOptions, limit: int) -> bytes:
             raise TransientError(f"truncated: expected {total} bytes, received {len(data)}")
         return bytes(data)
 
-    return retried(once, options, deadline)
+    return with_retries(once, options, deadline)
 
 
 def discard(part: Path) -> None:

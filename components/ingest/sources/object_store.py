@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.sources.archives import member_parts
-from components.ingest.sources.download_retry import Deadline, FetchError, TransientError, retried
+from components.ingest.sources.download_retry import (
+    Deadline,
+    FetchError,
+    TransientError,
+    with_retries,
+)
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
@@ -24,7 +29,7 @@ def is_file(address: str, options: IngestOptions) -> bool:
     """
     store, path = open_address(address)
     deadline = Deadline(options.deadline_s)
-    info = retried(lambda: _asked(lambda: store.info(path)), options, deadline)
+    info = with_retries(lambda: _asked(lambda: store.info(path)), options, deadline)
     return bool(info["type"] == "file")
 
 
@@ -46,7 +51,7 @@ def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
     """
     store, path = open_address(address)
     deadline = Deadline(options.deadline_s)
-    names = retried(lambda: _asked(lambda: store.find(path)), options, deadline)
+    names = with_retries(lambda: _asked(lambda: store.find(path)), options, deadline)
     for name in names:
         relative = os.path.relpath(name, path)
         target = folder.joinpath(*member_parts(relative))
@@ -55,7 +60,7 @@ def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
         def copy(name: str = name, target: Path = target) -> None:
             _asked(lambda: _copy(store, name, target, deadline, _unwatched))
 
-        retried(copy, options, deadline)
+        with_retries(copy, options, deadline)
 
 
 def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
@@ -73,7 +78,7 @@ def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
             raise FetchError(f"more than {limit} bytes")
         return data
 
-    return retried(lambda: _asked(read), options, Deadline(options.deadline_s))
+    return with_retries(lambda: _asked(read), options, Deadline(options.deadline_s))
 
 
 def _unwatched(done: int, total: int | None) -> None:

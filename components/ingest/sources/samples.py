@@ -1,4 +1,4 @@
-"""The pictures that need no download."""
+"""The images that need no download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FASHION_FILES = {"train": "train", "test": "t10k"}
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 handwritten digits as grey PNG files in class folders.
 
-    The 8 x 8 pictures of 17 grey levels are enlarged to 64 x 64, bicubic, so that people can see
+    The 8 x 8 images of 17 grey levels are enlarged to 64 x 64, bicubic, so that people can see
     them; nothing else is changed.
     """
     from sklearn.datasets import load_digits
@@ -34,8 +34,8 @@ def write_digits(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     levels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     for number, (pixels, label) in enumerate(zip(levels, digits.target, strict=True)):
-        picture = Image.fromarray(pixels).resize((DIGIT_PX, DIGIT_PX), Image.Resampling.BICUBIC)
-        picture.save(folder / str(label) / f"{number:04d}.png")
+        image = Image.fromarray(pixels).resize((DIGIT_PX, DIGIT_PX), Image.Resampling.BICUBIC)
+        image.save(folder / str(label) / f"{number:04d}.png")
 
 
 def is_fashion_folder(folder: Path) -> bool:
@@ -50,7 +50,7 @@ def write_fashion(folder: Path, source: Path | None = None, limit: int | None = 
         folder: an empty folder to write to.
         source: where the four idx files are, plain or gzipped; by default where Debian's package
             `dataset-fashion-mnist` puts them.
-        limit: at most so many pictures of each part.
+        limit: at most so many images of each part.
     """
     if source is None:
         places = [Path(place) for place in FASHION_FOLDERS]
@@ -64,7 +64,7 @@ def write_fashion(folder: Path, source: Path | None = None, limit: int | None = 
         images = _read_idx(source, f"{stem}-images-idx3-ubyte", dimensions=3)[:limit]
         labels = _read_idx(source, f"{stem}-labels-idx1-ubyte", dimensions=1)[:limit]
         if len(images) != len(labels) or (len(labels) and labels.max() >= len(FASHION_CLASSES)):
-            raise InputError(f"{source}: {len(images)} pictures do not fit {len(labels)} labels")
+            raise InputError(f"{source}: {len(images)} images do not fit {len(labels)} labels")
         for name in FASHION_CLASSES:
             (folder / split / name).mkdir(parents=True)
         for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):

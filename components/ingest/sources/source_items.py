@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from components.ingest.sources.archives import extract, kind_of
-from components.ingest.sources.download import obtain
+from components.ingest.sources.download import download_cached
 from components.ingest.sources.download_retry import refuse_page, shown
 from components.ingest.sources.drive import PREFIX, drive_id
 from components.ingest.sources.folders import Item, Tally, folder_items
@@ -50,7 +50,7 @@ def items_of(
         tally: filled on the way.
 
     Raises:
-        InputError: a source is not known, cannot be had or has no pictures in class folders.
+        InputError: a source is not known, cannot be had or has no images in class folders.
     """
     if not sources:
         raise InputError("expected at least one source, got none")
@@ -122,7 +122,7 @@ def _local(source: str, reading: Reading) -> Iterator[Item]:
 
 
 def _downloaded(source: str, reading: Reading) -> Iterator[Item]:
-    return _file(obtain(source, reading.options), source, reading)
+    return _file(download_cached(source, reading.options), source, reading)
 
 
 def _stored(source: str, reading: Reading) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""What operating systems leave between pictures, and everything hidden."""
+"""What operating systems leave between images, and everything hidden."""
 
 from __future__ import annotations
 

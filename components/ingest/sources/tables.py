@@ -1,4 +1,4 @@
-"""Lists of pictures: CSV or Parquet with a path or uri, a label, and perhaps a split and group."""
+"""Lists of images: CSV or Parquet with a path or uri, a label, and perhaps a split and group."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress
 
-from regraft_core.runtime.step import say
+from regraft_core.runtime.step import log_progress
 
 Advance = Callable[[int, int | None], None]
 LINE_EVERY_S = 15.0
@@ -39,6 +39,6 @@ def _lines(name: str) -> Advance:
         if time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
             share = f" of {total >> 20} MB ({done / total:.0%})" if total else " MB"
-            say(f"ingest: {name}: {done >> 20}{share}")
+            log_progress(f"ingest: {name}: {done >> 20}{share}")
 
     return advance

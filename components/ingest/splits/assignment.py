@@ -1,12 +1,12 @@
-"""Which split a picture belongs to: a pure function of keys that come from content.
+"""Which split an image belongs to: a pure function of keys that come from content.
 
-A key is a uniform 63-bit number drawn from a picture's content (or from its group) and the seed.
-Keys below one threshold are test, below another validation, the others train. So each picture's
-split is decided by itself alone, and adding pictures moves no old one. Stratification follows in
+A key is a uniform 63-bit number drawn from an image's content (or from its group) and the seed.
+Keys below one threshold are test, below another validation, the others train. So each image's
+split is decided by itself alone, and adding images moves no old one. Stratification follows in
 expectation, as every class is cut at the same thresholds.
 
 Only where a class would get fewer than the minimum in a split are its lowest (or next) keys moved
-over the threshold. Such a picture may go back when its class has grown enough to fill the split.
+over the threshold. Such an image may go back when its class has grown enough to fill the split.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 def key_of(content: bytes, seed: int) -> int:
-    """Return the key of a picture (its SHA-256) or of a group (its name): 63 uniform bits."""
+    """Return the key of an image (its SHA-256) or of a group (its name): 63 uniform bits."""
     digest = hashlib.blake2b(content, digest_size=8, key=b"split %d" % seed).digest()
     return int.from_bytes(digest, "big") >> (64 - KEY_BITS)
 
@@ -54,14 +54,14 @@ def assign_splits(
     test_fraction: float,
     minimum: int,
 ) -> np.ndarray:
-    """Return the split of each picture: `TRAIN`, `VALIDATION` or `TEST`.
+    """Return the split of each image: `TRAIN`, `VALIDATION` or `TEST`.
 
     Args:
-        keys: int64 [n], 0 .. 2**63 - 1; pictures with equal keys share a split.
+        keys: int64 [n], 0 .. 2**63 - 1; images with equal keys share a split.
         labels: int [n], class indices.
         validation_fraction: 0 .. 1; a split of fraction 0 gets nothing.
         test_fraction: 0 .. 1, as above.
-        minimum: pictures that each class needs in each split. Where a class cannot have them,
+        minimum: images that each class needs in each split. Where a class cannot have them,
             its splits are left as its keys say, for the caller to count and refuse.
 
     Returns:
@@ -92,9 +92,9 @@ def _cuts(
     """Move the cuts of a class as little as gives each part what it needs; None if impossible.
 
     Args:
-        sizes: pictures of each unit, in the order of keys.
+        sizes: images of each unit, in the order of keys.
         first: units in test; second: units in test and validation.
-        need: pictures that test, validation and train must have.
+        need: images that test, validation and train must have.
     """
     below = np.concatenate([[0], np.cumsum(sizes)])
     total = int(below[-1])

@@ -1,13 +1,13 @@
-"""Pictures that are there twice, and what is done so that none leaks from one split to another.
+"""Images that are there twice, and what is done so that none leaks from one split to another.
 
 Exact copies have the same SHA-256. Near copies (saved again, resized, slightly brightened) are
 searched by a 64-bit perceptual hash and confirmed by the pixels of a 32 x 32 grey version, as
-unlike pictures of simple things often share a hash: of scikit-learn's digits, more than a thousand
-pairs are within 8 bits, and no two are copies. Pictures too small or too flat for such a hash
+unlike images of simple things often share a hash: of scikit-learn's digits, more than a thousand
+pairs are within 8 bits, and no two are copies. Images too small or too flat for such a hash
 count as copies only when their pixels are equal.
 
 Confirmed pairs are joined to groups, closest first. A group is kept below a size limit, so that a
-chain of like pictures never swallows a class; pairs that would exceed it are reported.
+chain of like images never swallows a class; pairs that would exceed it are reported.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from regraft_core.runtime.errors import DataError
 
 HASH_DISTANCE = 4
 MEAN_LEVELS = 4.0
-"""Mean absolute difference (0 .. 255) up to which two 32 x 32 versions are the same picture."""
+"""Mean absolute difference (0 .. 255) up to which two 32 x 32 versions are the same image."""
 MAX_LEVELS = 48.0
-"""Largest difference of one of their pixels; unlike pictures differ more somewhere."""
+"""Largest difference of one of their pixels; unlike images differ more somewhere."""
 BRIGHTNESS_LEVELS = 24.0
 WINDOW = 256
-"""A picture is compared with so many neighbours in a bucket of like hashes, to stay bounded."""
+"""An image is compared with so many neighbours in a bucket of like hashes, to stay bounded."""
 GROUP_SHARE, GROUP_FLOOR = 0.01, 16
 EXAMPLES = 24
 
@@ -65,14 +65,14 @@ def resolve_duplicates(catalog: Catalog, options: IngestOptions) -> Duplicates:
 
 def _resolve_exact(catalog: Catalog, found: Duplicates) -> int:
     """Keep one of each set of equal files; return how many sets cross given splits."""
-    sets = list(catalog.ask("SELECT id FROM pictures GROUP BY id HAVING count(*) > 1 ORDER BY id"))
+    sets = list(catalog.ask("SELECT id FROM images GROUP BY id HAVING count(*) > 1 ORDER BY id"))
     dropped: list[tuple[bytes, str, str]] = []
     numbers: list[tuple[int]] = []
     crossing = 0
     for (identity,) in sets:
         copies = list(
             catalog.ask(
-                "SELECT number, path, label, given FROM pictures WHERE id = ?"
+                "SELECT number, path, label, given FROM images WHERE id = ?"
                 " ORDER BY priority DESC, path",
                 (identity,),
             )
@@ -90,19 +90,19 @@ def _resolve_exact(catalog: Catalog, found: Duplicates) -> int:
             dropped.append(row)
             numbers.append((number,))
     catalog.quarantine(dropped)
-    catalog.change("DELETE FROM pictures WHERE number = ?", numbers)
+    catalog.change("DELETE FROM images WHERE number = ?", numbers)
     found.counts["exact_sets"] = len(sets)
     found.counts["exact_dropped"] = len(dropped)
     return crossing
 
 
 def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
-    """Return the confirmed near copies: difference and two picture numbers, closest first.
+    """Return the confirmed near copies: difference and two image numbers, closest first.
 
     The order depends on content only: by difference, then by the ids.
     """
     pairs = [(0.0, *pair) for pair in _equal_pixels(catalog)]
-    columns = "SELECT number, hash64 FROM pictures WHERE thumb IS NOT NULL ORDER BY id"
+    columns = "SELECT number, hash64 FROM images WHERE thumb IS NOT NULL ORDER BY id"
     table = np.fromiter(chain.from_iterable(catalog.ask(columns)), dtype=np.int64).reshape(-1, 2)
     thumbs = _Thumbs(catalog)
     for first, second in candidates(table[:, 1].astype(np.uint64)):
@@ -115,10 +115,10 @@ def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
 
 
 def _equal_pixels(catalog: Catalog) -> list[tuple[int, int]]:
-    """Return pairs of pictures too small or too flat to compare otherwise, neighbours by id."""
+    """Return pairs of images too small or too flat to compare otherwise, neighbours by id."""
     rows = catalog.ask(
-        "SELECT hash64, number FROM pictures WHERE thumb IS NULL AND hash64 IN"
-        " (SELECT hash64 FROM pictures WHERE thumb IS NULL GROUP BY 1 HAVING count(*) > 1)"
+        "SELECT hash64, number FROM images WHERE thumb IS NULL AND hash64 IN"
+        " (SELECT hash64 FROM images WHERE thumb IS NULL GROUP BY 1 HAVING count(*) > 1)"
         " ORDER BY hash64, id"
     )
     neighbours = pairwise(rows)
@@ -126,8 +126,8 @@ def _equal_pixels(catalog: Catalog) -> list[tuple[int, int]]:
 
 
 def _places(catalog: Catalog, numbers: set[int]) -> dict[int, bytes]:
-    """Return the ids of some pictures, which do not depend on the order of reading."""
-    asked = "SELECT number, id FROM pictures WHERE number IN (SELECT value FROM json_each(?))"
+    """Return the ids of some images, which do not depend on the order of reading."""
+    asked = "SELECT number, id FROM images WHERE number IN (SELECT value FROM json_each(?))"
     return dict(catalog.ask(asked, (json.dumps(sorted(numbers)),)))
 
 
@@ -135,7 +135,7 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
     """Return the pairs of places whose hashes differ in at most `HASH_DISTANCE` bits.
 
     The bits are cut into one band more than may differ, so such a pair agrees in a whole band;
-    only pictures that agree in one are compared.
+    only images that agree in one are compared.
 
     Args:
         hashes: uint64 [n].
@@ -159,7 +159,7 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Return how far two versions differ (mean levels), None if they are not the same picture.
+    """Return how far two versions differ (mean levels), None if they are not the same image.
 
     Args:
         one, other: float32 [1024], 0 .. 255; a difference of brightness alone is forgiven.
@@ -173,7 +173,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float | None:
 
 
 class _Thumbs:
-    """The small versions of the pictures last asked for."""
+    """The small versions of the images last asked for."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -184,7 +184,7 @@ class _Thumbs:
         if number not in self._kept:
             if len(self._kept) >= 1024:
                 self._kept.pop(next(iter(self._kept)))
-            rows = self._catalog.ask("SELECT thumb FROM pictures WHERE number = ?", (number,))
+            rows = self._catalog.ask("SELECT thumb FROM images WHERE number = ?", (number,))
             pixels = np.frombuffer(next(rows)[0], dtype=np.uint8, count=LOOK_PX * LOOK_PX)
             self._kept[number] = pixels.astype(np.float32)
         return self._kept[number]
@@ -196,7 +196,7 @@ def _warn_of_labels(
     unlike = []
     for _, first, second in pairs:
         rows = list(
-            catalog.ask("SELECT label, path FROM pictures WHERE number IN (?,?)", (first, second))
+            catalog.ask("SELECT label, path FROM images WHERE number IN (?,?)", (first, second))
         )
         if rows[0][0] != rows[1][0]:
             unlike.append(rows)
@@ -210,7 +210,7 @@ def _warn_of_labels(
 
 
 def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicates) -> None:
-    """Give the members of a group one key: the lowest, so that a test picture stays in test."""
+    """Give the members of a group one key: the lowest, so that a test image stays in test."""
     if pairs:
         catalog.index_keys()
     limit = max(GROUP_FLOOR, int(GROUP_SHARE * catalog.count()))
@@ -225,12 +225,12 @@ def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicat
 
     def size_of(key: int) -> int:
         if key not in size:
-            size[key] = next(catalog.ask("SELECT count(*) FROM pictures WHERE key = ?", (key,)))[0]
+            size[key] = next(catalog.ask("SELECT count(*) FROM images WHERE key = ?", (key,)))[0]
         return size[key]
 
     left = 0
     for _, first, second in pairs:
-        keys = catalog.ask("SELECT key FROM pictures WHERE number IN (?,?)", (first, second))
+        keys = catalog.ask("SELECT key FROM images WHERE number IN (?,?)", (first, second))
         roots = sorted({root(key) for (key,) in keys})
         if len(roots) < 2:
             continue
@@ -240,33 +240,32 @@ def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicat
             continue
         parent[roots[1]], size[roots[0]] = roots[0], total
     moved = [(root(key), key) for key in list(parent) if root(key) != key]
-    catalog.change("UPDATE pictures SET key = ? WHERE key = ?", moved)
+    catalog.change("UPDATE images SET key = ? WHERE key = ?", moved)
     found.counts["near_groups"] = len({target for target, _ in moved})
     found.counts["near_grouped"] = sum(size[target] for target in {t for t, _ in moved})
     found.counts["near_left"] = left
     if left:
         found.warnings.append(
             f"{left} near-duplicate pairs were left apart, as their groups would exceed {limit} "
-            "pictures; they may lie in two splits"
+            "images; they may lie in two splits"
         )
 
 
 def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossing: int) -> None:
     """See that no group lies in two given splits: by default only the test (or last) part stays."""
     units: list[tuple[int]] = []
-    if len(list(catalog.ask("SELECT DISTINCT given FROM pictures LIMIT 2"))) > 1:
+    if len(list(catalog.ask("SELECT DISTINCT given FROM images LIMIT 2"))) > 1:
         catalog.index_keys()
         # The inner question is answered by the index alone.
-        repeated = "SELECT key FROM pictures GROUP BY key HAVING count(*) > 1"
+        repeated = "SELECT key FROM images GROUP BY key HAVING count(*) > 1"
         crossed = "HAVING max(given) <> min(given) ORDER BY key"
-        question = f"SELECT key FROM pictures WHERE key IN ({repeated}) GROUP BY key {crossed}"  # noqa: S608
+        question = f"SELECT key FROM images WHERE key IN ({repeated}) GROUP BY key {crossed}"  # noqa: S608
         units = list(catalog.ask(question))
     dropped, numbers, given = [], [], []
     for (key,) in units:
         members = list(
             catalog.ask(
-                "SELECT number, path, given FROM pictures WHERE key = ?"
-                " ORDER BY priority DESC, path",
+                "SELECT number, path, given FROM images WHERE key = ? ORDER BY priority DESC, path",
                 (key,),
             )
         )
@@ -286,10 +285,10 @@ def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossin
         if options.leakage == "fail":
             raise DataError(f"{text}; expected none (leakage: fail)")
         found.warnings.append(f"{text}; {action}")
-    catalog.change("UPDATE pictures SET given = ? WHERE number = ?", given)
+    catalog.change("UPDATE images SET given = ? WHERE number = ?", given)
     if options.leakage == "repair":
         catalog.quarantine(dropped)
-        catalog.change("DELETE FROM pictures WHERE number = ?", numbers)
+        catalog.change("DELETE FROM images WHERE number = ?", numbers)
     found.counts["leaking_dropped"] = len(numbers) if options.leakage == "repair" else 0
 
 

@@ -19,12 +19,12 @@ from regraft_client.errors import (
     answer_error,
 )
 from regraft_client.grpc_wire import Call, Target
-from regraft_client.methods import AsyncClient, Question, SyncClient
+from regraft_client.methods import ApiRequest, AsyncClient, SyncClient
 from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
 from regraft_client.retrying import Retries
 
 MAX_MESSAGE_BYTES = 256 << 20
-# Retries are ours to bound; pictures and features are larger than gRPC's default of 4 MB.
+# Retries are ours to bound; images and features are larger than gRPC's default of 4 MB.
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -53,26 +53,26 @@ class GrpcWire:
 
     target: Target
 
-    def predict(self, images: Sequence[bytes]) -> Question[list[Prediction]]:
+    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
         """As `Wire.predict`."""
         call = grpc_wire.predict_call(self.target, images)
-        return Question(call, grpc_wire.parse_predictions)
+        return ApiRequest(call, grpc_wire.parse_predictions)
 
-    def classify(self, images: Sequence[bytes]) -> Question[list[list[ClassScore]]]:
+    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
         """As `Wire.classify`."""
-        return Question(grpc_wire.classify_call(self.target, images), grpc_wire.parse_classes)
+        return ApiRequest(grpc_wire.classify_call(self.target, images), grpc_wire.parse_classes)
 
-    def features(self, images: Sequence[bytes]) -> Question[list[tuple[float, ...]]]:
+    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
         """As `Wire.features`."""
-        return Question(grpc_wire.features_call(self.target, images), grpc_wire.parse_features)
+        return ApiRequest(grpc_wire.features_call(self.target, images), grpc_wire.parse_features)
 
-    def status(self) -> Question[list[VersionStatus]]:
+    def status(self) -> ApiRequest[list[VersionStatus]]:
         """As `Wire.status`."""
-        return Question(grpc_wire.status_call(self.target), grpc_wire.parse_status)
+        return ApiRequest(grpc_wire.status_call(self.target), grpc_wire.parse_status)
 
-    def metadata(self) -> Question[Metadata]:
+    def metadata(self) -> ApiRequest[Metadata]:
         """As `Wire.metadata`."""
-        return Question(grpc_wire.metadata_call(self.target), grpc_wire.parse_metadata)
+        return ApiRequest(grpc_wire.metadata_call(self.target), grpc_wire.parse_metadata)
 
 
 class GrpcClient(SyncClient):

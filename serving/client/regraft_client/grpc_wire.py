@@ -50,7 +50,7 @@ class Call(NamedTuple):
 
 
 def predict_call(target: Target, images: Sequence[bytes], signature: str = "") -> Call:
-    """Return the call that sends encoded pictures as a string tensor [n]."""
+    """Return the call that sends encoded images as a string tensor [n]."""
     request = MESSAGES["PredictRequest"]()
     _fill_spec(request.model_spec, target, signature)
     tensor = request.inputs[IMAGE_BYTES]
@@ -102,7 +102,7 @@ def parse_predictions(answer: Any) -> list[Prediction]:
 
 
 def parse_features(answer: Any) -> list[tuple[float, ...]]:
-    """Read the only output of `features`, one row a picture."""
+    """Read the only output of `features`, one row per image."""
     if len(answer.outputs) != 1:
         raise ServerFailedError("INTERNAL", f"expected one output, got {sorted(answer.outputs)}")
     values, shape = floats(answer, next(iter(answer.outputs)))

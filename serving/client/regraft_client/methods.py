@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Question(Generic[Answer]):
+class ApiRequest(Generic[Answer]):
     """A request of some protocol, and the reader of its answer."""
 
     call: Any
@@ -45,19 +45,19 @@ class Question(Generic[Answer]):
 class Wire(Protocol):
     """The requests of one protocol for one model."""
 
-    def predict(self, images: Sequence[bytes]) -> Question[list[Prediction]]:
+    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
         """Ask for labels and probabilities."""
 
-    def classify(self, images: Sequence[bytes]) -> Question[list[list[ClassScore]]]:
+    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
         """Ask for classes by the Classify API."""
 
-    def features(self, images: Sequence[bytes]) -> Question[list[tuple[float, ...]]]:
+    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
         """Ask for pooled features."""
 
-    def status(self) -> Question[list[VersionStatus]]:
+    def status(self) -> ApiRequest[list[VersionStatus]]:
         """Ask for the states of the versions."""
 
-    def metadata(self) -> Question[Metadata]:
+    def metadata(self) -> ApiRequest[Metadata]:
         """Ask for the signatures."""
 
 
@@ -69,7 +69,7 @@ class SyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded pictures."""
+        """Return label, confidence and probabilities of encoded images."""
         return self._ask(self._wire.predict(images))
 
     def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -77,7 +77,7 @@ class SyncClient(abc.ABC):
         return self._ask(self._wire.classify(images))
 
     def features(self, images: Sequence[bytes]) -> list[tuple[float, ...]]:
-        """Return the pooled features of encoded pictures."""
+        """Return the pooled features of encoded images."""
         return self._ask(self._wire.features(images))
 
     def status(self) -> list[VersionStatus]:
@@ -104,7 +104,7 @@ class SyncClient(abc.ABC):
     def _exchange(self, call: Any) -> Any:
         """Send a call once and return its answer, or raise a `ServingClientError`."""
 
-    def _ask(self, question: Question[Answer], rule: Retrying | None = None) -> Answer:
+    def _ask(self, question: ApiRequest[Answer], rule: Retrying | None = None) -> Answer:
         pause_after = (rule or self._retries).patience()
         while True:
             try:
@@ -132,7 +132,7 @@ class AsyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     async def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded pictures."""
+        """Return label, confidence and probabilities of encoded images."""
         return await self._ask(self._wire.predict(images))
 
     async def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -140,7 +140,7 @@ class AsyncClient(abc.ABC):
         return await self._ask(self._wire.classify(images))
 
     async def features(self, images: Sequence[bytes]) -> list[tuple[float, ...]]:
-        """Return the pooled features of encoded pictures."""
+        """Return the pooled features of encoded images."""
         return await self._ask(self._wire.features(images))
 
     async def status(self) -> list[VersionStatus]:
@@ -163,7 +163,7 @@ class AsyncClient(abc.ABC):
     async def _exchange(self, call: Any) -> Any:
         """Send a call once and return its answer, or raise a `ServingClientError`."""
 
-    async def _ask(self, question: Question[Answer], rule: Retrying | None = None) -> Answer:
+    async def _ask(self, question: ApiRequest[Answer], rule: Retrying | None = None) -> Answer:
         pause_after = (rule or self._retries).patience()
         while True:
             try:
@@ -183,7 +183,7 @@ class AsyncClient(abc.ABC):
         await self.close()
 
 
-def _available(status: Question[list[VersionStatus]]) -> Question[None]:
+def _available(status: ApiRequest[list[VersionStatus]]) -> ApiRequest[None]:
     """Return the question whose answer is an error unless a version is available."""
 
     def parse(answer: Any) -> None:
@@ -192,4 +192,4 @@ def _available(status: Question[list[VersionStatus]]) -> Question[None]:
             states = [(version.version, version.state) for version in found]
             raise ServingClientError(f"its versions are {states}")
 
-    return Question(status.call, parse)
+    return ApiRequest(status.call, parse)

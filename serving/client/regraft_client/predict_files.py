@@ -1,4 +1,4 @@
-"""`regraft predict`: pictures and folders of pictures, several requests at a time."""
+"""`regraft predict`: images and folders of images, several requests at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regraft_core.runtime.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
-_ASSERTED = re.compile(r"assertion failed: \[(?:picture \d+: )?(?P<reason>[^\[\]]+)\]")
+_ASSERTED = re.compile(r"assertion failed: \[(?:image \d+: )?(?P<reason>[^\[\]]+)\]")
 AsyncClient = AsyncRestClient | AsyncGrpcClient
 
 
@@ -37,7 +37,7 @@ class FilePrediction:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How files are sent: pictures a request, requests at a time, seconds for each attempt."""
+    """How files are sent: images a request, requests at a time, seconds for each attempt."""
 
     batch: int = 1
     concurrency: int = 16
@@ -47,11 +47,11 @@ class PredictOptions:
     tls: Tls | None = None
 
 
-def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the picture files given or below the folders given, in order of their names.
+def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the image files given or below the folders given, in order of their names.
 
     Raises:
-        InputError: a path does not exist, or there is no picture at all.
+        InputError: a path does not exist, or there is no image at all.
     """
     found: list[Path] = []
     for source in map(Path, sources):
@@ -61,10 +61,10 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
             inside = (p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
             found.extend(sorted(p for p in inside if p.is_file() and not p.name.startswith(".")))
         else:
-            raise InputError(f"expected a picture or a folder, got {source}")
+            raise InputError(f"expected an image or a folder, got {source}")
     if not found:
         where = ", ".join(map(str, sources))
-        raise InputError(f"found no picture ({', '.join(SUFFIXES)}) in {where}")
+        raise InputError(f"found no image ({', '.join(SUFFIXES)}) in {where}")
     return found
 
 
@@ -91,9 +91,9 @@ def predict_files(
     options: PredictOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FilePrediction]:
-    """Predict picture files and folders of them; the results are in the order of the files.
+    """Predict image files and folders of them; the results are in the order of the files.
 
-    A picture that the model refuses has an `error` and no prediction; the others of its request
+    An image that the model refuses has an `error` and no prediction; the others of its request
     are sent again one by one.
 
     Args:
@@ -104,11 +104,11 @@ def predict_files(
         progress: called with the number of files done and of all.
 
     Raises:
-        InputError: no picture, or an address of another kind.
+        InputError: no image, or an address of another kind.
         ServingClientError: the server cannot be reached or does not know the model.
     """
     options = options or PredictOptions()
-    paths = find_pictures(sources)
+    paths = find_images(sources)
     return asyncio.run(_predict_all(paths, server, model, options, progress))
 
 
@@ -178,7 +178,7 @@ async def _ask(
 
 
 def reason_of(message: str) -> str:
-    """Return what an exported model says of a picture, without TensorFlow's words around it."""
+    """Return what an exported model says of an image, without TensorFlow's words around it."""
     found = _ASSERTED.search(message)
     return found["reason"] if found else message
 
@@ -216,7 +216,7 @@ def as_csv(results: Sequence[FilePrediction]) -> str:
     for result in results:
         found = result.prediction
         answer = (
-            (found.label, f"{found.confidence:.6f}", said(found.familiar, "true", "false"))
+            (found.label, f"{found.confidence:.6f}", format_flag(found.familiar, "true", "false"))
             if found
             else ("", "", "")
         )
@@ -224,6 +224,6 @@ def as_csv(results: Sequence[FilePrediction]) -> str:
     return text.getvalue()
 
 
-def said(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
-    """Return what a model says of a picture's familiarity; nothing where it says nothing."""
+def format_flag(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
+    """Return what a model says of an image's familiarity; nothing where it says nothing."""
     return "" if familiar is None else yes if familiar else no

@@ -13,7 +13,7 @@ import aiohttp
 
 from regraft_client import rest_wire
 from regraft_client.errors import ConnectionFailedError, DeadlineError
-from regraft_client.methods import AsyncClient, Question, SyncClient
+from regraft_client.methods import ApiRequest, AsyncClient, SyncClient
 from regraft_client.rest_wire import Call
 from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
 from regraft_client.retrying import Retries
@@ -25,26 +25,26 @@ class RestWire:
 
     path: str
 
-    def predict(self, images: Sequence[bytes]) -> Question[list[Prediction]]:
+    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
         """As `Wire.predict`."""
-        return Question(rest_wire.predict_call(self.path, images), rest_wire.parse_predictions)
+        return ApiRequest(rest_wire.predict_call(self.path, images), rest_wire.parse_predictions)
 
-    def classify(self, images: Sequence[bytes]) -> Question[list[list[ClassScore]]]:
+    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
         """As `Wire.classify`."""
-        return Question(rest_wire.classify_call(self.path, images), rest_wire.parse_classes)
+        return ApiRequest(rest_wire.classify_call(self.path, images), rest_wire.parse_classes)
 
-    def features(self, images: Sequence[bytes]) -> Question[list[tuple[float, ...]]]:
+    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
         """As `Wire.features`."""
         call = rest_wire.predict_call(self.path, images, rest_wire.FEATURES)
-        return Question(call, rest_wire.parse_features)
+        return ApiRequest(call, rest_wire.parse_features)
 
-    def status(self) -> Question[list[VersionStatus]]:
+    def status(self) -> ApiRequest[list[VersionStatus]]:
         """As `Wire.status`."""
-        return Question(Call("GET", self.path), rest_wire.parse_status)
+        return ApiRequest(Call("GET", self.path), rest_wire.parse_status)
 
-    def metadata(self) -> Question[Metadata]:
+    def metadata(self) -> ApiRequest[Metadata]:
         """As `Wire.metadata`."""
-        return Question(Call("GET", f"{self.path}/metadata"), rest_wire.parse_metadata)
+        return ApiRequest(Call("GET", f"{self.path}/metadata"), rest_wire.parse_metadata)
 
 
 class RestClient(SyncClient):

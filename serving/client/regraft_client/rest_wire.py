@@ -62,7 +62,7 @@ def model_path(model: str, version: int | None, label: str | None) -> str:
 
 
 def predict_call(path: str, images: Sequence[bytes], signature: str = "") -> Call:
-    """Return the call that sends encoded pictures in column form."""
+    """Return the call that sends encoded images in column form."""
     document: dict[str, Any] = {"inputs": [_b64(image) for image in images]}
     if signature:
         document["signature_name"] = signature
@@ -106,7 +106,7 @@ def parse_predictions(value: Any) -> list[Prediction]:
 
 
 def parse_features(value: Any) -> list[tuple[float, ...]]:
-    """Read the only output of `features`, one row a picture."""
+    """Read the only output of `features`, one row per image."""
     return [tuple(map(float, row)) for row in _member(value, "outputs")]
 
 

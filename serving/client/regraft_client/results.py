@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture. Probabilities are in the order of the model's classes.
+    """The answer for one image. Probabilities are in the order of the model's classes.
 
-    `familiar` says whether the picture excites the model as its own data did; None where the model
+    `familiar` says whether the image excites the model as its own data did; None where the model
     was exported without a threshold and does not say.
     """
 
@@ -72,7 +72,7 @@ def predictions(
     probabilities: Sequence[Any],
     familiar: Sequence[bool] | None,
 ) -> list[Prediction]:
-    """Join the outputs of `serving_default`, all of one length, to one result a picture."""
+    """Join the outputs of `serving_default`, all of one length, to one result an image."""
     known: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
     return [
         Prediction(label, float(confidence), tuple(map(float, row)), says)

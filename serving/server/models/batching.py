@@ -1,7 +1,7 @@
 """Batching inside the graph, by the batch operation that TF Serving's own library is made of.
 
-Requests that come at the same time run as one. What decodes pictures stays before the batch where
-the graph can be cut there, so that pictures of any sizes share a batch and a damaged one fails
+Requests that come at the same time run as one. What decodes images stays before the batch where
+the graph can be cut there, so that images of any sizes share a batch and a damaged one fails
 alone; otherwise the inputs themselves are batched.
 """
 

@@ -104,7 +104,7 @@ class _TooLargeError(ServingError):
         super().__init__(Code.RESOURCE_EXHAUSTED, message)
 
 
-class Greeted:
+class ConnectionReaper:
     """The connections on which a whole request line with its headers has come.
 
     aiohttp closes a connection that idles after a request, but waits without end for the first.
@@ -133,7 +133,7 @@ class Greeted:
 
 
 def make_app(
-    core: Core, limits: RestLimits, metrics_path: str, page: str, greeted: Greeted
+    core: Core, limits: RestLimits, metrics_path: str, page: str, greeted: ConnectionReaper
 ) -> web.Application:
     """Return the application; `metrics_path` and `page` (HTML) are off where empty."""
     app = web.Application(client_max_size=limits.max_bytes)

@@ -7,7 +7,7 @@ import pytest
 from kfp import dsl
 
 from components.conclude.component import conclude as face
-from components.conclude.conclude import Ending, conclude
+from components.conclude.conclude import RunStatus, conclude
 from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
 from regraft_core.runtime.errors import InputError
 
@@ -31,29 +31,29 @@ def publish_version(folder: Path) -> Path:
 def test_a_published_version_is_named(tmp_path: Path) -> None:
     publish_version(tmp_path / "m" / "9")
     newest = publish_version(tmp_path / "m" / "10")
-    text = conclude(Ending("SUCCEEDED"), str(tmp_path), "m", LONG_AGO)
+    text = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", LONG_AGO)
     assert text == f"# Published\n\n`{newest}`: strategy top, test accuracy 0.9750.\n"
-    older = conclude(Ending("SUCCEEDED"), str(tmp_path), "m", FAR_AHEAD)
+    older = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", FAR_AHEAD)
     assert older.startswith("# Rejected")
 
 
 @pytest.mark.parametrize(
     ("ending", "destination", "expected"),
     [
-        (Ending("FAILED", "verify: answers\n differ"), "models", "# Failed\n\nverify: answers"),
-        (Ending("FAILED"), "models", "see the log of the red step"),
-        (Ending("CANCELLED"), "models", "# Cancelled"),
-        (Ending("SUCCEEDED"), "nowhere", "# Rejected"),
-        (Ending("SUCCEEDED"), "s3://bucket/models", "s3://bucket/models/m"),
+        (RunStatus("FAILED", "verify: answers\n differ"), "models", "# Failed\n\nverify: answers"),
+        (RunStatus("FAILED"), "models", "see the log of the red step"),
+        (RunStatus("CANCELLED"), "models", "# Cancelled"),
+        (RunStatus("SUCCEEDED"), "nowhere", "# Rejected"),
+        (RunStatus("SUCCEEDED"), "s3://bucket/models", "s3://bucket/models/m"),
     ],
 )
-def test_each_end_has_its_words(ending: Ending, destination: str, expected: str) -> None:
+def test_each_end_has_its_words(ending: RunStatus, destination: str, expected: str) -> None:
     assert expected in conclude(ending, destination, "m", LONG_AGO)
 
 
 def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ISO 8601, got 'today'"):
-        conclude(Ending("SUCCEEDED"), str(tmp_path), "m", "today")
+        conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", "today")
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)

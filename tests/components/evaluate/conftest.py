@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluate.assess import ChampionSaid, Cost, Said, assess
-from components.evaluate.evaluation_manifest import evaluation_of
+from components.evaluate.assess import ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.selection import choose
 from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData
 from regraft_core.formats.manifests import (
@@ -32,7 +32,7 @@ CLASSES = ["cat", "dog", "owl"]
 
 
 def dataset_manifest(classes: list[str] = CLASSES, per_class: int = 20) -> DatasetManifest:
-    """Return a manifest of as many pictures in each class, without shards."""
+    """Return a manifest of as many images in each class, without shards."""
     shares = {"train": per_class * 3, "validation": per_class, "test": per_class}
     return DatasetManifest(
         digest="d" * 64,
@@ -96,33 +96,33 @@ def candidate_of() -> Callable[..., ModelManifest]:
 def report_of(candidate_of) -> Callable[..., ReportData]:
     """A factory of a report's content: predictions of ten classes by a known seed."""
 
-    def build(margin=5.5, classes=10, pictures=360, gallery=6, champion=True, **options):
+    def build(margin=5.5, classes=10, images=360, gallery=6, champion=True, **options):
         rng = np.random.default_rng(7)
         names = [f"digit {k}" for k in range(classes)]
 
-        def say(count: int) -> Said:
+        def say(count: int) -> LabeledLogits:
             truths = rng.integers(0, classes, count)
             logits = rng.normal(0, 1, (count, classes)) * 1.6
             logits[np.arange(count), truths] += margin
-            return Said(logits, truths)
+            return LabeledLogits(logits, truths)
 
-        validation, test = say(pictures), say(pictures)
+        validation, test = say(images), say(images)
         gate = GateOptions(**options)
         found = assess(
             validation, test, names, gate,
             cost=Cost(model_mb=13.6, latency_ms=9.2, validation_accuracy=0.98,
                       head_validation_accuracy=0.95),
-            champion=ChampionSaid("digits version 3", rng.random(pictures) < 0.93)
+            champion=ChampionResult("digits version 3", rng.random(images) < 0.93)
             if champion else None,
             unfamiliar=rng.normal(0, 1.6, (100, classes)),
         )  # fmt: skip
-        data = dataset_manifest(names, max(1, pictures // classes))
+        data = dataset_manifest(names, max(1, images // classes))
         models = [
             candidate_of(strategy, accuracy, classes=names, digest=strategy * 16)
             for strategy, accuracy in (("head", 0.95), ("top", 0.98))
         ]
-        evaluation = evaluation_of(found, models, choose(models), data, None, 3.1)
-        picture = "data:image/png;base64," + TINY_PNG
+        evaluation = build_manifest(found, models, choose(models), data, None, 3.1)
+        image = "data:image/png;base64," + TINY_PNG
         return ReportData(
             evaluation=evaluation,
             dataset=data,
@@ -132,7 +132,7 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
             gallery=[
                 GalleryItem(path=f"digits/{k}/{k:04}.png", truth=names[k % classes],
                             label=names[(k + 1) % classes], confidence=0.9 - k / 50,
-                            truth_probability=0.05, picture=picture, overlay=picture)
+                            truth_probability=0.05, image=image, overlay=image)
                 for k in range(gallery)
             ],
             versions={"python": "3.13", "tensorflow": "2.21.0"},
@@ -144,13 +144,13 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
 
 @pytest.fixture
 def publish(dataset, tmp_path):
-    """Publish a model that is right on every test picture, or calls each by the first class."""
+    """Publish a model that is right on every test image, or calls each by the first class."""
     import tensorflow as tf
 
     from regraft_core.formats.records import read_split
 
     class Published(tf.Module):
-        """Knows the answers to some pictures by their bytes."""
+        """Knows the answers to some images by their bytes."""
 
         def __init__(self, answers: dict[bytes, str], otherwise: str) -> None:
             super().__init__()

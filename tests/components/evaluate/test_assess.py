@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluate.assess import ChampionSaid, Cost, Said, assess
+from components.evaluate.assess import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.gate.gate import NO_CHAMPION
 from regraft_core.formats.options import GateOptions
 
 CLASSES = ["cat", "dog", "owl"]
 
 
-def said(seed: int, pictures: int, margin: float, sharpness: float = 1.0) -> Said:
+def said(seed: int, images: int, margin: float, sharpness: float = 1.0) -> LabeledLogits:
     rng = np.random.default_rng(seed)
-    truths = rng.integers(0, 3, pictures)
-    logits = rng.normal(0, 1, (pictures, 3))
-    logits[np.arange(pictures), truths] += margin
-    return Said((logits * sharpness).astype(np.float32), truths)
+    truths = rng.integers(0, 3, images)
+    logits = rng.normal(0, 1, (images, 3))
+    logits[np.arange(images), truths] += margin
+    return LabeledLogits((logits * sharpness).astype(np.float32), truths)
 
 
 def failed(assessment) -> list[str]:
@@ -46,16 +46,16 @@ def test_temperature_is_fitted_on_validation_and_mends_calibration() -> None:
 
 
 def test_an_empty_test_split_never_passes() -> None:
-    nothing = Said(np.empty((0, 3), np.float32), np.empty(0, int))
+    nothing = LabeledLogits(np.empty((0, 3), np.float32), np.empty(0, int))
     found = assess(said(1, 50, 5), nothing, CLASSES, GateOptions(), cost=Cost())
     assert not found.verdict.accepted
-    assert failed(found) == ["test pictures", "accuracy"]
+    assert failed(found) == ["test images", "accuracy"]
 
 
 def test_an_empty_validation_split_leaves_temperature_and_threshold_alone() -> None:
-    nothing = Said(np.empty((0, 3), np.float32), np.empty(0, int))
+    nothing = LabeledLogits(np.empty((0, 3), np.float32), np.empty(0, int))
     found = assess(nothing, said(1, 50, 5), CLASSES, GateOptions(), cost=Cost())
-    assert found.temperature == 1.0 and found.familiarity is None
+    assert found.temperature == 1.0 and found.ood is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -69,7 +69,7 @@ def test_one_prediction_that_is_not_a_number_fails_the_gate(value) -> None:
 
 
 def test_a_model_of_nothing_but_nan_fails_without_an_error() -> None:
-    nan = Said(np.full((10, 3), np.nan, np.float32), np.zeros(10, int))
+    nan = LabeledLogits(np.full((10, 3), np.nan, np.float32), np.zeros(10, int))
     found = assess(nan, nan, CLASSES, GateOptions(), cost=Cost())
     assert not found.verdict.accepted and found.temperature == 1.0
 
@@ -77,22 +77,22 @@ def test_a_model_of_nothing_but_nan_fails_without_an_error() -> None:
 def test_a_champion_that_is_right_more_often_wins() -> None:
     test = said(2, 300, 1.5)
     found = assess(said(1, 50, 1.5), test, CLASSES, GateOptions(), cost=Cost(),
-                   champion=ChampionSaid("birds version 4", np.ones(300, bool)))  # fmt: skip
+                   champion=ChampionResult("birds version 4", np.ones(300, bool)))  # fmt: skip
     assert failed(found) == ["champion"]
     assert found.figures.metrics["champion_accuracy"] == 1.0
     assert found.figures.metrics["champion_difference"] < 0
     assert NO_CHAMPION not in found.notes
 
 
-def test_a_picture_without_numbers_counts_as_wrong_against_the_champion() -> None:
-    test = Said(np.array([[np.nan, 9.0, 0.0], [5.0, 0.0, 0.0]]), np.array([0, 0]))
+def test_an_image_without_numbers_counts_as_wrong_against_the_champion() -> None:
+    test = LabeledLogits(np.array([[np.nan, 9.0, 0.0], [5.0, 0.0, 0.0]]), np.array([0, 0]))
     found = assess(test, test, CLASSES, GateOptions(), cost=Cost(),
-                   champion=ChampionSaid("a", np.array([True, True])))  # fmt: skip
+                   champion=ChampionResult("a", np.array([True, True])))  # fmt: skip
     assert found.comparison is not None and found.comparison.losses == 1
 
 
-def test_a_floor_for_a_class_without_test_pictures_fails() -> None:
-    test = Said(np.array([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0]]), np.array([0, 1]))
+def test_a_floor_for_a_class_without_test_images_fails() -> None:
+    test = LabeledLogits(np.array([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0]]), np.array([0, 1]))
     found = assess(test, test, CLASSES, GateOptions(min_class_recall=0.5), cost=Cost())
     assert failed(found) == ["recall of owl"]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from components.evaluate.report.report import render
-from regraft.cli.screenshot import draw_page, run_chromium
+from regraft.cli.screenshot import capture_page, run_chromium
 from regraft_core.runtime.errors import InputError
 
 # A frame of a phone's width, as a window of Chromium itself is never narrower than 500 px. Its own
@@ -22,8 +22,8 @@ onload = () => {{
   const inside = document.getElementById("page").contentDocument, root = inside.documentElement;
   const drawn = [...inside.querySelectorAll("svg.chart, .gallery img")]
     .filter(e => !e.closest("details") && e.getBoundingClientRect().width > 0).length;
-  const pictures = [...inside.images].filter(i => i.naturalWidth > 0).length;
-  document.title = JSON.stringify([root.scrollWidth, drawn, pictures,
+  const images = [...inside.images].filter(i => i.naturalWidth > 0).length;
+  document.title = JSON.stringify([root.scrollWidth, drawn, images,
     inside.getElementById("verdict").innerText]);
 }};</script></body>"""
 
@@ -37,19 +37,19 @@ def test_the_page_shows_its_parts_and_fits_the_screen(report_of, tmp_path, width
                          "--virtual-time-budget=5000")  # fmt: skip
     title = re.search(r"<title>(\[.*?\])</title>", shown)
     assert title, shown[-2000:]
-    scroll_width, drawn, pictures, verdict = json.loads(html.unescape(title[1]))
+    scroll_width, drawn, images, verdict = json.loads(html.unescape(title[1]))
     assert scroll_width <= width
     # Of ten classes: an interval and a chart a class at a desktop's width, besides the other
-    # charts and twelve pictures in six pairs.
+    # charts and twelve images in six pairs.
     assert drawn >= 20 + (10 if width > 640 else 0)
-    assert (pictures, verdict) == (12, "Accepted")
+    assert (images, verdict) == (12, "Accepted")
 
 
 def colour_of(page: Path, target: Path, *, dark: bool) -> tuple[int, ...]:
-    draw_page(page, target, width_px=800, height_px=600, dark=dark)
-    with Image.open(target) as picture:
-        assert picture.size == (800, 600)
-        return picture.convert("RGB").getpixel((4, 300))
+    capture_page(page, target, width_px=800, height_px=600, dark=dark)
+    with Image.open(target) as image:
+        assert image.size == (800, 600)
+        return image.convert("RGB").getpixel((4, 300))
 
 
 def test_the_page_follows_light_and_dark(report_of, tmp_path) -> None:
@@ -63,4 +63,4 @@ def test_the_page_follows_light_and_dark(report_of, tmp_path) -> None:
 def test_without_chromium_the_error_says_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="apt-get install chromium"):
-        draw_page(tmp_path / "page.html", tmp_path / "page.png")
+        capture_page(tmp_path / "page.html", tmp_path / "page.png")

@@ -21,15 +21,15 @@ from components.evaluate.metrics.calibration import (
 )
 
 
-def overconfident(rng: np.random.Generator, pictures: int, sharpness: float):
+def overconfident(rng: np.random.Generator, images: int, sharpness: float):
     """Logits whose true class is drawn from their own softmax, then made too sharp."""
-    logits = rng.normal(0, 1.5, (pictures, 5))
+    logits = rng.normal(0, 1.5, (images, 5))
     truths = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
     return logits * sharpness, truths
 
 
 def test_calibration_error_by_hand() -> None:
-    # Four pictures at 0.9 (three right), two at 0.6 (one right): (4*|.9-.75| + 2*|.6-.5|) / 6.
+    # Four images at 0.9 (three right), two at 0.6 (one right): (4*|.9-.75| + 2*|.6-.5|) / 6.
     confidence = np.array([0.9] * 4 + [0.6] * 2)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     truths = np.array([0, 0, 0, 1, 0, 1])

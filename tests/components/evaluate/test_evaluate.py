@@ -1,4 +1,4 @@
-"""The step on real candidates and pictures: what it writes, chooses, refuses and compares."""
+"""The step on real candidates and images: what it writes, chooses, refuses and compares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from components.evaluate.report.report_data import ReportData
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_address
 from regraft_core.training.models import load_model
@@ -62,7 +62,7 @@ def test_predictions_are_the_models_own_through_the_one_preprocessing(
     result, out = evaluated
     model, manifest = load_model(trained.candidates[result.strategy])
     encoded = [record.encoded for record in read_split(dataset, "test")][:5]
-    pixels = load_pictures(tf.constant(encoded), manifest.preprocessing.image_px)
+    pixels = load_images(tf.constant(encoded), manifest.preprocessing.image_px)
     logits = model(scale(pixels, manifest.preprocessing.scaling), training=False)
     with np.load(out / "predictions.npz") as saved:
         np.testing.assert_allclose(saved["logits"][:5], logits, atol=1e-4)
@@ -80,7 +80,7 @@ def test_the_report_shows_mistakes_with_their_evidence(evaluated) -> None:
     data = ReportData.model_validate_json((evaluated[1] / ReportData.file_name).read_bytes())
     assert data.gallery and data.gallery_note.startswith("Explained at")
     for item in data.gallery:
-        assert item.picture.startswith("data:image/webp;base64,")
+        assert item.image.startswith("data:image/webp;base64,")
         assert item.overlay.startswith("data:image/webp;base64,")
     assert len({model.strategy for model in data.models}) == 2
 
@@ -103,14 +103,14 @@ def test_a_threshold_out_of_reach_rejects_and_still_reports(dataset, trained, tm
     for k in range(6):
         noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
         (strange / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
-    (strange / "broken.png").write_bytes(b"not a picture")
+    (strange / "broken.png").write_bytes(b"not an image")
     options = GateOptions(min_accuracy=0.9999, unfamiliar=str(strange))
     result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
     assert result.verdict == "rejected"
     assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
     assert "Rejected" in (tmp_path / "e" / "report.html").read_text()
-    # Pictures of no class were measured, the one that does not decode left out.
-    assert result.details["familiar"]["unfamiliar_pictures"] == 6
+    # Images of no class were measured, the one that does not decode left out.
+    assert result.details["familiar"]["ood_images"] == 6
     assert 0 <= result.metrics["unfamiliar_auroc"] <= 1
 
 

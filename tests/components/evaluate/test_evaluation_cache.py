@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.evaluate.evaluate import evaluate
-from components.evaluate.evaluation_cache import Question, find_answer, question_of
+from components.evaluate.evaluation_cache import EvaluationKey, evaluation_key, find_cached
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.options import GateOptions
 
@@ -21,7 +21,7 @@ def made(dataset, trained, tmp_path_factory) -> EvaluationManifest:
     return evaluate([trained.candidates["head"]], dataset, out, GateOptions())
 
 
-def keep(made: EvaluationManifest, kept: Path, question: Question, **changes: Any) -> Path:
+def keep(made: EvaluationManifest, kept: Path, question: EvaluationKey, **changes: Any) -> Path:
     folder = kept / f"evaluation-{question.digest}"
     folder.mkdir(parents=True)
     made.model_copy(update=changes).write(folder)
@@ -29,16 +29,16 @@ def keep(made: EvaluationManifest, kept: Path, question: Question, **changes: An
 
 
 def test_the_same_question_has_its_answer(made, tmp_path) -> None:
-    question = Question(ASKED, CHAMPION, None)
-    assert find_answer(question, tmp_path) is None
+    question = EvaluationKey(ASKED, CHAMPION, None)
+    assert find_cached(question, tmp_path) is None
     folder = keep(made, tmp_path, question)
-    assert find_answer(question, tmp_path) == folder
+    assert find_cached(question, tmp_path) == folder
 
 
 def test_another_champion_or_another_gate_is_another_question(made, tmp_path) -> None:
-    keep(made, tmp_path, Question(ASKED, CHAMPION, None))
-    assert find_answer(Question(ASKED, "d" * 64, None), tmp_path) is None
-    assert find_answer(Question("b" * 64, CHAMPION, None), tmp_path) is None
+    keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None))
+    assert find_cached(EvaluationKey(ASKED, "d" * 64, None), tmp_path) is None
+    assert find_cached(EvaluationKey("b" * 64, CHAMPION, None), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,24 @@ def test_another_champion_or_another_gate_is_another_question(made, tmp_path) ->
     [("accepted", MODEL, True), ("rejected", MODEL, False), ("accepted", "n" * 64, False)],
 )
 def test_a_model_is_not_judged_against_itself(made, tmp_path, verdict, model, stands) -> None:
-    before = keep(made, tmp_path, Question(ASKED, CHAMPION, None), verdict=verdict,
+    before = keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None), verdict=verdict,
                   model_digest=model)  # fmt: skip
-    found = find_answer(Question(ASKED, "d" * 64, MODEL), tmp_path)
+    found = find_cached(EvaluationKey(ASKED, "d" * 64, MODEL), tmp_path)
     assert found == (before if stands else None)
 
 
 def test_a_half_made_answer_is_none(tmp_path) -> None:
-    question = Question(ASKED, CHAMPION, None)
+    question = EvaluationKey(ASKED, CHAMPION, None)
     (tmp_path / f"evaluation-{question.digest}").mkdir()
-    assert find_answer(question, tmp_path) is None
+    assert find_cached(question, tmp_path) is None
 
 
 def test_the_question_follows_content_and_gate(dataset, trained, tmp_path) -> None:
     head, top = (trained.candidates[name] for name in ("head", "top"))
     gate = GateOptions().model_dump(mode="json")
-    one = question_of([head, top], dataset, gate, "")
+    one = evaluation_key([head, top], dataset, gate, "")
     assert one is not None
-    assert one == question_of([top, head], dataset, gate, str(tmp_path / "none"))
-    assert one != question_of([head], dataset, gate, "")
-    assert one != question_of([head, top], dataset, gate | {"min_accuracy": 0.5}, "")
-    assert question_of([head], dataset, gate | {"unfamiliar": "folder"}, "") is None
+    assert one == evaluation_key([top, head], dataset, gate, str(tmp_path / "none"))
+    assert one != evaluation_key([head], dataset, gate, "")
+    assert one != evaluation_key([head, top], dataset, gate | {"min_accuracy": 0.5}, "")
+    assert evaluation_key([head], dataset, gate | {"unfamiliar": "folder"}, "") is None

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.evaluate.gate.gate import NO_CHAMPION, Evidence, judge
+from components.evaluate.gate.gate import NO_CHAMPION, Evidence, apply_gate
 from components.evaluate.metrics.statistics import compare
 from regraft_core.formats.options import GateOptions
 
 GOOD = Evidence(
-    pictures=360,
+    images=360,
     accuracy=0.97,
     accuracy_low=0.95,
     recalls={"cat": 0.98, "dog": 0.9},
@@ -27,8 +27,8 @@ NAN = math.nan
 
 
 @functools.cache
-def against(wins: int, losses: int, pictures: int = 360):
-    ties = pictures - wins - losses
+def against(wins: int, losses: int, images: int = 360):
+    ties = images - wins - losses
     right = np.repeat([True, False, True], [wins, losses, ties])
     rival = np.repeat([False, True, True], [wins, losses, ties])
     return compare(right, rival, name="digits version 3")
@@ -46,9 +46,9 @@ CASES = [
     ({"accuracy_low": NAN}, {"accuracy_rule": "point"}, False, ["accuracy"]),
     ({"accuracy": None}, {}, False, ["accuracy"]),
     ({"accuracy_low": None}, {}, False, ["accuracy"]),
-    ({"pictures": 0, "accuracy": None, "accuracy_low": None}, {}, False,
-     ["test pictures", "accuracy"]),
-    ({"pictures": 0}, {}, False, ["test pictures"]),
+    ({"images": 0, "accuracy": None, "accuracy_low": None}, {}, False,
+     ["test images", "accuracy"]),
+    ({"images": 0}, {}, False, ["test images"]),
     ({"not_finite": 1}, {}, False, ["predictions"]),
     ({}, {"min_class_recall": 0.9}, True, []),
     ({}, {"min_class_recall": 0.91}, False, ["recall of dog"]),
@@ -97,18 +97,18 @@ CASES = [
 
 @pytest.mark.parametrize(("changes", "options", "accepted", "failed"), CASES)
 def test_the_verdict(changes, options, accepted, failed) -> None:
-    verdict = judge(replace(GOOD, **changes), GateOptions(**options))
+    verdict = apply_gate(replace(GOOD, **changes), GateOptions(**options))
     assert [check.name for check in verdict.checks if not check.passed] == failed
     assert verdict.accepted is accepted
 
 
 def test_without_a_champion_the_verdict_says_so() -> None:
-    champion = [c for c in judge(GOOD, GateOptions()).checks if c.name == "champion"]
+    champion = [c for c in apply_gate(GOOD, GateOptions()).checks if c.name == "champion"]
     assert [c.received for c in champion] == [NO_CHAMPION]
 
 
 def test_every_reason_is_listed_with_what_was_expected_and_received() -> None:
-    verdict = judge(
+    verdict = apply_gate(
         replace(GOOD, champion=against(2, 12)),
         GateOptions(min_accuracy=0.99, min_class_recall=0.8, max_calibration_error=0.1),
     )
@@ -121,25 +121,25 @@ def test_every_reason_is_listed_with_what_was_expected_and_received() -> None:
 
 
 def test_a_figure_that_fails_by_little_is_not_shown_as_the_limit() -> None:
-    verdict = judge(replace(GOOD, accuracy_low=0.94999999), GateOptions(min_accuracy=0.95))
+    verdict = apply_gate(replace(GOOD, accuracy_low=0.94999999), GateOptions(min_accuracy=0.95))
     (check,) = (c for c in verdict.checks if c.name == "accuracy")
     assert not check.passed and check.received == "0.94999999"
 
 
-@pytest.mark.parametrize("pictures", [60, 360])
-def test_the_champion_gate_rejects_an_equal_model_no_more_often_than_it_claims(pictures) -> None:
+@pytest.mark.parametrize("images", [60, 360])
+def test_the_champion_gate_rejects_an_equal_model_no_more_often_than_it_claims(images) -> None:
     random = np.random.default_rng(11)
     options = GateOptions(champion_significance=0.05)
     rejected, runs = 0, 4000
-    for wins, losses, _ in random.multinomial(pictures, [0.06, 0.06, 0.88], size=runs):
-        verdict = judge(replace(GOOD, champion=against(wins, losses, pictures)), options)
+    for wins, losses, _ in random.multinomial(images, [0.06, 0.06, 0.88], size=runs):
+        verdict = apply_gate(replace(GOOD, champion=against(wins, losses, images)), options)
         rejected += not verdict.accepted
-    # What the exact test claims: over the number of pictures on which the models differ, the
+    # What the exact test claims: over the number of images on which the models differ, the
     # chance that so many of them are losses that it rejects.
     claimed = 0.0
-    for unlike in range(pictures + 1):
+    for unlike in range(images + 1):
         tails = stats.binom.sf(np.arange(unlike + 1) - 1, unlike, 0.5)
-        claimed += stats.binom.pmf(unlike, pictures, 0.12) * max(tails[tails < 0.05], default=0.0)
+        claimed += stats.binom.pmf(unlike, images, 0.12) * max(tails[tails < 0.05], default=0.0)
     assert claimed <= 0.05
     # Three standard errors of the simulation are allowed.
     assert rejected / runs == pytest.approx(claimed, abs=3 * math.sqrt(0.05 * 0.95 / runs))
@@ -149,7 +149,7 @@ def test_the_champion_gate_finds_a_model_that_is_clearly_worse() -> None:
     random = np.random.default_rng(12)
     rejected, runs = 0, 1000
     for wins, losses, _ in random.multinomial(360, [0.02, 0.10, 0.88], size=runs):
-        rejected += not judge(
+        rejected += not apply_gate(
             replace(GOOD, champion=against(wins, losses, 360)), GateOptions()
         ).accepted
     assert rejected / runs > 0.98

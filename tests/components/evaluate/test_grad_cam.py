@@ -64,17 +64,17 @@ def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
 
 
 def test_an_overlay_colours_only_where_the_evidence_is() -> None:
-    picture = Image.new("RGB", (16, 16), (100, 100, 100))
+    image = Image.new("RGB", (16, 16), (100, 100, 100))
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0] = 1.0
-    mixed = np.asarray(overlay(picture, heat)).astype(int)
+    mixed = np.asarray(overlay(image, heat)).astype(int)
     assert mixed.shape == (SIDE_PX, SIDE_PX, 3)
     red, _, blue = mixed[4, 4]
     assert red - blue > 60
     np.testing.assert_array_equal(mixed[-1, -1], [100, 100, 100])
 
 
-def test_a_picture_becomes_a_small_data_uri() -> None:
+def test_an_image_becomes_a_small_data_uri() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
     uri = data_uri(Image.fromarray(noise))
     assert uri.startswith("data:image/webp;base64,") and len(uri) < 60_000

@@ -12,10 +12,10 @@ from components.evaluate.metrics.classification import measure, roc_auc, roc_poi
 from components.evaluate.metrics.statistics import wilson_interval
 
 
-def soft(rng: np.random.Generator, pictures: int, classes: int):
-    truths = rng.integers(0, classes, pictures)
-    logits = rng.normal(0, 1, (pictures, classes))
-    logits[np.arange(pictures), truths] += 1.5
+def soft(rng: np.random.Generator, images: int, classes: int):
+    truths = rng.integers(0, classes, images)
+    logits = rng.normal(0, 1, (images, classes))
+    logits[np.arange(images), truths] += 1.5
     probabilities = np.exp(logits)
     return probabilities / probabilities.sum(axis=1, keepdims=True), truths
 
@@ -60,14 +60,14 @@ def test_figures_equal_scikit_learns(classes) -> None:
         assert row.recall_low <= row.recall <= row.recall_high
 
 
-def test_no_picture_gives_no_figure_and_no_error() -> None:
+def test_no_image_gives_no_figure_and_no_error() -> None:
     found = measure(np.empty((0, 2)), np.empty(0, int), ["a", "b"])
-    assert found.metrics == {"test_pictures": 0.0}
+    assert found.metrics == {"test_images": 0.0}
     assert found.confusion == [[0, 0], [0, 0]]
     assert all(row.support == 0 and math.isnan(row.recall) for row in found.per_class)
 
 
-def test_one_picture_has_a_wide_interval_and_no_curve() -> None:
+def test_one_image_has_a_wide_interval_and_no_curve() -> None:
     found = measure(np.array([[0.2, 0.8]]), np.array([1]), ["a", "b"])
     assert found.metrics["test_accuracy"] == 1.0
     assert found.metrics["test_accuracy_low"] < 0.25
@@ -102,7 +102,7 @@ def test_roc_points_run_from_nothing_to_everything_and_are_finite() -> None:
     )
 
 
-def test_roc_auc_leaves_out_classes_without_pictures() -> None:
+def test_roc_auc_leaves_out_classes_without_images() -> None:
     probabilities, truths = soft(np.random.default_rng(2), 200, 4)
     truths[truths == 3] = 0
     present = [theirs.roc_auc_score(truths == k, probabilities[:, k]) for k in range(3)]

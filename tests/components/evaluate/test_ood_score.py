@@ -8,77 +8,81 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from components.evaluate.metrics.ood_images import MOST, unfamiliar_pictures
-from components.evaluate.metrics.ood_score import familiarity, familiarity_scores, threshold_keeping
+from components.evaluate.metrics.ood_images import MOST, read_ood_images
+from components.evaluate.metrics.ood_score import (
+    energy_scores,
+    fit_ood_threshold,
+    threshold_keeping,
+)
 from regraft_core.runtime.errors import DataError, InputError
 
 
 def test_the_score_is_the_negative_energy() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     by_hand = [math.log(sum(math.exp(v) for v in row)) for row in logits.tolist()]
-    np.testing.assert_allclose(familiarity_scores(logits), by_hand)
+    np.testing.assert_allclose(energy_scores(logits), by_hand)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.95, 0.99])
-@pytest.mark.parametrize("pictures", [1, 2, 19, 20, 21, 1000])
-def test_the_threshold_keeps_at_least_the_share_and_hardly_more(share, pictures) -> None:
-    scores = np.random.default_rng(pictures).normal(size=pictures)
+@pytest.mark.parametrize("images", [1, 2, 19, 20, 21, 1000])
+def test_the_threshold_keeps_at_least_the_share_and_hardly_more(share, images) -> None:
+    scores = np.random.default_rng(images).normal(size=images)
     kept = np.mean(scores >= threshold_keeping(scores, share))
-    assert share - 1e-9 <= kept < share + 1 / pictures + 1e-9
+    assert share - 1e-9 <= kept < share + 1 / images + 1e-9
 
 
 def test_the_threshold_keeps_all_of_equal_scores() -> None:
     assert threshold_keeping(np.ones(10), 0.9) == 1.0
 
 
-def confident(rng, pictures, height):
-    logits = rng.normal(0, 1, (pictures, 4))
-    logits[np.arange(pictures), rng.integers(0, 4, pictures)] += height
+def confident(rng, images, height):
+    logits = rng.normal(0, 1, (images, 4))
+    logits[np.arange(images), rng.integers(0, 4, images)] += height
     return logits
 
 
-def test_unfamiliar_pictures_are_told_apart() -> None:
+def test_ood_images_are_told_apart() -> None:
     rng = np.random.default_rng(3)
     validation, test = confident(rng, 400, 8), confident(rng, 400, 8)
     strange = confident(rng, 200, 2)
-    found = familiarity(validation, test, strange, 0.95)
+    found = fit_ood_threshold(validation, test, strange, 0.95)
     assert found is not None
     assert found.share_kept == pytest.approx(0.95)
     assert found.share_kept_on_test == pytest.approx(0.95, abs=0.04)
     truth = np.r_[np.ones(400), np.zeros(200)]
-    scores = np.r_[familiarity_scores(test), familiarity_scores(strange)]
+    scores = np.r_[energy_scores(test), energy_scores(strange)]
     assert found.auroc == roc_auc_score(truth, scores) and found.auroc > 0.98
     assert found.share_refused is not None and found.share_refused > 0.9
-    assert found.unfamiliar_pictures == 200
+    assert found.ood_images == 200
 
 
-def test_without_unfamiliar_pictures_there_is_a_threshold_only() -> None:
+def test_without_ood_images_there_is_a_threshold_only() -> None:
     logits = confident(np.random.default_rng(0), 40, 5)
-    found = familiarity(logits, logits, None, 0.9)
+    found = fit_ood_threshold(logits, logits, None, 0.9)
     assert found is not None and found.auroc is None and found.share_refused is None
 
 
-def test_without_validation_pictures_there_is_no_threshold() -> None:
-    assert familiarity(np.empty((0, 4)), np.zeros((3, 4)), None, 0.95) is None
+def test_without_validation_images_there_is_no_threshold() -> None:
+    assert fit_ood_threshold(np.empty((0, 4)), np.zeros((3, 4)), None, 0.95) is None
 
 
-def test_pictures_are_read_from_a_folder_at_any_depth_in_order(tmp_path) -> None:
+def test_images_are_read_from_a_folder_at_any_depth_in_order(tmp_path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("b.png", "a.JPG", "deep/c.webp", "notes.txt"):
         (tmp_path / name).write_bytes(name.encode())
-    assert unfamiliar_pictures(str(tmp_path)) == [b"a.JPG", b"b.png", b"deep/c.webp"]
+    assert read_ood_images(str(tmp_path)) == [b"a.JPG", b"b.png", b"deep/c.webp"]
 
 
 def test_a_large_folder_is_sampled_evenly(tmp_path) -> None:
     for k in range(MOST + 1000):
         (tmp_path / f"{k:05}.png").write_bytes(b"%d" % k)
-    found = unfamiliar_pictures(str(tmp_path))
+    found = read_ood_images(str(tmp_path))
     assert len(found) == MOST and len(set(found)) == MOST
     assert found[-1] > b"2990"
 
 
-def test_a_source_without_pictures_is_refused(tmp_path) -> None:
-    with pytest.raises(DataError, match="expected pictures"):
-        unfamiliar_pictures(str(tmp_path))
+def test_a_source_without_images_is_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match="expected images"):
+        read_ood_images(str(tmp_path))
     with pytest.raises(InputError, match="expected a folder"):
-        unfamiliar_pictures(str(tmp_path / "none"))
+        read_ood_images(str(tmp_path / "none"))

@@ -56,7 +56,7 @@ def test_names_from_outside_are_escaped(report_of) -> None:
 
 @pytest.mark.parametrize("classes", [2, 13, 40, 61, 300])
 def test_any_number_of_classes_makes_a_page(report_of, classes) -> None:
-    page = render(report_of(classes=classes, pictures=600))
+    page = render(report_of(classes=classes, images=600))
     assert ('id="confusion"' in page) == (classes <= 60)
     assert page.count("<tr><td>digit") <= 60 + 8
     assert len(page) < 1_000_000
@@ -72,7 +72,7 @@ def test_sections_without_figures_are_left_out(report_of) -> None:
             "versions": {},
             "options": {},
             "evaluation": data.evaluation.model_copy(
-                update={"metrics": {"test_pictures": 0.0}, "details": {}, "per_class": []}
+                update={"metrics": {"test_images": 0.0}, "details": {}, "per_class": []}
             ),
         }
     )
@@ -96,7 +96,7 @@ def test_a_report_is_made_again_from_its_stored_figures(report_of, tmp_path) -> 
 
 
 def test_not_a_number_survives_the_file(report_of) -> None:
-    data = report_of(pictures=8)
+    data = report_of(images=8)
     text = data.model_dump_json()
     assert "NaN" in text
     assert render(ReportData.model_validate_json(text)) == render(data)

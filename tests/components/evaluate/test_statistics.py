@@ -44,7 +44,7 @@ def test_wilson_interval_of_a_published_case() -> None:
         np.testing.assert_allclose(wilson_interval(right, total), interval, atol=5e-5)
 
 
-def test_wilson_interval_of_no_picture_is_unknown() -> None:
+def test_wilson_interval_of_no_image_is_unknown() -> None:
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
 
@@ -87,9 +87,9 @@ def test_comparison_equals_the_exact_tests_of_statsmodels_and_scipy(both, wins, 
     assert found.difference_low <= found.difference <= found.difference_high
 
 
-def test_comparison_of_no_pictures_knows_nothing_and_never_raises() -> None:
+def test_comparison_of_no_images_knows_nothing_and_never_raises() -> None:
     found = compare(np.array([], bool), np.array([], bool), name="a")
-    assert found.pictures == 0 and math.isnan(found.difference)
+    assert found.images == 0 and math.isnan(found.difference)
 
 
 def test_comparison_refuses_unequal_lengths() -> None:
@@ -97,7 +97,7 @@ def test_comparison_refuses_unequal_lengths() -> None:
         compare(np.array([True]), np.array([True, False]), name="a")
 
 
-def test_bootstrap_interval_agrees_with_scipys_over_pictures() -> None:
+def test_bootstrap_interval_agrees_with_scipys_over_images() -> None:
     right, rival = paired(280, 30, 12, 38)
     difference = right.astype(float) - rival.astype(float)
     theirs = stats.bootstrap(

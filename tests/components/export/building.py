@@ -28,8 +28,8 @@ from regraft_core.formats.manifests import (
     digest_file,
 )
 from regraft_core.formats.options import HeadOptions
-from regraft_core.formats.records import PictureRecord, write_records
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.formats.records import ImageRecord, write_records
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.models import (
     build_head,
     count_parameters,
@@ -59,8 +59,8 @@ def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def picture(seed: int, kind: str = "PNG") -> bytes:
-    """Return an encoded picture of a size of its own: coarse blocks of random colours."""
+def image(seed: int, kind: str = "PNG") -> bytes:
+    """Return an encoded image of a size of its own: coarse blocks of random colours."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return encode(blocks.repeat(9 + seed % 7, axis=0).repeat(8 + seed % 5, axis=1), kind)
@@ -71,8 +71,8 @@ def write_dataset(folder: Path, per_split: int = 9) -> Path:
     splits = {}
     for place, split in enumerate(("train", "validation", "test")):
         records = [
-            PictureRecord(
-                encoded=picture(100 * place + i, FORMATS[i % len(FORMATS)]),
+            ImageRecord(
+                encoded=image(100 * place + i, FORMATS[i % len(FORMATS)]),
                 label=i % len(CLASSES),
                 id=f"{100 * place + i:064x}",
                 path=f"{split}/{i}",
@@ -97,8 +97,8 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     row = find_backbone(backbone)
     part = build_backbone(row, px, "imagenet")
     head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
-    # Statistics and weights of their own, so that answers differ from picture to picture.
-    seen = load_pictures(tf.constant([picture(i) for i in range(20)]), px)
+    # Statistics and weights of their own, so that answers differ from image to image.
+    seen = load_images(tf.constant([image(i) for i in range(20)]), px)
     maps = np.asarray(part(scale(seen, row.scaling), training=False))
     pooled = maps.mean(axis=(1, 2))
     standardise(head, pooled.mean(axis=0), pooled.var(axis=0))

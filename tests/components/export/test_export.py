@@ -14,12 +14,12 @@ from components.export.export import export
 from components.export.warmup import example_of
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RejectedError
 from regraft_core.training.models import load_model
-from tests.components.export.building import CLASSES, FORMATS, PX, Built, picture, write_evaluation
+from tests.components.export.building import CLASSES, FORMATS, PX, Built, image, write_evaluation
 
-PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+IMAGES = [image(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
 ROOT = Path(__file__).resolve().parents[3]
 TEMPERATURE, THRESHOLD = 1.7, 1.0
 
@@ -27,7 +27,7 @@ TEMPERATURE, THRESHOLD = 1.7, 1.0
 @pytest.fixture(scope="module")
 def logits(built: Built) -> np.ndarray:
     model, manifest = load_model(built.candidate)
-    pixels = load_pictures(tf.constant(PICTURES), PX)
+    pixels = load_images(tf.constant(IMAGES), PX)
     return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
 
 
@@ -40,7 +40,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_bytes_give_the_answers_of_the_trained_model(
     loaded: tf.Module, logits: np.ndarray, size: int
 ) -> None:
-    got = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES[:size]))
+    got = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[:size]))
     expected = softmax(logits[:size] / TEMPERATURE)
     np.testing.assert_allclose(got["probabilities"], expected, atol=1e-5)
     np.testing.assert_allclose(got["confidence"], expected.max(axis=1), atol=1e-5)
@@ -60,24 +60,24 @@ def test_folder_holds_all_that_a_server_and_a_person_need(exported: Path, built:
     assert "| accuracy | >= 0.5 | 0.9 | yes |" in card
 
 
-def test_a_damaged_picture_is_named_by_its_index(loaded: tf.Module) -> None:
+def test_a_damaged_image_is_named_by_its_index(loaded: tf.Module) -> None:
     serve, classify = loaded.signatures["serving_default"], loaded.signatures["classify"]
-    unknown = tf.constant([*PICTURES[:3], b"no picture"])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 3: expected a picture as"):
+    unknown = tf.constant([*IMAGES[:3], b"no image"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image 3: expected an image as"):
         serve(image_bytes=unknown)
-    truncated = [PICTURES[0], PICTURES[1][:-40], PICTURES[2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+    truncated = [IMAGES[0], IMAGES[1][:-40], IMAGES[2]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image 1: expected an undamaged"):
         serve(image_bytes=tf.constant(truncated))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="picture 1: expected an undamaged"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image 1: expected an undamaged"):
         classify(inputs=tf.constant([example_of(one) for one in truncated]))
     with pytest.raises(tf.errors.InvalidArgumentError):
         serve(image_bytes=tf.constant(truncated[1:2]))
 
 
 def test_an_empty_batch_is_refused(loaded: tf.Module) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one image or more"):
         loaded.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture or more"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one image or more"):
         loaded.signatures["images"](images=tf.zeros([0, 4, 4, 3]))
 
 

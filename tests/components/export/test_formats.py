@@ -8,30 +8,30 @@ import pytest
 import tensorflow as tf
 
 from components.export.formats import FILES, write_formats
-from components.export.signatures import Answering
+from components.export.signatures import Postprocessing
 from regraft_core.formats.manifests import EvaluationManifest
-from regraft_core.images.preprocess import load_pictures
+from regraft_core.images.preprocess import load_images
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.models import load_model
-from tests.components.export.building import CLASSES, PX, Built, picture
+from tests.components.export.building import CLASSES, PX, Built, image
 
-PICTURES = [picture(i) for i in range(3)]
+IMAGES = [image(i) for i in range(3)]
 
 
 def written(built: Built, folder: Path, name: str) -> dict[str, float]:
     model, manifest = load_model(built.candidate)
     temperature = EvaluationManifest.read(built.evaluation).temperature
-    answering = Answering(manifest.preprocessing, tuple(CLASSES), temperature, None)
-    return write_formats(folder, model, answering, [name], PICTURES)
+    answering = Postprocessing(manifest.preprocessing, tuple(CLASSES), temperature, None)
+    return write_formats(folder, model, answering, [name], IMAGES)
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_litert_equals_the_exported_model(built: Built, loaded: tf.Module, tmp_path: Path) -> None:
     assert written(built, tmp_path, "litert")["litert"] <= 1e-5
     run = tf.lite.Interpreter(str(tmp_path / FILES["litert"])).get_signature_runner()
-    pixels = load_pictures(tf.constant(PICTURES), PX).numpy()
+    pixels = load_images(tf.constant(IMAGES), PX).numpy()
     (got,) = run(pixels=pixels).values()
-    served = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES))
+    served = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES))
     np.testing.assert_allclose(got, served["probabilities"], atol=1e-5)
 
 

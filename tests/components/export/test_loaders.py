@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 
 from components.export.warmup import example_of
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.models import load_model
-from tests.components.export.building import CLASSES, FORMATS, PX, Built, picture
+from tests.components.export.building import CLASSES, FORMATS, PX, Built, image
 
 ROOT = Path(__file__).resolve().parents[3]
-PICTURES = [picture(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
+IMAGES = [image(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
 SIZES = (1, 7)
 TEMPERATURE = 1.7
 ALIASES = {
@@ -34,10 +34,10 @@ def requests() -> dict[str, np.ndarray]:
     """What is asked, by `<signature>_<batch size>`."""
     given = {}
     for size in SIZES:
-        strings = np.array(PICTURES[:size], object)
+        strings = np.array(IMAGES[:size], object)
         given[f"serving_default_{size}"] = given[f"features_{size}"] = strings
         given[f"classify_{size}"] = np.array([example_of(one) for one in strings], object)
-        given[f"images_{size}"] = load_pictures(tf.constant(PICTURES[:size]), PX).numpy()
+        given[f"images_{size}"] = load_images(tf.constant(IMAGES[:size]), PX).numpy()
     return given
 
 
@@ -60,7 +60,7 @@ def by_session(
 def trained(built: Built) -> dict[str, np.ndarray]:
     model, manifest = load_model(built.candidate)
     both = keras.Model(model.input, [model.get_layer("head_gap").output, model.output])
-    pixels = load_pictures(tf.constant(PICTURES), PX)
+    pixels = load_images(tf.constant(IMAGES), PX)
     features, logits = both(scale(pixels, manifest.preprocessing.scaling), training=False)
     probabilities = tf.nn.softmax(logits / TEMPERATURE).numpy()
     return {
@@ -101,7 +101,7 @@ def test_classify_pairs_each_class_with_its_score(by_session: dict[str, np.ndarr
 
 
 def test_images_of_another_size_are_resized_as_bytes_are(loaded: tf.Module) -> None:
-    pixels = tf.cast(tf.io.decode_png(PICTURES[1]), tf.float32)[None]
+    pixels = tf.cast(tf.io.decode_png(IMAGES[1]), tf.float32)[None]
     by_pixels = loaded.signatures["images"](images=pixels)["probabilities"]
-    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(PICTURES[1:2]))
+    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[1:2]))
     np.testing.assert_allclose(by_pixels, by_bytes["probabilities"], atol=1e-6)

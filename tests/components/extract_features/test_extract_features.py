@@ -20,7 +20,7 @@ from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest
 from regraft_core.formats.options import FeatureOptions, checked
 from regraft_core.formats.records import read_split
-from regraft_core.images.preprocess import load_pictures, scale
+from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import FeatureRows, moments, read_manifests
 from regraft_core.training.winograd import convolve
@@ -53,7 +53,7 @@ def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> 
     backbone = build_backbone("tiny", 32)
     middle = keras.Model(backbone.input, backbone.get_layer("block1_out").output)
     records = list(read_split(dataset, "train"))
-    pixels = scale(load_pictures(tf.constant([one.encoded for one in records]), 32), "tiny")
+    pixels = scale(load_images(tf.constant([one.encoded for one in records]), 32), "tiny")
     maps, cuts = (model(pixels, training=False).numpy() for model in (backbone, middle))
     np.testing.assert_allclose(rows(folders), maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(rows(folders, array="cut"), cuts, rtol=1e-4, atol=1e-5)
@@ -79,7 +79,7 @@ def test_features_by_winograd_are_what_the_backbone_gives(
     middle = backbone.get_layer(FeaturesManifest.read(folders[0]).cut).output
     direct = keras.Model(backbone.input, [middle, backbone.output])
     records = list(read_split(dataset, "validation"))
-    pixels = scale(load_pictures(tf.constant([one.encoded for one in records]), 48), "vgg16")
+    pixels = scale(load_images(tf.constant([one.encoded for one in records]), 48), "vgg16")
     cuts, maps = (values.numpy() for values in direct(pixels, training=False))
     for array, expected in (("cut", cuts), ("gap", maps.mean(axis=(1, 2)))):
         limit = 5e-5 * np.abs(expected).max()
@@ -147,7 +147,7 @@ def test_one_view_is_told_to_be_plain(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extracted(dataset, tmp_path, augment="light")
-    assert "the one view is the plain picture" in capsys.readouterr().out
+    assert "the one view is the plain image" in capsys.readouterr().out
 
 
 def test_several_views_without_augmentation_are_refused() -> None:
@@ -234,7 +234,7 @@ def test_a_killed_extraction_goes_on_from_its_last_shard(
     )
     said = kill_and_run_again(program, "view 1/3")
     assert "view 3/3" not in said.killed
-    assert "view 1/3: 0 pictures" in said.again
+    assert "view 1/3: 0 images" in said.again
     (whole,) = extracted(dataset, tmp_path / "whole", **changes)
     for view in range(3):
         mine, theirs = (rows([f], view=view, views=3) for f in (tmp_path / "killed", whole))
@@ -256,4 +256,4 @@ def test_a_cache_beyond_its_budget_is_not_written(
     (folder,) = extracted(dataset, tmp_path, cache_gb=1e-6)
     manifest = FeaturesManifest.read(folder)
     assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap"])
-    assert "top will stream pictures" in capsys.readouterr().out
+    assert "top will stream images" in capsys.readouterr().out

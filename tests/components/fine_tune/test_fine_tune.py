@@ -25,7 +25,7 @@ from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOp
 from regraft_core.images.augment import Strength
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
-from regraft_core.training.image_source import PictureRows, picture_source
+from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, class_weights, train
 from regraft_core.training.models import build_head, load_model, pooling_layer, save_model
 from regraft_core.training.training_source import Source
@@ -256,7 +256,7 @@ def test_fine_tuning_weighs_classes_and_smooths_as_the_head_did(
     assert weighed.class_weights == class_weights("balanced", labels, 3)
 
 
-def test_a_checkpoint_on_activations_is_not_gone_on_with_from_pictures(
+def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
     dataset: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = FeatureOptions(backbone="tiny", cache_gb=1e-6)
@@ -304,7 +304,7 @@ def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_pa
         fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
 
 
-def test_top_streams_pictures_where_no_activations_were_kept(
+def test_top_streams_images_where_no_activations_were_kept(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
 ) -> None:
     """Streaming takes the steps of the cached way."""
@@ -336,7 +336,7 @@ def test_top_streams_pictures_where_no_activations_were_kept(
 
 @pytest.fixture(scope="module")
 def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features whose activations at the cut are left out, of augmented pictures."""
+    """Features whose activations at the cut are left out, of augmented images."""
     out = tmp_path_factory.mktemp("augmented") / "features"
     options = FeatureOptions(backbone="tiny", cache_gb=1e-6, augment="strong")
     extract_features(dataset, out, options)
@@ -344,10 +344,10 @@ def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("strategy", ["top", "full"])
-def test_pictures_are_augmented_by_draws_that_the_seed_tells(
+def test_images_are_augmented_by_draws_that_the_seed_tells(
     dataset: Path, trained: Trained, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str
 ) -> None:
-    """The same seed sees the same pictures; plain features make plain pictures."""
+    """The same seed sees the same images; plain features make plain images."""
     losses = {}
     ways = {"mine": (augmented, 0), "again": (augmented, 0), "other": (augmented, 1),
             "plain": (trained.features, 0)}  # fmt: skip
@@ -365,13 +365,13 @@ def test_pictures_are_augmented_by_draws_that_the_seed_tells(
     assert losses["mine"][0] != pytest.approx(losses["mine"][1], rel=1e-4)
 
 
-def test_validation_and_the_plain_way_see_plain_pictures(dataset: Path, trained: Trained) -> None:
-    rows = PictureRows(dataset, "train")
+def test_validation_and_the_plain_way_see_plain_images(dataset: Path, trained: Trained) -> None:
+    rows = ImageRows(dataset, "train")
     shape = ModelManifest.read(trained.head).preprocessing
     indices = np.array([3, 1])
 
     def seen(strength: Strength, epoch: int, seed: int = 0) -> NDArray[np.float32]:
-        source = picture_source(rows, shape, strength, seed)
+        source = image_source(rows, shape, strength, seed)
         assert source.prepare is not None
         inputs, _ = source.fetch(indices, epoch)
         pixels: NDArray[np.float32] = source.prepare(inputs).numpy()
@@ -390,7 +390,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
     dataset: Path, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str,
     kill_and_run_again: Callable[[str, str], Resumed],
 ) -> None:  # fmt: skip
-    """Augmented pictures and adapting statistics, so that all of the state counts."""
+    """Augmented images and adapting statistics, so that all of the state counts."""
     given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
              "batch_norm": "adapt", "averaging": 0.5}  # fmt: skip
     program = (

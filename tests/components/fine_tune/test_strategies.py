@@ -1,4 +1,4 @@
-"""What a strategy makes trainable, and how fast its statistics follow the new pictures."""
+"""What a strategy makes trainable, and how fast its statistics follow the new images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small folders of pictures for the tests of ingest."""
+"""Small folders of images for the tests of ingest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from web import Web, certificates, serving
 
 
 def photo(seed: int, px: int = 64) -> Image.Image:
-    """Return a colourful smooth picture that no other seed resembles."""
+    """Return a colourful smooth image that no other seed resembles."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((px, px), Image.Resampling.BICUBIC)
 
@@ -29,15 +29,15 @@ def write_classes(
     for position, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            picture = photo(first + 1000 * position + number)
-            picture.save(folder / name / f"{number:03d}.png")
+            image = photo(first + 1000 * position + number)
+            image.save(folder / name / f"{number:03d}.png")
     return folder
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two classes of 20 pictures."""
-    return write_classes(tmp_path / "pictures")
+def images(tmp_path: Path) -> Path:
+    """Two classes of 20 images."""
+    return write_classes(tmp_path / "images")
 
 
 @pytest.fixture

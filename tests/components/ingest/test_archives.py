@@ -238,13 +238,13 @@ def test_encrypted_members_are_refused(tmp_path: Path) -> None:
 
 
 def test_bad_checksums_are_refused(tmp_path: Path) -> None:
-    archive = zip_of(tmp_path / "a.zip", {"cat/1.jpg": b"picture"}, zipfile.ZIP_STORED)
-    archive.write_bytes(archive.read_bytes().replace(b"picture", b"Picture"))
+    archive = zip_of(tmp_path / "a.zip", {"cat/1.jpg": b"image"}, zipfile.ZIP_STORED)
+    archive.write_bytes(archive.read_bytes().replace(b"image", b"Image"))
     refused(archive, r"'cat/1\.jpg' is damaged: Bad CRC")
 
 
 def test_bad_checksums_of_compressed_tars_are_refused(tmp_path: Path) -> None:
-    archive = tar_of(tmp_path / "a.tgz", {"cat/1.jpg": b"picture"})
+    archive = tar_of(tmp_path / "a.tgz", {"cat/1.jpg": b"image"})
     data = bytearray(archive.read_bytes())
     data[-8] ^= 1
     archive.write_bytes(data)

@@ -76,16 +76,16 @@ SOURCES: dict[str, Callable[[Path], str | Path]] = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_each_kind_of_source_works(pictures: Path, tmp_path: Path, kind: str) -> None:
+def test_each_kind_of_source_works(images: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
-    ran = run(SOURCES[kind](pictures), "--out", out)
+    ran = run(SOURCES[kind](images), "--out", out)
     assert (ran.returncode, errors(ran)) == (0, [])
     assert ran.stdout.splitlines()[-1].startswith(f"{out}: ")
     assert DatasetManifest.read(out).splits["train"].count > 0
 
 
-def test_an_archive_comes_over_http(pictures: Path, tmp_path: Path, web: Web) -> None:
-    address = web.plan("/pets.zip", Reply(zip_of(pictures).read_bytes()))
+def test_an_archive_comes_over_http(images: Path, tmp_path: Path, web: Web) -> None:
+    address = web.plan("/pets.zip", Reply(zip_of(images).read_bytes()))
     ran = run(address, "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     assert (ran.returncode, errors(ran)) == (0, [])
 
@@ -103,24 +103,24 @@ def one_class(folder: Path) -> Path:
 
 def mostly_text(folder: Path) -> Path:
     for number in range(30):
-        (folder / "cat" / f"note-{number}.jpg").write_text("no picture")
+        (folder / "cat" / f"note-{number}.jpg").write_text("no image")
     return folder
 
 
 FAULTS: dict[str, tuple[Callable[[Path], str | Path], str]] = {
     "unknown": (lambda _: "sample:digit", "unknown source 'sample:digit'"),
-    "truncated": (broken, "pictures-packed.zip"),
+    "truncated": (broken, "images-packed.zip"),
     "one class": (one_class, "expected at least two classes, found 1: cat 20"),
-    "bad files": (mostly_text, "unusable files, found 30 of 70: not-a-picture 30"),
+    "bad files": (mostly_text, "unusable files, found 30 of 70: not-an-image 30"),
     "unreachable": (lambda _: "http://127.0.0.1:1/pets.zip", "127.0.0.1"),
     "page": (lambda folder: folder / "cat" / "000.png", "expected a zip or tar archive"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_line_and_exit_code_2(pictures: Path, tmp_path: Path, fault: str) -> None:
+def test_a_fault_is_one_line_and_exit_code_2(images: Path, tmp_path: Path, fault: str) -> None:
     source, message = FAULTS[fault]
-    ran = run(source(pictures), "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    ran = run(source(images), "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     assert ran.returncode == 2
     (line,) = errors(ran)
     assert message in line
@@ -128,8 +128,8 @@ def test_a_fault_is_one_line_and_exit_code_2(pictures: Path, tmp_path: Path, fau
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_senseless_options_are_one_line(pictures: Path, tmp_path: Path) -> None:
+def test_senseless_options_are_one_line(images: Path, tmp_path: Path) -> None:
     for wrong in (["--test-fraction", "2"], ["--no-such-option"], ["--seed", "x"]):
-        ran = run(pictures, "--out", tmp_path / "out", *wrong)
+        ran = run(images, "--out", tmp_path / "out", *wrong)
         assert ran.returncode == 2
         assert len(ran.stderr.splitlines()) == 1

@@ -46,10 +46,10 @@ def packed(folder: Path) -> bytes:
     return Path(shutil.make_archive(f"{folder}-packed", "zip", folder)).read_bytes()
 
 
-def rows_of(pictures: Path, prefix: str) -> list[dict[str, str]]:
+def rows_of(images: Path, prefix: str) -> list[dict[str, str]]:
     return [
-        {"uri": f"{prefix}{path.relative_to(pictures)}", "label": path.parent.name}
-        for path in sorted(pictures.rglob("*.png"))
+        {"uri": f"{prefix}{path.relative_to(images)}", "label": path.parent.name}
+        for path in sorted(images.rglob("*.png"))
     ]
 
 
@@ -83,9 +83,9 @@ def require_refused(ended: tuple[int, str], message: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("source", [LINK, f"gdrive:{ID}"])
 def test_google_drive(
-    ingest: Ingest, drive: Web, pictures: Path, tmp_path: Path, source: str
+    ingest: Ingest, drive: Web, images: Path, tmp_path: Path, source: str
 ) -> None:
-    drive.plan(f"/uc?id={ID}", Reply(packed(pictures), headers=ATTACHED))
+    drive.plan(f"/uc?id={ID}", Reply(packed(images), headers=ATTACHED))
     assert ingest(source) == (0, "")
     assert require_pets(tmp_path / "out").sources == [f"gdrive:{ID}"]
 
@@ -106,12 +106,12 @@ def test_google_drive_says_no(
     require_refused(ingest(f"gdrive:{ID}"), message, tmp_path)
 
 
-def test_buckets(ingest: Ingest, bucket: str, pictures: Path, tmp_path: Path) -> None:
+def test_buckets(ingest: Ingest, bucket: str, images: Path, tmp_path: Path) -> None:
     files = fsspec.filesystem(bucket.split(":")[0])
-    files.pipe_file(f"{bucket}/pets.zip", packed(pictures))
-    for path in pictures.rglob("*.png"):
-        files.pipe_file(f"{bucket}/pets/{path.relative_to(pictures)}", path.read_bytes())
-    rows = rows_of(pictures, f"{bucket}/pets/")
+    files.pipe_file(f"{bucket}/pets.zip", packed(images))
+    for path in images.rglob("*.png"):
+        files.pipe_file(f"{bucket}/pets/{path.relative_to(images)}", path.read_bytes())
+    rows = rows_of(images, f"{bucket}/pets/")
     write_table(tmp_path / "pets.parquet", rows)
     files.put_file(str(tmp_path / "pets.parquet"), f"{bucket}/pets.parquet")
     digests = set()
@@ -122,9 +122,9 @@ def test_buckets(ingest: Ingest, bucket: str, pictures: Path, tmp_path: Path) ->
     assert len(digests) == 1
 
 
-def test_buckets_say_no(ingest: Ingest, bucket: str, pictures: Path, tmp_path: Path) -> None:
+def test_buckets_say_no(ingest: Ingest, bucket: str, images: Path, tmp_path: Path) -> None:
     files = fsspec.filesystem(bucket.split(":")[0])
-    body = packed(pictures)
+    body = packed(images)
     files.pipe_file(f"{bucket}/cut.zip", body[: len(body) // 2])
     files.pipe_file(f"{bucket}/page.zip", b"<html><title>Maintenance</title></html>")
     files.pipe_file(f"{bucket}/pets.zip", body)
@@ -140,17 +140,17 @@ def test_buckets_say_no(ingest: Ingest, bucket: str, pictures: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_tables(ingest: Ingest, web: Web, pictures: Path, tmp_path: Path, suffix: str) -> None:
-    for path in pictures.rglob("*.png"):
-        web.plan(f"/{path.relative_to(pictures)}", Reply(path.read_bytes()))
-    rows = rows_of(pictures, f"{web.address}/")
+def test_tables(ingest: Ingest, web: Web, images: Path, tmp_path: Path, suffix: str) -> None:
+    for path in images.rglob("*.png"):
+        web.plan(f"/{path.relative_to(images)}", Reply(path.read_bytes()))
+    rows = rows_of(images, f"{web.address}/")
     assert ingest(write_table(tmp_path / f"pets.{suffix}", rows)) == (0, "")
     require_pets(tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_tables_say_no(ingest: Ingest, pictures: Path, tmp_path: Path, suffix: str) -> None:
-    rows = rows_of(pictures, "pictures/")
+def test_tables_say_no(ingest: Ingest, images: Path, tmp_path: Path, suffix: str) -> None:
+    rows = rows_of(images, "images/")
     table = tmp_path / f"pets.{suffix}"
     nameless = [{"uri": row["uri"], "class": row["label"]} for row in rows]
     write_table(table, nameless)

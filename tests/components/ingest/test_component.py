@@ -20,8 +20,8 @@ def test_defaults_are_those_of_the_options() -> None:
     assert set(face) - set(IngestOptions.model_fields) == {"sources", "dataset", "data_card"}
 
 
-def test_the_face_makes_the_artifacts(runner: Path, pictures: Path) -> None:
-    task = ingest(sources=[str(pictures)], processes=1)
+def test_the_face_makes_the_artifacts(runner: Path, images: Path) -> None:
+    task = ingest(sources=[str(images)], processes=1)
     dataset = task.outputs["dataset"]
     manifest = DatasetManifest.read(dataset.path)
     assert dataset.metadata["digest"] == manifest.digest

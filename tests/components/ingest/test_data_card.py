@@ -65,8 +65,8 @@ def test_the_card_is_self_contained_and_complete(
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
     words = " ".join(page.text.split())
     for expected in (
-        "<script>alert(1)", "<img src=x>.jpg", "not-a-picture", "nearly black",
-        "fewer than 30 pictures", CONVERSIONS["alpha"], DUPLICATES["near_groups"],
+        "<script>alert(1)", "<img src=x>.jpg", "not-an-image", "nearly black",
+        "fewer than 30 images", CONVERSIONS["alpha"], DUPLICATES["near_groups"],
         "The closest near duplicates", "Longer side, px", "validation_fraction",
     ):  # fmt: skip
         assert expected in words
@@ -78,7 +78,7 @@ def test_a_calm_dataset_says_so(tmp_path: Path, make_classes: Callable[..., Path
     source = make_classes(tmp_path / "in", count=40)
     ingest([str(source)], tmp_path / "out", OPTIONS)
     words = Page((tmp_path / "out" / "data_card.html").read_text(encoding="utf-8")).text
-    for expected in ("Nothing: the classes", "None found.", "No picture.", "All the same: 64"):
+    for expected in ("Nothing: the classes", "None found.", "No image.", "All the same: 64"):
         assert expected in words
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from web import Reply, Web
 
-from components.ingest.sources.download import obtain
+from components.ingest.sources.download import download_cached
 from components.ingest.sources.download_retry import shown
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
@@ -46,29 +46,29 @@ def left_over(tmp_path: Path) -> list[str]:
 
 def test_a_file_comes_whole_and_is_cached_by_digest(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG))
-    file = obtain(url, options(tmp_path))
+    file = download_cached(url, options(tmp_path))
     assert (file.name, file.read_bytes()) == (DIGEST, BODY)
-    assert obtain(url, options(tmp_path)) == file
+    assert download_cached(url, options(tmp_path)) == file
     assert web.requests[-1][1]["If-None-Match"] == '"one"'
-    assert obtain(url, options(tmp_path, sha256=DIGEST.upper())) == file
+    assert download_cached(url, options(tmp_path, sha256=DIGEST.upper())) == file
     assert len(web.requests) == 2
     web.plan("/a.zip", Reply(b"PK\x03\x04new", headers={"ETag": '"two"'}))
-    assert obtain(url, options(tmp_path)).read_bytes() == b"PK\x03\x04new"
+    assert download_cached(url, options(tmp_path)).read_bytes() == b"PK\x03\x04new"
     assert left_over(tmp_path) == []
 
 
 def test_a_damaged_cache_is_not_believed(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG))
-    file = obtain(url, options(tmp_path))
+    file = download_cached(url, options(tmp_path))
     file.write_bytes(b"PK damaged")
-    assert obtain(url, options(tmp_path, sha256=DIGEST)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path, sha256=DIGEST)).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_download_goes_on_where_it_broke(web: Web, tmp_path: Path, ranges: bool) -> None:
     broken = Reply(BODY, headers=ETAG, send=100_000)
     url = web.plan("/a.zip", broken, Reply(BODY, headers=ETAG, ranges=ranges))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     assert web.requests[1][1]["Range"] == "bytes=100000-"
     assert web.requests[1][1]["If-Range"] == '"one"'
 
@@ -76,9 +76,9 @@ def test_a_broken_download_goes_on_where_it_broke(web: Web, tmp_path: Path, rang
 def test_a_later_run_goes_on_too(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=100_000))
     with pytest.raises(InputError, match=r"truncated: the connection broke \(3 tries\)"):
-        obtain(url, options(tmp_path))
+        download_cached(url, options(tmp_path))
     web.plan("/a.zip", Reply(BODY, headers=ETAG))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     # Three tries brought 100,000 bytes each.
     assert web.requests[-1][1]["Range"] == "bytes=300000-"
 
@@ -88,12 +88,12 @@ def test_another_version_is_not_spliced_on(web: Web, tmp_path: Path) -> None:
     url = web.plan(
         "/a.zip", Reply(BODY, headers=ETAG, send=100_000), Reply(other, headers={"ETag": '"two"'})
     )
-    assert obtain(url, options(tmp_path)).read_bytes() == other
+    assert download_cached(url, options(tmp_path)).read_bytes() == other
 
 
 def test_without_a_version_nothing_is_resumed(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, send=100_000), Reply(BODY))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     assert "Range" not in web.requests[1][1]
 
 
@@ -101,25 +101,25 @@ def test_a_stalled_connection_is_given_up(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=5000, after="stall"))
     start = time.monotonic()
     with pytest.raises(InputError, match=r"no answer within 0\.3 s \(2 tries\)"):
-        obtain(url, options(tmp_path, timeout_s=0.3, attempts=2))
+        download_cached(url, options(tmp_path, timeout_s=0.3, attempts=2))
     assert time.monotonic() - start < 15
 
 
 def test_a_dripping_server_is_stopped_by_the_deadline(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, after="drip"))
     with pytest.raises(InputError, match=r"more than its deadline of 0\.5 s"):
-        obtain(url, options(tmp_path, deadline_s=0.5))
+        download_cached(url, options(tmp_path, deadline_s=0.5))
 
 
 def test_a_dead_address_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot connect.*\(3 tries\)"):
-        obtain("http://127.0.0.1:1/a.zip", options(tmp_path))
+        download_cached("http://127.0.0.1:1/a.zip", options(tmp_path))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_statuses_that_may_pass_are_tried_again(web: Web, tmp_path: Path, status: int) -> None:
     url = web.plan("/a.zip", Reply(b"busy", status), Reply(b"busy", status), Reply(BODY))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     assert len(web.requests) == 3
 
 
@@ -133,7 +133,7 @@ def test_statuses_that_will_not_pass_are_final(
 ) -> None:
     url = web.plan("/a.zip", Reply(b"no", status))
     with pytest.raises(InputError, match=message):
-        obtain(url, options(tmp_path))
+        download_cached(url, options(tmp_path))
     assert len(web.requests) == 1
 
 
@@ -141,7 +141,7 @@ def test_a_page_under_the_archives_name_is_refused(web: Web, tmp_path: Path) -> 
     page = b"\n <!doctype html><html><title>Our\n moved page</title><body>gone</body></html>"
     url = web.plan("/a.zip", Reply(page, headers=ETAG | {"Content-Type": "application/zip"}))
     with pytest.raises(InputError, match=r"received an HTML page \('Our moved page'\)"):
-        obtain(url, options(tmp_path))
+        download_cached(url, options(tmp_path))
     assert len(web.requests) == 1
     assert left_over(tmp_path) == []
 
@@ -149,33 +149,33 @@ def test_a_page_under_the_archives_name_is_refused(web: Web, tmp_path: Path) -> 
 def test_a_quota_page_is_tried_again_and_then_the_mirror(web: Web, tmp_path: Path) -> None:
     quota = web.plan("/quota.zip", Reply(QUOTA, headers=ETAG))
     mirror = web.plan("/mirror.zip", Reply(BODY))
-    assert obtain(quota, options(tmp_path, mirrors=(mirror,))).read_bytes() == BODY
+    assert download_cached(quota, options(tmp_path, mirrors=(mirror,))).read_bytes() == BODY
     assert [path for path, _ in web.requests] == ["/quota.zip"] * 3 + ["/mirror.zip"]
     with pytest.raises(InputError, match=r"quota of this file is used up; try later \(3 tries\)"):
-        obtain(quota, options(tmp_path))
+        download_cached(quota, options(tmp_path))
 
 
 def test_a_wrong_checksum_is_refused_and_the_mirror_asked(web: Web, tmp_path: Path) -> None:
     wrong = web.plan("/wrong.zip", Reply(b"PK\x03\x04 other", headers=ETAG))
     with pytest.raises(InputError, match=f"expected SHA-256 {DIGEST}, received [0-9a-f]{{64}}"):
-        obtain(wrong, options(tmp_path, sha256=DIGEST))
+        download_cached(wrong, options(tmp_path, sha256=DIGEST))
     assert left_over(tmp_path) == []
     mirror = web.plan("/mirror.zip", Reply(BODY))
     pinned = options(tmp_path, sha256=DIGEST, mirrors=(mirror,))
-    assert obtain(wrong, pinned).read_bytes() == BODY
+    assert download_cached(wrong, pinned).read_bytes() == BODY
     local = tmp_path / "local.zip"
     local.write_bytes(BODY)
     pinned = options(tmp_path / "other", sha256=DIGEST, mirrors=(str(local),))
-    assert obtain(wrong, pinned) == local
+    assert download_cached(wrong, pinned) == local
 
 
 def test_wrong_ranges_start_anew(web: Web, tmp_path: Path) -> None:
     lying = Reply(BODY, 206, ETAG | {"Content-Range": "bytes 7-300003/300004"})
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=100_000), lying, Reply(BODY))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     refusing = Reply(b"", 416)
     url = web.plan("/b.zip", Reply(BODY, headers=ETAG, send=100_000), refusing, Reply(BODY))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
 
 
 def test_secrets_in_addresses_are_never_said(web: Web, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_secrets_in_addresses_are_never_said(web: Web, tmp_path: Path) -> None:
     secret = f"http://user:pass@{host}/none.zip?token=abc#part"
     assert shown(secret) == f"http://{host}/none.zip"
     with pytest.raises(InputError) as caught:
-        obtain(secret, options(tmp_path))
+        download_cached(secret, options(tmp_path))
     assert not any(word in str(caught.value) for word in ("pass", "token", "abc"))
 
 
@@ -210,7 +210,7 @@ def test_a_killed_download_leaves_nothing_that_is_read_as_whole(web: Web, tmp_pa
     process.wait(10)
     assert part is not None
     assert not list((tmp_path / "cache").glob("files/*"))
-    assert obtain(url, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     assert web.requests[-1][1]["Range"] == "bytes=200000-"
 
 
@@ -223,7 +223,7 @@ DRIVE_SOURCES = [
 @pytest.mark.parametrize("source", DRIVE_SOURCES)
 def test_a_drive_file_comes_by_gdown(drive: Web, tmp_path: Path, source: str) -> None:
     drive.plan(DRIVE_PATH, Reply(BODY, headers=ATTACHED))
-    assert obtain(source, options(tmp_path)).read_bytes() == BODY
+    assert download_cached(source, options(tmp_path)).read_bytes() == BODY
     assert left_over(tmp_path) == []
 
 
@@ -236,17 +236,17 @@ def test_drives_page_for_large_files_is_passed(drive: Web, tmp_path: Path) -> No
     )
     drive.plan(DRIVE_PATH, Reply(page, headers=HTML))
     drive.plan("/download?id=abc&confirm=t", Reply(BODY, headers=ATTACHED))
-    assert obtain(f"gdrive:{ID}", options(tmp_path)).read_bytes() == BODY
+    assert download_cached(f"gdrive:{ID}", options(tmp_path)).read_bytes() == BODY
 
 
 def test_drives_quota_page_is_tried_again_and_then_the_mirror(drive: Web, tmp_path: Path) -> None:
     drive.plan(DRIVE_PATH, Reply(QUOTA, headers=HTML))
     with pytest.raises(InputError, match=r"download quota of this file is used up.*\(3 tries\)"):
-        obtain(f"gdrive:{ID}", options(tmp_path))
+        download_cached(f"gdrive:{ID}", options(tmp_path))
     assert [path for path, _ in drive.requests] == [DRIVE_PATH] * 3
     mirror = drive.plan("/mirror.zip", Reply(BODY))
     chosen = options(tmp_path, mirrors=(mirror,))
-    assert obtain(f"gdrive:{ID}", chosen).read_bytes() == BODY
+    assert download_cached(f"gdrive:{ID}", chosen).read_bytes() == BODY
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_drive_file_that_is_not_shared_is_final(
 ) -> None:
     drive.plan(DRIVE_PATH, reply)
     with pytest.raises(InputError, match=message) as caught:
-        obtain(f"gdrive:{ID}", options(tmp_path))
+        download_cached(f"gdrive:{ID}", options(tmp_path))
     assert "tries" not in str(caught.value)
 
 
@@ -271,11 +271,11 @@ def test_a_drive_download_that_breaks_goes_on(drive: Web, tmp_path: Path) -> Non
     headers, body = ATTACHED | ETAG, BODY * 5
     broken = Reply(body, headers=headers, send=1_200_000)
     drive.plan(DRIVE_PATH, broken, Reply(body, headers=headers))
-    assert obtain(f"gdrive:{ID}", options(tmp_path)).read_bytes() == body
+    assert download_cached(f"gdrive:{ID}", options(tmp_path)).read_bytes() == body
     # gdown writes blocks of 512 KiB.
     assert drive.requests[-1][1]["Range"] == "bytes=1048576-"
 
 
 def test_drive_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="link to a file"):
-        obtain("https://drive.google.com/drive/folders/1abcDEF", options(tmp_path))
+        download_cached("https://drive.google.com/drive/folders/1abcDEF", options(tmp_path))

@@ -39,38 +39,38 @@ def reasons(out: Path) -> dict[str, str]:
 
 
 def scene(seed: int) -> Image.Image:
-    """Return a picture with edges, as photographs have."""
+    """Return an image with edges, as photographs have."""
     random = np.random.default_rng(seed)
-    picture = Image.new("RGB", (240, 180), tuple(random.integers(60, 200, 3).tolist()))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (240, 180), tuple(random.integers(60, 200, 3).tolist()))
+    draw = ImageDraw.Draw(image)
     for _ in range(14):
         x, y = random.integers(0, 220), random.integers(0, 160)
         w, h = random.integers(10, 90, 2)
         draw.ellipse((x, y, x + w, y + h), fill=tuple(random.integers(0, 256, 3).tolist()))
-    return picture
+    return image
 
 
-def test_exact_copies_are_kept_once(pictures: Path, tmp_path: Path) -> None:
-    copy = pictures / "cat" / "zzz.png"
-    copy.write_bytes((pictures / "cat" / "000.png").read_bytes())
-    manifest = run(pictures, tmp_path / "out")
+def test_exact_copies_are_kept_once(images: Path, tmp_path: Path) -> None:
+    copy = images / "cat" / "zzz.png"
+    copy.write_bytes((images / "cat" / "000.png").read_bytes())
+    manifest = run(images, tmp_path / "out")
     assert reasons(tmp_path / "out") == {"cat/zzz.png": "exact-duplicate"}
     assert manifest.duplicates["exact_dropped"] == 1
     assert len(places(tmp_path / "out")) == 40
 
 
-def test_one_picture_under_two_classes_is_quarantined(pictures: Path, tmp_path: Path) -> None:
-    same = (pictures / "cat" / "000.png").read_bytes()
-    (pictures / "dog" / "same.png").write_bytes(same)
-    run(pictures, tmp_path / "out")
+def test_one_image_under_two_classes_is_quarantined(images: Path, tmp_path: Path) -> None:
+    same = (images / "cat" / "000.png").read_bytes()
+    (images / "dog" / "same.png").write_bytes(same)
+    run(images, tmp_path / "out")
     assert reasons(tmp_path / "out") == {
         "cat/000.png": "label-conflict", "dog/same.png": "label-conflict",
     }  # fmt: skip
     for number in range(1, 8):
-        same = (pictures / "cat" / f"{number:03d}.png").read_bytes()
-        (pictures / "dog" / f"same{number}.png").write_bytes(same)
+        same = (images / "cat" / f"{number:03d}.png").read_bytes()
+        (images / "dog" / f"same{number}.png").write_bytes(same)
     with pytest.raises(DataError, match=r"at most 5\.0% unusable files.*label-conflict 16"):
-        run(pictures, tmp_path / "other")
+        run(images, tmp_path / "other")
 
 
 def test_near_copies_share_a_split(tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ def test_near_copies_share_a_split(tmp_path: Path) -> None:
     for name, first in (("cat", 0), ("dog", 100)):
         (source / name).mkdir(parents=True)
         for number in range(25):
-            picture = scene(first + number)
-            picture.save(source / name / f"{number}.png")
-            picture.save(source / name / f"{number}-saved.jpg", quality=70)
-            picture.resize((160, 120)).save(source / name / f"{number}-small.png")
-            brighter = ImageEnhance.Brightness(picture).enhance(1.06)
+            image = scene(first + number)
+            image.save(source / name / f"{number}.png")
+            image.save(source / name / f"{number}-saved.jpg", quality=70)
+            image.resize((160, 120)).save(source / name / f"{number}-small.png")
+            brighter = ImageEnhance.Brightness(image).enhance(1.06)
             brighter.save(source / name / f"{number}-bright.png")
     manifest = run(source, tmp_path / "out")
     split_of = places(tmp_path / "out")
@@ -98,7 +98,7 @@ def test_near_copies_share_a_split(tmp_path: Path) -> None:
     assert manifest.duplicates["near_left"] == 0
 
 
-def test_a_near_copy_never_takes_a_picture_out_of_test(tmp_path: Path) -> None:
+def test_a_near_copy_never_takes_an_image_out_of_test(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name, first in (("cat", 0), ("dog", 100)):
         (source / name).mkdir(parents=True)
@@ -116,22 +116,22 @@ def test_a_near_copy_never_takes_a_picture_out_of_test(tmp_path: Path) -> None:
     assert all(after[path] == before[path] for path in odd)
 
 
-def test_like_pictures_of_simple_things_are_no_copies(tmp_path: Path) -> None:
+def test_like_images_of_simple_things_are_no_copies(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("left", "right"):
         (source / name).mkdir(parents=True)
     for number in range(40):
         # Thick strokes at slightly other places: one hash for many of them, other pixels.
-        picture = Image.new("L", (64, 64))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("L", (64, 64))
+        draw = ImageDraw.Draw(image)
         draw.line((12 + number % 8, 8, 18 + number // 8 * 3, 56), fill=255, width=8)
-        picture.save(source / ("left", "right")[number % 2] / f"{number}.png")
+        image.save(source / ("left", "right")[number % 2] / f"{number}.png")
     manifest = run(source, tmp_path / "out")
     assert manifest.duplicates["near_pairs"] <= 4
     assert len(places(tmp_path / "out")) == 40
 
 
-def test_tiny_pictures_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -> None:
+def test_tiny_images_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -> None:
     source = tmp_path / "source"
     for name in ("cat", "dog"):
         (source / name).mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_tiny_pictures_are_compared_by_pixels(tmp_path: Path, make_photo: Photo)
     assert split_of["cat/3.png"] == split_of["cat/again.png"]
 
 
-def test_a_chain_of_like_pictures_does_not_swallow_a_class(tmp_path: Path) -> None:
+def test_a_chain_of_like_images_does_not_swallow_a_class(tmp_path: Path) -> None:
     source = tmp_path / "source"
     base = np.asarray(scene(1).convert("L").resize((64, 64)), dtype=np.float32)
     other = np.asarray(scene(2).convert("L").resize((64, 64)), dtype=np.float32)
@@ -166,8 +166,8 @@ def split_source(folder: Path) -> Path:
         for position, name in enumerate(("cat", "dog")):
             (folder / part / name).mkdir(parents=True)
             for number in range(count):
-                picture = scene(first + 1000 * position + number)
-                picture.save(folder / part / name / f"{number}.png")
+                image = scene(first + 1000 * position + number)
+                image.save(folder / part / name / f"{number}.png")
     test = folder / "test" / "cat" / "0.png"
     (folder / "train" / "cat" / "leak.png").write_bytes(test.read_bytes())
     scene(1080).save(folder / "train" / "dog" / "leak.jpg", quality=75)
@@ -209,17 +209,17 @@ def test_near_copies_may_be_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_the_librarys() -> None:
-    picture = scene(3)
-    seen = examine(_png(picture), max_pixels=10**8)
-    small = picture.reduce(180 // 64).convert("L").resize((32, 32), Image.Resampling.BOX)
+    image = scene(3)
+    seen = examine(_png(image), max_pixels=10**8)
+    small = image.reduce(180 // 64).convert("L").resize((32, 32), Image.Resampling.BOX)
     assert f"{seen.hash64:016x}" == str(imagehash.phash(small))
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     import io
 
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

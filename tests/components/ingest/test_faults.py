@@ -183,14 +183,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> No
     import numpy as np
     from PIL import Image
 
-    from components.ingest.checks.image_bytes import StoredPictures
+    from components.ingest.checks.image_bytes import StoredImages
 
     path = tmp_path / "1.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     row = (b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0)
-    with StoredPictures(tmp_path) as stored, pytest.raises(InputError, match="changed while"):
+    with StoredImages(tmp_path) as stored, pytest.raises(InputError, match="changed while"):
         stored.read(row)
     path.unlink()
-    with StoredPictures(tmp_path) as stored, pytest.raises(InputError, match="No such file"):
+    with StoredImages(tmp_path) as stored, pytest.raises(InputError, match="No such file"):
         stored.read(row)

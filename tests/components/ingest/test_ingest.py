@@ -29,15 +29,15 @@ def quarantine(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_folder_of_classes_becomes_a_dataset(pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_of_classes_becomes_a_dataset(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    manifest = ingest([str(pictures)], out, OPTIONS)
+    manifest = ingest([str(images)], out, OPTIONS)
     assert manifest == DatasetManifest.read(out)
     assert manifest.classes == ["cat", "dog"]
     stored = {record.path: record for split in SPLITS for record in read_split(out, split)}
     assert len(stored) == 40
     for path, record in stored.items():
-        data = (pictures / path).read_bytes()
+        data = (images / path).read_bytes()
         assert record.encoded == data
         assert record.id == hashlib.sha256(data).hexdigest()
         assert manifest.classes[record.label] == path.split("/")[0]
@@ -60,32 +60,32 @@ def test_sample_digits(tmp_path: Path) -> None:
     assert manifest.duplicates["near_pairs"] == 0
     assert all(len(split.shards) >= 8 for split in manifest.splits.values())
     record = next(iter(read_split(out, "test")))
-    picture = Image.open(io.BytesIO(record.encoded))
-    assert (picture.mode, picture.size) == ("L", (64, 64))
+    image = Image.open(io.BytesIO(record.encoded))
+    assert (image.mode, image.size) == ("L", (64, 64))
 
 
 def test_digest_depends_on_content_only(
-    pictures: Path, tmp_path: Path, make_classes: Callable[..., Path]
+    images: Path, tmp_path: Path, make_classes: Callable[..., Path]
 ) -> None:
-    one = ingest([str(pictures)], tmp_path / "one", OPTIONS)
-    two = ingest([str(pictures)], tmp_path / "two", IngestOptions(processes=2))
+    one = ingest([str(images)], tmp_path / "one", OPTIONS)
+    two = ingest([str(images)], tmp_path / "two", IngestOptions(processes=2))
     shards = [s for info in one.splits.values() for s in info.shards]
     assert one.digest == two.digest
     assert shards == [s for info in two.splits.values() for s in info.shards]
     renamed = tmp_path / "renamed"
-    for number, file in enumerate(sorted(pictures.rglob("*.png"), reverse=True)):
+    for number, file in enumerate(sorted(images.rglob("*.png"), reverse=True)):
         target = renamed / file.parent.name / f"sub{number % 3}" / f"{number}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     three = ingest([str(renamed)], tmp_path / "three", OPTIONS)
     assert three.digest == one.digest
-    make_classes(pictures, count=1, first=500)
-    assert ingest([str(pictures)], tmp_path / "four", OPTIONS).digest != one.digest
+    make_classes(images, count=1, first=500)
+    assert ingest([str(images)], tmp_path / "four", OPTIONS).digest != one.digest
 
 
-def test_another_seed_draws_other_splits(pictures: Path, tmp_path: Path) -> None:
-    one = ingest([str(pictures)], tmp_path / "one", OPTIONS)
-    two = ingest([str(pictures)], tmp_path / "two", IngestOptions(processes=1, seed=1))
+def test_another_seed_draws_other_splits(images: Path, tmp_path: Path) -> None:
+    one = ingest([str(images)], tmp_path / "one", OPTIONS)
+    two = ingest([str(images)], tmp_path / "two", IngestOptions(processes=1, seed=1))
     assert one.digest != two.digest
 
 
@@ -105,11 +105,11 @@ def test_several_sources_are_one_dataset(tmp_path: Path, make_classes: Callable[
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({}, "expected class folders with pictures in .*, found nothing"),
+        ({}, "expected class folders with images in .*, found nothing"),
         ({"cat": 5}, "expected at least two classes, found 1: cat 5"),
-        ({"cat": 5, "dog": 0}, r"found none in dog \(pictures: cat 5, dog 0\)"),
-        ({"cat": 0, "dog": 0}, "expected pictures, found none"),
-        ({"cat": 9, "dog": 2}, "at least 1 pictures of each class in the .* split, found"),
+        ({"cat": 5, "dog": 0}, r"found none in dog \(images: cat 5, dog 0\)"),
+        ({"cat": 0, "dog": 0}, "expected images, found none"),
+        ({"cat": 9, "dog": 2}, "at least 1 images of each class in the .* split, found"),
     ],
 )
 def test_too_little_is_refused_with_the_counts(
@@ -124,21 +124,21 @@ def test_too_little_is_refused_with_the_counts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
 
 
-def test_unknown_sources_get_near_names(pictures: Path, tmp_path: Path) -> None:
+def test_unknown_sources_get_near_names(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown source 'sample:digit'; did you mean sample:dig"):
         ingest(["sample:digit"], tmp_path / "out", OPTIONS)
-    with pytest.raises(InputError, match=r"did you mean .*pictures"):
+    with pytest.raises(InputError, match=r"did you mean .*images"):
         ingest([str(tmp_path / "picturs")], tmp_path / "out", OPTIONS)
     with pytest.raises(InputError, match="at least one source"):
         ingest([], tmp_path / "out", OPTIONS)
 
 
-def test_a_full_folder_is_never_overwritten(pictures: Path, tmp_path: Path) -> None:
+def test_a_full_folder_is_never_overwritten(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("mine")
     with pytest.raises(InputError, match="an empty folder"):
-        ingest([str(pictures)], out, OPTIONS)
+        ingest([str(images)], out, OPTIONS)
     assert (out / "precious").read_text() == "mine"
 
 
@@ -147,7 +147,7 @@ def test_options_are_checked_together() -> None:
         checked(IngestOptions, validation_fraction=0.5, test_fraction=0.5)
 
 
-def test_tensorflow_is_never_imported(pictures: Path, tmp_path: Path) -> None:
+def test_tensorflow_is_never_imported(images: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from regraft_core.formats.options import IngestOptions;"
         "from components.ingest.ingest import ingest;"
@@ -155,7 +155,7 @@ def test_tensorflow_is_never_imported(pictures: Path, tmp_path: Path) -> None:
         "sys.exit(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'keras', 'kfp'}))"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, str(pictures), str(tmp_path / "out")],
+        [sys.executable, "-c", code, str(images), str(tmp_path / "out")],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

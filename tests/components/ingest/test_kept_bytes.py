@@ -13,18 +13,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from components.ingest.checks.image_stats import look_at_small, over_white
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.image_stats import measure_small_images, over_white
+from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.png import small_png
 from components.ingest.checks.validate import examine
-from regraft_core.images.preprocess import decode_picture
+from regraft_core.images.preprocess import decode_image
 
 Photo = Callable[..., Image.Image]
 
 
-def encode(picture: Image.Image, form: str, **values: Any) -> bytes:
+def encode(image: Image.Image, form: str, **values: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **values)
+    image.save(buffer, form, **values)
     return buffer.getvalue()
 
 
@@ -77,7 +77,7 @@ def stored_of(data: bytes) -> bytes | None:
     """Return what ingest stores of a file, None if it leaves it out."""
     try:
         seen = examine(data, max_pixels=10**7)
-    except BadPictureError:
+    except InvalidImageError:
         return None
     return data if seen.encoded is None else seen.encoded
 
@@ -86,7 +86,7 @@ def stored_of(data: bytes) -> bytes | None:
 def test_stored_bytes_are_read_alike(make_photo: Photo, name: str) -> None:
     data = files(make_photo(31, px=120).resize((120, 90)))[name]
     seen = examine(data, max_pixels=10**6)
-    pixels = decode_picture(tf.constant(seen.encoded or data)).numpy()
+    pixels = decode_image(tf.constant(seen.encoded or data)).numpy()
     assert pixels.shape == (seen.height, seen.width, 3)
     shown = np.asarray(over_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
     # Decoders of JPEG and lossy WebP may enlarge colours in different ways.
@@ -114,7 +114,7 @@ def test_png_without_its_end_is_damaged(px: int, colour: int, bits: int, damage:
     assert stored_of(data) is None
     assert small_png(data, side_px=40, max_pixels=10**6) is None
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_picture(tf.constant(data))
+        decode_image(tf.constant(data))
     if damage != "wrong checksum":
         Image.open(io.BytesIO(data)).load()
 
@@ -123,10 +123,10 @@ def test_a_segment_within_the_stream_of_a_jpeg_is_damage(make_photo: Photo) -> N
     data = bytearray(encode(make_photo(32, px=120), "JPEG"))
     data[-200:-196] = b"\xff\xe1\xff\xf0"
     Image.open(io.BytesIO(data)).load()
-    with pytest.raises(BadPictureError, match="no end marker"):
+    with pytest.raises(InvalidImageError, match="no end marker"):
         examine(bytes(data), max_pixels=10**6)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_picture(tf.constant(bytes(data)))
+        decode_image(tf.constant(bytes(data)))
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
@@ -157,7 +157,7 @@ def test_what_passes_with_damage_is_still_served(make_photo: Photo) -> None:
         stored = stored_of(data)
         if stored is not None:
             kept += 1
-            assert decode_picture(tf.constant(stored)).shape[2] == 3, name
+            assert decode_image(tf.constant(stored)).shape[2] == 3, name
     assert kept > 50
 
 
@@ -168,10 +168,10 @@ def test_a_jpeg_at_small_scale_is_as_strict_as_in_full_size(make_photo: Photo) -
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_small_pictures_are_seen_together_as_alone(make_photo: Photo, mode: str) -> None:
+def test_small_images_are_seen_together_as_alone(make_photo: Photo, mode: str) -> None:
     photos = [make_photo(seed, px=px).convert(mode) for seed in range(6) for px in (5, 28, 39)]
     photos.append(Image.new(mode, (28, 28)))
     encoded = [encode(photo, "PNG") for photo in photos]
     unpacked = [small_png(data, side_px=40, max_pixels=10**6) for data in encoded]
-    together = list(look_at_small([one for one in unpacked if one], hashed=True))
+    together = list(measure_small_images([one for one in unpacked if one], hashed=True))
     assert together == [examine(data, max_pixels=10**6) for data in encoded]

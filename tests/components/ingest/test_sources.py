@@ -83,38 +83,38 @@ def test_missing_splits_are_drawn_from_train(tmp_path: Path, make_classes: Make)
 def test_a_class_that_train_lacks_is_refused(tmp_path: Path, make_classes: Make) -> None:
     source = split_folder(tmp_path / "in", make_classes, "train", "validation", "test")
     make_classes(source / "test", ("bird",), count=3, first=900)
-    with pytest.raises(DataError, match="at least 1 pictures of each class in the train split"):
+    with pytest.raises(DataError, match="at least 1 images of each class in the train split"):
         run(source, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar"])
-def test_archives_are_like_their_folders(tmp_path: Path, pictures: Path, kind: str) -> None:
-    (pictures / "cat" / ".DS_Store").write_bytes(b"litter")
-    archive = shutil.make_archive(str(tmp_path / "a"), kind, pictures.parent, pictures.name)
+def test_archives_are_like_their_folders(tmp_path: Path, images: Path, kind: str) -> None:
+    (images / "cat" / ".DS_Store").write_bytes(b"litter")
+    archive = shutil.make_archive(str(tmp_path / "a"), kind, images.parent, images.name)
     manifest = run(archive, tmp_path)
-    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.digest == run(images, tmp_path, "other").digest
     assert manifest.ignored == 1
-    assert sorted(places(tmp_path / "out"))[0] == "pictures/cat/000.png"
+    assert sorted(places(tmp_path / "out"))[0] == "images/cat/000.png"
 
 
-def test_litter_is_ignored_and_counted(tmp_path: Path, pictures: Path) -> None:
-    (pictures / "__MACOSX").mkdir()
-    (pictures / "__MACOSX" / "._1.png").write_bytes(b"x")
-    (pictures / ".git").mkdir()
-    (pictures / "cat" / "Thumbs.db").write_bytes(b"x")
-    (pictures / "cat" / ".hidden.png").write_bytes(b"x")
-    (pictures / "cat" / "notes.txt").write_text("x")
-    (pictures / "README.md").write_text("x")
-    manifest = run(pictures, tmp_path)
+def test_litter_is_ignored_and_counted(tmp_path: Path, images: Path) -> None:
+    (images / "__MACOSX").mkdir()
+    (images / "__MACOSX" / "._1.png").write_bytes(b"x")
+    (images / ".git").mkdir()
+    (images / "cat" / "Thumbs.db").write_bytes(b"x")
+    (images / "cat" / ".hidden.png").write_bytes(b"x")
+    (images / "cat" / "notes.txt").write_text("x")
+    (images / "README.md").write_text("x")
+    manifest = run(images, tmp_path)
     assert (manifest.ignored, manifest.quarantined) == (6, {})
 
 
-def test_what_is_no_file_is_quarantined(tmp_path: Path, pictures: Path) -> None:
-    os.mkfifo(pictures / "cat" / "pipe.png")
-    (pictures / "cat" / "lost.png").symlink_to("nowhere.png")
-    (pictures / "cat" / "loop").symlink_to(pictures)
-    (pictures / "cat" / "no-suffix").write_bytes((pictures / "cat" / "001.png").read_bytes() + b" ")
-    manifest = run(pictures, tmp_path)
+def test_what_is_no_file_is_quarantined(tmp_path: Path, images: Path) -> None:
+    os.mkfifo(images / "cat" / "pipe.png")
+    (images / "cat" / "lost.png").symlink_to("nowhere.png")
+    (images / "cat" / "loop").symlink_to(images)
+    (images / "cat" / "no-suffix").write_bytes((images / "cat" / "001.png").read_bytes() + b" ")
+    manifest = run(images, tmp_path)
     assert reasons(tmp_path / "out") == {
         "cat/pipe.png": "unreadable",
         "cat/lost.png": "missing-file",
@@ -122,27 +122,27 @@ def test_what_is_no_file_is_quarantined(tmp_path: Path, pictures: Path) -> None:
     assert (manifest.ignored, len(places(tmp_path / "out"))) == (1, 41)
 
 
-def test_names_need_not_be_text(tmp_path: Path, pictures: Path) -> None:
+def test_names_need_not_be_text(tmp_path: Path, images: Path) -> None:
     name = os.fsdecode(b'caf\xe9\n,"=1+1.png')
-    (pictures / "cat" / "000.png").rename(pictures / "cat" / name)
-    (pictures / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"")
-    run(pictures, tmp_path)
+    (images / "cat" / "000.png").rename(images / "cat" / name)
+    (images / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    run(images, tmp_path)
     assert f"cat/{name}" in places(tmp_path / "out")
     assert list(reasons(tmp_path / "out")) == [os.fsdecode(b"cat/\xff.png")]
 
 
-def test_bad_files_are_quarantined_and_too_many_refused(tmp_path: Path, pictures: Path) -> None:
-    good = (pictures / "cat" / "000.png").read_bytes()
-    (pictures / "cat" / "zero.png").write_bytes(b"")
-    (pictures / "cat" / "words.jpg").write_text("words")
-    manifest = run(pictures, tmp_path)
-    assert manifest.quarantined == {"empty-file": 1, "not-a-picture": 1}
-    (pictures / "dog" / "cut.png").write_bytes(good[: len(good) // 2])
+def test_bad_files_are_quarantined_and_too_many_refused(tmp_path: Path, images: Path) -> None:
+    good = (images / "cat" / "000.png").read_bytes()
+    (images / "cat" / "zero.png").write_bytes(b"")
+    (images / "cat" / "words.jpg").write_text("words")
+    manifest = run(images, tmp_path)
+    assert manifest.quarantined == {"empty-file": 1, "not-an-image": 1}
+    (images / "dog" / "cut.png").write_bytes(good[: len(good) // 2])
     expected = r"at most 5\.0% unusable files, found 3 of 43: damaged 1, empty-file 1, not-a-p"
     with pytest.raises(DataError, match=expected):
-        run(pictures, tmp_path, "other")
+        run(images, tmp_path, "other")
     assert not (tmp_path / "other").exists()
-    run(pictures, tmp_path, "third", max_bad_share=0.1)
+    run(images, tmp_path, "third", max_bad_share=0.1)
 
 
 @pytest.mark.parametrize("data", [b"", b"neither this nor that", b"7z\xbc\xaf\x27\x1c1234"])
@@ -158,19 +158,19 @@ def test_an_error_page_saved_as_an_archive_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "a.zip", tmp_path)
 
 
-def test_a_checksum_pins_a_local_archive(tmp_path: Path, pictures: Path) -> None:
-    archive = zipped(pictures, tmp_path / "a.zip")
+def test_a_checksum_pins_a_local_archive(tmp_path: Path, images: Path) -> None:
+    archive = zipped(images, tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"expected SHA-256 0{64}, found"):
         run(archive, tmp_path, sha256="0" * 64)
     with pytest.raises(InputError, match="belong to an archive"):
-        run(pictures, tmp_path, sha256="0" * 64)
+        run(images, tmp_path, sha256="0" * 64)
 
 
-def test_an_archive_comes_over_http(tmp_path: Path, pictures: Path, web: Web) -> None:
-    archive = zipped(pictures, tmp_path / "a.zip").read_bytes()
+def test_an_archive_comes_over_http(tmp_path: Path, images: Path, web: Web) -> None:
+    archive = zipped(images, tmp_path / "a.zip").read_bytes()
     url = web.plan("/data?key=secret", Reply(archive))
     manifest = run(url, tmp_path)
-    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.digest == run(images, tmp_path, "other").digest
     assert manifest.sources == [f"{web.address}/data"]
     assert "secret" not in (tmp_path / "out" / "dataset.json").read_text()
 
@@ -205,14 +205,12 @@ def store() -> Iterator[str]:
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
 
 
-def test_object_stores_hold_archives_and_folders(
-    tmp_path: Path, pictures: Path, store: str
-) -> None:
+def test_object_stores_hold_archives_and_folders(tmp_path: Path, images: Path, store: str) -> None:
     files = fsspec.filesystem("memory")
-    for path in pictures.rglob("*.png"):
-        files.pipe(f"{store}/set/{path.relative_to(pictures)}", path.read_bytes())
-    files.pipe(f"{store}/a.zip", zipped(pictures, tmp_path / "a.zip").read_bytes())
-    digest = run(pictures, tmp_path).digest
+    for path in images.rglob("*.png"):
+        files.pipe(f"{store}/set/{path.relative_to(images)}", path.read_bytes())
+    files.pipe(f"{store}/a.zip", zipped(images, tmp_path / "a.zip").read_bytes())
+    digest = run(images, tmp_path).digest
     assert run(f"{store}/set", tmp_path, "folder").digest == digest
     assert run(f"{store}/a.zip", tmp_path, "archive").digest == digest
     with pytest.raises(InputError, match="nothing at that address"):
@@ -240,25 +238,25 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def table_of(pictures: Path) -> list[dict[str, str]]:
+def table_of(images: Path) -> list[dict[str, str]]:
     return [
-        {"path": f"pictures/{path.relative_to(pictures)}", "label": path.parent.name}
-        for path in sorted(pictures.rglob("*.png"))
+        {"path": f"images/{path.relative_to(images)}", "label": path.parent.name}
+        for path in sorted(images.rglob("*.png"))
     ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_tables_name_pictures(tmp_path: Path, pictures: Path, suffix: str, processes: int) -> None:
-    table = write_table(tmp_path / f"t{suffix}", table_of(pictures))
+def test_tables_name_images(tmp_path: Path, images: Path, suffix: str, processes: int) -> None:
+    table = write_table(tmp_path / f"t{suffix}", table_of(images))
     manifest = run(table, tmp_path, processes=processes)
-    assert manifest.digest == run(pictures, tmp_path, "other").digest
-    assert "pictures/cat/000.png" in places(tmp_path / "out")
+    assert manifest.digest == run(images, tmp_path, "other").digest
+    assert "images/cat/000.png" in places(tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_tables_give_splits_and_groups(tmp_path: Path, pictures: Path, suffix: str) -> None:
-    rows = table_of(pictures)
+def test_tables_give_splits_and_groups(tmp_path: Path, images: Path, suffix: str) -> None:
+    rows = table_of(images)
     for number, row in enumerate(rows):
         row["split"] = ("train", "val", "test")[number % 3] if number % 2 else ""
         row["group"] = "" if number % 2 else f"visit {number // 10}"
@@ -275,9 +273,9 @@ def test_tables_give_splits_and_groups(tmp_path: Path, pictures: Path, suffix: s
     assert len(groups) == 4
 
 
-def test_tables_name_addresses(tmp_path: Path, pictures: Path, web: Web, store: str) -> None:
+def test_tables_name_addresses(tmp_path: Path, images: Path, web: Web, store: str) -> None:
     rows = []
-    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
         address = f"{store}/{number}.png"
         if number % 2:
             address = web.plan(f"/{number}.png?signature=s", Reply(path.read_bytes()))
@@ -286,17 +284,17 @@ def test_tables_name_addresses(tmp_path: Path, pictures: Path, web: Web, store: 
         rows.append({"uri": address, "label": path.parent.name})
     rows.append({"uri": web.address + "/none.png", "label": "cat"})
     manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
-    assert manifest.digest == run(pictures, tmp_path, "other").digest
+    assert manifest.digest == run(images, tmp_path, "other").digest
     assert manifest.quarantined == {"unreadable": 1}
     assert not any("signature" in path for path in places(tmp_path / "out"))
 
 
-def test_a_table_over_http_names_its_neighbours(tmp_path: Path, pictures: Path, web: Web) -> None:
-    for path in pictures.rglob("*.png"):
-        web.plan(f"/set/pictures/{path.relative_to(pictures)}", Reply(path.read_bytes()))
-    table = write_table(tmp_path / "t.csv", table_of(pictures))
+def test_a_table_over_http_names_its_neighbours(tmp_path: Path, images: Path, web: Web) -> None:
+    for path in images.rglob("*.png"):
+        web.plan(f"/set/images/{path.relative_to(images)}", Reply(path.read_bytes()))
+    table = write_table(tmp_path / "t.csv", table_of(images))
     url = web.plan("/set/t.csv", Reply(table.read_bytes()))
-    assert run(url, tmp_path).digest == run(pictures, tmp_path, "other").digest
+    assert run(url, tmp_path).digest == run(images, tmp_path, "other").digest
 
 
 @pytest.mark.parametrize(
@@ -309,7 +307,7 @@ def test_a_table_over_http_names_its_neighbours(tmp_path: Path, pictures: Path, 
         ("path,label\na.png\n", "line 2: expected 2 values"),
         ("path,label\na.png,cat,more\n", "line 2: expected 2 values"),
         ('path,label\n"a.png,cat\n', "expected a CSV table"),
-        ("path,label\n", "expected pictures, found none"),
+        ("path,label\n", "expected images, found none"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -358,21 +356,21 @@ def test_damaged_idx_files_are_refused(tmp_path: Path) -> None:
         run(folder, tmp_path)
 
 
-def test_tar_with_a_hostile_member_leaves_nothing(tmp_path: Path, pictures: Path) -> None:
+def test_tar_with_a_hostile_member_leaves_nothing(tmp_path: Path, images: Path) -> None:
     archive = tmp_path / "a.tar"
     with tarfile.open(archive, "w") as opened:
-        opened.add(pictures, "in")
+        opened.add(images, "in")
         info = tarfile.TarInfo("in/cat/../../../up.png")
         opened.addfile(info)
     with pytest.raises(InputError, match="climbs out"):
         run(archive, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "pictures"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "images"]
 
 
-def test_a_zip_of_one_class_is_refused(tmp_path: Path, pictures: Path) -> None:
+def test_a_zip_of_one_class_is_refused(tmp_path: Path, images: Path) -> None:
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as opened:
-        for path in (pictures / "cat").iterdir():
+        for path in (images / "cat").iterdir():
             opened.write(path, f"data/cat/{path.name}")
     with pytest.raises(DataError, match="at least two classes, found 1: cat 20"):
         run(archive, tmp_path)

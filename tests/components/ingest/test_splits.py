@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from components.ingest.splits.assignment import TEST, TRAIN, VALIDATION, assign_splits, key_of
 
 KEYS = st.integers(0, 2**63 - 1)
-PICTURES = st.lists(st.tuples(KEYS, st.integers(0, 3)), min_size=1, max_size=80)
+IMAGES = st.lists(st.tuples(KEYS, st.integers(0, 3)), min_size=1, max_size=80)
 FRACTIONS = st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4))
 
 
 def split(
-    pictures: list[tuple[int, int]], fractions: tuple[float, float] = (0.15, 0.2), minimum: int = 1
+    images: list[tuple[int, int]], fractions: tuple[float, float] = (0.15, 0.2), minimum: int = 1
 ) -> list[int]:
-    table = np.array(pictures, dtype=np.int64).reshape(-1, 2)
+    table = np.array(images, dtype=np.int64).reshape(-1, 2)
     return assign_splits(
         table[:, 0], table[:, 1], validation_fraction=fractions[0], test_fraction=fractions[1],
         minimum=minimum,
@@ -31,17 +31,17 @@ def uniform(count: int, first: int = 0) -> list[int]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(PICTURES, PICTURES, FRACTIONS)
-def test_adding_pictures_moves_no_old_one(
+@given(IMAGES, IMAGES, FRACTIONS)
+def test_adding_images_moves_no_old_one(
     old: list[tuple[int, int]], new: list[tuple[int, int]], fractions: tuple[float, float]
 ) -> None:
-    # Without a minimum, each picture is decided by itself alone.
+    # Without a minimum, each image is decided by itself alone.
     before = split(old, fractions, minimum=0)
     assert split(old + new, fractions, minimum=0)[: len(old)] == before
 
 
 @settings(max_examples=200, deadline=None)
-@given(PICTURES, PICTURES, st.integers(1, 3))
+@given(IMAGES, IMAGES, st.integers(1, 3))
 def test_a_class_that_fills_its_splits_never_moves(
     old: list[tuple[int, int]], new: list[tuple[int, int]], minimum: int
 ) -> None:
@@ -60,12 +60,10 @@ def test_a_class_that_fills_its_splits_never_moves(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(KEYS, st.integers(0, 2)), min_size=1, unique_by=lambda p: p[0]),
        st.integers(1, 3))  # fmt: skip
-def test_every_class_that_can_gets_its_minimum(
-    pictures: list[tuple[int, int]], minimum: int
-) -> None:
-    splits = split(pictures, minimum=minimum)
-    for label in {label for _, label in pictures}:
-        own = [s for s, (_, other) in zip(splits, pictures, strict=True) if other == label]
+def test_every_class_that_can_gets_its_minimum(images: list[tuple[int, int]], minimum: int) -> None:
+    splits = split(images, minimum=minimum)
+    for label in {label for _, label in images}:
+        own = [s for s, (_, other) in zip(splits, images, strict=True) if other == label]
         if len(own) >= 3 * minimum:
             assert min(own.count(part) for part in (TRAIN, VALIDATION, TEST)) >= minimum
 
@@ -76,36 +74,36 @@ def test_every_class_that_can_gets_its_minimum(
 def test_groups_stay_whole_whatever_the_order(
     members: list[tuple[int, int]], minimum: int, random: object
 ) -> None:
-    pictures = [(key_of(b"%d" % group, 0), label) for group, label in members]
-    splits = split(pictures, minimum=minimum)
+    images = [(key_of(b"%d" % group, 0), label) for group, label in members]
+    splits = split(images, minimum=minimum)
     of_group: dict[int, set[int]] = {}
-    for part, (key, _) in zip(splits, pictures, strict=True):
+    for part, (key, _) in zip(splits, images, strict=True):
         of_group.setdefault(key, set()).add(part)
     assert all(len(parts) == 1 for parts in of_group.values())
-    order = list(range(len(pictures)))
+    order = list(range(len(images)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = split([pictures[i] for i in order], minimum=minimum)
+    shuffled = split([images[i] for i in order], minimum=minimum)
     assert shuffled == [splits[i] for i in order]
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_every_class_is_cut_at_the_same_shares(label: int) -> None:
-    pictures = [(key, n % 2) for n, key in enumerate(uniform(20_000))]
-    own = [s for s, (_, other) in zip(split(pictures), pictures, strict=True) if other == label]
+    images = [(key, n % 2) for n, key in enumerate(uniform(20_000))]
+    own = [s for s, (_, other) in zip(split(images), images, strict=True) if other == label]
     # Five standard deviations of a binomial of 10,000.
     assert abs(own.count(TEST) - 2000) < 5 * 40
     assert abs(own.count(VALIDATION) - 1500) < 5 * 36
 
 
 def test_a_class_too_small_is_left_as_its_keys_say() -> None:
-    pictures = [(key, 0) for key in uniform(2)]
-    assert split(pictures, minimum=1) == split(pictures, minimum=0)
+    images = [(key, 0) for key in uniform(2)]
+    assert split(images, minimum=1) == split(images, minimum=0)
 
 
 def test_a_fraction_of_zero_takes_nothing() -> None:
-    pictures = [(key, 0) for key in uniform(100)]
-    assert set(split(pictures, (0.0, 0.2))) == {TRAIN, TEST}
-    assert set(split(pictures, (0.2, 0.0))) == {TRAIN, VALIDATION}
+    images = [(key, 0) for key in uniform(100)]
+    assert set(split(images, (0.0, 0.2))) == {TRAIN, TEST}
+    assert set(split(images, (0.2, 0.0))) == {TRAIN, VALIDATION}
 
 
 def test_keys_depend_on_content_and_seed() -> None:

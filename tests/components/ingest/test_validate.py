@@ -1,4 +1,4 @@
-"""One picture at a time: what is kept, what is converted, what is refused."""
+"""One image at a time: what is kept, what is converted, what is refused."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.ingest.checks.invalid_image import BadPictureError
+from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.validate import examine, sniff
 
 Photo = Callable[..., Image.Image]
 FORMS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 
 
-def encode(picture: Image.Image, form: str, **values: Any) -> bytes:
+def encode(image: Image.Image, form: str, **values: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **values)
+    image.save(buffer, form, **values)
     return buffer.getvalue()
 
 
@@ -42,7 +42,7 @@ def png_of(width: int, height: int, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_good_pictures_keep_their_bytes(make_photo: Photo, form: str) -> None:
+def test_good_images_keep_their_bytes(make_photo: Photo, form: str) -> None:
     data = encode(make_photo(1, px=50), form)
     seen = look(data)
     assert seen.encoded is None
@@ -101,8 +101,8 @@ def test_sixteen_bits_are_seen_by_their_upper_byte() -> None:
     ("data", "reason", "detail"),
     [
         (b"", "empty-file", "0 bytes"),
-        (b"these are only words", "not-a-picture", "text"),
-        (b"<!DOCTYPE html><html>no</html>", "not-a-picture", "HTML"),
+        (b"these are only words", "not-an-image", "text"),
+        (b"<!DOCTYPE html><html>no</html>", "not-an-image", "HTML"),
         (b"II*\x00" + bytes(100), "unsupported-format", "TIFF"),
         (bytes(range(128, 256)), "unsupported-format", "unknown"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(50), "unsupported-format", "heic"),
@@ -112,16 +112,16 @@ def test_sixteen_bits_are_seen_by_their_upper_byte() -> None:
     ],
 )
 def test_bad_files_are_refused_with_a_reason(data: bytes, reason: str, detail: str) -> None:
-    with pytest.raises(BadPictureError, match=detail) as caught:
+    with pytest.raises(InvalidImageError, match=detail) as caught:
         look(data)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_truncated_pictures_are_damaged(make_photo: Photo, form: str, share: float) -> None:
+def test_truncated_images_are_damaged(make_photo: Photo, form: str, share: float) -> None:
     data = encode(make_photo(7, px=200), form)
-    with pytest.raises(BadPictureError) as caught:
+    with pytest.raises(InvalidImageError) as caught:
         look(data[: int(len(data) * share)])
     assert caught.value.reason == "damaged"
 
@@ -129,13 +129,13 @@ def test_truncated_pictures_are_damaged(make_photo: Photo, form: str, share: flo
 def test_a_wrong_checksum_is_damage(make_photo: Photo) -> None:
     data = bytearray(encode(make_photo(8), "PNG"))
     data[-13] ^= 1
-    with pytest.raises(BadPictureError, match="wrong checksum in chunk 'IDAT'"):
+    with pytest.raises(InvalidImageError, match="wrong checksum in chunk 'IDAT'"):
         look(bytes(data))
 
 
-def test_an_enormous_picture_is_refused_before_it_is_decoded(make_photo: Photo) -> None:
+def test_an_enormous_image_is_refused_before_it_is_decoded(make_photo: Photo) -> None:
     for form in FORMS:
-        with pytest.raises(BadPictureError, match="100 x 100, more than 9999"):
+        with pytest.raises(InvalidImageError, match="100 x 100, more than 9999"):
             look(encode(make_photo(9, px=100), form), max_pixels=9_999)
 
 
@@ -148,12 +148,12 @@ def test_damage_anywhere_never_escapes(form: str, data: st.DataObject) -> None:
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     try:
         seen = look(bytes(encoded), max_pixels=10**6)
-    except BadPictureError:
+    except InvalidImageError:
         return
     assert seen.width * seen.height <= 10**6
 
 
-def test_small_and_flat_pictures_are_compared_by_pixels_only(make_photo: Photo) -> None:
+def test_small_and_flat_images_are_compared_by_pixels_only(make_photo: Photo) -> None:
     small = make_photo(10, px=28)
     assert look(encode(small, "PNG")).thumb == b""
     assert look(encode(small, "PNG")).hash64 == look(encode(small, "BMP")).hash64

@@ -24,7 +24,7 @@ def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
         engine="embedded",
         tolerance=1e-4,
         max_abs_diff={"grpc": 1e-7, "rest": 2e-7},
-        pictures=1,
+        images=1,
         passed=passed,
         rows=[],
     ).write(folder)

@@ -7,7 +7,7 @@ import pytest
 
 from components.verify.parity import (
     Answer,
-    Asked,
+    ParityCase,
     compare,
     difference,
     failure,
@@ -37,14 +37,14 @@ def test_difference(expected: Answer, served: Answer, off: float) -> None:
 
 
 @pytest.fixture
-def asked() -> list[Asked]:
+def asked() -> list[ParityCase]:
     return [
-        Asked("one.png", "a", answer("a", 0.9, 0.1)),
-        Asked("two|.png", "b", answer("b", 0.2, 0.8)),
+        ParityCase("one.png", "a", answer("a", 0.9, 0.1)),
+        ParityCase("two|.png", "b", answer("b", 0.2, 0.8)),
     ]
 
 
-def test_equal_answers_pass(asked: list[Asked]) -> None:
+def test_equal_answers_pass(asked: list[ParityCase]) -> None:
     rows = compare(asked, {"grpc": [one.expected for one in asked]})
     assert worst_by_protocol(rows) == {"grpc": 0.0}
     assert failure(rows, 1e-9) is None
@@ -52,17 +52,17 @@ def test_equal_answers_pass(asked: list[Asked]) -> None:
     assert rows[1].probability == 0.8
 
 
-def test_the_worst_picture_is_named(asked: list[Asked]) -> None:
+def test_the_worst_image_is_named(asked: list[ParityCase]) -> None:
     right = [one.expected for one in asked]
     rows = compare(asked, {"grpc": right, "rest": [right[0], answer("a", 0.8, 0.2)]})
     assert worst_by_protocol(rows) == {"grpc": 0.0, "rest": pytest.approx(0.6)}
     problem = failure(rows, 1e-4)
     assert problem is not None
-    assert problem.startswith("1 of 2 pictures")
+    assert problem.startswith("1 of 2 images")
     assert "worst is two|.png by rest: expected b within 0.0001, got a, off by 0.6" in problem
 
 
-def test_the_table_shows_the_worst_first(asked: list[Asked]) -> None:
+def test_the_table_shows_the_worst_first(asked: list[ParityCase]) -> None:
     right = [one.expected for one in asked]
     rows = compare(asked, {"grpc": [right[0], answer("b", 0.3, 0.7)]})
     manifest = ParityManifest(
@@ -72,7 +72,7 @@ def test_the_table_shows_the_worst_first(asked: list[Asked]) -> None:
         engine="embedded",
         tolerance=1e-4,
         max_abs_diff=worst_by_protocol(rows),
-        pictures=2,
+        images=2,
         passed=False,
         rows=rows,
     )

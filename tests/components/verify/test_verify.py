@@ -16,7 +16,7 @@ from regraft_core.formats.options import ExportOptions, VerifyOptions
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from tests.components.export.building import Built, write_candidate, write_evaluation
 
-EMBEDDED = VerifyOptions(engine="embedded", pictures=8, tolerance=1e-5)
+EMBEDDED = VerifyOptions(engine="embedded", images=8, tolerance=1e-5)
 
 
 def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
@@ -35,7 +35,7 @@ def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert parity.metadata == {"engine": "embedded", **proof.max_abs_diff}
     assert Path(table.path).read_bytes() == (out / "parity.md").read_bytes()
     assert proof.passed
-    assert proof.pictures == 8
+    assert proof.images == 8
     assert proof.engine == "embedded"
     assert set(proof.max_abs_diff) == {"grpc", "rest"}
     assert max(proof.max_abs_diff.values()) <= 1e-5
@@ -53,7 +53,7 @@ def test_the_faces_defaults_are_those_of_the_options() -> None:
             assert (tuple(default) if isinstance(default, list) else default) == field.default
 
 
-def test_a_model_that_is_served_otherwise_fails_with_the_worst_picture(
+def test_a_model_that_is_served_otherwise_fails_with_the_worst_image(
     built: Built, tmp_path: Path
 ) -> None:
     # An export with another temperature answers with the same labels, less sure of them.
@@ -98,13 +98,13 @@ def test_another_candidate_or_evaluation_is_refused(
         )
 
 
-@pytest.mark.parametrize("pictures", [1, 4, 9, 1000])
-def test_the_sample_is_spread_over_the_test_split(built: Built, pictures: int) -> None:
-    places = [int(record.path.split("/")[1]) for record in sample_of(built.dataset, pictures)]
-    assert len(places) == min(pictures, 9)
+@pytest.mark.parametrize("images", [1, 4, 9, 1000])
+def test_the_sample_is_spread_over_the_test_split(built: Built, images: int) -> None:
+    places = [int(record.path.split("/")[1]) for record in sample_of(built.dataset, images)]
+    assert len(places) == min(images, 9)
     assert places == sorted(set(places))
     assert places[0] == 0
-    assert places[-1] >= 9 - 9 / pictures - 1e-9 - 1
+    assert places[-1] >= 9 - 9 / images - 1e-9 - 1
 
 
 def test_an_empty_test_split_is_refused(built: Built, tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ def test_an_empty_test_split_is_refused(built: Built, tmp_path: Path) -> None:
     empty = data.splits["test"].model_copy(update={"count": 0, "shards": []})
     splits = {**data.splits, "test": empty}
     data.model_copy(update={"splits": splits}).write(tmp_path)
-    with pytest.raises(DataError, match="expected pictures in the test split, found none"):
+    with pytest.raises(DataError, match="expected images in the test split, found none"):
         sample_of(tmp_path, 4)

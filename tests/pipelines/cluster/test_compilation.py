@@ -10,7 +10,7 @@ import yaml
 from google.protobuf import json_format
 
 from pipelines.cluster.compilation import compile_pipeline
-from pipelines.cluster.retry_policy import PATIENCE
+from pipelines.cluster.retry_policy import RETRY_POLICIES
 from pipelines.recipes.recipe import DEFAULTS, PARAMETER_FIELDS
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
@@ -70,16 +70,16 @@ def test_every_step_is_tried_again_after_a_wait_that_grows(compiled: dict[str, A
     tasks = tasks_of(compiled)
     assert set(tasks) == STEPS
     for name, task in tasks.items():
-        patience = PATIENCE[name.replace("-", "_")]
+        patience = RETRY_POLICIES[name.replace("-", "_")]
         assert task["retryPolicy"]["maxRetryCount"] == patience.retries >= 1
         assert task["retryPolicy"]["backoffDuration"] == f"{patience.first_wait_s}s"
         assert task["retryPolicy"]["backoffFactor"] == 2.0
 
 
 def test_a_run_on_this_machine_is_not_tried_again() -> None:
-    from pipelines.pipeline import transfer
+    from pipelines.pipeline import pipeline
 
-    spec = json_format.MessageToDict(transfer.pipeline_spec)
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
     assert not any("retryPolicy" in task for task in tasks_of(spec).values())
 
 

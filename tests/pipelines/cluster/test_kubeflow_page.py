@@ -23,13 +23,13 @@ REGRAFT = [words[1:] for words in COMMANDS if words[0] == "regraft"]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the page's reader has: pictures, a token, and the recipe of `init`."""
+    """A folder with what the page's reader has: images, a token, and the recipe of `init`."""
     folder = tmp_path_factory.mktemp("reader")
     for name in ("cat", "dog"):
-        (folder / "pictures" / name).mkdir(parents=True)
+        (folder / "images" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (40, 40), (number, 0, 0)).save(
-                folder / "pictures" / name / f"{number}.png"
+                folder / "images" / name / f"{number}.png"
             )
     (folder / "token").write_text("abc")
     return folder
@@ -41,7 +41,7 @@ def test_a_command_of_ours_does_what_the_page_says(
 ) -> None:
     monkeypatch.chdir(workplace)
     if "pets.yaml" in words and words[0] != "init" and not Path("pets.yaml").exists():
-        assert regraft("init", "./pictures", "-o", "pets.yaml").code == 0
+        assert regraft("init", "./images", "-o", "pets.yaml").code == 0
     if words[0] == "init":
         words = [*words, "--force"]
     if words[0] == "submit":
@@ -76,5 +76,5 @@ def test_claim_and_model_are_those_that_serving_reads() -> None:
     assert submits
     for command in submits:
         assert f"--claim {claim}=/models" in command
-        assert "--model-name pictures --destination /models" in command
-    assert '"/models/pictures"' in served
+        assert "--model-name images --destination /models" in command
+    assert '"/models/images"' in served

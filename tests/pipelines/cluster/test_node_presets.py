@@ -14,7 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.cluster.node_presets import GPU, HEAVY_STEPS, PRESETS, find_preset
-from pipelines.cluster.retry_policy import PATIENCE
+from pipelines.cluster.retry_policy import RETRY_POLICIES
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
@@ -128,7 +128,7 @@ def test_steps_with_a_gpu_run_in_the_image_with_cuda(compiled: dict[str, Any], n
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_try_has_a_deadline(compiled: dict[str, Any], name: str) -> None:
     for step, pod in pods(compiled[name][1]).items():
-        assert int(pod["activeDeadlineSeconds"]) == PATIENCE[step].timeout_s
+        assert int(pod["activeDeadlineSeconds"]) == RETRY_POLICIES[step].timeout_s
 
 
 def test_a_value_of_the_users_stands_over_the_presets(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.command_line import Regraft
 
 RATES = Rates(
     start_s=10, ingest_rate=1000, extract_rate=100, head_rate=10_000, top_rate=500,
-    picture_kb=100, pooled_kb=2, cut_kb=8,
+    image_kb=100, pooled_kb=2, cut_kb=8,
 )  # fmt: skip
 
 
@@ -20,7 +20,7 @@ def test_a_run_worked_by_hand() -> None:
     found = estimate(plan, RATES)
     assert found.steps == pytest.approx({
         "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
-        "extract_features": 10 + 200,  # 80 shards: 20,000 pictures of each node at 100/s
+        "extract_features": 10 + 200,  # 80 shards: 20,000 images of each node at 100/s
         "train_head": 10 + 1.6 + 120,  # 80,000 of 2 kB, then 20 epochs of 60,000
         "fine_tune": 10 + 4.8 + 1200,  # 60,000 of 8 kB, then 10 epochs
         "evaluate": 10 + 200,
@@ -50,11 +50,11 @@ def test_activations_beyond_the_budget_are_not_kept() -> None:
     assert found.steps["fine_tune"] == pytest.approx(10 + 10 * 65_000 * (1 / 100 + 1 / 500))
 
 
-@pytest.mark.parametrize("pictures", [100_000, 1_000_000, 10_000_000, 100_000_000])
-def test_time_grows_with_pictures_and_falls_with_nodes(pictures: int) -> None:
-    one, many = (estimate(Plan(pictures, nodes=n, cache_gb=1e6), RATES) for n in (1, 16))
+@pytest.mark.parametrize("images", [100_000, 1_000_000, 10_000_000, 100_000_000])
+def test_time_grows_with_images_and_falls_with_nodes(images: int) -> None:
+    one, many = (estimate(Plan(images, nodes=n, cache_gb=1e6), RATES) for n in (1, 16))
     assert many.steps["extract_features"] < one.steps["extract_features"] / 8
-    fewer = estimate(Plan(pictures // 10, cache_gb=1e6), RATES)
+    fewer = estimate(Plan(images // 10, cache_gb=1e6), RATES)
     assert 5 < one.total_s / fewer.total_s <= 10
 
 
@@ -66,20 +66,20 @@ def test_start_and_rate_are_fitted_to_two_workers() -> None:
         fitted((5000, 20.0), (1000, 20.0), Rates())
 
 
-@pytest.mark.parametrize("values", [{"pictures": 0}, {"nodes": 0}, {"node_mb_s": float("nan")},
+@pytest.mark.parametrize("values", [{"images": 0}, {"nodes": 0}, {"node_mb_s": float("nan")},
                                     {"train_share": 0.9, "validation_share": 0.1}])  # fmt: skip
 def test_senseless_values_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected"):
-        estimate(Plan(**{"pictures": 1000, **values}), RATES)
+        estimate(Plan(**{"images": 1000, **values}), RATES)
 
 
 def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> None:
-    ended = regraft("plan", "--pictures", "1e8", "--nodes", 1, "--nodes", 16, "--json")
+    ended = regraft("plan", "--images", "1e8", "--nodes", 1, "--nodes", 16, "--json")
     assert ended.code == 0, ended.err
-    assert [(one["pictures"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
-    assert "not kept" in regraft("plan", "--pictures", "1e8").out
-    assert regraft("plan", "--pictures", "0").code == 2
-    for flag in ("--extract-rate", "--picture-kb"):
+    assert [(one["images"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
+    assert "not kept" in regraft("plan", "--images", "1e8").out
+    assert regraft("plan", "--images", "0").code == 2
+    for flag in ("--extract-rate", "--image-kb"):
         ended = regraft("plan", flag, "0")
         assert ended.code == 2
         assert f"{flag[2:].replace('-', '_')}: expected a number above 0" in ended.err

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster.kfp_api import Client, Connection, LostError, check_connection
+from pipelines.cluster.kfp_api import Client, Connection, NoResponseError, check_connection
 from pipelines.cluster.node_presets import PRESETS
-from pipelines.cluster.submit import Sent, Settings, Submission, prepare, send
+from pipelines.cluster.submit import Settings, Submission, SubmittedRun, prepare, send
 from pipelines.recipes.recipe_file import with_recipe
 from regraft_core.runtime.errors import InputError, RegraftError
 from tests.command_line import Ended, Regraft
@@ -43,10 +43,12 @@ def prepared() -> Callable[..., Submission]:
 
 
 @pytest.fixture
-def submit_now(server: KfpServer, prepared: Callable[..., Submission]) -> Callable[..., Sent]:
+def submit_now(
+    server: KfpServer, prepared: Callable[..., Submission]
+) -> Callable[..., SubmittedRun]:
     """Send a prepared submission, without the command around it."""
 
-    def run(**values: str) -> Sent:
+    def run(**values: str) -> SubmittedRun:
         connection = Connection(server.address, token=TOKEN, backoff_s=0.0)
         return send(Client(connection), connection, prepared(**values))
 
@@ -254,7 +256,7 @@ def test_a_token_that_expires_while_waiting_says_that_the_run_goes_on(
     ids=["503", "500", "lost before", "lost after", "502 after"],
 )
 def test_a_fault_that_passes_makes_no_second_run(
-    server: KfpServer, submit_now: Callable[..., Sent], pattern: str, fault: Fault
+    server: KfpServer, submit_now: Callable[..., SubmittedRun], pattern: str, fault: Fault
 ) -> None:
     if pattern.endswith("upload_version"):
         submit_now(hardware="cpu")
@@ -268,7 +270,7 @@ def test_a_fault_that_passes_makes_no_second_run(
 
 
 def test_a_lost_answer_makes_no_second_recurring_run(
-    server: KfpServer, submit_now: Callable[..., Sent]
+    server: KfpServer, submit_now: Callable[..., SubmittedRun]
 ) -> None:
     server.fail("POST .*/recurringruns", Fault(done=True))
     assert submit_now(schedule="@daily").recurring
@@ -291,7 +293,7 @@ def test_a_lost_answer_makes_no_second_recurring_run(
 )  # fmt: skip
 def test_a_fault_that_stays_is_bounded_and_one_line(
     server: KfpServer,
-    submit_now: Callable[..., Sent],
+    submit_now: Callable[..., SubmittedRun],
     fault: Fault,
     code: int,
     message: str,
@@ -316,7 +318,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         connection = Connection(address, timeout_s=0.05, attempts=2, backoff_s=0.0)
-        with pytest.raises(LostError, match=r"no answer within 0\.05 s"):
+        with pytest.raises(NoResponseError, match=r"no answer within 0\.05 s"):
             send(Client(connection), connection, prepared())
 
 
@@ -362,7 +364,7 @@ def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: 
         (("--hardware", "nvdia"), "did you mean nvidia"),
         (("--schedule", "61 * * * *"), "schedule: expected a value of 0 to 59 as minute, got '61'"),
         (("--schedule", "0 3 * * *", "--wait"), "--wait and --schedule"),
-        (("--source", "./pictures"), "does not see this machine; got './pictures'"),
+        (("--source", "./images"), "does not see this machine; got './images'"),
         (("--destination", ""), "destination: expected where models are published"),
         (("--destination", "/models"), "destination: expected an address, or a path below"),
         (("--work-dir", "work"), "work_dir: expected an address"),

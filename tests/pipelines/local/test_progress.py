@@ -61,7 +61,7 @@ def test_a_pulse_is_live_to_a_person_and_rare_in_a_log(
     times = iter([0.0, *seconds])
     monkeypatch.setattr("regraft_core.runtime.step.time.perf_counter", lambda: next(times))
     monkeypatch.setenv(step.LIVE_VARIABLE, variable)
-    pulse = step.Pulse("view 1/1", 90)
+    pulse = step.ProgressReporter("view 1/1", 90)
     for done in (10, 20, 30, 40):
         pulse(done)
     assert capsys.readouterr().out.splitlines() == expected

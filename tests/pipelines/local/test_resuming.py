@@ -41,8 +41,8 @@ def test_an_unchanged_run_does_nothing_twice_and_a_changed_source_is_seen(
     shapes: Path, tmp_path: Path
 ) -> None:
     archive, out = tmp_path / "shapes.zip", tmp_path / "run"
-    pictures = sorted(shapes.rglob("*.png"))
-    _pack(archive, shapes, pictures)
+    images = sorted(shapes.rglob("*.png"))
+    _pack(archive, shapes, images)
     assert run(archive, out)[0] == 0
     first = read_summary(out)
     code, progress = run(archive, out)
@@ -51,17 +51,17 @@ def test_an_unchanged_run_does_nothing_twice_and_a_changed_source_is_seen(
     assert set(started(progress)) == ALWAYS
     assert second.model_copy(update={"timings": {}}) == first.model_copy(update={"timings": {}})
 
-    _pack(archive, shapes, pictures[1:])  # the same link, other content
+    _pack(archive, shapes, images[1:])  # the same link, other content
     code, progress = run(archive, out)
     assert code in (0, 3), progress
     assert set(STEPS[:5]) <= set(started(progress))
     assert read_summary(out).dataset_digest != first.dataset_digest
 
 
-def _pack(archive: Path, root: Path, pictures: list[Path]) -> None:
+def _pack(archive: Path, root: Path, images: list[Path]) -> None:
     with zipfile.ZipFile(archive, "w") as packed:
-        for picture in pictures:
-            packed.write(picture, picture.relative_to(root))
+        for image in images:
+            packed.write(image, image.relative_to(root))
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.local.run import Summary, own_output, read_summary, run_locally
 from pipelines.recipes.recipe import make_recipe
-from regraft.explore.inspection import Wanted, inspect_model
+from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import DEVICE_FILES
@@ -69,18 +69,18 @@ def test_overlapping_steps_leave_print_and_logging_as_they_were() -> None:
 def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -> None:
     assert accepted.published is not None
     run = Path(accepted.published).parents[2]
-    found = inspect_model(str(run), Wanted())
-    assert found == inspect_model(str(Path(accepted.published).parent), Wanted())
+    found = inspect_model(str(run), InspectOptions())
+    assert found == inspect_model(str(Path(accepted.published).parent), InspectOptions())
     assert (found.kind, found.name) == ("published version", accepted.published)
     exported = SavedModelManifest.read(accepted.published)
     assert [signature.name for signature in found.signatures] == sorted(exported.signatures)
     (serving,) = [one for one in found.signatures if one.name == "serving_default"]
-    (picture,) = serving.inputs
-    assert (picture.name, picture.dtype, picture.shape) == ("image_bytes", "string", (None,))
+    (image,) = serving.inputs
+    assert (image.name, image.dtype, image.shape) == ("image_bytes", "string", (None,))
     assert {"label", "probabilities"} <= {tensor.name for tensor in serving.outputs}
     assert found.facts["parameters"] > 11_000
     with pytest.raises(InputError, match="no layers by name"):
-        inspect_model(accepted.published, Wanted(layer="logits"))
+        inspect_model(accepted.published, InspectOptions(layer="logits"))
 
 
 def test_every_strategy_was_a_candidate_and_validation_chose(accepted: Summary) -> None:
@@ -142,7 +142,7 @@ def test_a_model_worse_than_the_one_in_service_is_rejected(
     ("make", "message"), [(lambda folder: None, "found nothing"), (one_class, "class")]
 )
 def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, message: str) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     make(folder)
     ended = regraft("run", "--source", folder, "--out", tmp_path / "run", "--backbone", "tiny")

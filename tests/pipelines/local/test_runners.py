@@ -17,15 +17,15 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A recipe with relative paths, beside a folder that is called as weights are."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("pictures", "imagenet"):
+    for name in ("images", "imagenet"):
         (tmp_path / name).mkdir()
-    return make_recipe(sources=("pictures", "sample:digits", "https://host/a.zip"),
+    return make_recipe(sources=("images", "sample:digits", "https://host/a.zip"),
                        destination="models", work_dir="work")  # fmt: skip
 
 
 def test_paths_mean_the_same_inside(recipe: Recipe, tmp_path: Path) -> None:
     inside = in_containers(recipe)
-    assert inside.sources == (str(tmp_path / "pictures"), "sample:digits", "https://host/a.zip")
+    assert inside.sources == (str(tmp_path / "images"), "sample:digits", "https://host/a.zip")
     assert inside.destination == str(tmp_path / "models")
     assert inside.work_dir == str(tmp_path / "work")
     assert inside.cache == str(tmp_path / "home" / ".cache" / "regraft")
@@ -41,7 +41,7 @@ def test_only_what_is_written_can_be_written(recipe: Recipe, tmp_path: Path) -> 
         str(tmp_path / "models"): False,
         str(home / ".cache" / "regraft"): False,
         str(home / ".keras"): False,
-        str(tmp_path / "pictures"): True,
+        str(tmp_path / "images"): True,
     }
     assert options["user"] == f"{os.getuid()}:{os.getgid()}"
     assert options["read_only"] and options["cap_drop"] == ["ALL"]

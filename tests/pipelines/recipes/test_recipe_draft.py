@@ -26,22 +26,22 @@ def test_a_recipe_fits_the_folder(tmp_path: Path, regraft: Regraft) -> None:
     output = tmp_path / "new" / "pets.yaml"
     ended = regraft("init", folder, "-o", output)
     assert ended.code == 0, ended.err
-    assert "49 pictures of 3 classes" in ended.out
+    assert "49 images of 3 classes" in ended.out
     values = read_recipe(str(output))
     assert values["sources"] == (str(folder),)
     assert values["model_name"] == "my-pets"
     assert values["image_px"] == 64
     assert values["class_weights"] == "balanced"
     assert values["min_accuracy"] == 0.62
-    assert "# About 2 pictures of dog: big to test with" in output.read_text()
+    assert "# About 2 images of dog: big to test with" in output.read_text()
     assert recipe_of(str(output), {}).strategies == ("head", "top")
 
 
 def test_a_split_folder_keeps_its_splits(tmp_path: Path, regraft: Regraft) -> None:
     for split in ("train", "val"):
-        write(tmp_path / "pictures" / split, {"a": 3, "b": 3}, px=500)
+        write(tmp_path / "images" / split, {"a": 3, "b": 3}, px=500)
     output = tmp_path / "recipe.yml"
-    assert regraft("init", tmp_path / "pictures", "-o", output).code == 0
+    assert regraft("init", tmp_path / "images", "-o", output).code == 0
     text = output.read_text()
     assert "# The folder is split: 6 train, 6 validation." in text
     assert "# test is drawn from train." in text
@@ -53,7 +53,7 @@ def test_a_split_folder_keeps_its_splits(tmp_path: Path, regraft: Regraft) -> No
 
 
 def test_a_file_is_not_written_over(tmp_path: Path, regraft: Regraft) -> None:
-    folder = write(tmp_path / "pictures", {"a": 2, "b": 2})
+    folder = write(tmp_path / "images", {"a": 2, "b": 2})
     output = tmp_path / "recipe.yaml"
     output.write_text("mine")
     ended = regraft("init", folder, "-o", output)
@@ -71,7 +71,7 @@ def test_a_file_is_not_written_over(tmp_path: Path, regraft: Regraft) -> None:
 def test_a_folder_without_classes_is_refused(
     tmp_path: Path, regraft: Regraft, counts: dict[str, int], message: str
 ) -> None:
-    folder = write(tmp_path / "pictures", counts)
+    folder = write(tmp_path / "images", counts)
     folder.mkdir(exist_ok=True)
     ended = regraft("init", folder, "-o", tmp_path / "recipe.yaml")
     assert ended.code == 2
@@ -79,15 +79,15 @@ def test_a_folder_without_classes_is_refused(
     assert not (tmp_path / "recipe.yaml").exists()
 
 
-def test_what_is_no_folder_or_no_picture_is_refused(tmp_path: Path, regraft: Regraft) -> None:
+def test_what_is_no_folder_or_no_image_is_refused(tmp_path: Path, regraft: Regraft) -> None:
     assert "expected a folder" in regraft("init", tmp_path / "none").err
     for name in "ab":
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        (tmp_path / "pictures" / name / "1.png").write_text("no picture")
-    ended = regraft("init", tmp_path / "pictures", "-o", tmp_path / "recipe.yaml")
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "1.png").write_text("no image")
+    ended = regraft("init", tmp_path / "images", "-o", tmp_path / "recipe.yaml")
     assert ended.code == 2
     assert "none can be read" in ended.err
-    assert "expected a .yaml" in regraft("init", tmp_path / "pictures", "-o", "recipe.txt").err
+    assert "expected a .yaml" in regraft("init", tmp_path / "images", "-o", "recipe.txt").err
 
 
 def test_the_schema_holds_for_the_recipes_that_come_along(regraft: Regraft) -> None:

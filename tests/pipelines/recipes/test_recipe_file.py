@@ -61,7 +61,7 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         ("sources: [a]\nstrategy: top", "unknown key 'strategy'; did you mean strategies"),
         ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: the key 'seed' stands twice, first in"),
         ("class_floors: {a: 0.1, a: 0.2}", "the key 'a' stands twice"),
-        ("sources: ./pictures", "line 1: sources: expected a list, got './pictures'"),
+        ("sources: ./images", "line 1: sources: expected a list, got './images'"),
         ("head_epochs: '3'", "head_epochs: expected a valid integer, got '3'"),
         ("head_epochs: 2.5", "head_epochs: expected a valid integer, got 2.5"),
         ("head_epochs: 0", "head_epochs: expected greater than or equal to 1, got 0"),

@@ -22,7 +22,7 @@ def site(cat: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the cat and a page."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(cat, folder / "cat.png")
-    (folder / "page.html").write_text("<html>no picture</html>")
+    (folder / "page.html").write_text("<html>no image</html>")
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     handler = functools.partial(quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -39,7 +39,7 @@ def test_knows_cat_and_coffee_in_files_folders_and_addresses(
     shutil.copy(coffee, tmp_path / "cup.png")
     ended = regraft("classify", cat, tmp_path, f"{site}/cat.png", "--json")
     assert ended.code == 0, ended.err
-    assert [one["picture"] for one in ended.json] == [
+    assert [one["image"] for one in ended.json] == [
         str(cat), str(tmp_path / "cup.png"), f"{site}/cat.png",
     ]  # fmt: skip
     first = [one["guesses"][0] for one in ended.json]
@@ -50,17 +50,17 @@ def test_knows_cat_and_coffee_in_files_folders_and_addresses(
     assert all(len(one["guesses"]) == 5 for one in ended.json)
 
 
-def test_unreadable_pictures_are_told_apart(
+def test_unreadable_images_are_told_apart(
     regraft: Regraft, cat: Path, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    monkeypatch.setattr(classification, "MAX_PICTURE_BYTES", cat.stat().st_size)
+    monkeypatch.setattr(classification, "MAX_IMAGE_BYTES", cat.stat().st_size)
     large = tmp_path / "large.png"
     large.write_bytes(cat.read_bytes() + b"0")
     addresses = (f"{site}/page.html", f"{site}/none.png")
     ended = regraft("classify", tmp_path / "broken.jpg", large, *addresses, cat, "--top", 1)
     assert ended.code == 2
-    assert "4 of 5 pictures were refused, the first: " in ended.err
+    assert "4 of 5 images were refused, the first: " in ended.err
     assert len(ended.err.splitlines()) == 1
     lines = ended.out.splitlines()
     for start in (
@@ -74,7 +74,7 @@ def test_unreadable_pictures_are_told_apart(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing.png",), "expected a picture or a folder, got nothing.png"),
+        (("nothing.png",), "expected an image or a folder, got nothing.png"),
         (("{cat}", "--backbone", "vgg61"), "did you mean vgg19 or vgg16"),
         (("{cat}", "--backbone", "tiny"), "tiny has none"),
         (("{cat}", "--top", "0"), "greater than or equal to 1"),

@@ -13,9 +13,9 @@ from regraft_core.backbones.table import BACKBONES
 
 
 def profiled(model: keras.Model) -> int:
-    """Return the operations in the model's graph for one picture, as TensorFlow counts them."""
-    picture = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32)
-    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(picture)
+    """Return the operations in the model's graph for one image, as TensorFlow counts them."""
+    image = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32)
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(image)
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
     frozen = convert_variables_to_constants_v2(graph).graph

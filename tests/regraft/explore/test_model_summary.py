@@ -29,7 +29,7 @@ def tiny() -> keras.Model:
 
 def test_rows_follow_the_graph_and_add_up_to_the_model(tiny: keras.Model) -> None:
     rows = layer_rows(tiny)
-    assert [row.name for row in rows][:3] == ["picture", "stem_conv", "stem_bn"]
+    assert [row.name for row in rows][:3] == ["image", "stem_conv", "stem_bn"]
     assert {row.name for row in rows} == {layer.name for layer in tiny.layers}
     assert sum(row.parameters for row in rows) == tiny.count_params()
     assert sum(row.flops for row in rows) == model_flops(tiny)

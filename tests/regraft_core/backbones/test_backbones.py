@@ -69,7 +69,7 @@ def test_an_unknown_name_gets_near_names() -> None:
         find_backbone("vgg61")
 
 
-def test_a_picture_may_be_too_small() -> None:
+def test_an_image_may_be_too_small() -> None:
     with pytest.raises(InputError, match="image_px: xception expects at least 71, got 64"):
         build_backbone("xception", 64, "random")
 

@@ -20,11 +20,11 @@ def classifier() -> keras.Model:
     return efficientnet_lite0(include_top=True)
 
 
-def middle_square(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
+def middle_square(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+    return image[top : top + side, left : left + side]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint, write_fingerprint
 from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
-from regraft_core.formats.published_versions import GRAPH_FILE, published_folder, version_in_service
+from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version, version_in_service
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_address
 
@@ -68,28 +68,28 @@ def upload(folder: Path, address: str) -> str:
 
 def test_a_bucket_gives_the_version_in_service(bucket: str, models: Path, tmp_path: Path) -> None:
     address = upload(models, f"{bucket}/some/m")
-    newest = published_folder(address, tmp_path / "newest")
+    newest = resolve_version(address, tmp_path / "newest")
     assert newest == tmp_path / "newest" / "m" / "10"
     check_fingerprint(newest)
     (models / "labels.json").write_text('{"stable": 2}')
     upload(models, address)
-    assert published_folder(address, tmp_path / "stable") == tmp_path / "stable" / "m" / "2"
-    one = published_folder(f"{address}/1/", tmp_path / "one")
+    assert resolve_version(address, tmp_path / "stable") == tmp_path / "stable" / "m" / "2"
+    one = resolve_version(f"{address}/1/", tmp_path / "one")
     assert one == tmp_path / "one" / "m" / "1"
 
 
 def test_a_folder_gives_the_same(models: Path, tmp_path: Path) -> None:
-    assert published_folder(str(models), tmp_path) == models / "10"
+    assert resolve_version(str(models), tmp_path) == models / "10"
     (models / "labels.json").write_text('{"stable": 2}')
-    assert published_folder(f"file://{models}", tmp_path) == models / "2"
-    assert published_folder(str(models / "1"), tmp_path) == models / "1"
+    assert resolve_version(f"file://{models}", tmp_path) == models / "2"
+    assert resolve_version(str(models / "1"), tmp_path) == models / "1"
 
 
 def test_where_nothing_is_published_there_is_none(bucket: str, tmp_path: Path) -> None:
     store, path = open_address(bucket)
     store.pipe_file(f"{path}/half/1/variables", b"x")
     for place in (f"{bucket}/none", f"{bucket}/half", f"{bucket}-of-nobody/m"):
-        assert published_folder(place, tmp_path / "work") is None
+        assert resolve_version(place, tmp_path / "work") is None
     assert not (tmp_path / "work").exists()
 
 
@@ -98,10 +98,10 @@ def test_a_damaged_version_is_refused(bucket: str, models: Path, tmp_path: Path)
     store, path = open_address(address)
     store.pipe_file(f"{path}/variables/data", b"weighte")
     with pytest.raises(InputError, match="variables/data is damaged"):
-        published_folder(f"{bucket}/m", tmp_path / "work")
+        resolve_version(f"{bucket}/m", tmp_path / "work")
     store.rm_file(f"{path}/variables/data")
     with pytest.raises(InputError, match="expected the file variables/data, found none"):
-        published_folder(f"{bucket}/m", tmp_path / "again")
+        resolve_version(f"{bucket}/m", tmp_path / "again")
 
 
 def test_a_store_that_does_not_answer_is_no_empty_one(
@@ -112,5 +112,5 @@ def test_a_store_that_does_not_answer_is_no_empty_one(
     store = open_address("s3://unreachable")[0].__class__
     store.clear_instance_cache()
     with pytest.raises(InputError, match=r"cannot read s3://unreachable/m: .*127\.0\.0\.1"):
-        published_folder("s3://unreachable/m", tmp_path)
+        resolve_version("s3://unreachable/m", tmp_path)
     store.clear_instance_cache()

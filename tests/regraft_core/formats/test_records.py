@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from regraft_core.formats.records import (
-    PictureRecord,
+    ImageRecord,
     read_records,
     record_of,
     record_places,
@@ -17,8 +17,8 @@ from regraft_core.formats.records import (
 from regraft_core.runtime.errors import InputError
 
 RECORDS = [
-    PictureRecord(b"\x00\xffpicture", 0, "a" * 64, "cat/1.png"),
-    PictureRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
+    ImageRecord(b"\x00\xffpicture", 0, "a" * 64, "cat/1.png"),
+    ImageRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
 ]
 
 
@@ -48,7 +48,7 @@ def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
         "image/path": feature(b"p")}))  # fmt: skip
     with tf.io.TFRecordWriter(str(tmp_path / "r")) as writer:
         writer.write(example.SerializeToString())
-    assert list(read_records(tmp_path / "r")) == [PictureRecord(b"x", 7, "i", "p")]
+    assert list(read_records(tmp_path / "r")) == [ImageRecord(b"x", 7, "i", "p")]
 
 
 def test_places_lead_to_the_records(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_places_lead_to_the_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [0, 1, 127, 128, 999, 70_000])
 @pytest.mark.parametrize("length", [0, 5, 120, 200, 20_000])
 def test_bytes_are_those_of_protobuf(tmp_path: Path, label: int, length: int) -> None:
-    write_records(tmp_path / "r", [PictureRecord(b"x" * length, label, "c" * 64, "dog/1.png")])
+    write_records(tmp_path / "r", [ImageRecord(b"x" * length, label, "c" * 64, "dog/1.png")])
     (data,) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
     example = tf.train.Example.FromString(data)
     assert example.features.feature["image/label"].int64_list.value == [label]

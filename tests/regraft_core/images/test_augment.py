@@ -13,31 +13,31 @@ from numpy.typing import NDArray
 
 from regraft_core.images.augment import RANGES, Ranges, Strength, augment
 
-PICTURES = 16
+IMAGES = 16
 NONE = Ranges(flip=False, rotation=0.0, zoom=0.0, translation=0.0, brightness=0.0, contrast=0.0)
-# Of 255: bringing a picture to its mean and back rounds.
+# Of 255: bringing an image to its mean and back rounds.
 ROUNDING = 1e-3
 
 
-def smooth_pictures() -> NDArray[np.float32]:
-    """Return pictures without symmetries, of values that no light or strong tone takes to an end.
+def smooth_images() -> NDArray[np.float32]:
+    """Return images without symmetries, of values that no light or strong tone takes to an end.
 
     They change little from pixel to pixel, so that a difference tells how far something moved.
     """
     y, x = np.mgrid[0:24, 0:32] / 24
     rng = np.random.default_rng(0)
-    phases, slopes = rng.uniform(0, 6, (PICTURES, 1, 1, 3)), rng.uniform(1, 3, (PICTURES, 1, 1, 3))
+    phases, slopes = rng.uniform(0, 6, (IMAGES, 1, 1, 3)), rng.uniform(1, 3, (IMAGES, 1, 1, 3))
     waves = np.sin(slopes * x[None, ..., None] * 2 + phases) + y[None, ..., None]
     return (110 + 12 * waves).astype(np.float32)
 
 
 def seeds(seed: int = 0) -> NDArray[np.int32]:
-    return np.stack([np.arange(PICTURES), np.full(PICTURES, seed)], axis=1).astype(np.int32)
+    return np.stack([np.arange(IMAGES), np.full(IMAGES, seed)], axis=1).astype(np.int32)
 
 
 @pytest.fixture
 def view(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
-    """Views of pictures by given ranges alone."""
+    """Views of images by given ranges alone."""
 
     def build(pixels: NDArray[np.float32], **ranges: float) -> NDArray[np.float32]:
         monkeypatch.setitem(RANGES, "light", replace(NONE, **ranges))
@@ -48,39 +48,39 @@ def view(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
 
 
 def test_ranges_of_nothing_change_nothing(view: Callable[..., NDArray[np.float32]]) -> None:
-    pixels = smooth_pictures()
+    pixels = smooth_images()
     np.testing.assert_allclose(view(pixels), pixels, atol=ROUNDING)
     np.testing.assert_array_equal(augment(tf.constant(pixels), seeds(), "off"), pixels)
 
 
 @pytest.mark.parametrize("name", ["rotation", "zoom", "translation", "brightness", "contrast"])
-def test_each_range_alone_changes_every_picture_by_its_width(
+def test_each_range_alone_changes_every_image_by_its_width(
     view: Callable[..., NDArray[np.float32]], name: str
 ) -> None:
-    pixels = smooth_pictures()
+    pixels = smooth_images()
     some, more = (np.abs(view(pixels, **{name: width}) - pixels) for width in (0.05, 0.2))
     assert (more.max(axis=(1, 2, 3)) > 10 * ROUNDING).all()
     assert more.mean() > 2 * some.mean() > 0
 
 
-def test_a_flip_mirrors_some_pictures_and_leaves_the_others(
+def test_a_flip_mirrors_some_images_and_leaves_the_others(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
-    pixels = smooth_pictures()
+    pixels = smooth_images()
     views = view(pixels, flip=True)
     kept, mirrored = (
         np.abs(views - others).max(axis=(1, 2, 3)) < ROUNDING
         for others in (pixels, pixels[:, :, ::-1])
     )
     assert (kept ^ mirrored).all()
-    assert 0 < mirrored.sum() < PICTURES
+    assert 0 < mirrored.sum() < IMAGES
 
 
 def test_rotation_and_zoom_keep_the_centre_and_translation_does_not(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
-    """Of a picture with a middle pixel, bright in the middle alone."""
-    pixels = np.zeros((PICTURES, 25, 25, 3), np.float32)
+    """Of an image with a middle pixel, bright in the middle alone."""
+    pixels = np.zeros((IMAGES, 25, 25, 3), np.float32)
     pixels[:, 11:14, 11:14] = 200.0
     for name in ("rotation", "zoom"):
         np.testing.assert_allclose(view(pixels, **{name: 0.2})[:, 12, 12], 200.0, atol=ROUNDING)
@@ -92,7 +92,7 @@ def test_rotation_and_zoom_keep_the_centre_and_translation_does_not(
 def test_brightness_shifts_and_contrast_spreads_about_the_mean(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
-    pixels = smooth_pictures()
+    pixels = smooth_images()
     shift = view(pixels, brightness=0.2) - pixels
     assert shift.std(axis=(1, 2, 3)).max() < ROUNDING
     shifts = shift.mean(axis=(1, 2, 3))
@@ -106,9 +106,9 @@ def test_brightness_shifts_and_contrast_spreads_about_the_mean(
 
 @pytest.mark.parametrize("strength", [one for one in get_args(Strength) if one != "off"])
 def test_values_stay_in_range(strength: Strength) -> None:
-    """Of pictures of black and white, which a tone takes beyond both ends."""
+    """Of images of black and white, which a tone takes beyond both ends."""
     rng = np.random.default_rng(0)
-    pixels = rng.choice([0.0, 255.0], (PICTURES, 20, 20, 3)).astype(np.float32)
+    pixels = rng.choice([0.0, 255.0], (IMAGES, 20, 20, 3)).astype(np.float32)
     views = augment(tf.constant(pixels), seeds(), strength).numpy()
     assert views.shape == pixels.shape and views.dtype == np.float32
     assert np.isfinite(views).all()
@@ -117,7 +117,7 @@ def test_values_stay_in_range(strength: Strength) -> None:
 
 def test_light_changes_less_than_strong() -> None:
     """Without the flip, which both do alike."""
-    pixels = smooth_pictures()
+    pixels = smooth_images()
     symmetric = (pixels + pixels[:, :, ::-1]) / 2
     light, strong = (
         np.abs(augment(tf.constant(symmetric), seeds(), strength).numpy() - symmetric).mean()
@@ -127,7 +127,7 @@ def test_light_changes_less_than_strong() -> None:
 
 
 def test_a_seed_tells_the_view_whatever_the_batch() -> None:
-    pixels = tf.constant(smooth_pictures())
+    pixels = tf.constant(smooth_images())
     views = augment(pixels, seeds(), "strong").numpy()
     np.testing.assert_array_equal(augment(pixels, seeds(), "strong"), views)
     alone = augment(pixels[3:4], seeds()[3:4], "strong").numpy()
@@ -136,8 +136,8 @@ def test_a_seed_tells_the_view_whatever_the_batch() -> None:
     assert (others.max(axis=(1, 2, 3)) > 1).all()
 
 
-def test_one_picture_gets_other_views_by_other_seeds() -> None:
-    pixels = tf.repeat(smooth_pictures()[:1], PICTURES, axis=0)
+def test_one_image_gets_other_views_by_other_seeds() -> None:
+    pixels = tf.repeat(smooth_images()[:1], IMAGES, axis=0)
     views = augment(pixels, seeds(), "light").numpy()
     distances = np.abs(views[:, None] - views[None]).max(axis=(2, 3, 4))
-    assert distances[~np.eye(PICTURES, dtype=bool)].min() > 0.1
+    assert distances[~np.eye(IMAGES, dtype=bool)].min() > 0.1

@@ -24,13 +24,11 @@ from regraft_core.images.headers import (
 )
 
 # Test modules are imported one by one, so the builders of the folder's conftest come by their path.
-_SPEC = importlib.util.spec_from_file_location(
-    "pictures", Path(__file__).parents[1] / "conftest.py"
-)
+_SPEC = importlib.util.spec_from_file_location("images", Path(__file__).parents[1] / "conftest.py")
 assert _SPEC and _SPEC.loader
-pictures = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pictures)
-exif_jpeg, tiff = pictures.exif_jpeg, pictures.tiff
+images = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(images)
+exif_jpeg, tiff = images.exif_jpeg, images.tiff
 
 
 def orientations(encoded: list[bytes]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regraft_core.images.prefetch import ahead
+from regraft_core.images.prefetch import prefetch_map
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
             second_done.set()
         return item * item
 
-    assert list(ahead(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
+    assert list(prefetch_map(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
 
 
 def test_few_items_are_drawn_ahead_of_the_caller() -> None:
@@ -31,7 +31,7 @@ def test_few_items_are_drawn_ahead_of_the_caller() -> None:
             drawn.append(item)
             yield item
 
-    results = ahead(str, items(), 2)
+    results = prefetch_map(str, items(), 2)
     assert next(results) == "0"
     assert len(drawn) == 3
     results.close()  # type: ignore[attr-defined]
@@ -39,11 +39,11 @@ def test_few_items_are_drawn_ahead_of_the_caller() -> None:
 
 
 def test_an_error_comes_where_the_result_would_be() -> None:
-    results = ahead(lambda item: 1 // item, [1, 0, 1], 2)
+    results = prefetch_map(lambda item: 1 // item, [1, 0, 1], 2)
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
 def test_without_items_there_are_no_results() -> None:
-    assert list(ahead(str, [], 2)) == []
+    assert list(prefetch_map(str, [], 2)) == []

@@ -15,9 +15,9 @@ import tensorflow as tf
 from regraft_core.backbones.table import BACKBONES
 from regraft_core.images.preprocess import (
     SCALINGS,
-    decode_picture,
-    load_picture,
-    load_pictures,
+    decode_image,
+    load_image,
+    load_images,
     scale,
 )
 from regraft_core.runtime.errors import InputError
@@ -28,18 +28,18 @@ DAMAGED = tf.errors.InvalidArgumentError
 
 @pytest.fixture(scope="module")
 def decode() -> Callable[[bytes], tf.Tensor]:
-    return tf.function(decode_picture, input_signature=[tf.TensorSpec([], tf.string)])
+    return tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 @pytest.fixture(scope="module")
 def load() -> Callable[[list[bytes]], tf.Tensor]:
-    return tf.function(lambda encoded: load_pictures(encoded, 24), input_signature=[STRINGS])
+    return tf.function(lambda encoded: load_images(encoded, 24), input_signature=[STRINGS])
 
 
 @pytest.fixture(scope="module")
 def load_naming() -> Callable[[list[bytes]], tf.Tensor]:
     return tf.function(
-        lambda encoded: load_pictures(encoded, 24, name_damaged=True), input_signature=[STRINGS]
+        lambda encoded: load_images(encoded, 24, name_damaged=True), input_signature=[STRINGS]
     )
 
 
@@ -88,19 +88,19 @@ def test_all_routes_give_the_same_pixels(
     assert graph.shape == (len(encoded), 24, 24, 3)
     assert graph.dtype == np.float32
     assert graph.min() >= -1e-3 and graph.max() <= 255.001
-    np.testing.assert_array_equal(load_pictures(tf.constant(encoded), 24), graph)
+    np.testing.assert_array_equal(load_images(tf.constant(encoded), 24), graph)
     np.testing.assert_array_equal(load_naming(encoded), graph)
-    one_by_one = tf.data.Dataset.from_tensor_slices(encoded).map(lambda one: load_picture(one, 24))
+    one_by_one = tf.data.Dataset.from_tensor_slices(encoded).map(lambda one: load_image(one, 24))
     np.testing.assert_array_equal(np.stack(list(one_by_one.as_numpy_iterator())), graph)
     batched = tf.data.Dataset.from_tensor_slices(encoded).batch(7)
-    batched = batched.map(lambda some: load_pictures(some, 24, name_damaged=True))
+    batched = batched.map(lambda some: load_images(some, 24, name_damaged=True))
     np.testing.assert_array_equal(np.concatenate(list(batched.as_numpy_iterator())), graph)
 
 
 def test_loading_is_resized_decoding(samples: dict[str, bytes], load: Callable) -> None:
     loaded = load(list(samples.values()))
     for pixels, encoded in zip(loaded, samples.values(), strict=True):
-        decoded = decode_picture(tf.constant(encoded))
+        decoded = decode_image(tf.constant(encoded))
         resized = tf.image.resize(decoded, (24, 24), antialias=True)
         np.testing.assert_allclose(pixels, resized, atol=1e-3)
 
@@ -121,7 +121,7 @@ def test_an_exported_graph_gives_the_same_by_both_loaders(
         feed = signature.inputs["encoded"].name
         fetch = signature.outputs["output_0"].name
         np.testing.assert_array_equal(session.run(fetch, {feed: encoded}), expected)
-        with pytest.raises(DAMAGED, match="picture 1: expected an undamaged picture"):
+        with pytest.raises(DAMAGED, match="image 1: expected an undamaged image"):
             session.run(fetch, {feed: [encoded[0], encoded[0][:-200]]})
 
 
@@ -135,24 +135,24 @@ def test_a_batch_may_be_empty(load: Callable, load_naming: Callable) -> None:
 )
 def test_other_bytes_are_named_by_their_place(other: bytes, samples: dict, load: Callable) -> None:
     good = samples["png"]
-    with pytest.raises(DAMAGED, match="picture 2: expected a picture as JPEG, PNG, GIF, BMP or"):
+    with pytest.raises(DAMAGED, match="image 2: expected an image as JPEG, PNG, GIF, BMP or"):
         load([good, good, other, other])
-    with pytest.raises(DAMAGED, match="picture 0: expected a picture"):
-        load_picture(tf.constant(other), 24)
+    with pytest.raises(DAMAGED, match="image 0: expected an image"):
+        load_image(tf.constant(other), 24)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp", "webp animated"])
 def test_damage_is_named_by_its_place(name: str, samples: dict, load_naming: Callable) -> None:
     whole = samples[name]
     for end in (len(whole) // 3, len(whole) * 2 // 3):
-        with pytest.raises(DAMAGED, match="picture 1: expected an undamaged picture"):
+        with pytest.raises(DAMAGED, match="image 1: expected an undamaged image"):
             load_naming([samples["jpeg"], whole[:end], whole[:end], samples["png"]])
         with pytest.raises(DAMAGED):
             load_naming([whole[:end]])
 
 
 def test_a_batch_of_damage_alone(samples: dict, load_naming: Callable) -> None:
-    with pytest.raises(DAMAGED, match="picture 0: expected an undamaged picture"):
+    with pytest.raises(DAMAGED, match="image 0: expected an undamaged image"):
         load_naming([samples["png"][:99]] * 3)
 
 
@@ -181,11 +181,11 @@ def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
     "name",
     ["jpeg", "png", "png overflow", "gif", "gif frame", "bmp", "webp", "webp animated"],
 )
-def test_enormous_pictures_are_refused_undecoded(
+def test_enormous_images_are_refused_undecoded(
     name: str, samples: dict[str, bytes], load: Callable
 ) -> None:
     bomb = enormous(samples)[name]
-    with pytest.raises(DAMAGED, match=r"picture 1: expected at most 100000000 pixels, got \d+ x"):
+    with pytest.raises(DAMAGED, match=r"image 1: expected at most 100000000 pixels, got \d+ x"):
         load([samples["png"], bomb])
 
 

@@ -22,7 +22,7 @@ SETTINGS = Settings(
 
 
 def source(seed: int, count: int) -> Source:
-    """Return random pictures; no batch size divides their number, so that shares are filled up."""
+    """Return random images; no batch size divides their number, so that shares are filled up."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count).astype(np.int32)
     inputs = (rng.normal(0, 1, (count, 8, 8, 3)) + labels[:, None, None, None]).astype(np.float32)

@@ -46,7 +46,7 @@ def test_features_are_scaled_by_the_more_varying_channels(
     )
 
 
-def test_quiet_channels_stay_quiet_where_the_statistics_follow_new_pictures() -> None:
+def test_quiet_channels_stay_quiet_where_the_statistics_follow_new_images() -> None:
     rng = np.random.default_rng(0)
     spread = np.array([1.0, 1.0, 1.0, 1e-3], np.float32)
     rows = rng.normal(size=(256, 4)).astype(np.float32) * spread

@@ -17,7 +17,7 @@ from regraft_client.predict_files import (
     PredictOptions,
     as_csv,
     as_json,
-    find_pictures,
+    find_images,
     predict_files,
 )
 from regraft_client.rest import RestClient, RestWire
@@ -26,7 +26,7 @@ from regraft_core.runtime.errors import InputError
 from serving.running.model_discovery import find_models, models_config
 from serving.running.runner import Addresses, free_port
 
-FAMILIAR = [True, True, False, False]  # of the pictures, by how bright they are
+FAMILIAR = [True, True, False, False]  # of the images, by how bright they are
 
 
 def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
@@ -85,17 +85,17 @@ def test_messages_are_those_of_the_official_stubs() -> None:
 
 
 @pytest.mark.parametrize("kind", [RestClient, GrpcClient])
-def test_one_error_tree(server: Addresses, kind: type, pictures: list[bytes]) -> None:
+def test_one_error_tree(server: Addresses, kind: type, images: list[bytes]) -> None:
     address = server.rest if kind is RestClient else server.grpc
     with kind(address, "none") as client, pytest.raises(errors.NotFoundError):
-        client.predict(pictures)
+        client.predict(images)
     with kind(address, "tiny") as client, pytest.raises(errors.BadRequestError):
-        client.predict([b"no picture"])
+        client.predict([b"no image"])
     with kind(address, "tiny", label="none") as client, pytest.raises(errors.BadRequestError):
-        client.predict(pictures)
+        client.predict(images)
     with kind(f"127.0.0.1:{free_port()}", "tiny", retries=NO_RETRIES) as client:
         with pytest.raises(errors.ConnectionFailedError):
-            client.predict(pictures)
+            client.predict(images)
         with pytest.raises(errors.DeadlineError):
             client.wait_ready(0.3)
 
@@ -147,11 +147,11 @@ def test_http_statuses_become_errors(status: int, kind: type) -> None:
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_folder_is_predicted(
-    server: Addresses, pictures: list[bytes], tmp_path: Path, scheme: str
+    server: Addresses, images: list[bytes], tmp_path: Path, scheme: str
 ) -> None:
     for number in range(9):
-        (tmp_path / f"{number}.png").write_bytes(pictures[number % 4])
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+        (tmp_path / f"{number}.png").write_bytes(images[number % 4])
+    (tmp_path / "bad.png").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("ignored")
     address = f"{scheme}://{server.grpc if scheme == 'grpc' else server.rest}"
     done: list[tuple[int, int]] = []
@@ -175,21 +175,21 @@ def test_a_folder_is_predicted(
 
 
 @pytest.mark.parametrize("kind", [RestClient, GrpcClient])
-def test_a_model_may_say_whether_a_picture_is_familiar(
-    server: Addresses, kind: type, pictures: list[bytes]
+def test_a_model_may_say_whether_an_image_is_familiar(
+    server: Addresses, kind: type, images: list[bytes]
 ) -> None:
     address = server.rest if kind is RestClient else server.grpc
     with kind(address, "tiny", version=2) as client:
-        assert [one.familiar for one in client.predict(pictures)] == FAMILIAR
+        assert [one.familiar for one in client.predict(images)] == FAMILIAR
     with kind(address, "tiny", version=1) as client:
-        assert [one.familiar for one in client.predict(pictures)] == [None] * 4
+        assert [one.familiar for one in client.predict(images)] == [None] * 4
 
 
 def test_what_cannot_be_predicted_is_bad_input(tmp_path: Path, server: Addresses) -> None:
-    with pytest.raises(InputError, match="found no picture"):
-        find_pictures([tmp_path])
-    with pytest.raises(InputError, match="expected a picture or a folder"):
-        find_pictures([tmp_path / "none"])
+    with pytest.raises(InputError, match="found no image"):
+        find_images([tmp_path])
+    with pytest.raises(InputError, match="expected an image or a folder"):
+        find_images([tmp_path / "none"])
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(InputError, match="expected --server"):
         predict_files([tmp_path], "ftp://x", "tiny")

@@ -17,11 +17,11 @@ Told = tuple[int, str, str]
 
 @pytest.fixture
 def predict(
-    server: Addresses, pictures: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Addresses, images: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Told]:
-    """Return a function that asks about a bright and a dark picture: exit code, output, errors."""
-    for name, picture in (("bright", pictures[0]), ("dark", pictures[3])):
-        (tmp_path / f"{name}.png").write_bytes(picture)
+    """Return a function that asks about a bright and a dark image: exit code, output, errors."""
+    for name, image in (("bright", images[0]), ("dark", images[3])):
+        (tmp_path / f"{name}.png").write_bytes(image)
 
     def ask(*options: str, model: str = "tiny") -> Told:
         address = f"grpc://{server.grpc}"
@@ -38,7 +38,7 @@ def cells(table: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃").split("│")]
 
 
-def test_a_table_tells_whether_pictures_are_familiar(predict: Callable[..., Told]) -> None:
+def test_a_table_tells_whether_images_are_familiar(predict: Callable[..., Told]) -> None:
     code, out, _ = predict("--version", "2")
     assert code == 0
     assert "familiar" in out
@@ -72,9 +72,9 @@ def test_a_model_that_the_server_does_not_know_is_bad_input(predict: Callable[..
     ("message", "reason"),
     [
         (
-            "Graph execution error: assertion failed: [picture 0: expected a picture as JPEG, PNG, "
+            "Graph execution error: assertion failed: [image 0: expected an image as JPEG, PNG, "
             "GIF, BMP or WebP, got other bytes] [[{{node cond/Assert}}]] [[PartitionedCall]]",
-            "expected a picture as JPEG, PNG, GIF, BMP or WebP, got other bytes",
+            "expected an image as JPEG, PNG, GIF, BMP or WebP, got other bytes",
         ),
         ("Expects arg[0] to be string", "Expects arg[0] to be string"),
     ],

@@ -66,7 +66,7 @@ def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_auto_takes_the_real_server_where_it_is_installed(
-    stand_ins: Path, labelled: Path, pictures: list[bytes]
+    stand_ins: Path, labelled: Path, images: list[bytes]
 ) -> None:
     with serving_folder(labelled) as served:
         at = served.addresses
@@ -78,7 +78,7 @@ def test_auto_takes_the_real_server_where_it_is_installed(
         assert f"--batching_parameters_file={BATCHING_FILE}" in flags
         for version, label, mark in ((None, "stable", "odd"), (2, None, "even")):
             with GrpcClient(at.grpc, "tiny", version=version, label=label) as client:
-                assert client.predict(pictures[:1])[0].label.startswith(mark)
+                assert client.predict(images[:1])[0].label.startswith(mark)
         with RestClient(at.rest, "other") as client:
             assert [s.version for s in client.status()] == [7]
         # A new version becomes the canary, then a canary becomes the stable one.
@@ -89,17 +89,17 @@ def test_auto_takes_the_real_server_where_it_is_installed(
 
             def in_effect(wanted: dict[str, int] = labels) -> bool:
                 served.follow()
-                return labels_of(at.grpc, pictures) == wanted
+                return labels_of(at.grpc, images) == wanted
 
             until(in_effect)
 
 
-def labels_of(address: str, pictures: list[bytes]) -> dict[str, int]:
+def labels_of(address: str, images: list[bytes]) -> dict[str, int]:
     """Return the versions that answer for the labels of `tiny`."""
     stubs = Stubs(address)
     found = {}
     for label in ("stable", "canary"):
-        request = predict_request("", image_bytes=np.array(pictures[:1], object))
+        request = predict_request("", image_bytes=np.array(images[:1], object))
         request.model_spec.version_label = label
         with contextlib.suppress(grpc.RpcError):
             answer = stubs.prediction.Predict(request, timeout=60)
@@ -128,7 +128,7 @@ def serve_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict
 
 
 def test_serve_starts_the_container_and_ends_it(
-    stand_ins: Path, labelled: Path, pictures: list[bytes]
+    stand_ins: Path, labelled: Path, images: list[bytes]
 ) -> None:
     ports = ("--port=0", "--rest-api-port=0")
     with serve_command(str(labelled), "--engine", "docker", *ports) as (process, shown):
@@ -144,7 +144,7 @@ def test_serve_starts_the_container_and_ends_it(
             "--entrypoint", "tensorflow_model_server", serving_image()
         ]  # fmt: skip
         with GrpcClient(shown["gRPC"], "tiny", label="stable") as client:
-            assert client.predict(pictures[:1])[0].label.startswith("odd")
+            assert client.predict(images[:1])[0].label.startswith("odd")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 

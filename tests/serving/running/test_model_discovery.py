@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.running.model_discovery import Following, find_models
+from serving.running.model_discovery import ConfigUpdater, find_models
 
 
 class Status(http.server.BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ def test_a_label_is_set_once_its_version_is_loaded(tmp_path: Path) -> None:
     for number in (1, 2):
         (model / str(number)).mkdir(parents=True)
     label(stable=1)
-    following = Following(find_models(tmp_path / "models"), config)
+    following = ConfigUpdater(find_models(tmp_path / "models"), config)
     assert in_file(config) == ([1, 2], {"stable": 1})
     with telling() as (address, server):
         (model / "3").mkdir()
@@ -87,7 +87,7 @@ def test_a_label_is_set_once_its_version_is_loaded(tmp_path: Path) -> None:
 
 def test_without_labels_the_server_follows_by_itself(tmp_path: Path) -> None:
     (tmp_path / "models" / "m" / "1").mkdir(parents=True)
-    following = Following(find_models(tmp_path / "models"), tmp_path / "models.config")
+    following = ConfigUpdater(find_models(tmp_path / "models"), tmp_path / "models.config")
     before = (tmp_path / "models.config").stat()
     (tmp_path / "models" / "m" / "2").mkdir()
     following.step("127.0.0.1:1")  # nobody is asked
@@ -98,7 +98,7 @@ def test_without_labels_the_server_follows_by_itself(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_gets_no_label(tmp_path: Path) -> None:
     model = tmp_path / "models" / "m"
     (model / "1").mkdir(parents=True)
-    following = Following(find_models(tmp_path / "models"), tmp_path / "models.config")
+    following = ConfigUpdater(find_models(tmp_path / "models"), tmp_path / "models.config")
     (model / "labels.json").write_text('{"stable": 1}')
     following.step("127.0.0.1:1")
     assert in_file(tmp_path / "models.config") == ([1], {})

@@ -38,7 +38,7 @@ def test_text_protos_are_read_by_the_servers_own_messages() -> None:
     message = model_server_config_pb2.ModelServerConfig()
     parse_text(CONFIG / "models.config", message)
     (model,) = model_configs(message)
-    assert (model.name, model.policy.latest) == ("pictures", 2)
+    assert (model.name, model.policy.latest) == ("images", 2)
     assert read_batching(str(CONFIG / "batching.config")) == BatchingConfig(16, 0, 1000, 2)
     assert read_metrics_path(str(CONFIG / "monitoring.config")) == METRICS_PATH
     tls = read_tls(str(CONFIG / "ssl.config"))

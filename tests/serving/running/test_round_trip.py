@@ -12,34 +12,34 @@ from regraft_client.results import Prediction
 from serving.running.runner import Addresses
 
 
-def test_rest_equals_grpc(server: Addresses, pictures: list[bytes]) -> None:
+def test_rest_equals_grpc(server: Addresses, images: list[bytes]) -> None:
     with RestClient(server.rest, "tiny") as rest, GrpcClient(server.grpc, "tiny") as grpc:
-        by_rest, by_grpc = rest.predict(pictures), grpc.predict(pictures)
+        by_rest, by_grpc = rest.predict(images), grpc.predict(images)
         assert [p.label for p in by_rest] == [p.label for p in by_grpc]
         for one, other in zip(by_rest, by_grpc, strict=True):
             assert one.probabilities == pytest.approx(other.probabilities)
             assert one.label.startswith("even-")
         assert rest.status() == grpc.status()
         assert rest.metadata() == grpc.metadata()
-        for mine, theirs in zip(rest.features(pictures), grpc.features(pictures), strict=True):
+        for mine, theirs in zip(rest.features(images), grpc.features(images), strict=True):
             assert mine == pytest.approx(theirs)
-        for row, same in zip(rest.classify(pictures), grpc.classify(pictures), strict=True):
+        for row, same in zip(rest.classify(images), grpc.classify(images), strict=True):
             assert [c.label for c in row] == [c.label for c in same]
             assert [c.score for c in row] == pytest.approx(
                 [c.score for c in same], rel=1e-6, abs=1e-7
             )
 
 
-def test_a_batch_answers_as_its_pictures_alone(server: Addresses, pictures: list[bytes]) -> None:
+def test_a_batch_answers_as_its_images_alone(server: Addresses, images: list[bytes]) -> None:
     with GrpcClient(server.grpc, "tiny") as client:
-        together = client.predict(pictures)
-        for picture, expected in zip(pictures, together, strict=True):
-            (alone,) = client.predict([picture])
+        together = client.predict(images)
+        for image, expected in zip(images, together, strict=True):
+            (alone,) = client.predict([image])
             assert alone.label == expected.label
             assert alone.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
-def test_asyncio_clients_answer_alike(server: Addresses, pictures: list[bytes]) -> None:
+def test_asyncio_clients_answer_alike(server: Addresses, images: list[bytes]) -> None:
     async def ask() -> list[list[Prediction]]:
         async with (
             AsyncRestClient(server.rest, "tiny") as rest,
@@ -49,10 +49,10 @@ def test_asyncio_clients_answer_alike(server: Addresses, pictures: list[bytes]) 
             await grpc.wait_ready(10)
             assert await rest.status() == await grpc.status()
             assert await rest.metadata() == await grpc.metadata()
-            assert len(await rest.features(pictures)) == len(await grpc.features(pictures))
-            assert len(await rest.classify(pictures)) == len(await grpc.classify(pictures))
+            assert len(await rest.features(images)) == len(await grpc.features(images))
+            assert len(await rest.classify(images)) == len(await grpc.classify(images))
             return await asyncio.gather(
-                *(client.predict([picture]) for picture in pictures for client in (rest, grpc))
+                *(client.predict([image]) for image in images for client in (rest, grpc))
             )
 
     answers = asyncio.run(ask())
@@ -62,13 +62,13 @@ def test_asyncio_clients_answer_alike(server: Addresses, pictures: list[bytes]) 
         )
 
 
-def test_a_version_or_a_label_may_be_asked_for(server: Addresses, pictures: list[bytes]) -> None:
+def test_a_version_or_a_label_may_be_asked_for(server: Addresses, images: list[bytes]) -> None:
     for client in (RestClient, GrpcClient):
         address = server.rest if client is RestClient else server.grpc
         with (
             client(address, "tiny", version=1) as old,
             client(address, "tiny", label="stable") as s,
         ):
-            assert old.predict(pictures)[0].label.startswith("odd-")
-            assert s.predict(pictures)[0].label.startswith("odd-")
+            assert old.predict(images)[0].label.startswith("odd-")
+            assert s.predict(images)[0].label.startswith("odd-")
             assert old.metadata().version == s.metadata().version == 1

@@ -1,4 +1,4 @@
-"""Batched runs answer as single ones, and one bad picture spoils nobody else's answer."""
+"""Batched runs answer as single ones, and one bad image spoils nobody else's answer."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def ask(servable: Servable, name: str, values: np.ndarray) -> dict[str, np.ndarr
 
 
 @pytest.mark.parametrize("name", ["serving_default", "features"])
-def test_pictures_of_mixed_sizes_share_batches(
-    batched: Servable, plain: Servable, pictures: list[bytes], name: str
+def test_images_of_mixed_sizes_share_batches(
+    batched: Servable, plain: Servable, images: list[bytes], name: str
 ) -> None:
-    requests = [strings([pictures[n % 4]] * (1 + n % 3)) for n in range(24)]
+    requests = [strings([images[n % 4]] * (1 + n % 3)) for n in range(24)]
     with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(lambda r: ask(batched, name, r), requests))
     for request, answers in zip(requests, together, strict=True):
@@ -59,9 +59,9 @@ def test_pictures_of_mixed_sizes_share_batches(
                 np.testing.assert_allclose(answers[alias], value, rtol=1e-5)
 
 
-def test_a_damaged_picture_fails_alone(batched: Servable, pictures: list[bytes]) -> None:
+def test_a_damaged_image_fails_alone(batched: Servable, images: list[bytes]) -> None:
     def one(number: int) -> Code:
-        data = b"damaged" if number % 5 == 2 else pictures[number % 4]
+        data = b"damaged" if number % 5 == 2 else images[number % 4]
         try:
             ask(batched, "serving_default", strings([data]))
         except ServingError as error:
@@ -93,13 +93,13 @@ def test_only_rows_to_rows_is_batched(plain: Servable) -> None:
     assert not batchable(plain.signatures["odd"])  # one of its outputs is a scalar
 
 
-def test_a_full_queue_is_unavailable(exports: dict[str, Path], pictures: list[bytes]) -> None:
+def test_a_full_queue_is_unavailable(exports: dict[str, Path], images: list[bytes]) -> None:
     config = BatchingConfig(2, 0, max_enqueued_batches=1, num_batch_threads=1)
     servable = load_servable(exports["odd"], config)
 
     def one(number: int) -> Code:
         try:
-            ask(servable, "serving_default", strings([pictures[number % 4]]))
+            ask(servable, "serving_default", strings([images[number % 4]]))
         except ServingError as error:
             return error.code
         return Code.OK

@@ -166,7 +166,7 @@ PREDICT_ERRORS: list[tuple[str, Callable[[], Any], str, str]] = [
         "INVALID_ARGUMENT",
         "",
     ),
-    ("no picture", changed(keep, "", image_bytes=np.array([b"x"])), "INVALID_ARGUMENT", ""),
+    ("no image", changed(keep, "", image_bytes=np.array([b"x"])), "INVALID_ARGUMENT", ""),
 ]
 
 
@@ -221,14 +221,14 @@ def test_the_answer_names_model_version_and_signature(stubs: Stubs) -> None:
     assert list(answer.outputs["y"].int64_val) == [4, 5]
 
 
-def test_the_default_signature_is_named(stubs: Stubs, pictures: list[bytes]) -> None:
-    request = predict_request("", image_bytes=np.array(pictures, dtype=object))
+def test_the_default_signature_is_named(stubs: Stubs, images: list[bytes]) -> None:
+    request = predict_request("", image_bytes=np.array(images, dtype=object))
     request.model_spec.version_label = "stable"
     answer = stubs.prediction.Predict(request, timeout=60)
     assert answer.model_spec.signature_name == "serving_default"
     assert answer.model_spec.version.value == 1
     assert set(answer.outputs) == {"label", "confidence", "probabilities"}
-    assert len(answer.outputs["probabilities"].float_val) == 3 * len(pictures)
+    assert len(answer.outputs["probabilities"].float_val) == 3 * len(images)
 
 
 def test_an_output_filter_chooses(stubs: Stubs) -> None:
@@ -274,7 +274,7 @@ def test_a_deadline_bounds_the_call(stubs: Stubs) -> None:
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def examples_request(kind: str, signature: str, pictures: list[bytes]) -> Any:
+def examples_request(kind: str, signature: str, images: list[bytes]) -> Any:
     from tensorflow_serving.apis import classification_pb2, regression_pb2
 
     kinds = {
@@ -284,36 +284,36 @@ def examples_request(kind: str, signature: str, pictures: list[bytes]) -> Any:
     request = kinds[kind]()
     request.model_spec.name = "tiny"
     request.model_spec.signature_name = signature
-    add_examples(request.input, pictures)
+    add_examples(request.input, images)
     return request
 
 
-def add_examples(target: Any, pictures: list[bytes]) -> None:
-    for picture in pictures:
+def add_examples(target: Any, images: list[bytes]) -> None:
+    for image in images:
         feature = target.example_list.examples.add().features.feature["image/encoded"]
-        feature.bytes_list.value.append(picture)
+        feature.bytes_list.value.append(image)
 
 
-def test_classify(stubs: Stubs, pictures: list[bytes]) -> None:
-    request = examples_request("classify", "classify", pictures)
+def test_classify(stubs: Stubs, images: list[bytes]) -> None:
+    request = examples_request("classify", "classify", images)
     answer = stubs.prediction.Classify(request, timeout=60)
     assert answer.model_spec.signature_name == "classify"
     assert answer.model_spec.version.value == 2
     rows = answer.result.classifications
-    assert len(rows) == len(pictures)
+    assert len(rows) == len(images)
     assert [c.label for c in rows[0].classes] == ["even-circle", "even-cross", "even-square"]
     assert sum(c.score for c in rows[0].classes) == pytest.approx(1.0)
 
 
-def test_regress(stubs: Stubs, pictures: list[bytes]) -> None:
-    request = examples_request("regress", "regress", pictures)
+def test_regress(stubs: Stubs, images: list[bytes]) -> None:
+    request = examples_request("regress", "regress", images)
     answer = stubs.prediction.Regress(request, timeout=60)
-    assert len(answer.result.regressions) == len(pictures)
+    assert len(answer.result.regressions) == len(images)
 
 
 @pytest.mark.parametrize("kind", ["classify", "regress"])
 @pytest.mark.parametrize(
-    ("signature", "pictures_given", "part"),
+    ("signature", "images_given", "part"),
     [
         ("none", 1, "No signature was found with the name: none"),
         ("mix", 1, "Expected one input Tensor."),
@@ -322,9 +322,9 @@ def test_regress(stubs: Stubs, pictures: list[bytes]) -> None:
     ],
 )
 def test_example_errors(
-    stubs: Stubs, kind: str, signature: str, pictures_given: int, part: str, pictures: list[bytes]
+    stubs: Stubs, kind: str, signature: str, images_given: int, part: str, images: list[bytes]
 ) -> None:
-    chosen = [b"no picture"] if pictures_given < 0 else pictures[:pictures_given]
+    chosen = [b"no image"] if images_given < 0 else images[:images_given]
     request = examples_request(kind, signature.format(kind=kind), chosen)
     call = stubs.prediction.Classify if kind == "classify" else stubs.prediction.Regress
     code, details = failure(call, request)
@@ -332,10 +332,10 @@ def test_example_errors(
     assert part in details
 
 
-def test_a_context_counts_for_each_example(stubs: Stubs, pictures: list[bytes]) -> None:
+def test_a_context_counts_for_each_example(stubs: Stubs, images: list[bytes]) -> None:
     request = examples_request("regress", "regress", [])
     both = request.input.example_list_with_context
-    both.context.features.feature["image/encoded"].bytes_list.value.append(pictures[1])
+    both.context.features.feature["image/encoded"].bytes_list.value.append(images[1])
     both.examples.add()
     both.examples.add()
     answer = stubs.prediction.Regress(request, timeout=60)
@@ -346,7 +346,7 @@ def test_a_context_counts_for_each_example(stubs: Stubs, pictures: list[bytes]) 
 CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
-def multi(tasks: list[tuple[str, str, str]], pictures: list[bytes]) -> Any:
+def multi(tasks: list[tuple[str, str, str]], images: list[bytes]) -> Any:
     from tensorflow_serving.apis import inference_pb2
 
     request = inference_pb2.MultiInferenceRequest()
@@ -354,13 +354,13 @@ def multi(tasks: list[tuple[str, str, str]], pictures: list[bytes]) -> Any:
         task = request.tasks.add(method_name=method)
         task.model_spec.name = name
         task.model_spec.signature_name = signature
-    add_examples(request.input, pictures)
+    add_examples(request.input, images)
     return request
 
 
-def test_multi_inference(stubs: Stubs, pictures: list[bytes]) -> None:
+def test_multi_inference(stubs: Stubs, images: list[bytes]) -> None:
     tasks = [("tiny", "classify", CLASSIFY_METHOD), ("tiny", "regress", REGRESS_METHOD)]
-    answer = stubs.prediction.MultiInference(multi(tasks, pictures), timeout=60)
+    answer = stubs.prediction.MultiInference(multi(tasks, images), timeout=60)
     classes, values = answer.results
     assert [r.model_spec.signature_name for r in answer.results] == ["classify", "regress"]
     assert {r.model_spec.version.value for r in answer.results} == {2}
@@ -400,9 +400,9 @@ MULTI_ERRORS = [
     ("tasks", "code", "part"), [c[1:] for c in MULTI_ERRORS], ids=[c[0] for c in MULTI_ERRORS]
 )
 def test_multi_inference_errors(
-    stubs: Stubs, tasks: Any, code: str, part: str, pictures: list[bytes]
+    stubs: Stubs, tasks: Any, code: str, part: str, images: list[bytes]
 ) -> None:
-    found, details = failure(stubs.prediction.MultiInference, multi(tasks, pictures))
+    found, details = failure(stubs.prediction.MultiInference, multi(tasks, images))
     assert found == code
     assert part in details
 

@@ -69,8 +69,8 @@ GOOD_LINES = [
 
 
 @pytest.mark.parametrize("path", GOOD_LINES)
-def test_a_good_request_line(server: Addresses, path: str, pictures: list[bytes]) -> None:
-    status, answer = post(server.rest, path, {"instances": [b64(pictures[0])]})
+def test_a_good_request_line(server: Addresses, path: str, images: list[bytes]) -> None:
+    status, answer = post(server.rest, path, {"instances": [b64(images[0])]})
     assert status == 200
     assert answer["predictions"][0]["label"].startswith("even-")
 
@@ -195,7 +195,7 @@ PREDICT_ERRORS: list[tuple[str, Any, int, str]] = [
         200,
         "",
     ),
-    ("no picture", {"instances": [b64(b"no picture")]}, 400, ""),
+    ("no image", {"instances": [b64(b"no image")]}, 400, ""),
     (
         "wrong shape",
         {"signature_name": "images", "inputs": [[1.0, 2.0]]},
@@ -291,13 +291,13 @@ def example(data: bytes) -> dict[str, Any]:
     return {"image/encoded": b64(data)}
 
 
-def test_classify_and_regress(server: Addresses, pictures: list[bytes]) -> None:
-    rows = [example(picture) for picture in pictures]
+def test_classify_and_regress(server: Addresses, images: list[bytes]) -> None:
+    rows = [example(image) for image in images]
     status, answer = post(
         server.rest, f"{M}:classify", {"signature_name": "classify", "examples": rows}
     )
     assert status == 200
-    assert [len(row) for row in answer["results"]] == [3] * len(pictures)
+    assert [len(row) for row in answer["results"]] == [3] * len(images)
     assert [label for label, _ in answer["results"][0]] == [
         "even-circle",
         "even-cross",
@@ -311,8 +311,8 @@ def test_classify_and_regress(server: Addresses, pictures: list[bytes]) -> None:
     assert answer["results"] == pytest.approx(best)
 
 
-def test_a_context_is_joined_to_each_example(server: Addresses, pictures: list[bytes]) -> None:
-    body = {"signature_name": "regress", "context": example(pictures[0]), "examples": [{}, {}]}
+def test_a_context_is_joined_to_each_example(server: Addresses, images: list[bytes]) -> None:
+    body = {"signature_name": "regress", "context": example(images[0]), "examples": [{}, {}]}
     status, answer = post(server.rest, f"{M}:regress", body)
     assert status == 200
     assert len(set(answer["results"])) == 1

@@ -56,10 +56,10 @@ def impatient(conformance_base: Path) -> Iterator[Addresses]:
 
 
 @pytest.fixture(autouse=True)
-def _lives_on(small: Addresses, pictures: list[bytes]) -> Iterator[None]:
+def _lives_on(small: Addresses, images: list[bytes]) -> Iterator[None]:
     yield
     with RestClient(small.rest, "tiny") as client:
-        assert len(client.predict(pictures)) == len(pictures)
+        assert len(client.predict(images)) == len(images)
 
 
 def resident_mb(pid: int) -> float:
@@ -140,18 +140,18 @@ def test_slow_headers_are_cut_off(impatient: Addresses, start: bytes) -> None:
     pytest.fail("the connection stayed open")
 
 
-def test_many_slow_connections_keep_nobody_out(small: Addresses, pictures: list[bytes]) -> None:
+def test_many_slow_connections_keep_nobody_out(small: Addresses, images: list[bytes]) -> None:
     host, port = small.rest.split(":")
     with contextlib.ExitStack() as stack:
         for _ in range(200):
             slow = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
             slow.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\n")
         with RestClient(small.rest, "tiny") as client:
-            assert len(client.predict(pictures)) == len(pictures)
+            assert len(client.predict(images)) == len(images)
 
 
 def test_abandoned_work_leaves_nothing_behind(
-    model_base: Path, exports: dict[str, Path], pictures: list[bytes]
+    model_base: Path, exports: dict[str, Path], images: list[bytes]
 ) -> None:
     """Runs that outlast their deadline end by themselves, and let their version go."""
     flags = ("--file_system_poll_wait_seconds=0.1",)
@@ -159,13 +159,13 @@ def test_abandoned_work_leaves_nothing_behind(
         with GrpcClient(at.grpc, "tiny", timeout_s=0.02) as hasty:
             for _ in range(20):
                 with pytest.raises(errors.DeadlineError):
-                    hasty.predict(pictures * 2500)
+                    hasty.predict(images * 2500)
         with RestClient(at.rest, "tiny", timeout_s=60) as client:
-            assert len(client.predict(pictures)) == len(pictures)
+            assert len(client.predict(images)) == len(images)
             shutil.copytree(exports["even"], model_base / ".new")
             (model_base / ".new").rename(model_base / "2")
             until(lambda: [s.state for s in client.status()] == ["AVAILABLE", "END"])
-            assert client.predict(pictures[:1])[0].label.startswith("even-")
+            assert client.predict(images[:1])[0].label.startswith("even-")
 
 
 def test_an_oversized_message_is_resource_exhausted(small: Addresses) -> None:
@@ -187,8 +187,8 @@ def test_a_tensor_that_would_fill_the_memory(small: Addresses) -> None:
     stubs.channel.close()
 
 
-def test_a_damaged_picture_fails_its_request(small: Addresses, pictures: list[bytes]) -> None:
-    body = {"instances": [b64(pictures[0]), b64(pictures[1][:40])]}
+def test_a_damaged_image_fails_its_request(small: Addresses, images: list[bytes]) -> None:
+    body = {"instances": [b64(images[0]), b64(images[1][:40])]}
     status, answer = post(small.rest, f"{M}:predict", body)
     assert status == 400
     assert answer["error"]
@@ -209,11 +209,11 @@ def enormous(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_an_enormous_picture_is_refused_unread(
-    small: Addresses, pictures: list[bytes], kind: str
+def test_an_enormous_image_is_refused_unread(
+    small: Addresses, images: list[bytes], kind: str
 ) -> None:
     before = resident_mb(small.pid)
-    batch = [pictures[0], enormous(kind)]
+    batch = [images[0], enormous(kind)]
     body = {"signature_name": "guarded", "instances": [b64(one) for one in batch]}
     status, answer = post(small.rest, f"{M}:predict", body)
     assert status == 400
@@ -224,7 +224,7 @@ def test_an_enormous_picture_is_refused_unread(
     stubs.channel.close()
     assert code == "INVALID_ARGUMENT"
     for text in (answer["error"], details):
-        assert "picture 1: expected" in text
+        assert "image 1: expected" in text
         assert "at most" in text
     assert resident_mb(small.pid) - before < 200
 

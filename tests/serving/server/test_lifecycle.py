@@ -37,16 +37,16 @@ def states(client: RestClient) -> dict[int, str]:
 
 
 def test_a_new_version_takes_over(
-    model_base: Path, exports: dict[str, Path], pictures: list[bytes]
+    model_base: Path, exports: dict[str, Path], images: list[bytes]
 ) -> None:
     with (
         running_server(model_base, "tiny", "embedded", FAST) as at,
         RestClient(at.rest, "tiny") as c,
     ):
-        assert c.predict(pictures[:1])[0].label.startswith("odd-")
+        assert c.predict(images[:1])[0].label.startswith("odd-")
         publish(exports["even"], model_base / "2")
         until(lambda: states(c) == {2: "AVAILABLE", 1: "END"})
-        assert c.predict(pictures[:1])[0].label.startswith("even-")
+        assert c.predict(images[:1])[0].label.startswith("even-")
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def damaged(kind: str, folder: Path, source: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["no variables", "no graph", "truncated", "bad warm-up"])
 def test_a_bad_version_takes_nothing_away_and_may_be_mended(
-    model_base: Path, exports: dict[str, Path], pictures: list[bytes], kind: str, tmp_path: Path
+    model_base: Path, exports: dict[str, Path], images: list[bytes], kind: str, tmp_path: Path
 ) -> None:
     with (
         running_server(model_base, "tiny", "embedded", FAST) as at,
@@ -87,26 +87,26 @@ def test_a_bad_version_takes_nothing_away_and_may_be_mended(
         newest = c.status()[0]
         assert newest.error_code != "OK"
         assert newest.error_message
-        assert c.predict(pictures[:1])[0].label.startswith("odd-")
+        assert c.predict(images[:1])[0].label.startswith("odd-")
         shutil.rmtree(model_base / "2")
         publish(exports["even"], model_base / "2")
         until(lambda: states(c) == {2: "AVAILABLE", 1: "END"})
 
 
-def test_a_deleted_version_serves_on(model_base: Path, pictures: list[bytes]) -> None:
+def test_a_deleted_version_serves_on(model_base: Path, images: list[bytes]) -> None:
     with (
         running_server(model_base, "tiny", "embedded", FAST) as at,
         RestClient(at.rest, "tiny") as c,
     ):
         shutil.rmtree(model_base / "1")
         until(lambda: "gone" in c.status()[0].error_message)
-        assert c.predict(pictures[:1])[0].label.startswith("odd-")
+        assert c.predict(images[:1])[0].label.startswith("odd-")
 
 
 def swap_under_load(
     base: Path,
     exports: dict[str, Path],
-    pictures: list[bytes],
+    images: list[bytes],
     swaps: int,
     callers: int,
     per_swap: int,
@@ -120,7 +120,7 @@ def swap_under_load(
         import tensorflow as tf
 
         stubs = Stubs(address)
-        request = predict_request("", image_bytes=tf.constant([pictures[number % 4]]).numpy())
+        request = predict_request("", image_bytes=tf.constant([images[number % 4]]).numpy())
         while not done.is_set():
             try:
                 answer = stubs.prediction.Predict(request, timeout=60)
@@ -152,18 +152,16 @@ def swap_under_load(
 
 
 def test_swaps_under_load_fail_no_request(
-    model_base: Path, exports: dict[str, Path], pictures: list[bytes]
+    model_base: Path, exports: dict[str, Path], images: list[bytes]
 ) -> None:
-    assert swap_under_load(model_base, exports, pictures, swaps=2, callers=4, per_swap=20) >= 40
+    assert swap_under_load(model_base, exports, images, swaps=2, callers=4, per_swap=20) >= 40
 
 
 @pytest.mark.long
 def test_ten_swaps_under_heavy_load(
-    model_base: Path, exports: dict[str, Path], pictures: list[bytes]
+    model_base: Path, exports: dict[str, Path], images: list[bytes]
 ) -> None:
-    assert (
-        swap_under_load(model_base, exports, pictures, swaps=10, callers=16, per_swap=300) >= 3000
-    )
+    assert swap_under_load(model_base, exports, images, swaps=10, callers=16, per_swap=300) >= 3000
 
 
 def reload_request(*models: tuple[str, Path, dict[str, int]]) -> Any:
@@ -181,7 +179,7 @@ def reload_request(*models: tuple[str, Path, dict[str, int]]) -> Any:
 
 
 def test_reload_is_declarative(
-    model_base: Path, exports: dict[str, Path], tmp_path: Path, pictures: list[bytes]
+    model_base: Path, exports: dict[str, Path], tmp_path: Path, images: list[bytes]
 ) -> None:
     publish_to = tmp_path / "other"
     publish_to.mkdir()
@@ -196,8 +194,8 @@ def test_reload_is_declarative(
             GrpcClient(at.grpc, "other") as other,
             GrpcClient(at.grpc, "tiny", label="stable") as s,
         ):
-            assert other.predict(pictures[:1])[0].label.startswith("even-")
-            assert s.predict(pictures[:1])[0].label.startswith("odd-")
+            assert other.predict(images[:1])[0].label.startswith("even-")
+            assert s.predict(images[:1])[0].label.startswith("odd-")
         for bad, code, part in (
             ([("a", tmp_path, {}), ("a", tmp_path, {})], "INVALID_ARGUMENT", "multiple times"),
             ([("a", Path("relative"), {})], "INVALID_ARGUMENT", "to have an absolute path"),
@@ -261,10 +259,10 @@ def test_metrics_under_tf_servings_names(model_base: Path, tmp_path: Path) -> No
 
 
 def test_sigterm_finishes_what_is_under_way_and_exits_with_0(
-    model_base: Path, pictures: list[bytes]
+    model_base: Path, images: list[bytes]
 ) -> None:
     answers: list[Any] = []
-    body = json.dumps({"inputs": [b64(p) for p in pictures * 200]}).encode()
+    body = json.dumps({"inputs": [b64(p) for p in images * 200]}).encode()
     with running_server(model_base, "tiny", "embedded") as at:
         host, port = at.rest.split(":")
         with socket.create_connection((host, int(port)), timeout=60) as sending:
@@ -279,7 +277,7 @@ def test_sigterm_finishes_what_is_under_way_and_exits_with_0(
             answer.begin()
             answers.append(len(json.loads(answer.read())["outputs"]["label"]))
         end = os.waitid(os.P_PID, at.pid, os.WEXITED | os.WNOWAIT)
-    assert answers == [len(pictures) * 200]
+    assert answers == [len(images) * 200]
     assert end is not None
     assert (end.si_code, end.si_status) == (os.CLD_EXITED, 0)
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture is uploaded, label and probabilities are shown."""
+"""The page in a real browser: an image is uploaded, label and probabilities are shown."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_the_page_is_off_unless_asked_for(server: Addresses) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_picture_is_uploaded_and_named(
-    page_server: Addresses, pictures: list[bytes], tmp_path: Path
+def test_an_image_is_uploaded_and_named(
+    page_server: Addresses, images: list[bytes], tmp_path: Path
 ) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    good.write_bytes(pictures[1])
-    bad.write_bytes(b"no picture")
+    good.write_bytes(images[1])
+    bad.write_bytes(b"no image")
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             str(tmp_path / "profile"), executable_path=CHROMIUM, headless=True, args=FLAGS

@@ -50,15 +50,15 @@ def secured(base: Path, folder: Path, text: str) -> Iterator[Addresses]:
         yield at
 
 
-def ask(address: str, tls: Tls | None, pictures: list[bytes]) -> list[Prediction]:
+def ask(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
     with GrpcClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
-        return client.predict(pictures)
+        return client.predict(images)
 
 
-def ask_async(address: str, tls: Tls | None, pictures: list[bytes]) -> list[Prediction]:
+def ask_async(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
     async def run() -> list[Prediction]:
         async with AsyncGrpcClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
-            return await client.predict(pictures)
+            return await client.predict(images)
 
     return asyncio.run(run())
 
@@ -68,25 +68,25 @@ def test_tls_and_mutual_tls_by_grpc(
     tmp_path: Path,
     authority: Authority,
     server_pair: Pair,
-    pictures: list[bytes],
+    images: list[bytes],
 ) -> None:
     trusted = Tls(authority.certificate)
     with secured(conformance_base, tmp_path, ssl_config(server_pair)) as at:
         for call in (ask, ask_async):
-            assert len(call(at.grpc, trusted, pictures)) == len(pictures)
+            assert len(call(at.grpc, trusted, images)) == len(images)
             for tls in (None, Tls(Authority("another").certificate)):
                 with pytest.raises(REFUSED):
-                    call(at.grpc, tls, pictures)
+                    call(at.grpc, tls, images)
     mutual = ssl_config(server_pair, authority.certificate, client_verify=True)
     with secured(conformance_base, tmp_path, mutual) as at:
         mine, foreign = authority.sign("client"), Authority("another").sign("client")
         shown = Tls(authority.certificate, mine.key, mine.certificate)
         for call in (ask, ask_async):
-            assert len(call(at.grpc, shown, pictures)) == len(pictures)
+            assert len(call(at.grpc, shown, images)) == len(images)
             for tls in (trusted, Tls(authority.certificate, foreign.key, foreign.certificate)):
                 with pytest.raises(REFUSED):
-                    call(at.grpc, tls, pictures)
-        (tmp_path / "a.png").write_bytes(pictures[0])
+                    call(at.grpc, tls, images)
+        (tmp_path / "a.png").write_bytes(images[0])
         options = PredictOptions(tls=shown)
         (found,) = predict_files([tmp_path / "a.png"], f"grpc://{at.grpc}", "tiny", options)
         assert found.prediction is not None
@@ -138,7 +138,7 @@ def test_tls_and_mutual_tls_by_rest(
     tmp_path: Path,
     authority: Authority,
     server_pair: Pair,
-    pictures: list[bytes],
+    images: list[bytes],
 ) -> None:
     files = {}
     for name, pair in (("server", server_pair), ("client", authority.sign("client"))):
@@ -154,17 +154,17 @@ def test_tls_and_mutual_tls_by_rest(
 
     async def ask(address: str, tls: ssl.SSLContext | None) -> list[Prediction]:
         async with AsyncRestClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
-            return await client.predict(pictures)
+            return await client.predict(images)
 
     with tls_proxy(server.rest, context) as proxy:
         with RestClient(f"https://{proxy}", "tiny", 20, tls=shown) as client:
-            assert len(client.predict(pictures)) == len(pictures)
-        assert len(asyncio.run(ask(f"https://{proxy}", shown))) == len(pictures)
+            assert len(client.predict(images)) == len(images)
+        assert len(asyncio.run(ask(f"https://{proxy}", shown))) == len(images)
         for tls in (None, nameless):
             with (
                 RestClient(f"https://{proxy}", "tiny", 20, tls=tls, retries=NO_RETRIES) as client,
                 pytest.raises(errors.ConnectionFailedError),
             ):
-                client.predict(pictures)
+                client.predict(images)
             with pytest.raises(errors.ConnectionFailedError):
                 asyncio.run(ask(f"https://{proxy}", tls))
