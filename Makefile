@@ -13,14 +13,14 @@ VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/vers
 IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' regraft_core/runtime/container_image.py)$(if $(GPU),-gpu)
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: demo report-image test test-long test-containers image lint format docs clean
+.PHONY: demo screenshot test test-long test-containers image lint format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m regraft.demo --out runs/demo
 
 # The README's image of the report, from the demo's run; needs Chromium.
-report-image: $(VENV)/.run
-	$(BIN)/regraft report runs/demo --no-open --image docs/images/report.png
+screenshot: $(VENV)/.run
+	$(BIN)/regraft report runs/demo --no-open --screenshot docs/images/report.png
 
 test: $(VENV)/.dev
 	$(TESTS) --no-loadscope-reorder

@@ -1,4 +1,4 @@
-"""How well the cost model of `regraft plan` foretells extraction on 1, 2 and 4 workers.
+"""How well the cost model of `regraft estimate` foretells extraction on 1, 2 and 4 workers.
 
 Each worker is the step's own function in a process of its own, one after the other, so that each
 has the machine for itself as a node would. One more before them is not counted: it reads libraries

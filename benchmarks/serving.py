@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.load import Load, percentile, run_load
 from benchmarks.result import Figure, Measured, kept, run_benchmark
-from benchmarks.serving_life import memory, swap
+from benchmarks.serving_soak import memory, swap
 from benchmarks.serving_tune import tune
 from regraft_client import grpc_wire, rest_wire
 from regraft_client.grpc_wire import Target
@@ -76,7 +76,7 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
         Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None
     )
     build_archive(model, "head_gap", answering).write_out(str(folder), verbose=False)
-    write_warmup(folder, images, image_px, ExportOptions().largest_batch)
+    write_warmup(folder, images, image_px, ExportOptions().warmup_batch_size)
 
 
 @dataclass(frozen=True)

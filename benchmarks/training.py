@@ -18,7 +18,7 @@ command, date and machine that it was measured with.
 - `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST; see
   `training_accuracy`.
 - `growth`: time and memory of extraction and head training from 1,000 to 50,000 images; see
-  `training_growth`.
+  `training_scaling`.
 
 VGG16's weights are random, as speed does not depend on them; `efficientnet_lite0` has ImageNet's.
 """
@@ -37,7 +37,7 @@ from typing import Any
 
 from benchmarks.result import Figure, Measured, kept, run_benchmark
 from benchmarks.training_accuracy import accuracy
-from benchmarks.training_growth import growth
+from benchmarks.training_scaling import growth
 
 BATCH, RAW_BATCHES = 32, 32
 HEAD_EPOCHS, TOP_EPOCHS = 20, 10

@@ -7,11 +7,11 @@ not given, the first weights, dropout and the order.
 
 - `regraft`: `extract_features` (float16 cache), `train_head`, `fine_tune` with strategy `head`; the
   saved model is loaded and tested.
-- `keras`, which the goal is against: the same head in all its options (features standardised by
+- `keras`, which the goal is against: the same head in all its options (features standardized by
   their mean and variance over the training images, L2, dropout, first weights), joined to the
   backbone and trained by `model.fit` on images, float32.
 - `plain_head`, without a goal: `model.fit` as well, with the head of the notebook, which is dropout
-  and a dense layer, neither standardised nor penalised.
+  and a dense layer, neither standardized nor penalized.
 
 All have the same Adam, learning rate, batch size and epochs, draw a new order of the images each
 epoch, run all epochs, and keep the weights of the epoch with the lowest cross-entropy on
@@ -42,7 +42,7 @@ Images = tuple[NDArray[np.float32], NDArray[np.int32]]
 class AccuracyCase:
     """What is trained: `images` names the sets and how many of each at most.
 
-    Of Fashion-MNIST so many are learnt from, and as many are tested on.
+    Of Fashion-MNIST so many are learned from, and as many are tested on.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -156,12 +156,12 @@ def by_regraft(trial: Trial) -> Any:
 def by_keras(trial: Trial) -> Any:
     """Return the frozen backbone with our head on it, trained by `model.fit`."""
     from regraft_core.backbones.cuts import join
-    from regraft_core.training.models import build_head, pooling_layer, standardise
+    from regraft_core.training.models import build_head, pooling_layer, standardize
 
-    pooling = pooling_layer(trial.options.head)
+    pooling = pooling_layer(trial.options.pooling)
     features = join(trial.backbone, [pooling]).predict(trial.splits["train"][0], verbose=0)
     head = build_head(features.shape[1], trial.classes, trial.options)
-    standardise(head, features.mean(axis=0), features.var(axis=0))
+    standardize(head, features.mean(axis=0), features.var(axis=0))
     return fitted(join(trial.backbone, [pooling, *head.layers[1:]]), trial)
 
 

@@ -127,11 +127,11 @@ def backbones_page() -> str:
     lines = [NOTE, "# Backbones", "", *_paragraphs(BACKBONES_TEXT), ""]
     others = [row for row in BACKBONES.values() if row.weights_from != KERAS]
     lines += [f"- `{row.name}`: {_cell(row.weights_from)}" for row in others]
-    lines += ["", "| name | px | smallest px | channels | default cut | licence of the weights |",
+    lines += ["", "| name | px | smallest px | channels | default cut | license of the weights |",
               "|---|---|---|---|---|---|"]  # fmt: skip
     for row in BACKBONES.values():
         sizes = (str(size) for size in (row.image_px, row.min_px, row.width))
-        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", row.licence))
+        lines.append(_row(f"`{row.name}`", *sizes, f"`{row.cut}`", row.license))
     return "\n".join(lines) + "\n"
 
 

@@ -78,7 +78,7 @@ def _transfer(step: Step, candidates: Any, name: str) -> Any:
     @dsl.pipeline(name=name)
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
-        """From labelled images to a published classifier that is proven, by transfer learning."""
+        """From labeled images to a published classifier that is proven, by transfer learning."""
         data = step(ingest, options)
         data.set_caching_options(False)  # what stands behind a link may change
         dataset = data.outputs["dataset"]
@@ -124,7 +124,7 @@ def _concluded(step: Step, pipeline: Any) -> Any:
     @dsl.pipeline(name="regraft")
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def whole(options: Options) -> Outputs:
-        """From labelled images to a published classifier that is proven, by transfer learning."""
+        """From labeled images to a published classifier that is proven, by transfer learning."""
         work = pipeline(**options)
         started = dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER
         last = step(conclude, options, started=started)

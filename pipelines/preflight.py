@@ -41,7 +41,7 @@ def check_destination(recipe: Recipe) -> None:
 def quiet_start() -> Iterator[None]:
     """Drop what TensorFlow's libraries write to standard error while they load.
 
-    They ignore their own log level until they are initialised.
+    They ignore their own log level until they are initialized.
     """
     sys.stderr.flush()
     kept = os.dup(2)

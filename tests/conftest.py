@@ -25,7 +25,7 @@ SIDE_PX = 40
 
 
 def draw_shape(kind: str, rng: random.Random) -> Image.Image:
-    """Draw one shape of a random size, place and colour on a noisy ground."""
+    """Draw one shape of a random size, place and color on a noisy ground."""
     ground = tuple(rng.randrange(0, 90) for _ in range(3))
     image = Image.new("RGB", (SIDE_PX, SIDE_PX), ground)
     draw = ImageDraw.Draw(image)

@@ -27,10 +27,10 @@ UNCALIBRATED = "temperature stays 1: validation data do not ask for another"
 
 @dataclass(frozen=True)
 class LabeledLogits:
-    """What a model said of one split: logits float [n, classes] and truths int [n]."""
+    """A model's logits float [n, classes] on one split, with `true_labels` int [n]."""
 
     logits: Floats
-    truths: Ints
+    true_labels: Ints
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Assessment:
     """All that evaluation finds out about the chosen model.
 
     `probabilities` float64 [n, classes] are those of the test split as they will be served, that
-    is, at `temperature`; NaN where the model gave no number. `truths` int [n].
+    is, at `temperature`; NaN where the model gave no number. `true_labels` int [n].
     """
 
     verdict: Verdict
     figures: Figures
     temperature: float
     probabilities: Floats
-    truths: Ints
+    true_labels: Ints
     reliability_before: list[Bin]
     reliability_after: list[Bin]
     ood: OodThreshold | None
@@ -91,14 +91,16 @@ def assess(
     """
     sound, _ = _finite(validation)
     tested, finite = _finite(test)
-    temperature = fit_temperature(sound.logits, sound.truths)
+    temperature = fit_temperature(sound.logits, sound.true_labels)
     raw, served = probabilities_of(tested.logits), probabilities_of(tested.logits, temperature)
-    measured = measure(served, tested.truths, classes)
-    familiar = fit_ood_threshold(sound.logits, tested.logits, unfamiliar, options.familiar_share)
+    measured = measure(served, tested.true_labels, classes)
+    familiar = fit_ood_threshold(
+        sound.logits, tested.logits, unfamiliar, options.in_distribution_fraction
+    )
     comparison = _compared(test, finite, champion, options.seed) if champion else None
     metrics = (
         measured.metrics
-        | _calibration_metrics(raw, served, tested.truths)
+        | _calibration_metrics(raw, served, tested.true_labels)
         | _familiar_metrics(familiar)
         | _champion_metrics(comparison)
         | _cost_metrics(cost)
@@ -109,9 +111,9 @@ def assess(
         figures=figures,
         temperature=temperature,
         probabilities=_spread(served, finite, len(classes)),
-        truths=test.truths,
-        reliability_before=reliability(raw, tested.truths) if len(raw) else [],
-        reliability_after=reliability(served, tested.truths) if len(raw) else [],
+        true_labels=test.true_labels,
+        reliability_before=reliability(raw, tested.true_labels) if len(raw) else [],
+        reliability_after=reliability(served, tested.true_labels) if len(raw) else [],
         ood=familiar,
         comparison=comparison,
         notes=[
@@ -125,13 +127,13 @@ def assess(
 def _finite(said: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
     """Return what was said in numbers, and of which images that is, bool [n]."""
     finite = np.asarray(np.isfinite(said.logits).all(axis=1))
-    return LabeledLogits(said.logits[finite], said.truths[finite]), finite
+    return LabeledLogits(said.logits[finite], said.true_labels[finite]), finite
 
 
 def _compared(
     test: LabeledLogits, finite: NDArray[np.bool_], champion: ChampionResult, seed: int
 ) -> Comparison:
-    right = finite & (_labels(test.logits) == test.truths)
+    right = finite & (_labels(test.logits) == test.true_labels)
     return compare(right, champion.right, champion.name, seed)
 
 
@@ -167,13 +169,13 @@ def _familiar_metrics(familiar: OodThreshold | None) -> dict[str, float]:
     return {"unfamiliar_auroc": familiar.auroc}
 
 
-def _calibration_metrics(raw: Floats, served: Floats, truths: Ints) -> dict[str, float]:
+def _calibration_metrics(raw: Floats, served: Floats, true_labels: Ints) -> dict[str, float]:
     """Return the calibration errors of probabilities as they were and as they will be served."""
-    if not len(truths):
+    if not len(true_labels):
         return {}
     return {
-        "calibration_error_before": calibration_error(raw, truths),
-        "calibration_error": calibration_error(served, truths),
+        "calibration_error_before": calibration_error(raw, true_labels),
+        "calibration_error": calibration_error(served, true_labels),
     }
 
 

@@ -19,7 +19,7 @@ def evaluate(
     min_accuracy: float = 0.0,
     accuracy_rule: str = "lower_bound",
     min_class_recall: float = 0.0,
-    class_floors: Dict[str, float] = {},  # noqa: B006 - kfp stores it as a constant
+    min_recall_by_class: Dict[str, float] = {},  # noqa: B006 - kfp stores it as a constant
     max_calibration_error: float = 1.0,
     max_model_mb: float = 0.0,
     max_latency_ms: float = 0.0,
@@ -27,8 +27,8 @@ def evaluate(
     champion_policy: str = "not-worse",
     champion_margin: float = 1.0,
     champion_significance: float = 0.05,
-    unfamiliar: str = "",
-    familiar_share: float = 0.95,
+    ood_images: str = "",
+    in_distribution_fraction: float = 0.95,
     batch_size: int = 32,
     seed: int = 0,
     require_gpu: bool = False,
@@ -45,7 +45,7 @@ def evaluate(
         min_accuracy: what the test accuracy must reach, 0 to 1.
         accuracy_rule: what is compared, "lower_bound" of the 95 % Wilson interval or "point".
         min_class_recall: what the recall of every class must reach; 0 is no floor.
-        class_floors: floors of single classes by name, in place of min_class_recall.
+        min_recall_by_class: floors of single classes by name, in place of min_class_recall.
         max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
         max_model_mb: the largest model in megabytes; 0 is no limit.
         max_latency_ms: the longest time for one image in milliseconds; 0 is no limit.
@@ -53,8 +53,8 @@ def evaluate(
         champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
         champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
         champion_significance: the chance to reject an equal model that is accepted.
-        unfamiliar: folder of images of no class, to measure familiarity by; may be empty.
-        familiar_share: the share of validation images that must count as familiar.
+        ood_images: folder of images of no class, to measure familiarity by; may be empty.
+        in_distribution_fraction: the share of validation images that must count as familiar.
         batch_size: images a batch.
         seed: of the bootstrap.
         require_gpu: fail at once where no GPU is seen.
@@ -70,12 +70,13 @@ def evaluate(
         from components.evaluate.kfp_outputs import evaluate_artifacts
 
         gate = {"min_accuracy": min_accuracy, "accuracy_rule": accuracy_rule,
-                "min_class_recall": min_class_recall, "class_floors": class_floors,
+                "min_class_recall": min_class_recall, "min_recall_by_class": min_recall_by_class,
                 "max_calibration_error": max_calibration_error, "max_model_mb": max_model_mb,
                 "max_latency_ms": max_latency_ms, "champion_policy": champion_policy,
-                "champion_margin": champion_margin, "familiar_share": familiar_share,
+                "champion_margin": champion_margin,
+                "in_distribution_fraction": in_distribution_fraction,
                 "champion_significance": champion_significance, "batch_size": batch_size,
-                "seed": seed, "unfamiliar": unfamiliar, "require_gpu": require_gpu}  # fmt: skip
+                "seed": seed, "ood_images": ood_images, "require_gpu": require_gpu}  # fmt: skip
         outputs = {"evaluation": evaluation, "metrics": metrics,
                    "classification": classification, "report": report}  # fmt: skip
         return evaluate_artifacts(candidates, dataset, outputs, gate, champion)

@@ -77,14 +77,14 @@ def evaluate(
         _require_same_data(manifest, data)
     _require_known_floors(options, data.classes)
     rival = _champion_said(champion, dataset, data.classes, options)
-    strangers = read_ood_images(options.unfamiliar) if options.unfamiliar else []
+    strangers = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
     log_progress(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
     runner = runner_of(model, manifest.preprocessing)
     validation, test = predict(runner, dataset, ("validation", "test"), options.batch_size)
     assessment = assess(
-        LabeledLogits(validation.logits, validation.truths),
-        LabeledLogits(test.logits, test.truths),
+        LabeledLogits(validation.logits, validation.true_labels),
+        LabeledLogits(test.logits, test.true_labels),
         data.classes,
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
@@ -118,9 +118,9 @@ def _require_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
 
 
 def _require_known_floors(options: GateOptions, classes: list[str]) -> None:
-    unknown = sorted(set(options.class_floors) - set(classes))
+    unknown = sorted(set(options.min_recall_by_class) - set(classes))
     if unknown:
-        raise InputError(f"class_floors: expected names among {classes}, got {unknown}")
+        raise InputError(f"min_recall_by_class: expected names among {classes}, got {unknown}")
 
 
 def _cost(
@@ -152,8 +152,8 @@ def _champion_said(
         require_same_classes(rival, classes)
         records = list(read_split(dataset, "test"))
         said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
-    truths = np.array([classes[record.label] for record in records])
-    return ChampionResult(rival.name, said == truths, rival.dataset_digest)
+    true_labels = np.array([classes[record.label] for record in records])
+    return ChampionResult(rival.name, said == true_labels, rival.dataset_digest)
 
 
 def _report(
@@ -191,7 +191,7 @@ def _write(
             paths=np.array(
                 [path.encode("utf-8", "replace").decode() for path in test.paths], dtype=np.str_
             ),
-            truths=test.truths,
+            true_labels=test.true_labels,
             logits=test.logits,
             probabilities=assessment.probabilities.astype(np.float32),
         )

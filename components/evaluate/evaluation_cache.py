@@ -55,7 +55,7 @@ def evaluation_key(
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
     """
-    if gate.get("unfamiliar") or ("://" in champion and not champion.startswith("file://")):
+    if gate.get("ood_images") or ("://" in champion and not champion.startswith("file://")):
         return None  # a folder that may change; a bucket, from which all would have to be copied
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
     data = DatasetManifest.read(dataset).digest

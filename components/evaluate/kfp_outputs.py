@@ -75,10 +75,10 @@ def _answer(
 def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:
     shown.log_confusion_matrix(result.classes, result.confusion)
     with np.load(folder / PREDICTIONS_FILE) as saved:
-        probabilities, truths = saved["probabilities"], saved["truths"]
+        probabilities, true_labels = saved["probabilities"], saved["true_labels"]
     known = np.isfinite(probabilities).all(axis=1)
     if known.any():
-        curve = roc_points(probabilities[known], truths[known])
+        curve = roc_points(probabilities[known], true_labels[known])
         # The UI draws a few hundred points at most; the ends stay.
         kept = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
         shown.log_roc_curve(*(values[kept].tolist() for values in curve))

@@ -40,11 +40,11 @@ class Runner:
 class Predictions:
     """What a model said of the n images of a split, in manifest order.
 
-    `logits` float32 [n, classes], `truths` int32 [n]; ids and paths as stored.
+    `logits` float32 [n, classes], `true_labels` int32 [n]; ids and paths as stored.
     """
 
     logits: NDArray[np.float32]
-    truths: NDArray[np.int32]
+    true_labels: NDArray[np.int32]
     ids: tuple[str, ...]
     paths: tuple[str, ...]
 
@@ -77,7 +77,7 @@ def predict(
     return [
         Predictions(
             logits=rows[start:end],
-            truths=np.array([record.label for record in seen[start:end]], np.int32),
+            true_labels=np.array([record.label for record in seen[start:end]], np.int32),
             ids=tuple(record.id for record in seen[start:end]),
             paths=tuple(readable(record.path) for record in seen[start:end]),
         )

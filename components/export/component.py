@@ -14,7 +14,7 @@ def export(
     evaluation: Input[Artifact],
     dataset: Input[Dataset],
     saved_model: Output[Model],
-    largest_batch: int = 32,
+    warmup_batch_size: int = 32,
     formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
 ) -> None:
     """Export the accepted candidate as a SavedModel that takes images' bytes.
@@ -24,7 +24,7 @@ def export(
         evaluation: The verdict.
         dataset: The dataset, for the images of the warm-up.
         saved_model: The exported model.
-        largest_batch: Images in the larger warm-up request of each signature.
+        warmup_batch_size: Images in the larger warm-up request of each signature.
         formats: Formats to write besides, of `litert` and `onnx`.
     """
     from components.export.export import export as run
@@ -32,7 +32,7 @@ def export(
     from regraft_core.runtime.step import run_step
 
     with run_step("export"):
-        options = checked(ExportOptions, largest_batch=largest_batch,
+        options = checked(ExportOptions, warmup_batch_size=warmup_batch_size,
                           formats=tuple(formats))  # fmt: skip
         folders = [item.path for item in candidates]
         manifest = run(folders, evaluation.path, dataset.path, saved_model.path, options)

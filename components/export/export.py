@@ -79,12 +79,12 @@ def export(
         labels.write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
         validation = [
             record.encoded
-            for record in islice(read_split(dataset, "validation"), options.largest_batch)
+            for record in islice(read_split(dataset, "validation"), options.warmup_batch_size)
         ]
         if not validation:
             raise DataError(f"{dataset}: expected images in the validation split, found none")
         px = manifest.preprocessing.image_px
-        write_warmup(folder, validation, px, options.largest_batch)
+        write_warmup(folder, validation, px, options.warmup_batch_size)
         formats = write_formats(folder, model, answering, options.formats, validation[:7])
         exported = _describe(verdict, manifest, answering, formats)
         card = model_card(exported, manifest, verdict)

@@ -21,23 +21,23 @@ _REQUEST_BYTES = 4_000_000
 
 
 def write_warmup(
-    folder: str | os.PathLike[str], images: Iterable[bytes], image_px: int, largest_batch: int
+    folder: str | os.PathLike[str], images: Iterable[bytes], image_px: int, warmup_batch_size: int
 ) -> int:
-    """Write warm-up requests for every signature, with 1 and with `largest_batch` images.
+    """Write warm-up requests for every signature, with 1 and with `warmup_batch_size` images.
 
     Args:
         folder: the SavedModel.
         images: encoded images; as many as needed are taken, and repeated where they are few.
         image_px: side of the model's input.
-        largest_batch: images in the larger request.
+        warmup_batch_size: images in the larger request.
 
     Returns:
         The number of requests.
     """
     path = Path(folder) / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    chosen = list(_affordable(islice(images, largest_batch)))
-    sizes = sorted({1, largest_batch})
+    chosen = list(_affordable(islice(images, warmup_batch_size)))
+    sizes = sorted({1, warmup_batch_size})
     count = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
         for size in sizes:

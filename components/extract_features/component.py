@@ -19,12 +19,12 @@ def extract_features(
     weights: str = "imagenet",
     image_px: int = 0,
     cut: str = "auto",
-    head: str = "gap",
+    pooling: str = "gap",
     head_search: bool = False,
     views: int = 1,
     augment: str = "off",
     batch_size: int = 32,
-    dtype: str = "float16",
+    feature_dtype: str = "float16",
     seed: int = 0,
     require_gpu: bool = False,
     precision: str = "auto",
@@ -43,12 +43,12 @@ def extract_features(
         weights: `imagenet`, `random`, or a path or URI of weights.
         image_px: Side of the images in pixels; 0 is the backbone's own.
         cut: The cut point of strategy `top`; `auto` is the backbone's own.
-        head: The head's pooling: `gap`, `gmp` or `flatten`.
+        pooling: The head's pooling: `gap`, `gmp` or `flatten`.
         head_search: Extract all poolings, as heads of every kind are to be compared.
         views: Number of cached views of each training image.
         augment: Strength of the augmented views: `off`, `light` or `strong`.
         batch_size: Images in one step.
-        dtype: Type of cached features: `float16` or `float32`.
+        feature_dtype: Type of cached features: `float16` or `float32`.
         seed: Seed of the augmentation.
         require_gpu: Fail at once where no GPU is seen.
         precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
@@ -61,7 +61,7 @@ def extract_features(
     from regraft_core.runtime.step import run_step
 
     with run_step("extract_features"):
-        poolings = ("gap", "gmp", "flatten") if head_search else (head,)
+        poolings = ("gap", "gmp", "flatten") if head_search else (pooling,)
         keep_cut = bool({"top", "auto"} & set(strategies))
         options = chosen(FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings})
         check_gpu(options.require_gpu)

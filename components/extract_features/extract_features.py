@@ -84,7 +84,7 @@ def extract_features(
     extractor = _extractor(model, cut, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
-        **{name: (options.dtype, shape) for name, shape in arrays.items()},
+        **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []),
     }
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
@@ -111,7 +111,7 @@ def extract_features(
             views=options.views,
             augment=options.augment,
             seed=options.seed,
-            dtype=options.dtype,
+            dtype=options.feature_dtype,
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             shard_index=shard_index,
@@ -173,7 +173,7 @@ def _extractor(
     if cut is not None:
         tensor = find_cut(model, cut).tensor
         rows = data.splits["train"].count * options.views + data.splits["validation"].count
-        row_bytes = math.prod(tensor.shape[1:]) * np.dtype(options.dtype).itemsize
+        row_bytes = math.prod(tensor.shape[1:]) * np.dtype(options.feature_dtype).itemsize
         if rows * row_bytes <= options.cache_gb * 1e9:
             outputs[CUT] = tensor
         else:

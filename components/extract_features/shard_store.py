@@ -93,5 +93,5 @@ def _check_range(name: str, dtype: np.dtype[Any], values: NDArray[Any]) -> None:
     if dtype == np.float16 and values.size and not np.abs(values).max() < FLOAT16_MAX:
         raise InputError(
             f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond float16; "
-            "use --dtype float32"
+            "use --feature-dtype float32"
         )

@@ -37,7 +37,7 @@ UNTRAINED_SEED = 1
 
 @dataclass(frozen=True)
 class Evidence:
-    """What `auto` looks at; the scores are accuracies of nearest neighbours on validation.
+    """What `auto` looks at; the scores are accuracies of nearest neighbors on validation.
 
     `pretrained` and `untrained` are measured on the same sampled images.
     """
@@ -94,7 +94,7 @@ class Evidence:
         return [
             f"The median class has {self.per_class:.0f} training images; from {LARGE_CLASS} on a "
             f"set counts as large, so this one is {size}.",
-            f"Nearest neighbours on {self.sampled_train} training and {self.sampled_validation} "
+            f"Nearest neighbors on {self.sampled_train} training and {self.sampled_validation} "
             f"validation images: {self.pretrained:.3f} right by pretrained features, "
             f"{self.untrained:.3f} by the same backbone untrained, {self.chance:.3f} by chance.",
             f"Pretraining avoids {max(self.likeness, 0.0):.0%} of the mistakes that are left "
@@ -111,7 +111,7 @@ def gather_evidence(
     seed: int,
 ) -> Evidence:
     """Measure size and likeness; the cached features serve as the pretrained ones."""
-    kind: HeadKind = head.head["head"]
+    kind: HeadKind = head.head["pooling"]
     untrained = _untrained_extractor(head, kind)
     pretrained_sets, untrained_sets = [], []
     labels: list[NDArray[np.int32]] = []
@@ -128,17 +128,17 @@ def gather_evidence(
     return Evidence(
         per_class=per_class,
         chance=float(np.bincount(labels[1]).max() / len(labels[1])),
-        pretrained=neighbour_accuracy(pretrained_sets, labels),
-        untrained=neighbour_accuracy(untrained_sets, labels),
+        pretrained=neighbor_accuracy(pretrained_sets, labels),
+        untrained=neighbor_accuracy(untrained_sets, labels),
         sampled_train=len(labels[0]),
         sampled_validation=len(labels[1]),
     )
 
 
-def neighbour_accuracy(
+def neighbor_accuracy(
     features: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.int32]]
 ) -> float:
-    """Return the accuracy on validation of the nearest neighbours in standardised features.
+    """Return the accuracy on validation of the nearest neighbors in standardized features.
 
     `features` float32 [n, width] and `labels` int32 [n] are those of train and of validation.
     The labels of the five most similar rows (by cosine) vote, each by its similarity.

@@ -22,8 +22,8 @@ def fine_tune(
     seed: int = 0,
     require_gpu: bool = False,
     precision: str = "auto",
-    lowest_rate_share: float = 1.0,
-    averaging: float = 0.0,
+    lowest_lr_ratio: float = 1.0,
+    ema_momentum: float = 0.0,
     work_dir: str = "",
 ) -> None:
     """Make one complete candidate from the head by one strategy.
@@ -41,8 +41,8 @@ def fine_tune(
         seed: Seed of the order.
         require_gpu: Fail at once where no GPU is seen.
         precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
-        lowest_rate_share: Share of the rate for the lowest trained layer, rising to the head.
-        averaging: Momentum of the weights' moving average that is kept; 0 is off.
+        lowest_lr_ratio: Share of the rate for the lowest trained layer, rising to the head.
+        ema_momentum: Momentum of the weights' moving average that is kept; 0 is off.
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()

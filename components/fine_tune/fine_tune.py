@@ -176,7 +176,7 @@ def _load_parts(
             f"expected backbone weights {manifest.weights_digest[:12]}, got {digest[:12]}"
         )
     freeze(backbone)
-    layers = [pooling_layer(manifest.head["head"]), *head_model.layers[1:]]
+    layers = [pooling_layer(manifest.head["pooling"]), *head_model.layers[1:]]
     complete = join(backbone, layers)
     return Parts(dataset, features, backbone, layers, complete, manifest, extracted)
 

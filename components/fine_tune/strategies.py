@@ -87,7 +87,7 @@ def trained_part(parts: Parts, strategy: str) -> keras.Model:
 def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) -> None:
     """Make the part of `strategy` and the head trainable, and all else not.
 
-    BatchNormalization stays, or follows the new data. The head's own standardisation goes along:
+    BatchNormalization stays, or follows the new data. The head's own standardization goes along:
     where the features change their scale it must too.
     """
     freeze(parts.backbone)
@@ -151,7 +151,7 @@ def _settings(
     )
     head = HeadOptions(**parts.head.options)
     classes = len(parts.head.classes)
-    labels = FeatureRows(parts.folders, "train", head.head).labels
+    labels = FeatureRows(parts.folders, "train", head.pooling).labels
     return Settings(
         phase=phase,
         epochs=options.fine_tune_epochs,
@@ -165,8 +165,8 @@ def _settings(
         warm_up_share=0.1,
         cosine_decay=True,
         gradient_clip=1.0,
-        averaging=options.averaging,
-        rate_shares=rate_shares(model, options.lowest_rate_share),
+        ema_momentum=options.ema_momentum,
+        rate_shares=rate_shares(model, options.lowest_lr_ratio),
         fingerprint=fingerprint,
         mixed=mixed,
     )

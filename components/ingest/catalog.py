@@ -120,7 +120,7 @@ class Catalog:
         )
 
     def count(self, condition: str = "1") -> int:
-        """Return how many images fulfil a condition."""
+        """Return how many images fulfill a condition."""
         return int(next(self.ask(f"SELECT count(*) FROM images WHERE {condition}"))[0])  # noqa: S608
 
     def reasons(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ def ingest(
     validation_fraction: float = 0.15,
     test_fraction: float = 0.2,
     min_per_class: int = 1,
-    max_bad_share: float = 0.05,
+    max_invalid_fraction: float = 0.05,
     max_pixels: int = 100_000_000,
     near_duplicates: str = "group",
     leakage: str = "repair",
@@ -24,15 +24,15 @@ def ingest(
     processes: int = 0,
     sha256: str = "",
     mirrors: List[str] = [],  # noqa: B006
-    cache: str = "~/.cache/regraft",
-    timeout_s: float = 30.0,
-    deadline_s: float = 21_600.0,
-    attempts: int = 5,
-    backoff_s: float = 1.0,
+    download_cache: str = "~/.cache/regraft",
+    download_timeout_s: float = 30.0,
+    download_deadline_s: float = 21_600.0,
+    download_attempts: int = 5,
+    download_backoff_s: float = 1.0,
     max_archive_bytes: int = 1 << 40,
     max_archive_members: int = 1_000_000,
 ) -> None:
-    """Read labelled images, check and split them, and store them in shards.
+    """Read labeled images, check and split them, and store them in shards.
 
     Args:
         sources: Folders, archives, addresses, tables (CSV, Parquet), samples or recipes.
@@ -41,7 +41,7 @@ def ingest(
         validation_fraction: Share of images for validation.
         test_fraction: Share of images for the test split.
         min_per_class: Fewest images of a class in each split.
-        max_bad_share: Share of unusable files above which the step stops.
+        max_invalid_fraction: Share of unusable files above which the step stops.
         max_pixels: Pixels above which an image is not decoded.
         near_duplicates: group (keep in one split), report or off.
         leakage: Duplicates across given splits; repair, report or fail.
@@ -49,11 +49,11 @@ def ingest(
         processes: Worker processes; 0 is one for each core.
         sha256: SHA-256 that the source's archive must have.
         mirrors: Other addresses of the same archive.
-        cache: Folder that keeps downloaded archives.
-        timeout_s: Seconds without a byte before a connection is given up.
-        deadline_s: Seconds that all of a download may take.
-        attempts: Tries for each address.
-        backoff_s: First wait between tries.
+        download_cache: Folder that keeps downloaded archives.
+        download_timeout_s: Seconds without a byte before a connection is given up.
+        download_deadline_s: Seconds that all of a download may take.
+        download_attempts: Tries for each address.
+        download_backoff_s: First wait between tries.
         max_archive_bytes: Bytes that an archive may unpack to.
         max_archive_members: Members that an archive may have.
     """

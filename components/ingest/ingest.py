@@ -129,7 +129,7 @@ def _check_bad_share(catalog: Catalog, options: IngestOptions) -> None:
     if not good:
         what = f"all {bad} files are unusable ({listed})" if bad else "found none"
         raise DataError(f"expected images, {what}")
-    if bad > options.max_bad_share * (bad + good):
+    if bad > options.max_invalid_fraction * (bad + good):
         first = next(
             catalog.ask(
                 "SELECT path, detail FROM quarantine WHERE reason IN"
@@ -138,7 +138,7 @@ def _check_bad_share(catalog: Catalog, options: IngestOptions) -> None:
             )
         )
         raise DataError(
-            f"expected at most {options.max_bad_share:.1%} unusable files, found {bad} of "
+            f"expected at most {options.max_invalid_fraction:.1%} unusable files, found {bad} of "
             f"{bad + good}: {listed}; for instance {os.fsdecode(first[0])!r}: {first[1]}"
         )
 
@@ -254,7 +254,7 @@ def _warnings(catalog: Catalog, classes: list[str]) -> list[str]:
     if notes.get("dark"):
         warnings.append(f"nearly black images: {notes['dark']}")
     if notes.get("flat"):
-        warnings.append(f"images of nearly one colour: {notes['flat']}")
+        warnings.append(f"images of nearly one color: {notes['flat']}")
     return warnings
 
 

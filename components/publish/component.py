@@ -13,7 +13,7 @@ def publish(
     published: Output[Artifact],
     destination: str,
     model_name: str,
-    label: str = "",
+    version_label: str = "",
     keep_last: int = 0,
     model_registry: str = "",
 ) -> None:
@@ -25,7 +25,7 @@ def publish(
         published: The record of version, place and parity.
         destination: Folder or address (`s3://`, `gs://`) that holds models.
         model_name: The model's name there.
-        label: `stable`, `canary`, or empty for none.
+        version_label: `stable`, `canary`, or empty for none.
         keep_last: How many versions stay; 0 keeps all.
         model_registry: Address of a Kubeflow Model Registry to enter the version in; may be empty.
     """
@@ -35,6 +35,6 @@ def publish(
     with run_step("publish"):
         manifest = run(
             saved_model.path, parity.path, published.path, destination, model_name,
-            label=label, keep_last=keep_last, model_registry=model_registry,
+            label=version_label, keep_last=keep_last, model_registry=model_registry,
         )  # fmt: skip
     published.metadata.update(version=manifest.version, path=manifest.path)

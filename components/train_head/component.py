@@ -12,7 +12,7 @@ from regraft_core.runtime.container_image import IMAGE
 def train_head(
     features: Input[List[Artifact]],
     model: Output[Model],
-    head: str = "gap",
+    pooling: str = "gap",
     dense_width: int = 0,
     dropout: float = 0.2,
     l2: float = 1e-5,
@@ -31,7 +31,7 @@ def train_head(
     Args:
         features: The features of all workers.
         model: The trained head.
-        head: The head's pooling: `gap`, `gmp` or `flatten`.
+        pooling: The head's pooling: `gap`, `gmp` or `flatten`.
         dense_width: Width of a hidden layer; 0 is none.
         dropout: Share of inputs dropped in training.
         l2: L2 penalty on the head's weights.

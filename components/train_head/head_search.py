@@ -23,7 +23,7 @@ from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
 from regraft_core.training.epoch_graphs import LayerwiseAdam
 from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments
-from regraft_core.training.models import build_head, standardise
+from regraft_core.training.models import build_head, standardize
 from regraft_core.training.training_source import epoch_order
 
 WIDTHS = (0, 128)
@@ -45,7 +45,7 @@ class Trial:
     def figures(self) -> dict[str, Any]:
         """Return what was tried and how it did, for the manifest."""
         tried = self.options.model_dump(
-            include={"head", "dense_width", "dropout", "head_learning_rate"}
+            include={"pooling", "dense_width", "dropout", "head_learning_rate"}
         )
         return {**tried, "parameters": self.model.count_params(), "epoch": self.epoch,
                 "validation_loss": self.loss, "validation_accuracy": self.accuracy}  # fmt: skip
@@ -101,7 +101,7 @@ def search_heads(
     best = trials[0].options
     log_progress(
         f"head search: {len(trials)} heads in {epochs} epochs ({clock.seconds:.1f} s): best is "
-        f"{best.head}, width {best.dense_width}, dropout {best.dropout:g}, rate "
+        f"{best.pooling}, width {best.dense_width}, dropout {best.dropout:g}, rate "
         f"{best.head_learning_rate:g}, validation accuracy {trials[0].accuracy:.4f}"
     )
     return best, trials
@@ -149,7 +149,7 @@ def _grid(kinds: list[HeadKind], options: HeadOptions) -> list[HeadOptions]:
     dropouts = sorted({*DROPOUTS, options.dropout})
     return [
         options.model_copy(
-            update={"head": kind, "dense_width": width, "dropout": dropout,
+            update={"pooling": kind, "dense_width": width, "dropout": dropout,
                     "head_learning_rate": options.head_learning_rate * rate}
         )
         for kind, width, dropout, rate in itertools.product(kinds, widths, dropouts, RATES)
@@ -157,8 +157,8 @@ def _grid(kinds: list[HeadKind], options: HeadOptions) -> list[HeadOptions]:
 
 
 def _trial(options: HeadOptions, manifest: FeaturesManifest, train: Rows) -> Trial:
-    model = build_head(manifest.arrays[options.head][0], len(manifest.classes), options)
-    standardise(model, *train.moments[options.head])
+    model = build_head(manifest.arrays[options.pooling][0], len(manifest.classes), options)
+    standardize(model, *train.moments[options.pooling])
     return Trial(options, model)
 
 
@@ -211,7 +211,7 @@ class _Grid:
     def _loss(
         self, trial: Trial, batch: dict[str, tf.Tensor], targets: tf.Tensor, weights: tf.Tensor
     ) -> tf.Tensor:
-        logits = trial.model(batch[trial.options.head], training=True)
+        logits = trial.model(batch[trial.options.pooling], training=True)
         smoothing = self._options.label_smoothing
         each = keras.losses.categorical_crossentropy(
             targets, logits, from_logits=True, label_smoothing=smoothing
@@ -225,8 +225,11 @@ class _Grid:
         for first in tf.range(0, tf.shape(order)[0], size):
             batch = {kind: tf.cast(tf.gather(rows, places[first : first + size]), tf.float32)
                      for kind, rows in inputs.items()}  # fmt: skip
-            truths = tf.gather(labels, order[first : first + size])
-            targets, weights = tf.one_hot(truths, len(self._table)), tf.gather(self._table, truths)
+            true_labels = tf.gather(labels, order[first : first + size])
+            targets, weights = (
+                tf.one_hot(true_labels, len(self._table)),
+                tf.gather(self._table, true_labels),
+            )
             with tf.GradientTape() as tape:
                 losses = [self._loss(trial, batch, targets, weights) for trial in self._trials]
                 loss = tf.add_n(losses)
@@ -237,7 +240,7 @@ class _Grid:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         losses, accuracies = [], []
         for trial in self._trials:
-            rows = tf.cast(inputs[trial.options.head], tf.float32)
+            rows = tf.cast(inputs[trial.options.pooling], tf.float32)
             logits = trial.model(rows, training=False)
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             hits = tf.argmax(logits, 1, tf.int32) == labels

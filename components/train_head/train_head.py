@@ -34,7 +34,7 @@ from regraft_core.training.models import (
     count_parameters,
     head_parameters,
     save_model,
-    standardise,
+    standardize,
 )
 
 
@@ -57,18 +57,18 @@ def train_head(
     reasoning: list[str] = []
     if options.head_search:
         options, measurements, reasoning = _searched(features, manifest, options)
-    if options.head not in manifest.arrays:
+    if options.pooling not in manifest.arrays:
         held = ", ".join(manifest.arrays)
-        raise InputError(f"expected features of pooling {options.head!r}, got {held}")
-    rows = FeatureRows(features, "train", options.head, manifest.views)
-    validation = FeatureRows(features, "validation", options.head)
+        raise InputError(f"expected features of pooling {options.pooling!r}, got {held}")
+    rows = FeatureRows(features, "train", options.pooling, manifest.views)
+    validation = FeatureRows(features, "validation", options.pooling)
     if not len(rows) or not len(validation):
         raise DataError(
             f"expected images in train and validation, got {len(rows)} and {len(validation)}"
         )
     keras.utils.set_random_seed(options.seed)
-    head = build_head(manifest.arrays[options.head][0], len(manifest.classes), options)
-    standardise(head, *moments(rows))
+    head = build_head(manifest.arrays[options.pooling][0], len(manifest.classes), options)
+    standardize(head, *moments(rows))
     settings = _settings(manifest, rows.labels, options)
     checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
     history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
@@ -91,7 +91,7 @@ def train_head(
             classes=manifest.classes,
             dataset_digest=manifest.dataset_digest,
             cut=None,
-            head=options.model_dump(include={"head", "dense_width", "dropout", "l2"}),
+            head=options.model_dump(include={"pooling", "dense_width", "dropout", "l2"}),
             options=options.model_dump(),
             parameters=count_parameters(head),
             head_parameters=head_parameters(
@@ -116,10 +116,10 @@ def _searched(
     classes = len(manifest.classes)
     weights = class_weights(options.class_weights, labels, classes)
     best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
-    tried = sorted({trial.options.head for trial in trials}, key=kinds.index)
+    tried = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
     sentence = (
         f"Of {len(trials)} heads ({', '.join(tried)}; several widths, dropouts and rates) the "
-        f"lowest validation loss was that of {best.head}, width {best.dense_width}, dropout "
+        f"lowest validation loss was that of {best.pooling}, width {best.dense_width}, dropout "
         f"{best.dropout:g}, rate {best.head_learning_rate:g}."
     )
     return best, {"head_search": [trial.figures() for trial in trials]}, [sentence]

@@ -17,8 +17,8 @@ def verify(
     parity: Output[Artifact],
     table: Output[Markdown],
     engine: str = "auto",
-    images: int = 32,
-    tolerance: float = 1e-4,
+    verify_images: int = 32,
+    parity_tolerance: float = 1e-4,
 ) -> None:
     """Serve the exported model and prove that it answers as the trained one does.
 
@@ -30,8 +30,8 @@ def verify(
         parity: The proof.
         table: The proof as a table, for the KFP UI.
         engine: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
-        images: Test images sent by each protocol.
-        tolerance: Largest difference of a probability.
+        verify_images: Test images sent by each protocol.
+        parity_tolerance: Largest difference of a probability.
     """
     import shutil
 
@@ -41,7 +41,12 @@ def verify(
     from regraft_core.runtime.step import run_step
 
     with run_step("verify"):
-        options = checked(VerifyOptions, engine=engine, images=images, tolerance=tolerance)
+        options = checked(
+            VerifyOptions,
+            engine=engine,
+            verify_images=verify_images,
+            parity_tolerance=parity_tolerance,
+        )
         proof = run(saved_model.path, [item.path for item in candidates], evaluation.path,
                     dataset.path, parity.path, options)  # fmt: skip
         shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)

@@ -27,7 +27,7 @@ class ParityCase:
     """One image that was sent: its name, its true class, and the trained model's own answer."""
 
     image: str
-    truth: str
+    true_label: str
     expected: Answer
 
 
@@ -41,7 +41,7 @@ def compare(asked: Sequence[ParityCase], served: Mapping[str, Sequence[Answer]])
     return [
         ParityRow(
             image=one.image,
-            truth=one.truth,
+            true_label=one.true_label,
             label=one.expected.label,
             probability=float(np.max(one.expected.probabilities)),
             served={protocol: answers[i].label for protocol, answers in served.items()},
@@ -101,14 +101,14 @@ def parity_table(parity: ParityManifest) -> str:
         + ", ".join(f"{name} {value:.3g}" for name, value in parity.max_abs_diff.items())
         + ".",
         "",
-        "| image | truth | trained | probability | "
+        "| image | true_label | trained | probability | "
         + " | ".join(f"{name} | off by" for name in protocols)
         + " |",
         "|" + "---|" * (4 + 2 * len(protocols)),
     ]
     rows = sorted(parity.rows, key=lambda row: -max(row.max_abs_diff.values(), default=0.0))
     for row in rows[:_SHOWN_ROWS]:
-        cells = [row.image, row.truth, row.label, f"{row.probability:.4f}"]
+        cells = [row.image, row.true_label, row.label, f"{row.probability:.4f}"]
         for name in protocols:
             cells += [row.served[name], f"{row.max_abs_diff[name]:.2g}"]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

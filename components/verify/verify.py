@@ -91,7 +91,7 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
-    sample = sample_of(dataset, options.images)
+    sample = sample_of(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
     with ThreadPoolExecutor(1) as beside, _served(Path(saved_model), Path(out)) as base:
         # The trained model answers while the server starts.
@@ -99,13 +99,13 @@ def verify(
         served, engine = _answers_served(base, options, encoded)
         asked = trained.result()
     rows = compare(asked, served)
-    problem = failure(rows, options.tolerance)
+    problem = failure(rows, options.parity_tolerance)
     parity = ParityManifest(
         digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
         engine=engine,
-        tolerance=options.tolerance,
+        tolerance=options.parity_tolerance,
         max_abs_diff=worst_by_protocol(rows),
         images=len(rows),
         passed=problem is None,

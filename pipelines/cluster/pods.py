@@ -1,4 +1,4 @@
-"""What every step's container gets besides its node: image, secrets by name, mounted claims."""
+"""What each step's container gets in addition to its node: image, secrets and volumes by name."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Pods:
 
     image: str = ""
     secret_variables: tuple[SecretVariable, ...] = ()
-    secret_folders: tuple[Mount, ...] = ()
-    claims: tuple[Mount, ...] = ()
+    secret_volumes: tuple[Mount, ...] = ()
+    pvcs: tuple[Mount, ...] = ()
 
     def configure(self, task: Any) -> None:
         """Put it on a kfp task."""
@@ -49,22 +49,22 @@ class Pods:
             task.set_container_image(self.image)
         for one in self.secret_variables:
             kubernetes.use_secret_as_env(task, one.secret, {one.key: one.variable})
-        for folder in self.secret_folders:
+        for folder in self.secret_volumes:
             kubernetes.use_secret_as_volume(task, folder.name, folder.path)
-        for claim in self.claims:
-            kubernetes.mount_pvc(task, claim.name, claim.path)
+        for pvc in self.pvcs:
+            kubernetes.mount_pvc(task, pvc.name, pvc.path)
 
     def holds(self, path: str) -> bool:
-        """Tell whether a path lies in a mounted claim or secret."""
-        mounts = (*self.claims, *self.secret_folders)
+        """Tell whether a path lies in a mounted PersistentVolumeClaim or secret."""
+        mounts = (*self.pvcs, *self.secret_volumes)
         return any(PurePosixPath(path).is_relative_to(mount.path) for mount in mounts)
 
 
 def make_pods(
     image: str = "",
     secret_variables: tuple[str, ...] = (),
-    secret_folders: tuple[str, ...] = (),
-    claims: tuple[str, ...] = (),
+    secret_volumes: tuple[str, ...] = (),
+    pvcs: tuple[str, ...] = (),
 ) -> Pods:
     """Read what a command line gives: `SECRET:KEY=VARIABLE`, `SECRET=/path`, `CLAIM=/path`.
 
@@ -76,12 +76,12 @@ def make_pods(
     pods = Pods(
         image,
         tuple(_variable(text) for text in secret_variables),
-        tuple(_mount("secret-folder", text) for text in secret_folders),
-        tuple(_mount("claim", text) for text in claims),
+        tuple(_mount("secret-volume", text) for text in secret_volumes),
+        tuple(_mount("pvc", text) for text in pvcs),
     )
     for kind, names in (
         ("variable", [one.variable for one in pods.secret_variables]),
-        ("path", [mount.path for mount in (*pods.secret_folders, *pods.claims)]),
+        ("path", [mount.path for mount in (*pods.secret_volumes, *pods.pvcs)]),
     ):
         twice = {name for name in names if names.count(name) > 1}
         if twice:

@@ -43,7 +43,7 @@ class Rates:
     top_rate: float = 260.0
     image_kb: float = 100.0
     pooled_kb: float = 2.56
-    cut_kb: float = 3.584
+    activation_kb: float = 3.584
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Estimate:
         }
 
 
-def estimate(plan: Plan, rates: Rates) -> Estimate:
+def estimate_run(plan: Plan, rates: Rates) -> Estimate:
     """Return the time of a run's steps.
 
     Raises:
@@ -100,9 +100,9 @@ def estimate(plan: Plan, rates: Rates) -> Estimate:
     train, validation = (round(plan.images * share) for share in shares)
     test = plan.images - train - validation
     single = _bandwidth(plan, 1)
-    cut_gb = (train + validation) * rates.cut_kb / 1e6
+    cut_gb = (train + validation) * rates.activation_kb / 1e6
     cached = cut_gb <= plan.cache_gb
-    stored = rates.pooled_kb + (rates.cut_kb if cached else 0.0)
+    stored = rates.pooled_kb + (rates.activation_kb if cached else 0.0)
     shards = math.ceil(train / SHARD) + math.ceil(validation / SHARD)
     workers = min(plan.nodes, max(1, shards))
     share = min(math.ceil(shards / workers) * SHARD, train + validation)
@@ -149,7 +149,7 @@ def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) ->
 
 def _top_s(plan: Plan, rates: Rates, train: int, cached: bool) -> float:
     if cached:
-        reading = train * rates.cut_kb / _bandwidth(plan, 1)
+        reading = train * rates.activation_kb / _bandwidth(plan, 1)
         return rates.start_s + reading + plan.top_epochs * train / rates.top_rate
     return rates.start_s + plan.top_epochs * train * (1 / rates.extract_rate + 1 / rates.top_rate)
 
@@ -161,7 +161,7 @@ def _bandwidth(plan: Plan, nodes: int) -> float:
 
 def _check(plan: Plan, rates: Rates) -> None:
     for name, value in (vars(plan) | vars(rates)).items():
-        may_be_0 = name in ("start_s", "cache_gb", "pooled_kb", "cut_kb")
+        may_be_0 = name in ("start_s", "cache_gb", "pooled_kb", "activation_kb")
         if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
             expected = "0 or more" if may_be_0 else "a number above 0"
             raise InputError(f"{name}: expected {expected}, got {value!r}")

@@ -33,7 +33,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 
 PIPELINE = "regraft"
-DESCRIPTION = "From labelled images to a published classifier that is proven."
+DESCRIPTION = "From labeled images to a published classifier that is proven."
 T = TypeVar("T")
 
 
@@ -110,7 +110,7 @@ def check_paths(recipe: Recipe, pods: Pods) -> None:
             _check_path("source", source, pods)
     weights = "" if recipe.weights in ("imagenet", "random") else recipe.weights
     for name, value in (("destination", recipe.destination), ("champion", recipe.champion),
-                        ("unfamiliar", recipe.unfamiliar), ("weights", weights),
+                        ("ood_images", recipe.ood_images), ("weights", weights),
                         ("work_dir", recipe.work_dir)):  # fmt: skip
         if value:
             _check_path(name, value, pods)
@@ -118,7 +118,7 @@ def check_paths(recipe: Recipe, pods: Pods) -> None:
 
 def _check_path(name: str, value: str, pods: Pods) -> None:
     if "://" not in value and not pods.holds(value):
-        raise InputError(f"{name}: expected an address, or a path below a --claim that is mounted, "
+        raise InputError(f"{name}: expected an address, or a path below a --pvc that is mounted, "
                          f"as the cluster does not see this machine; got {value!r}")  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def described(submission: Submission, connection: Connection) -> dict[str, Any]:
     """Return what would be sent, for people and scripts; no secret is known here."""
     settings, pods = submission.settings, submission.settings.pods
     names = [f"{one.secret}:{one.key} as {one.variable}" for one in pods.secret_variables]
-    names += [f"{one.name} at {one.path}" for one in pods.secret_folders]
+    names += [f"{one.name} at {one.path}" for one in pods.secret_volumes]
     return {
         "host": connection.host,
         "namespace": connection.namespace,
@@ -156,7 +156,7 @@ def described(submission: Submission, connection: Connection) -> dict[str, Any]:
         "image": image_of(settings.hardware, pods),
         "cache": settings.cache,
         "secrets": names,
-        "claims": [f"{claim.name} at {claim.path}" for claim in pods.claims],
+        "pvcs": [f"{pvc.name} at {pvc.path}" for pvc in pods.pvcs],
         "parameters": submission.parameters,
     }
 

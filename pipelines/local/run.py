@@ -139,7 +139,7 @@ def run_locally(
     if runner == "docker":
         recipe = in_containers(recipe)
     outputs, timings = _execute(recipe, out, listener, runner)
-    summary = _summarise(out, outputs, timings)
+    summary = _summarize(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 
@@ -214,7 +214,7 @@ def _lent(variables: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def _summarise(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:
+def _summarize(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:
     """Gather the summary from the manifests that the run left.
 
     Raises:

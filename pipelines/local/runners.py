@@ -47,7 +47,7 @@ def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
     from docker.types import DeviceRequest, Mount
 
     keras = Path(KERAS_FOLDER).expanduser()
-    writable = [out, Path(recipe.cache).expanduser().absolute(), keras]
+    writable = [out, Path(recipe.download_cache).expanduser().absolute(), keras]
     if recipe.destination and "://" not in recipe.destination:
         writable.append(Path(recipe.destination).absolute())
     for folder in writable:
@@ -72,10 +72,10 @@ def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def in_containers(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, as a container has another folder to start from."""
-    written = {"cache", "destination", "work_dir"}
+    written = {"download_cache", "destination", "work_dir"}
     changes: dict[str, Any] = {
         name: _absolute(getattr(recipe, name), anyway=name in written)
-        for name in written | {"champion", "unfamiliar"}
+        for name in written | {"champion", "ood_images"}
     }
     if recipe.weights not in WEIGHTS_BY_NAME:
         changes["weights"] = _absolute(recipe.weights)
@@ -94,7 +94,7 @@ def _absolute(place: str, *, anyway: bool = False) -> str:
 
 def _paths_read(recipe: Recipe) -> list[str]:
     """Return the absolute paths on this machine that the recipe names and no step writes."""
-    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.unfamiliar, recipe.weights)
+    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, recipe.weights)
     return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 
 

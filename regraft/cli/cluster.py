@@ -64,11 +64,11 @@ class PodOptions:
     secret_env: Annotated[
         list[str] | None, typer.Option(help="SECRET:KEY=VARIABLE of Kubernetes; may be repeated.")
     ] = None
-    secret_folder: Annotated[
+    secret_volume: Annotated[
         list[str] | None, typer.Option(help="SECRET=/path of Kubernetes; may be repeated.")
     ] = None
-    claim: Annotated[
-        list[str] | None, typer.Option(help="CLAIM=/path, a volume claim; may be repeated.")
+    pvc: Annotated[
+        list[str] | None, typer.Option(help="PVC=/path, a PersistentVolumeClaim; may be repeated.")
     ] = None
 
     def profile(self) -> Hardware | None:
@@ -81,7 +81,7 @@ class PodOptions:
         """Return the rest as the pipeline takes it."""
         from pipelines.cluster.pods import make_pods
 
-        lists = (self.secret_env, self.secret_folder, self.claim)
+        lists = (self.secret_env, self.secret_volume, self.pvc)
         return make_pods(self.image, *(tuple(given or ()) for given in lists))
 
 
@@ -123,9 +123,9 @@ class Watch:
     """Whether and how long the verdict is waited for."""
 
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and end as the verdict says.")] = False
-    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run at most.")] = (
-        86_400.0
-    )
+    wait_timeout_s: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the run at most.")
+    ] = 86_400.0
     poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0
 
 
@@ -205,7 +205,7 @@ def _send(connection: Connection, submission: Submission, watch: Watch, json: bo
             print_json(result)
         return
     with watching() as listener:
-        verdict = wait(client, sent.id, listener, Waiting(watch.wait_s, watch.poll_s))
+        verdict = wait(client, sent.id, listener, Waiting(watch.wait_timeout_s, watch.poll_s))
     if json:
         print_json(result | {"verdict": verdict})
     else:

@@ -15,7 +15,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 
 
 def doctor(
-    work: Annotated[Path, typer.Option(help="Folder that runs would be written to.")] = Path(
+    runs_dir: Annotated[Path, typer.Option(help="Folder that runs would be written to.")] = Path(
         "runs"
     ),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
@@ -29,7 +29,7 @@ def doctor(
     from regraft.cli.console_output import print_diagnosis, print_json
     from regraft.diagnosis import diagnose
 
-    found = diagnose(work)
+    found = diagnose(runs_dir)
     if json:
         print_json(found.as_json())
     else:

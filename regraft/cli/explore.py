@@ -22,7 +22,7 @@ def classify(
     weights: Annotated[
         str, typer.Option(help="imagenet, or a file with the weights of the model and its top.")
     ] = "imagenet",
-    top: Annotated[int, typer.Option(min=1, max=1000, help="Classes to show an image.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Classes to show an image.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Say what a pretrained model sees in images, by ImageNet's 1000 classes.
@@ -30,13 +30,13 @@ def classify(
     Nothing is trained. The weights of efficientnet_lite0 are installed; those of the other models
     are downloaded once by Keras.
 
-    Example: regraft classify cat.png --backbone efficientnet_lite0 --top 3
+    Example: regraft classify cat.png --backbone efficientnet_lite0 --top-k 3
     """
     from regraft.cli.console_output import counting, print_classified, print_json
     from regraft.explore.classification import classify_images
 
     with counting("images") as progress:
-        found = classify_images(images, backbone, weights, top, progress)
+        found = classify_images(images, backbone, weights, top_k, progress)
     if json:
         print_json([one.as_json() for one in found])
     else:
@@ -59,7 +59,7 @@ def inspect(
     export_weights: Annotated[
         Path | None, typer.Option(help="File .npz to write the weights to, of --layer or all.")
     ] = None,
-    plan: Annotated[
+    strategy: Annotated[
         str,
         typer.Option(
             help="Show what a strategy would train: head, top or full.",
@@ -67,7 +67,7 @@ def inspect(
         ),
     ] = "",
     cut: Annotated[
-        str, typer.Option(help="Where plan top starts: a layer, share:S, top:N or auto.")
+        str, typer.Option(help="Where strategy top starts: a layer, fraction:S, top:N or auto.")
     ] = "auto",
     batch_norm: Annotated[
         str,
@@ -96,21 +96,23 @@ def inspect(
     Costs are for one image. FLOPs count a multiplication and its addition as two; the cache
     holds the activations at a cut as float16.
 
-    Example: regraft inspect vgg16 --plan top --cut block4_pool
+    Example: regraft inspect vgg16 --strategy top --cut block4_pool
     """
     from regraft.cli.console_output import print_json
     from regraft.cli.model_tables import print_anatomy
     from regraft.explore.inspection import InspectOptions, inspect_model
     from regraft.explore.trainable_counts import PlanOptions
 
-    if cut != "auto" and plan != "top":
-        raise InputError(f"--cut: expected --plan top beside it, got --plan {plan or 'none'}")
+    if cut != "auto" and strategy != "top":
+        raise InputError(
+            f"--cut: expected --strategy top beside it, got --strategy {strategy or 'none'}"
+        )
     wanted = InspectOptions(
         weights=weights,
         image_px=image_px,
         layer=layer,
         export_weights=export_weights,
-        plan=PlanOptions(plan, cut, batch_norm, classes, dense_width) if plan else None,
+        plan=PlanOptions(strategy, cut, batch_norm, classes, dense_width) if strategy else None,
         classes=classes,
         dense_width=dense_width,
     )

@@ -15,7 +15,7 @@ import typer
 
 from regraft.cli.cluster import compile_, submit
 from regraft.cli.doctor import PASSED_ON, bench, doctor
-from regraft.cli.estimate import plan
+from regraft.cli.estimate import estimate
 from regraft.cli.explore import classify, inspect
 from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
 from regraft.cli.recipes import init, recipe_schema
@@ -136,7 +136,7 @@ def ingest(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an evaluation.")],
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
-    image: Annotated[
+    screenshot: Annotated[
         Path | None, typer.Option(help="PNG file to draw the page's top into, by Chromium.")
     ] = None,
 ) -> None:
@@ -149,9 +149,9 @@ def report(
 
     page = rebuild_report(run_dir).absolute()
     print(page)
-    if image is not None:
-        capture_page(page, image)
-        print(image)
+    if screenshot is not None:
+        capture_page(page, screenshot)
+        print(screenshot)
     if open_page and sys.stdout.isatty():
         webbrowser.open(page.as_uri())
 
@@ -165,7 +165,7 @@ app.command()(doctor)
 app.command(context_settings=PASSED_ON)(bench)
 app.command("compile")(compile_)
 app.command()(submit)
-app.command()(plan)
+app.command()(estimate)
 app.command()(init)
 app.command("recipe-schema")(recipe_schema)
 

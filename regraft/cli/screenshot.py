@@ -58,7 +58,7 @@ def capture_page(
         page: an HTML file.
         target: the image.
         width_px, height_px: of the window; Chromium has none narrower than 500.
-        dark: whether the reader prefers dark colours.
+        dark: whether the reader prefers dark colors.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Blink's values are 0 for dark and 1 for light.

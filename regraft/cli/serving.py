@@ -41,7 +41,9 @@ def predict(
     server: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")],
     model: Annotated[str, typer.Option(help="Name of the model.")] = "regraft",
     version: Annotated[int | None, typer.Option(help="Version to ask; the newest.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label to ask, as stable or canary.")] = None,
+    version_label: Annotated[
+        str | None, typer.Option(help="Label to ask, as stable or canary.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 16,
     timeout_s: Annotated[float, typer.Option(help="Seconds for each request.")] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
@@ -56,7 +58,7 @@ def predict(
     from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
     options = PredictOptions(
-        concurrency=concurrency, timeout_s=timeout_s, version=version, label=label
+        concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
     with counting("images") as progress:
         try:
@@ -77,27 +79,27 @@ def publish(
     destination: Annotated[str, typer.Argument(help="Folder or bucket of published models.")],
     model: Annotated[str, typer.Option(help="Name of the model.")],
     saved_model: Annotated[Path | None, typer.Option(help="Exported model to publish.")] = None,
-    label: Annotated[str, typer.Option(help="stable or canary: label the version.")] = "",
+    version_label: Annotated[str, typer.Option(help="stable or canary: label the version.")] = "",
     version: Annotated[int | None, typer.Option(help="Version to label or to go back to.")] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Withdraw the newest.")] = False,
     keep_last: Annotated[int, typer.Option(help="Versions that stay; 0 keeps all.")] = 0,
 ) -> None:
     """Publish an exported model, label a version, or roll back.
 
-    Example: regraft publish runs/digits/models --model digits --label stable --version 1
+    Example: regraft publish runs/digits/models --model digits --version-label stable --version 1
     """
     from serving.publishing import publish as publishing
 
-    if sum((rollback, saved_model is not None)) > 1 or (rollback and label):
-        raise InputError("expected one of --saved-model, --rollback and --label alone")
+    if sum((rollback, saved_model is not None)) > 1 or (rollback and version_label):
+        raise InputError("expected one of --saved-model, --rollback and --version-label alone")
     if saved_model is not None:
         done = publishing.publish_saved_model(
-            saved_model, destination, model, label=label, keep_last=keep_last
+            saved_model, destination, model, label=version_label, keep_last=keep_last
         )
     elif rollback:
         done = publishing.rollback(destination, model, version)
-    elif label:
-        done = publishing.set_label(destination, model, label, version)
+    elif version_label:
+        done = publishing.set_label(destination, model, version_label, version)
     else:
-        raise InputError("expected --saved-model, --label or --rollback")
+        raise InputError("expected --saved-model, --version-label or --rollback")
     print(f"{model} version {done.number} at {done.path}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 MAX_IMAGE_BYTES = 64 << 20
 # An image is small: what does not come soon does not come.
-DOWNLOAD = IngestOptions(timeout_s=15.0, deadline_s=60.0, attempts=3)
+DOWNLOAD = IngestOptions(download_timeout_s=15.0, download_deadline_s=60.0, download_attempts=3)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _inspect_backbone(name: str, wanted: InspectOptions) -> Anatomy:
     model = build_backbone(row, wanted.image_px, weights)
     facts = {
         "pretrained_weights": row.weights_from,
-        "licence": row.licence,
+        "license": row.license,
         "scaling": row.scaling,
         "default_cut": row.cut,
         "weights_loaded": weights if weights != "random" else "none, only the structure is shown",
@@ -150,7 +150,7 @@ def _inspect_version(folder: Path, wanted: InspectOptions) -> Anatomy:
     if wanted.layer or wanted.export_weights or wanted.plan:
         raise InputError(
             "a published version has no layers by name any more: --layer, --export-weights and "
-            "--plan need the candidate that it came from"
+            "--strategy need the candidate that it came from"
         )
     manifest = check_fingerprint(folder)
     with quiet_start():
@@ -225,7 +225,7 @@ def _take_apart(model: Any, found: Anatomy, wanted: InspectOptions) -> Anatomy:
 
 def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
     if found.kind != "backbone":
-        raise InputError(f"--plan needs a backbone, got a {found.kind}")
+        raise InputError(f"--strategy needs a backbone, got a {found.kind}")
     return plan_training(model, BACKBONES[found.name], options)
 
 

@@ -25,7 +25,7 @@ def build_backbone(
     Args:
         backbone: a row of the table, or its name.
         image_px: side of the square input; 0 is the backbone's own.
-        weights: "imagenet" for the row's pretrained weights, "random" for an initialisation from
+        weights: "imagenet" for the row's pretrained weights, "random" for an initialization from
             `seed`, or a file that `backbone_weights.load_weights_file` reads.
         seed: of "random".
 
@@ -98,7 +98,7 @@ def _build(
     # Keras' models end in a softmax unless told otherwise; ours end in logits.
     options = {"classifier_activation": None} if top and row.weights_from == KERAS else {}
     state = random.getstate()
-    random.seed(seed)  # Keras draws the seeds of its initialisers from it.
+    random.seed(seed)  # Keras draws the seeds of its initializers from it.
     try:
         model = constructor(
             include_top=top, weights=weights, input_shape=(image_px, image_px, 3), **options

@@ -48,7 +48,7 @@ def find_cut(model: keras.Model, cut: str) -> CutPoint:
 
     Args:
         model: a functional model with one input and one output.
-        cut: the name of a layer, `share:S` for the cut point that leaves at most the share S of
+        cut: the name of a layer, `fraction:S` for the cut point that leaves at most the share S of
             the model's parameters above it, or `top:N` for the N-th cut point from the output.
 
     Raises:
@@ -86,7 +86,7 @@ def _by_share(model: keras.Model, inner: list[CutPoint], number: str) -> CutPoin
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise InputError(f"cut: expected share:S with S between 0 and 1, got share:{number}")
+        raise InputError(f"cut: expected fraction:S with S between 0 and 1, got fraction:{number}")
     total = model.count_params()
     for point in inner:
         if keras.Model(point.tensor, model.output).count_params() <= share * total:

@@ -58,7 +58,7 @@ def efficientnet_lite0(
 
     Args:
         include_top: end in ImageNet's 1000 logits instead of the last feature map (1280 channels).
-        weights: "imagenet", or None for Keras' initialisation.
+        weights: "imagenet", or None for Keras' initialization.
         input_shape: height, width and 3.
 
     Raises:
@@ -85,7 +85,7 @@ def efficientnet_lite0(
 
 
 def _conv(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
-    """Convolve, normalise and clip to 0..6."""
+    """Convolve, normalize and clip to 0..6."""
     from keras import layers
 
     x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)

@@ -24,7 +24,7 @@ class Backbone:
     `keras.applications` whose `preprocess_input` it is. `width` counts the channels of the last
     feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
     of a late stage through which every path goes. `has_top` says whether it has a classifier of
-    ImageNet's 1000 classes. `licence` is that of the pretrained weights, as
+    ImageNet's 1000 classes. `license` is that of the pretrained weights, as
     their publisher states it.
     """
 
@@ -34,7 +34,7 @@ class Backbone:
     min_px: int
     width: int
     cut: str
-    licence: str
+    license: str
     weights_from: str = KERAS
     imported_from: str = "keras.applications"
     has_top: bool = True
@@ -122,7 +122,7 @@ _ROWS = (
         32,
         "block1_out",
         APACHE,
-        weights_from="none: a fixed-seed initialisation, untrained, for tests only",
+        weights_from="none: a fixed-seed initialization, untrained, for tests only",
         imported_from="regraft_core.backbones.tiny",
         has_top=False,
     ),

@@ -16,7 +16,7 @@ def tiny(*, include_top: bool, weights: str | None, input_shape: tuple[int, int,
     """Build the tiny backbone: images in -1..1 to a feature map of 32 channels at an eighth.
 
     The arguments are those of keras.applications, but there is no classifier, and the weights are
-    the initialisation whatever is asked for: the table says so.
+    the initialization whatever is asked for: the table says so.
     """
     import keras
     from keras import layers

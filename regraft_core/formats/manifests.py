@@ -2,7 +2,7 @@
 
 A folder is written beside its final place and renamed, so a reader sees all of it or nothing.
 Every manifest carries `digest`, a SHA-256 over the content that it describes (not over times or
-places), so that equal content is recognised whatever made it.
+places), so that equal content is recognized whatever made it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regraft_core.runtime.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
 
@@ -117,7 +117,7 @@ def staged_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def digest_of(value: Any) -> str:
-    """Return the SHA-256 (hex) of a JSON-serialisable value, independent of key order."""
+    """Return the SHA-256 (hex) of a JSON-serializable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -340,7 +340,7 @@ class EvaluationManifest(Manifest):
     """`evaluation.json`: the chosen candidate, its figures on the test split, and the verdict.
 
     `digest` covers the verdict, its checks, the chosen model's digest and the dataset's.
-    Predictions of the test split stand beside it in `predictions.npz` (ids, truths,
+    Predictions of the test split stand beside it in `predictions.npz` (ids, true_labels,
     probabilities), the report in `report.html`.
     """
 
@@ -360,7 +360,7 @@ class EvaluationManifest(Manifest):
     )
     per_class: list[ClassMetrics] = Field(description="Figures by class.")
     confusion: list[list[int]] = Field(
-        description="Test images: a row for each truth, a column for each answer."
+        description="Test images: a row for each true_label, a column for each answer."
     )
     temperature: float = Field(
         default=1.0, description="Divisor of the logits that calibrates the probabilities."
@@ -412,7 +412,7 @@ class ParityRow(Record):
     """One image as the trained model and the server answered it."""
 
     image: str = Field(description="Path of the image in its source.")
-    truth: str = Field(description="Its class.")
+    true_label: str = Field(description="Its class.")
     label: str = Field(description="Label by the trained model.")
     probability: float = Field(description="Probability of that label.")
     served: dict[str, str] = Field(description="Served label by protocol.")

@@ -43,7 +43,7 @@ class IngestOptions(Options):
     min_per_class: int = Field(
         default=1, ge=1, description="Fewest images of a class in each split."
     )
-    max_bad_share: float = Field(
+    max_invalid_fraction: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
     )
     max_pixels: int = Field(
@@ -72,17 +72,17 @@ class IngestOptions(Options):
     mirrors: tuple[str, ...] = Field(
         default=(), description="Other addresses of the same archive, tried in turn."
     )
-    cache: str = Field(
+    download_cache: str = Field(
         default="~/.cache/regraft", description="Folder that keeps downloaded archives."
     )
-    timeout_s: float = Field(
+    download_timeout_s: float = Field(
         default=30.0, gt=0.0, description="Seconds without a byte before a connection is given up."
     )
-    deadline_s: float = Field(
+    download_deadline_s: float = Field(
         default=21_600.0, gt=0.0, description="Seconds that all of a download may take."
     )
-    attempts: int = Field(default=5, ge=1, le=100, description="Tries for each address.")
-    backoff_s: float = Field(
+    download_attempts: int = Field(default=5, ge=1, le=100, description="Tries for each address.")
+    download_backoff_s: float = Field(
         default=1.0, ge=0.0, le=600.0, description="First wait between tries; doubles, jittered."
     )
     max_archive_bytes: int = Field(
@@ -113,7 +113,7 @@ class FeatureOptions(Options):
     )
     cut: str = Field(
         default="auto",
-        description="Where `top` starts: a layer's name, share:S of the parameters, or top:N-th "
+        description="Where `top` starts: a layer's name, fraction:S of the parameters, or top:N-th "
         "cut point from the output; auto is the backbone's own.",
     )
     keep_cut: bool = True
@@ -125,7 +125,7 @@ class FeatureOptions(Options):
         default="off", validate_default=True, description="Strength of the augmented views."
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
-    dtype: Literal["float16", "float32"] = Field(
+    feature_dtype: Literal["float16", "float32"] = Field(
         default="float16", description="Type of cached features."
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
@@ -155,7 +155,7 @@ class FeatureOptions(Options):
 class HeadOptions(Options):
     """The head and its training on cached features."""
 
-    head: HeadKind = Field(default="gap", description="Pooling of the feature map.")
+    pooling: HeadKind = Field(default="gap", description="Pooling of the feature map.")
     dense_width: int = Field(
         default=0, ge=0, le=65536, description="Width of a hidden layer in the head; 0 is none."
     )
@@ -212,13 +212,13 @@ class FineTuneOptions(Options):
         default="auto",
         description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
     )
-    lowest_rate_share: float = Field(
+    lowest_lr_ratio: float = Field(
         default=1.0,
         gt=0.0,
         le=1.0,
         description="Share of the rate for the lowest trained layer; it rises evenly to the head.",
     )
-    averaging: float = Field(
+    ema_momentum: float = Field(
         default=0.0,
         ge=0.0,
         lt=1.0,
@@ -251,7 +251,7 @@ class GateOptions(Options):
     min_class_recall: float = Field(
         default=0.0, ge=0.0, le=1.0, description="Floor of every class's recall; 0 is none."
     )
-    class_floors: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(
+    min_recall_by_class: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(
         default_factory=dict,
         description='Floors of single classes in place of min-class-recall: {"cat": 0.9}.',
     )
@@ -283,10 +283,10 @@ class GateOptions(Options):
         lt=0.5,
         description="The chance at most to reject a model that is as good as the one in service.",
     )
-    unfamiliar: str = Field(
+    ood_images: str = Field(
         default="", description="Folder of images of no class, to measure familiarity by."
     )
-    familiar_share: float = Field(
+    in_distribution_fraction: float = Field(
         default=0.95,
         gt=0.0,
         lt=1.0,
@@ -296,7 +296,7 @@ class GateOptions(Options):
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
     require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
 
-    @field_validator("class_floors", mode="before")
+    @field_validator("min_recall_by_class", mode="before")
     @classmethod
     def _from_json(cls, value: Any) -> Any:
         """Take the floors as JSON text too, as a command line gives them."""
@@ -311,7 +311,7 @@ class GateOptions(Options):
 class ExportOptions(Options):
     """What an exported model carries besides its graph."""
 
-    largest_batch: int = Field(
+    warmup_batch_size: int = Field(
         default=32,
         ge=1,
         le=1024,
@@ -328,8 +328,10 @@ class VerifyOptions(Options):
     engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
         default="auto", description="The server that proves the exported model."
     )
-    images: int = Field(default=32, ge=1, le=100_000, description="Test images sent to the server.")
-    tolerance: float = Field(
+    verify_images: int = Field(
+        default=32, ge=1, le=100_000, description="Test images sent to the server."
+    )
+    parity_tolerance: float = Field(
         default=1e-4,
         gt=0.0,
         le=1.0,
@@ -340,7 +342,7 @@ class VerifyOptions(Options):
 class PublishOptions(Options):
     """What happens to versions at the destination."""
 
-    label: Literal["", "stable", "canary"] = Field(
+    version_label: Literal["", "stable", "canary"] = Field(
         default="", description="Label that the new version gets at once."
     )
     keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")

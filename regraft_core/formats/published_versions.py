@@ -1,6 +1,6 @@
-"""Published versions as a reader finds them: `<destination>/<name>/<version>/`, some labelled.
+"""Published versions as a reader finds them: `<destination>/<name>/<version>/`, some labeled.
 
-The version in service is the one labelled `stable` or, without that label, the newest, which
+The version in service is the one labeled `stable` or, without that label, the newest, which
 servers follow. A folder with a number for a name is a version once it holds `saved_model.pb`.
 """
 

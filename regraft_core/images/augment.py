@@ -65,17 +65,17 @@ def augment(pixels: tf.Tensor, seeds: tf.Tensor, strength: Strength) -> tf.Tenso
 
 
 def _affine(draws: tf.Tensor, ranges: Ranges, size: tf.Tensor) -> tf.Tensor:
-    """Return the projective transforms [n, 8], output to input coordinates about the centre."""
+    """Return the projective transforms [n, 8], output to input coordinates about the center."""
     height, width = size[0], size[1]
     flip = tf.where(draws[:, 0] < 0.0, -1.0, 1.0) if ranges.flip else tf.ones_like(draws[:, 0])
     angle = draws[:, 1] * ranges.rotation * 6.283185307179586
     scale = 1.0 + draws[:, 2] * ranges.zoom
     a, b = scale * tf.cos(angle) * flip, -scale * tf.sin(angle)
     c, d = scale * tf.sin(angle) * flip, scale * tf.cos(angle)
-    centre_x, centre_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
-    shift_x = centre_x + draws[:, 3] * ranges.translation * width
-    shift_y = centre_y + draws[:, 4] * ranges.translation * height
+    center_x, center_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
+    shift_x = center_x + draws[:, 3] * ranges.translation * width
+    shift_y = center_y + draws[:, 4] * ranges.translation * height
     zero = tf.zeros_like(a)
     return tf.stack(
-        [a, b, shift_x - a * centre_x - b * centre_y,
-         c, d, shift_y - c * centre_x - d * centre_y, zero, zero], axis=1)  # fmt: skip
+        [a, b, shift_x - a * center_x - b * center_y,
+         c, d, shift_y - c * center_x - d * center_y, zero, zero], axis=1)  # fmt: skip

@@ -1,6 +1,6 @@
 """Stored images in their order, decoded ahead in threads, for whoever runs a model over them.
 
-Not by `tf.data`: optimising the decoders' graph for its iterator takes seconds, more than a small
+Not by `tf.data`: optimizing the decoders' graph for its iterator takes seconds, more than a small
 dataset often needs.
 """
 

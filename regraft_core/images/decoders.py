@@ -1,6 +1,6 @@
 """Decodes one encoded image to RGB, by TensorFlow operations that an exported graph may hold.
 
-Greyscale, palettes and CMYK become RGB, 16 bits become the upper 8, transparency goes over white.
+Grayscale, palettes and CMYK become RGB, 16 bits become the upper 8, transparency goes over white.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.T
 
 
 def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode as Pillow does, bit for bit; CMYK and YCCK become RGB without a colour profile."""
+    """Decode as Pillow does, bit for bit; CMYK and YCCK become RGB without a color profile."""
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
     encoded = check_pixels(encoded, shape[1::-1], index)
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode any PNG; an alpha channel or a transparent colour (tRNS) goes over white."""
+    """Decode any PNG; an alpha channel or a transparent color (tRNS) goes over white."""
     del index
-    colour_type = _at(encoded, 25, 1)[0]
+    color_type = _at(encoded, 25, 1)[0]
     transparent = tf.strings.regex_full_match(encoded, r"(?s)\C*tRNS\C*")
     return tf.cond(
-        (colour_type >= 4) | transparent,
+        (color_type >= 4) | transparent,
         lambda: _over_white(tf.io.decode_png(encoded, channels=4)),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
@@ -123,7 +123,7 @@ def decode_gif(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Return a GIF of the first frame alone, its transparent colour replaced by white.
+    """Return a GIF of the first frame alone, its transparent color replaced by white.
 
     The operation unpacks every frame before it returns any, and knows no transparency.
     """
@@ -162,11 +162,11 @@ def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     alone = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
     transparent = (control > 0) & (byte(control + 3) % 2 == 1)
     table = tf.where(local_size > 0, frame + 10, 13)
-    colour = table + 3 * byte(control + 6)
+    color = table + 3 * byte(control + 6)
     fits = 3 * byte(control + 6) < tf.where(local_size > 0, local_size, global_size)
     return tf.cond(
         transparent & fits,
-        lambda: _replace(_replace(alone, colour, OPAQUE_WHITE), control + 3, b"\0"),
+        lambda: _replace(_replace(alone, color, OPAQUE_WHITE), control + 3, b"\0"),
         lambda: alone,
     )
 

@@ -142,7 +142,7 @@ def read_orientations(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientations 1..8 of JPEG images, int32 `[n]`; of others and of damage 1.
 
     EXIF is looked for where its standard puts it: in an APP1 segment among the application segments
-    and comments that come before all others. Orientation in PNG and WebP is not honoured.
+    and comments that come before all others. Orientation in PNG and WebP is not honored.
 
     Args:
         encoded: string `[n]`.

@@ -156,9 +156,9 @@ def compile_epoch_graphs(
             total = tf.zeros([3])
             for first in tf.range(0, tf.shape(order)[0], batch_size):
                 batch = tf.gather(inputs, places[first : first + batch_size])
-                truths = tf.gather(labels, order[first : first + batch_size])
-                weights = tf.gather(table, truths)
-                targets = tf.one_hot(truths, classes)
+                true_labels = tf.gather(labels, order[first : first + batch_size])
+                weights = tf.gather(table, true_labels)
+                targets = tf.one_hot(true_labels, classes)
                 total += one(tf.cast(batch, tf.float32), targets, weights, tf.ones_like(weights))
             return total[:2] / total[2]
 

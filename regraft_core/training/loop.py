@@ -49,7 +49,7 @@ class Settings:
     gradient_clip: float | None = None
     class_weights: tuple[float, ...] | None = None
     fingerprint: str = ""
-    averaging: float = 0.0
+    ema_momentum: float = 0.0
     rate_shares: tuple[float, ...] | None = None
     mixed: bool = False
 
@@ -108,7 +108,7 @@ def train(
     while not _finished(progress, settings):
         line = _epoch(passes, source, validation, settings, len(progress.history))
         with averaged(model, optimizer, settings):
-            if settings.averaging:
+            if settings.ema_momentum:
                 loss, accuracy = _measured(passes, validation)
                 changed = {"validation_loss": loss, "validation_accuracy": accuracy}
                 line = line.model_copy(update=changed)
@@ -150,7 +150,7 @@ def _measured(passes: EpochGraphs, validation: Source) -> tuple[float, float]:
 @contextlib.contextmanager
 def averaged(model: keras.Model, optimizer: Any, settings: Settings) -> Iterator[None]:
     """Lend the model the average of its weights over the last steps, where that is asked for."""
-    if not settings.averaging:
+    if not settings.ema_momentum:
         yield
         return
     variables = model.trainable_variables
@@ -205,7 +205,7 @@ def _follow(
 def _optimizer(settings: Settings, steps: int) -> Any:
     adam = LayerwiseAdam(
         _schedule(settings, steps), clipnorm=settings.gradient_clip,
-        use_ema=settings.averaging > 0.0, ema_momentum=settings.averaging,
+        use_ema=settings.ema_momentum > 0.0, ema_momentum=settings.ema_momentum,
         rate_shares=settings.rate_shares,
     )  # fmt: skip
     return keras.optimizers.LossScaleOptimizer(adam) if settings.mixed else adam

@@ -44,14 +44,14 @@ def pooled_width(kind: HeadKind, feature_map: tuple[int, int, int]) -> int:
 def build_head(width: int, classes: int, options: HeadOptions) -> keras.Model:
     """Build a head: pooled features float32 [n, width] to logits [n, classes].
 
-    Its first layer standardises the features by statistics that are set once (see
-    `standardise`) and never trained, which lets one learning rate fit every backbone.
+    Its first layer standardizes the features by statistics that are set once (see
+    `standardize`) and never trained, which lets one learning rate fit every backbone.
     """
     penalty = keras.regularizers.L2(options.l2) if options.l2 else None
-    initialiser = keras.initializers.GlorotUniform(seed=options.seed)
+    initializer = keras.initializers.GlorotUniform(seed=options.seed)
     tensor = inputs = keras.Input((width,), name="pooled")
     tensor = keras.layers.BatchNormalization(
-        center=False, scale=False, trainable=False, name="head_standardise"
+        center=False, scale=False, trainable=False, name="head_standardize"
     )(tensor)
     if options.dense_width:
         tensor = keras.layers.Dense(
@@ -69,13 +69,13 @@ def build_head(width: int, classes: int, options: HeadOptions) -> keras.Model:
         classes,
         dtype="float32",
         kernel_regularizer=penalty,
-        kernel_initializer=initialiser,
+        kernel_initializer=initializer,
         name="logits",
     )(tensor)
     return keras.Model(inputs, logits, name="head")
 
 
-def standardise(
+def standardize(
     head: keras.Model, mean: NDArray[np.float32], variance: NDArray[np.float32]
 ) -> None:
     """Set a head's first layer by the features' mean and variance, [width] each.
@@ -84,7 +84,7 @@ def standardise(
     floor itself, so that it stays where the statistics follow new images.
     """
     floor = max(np.quantile(variance, VARYING_QUANTILE), VARIANCE_FLOOR * variance.mean())
-    layer = head.get_layer("head_standardise")
+    layer = head.get_layer("head_standardize")
     layer.epsilon = float(floor) + EPSILON
     layer.set_weights([mean, np.maximum(variance - floor, 0.0)])
 

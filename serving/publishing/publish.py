@@ -110,7 +110,7 @@ def publish_saved_model(
         destination: folder or address that holds models.
         name: the model's name.
         label: `stable`, `canary` or empty.
-        keep_last: how many versions stay; labelled ones always do. 0 keeps all.
+        keep_last: how many versions stay; labeled ones always do. 0 keeps all.
     """
     if label:
         _require_label(label)
@@ -172,7 +172,7 @@ def rollback(destination: str, name: str, to: int | None = None) -> Version:
 
 
 def retain(destination: str, name: str, keep_last: int) -> list[int]:
-    """Delete all but the newest `keep_last` versions and the labelled ones; return what went."""
+    """Delete all but the newest `keep_last` versions and the labeled ones; return what went."""
     if keep_last < 1:
         raise InputError(f"keep_last: expected 1 or more, got {keep_last}")
     store = open_store(destination, name)

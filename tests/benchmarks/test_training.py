@@ -20,7 +20,7 @@ from benchmarks.training_accuracy import (
     compared,
     drawn,
 )
-from benchmarks.training_growth import GrowthCase, Took, measured_apart, measured_here, ratios
+from benchmarks.training_scaling import GrowthCase, Took, measured_apart, measured_here, ratios
 
 
 def test_both_sides_of_accuracy_train_the_same_head(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_both_sides_of_accuracy_train_the_same_head(tmp_path: Path) -> None:
         model.predict(trial.splits["test"][0], verbose=0) for model in (ours, by_keras(trial))
     )
     assert logits.shape[1] == 10
-    # Ours was standardised by features in float16.
+    # Ours was standardized by features in float16.
     np.testing.assert_allclose(logits, same, atol=1e-2)
 
 

@@ -59,7 +59,8 @@ def test_a_rejected_run_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
         sys.executable, "-m", "regraft.cli.main", "run", "--runner", "docker",
         "--out", tmp_path / "run", "--source", shapes, "--backbone", "tiny",
         "--strategies", "head", "--head-epochs", "2",
-        "--min-accuracy", "0.9999", "--min-class-recall", "0.9999", "--cache", tmp_path / "cache",
+        "--min-accuracy", "0.9999", "--min-class-recall", "0.9999",
+        "--download-cache", tmp_path / "cache",
     ]  # fmt: skip
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert ended.returncode == 3, ended.stderr

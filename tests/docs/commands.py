@@ -16,7 +16,7 @@ from pipelines.recipes.recipe_file import with_recipe
 from regraft.cli.main import app
 from tests.docs.blocks import ROOT
 
-# Programs that are not ours: that they are spelt so is all that is checked.
+# Programs that are not ours: that they are spelled so is all that is checked.
 FOREIGN = frozenset({
     "apt-get", "base64", "cat", "cd", "chromium", "cp", "cut", "docker", "echo", "export", "git",
     "head", "ls", "mkdir", "mv", "nvidia-smi", "pip", "rm", "saved_model_cli", "sha256sum",

@@ -32,7 +32,7 @@ SOUND = {"tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": False}
 
 
 def test_this_machine_is_usable(regraft: Regraft, tmp_path: Path) -> None:
-    ended = regraft("doctor", "--work", tmp_path / "runs", "--json")
+    ended = regraft("doctor", "--runs-dir", tmp_path / "runs", "--json")
     assert ended.code == 0
     assert ended.json["usable"]
     findings = {finding["name"]: finding for finding in ended.json["findings"]}

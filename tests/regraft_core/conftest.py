@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 47, 31
 
 
 def asymmetric_image() -> Image.Image:
-    """Return a small colour image without symmetries."""
+    """Return a small color image without symmetries."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin(x / 7 + y / 3), np.cos(x * y / 90), np.sin(x / 5 - y / 4)]
     return Image.fromarray((np.stack(waves, -1) * 127 + 128).astype(np.uint8))
@@ -67,23 +67,23 @@ def _samples() -> dict[str, bytes]:
         "jpeg": encode(image, "JPEG", quality=90),
         "jpeg 4:4:4": encode(image, "JPEG", quality=60, subsampling=0),
         "jpeg progressive": encode(image, "JPEG", progressive=True),
-        "jpeg grey": encode(image.convert("L"), "JPEG"),
+        "jpeg gray": encode(image.convert("L"), "JPEG"),
         "jpeg cmyk": encode(image.convert("CMYK"), "JPEG"),
         "png": encode(image, "PNG"),
-        "png grey": encode(image.convert("L"), "PNG"),
-        "png grey alpha": encode(clear.convert("LA"), "PNG"),
+        "png gray": encode(image.convert("L"), "PNG"),
+        "png gray alpha": encode(clear.convert("LA"), "PNG"),
         "png 1 bit": encode(image.convert("1"), "PNG"),
         "png alpha": encode(clear, "PNG"),
         "png palette": encode(palette, "PNG"),
         "png palette clear": encode(palette, "PNG", transparency=palette.getpixel((0, 0))),
-        "png colour clear": encode(image, "PNG", transparency=corner),
+        "png color clear": encode(image, "PNG", transparency=corner),
         "gif": encode(palette, "GIF"),
-        "gif grey": encode(image.convert("L"), "GIF"),
+        "gif gray": encode(image.convert("L"), "GIF"),
         "gif clear": encode(palette, "GIF", transparency=palette.getpixel((0, 0))),
         "gif animated": encode(image, "GIF", **animation),
         "gif animated clear": encode(clear, "GIF", save_all=True, append_images=[turned]),
         "bmp": encode(image, "BMP"),
-        "bmp grey": encode(image.convert("L"), "BMP"),
+        "bmp gray": encode(image.convert("L"), "BMP"),
         "bmp palette": encode(palette, "BMP"),
         "bmp alpha": encode(clear, "BMP"),
         "webp": encode(image, "WEBP", quality=80),

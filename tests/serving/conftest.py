@@ -59,10 +59,10 @@ def model_base(exports: dict[str, Path], tmp_path: Path) -> Path:
     return base
 
 
-def png(colour: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (9, 7)) -> bytes:
+def png(color: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (9, 7)) -> bytes:
     """Return a small encoded image."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
+    Image.new("RGB", size, color).save(buffer, "PNG")
     return buffer.getvalue()
 
 

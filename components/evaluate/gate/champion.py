@@ -32,7 +32,7 @@ class Champion:
 def find_champion(place: str, work: Path) -> Champion | None:
     """Find the model in service at `place`: the folder or address of a model or of a version.
 
-    Of a model's versions the one labelled `stable` counts, else the newest. None when `place` is
+    Of a model's versions the one labeled `stable` counts, else the newest. None when `place` is
     empty, is not there yet, or has no version yet.
 
     Args:

@@ -85,7 +85,7 @@ def _accuracy(evidence: Evidence, options: GateOptions) -> Check:
 
 
 def _floors(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
-    for name, floor in options.class_floors.items():
+    for name, floor in options.min_recall_by_class.items():
         if name not in evidence.recalls:
             received = f"no class of that name; classes: {', '.join(evidence.recalls)}"
             yield Check(
@@ -95,7 +95,7 @@ def _floors(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
                 passed=False,
             )
     for name, recall in evidence.recalls.items():
-        floor = options.class_floors.get(name, options.min_class_recall)
+        floor = options.min_recall_by_class.get(name, options.min_class_recall)
         if floor > 0:
             yield _at_least(f"recall of {name}", recall, floor, "share of its test images")
 

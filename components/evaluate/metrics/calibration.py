@@ -27,16 +27,16 @@ class Bin:
     accuracy: float
 
 
-def reliability(probabilities: Floats, truths: Ints, bins: int = BINS) -> list[Bin]:
+def reliability(probabilities: Floats, true_labels: Ints, bins: int = BINS) -> list[Bin]:
     """Group images by confidence in `bins` equal widths; empty bins are left out.
 
     Args:
         probabilities: float [n, classes], rows sum to 1.
-        truths: int [n], class indices.
+        true_labels: int [n], class indices.
         bins: how many groups over 0..1.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truths
+    right = probabilities.argmax(axis=1) == true_labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
         Bin(
@@ -50,12 +50,12 @@ def reliability(probabilities: Floats, truths: Ints, bins: int = BINS) -> list[B
     ]
 
 
-def calibration_error(probabilities: Floats, truths: Ints, bins: int = BINS) -> float:
+def calibration_error(probabilities: Floats, true_labels: Ints, bins: int = BINS) -> float:
     """Return the expected calibration error (Naeini et al. 2015; Guo et al. 2017).
 
     The mean distance between confidence and accuracy over the bins, weighted by their images.
     """
-    found = reliability(probabilities, truths, bins)
+    found = reliability(probabilities, true_labels, bins)
     total = sum(b.count for b in found)
     return sum(b.count * abs(b.confidence - b.accuracy) for b in found) / total
 
@@ -69,7 +69,7 @@ def probabilities_of(logits: Floats, temperature: float = 1.0) -> Floats:
     return result
 
 
-def fit_temperature(logits: Floats, truths: Ints) -> float:
+def fit_temperature(logits: Floats, true_labels: Ints) -> float:
     """Return the temperature with the least log loss on these images (Guo et al. 2017).
 
     1.0 where the data do not determine it: no image, values that are not finite, or no mistake
@@ -77,18 +77,18 @@ def fit_temperature(logits: Floats, truths: Ints) -> float:
 
     Args:
         logits: float [n, classes] of the validation split.
-        truths: int [n], class indices.
+        true_labels: int [n], class indices.
     """
     logits = np.asarray(logits, np.float64)
     if not len(logits) or not np.isfinite(logits).all():
         return 1.0
-    if (logits.argmax(axis=1) == truths).all():
+    if (logits.argmax(axis=1) == true_labels).all():
         return 1.0
-    rows = np.arange(len(truths))
+    rows = np.arange(len(true_labels))
 
     def loss(log_inverse: float) -> float:
         scaled = logits * np.exp(log_inverse)
-        return float((logsumexp(scaled, axis=1) - scaled[rows, truths]).mean())
+        return float((logsumexp(scaled, axis=1) - scaled[rows, true_labels]).mean())
 
     bounds = (-np.log(HIGHEST), -np.log(LOWEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})

@@ -1,4 +1,4 @@
-"""The figures of a classifier on one split, from probabilities and truths."""
+"""The figures of a classifier on one split, from probabilities and true labels."""
 
 from __future__ import annotations
 
@@ -37,91 +37,91 @@ class Figures:
     notes: list[str]
 
 
-def measure(probabilities: Floats, truths: Ints, classes: list[str]) -> Figures:
+def measure(probabilities: Floats, true_labels: Ints, classes: list[str]) -> Figures:
     """Measure predictions of the test split.
 
     Args:
         probabilities: float [n, classes], finite, rows sum to 1.
-        truths: int [n], indices into `classes`.
+        true_labels: int [n], indices into `classes`.
         classes: names in the order of the columns.
     """
     every = np.arange(len(classes))
-    predicted = probabilities.argmax(axis=1) if len(truths) else np.empty(0, int)
-    right = int(np.sum(predicted == truths))
-    low, high = wilson_interval(right, len(truths))
-    metrics = {"test_images": float(len(truths))}
+    predicted = probabilities.argmax(axis=1) if len(true_labels) else np.empty(0, int)
+    right = int(np.sum(predicted == true_labels))
+    low, high = wilson_interval(right, len(true_labels))
+    metrics = {"test_images": float(len(true_labels))}
     notes: list[str] = []
-    if len(truths):
+    if len(true_labels):
         metrics |= {
-            "test_accuracy": right / len(truths),
+            "test_accuracy": right / len(true_labels),
             "test_accuracy_low": low,
             "test_accuracy_high": high,
-            "macro_f1": float(f1_score(truths, predicted, average="macro", zero_division=0)),
-            "log_loss": float(log_loss(truths, probabilities, labels=every)),
+            "macro_f1": float(f1_score(true_labels, predicted, average="macro", zero_division=0)),
+            "log_loss": float(log_loss(true_labels, probabilities, labels=every)),
         }
-        metrics |= _tops(probabilities, truths)
-        area = roc_auc(probabilities, truths)
+        metrics |= _tops(probabilities, true_labels)
+        area = roc_auc(probabilities, true_labels)
         if math.isnan(area):
             notes.append("ROC AUC needs test images of at least two classes")
         else:
             metrics["roc_auc"] = area
     return Figures(
         metrics=metrics,
-        per_class=_per_class(predicted, truths, classes),
-        confusion=confusion_matrix(truths, predicted, labels=every).tolist()
-        if len(truths)
+        per_class=_per_class(predicted, true_labels, classes),
+        confusion=confusion_matrix(true_labels, predicted, labels=every).tolist()
+        if len(true_labels)
         else [[0] * len(classes) for _ in classes],
         notes=notes,
     )
 
 
-def _tops(probabilities: Floats, truths: Ints) -> dict[str, float]:
-    """Return the share of images whose truth is among the k likeliest of more classes."""
+def _tops(probabilities: Floats, true_labels: Ints) -> dict[str, float]:
+    """Return the share of images whose true class is among the k likeliest of more classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     return {
-        f"test_top{k}_accuracy": float((order[:, :k] == truths[:, None]).any(axis=1).mean())
+        f"test_top{k}_accuracy": float((order[:, :k] == true_labels[:, None]).any(axis=1).mean())
         for k in TOPS
         if k < probabilities.shape[1]
     }
 
 
-def roc_auc(probabilities: Floats, truths: Ints) -> float:
+def roc_auc(probabilities: Floats, true_labels: Ints) -> float:
     """Return the area under the ROC curve, one class against the rest, averaged over classes.
 
     Classes that have no test image, or all of them, have no curve and are left out; NaN when
     none is left.
     """
     areas = [
-        roc_auc_score(truths == k, probabilities[:, k])
+        roc_auc_score(true_labels == k, probabilities[:, k])
         for k in range(probabilities.shape[1])
-        if 0 < np.sum(truths == k) < len(truths)
+        if 0 < np.sum(true_labels == k) < len(true_labels)
     ]
     return float(np.mean(areas)) if areas else math.nan
 
 
-def roc_points(probabilities: Floats, truths: Ints) -> tuple[Floats, Floats, Floats]:
+def roc_points(probabilities: Floats, true_labels: Ints) -> tuple[Floats, Floats, Floats]:
     """Return (false positive rate, true positive rate, threshold), micro-averaged over classes.
 
     Every pair of image and class is one decision: is the image of that class?
     """
-    is_class = truths[:, None] == np.arange(probabilities.shape[1])
+    is_class = true_labels[:, None] == np.arange(probabilities.shape[1])
     false_rate, true_rate, threshold = roc_curve(is_class.ravel(), probabilities.ravel())
     # The first threshold stands for "nothing is positive" and is infinite; JSON has no infinity.
     return false_rate, true_rate, np.where(np.isfinite(threshold), threshold, 1.0)
 
 
-def _per_class(predicted: Ints, truths: Ints, classes: list[str]) -> list[ClassMetrics]:
-    if not len(truths):
+def _per_class(predicted: Ints, true_labels: Ints, classes: list[str]) -> list[ClassMetrics]:
+    if not len(true_labels):
         nothing = dict.fromkeys(
             ("precision", "recall", "f1", "recall_low", "recall_high"), math.nan
         )
         return [ClassMetrics(name=name, support=0, **nothing) for name in classes]
     precision, recall, f1, support = precision_recall_fscore_support(
-        truths, predicted, labels=np.arange(len(classes)), zero_division=np.nan
+        true_labels, predicted, labels=np.arange(len(classes)), zero_division=np.nan
     )
     rows = []
     for k, name in enumerate(classes):
-        hits = int(np.sum((truths == k) & (predicted == k)))
+        hits = int(np.sum((true_labels == k) & (predicted == k)))
         low, high = wilson_interval(hits, int(support[k]))
         rows.append(
             ClassMetrics(

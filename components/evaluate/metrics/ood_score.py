@@ -75,8 +75,8 @@ def fit_ood_threshold(
     if len(strange):
         refused = float(np.mean(strange < threshold))
         if len(tested):
-            truth = np.r_[np.ones(len(tested)), np.zeros(len(strange))]
-            auroc = float(roc_auc_score(truth, np.r_[tested, strange]))
+            true_label = np.r_[np.ones(len(tested)), np.zeros(len(strange))]
+            auroc = float(roc_auc_score(true_label, np.r_[tested, strange]))
     return OodThreshold(
         score="energy",
         threshold=threshold,

@@ -27,10 +27,10 @@ def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[f
         return math.nan, math.nan
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share, spread = right / total, z * z / total
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    low = 0.0 if right == 0 else centre - half
-    high = 1.0 if right == total else centre + half
+    low = 0.0 if right == 0 else center - half
+    high = 1.0 if right == total else center + half
     return low, high
 
 

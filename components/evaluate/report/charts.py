@@ -1,4 +1,4 @@
-"""Small charts as inline SVG; colours come from the page's style, so that they follow its theme.
+"""Small charts as inline SVG; colors come from the page's style, so that they follow its theme.
 
 Every chart is drawn for a phone's width (about 340 units) and has a title that screen readers say.
 """
@@ -201,9 +201,9 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], title: str)
     """Draw a confusion matrix, shaded by the share of each row; numbers where they fit."""
     count = len(names)
     cell = 34 if count <= 12 else max(6, 420 // count)
-    labelled, numbered = cell >= 12, cell >= 22
-    edge = 12 + 6.2 * max(len(short(name, 12)) for name in names) if labelled else 8
-    head = edge if labelled and max(map(len, names)) > 3 else (22 if labelled else 8)
+    labeled, numbered = cell >= 12, cell >= 22
+    edge = 12 + 6.2 * max(len(short(name, 12)) for name in names) if labeled else 8
+    head = edge if labeled and max(map(len, names)) > 3 else (22 if labeled else 8)
     parts = []
     for i, row in enumerate(matrix):
         total = sum(row)
@@ -222,11 +222,11 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], title: str)
             if numbered and value:
                 tone = "on" if strength > 0.6 else "off"
                 parts.append(_text(x + cell / 2 - 0.5, y + cell / 2 + 4, str(value), kind=tone))
-        if labelled:
+        if labeled:
             parts.append(
                 _text(edge - 5, head + i * cell + cell / 2 + 4, short(names[i], 12), "end")
             )
-    if labelled:
+    if labeled:
         for j, name in enumerate(names):
             x = edge + j * cell + cell / 2
             if head == 22:

@@ -30,7 +30,7 @@ HEAT = np.array([[0.0, 255, 214, 102], [0.5, 247, 140, 40], [1.0, 196, 30, 30]])
 STRONGEST = 0.72
 
 
-def worst(probabilities: NDArray[np.floating], truths: NDArray[np.integer]) -> list[int]:
+def worst(probabilities: NDArray[np.floating], true_labels: NDArray[np.integer]) -> list[int]:
     """Return the indices of the wrong answers that were given with most confidence, at most 12.
 
     Without any mistake, the right answers with least confidence. Images whose predictions are not
@@ -40,7 +40,7 @@ def worst(probabilities: NDArray[np.floating], truths: NDArray[np.integer]) -> l
     if not len(known):
         return []
     said, sure = probabilities[known].argmax(axis=1), probabilities[known].max(axis=1)
-    wrong = said != truths[known]
+    wrong = said != true_labels[known]
     order = np.argsort(-sure[wrong], kind="stable") if wrong.any() else np.argsort(sure)
     chosen = known[wrong] if wrong.any() else known
     return [int(index) for index in chosen[order][:MOST]]
@@ -72,8 +72,8 @@ def gallery(
         assessment: of this model on the test split of `dataset`.
         classes: names in the order of the columns.
     """
-    probabilities, truths = assessment.probabilities, assessment.truths
-    chosen = worst(probabilities, truths)
+    probabilities, true_labels = assessment.probabilities, assessment.true_labels
+    chosen = worst(probabilities, true_labels)
     if not chosen:
         return Gallery([])
     place = {index: k for k, index in enumerate(chosen)}
@@ -88,10 +88,10 @@ def gallery(
         items.append(
             GalleryItem(
                 path=readable(record.path),
-                truth=classes[truths[index]],
+                true_label=classes[true_labels[index]],
                 label=classes[labels[k]],
                 confidence=float(probabilities[index].max()),
-                truth_probability=float(probabilities[index][truths[index]]),
+                true_label_probability=float(probabilities[index][true_labels[index]]),
                 image=data_uri(image),
                 overlay=data_uri(overlay(image, maps[k])) if maps is not None else "",
             )
@@ -108,14 +108,14 @@ def _remark(model: keras.Model) -> str:
 
 
 def overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a heat map [h, w] in 0..1 over an image, in grey below it so that the colours tell."""
+    """Lay a heat map [h, w] in 0..1 over an image, in gray below it so that the colors tell."""
     side = max(SIDE_PX, *image.size)
-    grey = image.convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    gray = image.convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     spread = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(spread), 0, 1)
-    colour = np.stack([np.interp(share, HEAT[:, 0], HEAT[:, k]) for k in (1, 2, 3)], axis=-1)
+    color = np.stack([np.interp(share, HEAT[:, 0], HEAT[:, k]) for k in (1, 2, 3)], axis=-1)
     strength = STRONGEST * share[..., None] ** 0.8
-    mixed = np.asarray(grey) * (1 - strength) + colour * strength
+    mixed = np.asarray(gray) * (1 - strength) + color * strength
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 

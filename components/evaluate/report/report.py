@@ -132,7 +132,7 @@ def _ordered_checks(evaluation: EvaluationManifest) -> dict[str, list[Check]]:
 
 
 def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:
-    """Return the most frequent mistakes: truth, label, images, share of the truth's images."""
+    """Return the most frequent errors: true label, label, images, fraction of the class's images."""
     names = evaluation.classes
     found = [
         (names[i], names[j], count, count / sum(row))
@@ -208,7 +208,7 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
         )
     if len(evaluation.classes) <= MOST_CELLS:
         drawn["confusion"] = charts.confusion(
-            evaluation.confusion, evaluation.classes, "confusion matrix, truth by row"
+            evaluation.confusion, evaluation.classes, "confusion matrix, true_label by row"
         )
     timings = data.timings or _known_timings(data)
     drawn["timings"] = charts.bars(

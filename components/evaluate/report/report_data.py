@@ -34,10 +34,10 @@ class GalleryItem(Record):
     """One mistake: the image and what the model looked at, as data URIs (empty: none)."""
 
     path: str
-    truth: str
+    true_label: str
     label: str
     confidence: float
-    truth_probability: float
+    true_label_probability: float
     image: str
     overlay: str = ""
 

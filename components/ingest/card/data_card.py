@@ -30,9 +30,9 @@ CONVERSIONS = {
     "alpha": "Transparency is laid over white.",
     "animated": "The first frame is used.",
     "bmp-variant": "Stored anew as PNG, as serving reads BMP of 8, 24 and 32 bits only.",
-    "cmyk": "CMYK becomes RGB, without a colour profile.",
+    "cmyk": "CMYK becomes RGB, without a color profile.",
     "exif-orientation": "The image is turned upright.",
-    "palette": "Palette colours become RGB.",
+    "palette": "Palette colors become RGB.",
 }
 DUPLICATES = {
     "exact_sets": "sets of files with the same bytes",

@@ -29,7 +29,7 @@ class ImageStats(NamedTuple):
         form: of the source: jpeg, png, gif, bmp or webp.
         width, height: as people see it, after EXIF orientation.
         hash64: the perceptual hash, or a hash of the pixels where `thumb` is empty.
-        thumb: uint8 [32, 32] grey as bytes, or empty for images too small or flat to compare.
+        thumb: uint8 [32, 32] gray as bytes, or empty for images too small or flat to compare.
         conversions: what the stored bytes or the model's decoding change.
         notes: `dark` and `flat`, worth a warning.
     """
@@ -62,14 +62,14 @@ def measure_image(seen: DecodedImage, form: str, *, hashed: bool) -> ImageStats:
         small = shown.reduce(shrink)
     if seen.conversions and (small.mode not in ("L", "RGB") or "transparency" in small.info):
         small = over_white(small)
-    grey = small if small.mode == "L" else small.convert("L")
-    levels = np.frombuffer(grey.tobytes(), dtype=np.uint8)
+    gray = small if small.mode == "L" else small.convert("L")
+    levels = np.frombuffer(gray.tobytes(), dtype=np.uint8)
     mean, deviation = (float(value[0]) for value in _levels(levels[np.newaxis]))
     hash64, thumb = 0, b""
     if hashed and (min(width, height) < MIN_LOOK_SIDE_PX or deviation < FLAT_LEVELS):
         hash64 = _pixel_hash(_kind(shown.mode, (width, height)), shown.tobytes())
     elif hashed:
-        tiny = grey.resize((LOOK_PX, LOOK_PX), Resampling.BOX)
+        tiny = gray.resize((LOOK_PX, LOOK_PX), Resampling.BOX)
         thumb = tiny.tobytes()
         hash64 = int.from_bytes(np.packbits(imagehash.phash(tiny).hash.ravel()).tobytes())
     notes = _notes(mean, deviation)
@@ -85,10 +85,10 @@ def measure_small_images(images: Sequence[SmallPng], *, hashed: bool) -> Iterato
     for (mode, (width, height)), positions in alike.items():
         tall = unfilter([images[position] for position in positions])
         shape = (len(positions), height + 1, -1)
-        grey = np.asarray(tall if mode == "L" else tall.convert("L")).reshape(shape)
+        gray = np.asarray(tall if mode == "L" else tall.convert("L")).reshape(shape)
         pixels = np.asarray(tall).reshape(shape)
         levels, kind = (
-            _levels(grey[:, :-1].reshape(len(positions), -1)),
+            _levels(gray[:, :-1].reshape(len(positions), -1)),
             _kind(mode, (width, height)),
         )
         measured = zip(positions, *(values.tolist() for values in levels), strict=True)
@@ -108,11 +108,11 @@ def over_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _levels(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (float [n]) of 8-bit grey levels, uint8 [n, pixels]."""
+def _levels(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (float [n]) of 8-bit gray levels, uint8 [n, pixels]."""
     # Not by numpy's std, which takes longer than decoding a small image.
-    levels = grey.astype(np.float32)
-    count = grey.shape[1]
+    levels = gray.astype(np.float32)
+    count = gray.shape[1]
     means = levels.sum(axis=1) / count
     squares = np.einsum("ij,ij->i", levels, levels) / count
     return means, np.sqrt(np.maximum(0.0, squares - means * means))

@@ -34,10 +34,10 @@ def check_markers(data: bytes) -> None:
 
 
 def decode_jpeg(image: JpegImageFile) -> DecodedImage:
-    """Read all of a JPEG, but compute only a small grey version of it.
+    """Read all of a JPEG, but compute only a small gray version of it.
 
     The whole stream is unpacked whatever the scale, so damage and truncation are found as in full
-    size; what is left out (the transform to pixels, colours) cannot fail.
+    size; what is left out (the transform to pixels, colors) cannot fail.
     """
     width, height = image.size
     conversions = []

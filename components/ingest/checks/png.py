@@ -1,7 +1,7 @@
 """PNG files without Pillow's general reader, which takes longer to open a small one than to decode.
 
 Chunks are walked here, as stricter decoders check every checksum when serving, so what they would
-refuse must not pass. Plain images (8-bit grey or RGB) are then unpacked by Pillow's decoder of
+refuse must not pass. Plain images (8-bit gray or RGB) are then unpacked by Pillow's decoder of
 PNG pixels: one alone, or many small ones of one size at once.
 """
 
@@ -26,7 +26,7 @@ _UNPACKED_BYTES = 64 << 20
 
 
 class PlainPng(NamedTuple):
-    """An image of 8-bit grey (L) or RGB, with its compressed stream."""
+    """An image of 8-bit gray (L) or RGB, with its compressed stream."""
 
     mode: str
     size: tuple[int, int]
@@ -77,15 +77,15 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
 
 
 def plain_png(chunks: dict[bytes, bytes]) -> PlainPng | None:
-    """Return a PNG of 8-bit grey or RGB with nothing special about it, else None."""
+    """Return a PNG of 8-bit gray or RGB with nothing special about it, else None."""
     if not _PLAIN_CHUNKS.issuperset(chunks) or len(chunks.get(b"IHDR", b"")) != _HEADER.size:
         return None
-    width, height, bits, colour, packing, filters, interlaced = _HEADER.unpack(chunks[b"IHDR"])
-    if bits != 8 or colour not in (0, 2) or packing or filters or interlaced:
+    width, height, bits, color, packing, filters, interlaced = _HEADER.unpack(chunks[b"IHDR"])
+    if bits != 8 or color not in (0, 2) or packing or filters or interlaced:
         return None
     if not width or not height:
         return None
-    return PlainPng("RGB" if colour else "L", (width, height), chunks[b"IDAT"])
+    return PlainPng("RGB" if color else "L", (width, height), chunks[b"IDAT"])
 
 
 def check_stream(packed: bytes, pixels: int) -> None:

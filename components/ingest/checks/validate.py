@@ -4,7 +4,7 @@ Each image is decoded once: all of its stream, but only as many pixels as must b
 bytes are kept as they are wherever the model's own decoding (regraft_core/images/preprocess.py)
 reads that form, so that training sees what serving will; what it cannot read is written again as
 PNG, which loses nothing. What either changes is counted in `conversions`. The look of an image (a
-small grey version) serves to find near duplicates and dark or empty images.
+small gray version) serves to find near duplicates and dark or empty images.
 """
 
 from __future__ import annotations
@@ -144,12 +144,12 @@ def _decode(image: Image.Image, data: bytes, form: str) -> DecodedImage:
 
 
 def _high_bytes(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as 8-bit grey, by the high byte, as PNG decoders strip it."""
+    """Return 16-bit gray as 8-bit gray, by the high byte, as PNG decoders strip it."""
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _as_png(image: Image.Image) -> bytes:
-    """Encode in a form that every decoder reads alike: 8-bit grey or RGB, alpha over white."""
+    """Encode in a form that every decoder reads alike: 8-bit gray or RGB, alpha over white."""
     if image.mode not in ("L", "RGB"):
         image = over_white(image)
     buffer = io.BytesIO()

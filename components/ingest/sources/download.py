@@ -37,14 +37,14 @@ def download_cached(source: str, options: IngestOptions) -> Path:
     Raises:
         InputError: no address gives the file with the checksum that is expected.
     """
-    cache = Path(options.cache).expanduser()
+    cache = Path(options.download_cache).expanduser()
     wanted = options.sha256.lower()
     kept = cache / "files" / wanted
     if wanted and kept.is_file():
         if digest_file(kept) == wanted:
             return kept
         kept.unlink()
-    deadline = Deadline(options.deadline_s)
+    deadline = Deadline(options.download_deadline_s)
     failures = []
     for address in (source, *options.mirrors):
         try:

@@ -60,7 +60,7 @@ def with_retries(
     Raises:
         FetchError: the last try failed, or the deadline passed.
     """
-    attempts = attempts or options.attempts
+    attempts = attempts or options.download_attempts
     for attempt in range(attempts):
         deadline.check()
         try:
@@ -70,7 +70,7 @@ def with_retries(
                 tries = f" ({attempts} tries)" if attempts > 1 else ""
                 raise FetchError(f"{error}{tries}") from error
             # Full jitter, so that many clients do not come back at one moment.
-            ceiling = min(MAX_WAIT_S, options.backoff_s * 2**attempt)
+            ceiling = min(MAX_WAIT_S, options.download_backoff_s * 2**attempt)
             wait_s = max(min(error.wait_s, MAX_WAIT_S), random.uniform(0.0, ceiling))  # noqa: S311
             time.sleep(min(wait_s, deadline.left))
     raise AssertionError("unreachable")

@@ -61,7 +61,7 @@ def download_drive(
         deadline.check()
 
     part.unlink(missing_ok=True)
-    timeout = (min(10.0, options.timeout_s), options.timeout_s)
+    timeout = (min(10.0, options.download_timeout_s), options.download_timeout_s)
     try:
         gdown.download(
             url=_ADDRESS.format(identity), output=str(part), quiet=True, use_cookies=False,
@@ -84,7 +84,7 @@ def download_drive(
 
 
 def _refuse_drive_page(identity: str, options: IngestOptions) -> None:
-    timeout = (min(10.0, options.timeout_s), options.timeout_s)
+    timeout = (min(10.0, options.download_timeout_s), options.download_timeout_s)
     try:
         with requests.get(_ADDRESS.format(identity), stream=True, timeout=timeout) as answer:
             page = answer.raw.read(PAGE_BYTES, decode_content=True).decode("utf-8", "replace")

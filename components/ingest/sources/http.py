@@ -79,7 +79,10 @@ def download(
         headers["If-None-Match"] = known.etag
     elif known and known.modified:
         headers["If-Modified-Since"] = known.modified
-    timeout = (min(10.0, options.timeout_s), min(options.timeout_s, max(deadline.left, 0.01)))
+    timeout = (
+        min(10.0, options.download_timeout_s),
+        min(options.download_timeout_s, max(deadline.left, 0.01)),
+    )
     try:
         with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
             start = _start(answer, have, part)
@@ -110,8 +113,8 @@ def read_address(url: str, options: IngestOptions, limit: int) -> bytes:
     Raises:
         FetchError: it cannot be had, or is more than `limit` bytes.
     """
-    deadline = Deadline(options.deadline_s)
-    timeout = (min(10.0, options.timeout_s), options.timeout_s)
+    deadline = Deadline(options.download_deadline_s)
+    timeout = (min(10.0, options.download_timeout_s), options.download_timeout_s)
 
     def once() -> bytes:
         try:
@@ -205,7 +208,7 @@ def _copy(
 
 def _reason(error: Exception, options: IngestOptions) -> str:
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return f"no answer within {options.timeout_s:g} s"
+        return f"no answer within {options.download_timeout_s:g} s"
     if isinstance(error, requests.ConnectionError):
         return "cannot connect"
     return "truncated: the connection broke"

@@ -28,7 +28,7 @@ def is_file(address: str, options: IngestOptions) -> bool:
         InputError: there is neither, or the store does not answer.
     """
     store, path = open_address(address)
-    deadline = Deadline(options.deadline_s)
+    deadline = Deadline(options.download_deadline_s)
     info = with_retries(lambda: _asked(lambda: store.info(path)), options, deadline)
     return bool(info["type"] == "file")
 
@@ -50,7 +50,7 @@ def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
         InputError: the store does not answer, or a name is not safe.
     """
     store, path = open_address(address)
-    deadline = Deadline(options.deadline_s)
+    deadline = Deadline(options.download_deadline_s)
     names = with_retries(lambda: _asked(lambda: store.find(path)), options, deadline)
     for name in names:
         relative = os.path.relpath(name, path)
@@ -78,7 +78,7 @@ def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
             raise FetchError(f"more than {limit} bytes")
         return data
 
-    return with_retries(lambda: _asked(read), options, Deadline(options.deadline_s))
+    return with_retries(lambda: _asked(read), options, Deadline(options.download_deadline_s))
 
 
 def _unwatched(done: int, total: int | None) -> None:

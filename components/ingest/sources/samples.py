@@ -22,9 +22,9 @@ _FASHION_FILES = {"train": "train", "test": "t10k"}
 
 
 def write_digits(folder: Path) -> None:
-    """Write scikit-learn's 1,797 handwritten digits as grey PNG files in class folders.
+    """Write scikit-learn's 1,797 handwritten digits as gray PNG files in class folders.
 
-    The 8 x 8 images of 17 grey levels are enlarged to 64 x 64, bicubic, so that people can see
+    The 8 x 8 images of 17 gray levels are enlarged to 64 x 64, bicubic, so that people can see
     them; nothing else is changed.
     """
     from sklearn.datasets import load_digits
@@ -44,7 +44,7 @@ def is_fashion_folder(folder: Path) -> bool:
 
 
 def write_fashion(folder: Path, source: Path | None = None, limit: int | None = None) -> None:
-    """Write Fashion-MNIST as grey 28 x 28 PNG files in `train/<class>` and `test/<class>`.
+    """Write Fashion-MNIST as gray 28 x 28 PNG files in `train/<class>` and `test/<class>`.
 
     Args:
         folder: an empty folder to write to.

@@ -1,7 +1,7 @@
 """Images that are there twice, and what is done so that none leaks from one split to another.
 
 Exact copies have the same SHA-256. Near copies (saved again, resized, slightly brightened) are
-searched by a 64-bit perceptual hash and confirmed by the pixels of a 32 x 32 grey version, as
+searched by a 64-bit perceptual hash and confirmed by the pixels of a 32 x 32 gray version, as
 unlike images of simple things often share a hash: of scikit-learn's digits, more than a thousand
 pairs are within 8 bits, and no two are copies. Images too small or too flat for such a hash
 count as copies only when their pixels are equal.
@@ -30,7 +30,7 @@ MAX_LEVELS = 48.0
 """Largest difference of one of their pixels; unlike images differ more somewhere."""
 BRIGHTNESS_LEVELS = 24.0
 WINDOW = 256
-"""An image is compared with so many neighbours in a bucket of like hashes, to stay bounded."""
+"""An image is compared with so many neighbors in a bucket of like hashes, to stay bounded."""
 GROUP_SHARE, GROUP_FLOOR = 0.01, 16
 EXAMPLES = 24
 
@@ -115,14 +115,14 @@ def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
 
 
 def _equal_pixels(catalog: Catalog) -> list[tuple[int, int]]:
-    """Return pairs of images too small or too flat to compare otherwise, neighbours by id."""
+    """Return pairs of images too small or too flat to compare otherwise, neighbors by id."""
     rows = catalog.ask(
         "SELECT hash64, number FROM images WHERE thumb IS NULL AND hash64 IN"
         " (SELECT hash64 FROM images WHERE thumb IS NULL GROUP BY 1 HAVING count(*) > 1)"
         " ORDER BY hash64, id"
     )
-    neighbours = pairwise(rows)
-    return [(first, second) for (one, first), (other, second) in neighbours if one == other]
+    neighbors = pairwise(rows)
+    return [(first, second) for (one, first), (other, second) in neighbors if one == other]
 
 
 def _places(catalog: Catalog, numbers: set[int]) -> dict[int, bytes]:

@@ -145,7 +145,7 @@ def from_op_error(error: tf.errors.OpError) -> ServingError:
 
 def _session_config() -> Any:
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    # Each run's part of the graph is optimised alone: a version is ready in half the time.
+    # Each run's part of the graph is optimized alone: a version is ready in half the time.
     config.graph_options.place_pruned_graph = True
     return config
 

@@ -24,7 +24,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import GateOptions
 
-# One grey pixel.
+# One gray pixel.
 TINY_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
@@ -101,10 +101,10 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
         names = [f"digit {k}" for k in range(classes)]
 
         def say(count: int) -> LabeledLogits:
-            truths = rng.integers(0, classes, count)
+            true_labels = rng.integers(0, classes, count)
             logits = rng.normal(0, 1, (count, classes)) * 1.6
-            logits[np.arange(count), truths] += margin
-            return LabeledLogits(logits, truths)
+            logits[np.arange(count), true_labels] += margin
+            return LabeledLogits(logits, true_labels)
 
         validation, test = say(images), say(images)
         gate = GateOptions(**options)
@@ -130,9 +130,9 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
             reliability_before=[ReliabilityBin(**asdict(b)) for b in found.reliability_before],
             reliability_after=[ReliabilityBin(**asdict(b)) for b in found.reliability_after],
             gallery=[
-                GalleryItem(path=f"digits/{k}/{k:04}.png", truth=names[k % classes],
+                GalleryItem(path=f"digits/{k}/{k:04}.png", true_label=names[k % classes],
                             label=names[(k + 1) % classes], confidence=0.9 - k / 50,
-                            truth_probability=0.05, image=image, overlay=image)
+                            true_label_probability=0.05, image=image, overlay=image)
                 for k in range(gallery)
             ],
             versions={"python": "3.13", "tensorflow": "2.21.0"},

@@ -14,10 +14,10 @@ CLASSES = ["cat", "dog", "owl"]
 
 def said(seed: int, images: int, margin: float, sharpness: float = 1.0) -> LabeledLogits:
     rng = np.random.default_rng(seed)
-    truths = rng.integers(0, 3, images)
+    true_labels = rng.integers(0, 3, images)
     logits = rng.normal(0, 1, (images, 3))
-    logits[np.arange(images), truths] += margin
-    return LabeledLogits((logits * sharpness).astype(np.float32), truths)
+    logits[np.arange(images), true_labels] += margin
+    return LabeledLogits((logits * sharpness).astype(np.float32), true_labels)
 
 
 def failed(assessment) -> list[str]:

@@ -45,7 +45,7 @@ def test_the_page_shows_its_parts_and_fits_the_screen(report_of, tmp_path, width
     assert (images, verdict) == (12, "Accepted")
 
 
-def colour_of(page: Path, target: Path, *, dark: bool) -> tuple[int, ...]:
+def color_of(page: Path, target: Path, *, dark: bool) -> tuple[int, ...]:
     capture_page(page, target, width_px=800, height_px=600, dark=dark)
     with Image.open(target) as image:
         assert image.size == (800, 600)
@@ -55,8 +55,8 @@ def colour_of(page: Path, target: Path, *, dark: bool) -> tuple[int, ...]:
 def test_the_page_follows_light_and_dark(report_of, tmp_path) -> None:
     page = tmp_path / "report.html"
     page.write_text(render(report_of()))
-    light = colour_of(page, tmp_path / "light.png", dark=False)
-    dark = colour_of(page, tmp_path / "dark.png", dark=True)
+    light = color_of(page, tmp_path / "light.png", dark=False)
+    dark = color_of(page, tmp_path / "dark.png", dark=True)
     assert min(light) > 220 and max(dark) < 60
 
 

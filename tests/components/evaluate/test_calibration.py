@@ -24,20 +24,20 @@ from components.evaluate.metrics.calibration import (
 def overconfident(rng: np.random.Generator, images: int, sharpness: float):
     """Logits whose true class is drawn from their own softmax, then made too sharp."""
     logits = rng.normal(0, 1.5, (images, 5))
-    truths = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
-    return logits * sharpness, truths
+    true_labels = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
+    return logits * sharpness, true_labels
 
 
 def test_calibration_error_by_hand() -> None:
     # Four images at 0.9 (three right), two at 0.6 (one right): (4*|.9-.75| + 2*|.6-.5|) / 6.
     confidence = np.array([0.9] * 4 + [0.6] * 2)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    truths = np.array([0, 0, 0, 1, 0, 1])
-    assert calibration_error(probabilities, truths) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+    true_labels = np.array([0, 0, 0, 1, 0, 1])
+    assert calibration_error(probabilities, true_labels) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
 
 
 def test_calibration_error_equals_the_plain_sum_over_bins() -> None:
-    logits, truths = overconfident(np.random.default_rng(0), 500, 3.0)
+    logits, true_labels = overconfident(np.random.default_rng(0), 500, 3.0)
     probabilities = softmax(logits, axis=1)
     confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
     edges = np.linspace(0, 1, 16)
@@ -45,8 +45,8 @@ def test_calibration_error_equals_the_plain_sum_over_bins() -> None:
     for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
-            total += abs(confidence[inside].sum() - (predicted == truths)[inside].sum())
-    assert calibration_error(probabilities, truths) == pytest.approx(total / 500)
+            total += abs(confidence[inside].sum() - (predicted == true_labels)[inside].sum())
+    assert calibration_error(probabilities, true_labels) == pytest.approx(total / 500)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.0])
@@ -58,16 +58,16 @@ def test_confidence_at_the_ends_falls_into_a_bin(confidence) -> None:
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5, 6.0])
 def test_the_fitted_temperature_undoes_a_known_sharpness(sharpness) -> None:
-    logits, truths = overconfident(np.random.default_rng(4), 4000, sharpness)
-    temperature = fit_temperature(logits, truths)
+    logits, true_labels = overconfident(np.random.default_rng(4), 4000, sharpness)
+    temperature = fit_temperature(logits, true_labels)
     assert temperature == pytest.approx(sharpness, rel=0.08)
-    assert calibration_error(probabilities_of(logits, temperature), truths) < 0.03
+    assert calibration_error(probabilities_of(logits, temperature), true_labels) < 0.03
 
 
 def test_the_fitted_temperature_is_the_best_of_a_fine_grid() -> None:
-    logits, truths = overconfident(np.random.default_rng(5), 300, 3.0)
-    ours = log_loss(truths, probabilities_of(logits, fit_temperature(logits, truths)))
-    grid = [log_loss(truths, probabilities_of(logits, t)) for t in np.geomspace(0.05, 20, 300)]
+    logits, true_labels = overconfident(np.random.default_rng(5), 300, 3.0)
+    ours = log_loss(true_labels, probabilities_of(logits, fit_temperature(logits, true_labels)))
+    grid = [log_loss(true_labels, probabilities_of(logits, t)) for t in np.geomspace(0.05, 20, 300)]
     assert ours <= min(grid) + 1e-9
 
 
@@ -84,7 +84,7 @@ def test_temperature_never_changes_a_label(rows, temperature) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "truths"),
+    ("logits", "true_labels"),
     [
         (np.empty((0, 3)), np.empty(0, int)),
         (np.array([[1.0, np.nan]]), np.array([1])),
@@ -93,8 +93,8 @@ def test_temperature_never_changes_a_label(rows, temperature) -> None:
     ],
     ids=["nothing", "not finite", "no mistake", "no information"],
 )
-def test_temperature_stays_one_where_data_do_not_tell(logits, truths) -> None:
-    assert fit_temperature(logits, truths) == 1.0
+def test_temperature_stays_one_where_data_do_not_tell(logits, true_labels) -> None:
+    assert fit_temperature(logits, true_labels) == 1.0
 
 
 def test_a_model_that_is_always_wrong_gets_the_flattest_softmax_and_no_error() -> None:

@@ -38,10 +38,10 @@ def test_it_writes_manifest_predictions_and_report(evaluated, dataset) -> None:
     records = list(read_split(dataset, "test"))
     with np.load(out / "predictions.npz") as saved:
         assert saved["ids"].tolist() == [record.id for record in records]
-        assert saved["truths"].tolist() == [record.label for record in records]
+        assert saved["true_labels"].tolist() == [record.label for record in records]
         assert saved["probabilities"].shape == (len(records), len(data.classes))
         np.testing.assert_allclose(saved["probabilities"].sum(axis=1), 1, rtol=1e-5)
-        accuracy = np.mean(saved["probabilities"].argmax(axis=1) == saved["truths"])
+        accuracy = np.mean(saved["probabilities"].argmax(axis=1) == saved["true_labels"])
     assert result.metrics["test_accuracy"] == pytest.approx(accuracy)
     assert np.sum(result.confusion) == len(records)
 
@@ -104,7 +104,7 @@ def test_a_threshold_out_of_reach_rejects_and_still_reports(dataset, trained, tm
         noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
         (strange / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
     (strange / "broken.png").write_bytes(b"not an image")
-    options = GateOptions(min_accuracy=0.9999, unfamiliar=str(strange))
+    options = GateOptions(min_accuracy=0.9999, ood_images=str(strange))
     result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
     assert result.verdict == "rejected"
     assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
@@ -185,6 +185,8 @@ def test_candidates_that_do_not_belong_are_refused(
 
 
 def test_a_floor_for_an_unknown_class_is_refused_before_anything_runs(dataset, trained, tmp_path):
-    options = GateOptions(class_floors={"star": 0.5})
-    with pytest.raises(InputError, match=r"class_floors: expected names among .* got \['star'\]"):
+    options = GateOptions(min_recall_by_class={"star": 0.5})
+    with pytest.raises(
+        InputError, match=r"min_recall_by_class: expected names among .* got \['star'\]"
+    ):
         evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)

@@ -63,7 +63,7 @@ def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
     assert len(worst(np.full((30, 2), [0.3, 0.7]), np.zeros(30, int))) == 12
 
 
-def test_an_overlay_colours_only_where_the_evidence_is() -> None:
+def test_an_overlay_colors_only_where_the_evidence_is() -> None:
     image = Image.new("RGB", (16, 16), (100, 100, 100))
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0] = 1.0

@@ -13,44 +13,44 @@ from components.evaluate.metrics.statistics import wilson_interval
 
 
 def soft(rng: np.random.Generator, images: int, classes: int):
-    truths = rng.integers(0, classes, images)
+    true_labels = rng.integers(0, classes, images)
     logits = rng.normal(0, 1, (images, classes))
-    logits[np.arange(images), truths] += 1.5
+    logits[np.arange(images), true_labels] += 1.5
     probabilities = np.exp(logits)
-    return probabilities / probabilities.sum(axis=1, keepdims=True), truths
+    return probabilities / probabilities.sum(axis=1, keepdims=True), true_labels
 
 
 @pytest.mark.parametrize("classes", [2, 4, 10])
 def test_figures_equal_scikit_learns(classes) -> None:
-    probabilities, truths = soft(np.random.default_rng(classes), 300, classes)
+    probabilities, true_labels = soft(np.random.default_rng(classes), 300, classes)
     names = [f"c{k}" for k in range(classes)]
-    found = measure(probabilities, truths, names)
+    found = measure(probabilities, true_labels, names)
     predicted = probabilities.argmax(axis=1)
     metrics = found.metrics
-    assert metrics["test_accuracy"] == theirs.accuracy_score(truths, predicted)
-    right = int((predicted == truths).sum())
+    assert metrics["test_accuracy"] == theirs.accuracy_score(true_labels, predicted)
+    right = int((predicted == true_labels).sum())
     assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"]) == wilson_interval(
         right, 300
     )
-    assert metrics["macro_f1"] == theirs.f1_score(truths, predicted, average="macro")
+    assert metrics["macro_f1"] == theirs.f1_score(true_labels, predicted, average="macro")
     assert metrics["log_loss"] == pytest.approx(
-        -np.log(probabilities[np.arange(300), truths]).mean()
+        -np.log(probabilities[np.arange(300), true_labels]).mean()
     )
     if classes == 2:
         assert metrics["roc_auc"] == pytest.approx(
-            theirs.roc_auc_score(truths, probabilities[:, 1])
+            theirs.roc_auc_score(true_labels, probabilities[:, 1])
         )
     else:
-        area = theirs.roc_auc_score(truths, probabilities, multi_class="ovr", average="macro")
+        area = theirs.roc_auc_score(true_labels, probabilities, multi_class="ovr", average="macro")
         assert metrics["roc_auc"] == pytest.approx(area)
     for k in (3, 5):
         name = f"test_top{k}_accuracy"
         assert (name in metrics) == (k < classes)
         if k < classes:
-            assert metrics[name] == theirs.top_k_accuracy_score(truths, probabilities, k=k)
-    np.testing.assert_array_equal(found.confusion, theirs.confusion_matrix(truths, predicted))
+            assert metrics[name] == theirs.top_k_accuracy_score(true_labels, probabilities, k=k)
+    np.testing.assert_array_equal(found.confusion, theirs.confusion_matrix(true_labels, predicted))
     report = theirs.classification_report(
-        truths, predicted, target_names=names, output_dict=True, zero_division=np.nan
+        true_labels, predicted, target_names=names, output_dict=True, zero_division=np.nan
     )
     for row in found.per_class:
         assert row.precision == report[row.name]["precision"]
@@ -92,18 +92,18 @@ def test_ties_go_to_the_first_class_as_in_serving() -> None:
 
 
 def test_roc_points_run_from_nothing_to_everything_and_are_finite() -> None:
-    probabilities, truths = soft(np.random.default_rng(1), 200, 4)
-    false_rate, true_rate, threshold = roc_points(probabilities, truths)
+    probabilities, true_labels = soft(np.random.default_rng(1), 200, 4)
+    false_rate, true_rate, threshold = roc_points(probabilities, true_labels)
     assert (false_rate[0], true_rate[0]) == (0, 0) and (false_rate[-1], true_rate[-1]) == (1, 1)
     assert np.isfinite(threshold).all()
-    one_hot = np.eye(4)[truths]
+    one_hot = np.eye(4)[true_labels]
     assert theirs.auc(false_rate, true_rate) == pytest.approx(
         theirs.roc_auc_score(one_hot, probabilities, average="micro")
     )
 
 
 def test_roc_auc_leaves_out_classes_without_images() -> None:
-    probabilities, truths = soft(np.random.default_rng(2), 200, 4)
-    truths[truths == 3] = 0
-    present = [theirs.roc_auc_score(truths == k, probabilities[:, k]) for k in range(3)]
-    assert roc_auc(probabilities, truths) == pytest.approx(np.mean(present))
+    probabilities, true_labels = soft(np.random.default_rng(2), 200, 4)
+    true_labels[true_labels == 3] = 0
+    present = [theirs.roc_auc_score(true_labels == k, probabilities[:, k]) for k in range(3)]
+    assert roc_auc(probabilities, true_labels) == pytest.approx(np.mean(present))

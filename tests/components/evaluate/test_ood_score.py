@@ -49,9 +49,9 @@ def test_ood_images_are_told_apart() -> None:
     assert found is not None
     assert found.share_kept == pytest.approx(0.95)
     assert found.share_kept_on_test == pytest.approx(0.95, abs=0.04)
-    truth = np.r_[np.ones(400), np.zeros(200)]
+    true_label = np.r_[np.ones(400), np.zeros(200)]
     scores = np.r_[energy_scores(test), energy_scores(strange)]
-    assert found.auroc == roc_auc_score(truth, scores) and found.auroc > 0.98
+    assert found.auroc == roc_auc_score(true_label, scores) and found.auroc > 0.98
     assert found.share_refused is not None and found.share_refused > 0.9
     assert found.ood_images == 200
 

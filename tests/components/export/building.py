@@ -35,7 +35,7 @@ from regraft_core.training.models import (
     count_parameters,
     pooling_layer,
     save_model,
-    standardise,
+    standardize,
 )
 
 CLASSES = ["café", "cat", "dog"]
@@ -60,7 +60,7 @@ def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 def image(seed: int, kind: str = "PNG") -> bytes:
-    """Return an encoded image of a size of its own: coarse blocks of random colours."""
+    """Return an encoded image of a size of its own: coarse blocks of random colors."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return encode(blocks.repeat(9 + seed % 7, axis=0).repeat(8 + seed % 5, axis=1), kind)
@@ -101,7 +101,7 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     seen = load_images(tf.constant([image(i) for i in range(20)]), px)
     maps = np.asarray(part(scale(seen, row.scaling), training=False))
     pooled = maps.mean(axis=(1, 2))
-    standardise(head, pooled.mean(axis=0), pooled.var(axis=0))
+    standardize(head, pooled.mean(axis=0), pooled.var(axis=0))
     random = np.random.default_rng(seed)
     weights = random.normal(size=(row.width, len(CLASSES)), scale=2 / row.width**0.5)
     head.get_layer("logits").set_weights([weights, np.zeros(len(CLASSES))])
@@ -119,7 +119,7 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
         classes=CLASSES,
         dataset_digest="d" * 64,
         cut=None,
-        head={"head": "gap"},
+        head={"pooling": "gap"},
         options={},
         parameters=count_parameters(model),
         head_parameters={},

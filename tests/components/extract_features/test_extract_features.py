@@ -49,7 +49,7 @@ def rows(
 
 
 def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> None:
-    folders = extracted(dataset, tmp_path, dtype="float32")
+    folders = extracted(dataset, tmp_path, feature_dtype="float32")
     backbone = build_backbone("tiny", 32)
     middle = keras.Model(backbone.input, backbone.get_layer("block1_out").output)
     records = list(read_split(dataset, "train"))
@@ -121,7 +121,9 @@ def test_views_are_drawn_from_the_seed_and_the_first_is_plain(
 def test_a_value_beyond_float16_is_refused(tmp_path: Path) -> None:
     info = FeatureShard(stem="train-0.view0", split="train", view=0, count=2)
     store = ShardStore(tmp_path, {"gap": ("float16", [3])}, marked=True)
-    with pytest.raises(InputError, match=r"'gap' reach 70000, beyond float16; use --dtype float32"):
+    with pytest.raises(
+        InputError, match=r"'gap' reach 70000, beyond float16; use --feature-dtype float32"
+    ):
         store.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
     assert not store.holds(info)
     wide = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
@@ -242,8 +244,8 @@ def test_a_killed_extraction_goes_on_from_its_last_shard(
 
 
 def test_half_precision_is_computed_and_named_in_the_digest(dataset: Path, tmp_path: Path) -> None:
-    (plain,) = extracted(dataset, tmp_path / "plain", dtype="float32")
-    (half,) = extracted(dataset, tmp_path / "half", dtype="float32", precision="mixed")
+    (plain,) = extracted(dataset, tmp_path / "plain", feature_dtype="float32")
+    (half,) = extracted(dataset, tmp_path / "half", feature_dtype="float32", precision="mixed")
     difference = np.abs(rows([plain]) - rows([half])).max()
     assert 0 < difference < 0.05
     digests = {FeaturesManifest.read(folder).digest for folder in (plain, half)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components.evaluate.evaluate import evaluate
-from components.fine_tune.choose_strategy import LARGE_CLASS, Evidence, neighbour_accuracy
+from components.fine_tune.choose_strategy import LARGE_CLASS, Evidence, neighbor_accuracy
 from components.fine_tune.fine_tune import fine_tune
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions, GateOptions
@@ -44,15 +44,15 @@ def test_the_table(per_class: float, pretrained: float, untrained: float, expect
     assert f"Strategy {expected} was chosen" in evidence.sentences()[-1]
 
 
-def test_neighbours_know_what_the_features_tell() -> None:
+def test_neighbors_know_what_the_features_tell() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 300).astype(np.int32)
     noise = rng.normal(0, 1, (300, 8)).astype(np.float32)
     telling = noise + 8 * np.eye(4, 8, dtype=np.float32)[labels]
     split = (labels[:200], labels[200:])
-    assert neighbour_accuracy((telling[:200], telling[200:]), split) > 0.95
-    assert neighbour_accuracy((noise[:200], noise[200:]), split) < 0.5
-    assert neighbour_accuracy((noise[:200] * np.nan, noise[200:]), split) == 0.0
+    assert neighbor_accuracy((telling[:200], telling[200:]), split) > 0.95
+    assert neighbor_accuracy((noise[:200], noise[200:]), split) < 0.5
+    assert neighbor_accuracy((noise[:200] * np.nan, noise[200:]), split) == 0.0
 
 
 @pytest.fixture(scope="module")

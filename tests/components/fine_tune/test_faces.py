@@ -17,7 +17,7 @@ from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOp
 
 FACES = [
     (extract_features, FeatureOptions, {"keep_cut", "poolings"},
-     {"dataset", "features", "shard", "shards", "strategies", "head", "head_search"}),
+     {"dataset", "features", "shard", "shards", "strategies", "pooling", "head_search"}),
     (train_head, HeadOptions, set(), {"features", "model"}),
     (fine_tune, FineTuneOptions, set(), {"dataset", "features", "head", "model"}),
 ]  # fmt: skip
@@ -57,7 +57,7 @@ def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
         head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
         fine_tune(
             dataset=data.output, features=again, head=head.outputs["model"], strategy="auto",
-            fine_tune_epochs=2, averaging=0.5, lowest_rate_share=0.5, work_dir=work,
+            fine_tune_epochs=2, ema_momentum=0.5, lowest_lr_ratio=0.5, work_dir=work,
         )  # fmt: skip
 
     chain()

@@ -271,7 +271,7 @@ def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
 @pytest.mark.parametrize(
     ("name", "value"),
     [("fine_tune_epochs", 0), ("learning_rate", 0.0), ("learning_rate", float("inf")),
-     ("batch_size", 0), ("precision", "half"), ("batch_norm", "off"), ("averaging", 1.0)],
+     ("batch_size", 0), ("precision", "half"), ("batch_norm", "off"), ("ema_momentum", 1.0)],
 )  # fmt: skip
 def test_senseless_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
@@ -308,7 +308,7 @@ def test_top_streams_images_where_no_activations_were_kept(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
 ) -> None:
     """Streaming takes the steps of the cached way."""
-    precise = FeatureOptions(backbone="tiny", dtype="float32")
+    precise = FeatureOptions(backbone="tiny", feature_dtype="float32")
     extract_features(dataset, tmp_path / "kept", precise)
     small = precise.model_copy(update={"cache_gb": 1e-6})
     extract_features(dataset, tmp_path / "features", small)
@@ -392,7 +392,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
 ) -> None:  # fmt: skip
     """Augmented images and adapting statistics, so that all of the state counts."""
     given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
-             "batch_norm": "adapt", "averaging": 0.5}  # fmt: skip
+             "batch_norm": "adapt", "ema_momentum": 0.5}  # fmt: skip
     program = (
         "from regraft_core.formats.options import FineTuneOptions\n"
         "from components.fine_tune.fine_tune import fine_tune\n"

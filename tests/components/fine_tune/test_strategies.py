@@ -43,7 +43,7 @@ def test_adapting_statistics_follow_faster_the_fewer_the_steps(
     adapting = batch_norms([*top.layers, *parts.head_layers])
     assert [one.momentum for one in adapting] == pytest.approx([momentum] * len(adapting))
     assert all(one.trainable for one in adapting)
-    assert "head_standardise" in [one.name for one in adapting]
+    assert "head_standardize" in [one.name for one in adapting]
     assert not any(one.trainable for one in batch_norms(bottom.layers))
 
 

@@ -17,7 +17,7 @@ from web import Web, certificates, serving
 
 
 def photo(seed: int, px: int = 64) -> Image.Image:
-    """Return a colourful smooth image that no other seed resembles."""
+    """Return a colorful smooth image that no other seed resembles."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((px, px), Image.Resampling.BICUBIC)
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `regraft ingest`, with at most two short tries of a download."""
-    quick = ("--processes", "1", "--attempts", "2", "--backoff-s", "0")
+    quick = ("--processes", "1", "--download-attempts", "2", "--download-backoff-s", "0")
     return subprocess.run(
         [sys.executable, "-m", "regraft.cli.main", "ingest", *map(str, arguments), *quick],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
@@ -86,7 +86,7 @@ def test_each_kind_of_source_works(images: Path, tmp_path: Path, kind: str) -> N
 
 def test_an_archive_comes_over_http(images: Path, tmp_path: Path, web: Web) -> None:
     address = web.plan("/pets.zip", Reply(zip_of(images).read_bytes()))
-    ran = run(address, "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    ran = run(address, "--out", tmp_path / "out", "--download-cache", tmp_path / "cache")
     assert (ran.returncode, errors(ran)) == (0, [])
 
 
@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[Callable[[Path], str | Path], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_one_line_and_exit_code_2(images: Path, tmp_path: Path, fault: str) -> None:
     source, message = FAULTS[fault]
-    ran = run(source(images), "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    ran = run(source(images), "--out", tmp_path / "out", "--download-cache", tmp_path / "cache")
     assert ran.returncode == 2
     (line,) = errors(ran)
     assert message in line

@@ -31,8 +31,17 @@ def ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ingest:
     """Run `regraft ingest SOURCE` to `out`; return the exit code and the errors on stderr."""
 
     def run(source: str | Path, *more: str) -> tuple[int, str]:
-        quick = ("--processes", "1", "--attempts", "2", "--backoff-s", "0", "--timeout-s", "5")
-        places = ("--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+        quick = (
+            "--processes",
+            "1",
+            "--download-attempts",
+            "2",
+            "--download-backoff-s",
+            "0",
+            "--download-timeout-s",
+            "5",
+        )
+        places = ("--out", str(tmp_path / "out"), "--download-cache", str(tmp_path / "cache"))
         with pytest.raises(SystemExit) as ended:
             main(["ingest", str(source), *places, *quick, *more])
         told = capsys.readouterr().err.splitlines(keepends=True)

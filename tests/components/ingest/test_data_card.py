@@ -13,7 +13,7 @@ from components.ingest.card.data_card import CONVERSIONS, DUPLICATES
 from components.ingest.ingest import ingest
 from regraft_core.formats.options import IngestOptions
 
-OPTIONS = IngestOptions(processes=1, max_bad_share=0.5)
+OPTIONS = IngestOptions(processes=1, max_invalid_fraction=0.5)
 
 
 class Page(html.parser.HTMLParser):

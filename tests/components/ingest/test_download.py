@@ -36,7 +36,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 def options(tmp_path: Path, **values: Any) -> IngestOptions:
     defaults: dict[str, Any] = {"attempts": 3, "backoff_s": 0.0, "timeout_s": 5.0}
-    return IngestOptions(cache=str(tmp_path / "cache"), **(defaults | values))
+    return IngestOptions(download_cache=str(tmp_path / "cache"), **(defaults | values))
 
 
 def left_over(tmp_path: Path) -> list[str]:
@@ -101,14 +101,14 @@ def test_a_stalled_connection_is_given_up(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=5000, after="stall"))
     start = time.monotonic()
     with pytest.raises(InputError, match=r"no answer within 0\.3 s \(2 tries\)"):
-        download_cached(url, options(tmp_path, timeout_s=0.3, attempts=2))
+        download_cached(url, options(tmp_path, download_timeout_s=0.3, download_attempts=2))
     assert time.monotonic() - start < 15
 
 
 def test_a_dripping_server_is_stopped_by_the_deadline(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, after="drip"))
     with pytest.raises(InputError, match=r"more than its deadline of 0\.5 s"):
-        download_cached(url, options(tmp_path, deadline_s=0.5))
+        download_cached(url, options(tmp_path, download_deadline_s=0.5))
 
 
 def test_a_dead_address_is_given_up(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_killed_download_leaves_nothing_that_is_read_as_whole(web: Web, tmp_pa
     code = (
         "import sys; from regraft_core.formats.options import IngestOptions;"
         "from components.ingest.sources.download import obtain;"
-        "obtain(sys.argv[1], IngestOptions(cache=sys.argv[2]))"
+        "obtain(sys.argv[1], IngestOptions(download_cache=sys.argv[2]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, url, str(tmp_path / "cache")],

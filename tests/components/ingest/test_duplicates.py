@@ -136,8 +136,8 @@ def test_tiny_images_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -
     for name in ("cat", "dog"):
         (source / name).mkdir(parents=True)
         for number in range(20):
-            grey = make_photo(number + 50 * (name == "dog"), px=28).convert("L")
-            grey.save(source / name / f"{number}.png")
+            gray = make_photo(number + 50 * (name == "dog"), px=28).convert("L")
+            gray.save(source / name / f"{number}.png")
     make_photo(3, px=28).convert("L").save(source / "cat" / "again.png", compress_level=1)
     manifest = run(source, tmp_path / "out")
     assert manifest.duplicates["near_pairs"] == 1
@@ -175,7 +175,7 @@ def split_source(folder: Path) -> Path:
     return folder
 
 
-def test_leakage_is_repaired_in_favour_of_test(tmp_path: Path) -> None:
+def test_leakage_is_repaired_in_favor_of_test(tmp_path: Path) -> None:
     source = split_source(tmp_path / "source")
     manifest = run(source, tmp_path / "out")
     assert reasons(tmp_path / "out") == {

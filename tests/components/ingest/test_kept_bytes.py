@@ -28,12 +28,12 @@ def encode(image: Image.Image, form: str, **values: Any) -> bytes:
     return buffer.getvalue()
 
 
-def png_of(colour: int, bits: int, width: int, height: int, packed: bytes) -> bytes:
+def png_of(color: int, bits: int, width: int, height: int, packed: bytes) -> bytes:
     def chunk(name: bytes, content: bytes) -> bytes:
         return (struct.pack(">I", len(content)) + name + content
                 + struct.pack(">I", zlib.crc32(name + content)))  # fmt: skip
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     return start + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
@@ -44,12 +44,12 @@ def files(photo: Image.Image) -> dict[str, bytes]:
     alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
     exif = Image.Exif()
     exif[0x0112] = 6
-    grey, palette = photo.convert("L"), photo.convert("P")
-    arithmetic = bytearray(encode(grey, "JPEG"))
+    gray, palette = photo.convert("L"), photo.convert("P")
+    arithmetic = bytearray(encode(gray, "JPEG"))
     arithmetic[arithmetic.index(b"\xff\xc0") + 1] = 0xC9
     return {
         "jpeg": encode(photo, "JPEG"),
-        "jpeg-grey": encode(grey, "JPEG"),
+        "jpeg-gray": encode(gray, "JPEG"),
         "jpeg-progressive": encode(photo, "JPEG", progressive=True),
         "jpeg-rgb": encode(photo, "JPEG", keep_rgb=True),
         "jpeg-cmyk": encode(photo.convert("CMYK"), "JPEG"),
@@ -57,7 +57,7 @@ def files(photo: Image.Image) -> dict[str, bytes]:
         "jpeg-restarts": encode(photo, "JPEG", restart_marker_blocks=2),
         "jpeg-arithmetic": bytes(arithmetic),
         "png": encode(photo, "PNG"),
-        "png-grey": encode(grey, "PNG"),
+        "png-gray": encode(gray, "PNG"),
         "png-alpha": encode(alpha, "PNG"),
         "png-palette": encode(palette, "PNG"),
         "png-one-bit": encode(photo.convert("1"), "PNG"),
@@ -89,7 +89,7 @@ def test_stored_bytes_are_read_alike(make_photo: Photo, name: str) -> None:
     pixels = decode_image(tf.constant(seen.encoded or data)).numpy()
     assert pixels.shape == (seen.height, seen.width, 3)
     shown = np.asarray(over_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
-    # Decoders of JPEG and lossy WebP may enlarge colours in different ways.
+    # Decoders of JPEG and lossy WebP may enlarge colors in different ways.
     mean = np.abs(pixels.astype(int) - shown).mean()
     assert mean < (3 if name.startswith(("jpeg", "webp")) else 0.6)
 
@@ -102,15 +102,15 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("px", [8, 200])
-@pytest.mark.parametrize(("colour", "bits"), [(0, 8), (2, 8), (6, 8), (0, 16)])
+@pytest.mark.parametrize(("color", "bits"), [(0, 8), (2, 8), (6, 8), (0, 16)])
 @pytest.mark.parametrize("damage", STREAMS)
-def test_png_without_its_end_is_damaged(px: int, colour: int, bits: int, damage: str) -> None:
-    row = px * {0: 1, 2: 3, 6: 4}[colour] * bits // 8
+def test_png_without_its_end_is_damaged(px: int, color: int, bits: int, damage: str) -> None:
+    row = px * {0: 1, 2: 3, 6: 4}[color] * bits // 8
     pixels = np.random.default_rng(0).integers(0, 256, (px, row + 1), dtype=np.uint8)
     pixels[:, 0] = 0
     packed = zlib.compress(pixels.tobytes())
-    assert stored_of(png_of(colour, bits, px, px, packed)) is not None
-    data = png_of(colour, bits, px, px, STREAMS[damage](packed))
+    assert stored_of(png_of(color, bits, px, px, packed)) is not None
+    data = png_of(color, bits, px, px, STREAMS[damage](packed))
     assert stored_of(data) is None
     assert small_png(data, side_px=40, max_pixels=10**6) is None
     with pytest.raises(tf.errors.InvalidArgumentError):

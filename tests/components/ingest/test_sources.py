@@ -32,7 +32,7 @@ Make = Callable[..., Path]
 
 def run(source: object, tmp_path: Path, name: str = "out", **values: Any) -> DatasetManifest:
     defaults: dict[str, Any] = {"processes": 1, "attempts": 2, "backoff_s": 0.0, "timeout_s": 5.0}
-    options = IngestOptions(cache=str(tmp_path / "cache"), **(defaults | values))
+    options = IngestOptions(download_cache=str(tmp_path / "cache"), **(defaults | values))
     return ingest([str(source)], tmp_path / name, options)
 
 
@@ -142,7 +142,7 @@ def test_bad_files_are_quarantined_and_too_many_refused(tmp_path: Path, images: 
     with pytest.raises(DataError, match=expected):
         run(images, tmp_path, "other")
     assert not (tmp_path / "other").exists()
-    run(images, tmp_path, "third", max_bad_share=0.1)
+    run(images, tmp_path, "third", max_invalid_fraction=0.1)
 
 
 @pytest.mark.parametrize("data", [b"", b"neither this nor that", b"7z\xbc\xaf\x27\x1c1234"])
@@ -289,7 +289,7 @@ def test_tables_name_addresses(tmp_path: Path, images: Path, web: Web, store: st
     assert not any("signature" in path for path in places(tmp_path / "out"))
 
 
-def test_a_table_over_http_names_its_neighbours(tmp_path: Path, images: Path, web: Web) -> None:
+def test_a_table_over_http_names_its_neighbors(tmp_path: Path, images: Path, web: Web) -> None:
     for path in images.rglob("*.png"):
         web.plan(f"/set/images/{path.relative_to(images)}", Reply(path.read_bytes()))
     table = write_table(tmp_path / "t.csv", table_of(images))

@@ -39,7 +39,7 @@ def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_kinds_of_heads_and_their_parameters(
     features: Path, tmp_path: Path, kind: str, dense_width: int
 ) -> None:
-    options = QUICK.model_copy(update={"head": kind, "dense_width": dense_width})
+    options = QUICK.model_copy(update={"pooling": kind, "dense_width": dense_width})
     manifest = train_head([features], tmp_path / "head", options)
     width = WIDTH * SIDE * SIDE if kind == "flatten" else WIDTH
     model, read = load_model(tmp_path / "head")
@@ -64,13 +64,13 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "imbalanced"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    centres = np.array([[0, 0], [2, 0], [1, 1]])
+    centers = np.array([[0, 0], [2, 0], [1, 1]])
     counts: dict[Split, list[int]] = {"train": [90, 90, 6], "validation": [40, 40, 40]}
     shards = []
     for split, each in counts.items():
         labels = np.repeat(np.arange(CLASSES, dtype=np.int32), each)
         shard = FeatureShard(stem=f"{split}-0.view0", split=split, view=0, count=len(labels))
-        values = centres[labels] + rng.normal(0, 0.7, (len(labels), 2))
+        values = centers[labels] + rng.normal(0, 0.7, (len(labels), 2))
         np.save(array_file(folder, shard.stem, "gap"), values.astype(np.float32))
         np.save(array_file(folder, shard.stem, LABELS), labels)
         shards.append(shard)
@@ -119,7 +119,7 @@ def test_heads_in_the_grid_are_trained_with_class_weights(imbalanced: Path, tmp_
 
 def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected features of pooling 'gmp', got gap, cut"):
-        train_head([trained.features], tmp_path / "head", HeadOptions(head="gmp"))
+        train_head([trained.features], tmp_path / "head", HeadOptions(pooling="gmp"))
     assert not (tmp_path / "head").exists()
 
 

@@ -16,7 +16,7 @@ from regraft_core.formats.options import ExportOptions, VerifyOptions
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from tests.components.export.building import Built, write_candidate, write_evaluation
 
-EMBEDDED = VerifyOptions(engine="embedded", images=8, tolerance=1e-5)
+EMBEDDED = VerifyOptions(engine="embedded", verify_images=8, parity_tolerance=1e-5)
 
 
 def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(

@@ -94,7 +94,7 @@ def test_publish_is_never_cached(compiled: dict[str, Any]) -> None:
 def test_the_command_puts_image_and_claim_on_each_step(regraft: Regraft, tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     ended = regraft("compile", "digits", "-o", file, "--image", "ghcr.io/me/regraft-python:1",
-                    "--claim", "models=/models", "--destination", "/models")  # fmt: skip
+                    "--pvc", "models=/models", "--destination", "/models")  # fmt: skip
     assert (ended.code, ended.out.strip(), ended.err) == (0, str(file), "")
     spec, platform = yaml.safe_load_all(file.read_text())
     images = {one["container"]["image"] for one in spec["deploymentSpec"]["executors"].values()}

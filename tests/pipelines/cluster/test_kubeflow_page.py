@@ -72,9 +72,9 @@ def test_the_files_that_kubectl_gets_are_there() -> None:
 def test_claim_and_model_are_those_that_serving_reads() -> None:
     claim = yaml.safe_load((ROOT / "serving/k8s/base/pvc.yaml").read_text())["metadata"]["name"]
     served = (ROOT / "serving/k8s/base/models.config").read_text()
-    submits = [" ".join(words) for words in REGRAFT if "--claim" in words]
+    submits = [" ".join(words) for words in REGRAFT if "--pvc" in words]
     assert submits
     for command in submits:
-        assert f"--claim {claim}=/models" in command
+        assert f"--pvc {claim}=/models" in command
         assert "--model-name images --destination /models" in command
     assert '"/models/images"' in served

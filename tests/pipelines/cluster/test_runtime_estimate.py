@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.cluster.runtime_estimate import Plan, Rates, estimate, extraction_s, fitted
+from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, extraction_s, fitted
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
 RATES = Rates(
     start_s=10, ingest_rate=1000, extract_rate=100, head_rate=10_000, top_rate=500,
-    image_kb=100, pooled_kb=2, cut_kb=8,
+    image_kb=100, pooled_kb=2, activation_kb=8,
 )  # fmt: skip
 
 
 def test_a_run_worked_by_hand() -> None:
     plan = Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=1000, cache_gb=1,
                 train_share=0.6, validation_share=0.2, head_epochs=20, top_epochs=10)  # fmt: skip
-    found = estimate(plan, RATES)
+    found = estimate_run(plan, RATES)
     assert found.steps == pytest.approx({
         "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
         "extract_features": 10 + 200,  # 80 shards: 20,000 images of each node at 100/s
@@ -34,27 +34,29 @@ def test_a_run_worked_by_hand() -> None:
 
 
 def test_more_nodes_help_until_shards_or_storage_end_them() -> None:
-    times = [estimate(Plan(100_000, nodes=n), RATES).steps["extract_features"] for n in (1, 2, 80)]
+    times = [
+        estimate_run(Plan(100_000, nodes=n), RATES).steps["extract_features"] for n in (1, 2, 80)
+    ]
     assert times == pytest.approx([10 + 800, 10 + 400, 10 + 1000 / 100])
-    more = estimate(Plan(100_000, nodes=10_000), RATES)
+    more = estimate_run(Plan(100_000, nodes=10_000), RATES)
     assert more.steps["extract_features"] == pytest.approx(times[-1])
     narrow = Plan(100_000, nodes=80, storage_mb_s=80)
-    assert estimate(narrow, RATES).steps["extract_features"] == pytest.approx(
+    assert estimate_run(narrow, RATES).steps["extract_features"] == pytest.approx(
         10 + 1000 * 110_000 / 1e6
     )
 
 
 def test_activations_beyond_the_budget_are_not_kept() -> None:
-    found = estimate(Plan(100_000, cache_gb=0.5, top_epochs=10), RATES)
+    found = estimate_run(Plan(100_000, cache_gb=0.5, top_epochs=10), RATES)
     assert not found.cached
     assert found.steps["fine_tune"] == pytest.approx(10 + 10 * 65_000 * (1 / 100 + 1 / 500))
 
 
 @pytest.mark.parametrize("images", [100_000, 1_000_000, 10_000_000, 100_000_000])
 def test_time_grows_with_images_and_falls_with_nodes(images: int) -> None:
-    one, many = (estimate(Plan(images, nodes=n, cache_gb=1e6), RATES) for n in (1, 16))
+    one, many = (estimate_run(Plan(images, nodes=n, cache_gb=1e6), RATES) for n in (1, 16))
     assert many.steps["extract_features"] < one.steps["extract_features"] / 8
-    fewer = estimate(Plan(images // 10, cache_gb=1e6), RATES)
+    fewer = estimate_run(Plan(images // 10, cache_gb=1e6), RATES)
     assert 5 < one.total_s / fewer.total_s <= 10
 
 
@@ -70,16 +72,16 @@ def test_start_and_rate_are_fitted_to_two_workers() -> None:
                                     {"train_share": 0.9, "validation_share": 0.1}])  # fmt: skip
 def test_senseless_values_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected"):
-        estimate(Plan(**{"images": 1000, **values}), RATES)
+        estimate_run(Plan(**{"images": 1000, **values}), RATES)
 
 
 def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> None:
-    ended = regraft("plan", "--images", "1e8", "--nodes", 1, "--nodes", 16, "--json")
+    ended = regraft("estimate", "--images", "1e8", "--nodes", 1, "--nodes", 16, "--json")
     assert ended.code == 0, ended.err
     assert [(one["images"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
-    assert "not kept" in regraft("plan", "--images", "1e8").out
-    assert regraft("plan", "--images", "0").code == 2
+    assert "not kept" in regraft("estimate", "--images", "1e8").out
+    assert regraft("estimate", "--images", "0").code == 2
     for flag in ("--extract-rate", "--image-kb"):
-        ended = regraft("plan", flag, "0")
+        ended = regraft("estimate", flag, "0")
         assert ended.code == 2
         assert f"{flag[2:].replace('-', '_')}: expected a number above 0" in ended.err

@@ -163,7 +163,7 @@ def test_a_cancelled_run_ends_with_1(server: KfpServer, submit: Regraft) -> None
 
 def test_waiting_has_a_deadline(server: KfpServer, submit: Regraft) -> None:
     server.script = [("RUNNING", None)]
-    ended = submit("--wait", "--wait-s", "0")
+    ended = submit("--wait", "--wait-timeout-s", "0")
     assert ended.code == 1
     assert "has not ended within 0 s; it goes on" in one_line(ended)
 
@@ -370,8 +370,8 @@ def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: 
         (("--work-dir", "work"), "work_dir: expected an address"),
         (("--pipeline-root", "runs"), "pipeline_root: expected an address"),
         (("--secret-env", "hunter2"), "secret-env: expected SECRET:KEY=VARIABLE"),
-        (("--secret-folder", "s3"), "secret-folder: expected NAME=/absolute/path"),
-        (("--claim", "a=/x", "--claim", "b=/x"), "expected each path once, got /x twice"),
+        (("--secret-volume", "s3"), "secret-volume: expected NAME=/absolute/path"),
+        (("--pvc", "a=/x", "--pvc", "b=/x"), "expected each path once, got /x twice"),
         (("--image", "my image"), "image: expected a reference"),
         (("--token-file", "no/such/file"), "token-file: cannot read no/such/file"),
         (("--existing-token", "Bearer x"), "expected the bare token"),
@@ -379,7 +379,7 @@ def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: 
         (("--existing-token", "a", "--token-file", "b"), "got both"),
         (("--ca-cert", "ca.pem"), "expected a host of https"),
         (("--run-name", "x" * 129), "run_name: expected at most 128 characters"),
-        (("--wait-s", "soon"), "wait-s"),
+        (("--wait-timeout-s", "soon"), "wait-s"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
@@ -411,7 +411,7 @@ def test_a_host_without_secrets_is_expected(host: str, message: str) -> None:
 
 def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: Regraft) -> None:
     ended = regraft("submit", "digits", "--dry-run", "--json", "--destination", "/data/models",
-                    "--claim", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
+                    "--pvc", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
                     "--hardware", "gke", "--image", "ghcr.io/me/regraft-python:1")  # fmt: skip
     assert ended.code == 0, ended.err
     shown = ended.json

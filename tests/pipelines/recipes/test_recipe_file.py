@@ -46,7 +46,7 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         "learning_rate: 1e-3\nmodel_name: 2026-01-01\nhead_search: true\nl2: 0\n"
     ))  # fmt: skip
     assert values["near_duplicates"] == values["augment"] == "off"
-    assert values["class_floors"] == {"no": 0.9, "7": 1.0}
+    assert values["min_recall_by_class"] == {"no": 0.9, "7": 1.0}
     assert values["learning_rate"] == 1e-3
     assert values["model_name"] == "2026-01-01"
     assert values["head_search"] is True
@@ -60,7 +60,7 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         ("sources: [a]\nsource: [b]", "line 2: unknown key 'source'; did you mean sources"),
         ("sources: [a]\nstrategy: top", "unknown key 'strategy'; did you mean strategies"),
         ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: the key 'seed' stands twice, first in"),
-        ("class_floors: {a: 0.1, a: 0.2}", "the key 'a' stands twice"),
+        ("min_recall_by_class: {a: 0.1, a: 0.2}", "the key 'a' stands twice"),
         ("sources: ./images", "line 1: sources: expected a list, got './images'"),
         ("head_epochs: '3'", "head_epochs: expected a valid integer, got '3'"),
         ("head_epochs: 2.5", "head_epochs: expected a valid integer, got 2.5"),
@@ -78,7 +78,7 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         ("a: [1, 2", "line 1: expected YAML"),
         ("a: 1\n---\nb: 2", "expected YAML"),
         ("? [a, b]\n: 1", "expected a plain key"),
-        ("class_floors: &x {a: 0.1}\nsources: *x", "line 2: expected YAML: aliases"),
+        ("min_recall_by_class: &x {a: 0.1}\nsources: *x", "line 2: expected YAML: aliases"),
         ("seed: !!python/object:os.system x", "could not determine a constructor"),
         ("model_name: !!binary aGk=", "not JSON serializable"),
         ("a: " + "[" * 5000, "deep nesting"),

@@ -58,7 +58,7 @@ def test_unreadable_images_are_told_apart(
     large = tmp_path / "large.png"
     large.write_bytes(cat.read_bytes() + b"0")
     addresses = (f"{site}/page.html", f"{site}/none.png")
-    ended = regraft("classify", tmp_path / "broken.jpg", large, *addresses, cat, "--top", 1)
+    ended = regraft("classify", tmp_path / "broken.jpg", large, *addresses, cat, "--top-k", 1)
     assert ended.code == 2
     assert "4 of 5 images were refused, the first: " in ended.err
     assert len(ended.err.splitlines()) == 1
@@ -77,7 +77,7 @@ def test_unreadable_images_are_told_apart(
         (("nothing.png",), "expected an image or a folder, got nothing.png"),
         (("{cat}", "--backbone", "vgg61"), "did you mean vgg19 or vgg16"),
         (("{cat}", "--backbone", "tiny"), "tiny has none"),
-        (("{cat}", "--top", "0"), "greater than or equal to 1"),
+        (("{cat}", "--top-k", "0"), "greater than or equal to 1"),
         (("{cat}", "--weights", "nowhere.h5"), "found no file at nowhere.h5"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_file_of_weights_stands_in_for_the_download(
 ) -> None:
     path = tmp_path / "lite.weights.h5"
     build_classifier("efficientnet_lite0").save_weights(path)
-    ended = regraft("classify", cat, "--weights", path, "--top", 1, "--json")
+    ended = regraft("classify", cat, "--weights", path, "--top-k", 1, "--json")
     assert ended.json[0]["guesses"][0]["names"] == ["Egyptian cat"]
 
 

@@ -25,7 +25,7 @@ def profiled(model: keras.Model) -> int:
 
 def check(name: str) -> None:
     model = build_backbone(name, 96, "random")
-    # Element by element the two differ a little: how many steps a normalisation has is a matter
+    # Element by element the two differ a little: how many steps a normalization has is a matter
     # of the graph.
     assert model_flops(model) == pytest.approx(profiled(model), rel=0.03)
 

@@ -24,7 +24,7 @@ from tests.conftest import CLASSES, Trained
 def test_a_plan_counts_what_training_then_trains(
     regraft: Regraft, trained: Trained, strategy: str
 ) -> None:
-    planned = regraft("inspect", "tiny", "--plan", strategy, "--classes", len(CLASSES),
+    planned = regraft("inspect", "tiny", "--strategy", strategy, "--classes", len(CLASSES),
                       "--batch-norm", "adapt", "--json")  # fmt: skip
     parameters = ModelManifest.read(trained.candidates[strategy]).parameters
     plan = planned.json["plan"]
@@ -39,7 +39,7 @@ def test_a_plan_counts_what_training_then_trains(
 
 def test_plans_differ_by_cut_and_batch_norm(regraft: Regraft) -> None:
     def trainable(*options: str) -> int:
-        ended = regraft("inspect", "tiny", "--json", "--plan", *options)
+        ended = regraft("inspect", "tiny", "--json", "--strategy", *options)
         count: int = ended.json["plan"]["trainable_parameters"]
         return count
 
@@ -143,10 +143,13 @@ def test_code_in_a_file_is_refused_and_not_run(
         (("no/such/place",), "found nothing at no/such/place"),
         (("none.keras",), "found none"),
         (("{tmp}",), "got the folder"),
-        (("tiny", "--plan", "hed"), "did you mean head"),
-        (("tiny", "--plan", "top", "--batch-norm", "thaw"), "unknown batch norm"),
-        (("tiny", "--plan", "top", "--cut", "block2b_bn"), "is not a point that every path"),
-        (("tiny", "--plan", "full", "--cut", "block2_add"), "expected --plan top beside it"),
+        (("tiny", "--strategy", "hed"), "did you mean head"),
+        (("tiny", "--strategy", "top", "--batch-norm", "thaw"), "unknown batch norm"),
+        (("tiny", "--strategy", "top", "--cut", "block2b_bn"), "is not a point that every path"),
+        (
+            ("tiny", "--strategy", "full", "--cut", "block2_add"),
+            "expected --strategy top beside it",
+        ),
         (("tiny", "--layer", "block1_nb"), "did you mean block1_bn"),
     ],
 )
@@ -164,6 +167,6 @@ def test_tables_fit_a_terminal_of_80_columns(
     regraft: Regraft, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_output, "PIPE_WIDTH", 80)
-    lines = regraft("inspect", name, "--plan", "top").out.splitlines()
+    lines = regraft("inspect", name, "--strategy", "top").out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)

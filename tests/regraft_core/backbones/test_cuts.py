@@ -75,8 +75,8 @@ def test_a_head_joins_flat() -> None:
         ("block5_pool", r"is an end of the backbone"),
         ("top:0", r"top:N with N from 1 to 17, got top:0"),
         ("top:x", r"got top:x"),
-        ("share:1.5", r"S between 0 and 1, got share:1\.5"),
-        ("share:nan", r"S between 0 and 1, got share:nan"),
+        ("fraction:1.5", r"S between 0 and 1, got fraction:1\.5"),
+        ("fraction:nan", r"S between 0 and 1, got fraction:nan"),
     ],
 )
 def test_an_impossible_cut_is_explained(cut: str, message: str) -> None:
@@ -92,5 +92,5 @@ def test_a_layer_inside_a_branch_names_the_next_cut_point() -> None:
 def test_cut_by_number_and_by_share() -> None:
     model = build("vgg16")
     assert find_cut(model, "top:1").name == "block5_conv3"
-    top = split(model, find_cut(model, "share:0.5").name)[1]
+    top = split(model, find_cut(model, "fraction:0.5").name)[1]
     assert top.count_params() <= 0.5 * model.count_params()

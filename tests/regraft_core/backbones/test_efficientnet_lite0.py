@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its published weights recognises photographs."""
+"""EfficientNet-Lite0 with its published weights recognizes photographs."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_a_flip_mirrors_some_images_and_leaves_the_others(
     assert 0 < mirrored.sum() < IMAGES
 
 
-def test_rotation_and_zoom_keep_the_centre_and_translation_does_not(
+def test_rotation_and_zoom_keep_the_center_and_translation_does_not(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
     """Of an image with a middle pixel, bright in the middle alone."""

@@ -43,14 +43,14 @@ def load_naming() -> Callable[[list[bytes]], tf.Tensor]:
     )
 
 
-def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color_type: int, rows: bytes) -> bytes:
     """Return a PNG of raw rows, each with its filter byte."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         checksum = zlib.crc32(kind + body)
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -66,17 +66,17 @@ def test_pixels_equal_pillow_bit_for_bit(
     np.testing.assert_array_equal(decode(sample), pillow(sample))
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_become_the_upper_eight(
-    colour_type: int, channels: int, decode: Callable[[bytes], tf.Tensor]
+    color_type: int, channels: int, decode: Callable[[bytes], tf.Tensor]
 ) -> None:
     values = np.random.default_rng(1).integers(0, 65536, (5, 7, channels)).astype(">u2")
     if channels in (2, 4):
         values[..., -1] = 65535
     rows = b"".join(b"\0" + row.tobytes() for row in values)
-    colours = (values >> 8)[..., : 3 if channels > 2 else 1]
+    colors = (values >> 8)[..., : 3 if channels > 2 else 1]
     np.testing.assert_array_equal(
-        decode(png(7, 5, 16, colour_type, rows)), np.broadcast_to(colours, (5, 7, 3))
+        decode(png(7, 5, 16, color_type, rows)), np.broadcast_to(colors, (5, 7, 3))
     )
 
 

@@ -17,7 +17,7 @@ from regraft_core.training.training_source import Source
 CLASSES = 3
 SETTINGS = Settings(
     phase="full", epochs=2, batch_size=8, learning_rate=3e-3, seed=3, classes=CLASSES,
-    gradient_clip=0.01, cosine_decay=True, averaging=0.5, class_weights=(1.0, 2.0, 3.0),
+    gradient_clip=0.01, cosine_decay=True, ema_momentum=0.5, class_weights=(1.0, 2.0, 3.0),
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def source(seed: int, count: int) -> Source:
 def network() -> keras.Model:
     """Build a network with adapting BatchNormalization and a penalty on its weights.
 
-    A bias before the normalisation has no gradient but rounding, which Adam would blow up.
+    A bias before the normalization has no gradient but rounding, which Adam would blow up.
     """
     keras.utils.set_random_seed(1)
     penalty = keras.regularizers.L2(1e-2)

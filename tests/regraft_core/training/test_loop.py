@@ -136,7 +136,7 @@ def test_a_worse_training_keeps_the_start(data: tuple[Source, Source]) -> None:
 
 def test_averaged_weights_are_kept_and_resumed(tmp_path: Path, data: tuple[Source, Source]) -> None:
     """What is kept is the average, while training itself goes on from the live weights."""
-    settings = dataclasses.replace(SETTINGS, averaging=0.9)
+    settings = dataclasses.replace(SETTINGS, ema_momentum=0.9)
     whole, plain = head(), head()
     history = train(whole, *data, settings)
     train(plain, *data, SETTINGS)

@@ -1,4 +1,4 @@
-"""Heads: how features are standardised, and that penalty and dropout take part in training."""
+"""Heads: how features are standardized, and that penalty and dropout take part in training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regraft_core.training.models import (
     build_head,
     read_keras_file,
     save_model,
-    standardise,
+    standardize,
 )
 from regraft_core.training.training_source import Resident, Source
 
@@ -38,8 +38,8 @@ def test_features_are_scaled_by_the_more_varying_channels(
 ) -> None:
     head = build_head(len(variance), 2, HeadOptions())
     mean = np.arange(len(variance), dtype=np.float32)
-    standardise(head, mean, np.array(variance, np.float32))
-    layer = head.get_layer("head_standardise")
+    standardize(head, mean, np.array(variance, np.float32))
+    layer = head.get_layer("head_standardize")
     steps = np.array([[0.0], [1.0], [-3.0]], np.float32)
     np.testing.assert_allclose(
         layer(mean + steps), steps / np.sqrt(np.array(expected) + EPSILON), rtol=1e-3, atol=1e-5
@@ -51,15 +51,15 @@ def test_quiet_channels_stay_quiet_where_the_statistics_follow_new_images() -> N
     spread = np.array([1.0, 1.0, 1.0, 1e-3], np.float32)
     rows = rng.normal(size=(256, 4)).astype(np.float32) * spread
     head = build_head(4, 2, HeadOptions())
-    standardise(head, rows.mean(0), rows.var(0))
-    layer = head.get_layer("head_standardise")
+    standardize(head, rows.mean(0), rows.var(0))
+    layer = head.get_layer("head_standardize")
     layer.trainable = True
     assert np.abs(layer(rows, training=True)[:, 3]).max() < 0.01
 
 
-def test_standardisation_survives_the_file(tmp_path: Path) -> None:
+def test_standardization_survives_the_file(tmp_path: Path) -> None:
     head = build_head(3, 2, HeadOptions(dropout=0.0))
-    standardise(head, np.float32([1, 2, 3]), np.float32([0, 4, 9]))
+    standardize(head, np.float32([1, 2, 3]), np.float32([0, 4, 9]))
     save_model(head, tmp_path)
     inputs = np.random.default_rng(0).normal(0, 3, (5, 3)).astype(np.float32)
     np.testing.assert_array_equal(read_keras_file(tmp_path / MODEL_FILE)(inputs), head(inputs))
@@ -77,7 +77,7 @@ def trained(options: HeadOptions) -> keras.Model:
         resident=Resident(tf.constant(inputs), tf.constant(labels)),
     )
     head = build_head(4, 2, options)
-    standardise(head, inputs.mean(0), inputs.var(0))
+    standardize(head, inputs.mean(0), inputs.var(0))
     train(head, rows, rows, Settings("head", 15, 8, 0.05, seed=0, classes=2))
     return head
 

@@ -122,7 +122,7 @@ def test_bad_labels_and_versions_are_refused(exported: Path, models: str) -> Non
         rollback(models, "m", to=2)
 
 
-def test_keep_last_spares_the_labelled(exported: Path, models: str) -> None:
+def test_keep_last_spares_the_labeled(exported: Path, models: str) -> None:
     set_label(models, "m", "stable", add(exported, models))
     for _ in range(2):
         add(exported, models)

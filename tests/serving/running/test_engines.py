@@ -56,7 +56,7 @@ def given(stand_in: Path) -> list[str]:
 
 
 @pytest.fixture
-def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
+def labeled(exports: dict[str, Path], tmp_path: Path) -> Path:
     """Two versions of `tiny` and one of `other`; the first of `tiny` is stable."""
     base = tmp_path / "models"
     for place, mark in (("tiny/1", "odd"), ("tiny/2", "even"), ("other/7", "odd")):
@@ -66,9 +66,9 @@ def labelled(exports: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_auto_takes_the_real_server_where_it_is_installed(
-    stand_ins: Path, labelled: Path, images: list[bytes]
+    stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
-    with serving_folder(labelled) as served:
+    with serving_folder(labeled) as served:
         at = served.addresses
         assert at.engine == "tensorflow_model_server"
         flags = given(stand_ins / "tensorflow_model_server")
@@ -82,10 +82,10 @@ def test_auto_takes_the_real_server_where_it_is_installed(
         with RestClient(at.rest, "other") as client:
             assert [s.version for s in client.status()] == [7]
         # A new version becomes the canary, then a canary becomes the stable one.
-        shutil.copytree(labelled / "other" / "7", labelled / "tiny" / ".3")
-        (labelled / "tiny" / ".3").rename(labelled / "tiny" / "3")
+        shutil.copytree(labeled / "other" / "7", labeled / "tiny" / ".3")
+        (labeled / "tiny" / ".3").rename(labeled / "tiny" / "3")
         for labels in ({"stable": 1, "canary": 3}, {"stable": 3, "canary": 3}):
-            (labelled / "tiny" / "labels.json").write_text(json.dumps(labels))
+            (labeled / "tiny" / "labels.json").write_text(json.dumps(labels))
 
             def in_effect(wanted: dict[str, int] = labels) -> bool:
                 served.follow()
@@ -128,14 +128,14 @@ def serve_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict
 
 
 def test_serve_starts_the_container_and_ends_it(
-    stand_ins: Path, labelled: Path, images: list[bytes]
+    stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
     ports = ("--port=0", "--rest-api-port=0")
-    with serve_command(str(labelled), "--engine", "docker", *ports) as (process, shown):
+    with serve_command(str(labeled), "--engine", "docker", *ports) as (process, shown):
         assert shown["models"] == "other, tiny"
         command = given(stand_ins / "docker")
         assert command[:3] == ["run", "--rm", "--init"]
-        for place in (labelled / "tiny", labelled / "other", BATCHING_FILE.parent):
+        for place in (labeled / "tiny", labeled / "other", BATCHING_FILE.parent):
             assert f"--volume={place}:{place}:ro" in command
         port = shown["gRPC"].rsplit(":", 1)[1]
         assert f"--publish=127.0.0.1:{port}:{port}" in command
@@ -161,35 +161,35 @@ def test_what_is_not_installed_is_bad_input(
         choose_engine("tfserving")
 
 
-def test_a_page_needs_the_embedded_engine(stand_ins: Path, labelled: Path) -> None:
-    server = serving_folder(labelled, "docker", page=True)
+def test_a_page_needs_the_embedded_engine(stand_ins: Path, labeled: Path) -> None:
+    server = serving_folder(labeled, "docker", page=True)
     with pytest.raises(InputError, match="--page needs the embedded engine"), server:
         pytest.fail("it must not come up")
 
 
 @pytest.mark.parametrize("option", ["port", "rest_api_port"])
-def test_a_port_in_use_is_told_before_anything_is_loaded(labelled: Path, option: str) -> None:
+def test_a_port_in_use_is_told_before_anything_is_loaded(labeled: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         options = ServeOptions(**{option: port})  # type: ignore[arg-type]
-        server = serving_folder(labelled, "embedded", options)
+        server = serving_folder(labeled, "embedded", options)
         flag = "--" + option.replace("_", "-")
         with pytest.raises(InputError, match=f"{flag}: 127.0.0.1:{port} is in use"), server:
             pytest.fail("it must not come up")
 
 
-def test_a_host_of_another_machine_is_told(labelled: Path) -> None:
-    server = serving_folder(labelled, "embedded", ServeOptions(host="203.0.113.9", port=8500))
+def test_a_host_of_another_machine_is_told(labeled: Path) -> None:
+    server = serving_folder(labeled, "embedded", ServeOptions(host="203.0.113.9", port=8500))
     with pytest.raises(InputError, match=r"--port: cannot listen on 203.0.113.9:8500: ."), server:
         pytest.fail("it must not come up")
 
 
-def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labelled: Path) -> None:
+def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labeled: Path) -> None:
     (stand_ins / "docker").write_text(
         "#!/bin/sh\necho cannot pull the image; echo; echo \"Run 'docker run --help' for more\"\n"
         "exit 125\n"
     )
-    server = serving_folder(labelled, "docker", ServeOptions(deadline_s=60))
+    server = serving_folder(labeled, "docker", ServeOptions(deadline_s=60))
     with pytest.raises(RegraftError, match="exit code 125: cannot pull the image"), server:
         pytest.fail("it must not come up")
 

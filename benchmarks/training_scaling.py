@@ -81,7 +81,7 @@ def ratios(
 def measured_apart(step: str, folder: Path, case: GrowthCase) -> Took:
     """Run one step in a process of its own, on what the steps before it left in `folder`."""
     values = [step, str(folder.absolute()), json.dumps(asdict(case))]
-    command = [sys.executable, "-m", "benchmarks.training_growth", *values]
+    command = [sys.executable, "-m", "benchmarks.training_scaling", *values]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
     return Took(**json.loads(done.stdout.splitlines()[-1]))
 
