@@ -132,7 +132,7 @@ def _ordered_checks(evaluation: EvaluationManifest) -> dict[str, list[Check]]:
 
 
 def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:
-    """Return the most frequent errors: true label, label, images, fraction of the class's images."""
+    """Return the most frequent errors: true label, label, count, fraction of the class's images."""
     names = evaluation.classes
     found = [
         (names[i], names[j], count, count / sum(row))

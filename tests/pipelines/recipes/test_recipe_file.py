@@ -42,7 +42,7 @@ def test_cats_vs_dogs_is_the_lecture() -> None:
 
 def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
     values = read_recipe(write(
-        "sources: [a]\nnear_duplicates: off\naugment: off\nclass_floors: {no: 0.9, 7: 1}\n"
+        "sources: [a]\nnear_duplicates: off\naugment: off\nmin_recall_by_class: {no: 0.9, 7: 1}\n"
         "learning_rate: 1e-3\nmodel_name: 2026-01-01\nhead_search: true\nl2: 0\n"
     ))  # fmt: skip
     assert values["near_duplicates"] == values["augment"] == "off"

@@ -46,7 +46,7 @@ def test_missing_manifest_names_file_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "expected schema_version 1, got 2"),
+        ({"schema_version": 1}, "expected schema_version 2, got 1"),
         ({"classes": "cat"}, "classes"),
         ({"unheard_of": 1}, "unheard_of"),
     ],
