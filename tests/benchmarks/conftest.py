@@ -1,0 +1,3 @@
+from tests.serving.conftest import models, server
+
+__all__ = ["models", "server"]
