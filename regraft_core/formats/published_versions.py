@@ -6,13 +6,14 @@ servers follow. A folder with a number for a name is a version once it holds `sa
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests import SavedModelManifest, digest_file, digest_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_address, open_address
 
@@ -49,6 +50,49 @@ def resolve_version(place: str, work: Path) -> Path | None:
     return folder
 
 
+def locate_version(place: str) -> tuple[str, str] | None:
+    """Return the address and the digest of the champion at `place`, of which nothing is copied.
+
+    Args:
+        place: the folder or URL of a model or of one of its versions.
+
+    Returns:
+        The version's own address, which never changes what it holds, and the digest in its
+        manifest, or that of its graph if another program exported it; None while there is none.
+
+    Raises:
+        InputError: `place` is a file, or its store does not answer.
+    """
+    if not is_address(place):
+        folder = _local(Path(place.removeprefix("file://")).absolute())
+        if folder is None:
+            return None
+        manifest = folder / SavedModelManifest.file_name
+        return str(folder), _digest_in(manifest) or digest_file(folder / GRAPH_FILE)
+    store, base = open_address(place)
+    with _reading(place):
+        store.invalidate_cache()
+        version = _version_at(store, base)
+        if version is None:
+            return None
+        manifest_at = f"{version}/{SavedModelManifest.file_name}"
+        found = store.cat_file(manifest_at) if store.exists(manifest_at) else b""
+        graph = store.info(f"{version}/{GRAPH_FILE}")
+        digest = _digest_of_manifest(found) or digest_of([str(graph.get("ETag") or graph)])
+    return f"{place.split('://', 1)[0]}://{version}", digest
+
+
+def _digest_in(manifest: Path) -> str:
+    return _digest_of_manifest(manifest.read_bytes()) if manifest.is_file() else ""
+
+
+def _digest_of_manifest(text: bytes) -> str:
+    try:
+        return str(json.loads(text)["digest"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def parse_labels(text: str, place: str) -> dict[str, int]:
     """Parse `labels.json`.
 
@@ -78,14 +122,20 @@ def _local(folder: Path) -> Path | None:
 
 def _fetched(address: str, work: Path) -> Path | None:
     store, base = open_address(address)
-    try:
+    with _reading(address):
         store.invalidate_cache()
         version = _version_at(store, base)
         return None if version is None else _copied(store, version, work)
+
+
+@contextlib.contextmanager
+def _reading(address: str) -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:
-        # Each store raises errors of its own library.
+        # Each store's library raises errors of its own.
         line = " ".join(str(error).split())[:200]
         raise InputError(f"cannot read {address}: {type(error).__name__}: {line}") from error
 

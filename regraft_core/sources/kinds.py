@@ -1,0 +1,58 @@
+"""What kind of source a text names: folder, file, URL, Drive file, object store or sample."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from regraft_core.runtime.errors import InputError, unknown_name
+
+SAMPLE_NAMES = ("sample:digits", "sample:fashion-mnist")
+DRIVE_PREFIX = "gdrive:"
+SourceKind = Literal["sample", "folder", "file", "drive", "http", "object_store"]
+
+
+def kind_of_source(source: str) -> SourceKind:
+    """Return how a source is read.
+
+    Raises:
+        InputError: nothing fits; near names are suggested.
+    """
+    path = Path(source)
+    if source in SAMPLE_NAMES:
+        return "sample"
+    if path.is_dir():
+        return "folder"
+    if path.is_file():
+        return "file"
+    if drive_id(source):
+        return "drive"
+    if re.match(r"https?://", source):
+        return "http"
+    if re.match(r"[a-z][a-z0-9+]*://", source):
+        return "object_store"
+    known = list(SAMPLE_NAMES)
+    if path.parent.is_dir() and ":" not in source:
+        known += [str(near) for near in path.parent.iterdir() if not near.name.startswith(".")]
+    raise unknown_name("source", source, known)
+
+
+def drive_id(source: str) -> str:
+    """Return the file id in `gdrive:ID`, in a Google Drive link or in a bare id; otherwise "".
+
+    Raises:
+        InputError: it is a link to Drive, but not to a file.
+    """
+    if source.startswith(DRIVE_PREFIX):
+        return source.removeprefix(DRIVE_PREFIX)
+    if re.fullmatch(r"(?=.*\d)[A-Za-z0-9_-]{25,64}", source):
+        return source
+    if not re.match(r"https?://(drive|docs)\.google\.com/", source):
+        return ""
+    from gdown.parse_url import parse_url
+
+    identity, _ = parse_url(url=source)
+    if not identity or "/folders/" in source:
+        raise InputError(f"expected a Google Drive link to a file, got {source.split('?')[0]}")
+    return str(identity)

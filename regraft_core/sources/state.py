@@ -1,0 +1,125 @@
+"""What a source holds now, as a short text that changes when the source does.
+
+Steps are cached by their parameters, and the name of a source stays while its content changes. The
+state is cheap: a listing with sizes and times, or what a server says about a file. Content itself
+is read by ingest alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from regraft_core.formats.manifests import digest_of
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.version import VERSION
+from regraft_core.sources.kinds import kind_of_source
+
+TIMEOUT_S = 20.0
+_REFUSED = {401: "no permission", 403: "no permission", 404: "not found", 410: "gone"}
+
+
+def source_state(source: str, sha256: str = "") -> str:
+    """Return the state of a source; with `sha256`, an archive's content is known without a look.
+
+    A source that cannot tell whether it changed gets a new state each time.
+
+    Raises:
+        InputError: there is no such source, or it refuses to be read.
+    """
+    kind = kind_of_source(source)
+    if kind == "sample":
+        return f"{source} {VERSION}"
+    if kind == "folder":
+        return listing_digest(Path(source))
+    if kind == "file":
+        found = Path(source).stat()
+        return sha256 or f"{found.st_size} {found.st_mtime_ns}"
+    if kind == "http":
+        told = _http_state(source)
+        return sha256 or told
+    if kind == "object_store":
+        return _object_store_state(source)
+    return sha256 or secrets.token_hex(8)  # Drive tells no version without a login
+
+
+def listing_digest(folder: Path) -> str:
+    """Return the SHA-256 (hex) of a folder's files: relative paths, sizes and times of change."""
+    digest = hashlib.sha256()
+    for line in sorted(_listed(folder, "")):
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def _listed(folder: Path, prefix: str) -> Iterator[bytes]:
+    """Yield a line for each file; links are followed, once for each folder that is open."""
+    pending = [(os.fspath(folder), prefix, frozenset({os.path.realpath(folder)}))]
+    while pending:
+        path, inside, above = pending.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = f"{inside}{entry.name}"
+                try:
+                    if entry.is_dir():
+                        real = os.path.realpath(entry.path)
+                        if real not in above:
+                            pending.append((entry.path, f"{name}/", above | {real}))
+                        continue
+                    found = entry.stat()
+                except OSError:
+                    yield os.fsencode(f"{name}\0unreadable\n")
+                    continue
+                yield os.fsencode(f"{name}\0{found.st_size} {found.st_mtime_ns}\n")
+
+
+def _http_state(url: str) -> str:
+    """Ask a server for a file's validators, by HEAD or, if that is refused, by an unread GET."""
+    import requests
+
+    shown = re.sub(r"//[^/@]*@", "//", url.split("?")[0])
+    try:
+        for method in ("HEAD", "GET"):
+            with requests.request(
+                method, url, timeout=TIMEOUT_S, allow_redirects=True, stream=True
+            ) as response:
+                if response.ok:
+                    return _validators(response)
+                status = response.status_code
+            if status in (404, 410):
+                break
+    except requests.RequestException:
+        return secrets.token_hex(8)  # ingest tries longer, and at the mirrors
+    if status in _REFUSED:
+        raise InputError(f"source: {shown}: {_REFUSED[status]} (HTTP {status})")
+    return secrets.token_hex(8)
+
+
+def _validators(response: Any) -> str:
+    headers = response.headers
+    known = [headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length")]
+    return digest_of(known) if known[0] or known[1] else secrets.token_hex(8)
+
+
+def _object_store_state(url: str) -> str:
+    store, path = open_address(url)
+    try:
+        store.invalidate_cache()
+        found = store.find(path, detail=True)
+    except PermissionError as error:
+        raise InputError(f"source: {url}: no permission ({error})") from error
+    except Exception as error:
+        # Each store's library raises errors of its own.
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"source: {url}: {type(error).__name__}: {line}") from error
+    if not found:
+        raise InputError(f"source: expected files at {url}, found none")
+    lines = [[name, info.get("size"), str(info.get("ETag") or info.get("etag") or
+              info.get("md5Hash") or info.get("mtime") or info.get("updated"))]
+             for name, info in sorted(found.items())]  # fmt: skip
+    return digest_of(lines)
