@@ -42,6 +42,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.models import MODEL_FILE, load_model
@@ -132,7 +133,7 @@ def _cost(
 ) -> Cost:
     some = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_IMAGES)]
     return Cost(
-        model_mb=(Path(folder) / MODEL_FILE).stat().st_size / 1e6,
+        model_mb=content_file(folder, MODEL_FILE).stat().st_size / 1e6,
         latency_ms=latency_ms(runner, some),
         validation_accuracy=manifest.validation_accuracy,
         head_validation_accuracy=choice.floor if np.isfinite(choice.floor) else None,

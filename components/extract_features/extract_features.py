@@ -28,6 +28,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import out_of_memory_explained
@@ -87,7 +88,7 @@ def extract_features(
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []),
     }
-    work = checkpoint_folder(options.work_dir, "extract_features", digest)
+    work = checkpoint_folder(options.work_dir, "features", digest)
     with (
         staged_folder(out) as folder,
         accelerated(model.layers, mixed=mixed),
@@ -133,7 +134,7 @@ def _extract(
     for view in range(views):
         part = [(file, info) for file, info in shards if info.view == view]
         pending = [(file, info) for file, info in part if not store.holds(info)]
-        files = [dataset / file for file, _ in pending]
+        files = (content_file(dataset, file) for file, _ in pending)
         images = itertools.chain.from_iterable(map(read_records, files))
         count = sum(info.count for _, info in pending)
         pulse = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import FeatureShard
+from regraft_core.formats.stored_artifacts import save_work
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import array_file
 
@@ -64,6 +65,7 @@ class ShardStore:
                 array.flush()
             if self._marked:
                 self._mark(info).touch()
+                save_work(self._folder)
         except OSError as error:
             raise InputError(f"cannot write features to {self._folder}: {error}") from error
 

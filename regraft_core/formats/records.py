@@ -18,6 +18,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from regraft_core.formats.manifests import DatasetManifest, Split
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
@@ -195,4 +196,4 @@ def record_places(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
 def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:
     """Yield the images of one split of a dataset folder, in manifest order."""
     for shard in DatasetManifest.read(dataset).splits[split].shards:
-        yield from read_records(Path(dataset) / shard.file)
+        yield from read_records(content_file(dataset, shard.file))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import Epoch, digest_file, digest_of, write_text
+from regraft_core.formats.stored_artifacts import save_work, working_folder
 from regraft_core.runtime.errors import InputError
 
 STATE_FILE = "checkpoint.json"
@@ -38,8 +39,8 @@ class Progress:
 
 
 def checkpoint_folder(work_dir: str, step: str, fingerprint: str) -> Path | None:
-    """Return where a step keeps its state in `work_dir`: a folder of its own a fingerprint."""
-    return Path(work_dir) / f"{step}-{fingerprint[:16]}" if work_dir else None
+    """Return where a step keeps its state: a folder of the content store for each fingerprint."""
+    return working_folder(work_dir, f"{step}-{fingerprint[:32]}")
 
 
 def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:
@@ -97,6 +98,7 @@ def write_state(
     for old in folder.glob("epoch-*.npz"):
         if old.name != name:
             old.unlink()
+    save_work(folder)
 
 
 def read_state(

@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.training_source import Resident, Source
 
@@ -30,6 +31,10 @@ SAME_FOR_ALL_WORKERS = (
 def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
     """Return the file of one array of one feature shard."""
     return Path(folder) / f"{stem}.{array}.npy"
+
+
+def _stored(folder: Path, stem: str, array: str) -> Path:
+    return content_file(folder, array_file(folder, stem, array).name)
 
 
 def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesManifest]:
@@ -71,11 +76,11 @@ class FeatureRows:
             stems = [shard.stem.replace("view0", f"view{view}") for _, shard in parts]
             self._maps.append(
                 [
-                    np.load(array_file(folder, stem, array), mmap_mode="r", allow_pickle=False)
+                    np.load(_stored(folder, stem, array), mmap_mode="r", allow_pickle=False)
                     for (folder, _), stem in zip(parts, stems, strict=True)
                 ]
             )
-        labels = [np.load(array_file(folder, shard.stem, LABELS), allow_pickle=False)
+        labels = [np.load(_stored(folder, shard.stem, LABELS), allow_pickle=False)
                   for folder, shard in parts]  # fmt: skip
         self.labels = np.concatenate([np.zeros(0, np.int32), *labels])
         self.row_shape = self._maps[0][0].shape[1:] if parts else ()

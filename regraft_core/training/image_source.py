@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.records import ImageRecord, record_of, record_places
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.images.augment import Strength, augment
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
@@ -29,7 +29,7 @@ class ImageRows:
         shards = DatasetManifest.read(dataset).splits[split].shards
         self._places: list[tuple[mmap.mmap, int, int]] = []
         for shard in shards:
-            path = Path(dataset) / shard.file
+            path = content_file(dataset, shard.file)
             with open(path, "rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._places += [(memory, *place) for place in record_places(path)]

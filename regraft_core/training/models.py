@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import ModelManifest, Parameters, digest_file
 from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
 MODEL_FILE = "model.keras"
@@ -124,13 +125,13 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[keras.Model, ModelManife
         InputError: a file is missing, or `model.keras` is not the one that the manifest names.
     """
     manifest = ModelManifest.read(folder)
-    path = Path(folder) / MODEL_FILE
+    path = content_file(folder, MODEL_FILE)
     if not path.is_file():
         raise InputError(f"expected {MODEL_FILE} in {folder}, found none")
     digest = digest_file(path)
     if digest != manifest.digest:
         raise InputError(f"{path}: expected digest {manifest.digest[:12]}, got {digest[:12]}")
-    return read_keras_file(path), manifest
+    return _read_model(path), manifest
 
 
 def read_keras_file(path: str | os.PathLike[str]) -> keras.Model:
@@ -144,6 +145,10 @@ def read_keras_file(path: str | os.PathLike[str]) -> keras.Model:
         raise InputError(f"expected a .keras file, got {path}")
     if not path.is_file():
         raise InputError(f"expected a .keras file at {path}, found none")
+    return _read_model(path)
+
+
+def _read_model(path: Path) -> keras.Model:
     try:
         return cast(keras.Model, keras.models.load_model(path, compile=False, safe_mode=True))
     except Exception as error:

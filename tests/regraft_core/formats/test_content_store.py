@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from regraft_core.formats.content_store import (
-    ContentStore,
-    content_file,
-    content_folder,
-    refer_to,
-)
-from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.formats.content_store import ContentStore
+from regraft_core.runtime.errors import InputError
 
 MANIFEST = "thing.json"
 
@@ -54,62 +48,28 @@ def test_the_first_writer_of_a_name_wins(root: str, tmp_path: Path) -> None:
     store = ContentStore(root)
     store.add(work(tmp_path / "a", "first"), "thing-1", MANIFEST)
     store.add(work(tmp_path / "b", "second"), "thing-1", MANIFEST)
-    artifact = work(tmp_path / "c", "first")
-    refer_to(artifact, store.location("thing-1"), MANIFEST)
-    assert content_file(artifact, "large.bin").read_text() == "first"
+    store.fetch("thing-1", "large.bin", tmp_path / "read") if store.remote else None
+    read = tmp_path / "read" if store.remote else Path(store.location("thing-1")) / "large.bin"
+    assert read.read_text() == "first"
 
 
-def test_a_reference_holds_the_manifest_and_reads_files_on_demand(
-    root: str, tmp_path: Path
-) -> None:
+def test_removal_changes_the_generation(root: str, tmp_path: Path) -> None:
     store = ContentStore(root)
-    artifact = work(tmp_path / "artifact")
-    refer_to(artifact, store.location("thing-1"), MANIFEST)
-    store.add(work(tmp_path / "bulk"), "thing-1", MANIFEST)
-    assert sorted(p.name for p in artifact.rglob("*") if p.is_file()) == ["content.json", MANIFEST]
-    assert content_file(artifact, "large.bin").read_text() == "bulk"
-    assert content_file(artifact, "deep/other.bin").read_text() == "other"
-    assert content_file(artifact, MANIFEST) == artifact / MANIFEST
-    whole = content_folder(artifact)
-    assert (whole / "deep" / "other.bin").read_text() == "other"
-    assert not content_file(artifact, "unknown.bin").exists()
-
-
-def test_an_artifact_that_is_whole_is_read_as_it_is(tmp_path: Path) -> None:
-    folder = work(tmp_path / "a")
-    assert content_file(folder, "large.bin") == folder / "large.bin"
-    assert content_folder(folder) == folder
-
-
-def test_removed_content_is_an_error_and_changes_the_generation(root: str, tmp_path: Path) -> None:
-    store = ContentStore(root)
-    only_here = f"bulk of {tmp_path}"  # a process fetches equal content once
-    artifact = work(tmp_path / "artifact", only_here)
-    refer_to(artifact, store.location("thing-1"), MANIFEST)
-    store.add(work(tmp_path / "bulk", only_here), "thing-1", MANIFEST)
+    store.add(work(tmp_path / "a"), "thing-1", MANIFEST)
     before = store.generation()
     assert ContentStore(root).generation() == before
     store.remove(["thing-1"])
     assert ContentStore(root).generation() != before
     assert store.names() == []
-    with pytest.raises(InputError, match=r"run again without the cache"):
-        content_file(artifact, "large.bin")
+    assert not store.holds("thing-1", MANIFEST)
 
 
-def test_a_changed_file_is_noticed(root: str, tmp_path: Path) -> None:
-    store = ContentStore(root)
-    artifact = work(tmp_path / "artifact", f"bulk of {tmp_path}")
-    refer_to(artifact, store.location("thing-1"), MANIFEST)
-    store.add(work(tmp_path / "bulk", "changed"), "thing-1", MANIFEST)
-    with pytest.raises(RegraftError, match=r"large\.bin"):
-        content_file(artifact, "large.bin")
-
-
-def test_a_broken_entry_is_replaced(tmp_path: Path) -> None:
+def test_work_in_progress_becomes_the_entry(tmp_path: Path) -> None:
     store = ContentStore(str(tmp_path / "store"))
-    (tmp_path / "store" / "thing-1").mkdir(parents=True)  # as a writer without renames leaves it
+    (tmp_path / "store" / "thing-1").mkdir(parents=True)
     (tmp_path / "store" / "thing-1" / "large.bin").write_text("half")
     store.add(work(tmp_path / "a"), "thing-1", MANIFEST)
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["thing-1"]
     assert (tmp_path / "store" / "thing-1" / "large.bin").read_text() == "bulk"
 
 
@@ -128,15 +88,6 @@ def test_writers_at_once_leave_one_whole_entry(tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["thing-1"]
     assert (tmp_path / "store" / "thing-1" / "large.bin").read_text() == "bulk"
-
-
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd"])
-def test_a_reference_never_leads_outside(tmp_path: Path, name: str) -> None:
-    files = {name: {"size": 1, "sha256": "0" * 64}}
-    document = {"location": str(tmp_path / "store" / "x"), "files": files}
-    (tmp_path / "content.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match="names below the artifact"):
-        content_file(tmp_path, "large.bin")
 
 
 def test_a_store_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:

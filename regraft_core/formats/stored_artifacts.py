@@ -1,0 +1,270 @@
+"""Artifacts whose bulk is in a content store: how they refer to it, and how they are read.
+
+Such an artifact is a folder of kilobytes: its small files, and `content.json` with the entry's
+location and the size and SHA-256 of each bulk file. Kubeflow's launcher copies every input artifact
+whole before a step starts; a reference is all that it copies, and the step reads the files that it
+opens.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from regraft_core.formats.content_store import ContentStore, explained, files_of
+from regraft_core.formats.manifests import Record, digest_file, write_text
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.object_stores import is_address, open_address
+
+REFERENCE_FILE = "content.json"
+_ORIGIN_SUFFIX = ".origin"
+
+
+class StoredFile(Record):
+    """Size in bytes and SHA-256 (hex) of one file of an entry."""
+
+    size: int = Field(description="Bytes.")
+    sha256: str = Field(description="SHA-256 (hex) of the bytes.")
+
+
+class Reference(Record):
+    """`content.json`: where the bulk of an artifact is stored."""
+
+    location: str = Field(description="Folder or URL of the entry.")
+    files: dict[str, StoredFile] = Field(description="Its bulk files by relative path.")
+
+
+def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> None:
+    """Keep what a step wrote in the store at `work_dir`, and make the artifact refer to it.
+
+    On this machine the artifact becomes the entry itself, so that kfp's cache, which knows inputs
+    by their places, finds what was made of equal content. On a cluster an artifact must stay in the
+    folder of its run: it keeps its small files there, with a reference to the bulk.
+
+    Args:
+        artifact: a kfp artifact whose folder a step wrote.
+        work_dir: root of the store; "" leaves the artifact whole.
+        name: name of the entry, which tells its content.
+        manifest: the file that completes the entry.
+        bulk: glob of the files that are not small, such as `*.tfrecord`.
+
+    Raises:
+        InputError: the store cannot be written to.
+    """
+    if not work_dir:
+        return
+    folder, store = Path(artifact.path), ContentStore(work_dir)
+    if not store.remote and "://" not in artifact.uri:
+        artifact.uri = store.add(folder, name, manifest)
+        if folder.is_dir():  # the entry was there, with the same content
+            _renew_small_files(folder, Path(artifact.uri), bulk)
+        return
+    small = Path(tempfile.mkdtemp(dir=folder.parent))
+    refer_to(folder, small, store.location(name), bulk)
+    store.add(folder, name, manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    small.chmod(0o755)
+    small.rename(folder)
+
+
+def _renew_small_files(folder: Path, entry: Path, bulk: str) -> None:
+    """Replace an entry's small files by a later run's, which its digest need not cover."""
+    for name in files_of(folder):
+        if not Path(name).match(bulk):
+            (entry / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder / name, entry / name)
+    shutil.rmtree(folder)
+
+
+def refer_to(folder: Path, target: Path, location: str, bulk: str) -> None:
+    """Fill `target` with an artifact's small files and a reference to its bulk.
+
+    Args:
+        folder: the artifact as a step wrote it.
+        target: an empty folder.
+        location: the entry that has, or will have, the same files.
+        bulk: glob of the files that are referred to.
+    """
+    files = {}
+    for name in files_of(folder):
+        path = folder / name
+        if Path(name).match(bulk):
+            files[name] = StoredFile(size=path.stat().st_size, sha256=digest_file(path))
+        else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+    _write_reference(target, Reference(location=location, files=files))
+
+
+def copy_artifact(source: str | os.PathLike[str], target: Path) -> None:
+    """Copy an artifact, or one folder in it, without its bulk if that is stored elsewhere.
+
+    Args:
+        source: the folder to copy; the reference may be in it or in the folder above.
+        target: a folder to make, or an empty one.
+    """
+    source = Path(source)
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link)
+    found = _reference_of(source)
+    if found is not None and found[1]:
+        reference, part = found
+        files = {name.removeprefix(part): stored for name, stored in reference.files.items()
+                 if name.startswith(part)}  # fmt: skip
+        location = f"{reference.location}/{part}".rstrip("/")
+        _write_reference(target, Reference(location=location, files=files))
+
+
+def content_file(folder: str | os.PathLike[str], name: str) -> Path:
+    """Return the local path of an artifact's file, fetched first if it is stored elsewhere.
+
+    A path that does not exist is returned as it is if the artifact is not a reference, or names no
+    such file: opening it then says so.
+
+    Raises:
+        InputError: the stored file is gone or cannot be read.
+        RegraftError: it is not the one that was stored.
+    """
+    path = Path(folder) / name
+    found = None if path.exists() else _reference_of(Path(folder))
+    if found is None:
+        return path
+    reference, part = found
+    stored = reference.files.get(f"{part}{name}")
+    return path if stored is None else _fetched(f"{reference.location}/{part}{name}", stored)
+
+
+def content_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return a local folder with all of an artifact's files, for readers that need it whole.
+
+    Raises:
+        InputError, RegraftError: as `content_file`.
+    """
+    path = Path(folder)
+    found = _reference_of(path)
+    if found is None:
+        return path
+    reference, part = found
+    whole = Path(tempfile.mkdtemp(dir=_cache()))
+    shutil.copytree(path, whole, dirs_exist_ok=True)
+    (whole / REFERENCE_FILE).unlink(missing_ok=True)
+    for name, stored in reference.files.items():
+        if name.startswith(part):
+            target = whole / name.removeprefix(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(str(_fetched(f"{reference.location}/{name}", stored)), str(target))
+    return whole
+
+
+def working_folder(work_dir: str, name: str) -> Path | None:
+    """Return a local folder for work in progress, with what an interrupted step left in it.
+
+    In a local store it is the entry itself; of a bucket it is a copy, which `save_work` brings
+    back.
+
+    Args:
+        work_dir: root of the store; "" keeps nothing.
+        name: name of the entry that the work becomes, or of the state that is kept on the way.
+
+    Raises:
+        InputError: the store cannot be read.
+    """
+    if not work_dir:
+        return None
+    store = ContentStore(work_dir)
+    if not store.remote:
+        return Path(store.location(name))
+    folder = Path(tempfile.mkdtemp(dir=_cache()))
+    for file in store.sizes(name):
+        store.fetch(name, file, folder / file)
+    origin = folder.with_name(folder.name + _ORIGIN_SUFFIX)
+    origin.write_text(json.dumps([work_dir, name]), encoding="utf-8")
+    return folder
+
+
+def save_work(folder: Path) -> None:
+    """Bring a working folder's new, changed and removed files back to the bucket it is of.
+
+    Raises:
+        InputError: the bucket cannot be written to.
+    """
+    origin = folder.with_name(folder.name + _ORIGIN_SUFFIX)
+    if origin.is_file():
+        work_dir, name = json.loads(origin.read_text(encoding="utf-8"))
+        ContentStore(work_dir).mirror(folder, name)
+
+
+def _reference_of(folder: Path) -> tuple[Reference, str] | None:
+    """Return the reference of an artifact, and the place of `folder` in it, as `part/` or ""."""
+    for base, part in ((folder, ""), (folder.parent, f"{folder.name}/")):
+        if (base / REFERENCE_FILE).is_file():
+            return _read_reference(base / REFERENCE_FILE), part
+    return None
+
+
+def _read_reference(path: Path) -> Reference:
+    try:
+        reference = Reference.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError) as error:
+        raise InputError(f"{path}: expected a reference to stored content: {error}") from error
+    for name in reference.files:
+        if name.startswith("/") or ".." in Path(name).parts:
+            raise InputError(f"{path}: expected names below the artifact, got {name!r}")
+    return reference
+
+
+def _write_reference(folder: Path, reference: Reference) -> None:
+    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=2) + "\n")
+
+
+def _fetched(url: str, stored: StoredFile) -> Path:
+    """Return a local copy of a stored file, or the file itself in a local store."""
+    if not is_address(url):
+        path = Path(url)
+        if not path.is_file() or path.stat().st_size != stored.size:
+            raise _gone(url)
+        return path
+    target = _cache() / stored.sha256 / url.rsplit("/", 1)[-1]
+    if not target.exists():
+        files, source = open_address(url)
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(secrets.token_hex(8))
+        with explained(url):
+            try:
+                files.get_file(source, str(partial))
+            except FileNotFoundError:
+                raise _gone(url) from None
+        if digest_file(partial) != stored.sha256:
+            partial.unlink()
+            raise RegraftError(f"{url}: expected SHA-256 {stored.sha256[:12]}, read other bytes")
+        partial.rename(target)
+    return target
+
+
+def _gone(url: str) -> InputError:
+    return InputError(
+        f"{url}: expected stored content, found none or another; run again without the cache"
+    )
+
+
+@functools.cache
+def _cache() -> Path:
+    """A folder of this process for what is fetched; each file is fetched once."""
+    folder = tempfile.mkdtemp(prefix="regraft-content-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
