@@ -1,36 +1,29 @@
-"""The KFP face of `conclude`. It runs when all else has ended, and after a failure too."""
+"""The KFP component `conclude`. It runs when all else has ended, also after a failure."""
 
 from kfp import dsl
-from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
+from kfp.dsl import Markdown, Output
 
 from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def conclude(
-    status: PipelineTaskFinalStatus,
-    outcome: Output[Markdown],
-    started: str,
-    destination: str = "",
-    model_name: str = "regraft",
+    outcome: Output[Markdown], run_id: str, destination: str, model_name: str = "regraft"
 ) -> None:
-    """Say how the run ended: published, rejected, failed or cancelled.
+    """Report how the run ended: published, rejected, or without a verdict.
 
     Args:
-        status: What kfp says of the run.
         outcome: The end in words, for the KFP UI.
-        started: When the run was created.
-        destination: Folder or address (`s3://`, `gs://`) that holds models.
+        run_id: ID of the run.
+        destination: Folder or bucket that holds models.
         model_name: The model's name there.
     """
     from pathlib import Path
 
-    from components.conclude.conclude import RunStatus
     from components.conclude.conclude import conclude as run
     from regraft_core.runtime.step import log_progress, run_step
 
     with run_step("conclude"):
-        ending = RunStatus(status.state, status.error_message or "")
-        text = run(ending, destination, model_name, started)
+        text = run(run_id, destination, model_name)
         Path(outcome.path).write_text(text, encoding="utf-8")
         log_progress(" ".join(text.split()))

@@ -1,55 +1,42 @@
-"""The last step of a run on a cluster: says how it ended, whatever happened before."""
+"""The last step of a run on a cluster: reports how it ended, whatever happened before."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-
-from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.runtime.errors import InputError
+from regraft_core.formats.run_outcome import read_outcome
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """What kfp says of the run: `SUCCEEDED`, `FAILED` or `CANCELLED`, and of the first error."""
+def conclude(run_id: str, destination: str, model_name: str) -> str:
+    """Return how the run ended, in Markdown: published, rejected, or stopped before a verdict.
 
-    state: str
-    error: str = ""
-
-
-def conclude(ending: RunStatus, destination: str, model_name: str, started: str) -> str:
-    """Return how the run ended, in Markdown: published, rejected, failed or cancelled.
+    It reads what the run left at its destination. The state that Kubeflow Pipelines hands to a step
+    that runs after all others is that of its metadata store, `RUNNING` or `COMPLETE` for any end of
+    a run, so it is not asked.
 
     Args:
-        ending: what kfp says.
-        destination: where the run publishes to.
-        model_name: the model's name there.
-        started: when the run was created, in ISO 8601.
+        run_id: ID of the run.
+        destination: Folder or bucket that the run publishes to.
+        model_name: The model's name there.
+
+    Raises:
+        InputError: the destination cannot be read.
     """
-    if ending.state != "SUCCEEDED":
-        cause = " ".join(ending.error.split()) or "kfp gives no cause; see the log of the red step"
-        return f"# {ending.state.capitalize()}\n\n{cause}\n\nNothing was published by this run.\n"
+    outcome = read_outcome(destination, model_name, run_id)
     place = f"{destination.rstrip('/')}/{model_name}"
-    if "://" in destination:
-        return (f"# Done\n\nAn accepted model is the newest version at `{place}`; "
-                "the steps after the gate were skipped if it was rejected.\n")  # fmt: skip
-    newest = _published_since(Path(place), started)
-    if newest is None:
-        return (f"# Rejected\n\nNo version was added at `{place}`. "
-                "The report of `evaluate` names the reasons.\n")  # fmt: skip
-    model = SavedModelManifest.read(newest)
-    accuracy = model.metrics.get("test_accuracy")
-    shown = "" if accuracy is None else f", test accuracy {accuracy:.4f}"
-    return f"# Published\n\n`{newest}`: strategy {model.strategy}{shown}.\n"
-
-
-def _published_since(folder: Path, started: str) -> Path | None:
-    """Return the newest version if it is not older than the run."""
-    try:
-        since = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        raise InputError(f"started: expected a time in ISO 8601, got {started!r}") from None
-    versions = [path for path in folder.glob("*") if path.name.isdigit()]
-    newest = max(versions, key=lambda path: int(path.name), default=None)
-    return newest if newest and newest.stat().st_mtime >= since else None
+    if outcome is None:
+        return (
+            "# No verdict\n\nA step failed, or the run was canceled, before the gate decided or "
+            f"before its decision was carried out. This run published nothing at `{place}`; the "
+            "log of the first failed step names the cause.\n"
+        )
+    accuracy = outcome.metrics.get("test_accuracy")
+    shown = f"strategy {outcome.strategy}" + (
+        "" if accuracy is None else f", test accuracy {accuracy:.4f}"
+    )
+    if outcome.verdict == "accepted":
+        return f"# Published\n\n`{outcome.path}`: {shown}.\n"
+    failed = "".join(
+        f"- {check.name}: expected {check.expected}, got {check.received}\n"
+        for check in outcome.checks
+        if not check.passed
+    )
+    return f"# Rejected\n\nNo version was added at `{place}`: {shown}.\n\n{failed}"

@@ -1,0 +1,31 @@
+"""The KFP component `record_rejection`: the end of a run whose model the gate rejected."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input
+
+from regraft_core.runtime.container_image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def record_rejection(
+    evaluation: Input[Artifact], run_id: str, destination: str, model_name: str
+) -> None:
+    """Leave the verdict `rejected` at the destination, where the run would have published.
+
+    Args:
+        evaluation: The verdict with its reasons.
+        run_id: ID of the run.
+        destination: Folder or bucket that holds models.
+        model_name: The model's name there.
+    """
+    from regraft_core.formats.manifests import EvaluationManifest
+    from regraft_core.formats.run_outcome import RunOutcome, write_outcome
+    from regraft_core.runtime.step import log_progress, run_step
+
+    with run_step("record_rejection"):
+        verdict = EvaluationManifest.read(evaluation.path)
+        outcome = RunOutcome(verdict=verdict.verdict, strategy=verdict.strategy,
+                             metrics=verdict.metrics, checks=verdict.checks)  # fmt: skip
+        write_outcome(destination, model_name, run_id, outcome)
+        failed = ", ".join(check.name for check in verdict.checks if not check.passed)
+        log_progress(f"record_rejection: rejected by {failed}")
