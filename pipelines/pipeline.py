@@ -1,10 +1,17 @@
-"""The pipeline: wiring and defaults, nothing else."""
+"""The pipeline: wiring and defaults, nothing else.
+
+A straight line with a single artifact between two steps. Kubeflow's backend hands a list of
+artifacts into a loop, a condition or a nested pipeline as its last one alone
+(`GetInputArtifactsByExecutionID` in backend/src/v2/metadata/client.go, KFP 2.17.0), and fails at a
+loop whose body uses the list that it iterates over (backend/src/v2/driver/resolve.go).
+"""
 
 from collections.abc import Callable
-from typing import Any, List, NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Model
+from kfp.dsl import Artifact, Dataset
+from pydantic.fields import FieldInfo
 
 from components.conclude.component import conclude
 from components.evaluate.component import evaluate
@@ -12,126 +19,123 @@ from components.export.component import export
 from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
 from components.ingest.component import ingest
+from components.merge_features.component import merge_features
 from components.publish.component import publish
+from components.record_rejection.component import record_rejection
+from components.resolve.component import resolve
 from components.train_head.component import train_head
 from components.verify.component import verify
 from pipelines.parameters import accepted_by, with_parameters
-from pipelines.recipes.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
+from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
 
 Options = dict[str, Any]
 Configure = Callable[[Any, str], None]
 Step = Callable[..., Any]
+_RUN_ID = {"run_id": FieldInfo(annotation=str, description="ID of the run.")}
 
 
 def no_op(task: Any, step: str) -> None:
-    """Configure nothing, as a run on this machine needs."""
+    """Configure nothing, which suits a run on this machine."""
 
 
 class Outputs(NamedTuple):
-    """What a run leaves whatever its verdict."""
+    """What a run leaves, whatever its verdict."""
 
     dataset: Dataset
     evaluation: Artifact
 
 
-def make_pipeline(configure: Configure = no_op, *, concluded: bool = False) -> Any:
-    """Return the pipeline; `configure` gets each task with the name of its step.
+def make_pipeline(
+    configure: Configure = no_op, *, fan_out: bool = False, cluster: bool = False
+) -> Any:
+    """Return the pipeline.
 
-    With `concluded`, a last step says how the run ended, whatever happened.
+    Args:
+        configure: gets each task with the name of its step.
+        fan_out: several workers share the extraction of features.
+        cluster: each end of the gate leaves a record of the run at the destination, and a last step
+            reports how the run ended, whatever happened.
     """
 
-    def step(face: Any, options: Options, **inputs: Any) -> Any:
-        task = face(**inputs, **accepted_by(face, options))
-        configure(task, face.python_func.__name__)
+    def step(component: Any, options: Options, **inputs: Any) -> Any:
+        task = component(**accepted_by(component, options) | inputs)
+        configure(task, component.python_func.__name__)
         return task
 
-    pipeline = _transfer(step, _candidates(step), "transfer" if concluded else "regraft")
-    return _concluded(step, pipeline) if concluded else pipeline
+    steps = _steps(step, fan_out=fan_out, cluster=cluster)
+    return _concluded(step, steps, _fields(fan_out)) if cluster else steps
 
 
-def _candidates(step: Step) -> Any:
-    @dsl.pipeline(name="candidates")
-    @with_parameters(FINE_TUNE_FIELDS, {})
-    def candidates(
-        dataset: Input[Dataset],
-        features: Input[List[Artifact]],
-        head: Input[Model],
-        strategies: List[str],
-        options: Options,
-    ) -> List[Model]:
-        """One complete model a strategy, all from the same head.
-
-        A pipeline of its own, as kfp 2.17 cannot hand collected artifacts to a loop beside their
-        own.
-        """
-        with dsl.ParallelFor(strategies) as strategy:
-            candidate = step(
-                fine_tune, options, dataset=dataset, features=features, head=head,
-                strategy=strategy,
-            )  # fmt: skip
-        return dsl.Collected(candidate.outputs["model"])
-
-    return candidates
+def _fields(fan_out: bool) -> dict[str, FieldInfo]:
+    return {**OPTION_FIELDS, **(WORKER_FIELDS if fan_out else {})}
 
 
-def _transfer(step: Step, candidates: Any, name: str) -> Any:
-    @dsl.pipeline(name=name)
-    @with_parameters(PARAMETER_FIELDS, DEFAULTS)
+def _features(step: Step, options: Options, dataset: Any) -> Any:
+    return step(extract_features, options, dataset=dataset).outputs["features"]
+
+
+def _features_of_workers(step: Step, options: Options, dataset: Any) -> Any:
+    """Extract shares of the dataset in a loop; its body gets the number of shares, not the list."""
+    with dsl.ParallelFor(options["shards"]) as shard:
+        extracted = step(extract_features, options, dataset=dataset, shard=shard)
+    parts = dsl.Collected(extracted.outputs["features"])
+    return step(merge_features, options, parts=parts).outputs["features"]
+
+
+def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
+    fields = _fields(fan_out) | (_RUN_ID if cluster else {})
+
+    @dsl.pipeline(name="steps" if cluster else "regraft")
+    @with_parameters(fields, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
-        """From labeled images to a published classifier that is proven, by transfer learning."""
-        data = step(ingest, options)
-        data.set_caching_options(False)  # what stands behind a link may change
+        """From labeled images to a published, verified classifier, by transfer learning."""
+        found = step(resolve, options)
+        found.set_caching_options(False)  # it finds what has changed
+        data = step(ingest, options, source_state=found.outputs["source_state"])
         dataset = data.outputs["dataset"]
-        with dsl.ParallelFor(options["shards"]) as shard:
-            extracted = step(extract_features, options, dataset=dataset, shard=shard)
-        features = dsl.Collected(extracted.outputs["features"])
-        head = step(train_head, options, features=features)
-        models = candidates(
-            dataset=dataset,
-            features=dsl.Collected(extracted.outputs["features"]),
-            head=head.outputs["model"],
-            strategies=options["strategies"],
-            **{name: options[name] for name in FINE_TUNE_FIELDS},
-        ).output
-        judged = step(evaluate, options, candidates=models, dataset=dataset)
-        judged.set_caching_options(False)  # and so may the champion
-        evaluation = judged.outputs["evaluation"]
-        with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
-            exported = step(
-                export, options, candidates=models, evaluation=evaluation, dataset=dataset
-            )
+        features = (_features_of_workers if fan_out else _features)(step, options, dataset)
+        head = step(train_head, options, features=features).outputs["model"]
+        tuned = step(fine_tune, options, dataset=dataset, features=features, head=head)
+        evaluated = step(
+            evaluate, options, candidates=tuned.outputs["candidates"], dataset=dataset,
+            champion=found.outputs["champion"], champion_digest=found.outputs["champion_digest"],
+        )  # fmt: skip
+        evaluation, model = evaluated.outputs["evaluation"], evaluated.outputs["model"]
+        with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
+            exported = step(export, options, model=model, evaluation=evaluation, dataset=dataset)
             saved_model = exported.outputs["saved_model"]
             verified = step(
-                verify, options, saved_model=saved_model, candidates=models,
-                evaluation=evaluation, dataset=dataset,
+                verify, options, saved_model=saved_model, model=model, evaluation=evaluation,
+                dataset=dataset,
             )  # fmt: skip
             published = step(
                 publish, options, saved_model=saved_model, parity=verified.outputs["parity"]
             )
-            published.set_caching_options(False)
+            published.set_caching_options(False)  # the destination is not among its inputs
+        if cluster:
+            with dsl.If(evaluated.outputs["Output"] == False, name="rejected"):  # noqa: E712
+                recorded = step(record_rejection, options, evaluation=evaluation)
+                recorded.set_caching_options(False)  # each run leaves its own record
         return Outputs(dataset=dataset, evaluation=evaluation)
 
     return pipeline
 
 
-def _concluded(step: Step, pipeline: Any) -> Any:
-    """Wrap the pipeline as one task, so that the last step can follow all of it.
+def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
+    """Wrap all steps as one task, so that a last step can follow whatever happened to them.
 
-    Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor` (kubeflow/pipelines
-    #12390).
+    Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor`
+    (kubeflow/pipelines#12390).
     """
 
     @dsl.pipeline(name="regraft")
-    @with_parameters(PARAMETER_FIELDS, DEFAULTS)
-    def whole(options: Options) -> Outputs:
-        """From labeled images to a published classifier that is proven, by transfer learning."""
-        work = pipeline(**options)
-        started = dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER
-        last = step(conclude, options, started=started)
+    @with_parameters(fields, DEFAULTS)
+    def pipeline(options: Options) -> Outputs:
+        """From labeled images to a published, verified classifier, by transfer learning."""
+        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        work = steps(**options | {"run_id": run_id})
+        last = step(conclude, options, run_id=run_id)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
         return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
 
-    return whole
-
-
-pipeline = make_pipeline()
+    return pipeline

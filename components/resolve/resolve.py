@@ -90,10 +90,12 @@ def _champion(place: str) -> tuple[str, str]:
 
 def _require_readable(name: str, place: str) -> str:
     """Return the state of a file or folder that a step will read."""
+    if "://" not in place and not Path(place).exists():
+        raise InputError(f"{name}: expected a file or folder, found none at {place}")
     try:
         return source_state(place)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {str(error).removeprefix('source: ')}") from error
 
 
 def _require_writable(name: str, place: str) -> None:

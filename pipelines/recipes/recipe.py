@@ -75,7 +75,8 @@ class Recipe(
 
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, as kfp takes them."""
-        values = {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
+        fields = [*OPTION_FIELDS, *(WORKER_FIELDS if self.workers > 1 else ())]
+        values = {name: _plain(getattr(self, name)) for name in fields}
         if self.destination and not self.champion:
             values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
         return values
@@ -99,14 +100,14 @@ _IN_ORDER = dict.fromkeys(
 )
 RECIPE_FIELDS = {n: Recipe.model_fields[n] for n in _IN_ORDER if n not in _NOT_OPTIONS}
 OPTION_FIELDS = {n: f for n, f in RECIPE_FIELDS.items() if n != "workers"}
-_SHARDS = FieldInfo(
-    annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
-)
-PARAMETER_FIELDS = {**OPTION_FIELDS, "shards": _SHARDS}
-DEFAULTS = Recipe(sources=("sample:digits",)).arguments()
-FINE_TUNE_FIELDS = {
-    name: field for name, field in FineTuneOptions.model_fields.items() if name != "strategy"
+# Parameters of a pipeline in which several workers share the extraction of features.
+WORKER_FIELDS = {
+    "workers": Recipe.model_fields["workers"],
+    "shards": FieldInfo(
+        annotation=tuple[int, ...], description="Numbers of the workers, from 0 to workers - 1."
+    ),
 }
+DEFAULTS = Recipe(sources=("sample:digits",), workers=2).arguments()
 
 
 def make_recipe(**values: Any) -> Recipe:
