@@ -21,7 +21,8 @@ from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import freeze, join, split
 from regraft_core.backbones.table import BACKBONES
 from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest, Preprocessing
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 from regraft_core.images.augment import Strength
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
@@ -275,7 +276,7 @@ def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
 )  # fmt: skip
 def test_senseless_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
-        checked(FineTuneOptions, **{name: value})
+        parse_options(FineTuneOptions, **{name: value})
 
 
 def test_a_loss_that_is_not_a_number_leaves_no_candidate(

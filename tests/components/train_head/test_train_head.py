@@ -12,7 +12,8 @@ import pytest
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, ModelManifest, Split
-from regraft_core.formats.options import FeatureOptions, HeadOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
 from regraft_core.training.loop import class_weights
@@ -130,7 +131,7 @@ def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> N
 )  # fmt: skip
 def test_senseless_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
-        checked(HeadOptions, **{name: value})
+        parse_options(HeadOptions, **{name: value})
 
 
 def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
