@@ -17,13 +17,12 @@ from components.export.model_card import model_card
 from components.export.signatures import SIGNATURES, Postprocessing, build_archive
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     SavedModelManifest,
-    staged_folder,
 )
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split

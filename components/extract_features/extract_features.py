@@ -17,20 +17,13 @@ from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
 from regraft_core.backbones.table import Backbone, find_backbone
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    FeatureShard,
-    FeaturesManifest,
-    MadeBy,
-    Split,
-    digest_of,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import DatasetManifest, FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
@@ -42,7 +35,7 @@ from regraft_core.training.winograd import winograd
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
 
-@out_of_memory_explained()
+@explain_out_of_memory()
 def extract_features(
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],

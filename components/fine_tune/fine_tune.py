@@ -21,17 +21,12 @@ from components.fine_tune.strategies import Parts, train_strategy, trained_part,
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    Epoch,
-    MadeBy,
-    ModelManifest,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
+from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import (
@@ -58,7 +53,7 @@ class Outcome:
     weights: list[Any]
 
 
-@out_of_memory_explained()
+@explain_out_of_memory()
 def fine_tune(
     dataset: str | os.PathLike[str],
     features: Sequence[str | os.PathLike[str]],

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from regraft_core.backbones.cuts import freeze, join, split
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, digest_of
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import log_progress

@@ -16,7 +16,8 @@ from typing import Any, get_args
 import keras
 import tensorflow as tf
 
-from regraft_core.formats.manifests import FeaturesManifest, digest_of
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.manifests import FeaturesManifest
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import Clock, log_progress

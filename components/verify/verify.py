@@ -27,15 +27,12 @@ from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     ParityManifest,
-    digest_of,
-    staged_folder,
-    write_text,
 )
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Epoch, digest_file, digest_of, write_text
+from regraft_core.formats.manifest_storage import digest_file, digest_of, write_text
+from regraft_core.formats.manifests import Epoch
 from regraft_core.runtime.errors import InputError
 
 STATE_FILE = "checkpoint.json"

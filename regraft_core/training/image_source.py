@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.records import ImageRecord, record_of, record_places
+from regraft_core.formats.records import ImageRecord, parse_record, record_offsets
 from regraft_core.images.augment import Strength, augment
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
@@ -32,7 +32,7 @@ class ImageRows:
             path = Path(dataset) / shard.file
             with open(path, "rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._places += [(memory, *place) for place in record_places(path)]
+            self._places += [(memory, *place) for place in record_offsets(path)]
         records = [self._record(index) for index in range(len(self._places))]
         self.labels = np.array([record.label for record in records], np.int32)
         marks = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
@@ -47,7 +47,7 @@ class ImageRows:
 
     def _record(self, index: int) -> ImageRecord:
         memory, offset, length = self._places[index]
-        return record_of(memory[offset : offset + length])
+        return parse_record(memory[offset : offset + length])
 
 
 def image_source(

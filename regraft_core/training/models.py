@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import ModelManifest, Parameters, digest_file
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import ModelManifest, Parameters
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
 

@@ -15,17 +15,16 @@ from PIL import Image
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join
 from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifest_storage import MadeBy, digest_file
 from regraft_core.formats.manifests import (
     Check,
     ClassMetrics,
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     Preprocessing,
     Shard,
     SplitInfo,
-    digest_file,
 )
 from regraft_core.formats.options import HeadOptions
 from regraft_core.formats.records import ImageRecord, write_records

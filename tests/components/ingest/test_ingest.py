@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import SPLITS, DatasetManifest, digest_file
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import read_split

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.training.checkpoint import STATE_FILE
 from regraft_core.training.loop import Settings, Start, _optimizer, train
 from regraft_core.training.training_source import Resident, Source, epoch_order
@@ -208,7 +208,7 @@ def test_out_of_memory_is_told_and_finished_epochs_are_kept(
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(NeedsTooMuch()(inputs)))
     with (
         pytest.raises(RegraftError, match="out of memory; a smaller --batch-size"),
-        out_of_memory_explained(),
+        explain_out_of_memory(),
     ):
         train(model, *data, SETTINGS, tmp_path)
     kept = json.loads((tmp_path / STATE_FILE).read_text())
