@@ -39,7 +39,7 @@ from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import Clock, log_progress
-from regraft_core.training.models import MODEL_FILE, load_model
+from regraft_core.training.model_files import MODEL_FILE, load_model
 
 LATENCY_IMAGES = 22
 

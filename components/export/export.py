@@ -29,7 +29,7 @@ from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 _ANSWERS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"

@@ -29,7 +29,7 @@ from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
-from regraft_core.training.models import pooling_layer
+from regraft_core.training.heads import pooling_layer
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")

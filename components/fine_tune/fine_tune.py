@@ -37,8 +37,9 @@ from regraft_core.training.acceleration import (
     training_strategy,
 )
 from regraft_core.training.feature_store import read_manifests
+from regraft_core.training.heads import pooling_layer
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.models import count_parameters, load_model, pooling_layer, save_model
+from regraft_core.training.model_files import count_parameters, load_model, save_model
 from regraft_core.training.winograd import winograd
 
 

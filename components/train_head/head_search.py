@@ -24,7 +24,7 @@ from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
 from regraft_core.training.epoch_graphs import LayerwiseAdam
 from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments
-from regraft_core.training.models import build_head, standardize
+from regraft_core.training.heads import build_head, standardize
 from regraft_core.training.training_source import epoch_order
 
 WIDTHS = (0, 128)

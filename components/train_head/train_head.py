@@ -21,15 +21,10 @@ from regraft_core.runtime.step import Clock
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests
+from regraft_core.training.heads import build_head, head_parameters, standardize
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.loop import Settings, class_weights, train
-from regraft_core.training.models import (
-    build_head,
-    count_parameters,
-    head_parameters,
-    save_model,
-    standardize,
-)
+from regraft_core.training.model_files import count_parameters, save_model
 
 
 @explain_out_of_memory()

@@ -40,7 +40,7 @@ from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from serving.running.runner import running_server
 
 TABLE_FILE = "parity.md"

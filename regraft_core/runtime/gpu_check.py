@@ -21,9 +21,7 @@ def check_gpu(required: bool, device_files: Sequence[str] = DEVICE_FILES) -> Non
     if not required:
         return
     if platform.system() == "Linux" and not any(Path(path).exists() for path in device_files):
-        raise InputError(
-            f"require-gpu: expected a GPU, found none (no {', '.join(device_files)})"
-        )
+        raise InputError(f"require-gpu: expected a GPU, found none (no {', '.join(device_files)})")
     import tensorflow as tf
 
     if not tf.config.list_physical_devices("GPU"):

@@ -18,7 +18,7 @@ from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 
 @pytest.fixture(scope="module")

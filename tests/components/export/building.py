@@ -29,13 +29,8 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import HeadOptions
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.training.models import (
-    build_head,
-    count_parameters,
-    pooling_layer,
-    save_model,
-    standardize,
-)
+from regraft_core.training.heads import build_head, pooling_layer, standardize
+from regraft_core.training.model_files import count_parameters, save_model
 
 CLASSES = ["café", "cat", "dog"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")

@@ -26,9 +26,10 @@ from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOp
 from regraft_core.images.augment import Strength
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
+from regraft_core.training.heads import build_head, pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, class_weights, train
-from regraft_core.training.models import build_head, load_model, pooling_layer, save_model
+from regraft_core.training.model_files import load_model, save_model
 from regraft_core.training.training_source import Source
 from regraft_core.training.winograd import winograd
 

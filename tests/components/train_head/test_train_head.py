@@ -17,7 +17,7 @@ from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
 from regraft_core.training.loop import class_weights
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed, Trained
