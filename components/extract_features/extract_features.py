@@ -26,7 +26,7 @@ from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
+from regraft_core.training.acceleration import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
 from regraft_core.training.heads import pooling_layer
@@ -65,7 +65,7 @@ def extract_features(
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
     told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
-    mixed = mixed_precision(options.precision, gpu_capabilities())
+    mixed = use_mixed_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the one view is the plain image, so only strategy full trains on "
@@ -83,7 +83,7 @@ def extract_features(
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
     with (
         staged_folder(out) as folder,
-        accelerated(model.layers, mixed=mixed),
+        accelerate(model.layers, mixed=mixed),
         winograd(model.layers),
     ):
         forward = forward_of(extractor, backbone, options, image_px)

@@ -30,11 +30,11 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import (
-    accelerated,
+    accelerate,
+    distribution_strategy,
     gpu_capabilities,
     is_chief,
-    mixed_precision,
-    training_strategy,
+    use_mixed_precision,
 )
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import pooling_layer
@@ -73,7 +73,7 @@ def fine_tune(
         RegraftError: the loss is not a number, or memory ran out.
     """
     check_gpu(options.require_gpu)
-    with training_strategy(options.strategy).scope():
+    with distribution_strategy(options.strategy).scope():
         return _fine_tune(dataset, features, head, out, options)
 
 
@@ -182,12 +182,12 @@ def _train_each(
 ) -> tuple[Outcome, list[Outcome]]:
     """Train with each treatment of BatchNormalization that is to be tried; leave the best one."""
     start = parts.complete.get_weights()
-    mixed = mixed_precision(options.precision, gpu_capabilities())
+    mixed = use_mixed_precision(options.precision, gpu_capabilities())
     tried = []
     for batch_norm in _treatments(parts, strategy, options, evidence):
         parts.complete.set_weights(start)
         layers = parts.backbone.layers
-        with accelerated(layers, mixed=mixed), winograd(layers):
+        with accelerate(layers, mixed=mixed), winograd(layers):
             history = train_strategy(
                 parts, strategy, options.model_copy(update={"batch_norm": batch_norm}), mixed=mixed
             )

@@ -177,7 +177,7 @@ class _Grid:
         self._weights = [v for trial in trials for v in trial.model.trainable_variables]
         shares = tuple(trial.options.head_learning_rate / options.head_learning_rate
                        for trial in trials for _ in trial.model.trainable_variables)  # fmt: skip
-        self._optimizer = LayerwiseAdam(options.head_learning_rate, rate_shares=shares)
+        self._optimizer = LayerwiseAdam(options.head_learning_rate, lr_ratios=shares)
         self._optimizer.build(self._weights)
         self.train, self.measure = tf.function(self._train), tf.function(self._measure)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
-from components.fine_tune.strategies import rate_shares
+from components.fine_tune.strategies import lr_ratios
 from components.train_head.train_head import train_head
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import freeze, join, split
@@ -403,7 +403,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
         f"{str(tmp_path / 'killed')!r}, options)\n"
     )
     said = kill_and_run_again(program, f"{strategy} epoch 3/6")
-    assert f"{strategy}: goes on after epoch" in said.again
+    assert f"{strategy}: resumes after epoch" in said.again
     assert f"{strategy} epoch 2/6" not in said.again
     options = FineTuneOptions(**given)
     whole = fine_tune(dataset, [augmented], weak_head, tmp_path / "whole", options)
@@ -441,12 +441,12 @@ def test_half_precision_trains_and_saves_a_float32_candidate(
 
 def test_rates_rise_with_depth() -> None:
     backbone = build_backbone("tiny", 32)
-    shares = rate_shares(backbone, 0.1)
+    shares = lr_ratios(backbone, 0.1)
     assert shares is not None
     assert len(shares) == len(backbone.trainable_variables)
     assert (min(shares), max(shares)) == (pytest.approx(0.1), 1.0)
     assert list(shares) == sorted(shares)
-    assert rate_shares(backbone, 1.0) is None
+    assert lr_ratios(backbone, 1.0) is None
 
 
 def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
@@ -459,7 +459,7 @@ def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
     first = fine_tune(dataset, [trained.features], weak_head, tmp_path / "first", options)
     capsys.readouterr()
     second = fine_tune(dataset, [trained.features], weak_head, tmp_path / "second", options)
-    assert "top: goes on after epoch 2" in capsys.readouterr().out
+    assert "top: resumes after epoch 2" in capsys.readouterr().out
     assert second.history == first.history
     for mine, theirs in zip(
         load_model(tmp_path / "second")[0].get_weights(),

@@ -210,7 +210,7 @@ def test_a_killed_step_goes_on_from_its_last_epoch(
     said = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head epoch 5/"
     )
-    assert "head: goes on after epoch" in said.again
+    assert "head: resumes after epoch" in said.again
     assert "head epoch 4/" not in said.again
     train_head([features], tmp_path / "whole", options)
     assert len(ModelManifest.read(killed).history) == 300
@@ -226,7 +226,7 @@ def test_a_killed_search_goes_on_from_its_last_epoch(
     said = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head search epoch 5/"
     )
-    assert "head search: goes on after epoch" in said.again
+    assert "head search: resumes after epoch" in said.again
     assert "head search epoch 4/" not in said.again
     train_head([features], tmp_path / "whole", options)
     assert_same(killed, tmp_path / "whole")
