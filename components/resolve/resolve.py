@@ -14,10 +14,10 @@ from pathlib import Path
 
 from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.content_store import ContentStore
-from regraft_core.formats.manifests import digest_of
+from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.published_versions import locate_version
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 from regraft_core.runtime.step import log_progress
 from regraft_core.runtime.version import code_digest
 from regraft_core.sources.state import source_state
@@ -102,8 +102,8 @@ def _require_writable(name: str, place: str) -> None:
     """Write and remove a small file, which no other check of rights can stand for."""
     probe = f"{_PROBE}-{secrets.token_hex(4)}"
     try:
-        if is_address(place):
-            store, base = open_address(place)
+        if is_store_uri(place):
+            store, base = open_store_uri(place)
             store.pipe_file(f"{base}/{probe}", b"")
             store.rm_file(f"{base}/{probe}")
         else:

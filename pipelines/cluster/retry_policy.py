@@ -14,7 +14,7 @@ HOUR_S = 3600
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Retries after the first attempt, the first wait (the next ones double), the longest attempt."""
+    """Retries after the first attempt, the first wait (later ones double), the longest attempt."""
 
     retries: int
     timeout_s: int

@@ -16,9 +16,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 GENERATION_FILE = "generation"
 
@@ -34,9 +34,9 @@ class ContentStore:
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/") or "/"
-        self.remote = is_address(root)
+        self.remote = is_store_uri(root)
         if self.remote:
-            self._files, self._base = open_address(self.root)
+            self._files, self._base = open_store_uri(self.root)
         else:
             self._base = str(Path(self.root.removeprefix("file://")).absolute())
 

@@ -12,9 +12,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from regraft_core.formats.manifests import Check, Record, write_text
+from regraft_core.formats.manifest_storage import Record, write_text
+from regraft_core.formats.manifests import Check
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 RUNS_FOLDER = ".runs"
 
@@ -34,8 +35,8 @@ def write_outcome(destination: str, model_name: str, run_id: str, outcome: RunOu
     """Write the outcome of a run; writing it again replaces it."""
     text = outcome.model_dump_json(indent=2) + "\n"
     place = _place(destination, model_name, run_id)
-    if is_address(place):
-        store, path = open_address(place)
+    if is_store_uri(place):
+        store, path = open_store_uri(place)
         store.pipe_file(path, text.encode())
     else:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +51,8 @@ def read_outcome(destination: str, model_name: str, run_id: str) -> RunOutcome |
     """
     place = _place(destination, model_name, run_id)
     try:
-        if is_address(place):
-            store, path = open_address(place)
+        if is_store_uri(place):
+            store, path = open_store_uri(place)
             store.invalidate_cache()
             text = store.cat_file(path).decode()
         else:

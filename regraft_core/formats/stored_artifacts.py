@@ -21,9 +21,9 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore, explained, files_of
-from regraft_core.formats.manifests import Record, digest_file, write_text
+from regraft_core.formats.manifest_storage import Record, digest_file, write_text
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 REFERENCE_FILE = "content.json"
 _ORIGIN_SUFFIX = ".origin"
@@ -227,14 +227,14 @@ def _write_reference(folder: Path, reference: Reference) -> None:
 
 def _fetched(url: str, stored: StoredFile) -> Path:
     """Return a local copy of a stored file, or the file itself in a local store."""
-    if not is_address(url):
+    if not is_store_uri(url):
         path = Path(url)
         if not path.is_file() or path.stat().st_size != stored.size:
             raise _gone(url)
         return path
     target = _cache() / stored.sha256 / url.rsplit("/", 1)[-1]
     if not target.exists():
-        files, source = open_address(url)
+        files, source = open_store_uri(url)
         target.parent.mkdir(exist_ok=True)
         partial = target.with_name(secrets.token_hex(8))
         with explained(url):

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from regraft_core.formats.manifests import digest_of
+from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.runtime.version import VERSION
 from regraft_core.sources.kinds import kind_of_source
 
@@ -107,7 +107,7 @@ def _validators(response: Any) -> str:
 
 
 def _object_store_state(url: str) -> str:
-    store, path = open_address(url)
+    store, path = open_store_uri(url)
     try:
         store.invalidate_cache()
         found = store.find(path, detail=True)
