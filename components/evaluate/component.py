@@ -1,6 +1,6 @@
 """The evaluation step's KFP face."""
 
-from typing import Dict, List
+from typing import Dict
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -10,9 +10,10 @@ from regraft_core.runtime.container_image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
-    candidates: Input[List[Model]],
+    candidates: Input[Artifact],
     dataset: Input[Dataset],
     evaluation: Output[Artifact],
+    model: Output[Model],
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
     report: Output[HTML],
@@ -24,6 +25,7 @@ def evaluate(
     max_model_mb: float = 0.0,
     max_latency_ms: float = 0.0,
     champion: str = "",
+    champion_digest: str = "",
     champion_policy: str = "not-worse",
     champion_margin: float = 1.0,
     champion_significance: float = 0.05,
@@ -32,13 +34,15 @@ def evaluate(
     batch_size: int = 32,
     seed: int = 0,
     require_gpu: bool = False,
+    work_dir: str = "",
 ) -> bool:
     """Choose the best candidate on validation and judge it on the test split.
 
     Args:
-        candidates: complete candidates, trained on the dataset.
+        candidates: Complete candidates, all trained on the dataset.
         dataset: the dataset with its test split.
-        evaluation: the verdict with all figures and predictions.
+        evaluation: The verdict with all metrics and predictions.
+        model: The chosen candidate.
         metrics: the figures, for the KFP UI.
         classification: confusion matrix and ROC curve, for the KFP UI.
         report: the page that a person reads before trusting the model.
@@ -49,7 +53,8 @@ def evaluate(
         max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
         max_model_mb: the largest model in megabytes; 0 is no limit.
         max_latency_ms: the longest time for one image in milliseconds; 0 is no limit.
-        champion: folder or address of the model in service; none yet if empty or not there.
+        champion: Folder or URL of the champion's version; empty without one.
+        champion_digest: Its digest; another champion is another input for the cache.
         champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
         champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
         champion_significance: the chance to reject an equal model that is accepted.
@@ -57,7 +62,8 @@ def evaluate(
         in_distribution_fraction: the share of validation images that must count as familiar.
         batch_size: images a batch.
         seed: of the bootstrap.
-        require_gpu: fail at once where no GPU is seen.
+        require_gpu: Fail immediately if no GPU is visible.
+        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
 
     Returns:
         Whether the model may go out.
@@ -77,6 +83,6 @@ def evaluate(
                 "in_distribution_fraction": in_distribution_fraction,
                 "champion_significance": champion_significance, "batch_size": batch_size,
                 "seed": seed, "ood_images": ood_images, "require_gpu": require_gpu}  # fmt: skip
-        outputs = {"evaluation": evaluation, "metrics": metrics,
+        outputs = {"evaluation": evaluation, "model": model, "metrics": metrics,
                    "classification": classification, "report": report}  # fmt: skip
-        return evaluate_artifacts(candidates, dataset, outputs, gate, champion)
+        return evaluate_artifacts(candidates, dataset, outputs, gate, (champion, work_dir))

@@ -1,44 +1,45 @@
-"""An evaluation that a run on this machine made before is found again, where nothing has changed.
+"""Finds the evaluation that an earlier run made of the same candidates, data, gate and champion.
 
-kfp's cache cannot tell, as it knows the model in service by its place only.
+Kubeflow's cache cannot, because publishing changes the champion: the run after an accepted one has
+another champion, the model that it accepted.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.evaluate.gate.champion import find_champion
+from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    SavedModelManifest,
-)
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.published_versions import locate_version, read_version_manifest
+from regraft_core.formats.stored_artifacts import working_folder
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import code_digest
 
+_KIND = "evaluation"
 _LENGTH = 16
 _NO_CHAMPION = digest_of(None)[:_LENGTH]
 
 
 @dataclass(frozen=True)
 class EvaluationKey:
-    """What an evaluation answers, by content: the candidates, the data, the gate, the champion."""
+    """An evaluation's inputs by content: `inputs` for all but the champion, `champion` for that.
 
-    asked: str
+    `champion_model` is the digest of the champion's model if it is one of the candidates.
+    """
+
+    inputs: str
     champion: str
     champion_model: str | None
 
     @property
-    def digest(self) -> str:
-        """A name for the answer: 16 digits for all but the champion, 16 for that."""
-        return self.asked[:_LENGTH] + self.champion[:_LENGTH]
+    def name(self) -> str:
+        """Name of the evaluation in a content store."""
+        return f"{_KIND}-{self.inputs[:_LENGTH]}{self.champion[:_LENGTH]}"
 
 
 def evaluation_key(
@@ -47,49 +48,56 @@ def evaluation_key(
     gate: Mapping[str, Any],
     champion: str,
 ) -> EvaluationKey | None:
-    """Return what is to be answered, or None where the model in service cannot be told by content.
+    """Return the key of an evaluation, or None if an input is not known by its content.
 
     Args:
         candidates: folders of the candidates.
         dataset: the dataset's folder.
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
+
+    Raises:
+        InputError: the champion cannot be read.
     """
-    if gate.get("ood_images") or ("://" in champion and not champion.startswith("file://")):
-        return None  # a folder that may change; a bucket, from which all would have to be copied
+    if gate.get("ood_images"):
+        return None  # a folder that may change
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
-    data = DatasetManifest.read(dataset).digest
-    asked = digest_of([models, data, dict(gate), code_digest()])
-    with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
-        rival = find_champion(champion, Path(work))
-        if rival is None:
-            return EvaluationKey(asked, _NO_CHAMPION, None)
-        try:
-            manifest = SavedModelManifest.read(rival.folder)
-        except InputError:
-            return None
+    inputs = digest_of([models, DatasetManifest.read(dataset).digest, dict(gate), code_digest()])
+    found = locate_version(champion) if champion else None
+    if found is None:
+        return EvaluationKey(inputs, _NO_CHAMPION, None)
+    manifest = read_version_manifest(found[0])
+    if manifest is None:
+        return None  # exported by another program
     own = manifest.model_digest if manifest.model_digest in models else None
-    return EvaluationKey(asked, manifest.digest, own)
+    return EvaluationKey(inputs, manifest.digest, own)
 
 
-def find_cached(question: EvaluationKey, kept: Path) -> Path | None:
-    """Return the folder of the evaluation that answers the question, among those that are kept.
+def find_cached(key: EvaluationKey, work_dir: str) -> Path | None:
+    """Return a local folder of the evaluation with this key, if the store has one.
 
-    Where the model in service is the very one that an evaluation of the same candidates let out,
-    that evaluation stands: a model is not judged against itself.
+    If the champion is the very model that an evaluation of the same candidates accepted, that
+    evaluation counts: a model is not compared with itself.
 
     Args:
-        question: what is asked.
-        kept: the folder named in `keep_by_content`.
+        key: the evaluation's inputs.
+        work_dir: root of the content store.
+
+    Raises:
+        InputError: the store cannot be read.
     """
-    exact = kept / f"evaluation-{question.asked[:_LENGTH]}{question.champion[:_LENGTH]}"
-    others = sorted(kept.glob(f"evaluation-{question.asked[:_LENGTH]}*"))
-    for folder in [exact, *others]:
+    store = ContentStore(work_dir)
+    alike = f"{_KIND}-{key.inputs[:_LENGTH]}"
+    others = [name for name in store.names() if name.startswith(alike) and name != key.name]
+    for name in [key.name, *others]:
+        if not store.holds(name, EvaluationManifest.file_name):
+            continue
+        folder = working_folder(work_dir, name)
         try:
-            answer = EvaluationManifest.read(folder)
+            found = EvaluationManifest.read(folder or "")
         except InputError:
             continue
-        let_out = answer.verdict == "accepted" and answer.model_digest == question.champion_model
-        if folder == exact or let_out:
+        accepted = found.verdict == "accepted" and found.model_digest == key.champion_model
+        if name == key.name or accepted:
             return folder
     return None

@@ -14,63 +14,88 @@ from components.evaluate.evaluation_cache import evaluation_key, find_cached
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
-from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.content_store import ContentStore
+from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import GateOptions
-from regraft_core.runtime.step import keep_by_content, kept_folder, log_progress
+from regraft_core.formats.stored_artifacts import copy_artifact, keep
+from regraft_core.runtime.step import log_progress
 
 ROC_POINTS = 200
 
 
 def evaluate_artifacts(
-    candidates: Sequence[Any],
+    candidates: Any,
     dataset: Any,
     outputs: Mapping[str, Any],
     gate: Mapping[str, Any],
-    champion: str,
+    places: tuple[str, str],
 ) -> bool:
-    """Run the step on KFP artifacts, fill the outputs, and return whether the model may go out.
+    """Run the step on KFP artifacts, fill the outputs, and return whether the model is accepted.
 
     Args:
-        candidates: artifacts with a `path`.
-        dataset: an artifact with a `path`.
-        outputs: `evaluation`, `metrics`, `classification` and `report`.
+        candidates: the artifact with one folder per candidate.
+        dataset: the dataset's artifact.
+        outputs: `evaluation`, `model`, `metrics`, `classification` and `report`.
         gate: the values of `GateOptions`.
-        champion: as `evaluate`.
+        places: the champion as in `evaluate`, and the root of the content store or "".
     """
     options = parse_options(GateOptions, **gate)
-    folders = [Path(candidate.path) for candidate in candidates]
-    result = _answer(folders, dataset.path, outputs["evaluation"], options, champion)
-    folder = Path(outputs["evaluation"].path)
-    outputs["evaluation"].metadata.update(
+    names = CandidatesManifest.read(candidates.path).candidates
+    folders = [Path(candidates.path) / name for name in names]
+    evaluation = outputs["evaluation"]
+    result = _evaluated(folders, dataset.path, evaluation, options, places)
+    evaluation.metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
     )
+    _hand_on(outputs["model"], candidates, folders, result)
     for name, value in result.metrics.items():
         if math.isfinite(value):
             outputs["metrics"].log_metric(name, value)
+    folder = Path(evaluation.path)
     _log_classification(outputs["classification"], result, folder)
     Path(outputs["report"].path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / REPORT_FILE, outputs["report"].path)
     return result.verdict == "accepted"
 
 
-def _answer(
-    folders: Sequence[Path], dataset: str, evaluation: Any, options: GateOptions, champion: str
+def _evaluated(
+    folders: Sequence[Path],
+    dataset: str,
+    evaluation: Any,
+    options: GateOptions,
+    places: tuple[str, str],
 ) -> EvaluationManifest:
-    """Find the evaluation that a local run made of the same, or make it."""
-    question = None
-    if "://" not in evaluation.uri:
-        question = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
-    if question and (found := find_cached(question, kept_folder(evaluation))):
-        log_progress("evaluate: nothing has changed since it was done")
-        evaluation.uri = str(found)
-        return EvaluationManifest.read(found)
-    from components.evaluate.evaluate import evaluate  # loads TensorFlow
+    """Find the evaluation that an earlier run made of the same inputs, or make it."""
+    champion, work_dir = places
+    key = None
+    if work_dir:
+        key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
+    if key and (found := find_cached(key, work_dir)):
+        log_progress("evaluate: nothing has changed since the last evaluation")
+        copy_artifact(found, Path(evaluation.path))
+    else:
+        from components.evaluate.evaluate import evaluate  # loads TensorFlow
 
-    result = evaluate(folders, dataset, evaluation.path, options, champion)
-    if question:
-        keep_by_content(evaluation, question.digest)
+        evaluate(folders, dataset, evaluation.path, options, champion)
+    result = EvaluationManifest.read(evaluation.path)
+    if key and "://" not in evaluation.uri:
+        keep(evaluation, work_dir, key.name, result.file_name, "*.npz")
+    elif key:
+        ContentStore(work_dir).add_copy(Path(evaluation.path), key.name, result.file_name)
     return result
+
+
+def _hand_on(
+    model: Any, candidates: Any, folders: Sequence[Path], result: EvaluationManifest
+) -> None:
+    """Make the chosen candidate the output `model`: on this machine the very same folder."""
+    (chosen,) = (f for f in folders if ModelManifest.read(f).digest == result.model_digest)
+    if "://" in candidates.uri:
+        copy_artifact(chosen, Path(model.path))
+    else:
+        model.uri = str(chosen)
+    model.metadata.update(digest=result.model_digest, strategy=result.strategy)
 
 
 def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:

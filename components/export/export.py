@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -36,7 +35,7 @@ _FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"
 
 
 def export(
-    candidates: Sequence[str | os.PathLike[str]],
+    model: str | os.PathLike[str],
     evaluation: str | os.PathLike[str],
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -48,7 +47,7 @@ def export(
     warm-up requests, `model_card.md`, `fingerprint` and `regraft.json`.
 
     Args:
-        candidates: folders of complete candidates, the chosen one among them.
+        model: folder of the chosen candidate.
         evaluation: folder of the verdict.
         dataset: the dataset, for the images of the warm-up.
         out: the folder to make.
@@ -62,7 +61,7 @@ def export(
     verdict = EvaluationManifest.read(evaluation)
     if verdict.verdict != "accepted":
         raise RejectedError("export: expected an accepted model, got a rejected one")
-    model, manifest = load_chosen(candidates, verdict)
+    trained, manifest = load_chosen(model, verdict)
     require_dataset(dataset, verdict)
     answering = Postprocessing(
         preprocessing=manifest.preprocessing,
@@ -71,7 +70,7 @@ def export(
         familiar_threshold=familiar_threshold(verdict),
     )
     with staged_folder(out) as folder:
-        archive = build_archive(model, f"head_{manifest.head['head']}", answering)
+        archive = build_archive(trained, f"head_{manifest.head['head']}", answering)
         archive.write_out(folder, verbose=False)
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)
@@ -84,7 +83,7 @@ def export(
             raise DataError(f"{dataset}: expected images in the validation split, found none")
         px = manifest.preprocessing.image_px
         write_warmup(folder, validation, px, options.warmup_batch_size)
-        formats = write_formats(folder, model, answering, options.formats, validation[:7])
+        formats = write_formats(folder, trained, answering, options.formats, validation[:7])
         exported = _describe(verdict, manifest, answering, formats)
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
@@ -100,20 +99,19 @@ def export(
 
 
 def load_chosen(
-    candidates: Sequence[str | os.PathLike[str]], evaluation: EvaluationManifest
+    folder: str | os.PathLike[str], evaluation: EvaluationManifest
 ) -> tuple[keras.Model, ModelManifest]:
     """Load the candidate that the evaluation chose, its file checked against the digest.
 
     Raises:
-        InputError: it is not among `candidates`, or its classes differ.
+        InputError: it is another model, or its classes differ.
     """
-    digests = {}
-    for folder in candidates:
-        digests[ModelManifest.read(folder).digest] = folder
-    if evaluation.model_digest not in digests:
-        got = ", ".join(digest[:12] for digest in digests)
-        raise InputError(f"expected the chosen model {evaluation.model_digest[:12]}, got {got}")
-    model, manifest = load_model(digests[evaluation.model_digest])
+    digest = ModelManifest.read(folder).digest
+    if digest != evaluation.model_digest:
+        raise InputError(
+            f"expected the chosen model {evaluation.model_digest[:12]}, got {digest[:12]}"
+        )
+    model, manifest = load_model(folder)
     if manifest.kind != "candidate":
         raise InputError(f"expected a complete candidate, got a {manifest.kind}")
     if manifest.classes != evaluation.classes:

@@ -13,7 +13,7 @@ def extract_features(
     dataset: Input[Dataset],
     features: Output[Artifact],
     shard: int = 0,
-    shards: List[int] = [0],  # noqa: B006
+    workers: int = 1,
     strategies: List[str] = ["head", "top"],  # noqa: B006
     backbone: str = "vgg16",
     weights: str = "imagenet",
@@ -36,8 +36,8 @@ def extract_features(
     Args:
         dataset: The ingested dataset.
         features: Pooled features and activations at the cut.
-        shard: The share of this worker.
-        shards: All shares; their number is the number of workers.
+        shard: Number of this worker, from 0.
+        workers: Number of workers that share the dataset.
         strategies: The strategies to come; `top` and `auto` need activations at the cut.
         backbone: Name of the pretrained backbone.
         weights: `imagenet`, `random`, or a path or URI of weights.
@@ -53,11 +53,12 @@ def extract_features(
         require_gpu: Fail at once where no GPU is seen.
         precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
         cache_gb: Gigabytes that cached activations may take; beyond, `top` streams images.
-        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
+        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
     """
     values = locals()
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import FeatureOptions
+    from regraft_core.formats.stored_artifacts import keep
     from regraft_core.runtime.gpu_check import check_gpu
     from regraft_core.runtime.step import run_step
 
@@ -70,5 +71,6 @@ def extract_features(
         check_gpu(options.require_gpu)
         from components.extract_features.extract_features import extract_features as run
 
-        manifest = run(dataset.path, features.path, options, shard, len(shards))
-    features.metadata.update(digest=manifest.digest, cut=manifest.cut or "")
+        manifest = run(dataset.path, features.path, options, shard, workers)
+        features.metadata.update(digest=manifest.digest, cut=manifest.cut or "")
+        keep(features, work_dir, f"features-{manifest.digest[:32]}", manifest.file_name, "*.npy")

@@ -31,6 +31,8 @@ def ingest(
     download_backoff_s: float = 1.0,
     max_archive_bytes: int = 1 << 40,
     max_archive_members: int = 1_000_000,
+    source_state: str = "",
+    work_dir: str = "",
 ) -> None:
     """Read labeled images, check and split them, and store them in shards.
 
@@ -55,19 +57,24 @@ def ingest(
         download_attempts: Tries for each address.
         download_backoff_s: First wait between tries.
         max_archive_bytes: Bytes that an archive may unpack to.
-        max_archive_members: Members that an archive may have.
+        max_archive_members: Largest number of members in an archive.
+        source_state: What `resolve` found; another state is another input for the cache.
+        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
     """
-    values = {k: v for k, v in locals().items() if k not in ("sources", "dataset", "data_card")}
+    own = ("sources", "dataset", "data_card", "source_state", "work_dir")
+    values = {k: v for k, v in locals().items() if k not in own}
     import shutil
 
     from components.ingest.ingest import ingest
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import IngestOptions
-    from regraft_core.runtime.step import keep_by_content, run_step
+    from regraft_core.formats.stored_artifacts import keep
+    from regraft_core.runtime.step import run_step
 
     with run_step("ingest"):
         manifest = ingest(sources, dataset.path, parse_options(IngestOptions, **values))
         shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}
-        keep_by_content(dataset, manifest.digest[:32])
+        name = f"dataset-{manifest.digest[:32]}"
+        keep(dataset, work_dir, name, manifest.file_name, "*.tfrecord")

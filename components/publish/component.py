@@ -16,6 +16,7 @@ def publish(
     version_label: str = "",
     keep_last: int = 0,
     model_registry: str = "",
+    run_id: str = "",
 ) -> None:
     """Publish a proven model as the next version at its destination.
 
@@ -27,14 +28,20 @@ def publish(
         model_name: The model's name there.
         version_label: `stable`, `canary`, or empty for none.
         keep_last: How many versions stay; 0 keeps all.
-        model_registry: Address of a Kubeflow Model Registry to enter the version in; may be empty.
+        model_registry: URL of a Kubeflow Model Registry to add the version to; may be empty.
+        run_id: ID of the run, for a record at the destination; empty writes none.
     """
     from components.publish.publish import publish as run
+    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.options import PublishOptions
+    from regraft_core.formats.stored_artifacts import content_folder
     from regraft_core.runtime.step import run_step
 
     with run_step("publish"):
+        options = parse_options(PublishOptions, version_label=version_label, keep_last=keep_last,
+                                model_registry=model_registry)  # fmt: skip
         manifest = run(
-            saved_model.path, parity.path, published.path, destination, model_name,
-            label=version_label, keep_last=keep_last, model_registry=model_registry,
+            content_folder(saved_model.path), parity.path, published.path, destination, model_name,
+            options, run_id,
         )  # fmt: skip
     published.metadata.update(version=manifest.version, path=manifest.path)

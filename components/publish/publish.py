@@ -7,6 +7,8 @@ import os
 from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
+from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.run_outcome import RunOutcome, write_outcome
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
@@ -19,10 +21,8 @@ def publish(
     out: str | os.PathLike[str],
     destination: str,
     name: str,
-    *,
-    label: str = "",
-    keep_last: int = 0,
-    model_registry: str = "",
+    options: PublishOptions | None = None,
+    run_id: str = "",
 ) -> PublishedManifest:
     """Publish a model whose served answers were proven, and write `published.json` into `out`.
 
@@ -35,27 +35,30 @@ def publish(
         out: receives `published.json`.
         destination: folder or address that holds models.
         name: the model's name.
-        label: `stable`, `canary` or empty.
-        keep_last: how many versions stay; 0 keeps all.
-        model_registry: address of a Kubeflow Model Registry that the version is entered in.
+        options: label, number of versions that stay, and model registry.
+        run_id: ID of the run on a cluster, which leaves a record at the destination.
 
     Raises:
         ParityError: the proof is of another model, or it failed.
         InputError: as `serving.publishing.publish.publish_saved_model` and `Registry`.
         RegistryError: no registry answers, and nothing was published; or it failed afterwards.
     """
-    clock = Clock()
+    clock, options = Clock(), options or PublishOptions()
     model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
     _check_proof(proof, model, parity)
-    registry = Registry(model_registry) if model_registry else None
+    registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
         version = _published_already(model, destination, name)
         if version is None:
             version = publish_saved_model(
-                saved_model, destination, name, label=label, keep_last=keep_last
+                saved_model,
+                destination,
+                name,
+                label=options.version_label,
+                keep_last=options.keep_last,
             )
-        elif label:
-            set_label(destination, name, label, version.number)
+        elif options.version_label:
+            set_label(destination, name, options.version_label, version.number)
         manifest = PublishedManifest(
             digest=digest_of([name, version.number, model.digest]),
             made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),
@@ -66,6 +69,11 @@ def publish(
             parity=proof.max_abs_diff,
         )
         manifest.write(folder)
+    if run_id:
+        outcome = RunOutcome(verdict="accepted", strategy=model.strategy, metrics=model.metrics,
+                             checks=model.checks, version=version.number,
+                             path=version.path)  # fmt: skip
+        write_outcome(destination, name, run_id, outcome)
     if registry and not registry.knows(name, version.number):
         _record(registry, manifest, model)
     log_progress(f"publish: version {version.number} at {version.path}")

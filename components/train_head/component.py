@@ -1,7 +1,5 @@
 """The KFP face of `train_head`."""
 
-from typing import List
-
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output
 
@@ -10,7 +8,7 @@ from regraft_core.runtime.container_image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train_head(
-    features: Input[List[Artifact]],
+    features: Input[Artifact],
     model: Output[Model],
     pooling: str = "gap",
     dense_width: int = 0,
@@ -29,7 +27,7 @@ def train_head(
     """Train the head on cached features: feature-extraction training.
 
     Args:
-        features: The features of all workers.
+        features: The features of the dataset.
         model: The trained head.
         pooling: The head's pooling: `gap`, `gmp` or `flatten`.
         dense_width: Width of a hidden layer; 0 is none.
@@ -43,15 +41,20 @@ def train_head(
         patience: Epochs without a better validation loss before training stops.
         head_search: Train a grid of heads together and keep the best on validation.
         seed: Seed of initial weights and order.
-        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
+        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
     """
     values = locals()
     from components.train_head.train_head import train_head as run
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import HeadOptions
+    from regraft_core.formats.stored_artifacts import keep
     from regraft_core.runtime.step import run_step
+    from regraft_core.training.feature_store import feature_folders
 
     with run_step("train_head"):
         options = select_options(HeadOptions, values)
-        manifest = run([item.path for item in features], model.path, options)
-    model.metadata.update(digest=manifest.digest, validation_accuracy=manifest.validation_accuracy)
+        manifest = run(feature_folders(features.path), model.path, options)
+        model.metadata.update(
+            digest=manifest.digest, validation_accuracy=manifest.validation_accuracy
+        )
+        keep(model, work_dir, f"head-{manifest.digest[:32]}", manifest.file_name, "*.keras")

@@ -1,7 +1,5 @@
 """The KFP face of `verify`. Never cache it: it proves what a server answers today."""
 
-from typing import List
-
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
 
@@ -11,7 +9,7 @@ from regraft_core.runtime.container_image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def verify(
     saved_model: Input[Model],
-    candidates: Input[List[Model]],
+    model: Input[Model],
     evaluation: Input[Artifact],
     dataset: Input[Dataset],
     parity: Output[Artifact],
@@ -24,7 +22,7 @@ def verify(
 
     Args:
         saved_model: The exported model.
-        candidates: The complete candidates, the exported one among them.
+        model: The candidate that was exported.
         evaluation: The verdict, for the temperature.
         dataset: The dataset, for images of the test split.
         parity: The proof.
@@ -39,6 +37,7 @@ def verify(
     from components.verify.verify import verify as run
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import VerifyOptions
+    from regraft_core.formats.stored_artifacts import content_folder
     from regraft_core.runtime.step import run_step
 
     with run_step("verify"):
@@ -48,7 +47,7 @@ def verify(
             verify_images=verify_images,
             parity_tolerance=parity_tolerance,
         )
-        proof = run(saved_model.path, [item.path for item in candidates], evaluation.path,
-                    dataset.path, parity.path, options)  # fmt: skip
+        exported = content_folder(saved_model.path)
+        proof = run(exported, model.path, evaluation.path, dataset.path, parity.path, options)
         shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)
     parity.metadata.update(engine=proof.engine, **proof.max_abs_diff)

@@ -31,7 +31,6 @@ from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_fold
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    ModelManifest,
     ParityManifest,
 )
 from regraft_core.formats.options import VerifyOptions
@@ -59,7 +58,7 @@ class _Client(Protocol):
 
 def verify(
     saved_model: str | os.PathLike[str],
-    candidates: Sequence[str | os.PathLike[str]],
+    model: str | os.PathLike[str],
     evaluation: str | os.PathLike[str],
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -71,7 +70,7 @@ def verify(
 
     Args:
         saved_model: the exported folder.
-        candidates: folders of complete candidates, the exported one among them.
+        model: folder of the candidate that was exported.
         evaluation: folder of the verdict, for the temperature.
         dataset: the dataset, for images of the test split.
         out: the folder to make.
@@ -92,7 +91,7 @@ def verify(
     encoded = [record.encoded for record in sample]
     with ThreadPoolExecutor(1) as beside, _served(Path(saved_model), Path(out)) as base:
         # The trained model answers while the server starts.
-        trained = beside.submit(_trained, candidates, verdict, sample)
+        trained = beside.submit(_trained, model, verdict, sample)
         served, engine = _answers_served(base, options, encoded)
         asked = trained.result()
     rows = compare(asked, served)
@@ -144,16 +143,16 @@ def sample_of(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]
 
 
 def _trained(
-    candidates: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
     evaluation: EvaluationManifest,
     sample: Sequence[ImageRecord],
 ) -> list[ParityCase]:
     """Return what the trained model itself says, through Keras and not through the export."""
-    folders = {ModelManifest.read(folder).digest: folder for folder in candidates}
-    if evaluation.model_digest not in folders:
-        got = ", ".join(digest[:12] for digest in folders)
-        raise InputError(f"expected the chosen model {evaluation.model_digest[:12]}, got {got}")
-    model, manifest = load_model(folders[evaluation.model_digest])
+    model, manifest = load_model(folder)
+    if manifest.digest != evaluation.model_digest:
+        raise InputError(
+            f"expected the chosen model {evaluation.model_digest[:12]}, got {manifest.digest[:12]}"
+        )
     preprocessing = manifest.preprocessing
     logits = []
     for start in range(0, len(sample), _KERAS_BATCH):

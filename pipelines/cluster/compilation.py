@@ -64,5 +64,5 @@ def compile_pipeline(
         with_image.configure(task)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    transfer = make_pipeline(configure, concluded=True)
-    Compiler().compile(transfer, str(output), pipeline_parameters=recipe.arguments())
+    pipeline = make_pipeline(configure, fan_out=recipe.workers > 1, cluster=True)
+    Compiler().compile(pipeline, str(output), pipeline_parameters=recipe.arguments())

@@ -63,6 +63,17 @@ class ContentStore:
                 (self._upload if self.remote else self._move)(folder, name, manifest)
         return self.location(name)
 
+    def add_copy(self, folder: Path, name: str, manifest: str) -> None:
+        """As `add`, but `folder` stays in any case."""
+        if self.remote:
+            self.add(folder, name, manifest)
+        elif not self.holds(name, manifest):
+            with explained(self.root):
+                Path(self._base).mkdir(parents=True, exist_ok=True)
+                copy = self._aside(f"{name}.copy")
+                shutil.copytree(folder, copy)
+                self._move(copy, name, manifest)
+
     def sizes(self, name: str) -> dict[str, int]:
         """Return the sizes in bytes of an entry's files, by relative path."""
         if not self.remote:

@@ -185,6 +185,19 @@ class ModelManifest(Manifest):
     )
 
 
+class CandidatesManifest(Manifest):
+    """`candidates.json`: the complete candidates of a run, one folder per requested strategy.
+
+    `digest` covers the strategies with the digests of their models.
+    """
+
+    file_name: ClassVar[str] = "candidates.json"
+
+    candidates: dict[str, str] = Field(
+        description="Digests of the models by requested strategy, which is the folder's name."
+    )
+
+
 class Check(Record):
     """One check of the gate: what was expected, what was received, and whether it passed."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -81,6 +82,25 @@ def locate_version(location: str) -> tuple[str, str] | None:
         graph = store.info(f"{version}/{GRAPH_FILE}")
         digest = _digest_of_manifest(found) or digest_of([str(graph.get("ETag") or graph)])
     return f"{location.split('://', 1)[0]}://{version}", digest
+
+
+def read_version_manifest(location: str) -> SavedModelManifest | None:
+    """Return the manifest of one published version, or None if another program exported it.
+
+    Raises:
+        InputError: its store does not answer, or the manifest is damaged.
+    """
+    if not is_store_uri(location):
+        there = (Path(location) / SavedModelManifest.file_name).is_file()
+        return SavedModelManifest.read(location) if there else None
+    store, version = open_store_uri(location)
+    with _reading(location):
+        path = f"{version}/{SavedModelManifest.file_name}"
+        if not store.exists(path):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            store.get_file(path, f"{folder}/{SavedModelManifest.file_name}")
+            return SavedModelManifest.read(folder)
 
 
 def _digest_in(manifest: Path) -> str:

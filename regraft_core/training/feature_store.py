@@ -37,6 +37,17 @@ def _stored(folder: Path, stem: str, array: str) -> Path:
     return content_file(folder, array_file(folder, stem, array).name)
 
 
+def feature_folders(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the workers' folders in an artifact with the features of a dataset.
+
+    One worker writes the artifact itself; those of several are folders in it.
+    """
+    whole = Path(folder)
+    if (whole / FeaturesManifest.file_name).is_file():
+        return [whole]
+    return sorted(path.parent for path in whole.glob(f"*/{FeaturesManifest.file_name}"))
+
+
 def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesManifest]:
     """Read the manifests of all workers' folders, in worker order.
 

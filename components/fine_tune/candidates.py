@@ -1,0 +1,48 @@
+"""All candidates of a run, trained one after another from the same head."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import keras
+
+from components.fine_tune.fine_tune import fine_tune
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import CandidatesManifest
+from regraft_core.formats.options import FineTuneOptions
+from regraft_core.runtime.step import Clock
+from regraft_core.runtime.version import VERSION
+from regraft_core.training.feature_store import feature_folders
+
+
+def fine_tune_all(
+    dataset: str | os.PathLike[str],
+    features: str | os.PathLike[str],
+    head: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: Sequence[FineTuneOptions],
+) -> CandidatesManifest:
+    """Train one candidate for each of `options`, in `<out>/<strategy>`.
+
+    One after another, because two trainings on one GPU exceed its memory, and on a CPU they only
+    slow each other down.
+
+    Raises:
+        InputError, RegraftError: as `fine_tune`.
+    """
+    clock = Clock()
+    folders = feature_folders(features)
+    with staged_folder(out) as folder:
+        digests: dict[str, str] = {}
+        for one in options:
+            made = fine_tune(dataset, folders, head, folder / one.strategy, one)
+            digests[one.strategy] = made.digest
+            keras.backend.clear_session()
+        manifest = CandidatesManifest(
+            digest=digest_of(digests),
+            made_by=MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
+            candidates=digests,
+        )
+        manifest.write(folder)
+    return manifest
