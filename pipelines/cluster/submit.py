@@ -28,7 +28,7 @@ from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pods import Pods
 from pipelines.cluster.schedule import kfp_cron
 from pipelines.recipes.recipe import Recipe
-from regraft_core.formats.manifests import digest_of
+from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 

@@ -17,13 +17,12 @@ from typing import Any, Literal
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_of, in_containers, make_runner
 from pipelines.recipes.recipe import Recipe
+from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
     Check,
     DatasetManifest,
     EvaluationManifest,
     PublishedManifest,
-    Record,
-    write_text,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step import LIVE_MARK, LIVE_VARIABLE, PROGRESS_MARK

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -19,7 +20,6 @@ from regraft_core.formats.options import (
     PublishOptions,
     Strategy,
     VerifyOptions,
-    checked,
 )
 from regraft_core.runtime.errors import InputError
 
@@ -120,7 +120,7 @@ def make_recipe(**values: Any) -> Recipe:
             "sources: expected a recipe or --source, got neither; `regraft init FOLDER` writes one "
             "for a folder of images"
         )
-    recipe = checked(Recipe, **values)
+    recipe = parse_options(Recipe, **values)
     find_backbone(recipe.backbone).side_px(recipe.image_px)
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, link or sample, got an empty text")

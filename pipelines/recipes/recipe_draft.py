@@ -14,7 +14,7 @@ from pathlib import Path
 from components.ingest.sources.folders import Item, Tally, folder_items
 from pipelines.recipes.recipe_file import read_recipe
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import DataError, InputError
 
 BACKBONE = "efficientnet_lite0"

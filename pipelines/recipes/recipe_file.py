@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
-from regraft_core.formats.options import as_input_error
+from regraft_core.formats.option_parsing import as_input_error
 from regraft_core.runtime.errors import InputError, unknown_name
 
 RECIPES = Path(__file__).parent

@@ -106,7 +106,7 @@ def _inspect_backbone(name: str, wanted: InspectOptions) -> Anatomy:
 
 def _inspect_file(path: Path, wanted: InspectOptions) -> Anatomy:
     with quiet_start():
-        from regraft_core.training.models import MODEL_FILE, read_keras_file
+        from regraft_core.training.model_files import MODEL_FILE, read_keras_file
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, wanted)
     model = read_keras_file(path)
@@ -117,7 +117,7 @@ def _inspect_file(path: Path, wanted: InspectOptions) -> Anatomy:
 def _inspect_folder(folder: Path, wanted: InspectOptions) -> Anatomy:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
-            from regraft_core.training.models import load_model
+            from regraft_core.training.model_files import load_model
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,
@@ -188,7 +188,7 @@ def _take_apart(model: Any, found: Anatomy, wanted: InspectOptions) -> Anatomy:
         layer_rows,
         weight_rows,
     )
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     if wanted.layer:
         layer = find_layer(model, wanted.layer)
@@ -232,7 +232,7 @@ def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
 def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
     """Put one layer with its weights in the place of a model's facts."""
     from regraft.explore.model_summary import weight_rows
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     counted = count_parameters(layer)
     facts = {
@@ -249,7 +249,7 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
 def _heads(model: Any, wanted: InspectOptions) -> list[HeadRow]:
     """Compare the heads on the model's last feature map."""
     from regraft.explore.model_summary import feature_map
-    from regraft_core.training.models import head_parameters, pooled_width
+    from regraft_core.training.heads import head_parameters, pooled_width
 
     shape = feature_map(model)
     if shape is None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from regraft.explore.flops import elements, operation_flops
 from regraft_core.backbones.cuts import cut_points, parents_of, topological_order
 from regraft_core.runtime.errors import InputError, unknown_name
-from regraft_core.training.models import count_parameters
+from regraft_core.training.model_files import count_parameters
 
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 
