@@ -88,13 +88,10 @@ def read_image(image: str) -> bytes:
     Raises:
         InputError: it cannot be read, or is too large.
     """
-    from components.ingest.sources.http import read_address
-    from components.ingest.sources.object_store import read_object
+    from components.ingest.sources.download import read_url
 
-    if image.startswith(("http://", "https://")):
-        return read_address(image, DOWNLOAD, MAX_IMAGE_BYTES)
     if "://" in image:
-        return read_object(image, DOWNLOAD, MAX_IMAGE_BYTES)
+        return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
     try:
         with open(image, "rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
