@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pods import Pods
     from pipelines.cluster.submit import Settings, Submission
+    from pipelines.cluster.watch import Waiting
 
+MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
 
 
@@ -149,11 +151,23 @@ class WaitOptions:
         bool, typer.Option("--wait", help="Wait for the run; exit 0 if accepted, 3 if rejected.")
     ] = False
     wait_timeout_s: Annotated[
-        float, typer.Option(min=0, help="Longest time to wait for the run, in seconds.")
+        float, typer.Option(help="Longest time to wait for the run, in seconds.")
     ] = 86_400.0
-    poll_s: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two status requests.")
-    ] = 5.0
+    poll_s: Annotated[float, typer.Option(help="Seconds between two status requests.")] = 5.0
+
+    def waiting(self) -> Waiting:
+        """Return the settings of the wait.
+
+        Raises:
+            InputError: a time is negative or too short.
+        """
+        from pipelines.cluster.watch import Waiting
+
+        if not self.wait_timeout_s >= 0:
+            raise InputError(f"wait_timeout_s: expected 0 or more, got {self.wait_timeout_s:g}")
+        if not self.poll_s >= MIN_POLL_S:
+            raise InputError(f"poll_s: expected {MIN_POLL_S:g} or more, got {self.poll_s:g}")
+        return Waiting(self.wait_timeout_s, self.poll_s)
 
 
 @with_groups
@@ -221,9 +235,10 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import Waiting, raise_if_rejected, wait
+    from pipelines.cluster.watch import raise_if_rejected, wait
     from regraft.cli.console_output import print_json, showing_steps
 
+    waiting = options.waiting()
     client = Client(connection)
     sent = send(client, connection, submission)
     result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
@@ -234,7 +249,7 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
             print_json(result)
         return
     with showing_steps() as listener:
-        verdict = wait(client, sent.id, listener, Waiting(options.wait_timeout_s, options.poll_s))
+        verdict = wait(client, sent.id, listener, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:
