@@ -112,7 +112,7 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "width": ("dense_width",),
 }
 _COMMANDS = {
-    "bench": "bench", "benchmark": "bench", "check": "doctor", "deploy": "publish",
+    "benchmark": "bench", "check": "doctor", "deploy": "publish",
     "evaluate": "report", "export": "publish", "fine-tune": "run", "finetune": "run",
     "fit": "run", "plan": "estimate", "schema": "recipe-schema", "server": "serve",
     "train": "run",
