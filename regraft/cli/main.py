@@ -82,22 +82,12 @@ def run(
 
     Example: regraft run digits --out runs/digits --min-accuracy 0.95
     """
+    from pipelines.local.prepare import prepare_recipe
     from pipelines.local.run import run_locally
-    from pipelines.preflight import check_backbone, check_destination
-    from pipelines.recipes.recipe import make_recipe
-    from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_summary
-    from regraft_core.runtime.gpu_check import check_gpu
 
-    values = with_recipe(recipe, values)
-    values.setdefault("destination", str((out / "models").absolute()))
-    values.setdefault("work_dir", str((out / "work").absolute()))
-    whole = make_recipe(**values)
-    if runner != "docker":  # the image has packages of its own
-        check_destination(whole)
-        check_gpu(whole.require_gpu)
-    check_backbone(whole)
-    summary = run_locally(whole, out, runner=runner)
+    prepared = prepare_recipe(recipe, values, out, runner)
+    summary = run_locally(prepared, out, runner=runner)
     if json:
         print(summary.model_dump_json(indent=2))
     else:

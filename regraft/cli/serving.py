@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regraft_core.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from regraft_client.predict_files import FilePrediction
 
 
 def serve(
@@ -38,33 +42,56 @@ def serve(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    server: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")],
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "regraft",
-    version: Annotated[int | None, typer.Option(help="Version to ask; the newest.")] = None,
+    server: Annotated[
+        str | None, typer.Option(help="URL of a server: grpc://host:port or http://host:port.")
+    ] = None,
+    model_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run or a model to load instead of using a server."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model on the server (default: regraft).")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Model version on the server (default: latest).")
+    ] = None,
     version_label: Annotated[
-        str | None, typer.Option(help="Label to ask, as stable or canary.")
+        str | None, typer.Option(help="Version label on the server: stable or canary.")
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 16,
     timeout_s: Annotated[float, typer.Option(help="Seconds for each request.")] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Ask a server about images.
+    """Predict images with a server, or with a model on this machine.
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
+
+    Example: regraft predict ./images --model-dir runs/digits
     """
     from regraft.cli.console_output import counting, print_predictions
     from regraft_client.errors import NotFoundError
     from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
+    if (server is None) == (model_dir is None):
+        raise InputError("expected either --server or --model-dir")
+    on_server = {"--model": model, "--version": version, "--version-label": version_label}
+    name = model or "regraft"
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
     with counting("images") as progress:
-        try:
-            results = predict_files(images, server, model, options, progress)
-        except NotFoundError as error:
-            raise InputError(f"--model {model}: the server knows none: {error.message}") from error
+        if server is not None:
+            try:
+                results = predict_files(images, server, name, options, progress)
+            except NotFoundError as error:
+                raise InputError(
+                    f"--model {name}: the server knows none: {error.message}"
+                ) from error
+        elif given := [flag for flag, value in on_server.items() if value is not None]:
+            raise InputError(f"{given[0]}: only for --server; --model-dir may name a version")
+        else:
+            results = _predict_here(images, str(model_dir), progress)
     if json or csv:
         print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
     else:
@@ -73,6 +100,29 @@ def predict(
     if refused:
         raise InputError(f"{len(refused)} of {len(results)} images were refused, the first: "
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
+
+
+def _predict_here(
+    images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
+) -> list[FilePrediction]:
+    """Predict images as `predict_files` does, with a model in this process."""
+    from pipelines.preflight import quiet_start
+    from regraft.image_inputs import ImageError
+    from regraft.model import load
+    from regraft_client.predict_files import FilePrediction, find_images
+
+    paths = find_images(images)
+    with quiet_start():
+        model = load(model_dir)
+    results: list[FilePrediction] = []
+    for path, found in zip(paths, model.predict_iter(paths, errors="return"), strict=True):
+        if isinstance(found, ImageError):
+            results.append(FilePrediction(str(path), None, found.reason))
+        else:
+            results.append(FilePrediction(str(path), found))
+        if progress:
+            progress(len(results), len(paths))
+    return results
 
 
 def publish(
