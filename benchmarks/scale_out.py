@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.result import Figure, Measured, run_benchmark
 from components.ingest.ingest import ingest
 from components.ingest.sources.samples import write_fashion
-from pipelines.cluster.runtime_estimate import Rates, extraction_s, fitted
+from pipelines.cluster.runtime_estimate import Rates, extraction_s, fit_rates
 from regraft_core.formats.manifests import FeaturesManifest
 from regraft_core.formats.options import IngestOptions
 
@@ -57,7 +57,7 @@ def _measure(given: argparse.Namespace) -> Measured:
             ]
             for count in WORKERS
         }
-    rates = fitted(took[1][0], min(took[4]), Rates())
+    rates = fit_rates(took[1][0], min(took[4]), Rates())
     figures = {
         "start": Figure(rates.start_s, "s"),
         "rate": Figure(rates.extract_rate, "images/s"),

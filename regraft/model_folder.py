@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_address
 
-SUMMARY_FILE, LOG_FILE = "summary.json", "run.log"
+SUMMARY_FILE = "summary.json"
 EXPECTED = (
     "a run's folder, a published model, one of its versions, an exported model or a candidate's "
     "folder"

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 from pipelines.local.prepare import prepare_recipe
+from pipelines.local.progress import Progress
 from pipelines.local.run import STEPS_FOLDER, StepError, Summary, read_summary, run_locally
-from pipelines.recipes.recipe_file import SUFFIXES, known_recipes
+from pipelines.recipes.option_hints import unknown_option
+from pipelines.recipes.recipe import RECIPE_FIELDS
+from pipelines.recipes.recipe_choice import RunOptions, choose_options
+from pipelines.recipes.recipe_draft import BACKBONE
 from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_address
@@ -88,7 +92,7 @@ class Run(os.PathLike[str]):
 def run(
     source: Source | Iterable[Source] | None = None,
     *,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
     runner: Literal["subprocess", "docker"] = "subprocess",
     progress: Callable[[str], None] | None = None,
@@ -101,12 +105,14 @@ def run(
     own, so the calling process may have TensorFlow loaded; on a GPU it must leave them memory.
 
     Args:
-        source: Images to learn from: a folder, archive, URL, table or sample, or several. Without
-            `recipe`, a single folder gets the options that `regraft init` writes for it; a YAML
-            file or the name of a built-in recipe is the recipe.
-        out: Folder of the run: its outputs, log and `summary.json`. Models are published to
-            `<out>/models` unless `destination` is set.
-        recipe: A YAML file or the name of a built-in recipe. `source` overrides its sources.
+        source: Images to learn from: a folder with one subfolder per class, an archive, a CSV file,
+            a URL or a sample, or several of these. Without `recipe`, a single source gets the
+            options that `regraft run SOURCE` gives it, for a folder those that `regraft init`
+            writes; it may also be a recipe, by its name or YAML file.
+        out: Folder of the run: its outputs, log and `summary.json`; by default `runs/` and the name
+            of the recipe or images. Models are published to `<out>/models` unless `destination`
+            is set.
+        recipe: A recipe's name or YAML file; `source` overrides its sources.
         runner: `subprocess`, or `docker` to run the steps in the container image.
         progress: Called with each line of progress. By default the lines go to standard error, as
             for the command.
@@ -125,9 +131,12 @@ def run(
         >>> run.accepted, run.version
         (True, 1)
     """
-    name, values = _recipe_and_options(source, recipe, options)
-    prepared = prepare_recipe(name, values, out, runner)
+    chosen = _choose_options(source, recipe, options)
+    out = Path("runs") / chosen.name if out is None else Path(out)
+    prepared = prepare_recipe(chosen.values, out, runner)
     listener = None if progress is None else _PrintingAllowed(progress, sys.stdout)
+    if chosen.note:
+        (progress or Progress().line)(chosen.note)
     try:
         # A `progress` that ends after the run would otherwise leave the log as standard output.
         with contextlib.redirect_stdout(sys.stdout):
@@ -136,34 +145,33 @@ def run(
         if error.exit_code == InputError.exit_code:
             raise InputError(str(error)) from error
         raise
-    return _result(Path(out).absolute(), summary)
+    return _result(out.absolute(), summary)
 
 
-def _recipe_and_options(
+def _choose_options(
     source: Source | Iterable[Source] | None,
     recipe: str | os.PathLike[str] | None,
     options: dict[str, Any],
-) -> tuple[str | None, dict[str, Any]]:
-    """Return the recipe by its name or path, and the options that override it."""
-    values = {
+) -> RunOptions:
+    """Return the options of the recipe or of images without one, overridden by the given ones."""
+    for name in options:
+        if name not in RECIPE_FIELDS:
+            raise unknown_option("option", name, RECIPE_FIELDS)
+    given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in options.items()
     }
+    base = None if recipe is None else os.fspath(recipe)
     if source is None:
-        return None if recipe is None else os.fspath(recipe), values
-    if "sources" in values:
-        raise InputError("sources: expected either source or sources, got both")
+        return choose_options(base, given)
+    if "sources" in given:
+        raise InputError("expected either source or sources, got both")
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    if recipe is None and len(sources) == 1 and _is_recipe(sources[0]):
-        return os.fspath(sources[0]), values
-    values["sources"] = tuple(os.fspath(one) for one in sources)
-    return None if recipe is None else os.fspath(recipe), values
-
-
-def _is_recipe(source: Source) -> bool:
-    """Check if a source is a recipe by itself: a folder, a YAML file or a built-in name."""
-    path = Path(source)
-    return source in known_recipes() or path.is_dir() or path.suffix in SUFFIXES
+    if base is None and len(sources) == 1:
+        return choose_options(os.fspath(sources[0]), given)
+    if base is None:  # as for a single source: the backbone whose weights are installed
+        given = {"backbone": BACKBONE, **given}
+    return choose_options(base, {**given, "sources": tuple(map(os.fspath, sources))})
 
 
 def _result(folder: Path, summary: Summary) -> Run:

@@ -14,9 +14,10 @@ from components.evaluate.evaluation_cache import evaluation_key, find_cached
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
+from regraft_core.formats.content_folder import keep_by_content, kept_folder
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.options import GateOptions, checked
-from regraft_core.runtime.step import keep_by_content, kept_folder, log_progress
+from regraft_core.runtime.step import log_progress
 
 ROC_POINTS = 200
 

@@ -61,8 +61,9 @@ def ingest(
     import shutil
 
     from components.ingest.ingest import ingest
+    from regraft_core.formats.content_folder import keep_by_content
     from regraft_core.formats.options import IngestOptions, checked
-    from regraft_core.runtime.step import keep_by_content, run_step
+    from regraft_core.runtime.step import run_step
 
     with run_step("ingest"):
         manifest = ingest(sources, dataset.path, checked(IngestOptions, **values))

@@ -1,4 +1,4 @@
-"""The commands about published models: serve them, ask a server, publish and roll back."""
+"""The commands for published models: serve, predict, publish and roll back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regraft.cli.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,21 +16,29 @@ if TYPE_CHECKING:
 
 
 def serve(
-    base_dir: Annotated[Path, typer.Argument(help="What was published to; every model below.")],
+    base_dir: Annotated[Path, typer.Argument(help="Folder of published models; all are served.")],
     engine: Annotated[
-        str, typer.Option(help="auto, embedded, tensorflow_model_server or docker.")
+        str,
+        typer.Option(
+            help="Server: embedded, tensorflow_model_server or docker; auto uses "
+            "tensorflow_model_server if installed, otherwise embedded."
+        ),
     ] = "auto",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Network address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 is a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 chooses a free one.")
     ] = 8500,
     rest_api_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of REST; 0 is a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of REST; 0 chooses a free one.")
     ] = 8501,
-    batching: Annotated[bool, typer.Option(help="Join requests of the same moment.")] = True,
-    page: Annotated[bool, typer.Option("--page", help="Offer a page to try the model.")] = False,
+    batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a web page to try the model.")
+    ] = False,
 ) -> None:
-    """Serve published models by TF Serving's protocol, until it is interrupted.
+    """Serve published models with the protocol of TensorFlow Serving.
+
+    The server runs until it is interrupted.
 
     Example: regraft serve runs/digits/models --page
     """
@@ -41,13 +50,16 @@ def serve(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     server: Annotated[
-        str | None, typer.Option(help="URL of a server: grpc://host:port or http://host:port.")
+        str | None, typer.Option(help="URL of the server: grpc://HOST:PORT or http://HOST:PORT.")
     ] = None,
     model_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a run or a model to load instead of using a server."),
+        str | None,
+        typer.Option(
+            help="Folder of a run or a model, or URI of a published model, to predict with on this "
+            "machine, without a server."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name of the model on the server (default: regraft).")
@@ -56,40 +68,42 @@ def predict(
         int | None, typer.Option(help="Model version on the server (default: latest).")
     ] = None,
     version_label: Annotated[
-        str | None, typer.Option(help="Version label on the server: stable or canary.")
+        str | None, typer.Option(help="Version on the server with this label: stable or canary.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 16,
-    timeout_s: Annotated[float, typer.Option(help="Seconds for each request.")] = 60.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
+    timeout_s: Annotated[
+        float, typer.Option(help="Time limit of each request, in seconds.")
+    ] = 60.0,
+    json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Predict images with a server, or with a model on this machine.
+    """Predict images with a served model, or with a model on this machine.
+
+    Give either --server or --model-dir.
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
-
-    Example: regraft predict ./images --model-dir runs/digits
     """
-    from regraft.cli.console_output import counting, print_predictions
+    from regraft.cli.console_output import print_predictions, progress_bar
     from regraft_client.errors import NotFoundError
     from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
     if (server is None) == (model_dir is None):
-        raise InputError("expected either --server or --model-dir")
-    on_server = {"--model": model, "--version": version, "--version-label": version_label}
-    name = model or "regraft"
+        raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
-    with counting("images") as progress:
+    with progress_bar("images") as progress:
         if server is not None:
+            name = model or "regraft"
             try:
                 results = predict_files(images, server, name, options, progress)
             except NotFoundError as error:
                 raise InputError(
-                    f"--model {name}: the server knows none: {error.message}"
+                    f"--model {name}: not found on the server: {error.message}"
                 ) from error
-        elif given := [flag for flag, value in on_server.items() if value is not None]:
-            raise InputError(f"{given[0]}: only for --server; --model-dir may name a version")
+        elif model or version is not None or version_label:
+            raise InputError("--model, --version and --version-label: expected only with --server; "
+                             "--model-dir may be the folder of a version")  # fmt: skip
         else:
             results = _predict_here(images, str(model_dir), progress)
     if json or csv:
@@ -98,7 +112,7 @@ def predict(
         print_predictions(results)
     refused = [result for result in results if result.prediction is None]
     if refused:
-        raise InputError(f"{len(refused)} of {len(results)} images were refused, the first: "
+        raise InputError(f"{len(refused)} of {len(results)} images were refused; the first is "
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
 
 
@@ -126,13 +140,24 @@ def _predict_here(
 
 
 def publish(
-    destination: Annotated[str, typer.Argument(help="Folder or bucket of published models.")],
-    model: Annotated[str, typer.Option(help="Name of the model.")],
-    saved_model: Annotated[Path | None, typer.Option(help="Exported model to publish.")] = None,
-    version_label: Annotated[str, typer.Option(help="stable or canary: label the version.")] = "",
-    version: Annotated[int | None, typer.Option(help="Version to label or to go back to.")] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Withdraw the newest.")] = False,
-    keep_last: Annotated[int, typer.Option(help="Versions that stay; 0 keeps all.")] = 0,
+    destination: Annotated[str, typer.Argument(help="Folder or bucket URI of published models.")],
+    model: Annotated[str, typer.Option(help="Name of the published model.")],
+    saved_model: Annotated[
+        Path | None, typer.Option(help="Folder of the exported model to publish.")
+    ] = None,
+    version_label: Annotated[
+        str, typer.Option(help="Label of the new version, or of --version: stable or canary.")
+    ] = "",
+    version: Annotated[
+        int | None,
+        typer.Option(
+            help="Version to label (default: latest) or to roll back to (default: the one before)."
+        ),
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Withdraw the latest version.")
+    ] = False,
+    keep_last: Annotated[int, typer.Option(help="Number of versions to keep; 0 keeps all.")] = 0,
 ) -> None:
     """Publish an exported model, label a version, or roll back.
 
@@ -140,8 +165,8 @@ def publish(
     """
     from serving.publishing import publish as publishing
 
-    if sum((rollback, saved_model is not None)) > 1 or (rollback and version_label):
-        raise InputError("expected one of --saved-model, --rollback and --version-label alone")
+    if rollback and (saved_model is not None or version_label):
+        raise InputError("--rollback: expected no --saved-model and no --version-label with it")
     if saved_model is not None:
         done = publishing.publish_saved_model(
             saved_model, destination, model, label=version_label, keep_last=keep_last
