@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
 LEAST_GB, ENOUGH_GB = 2.0, 20.0
 START_TIMEOUT_S, ASK_TIMEOUT_S = 180.0, 20.0
-INSTALL = "python -m pip install -c constraints.txt -e ."
+INSTALL = "in a checkout: make install"
 # TensorFlow may end its process where the processor lacks an instruction, so it starts in another.
 _ASK_TENSORFLOW = """
 import json, keras, tensorflow as tf
@@ -69,7 +70,7 @@ def diagnose(work: Path, checkout: Path = CHECKOUT) -> Diagnosis:
 
     Args:
         work: the folder that runs would be written to.
-        checkout: where `pyproject.toml` and `constraints.txt` are.
+        checkout: where `pyproject.toml` and the lock file `requirements/dev.txt` are.
     """
     installed = installed_versions()
     return Diagnosis(
@@ -126,11 +127,10 @@ def requirements_of(checkout: Path) -> list[Requirement]:
 
 
 def pins_of(checkout: Path) -> dict[str, str]:
-    """Return the versions of `constraints.txt` by normal name; nothing outside a checkout."""
-    path = checkout / "constraints.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    pairs = (line.split("==", 1) for line in lines if "==" in line)
-    return {_normal(name): version.strip() for name, version in pairs}
+    """Return the locked versions by normal name; nothing outside a checkout."""
+    path = checkout / "requirements" / "dev.txt"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE))
 
 
 def check_requirements(wanted: list[Requirement], installed: Mapping[str, str]) -> Finding:
@@ -149,7 +149,7 @@ def check_requirements(wanted: list[Requirement], installed: Mapping[str, str]) 
 def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
     """Look for packages of other versions than those that are known to work together."""
     if not pins:
-        return Finding("versions", "good", "no constraints.txt to compare with")
+        return Finding("versions", "good", "no lock file to compare with")
     present = [name for name in pins if name in installed]
     other = [
         f"{name} {installed[name]} in place of {pins[name]}"
@@ -158,7 +158,7 @@ def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding
     ]
     if other:
         return Finding("versions", "lacking", _few(other), INSTALL)
-    return Finding("versions", "good", f"{len(present)} as in constraints.txt")
+    return Finding("versions", "good", f"{len(present)} as in the lock file")
 
 
 def ask_tensorflow(code: str = _ASK_TENSORFLOW) -> dict[str, Any]:
@@ -196,7 +196,8 @@ def check_tensorflow(answer: Mapping[str, Any], device_files: Sequence[str]) -> 
     elif drivers:
         yield Finding(
             "GPU", "lacking", f"a driver is there ({drivers[0]}), TensorFlow sees no GPU",
-            "python -m pip install -c constraints.txt -e '.[gpu]', and unset CUDA_VISIBLE_DEVICES",
+            "install the extra [gpu] (in a checkout: make install EXTRAS=gpu), and unset "
+            "CUDA_VISIBLE_DEVICES",
         )  # fmt: skip
     else:
         yield Finding(
