@@ -92,7 +92,7 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            "Parquet needs pyarrow; in the checkout: pip install -c constraints.txt -e '.[cloud]'"
+            "Parquet needs pyarrow, which comes with the extra [cloud]; in a checkout: make install"
         ) from error
     try:
         opened = parquet.ParquetFile(file)
