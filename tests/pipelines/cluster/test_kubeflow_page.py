@@ -57,7 +57,7 @@ def test_a_command_of_ours_does_what_the_page_says(
 
 def test_every_step_of_the_way_has_a_command() -> None:
     ours = {words[0] for words in REGRAFT}
-    assert ours >= {"init", "compile", "submit", "plan", "predict"}
+    assert ours >= {"init", "compile", "submit", "estimate", "predict"}
     others = {words[0] for words in COMMANDS} - {"regraft"}
     assert others == {"export", "kubectl", "make", "docker"}
 
