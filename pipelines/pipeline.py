@@ -25,7 +25,7 @@ from components.record_rejection.component import record_rejection
 from components.resolve.component import resolve
 from components.train_head.component import train_head
 from components.verify.component import verify
-from pipelines.parameters import accepted_by, with_parameters
+from pipelines.parameters import inputs_of, with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
 
 Options = dict[str, Any]
@@ -35,11 +35,11 @@ _RUN_ID = {"run_id": FieldInfo(annotation=str, description="ID of the run.")}
 
 
 def no_op(task: Any, step: str) -> None:
-    """Configure nothing, which suits a run on this machine."""
+    """Configure nothing, for a run on this machine."""
 
 
 class Outputs(NamedTuple):
-    """What a run leaves, whatever its verdict."""
+    """The artifacts of a run, whatever its verdict."""
 
     dataset: Dataset
     evaluation: Artifact
@@ -58,7 +58,7 @@ def make_pipeline(
     """
 
     def step(component: Any, options: Options, **inputs: Any) -> Any:
-        task = component(**accepted_by(component, options) | inputs)
+        task = component(**inputs_of(component, options) | inputs)
         configure(task, component.python_func.__name__)
         return task
 
@@ -88,7 +88,7 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
     @dsl.pipeline(name="steps" if cluster else "regraft")
     @with_parameters(fields, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
-        """From labeled images to a published, verified classifier, by transfer learning."""
+        """Train, verify and publish an image classifier by transfer learning."""
         found = step(resolve, options)
         found.set_caching_options(False)  # it finds what has changed
         data = step(ingest, options, source_state=found.outputs["source_state"])
@@ -124,14 +124,14 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
 def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
     """Wrap all steps as one task, so that a last step can follow whatever happened to them.
 
-    Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor`
+    `dsl.ExitHandler` is not used, because the backend fails on a `ParallelFor` in it
     (kubeflow/pipelines#12390).
     """
 
     @dsl.pipeline(name="regraft")
     @with_parameters(fields, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
-        """From labeled images to a published, verified classifier, by transfer learning."""
+        """Train, verify and publish an image classifier by transfer learning."""
         run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         work = steps(**options | {"run_id": run_id})
         last = step(conclude, options, run_id=run_id)

@@ -28,11 +28,7 @@ from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ParityManifest,
-)
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.preprocess import load_images, scale

@@ -1,3 +1,5 @@
-from tests.serving.conftest import models, server
+"""The small server that the load generator is tested against."""
 
-__all__ = ["models", "server"]
+from tests.serving.conftest import conformance_base, exports, images, server
+
+__all__ = ["conformance_base", "exports", "images", "server"]
