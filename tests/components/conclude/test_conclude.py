@@ -1,60 +1,79 @@
-"""The last step's words, and that it runs after a failure under kfp's local runner."""
+"""The last step's words, from what the run left, also after a failure under kfp's local runner."""
 
 # kfp 2.17 cannot read postponed annotations, so they are not postponed here.
 from pathlib import Path
 
 import pytest
 from kfp import dsl
+from kfp.dsl import Artifact
 
-from components.conclude.component import conclude as face
-from components.conclude.conclude import RunStatus, conclude
-from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from components.conclude.component import conclude as component
+from components.conclude.conclude import conclude
+from components.record_rejection.component import record_rejection
+from regraft_core.formats.manifests import Check
+from regraft_core.formats.run_outcome import RunOutcome, read_outcome, write_outcome
 from regraft_core.runtime.errors import InputError
 
-LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+CHECKS = [
+    Check(name="accuracy", expected="at least 0.99", received="0.9300", passed=False),
+    Check(name="calibration", expected="at most 0.1", received="0.02", passed=True),
+]
+ACCEPTED = RunOutcome(verdict="accepted", strategy="top", metrics={"test_accuracy": 0.975},
+                      version=10, path="/models/m/10")  # fmt: skip
+REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={}, checks=CHECKS)
 
 
-def publish_version(folder: Path) -> Path:
-    """A version's folder, with the manifest alone."""
-    folder.mkdir(parents=True)
-    preprocessing = Preprocessing(image_px=64, scaling="tiny")
-    SavedModelManifest(
-        digest="d" * 64, made_by=MadeBy(step="export", version="0", seconds=1.0),
-        model_digest="m" * 64, evaluation_digest="e" * 64, dataset_digest="s" * 64,
-        strategy="top", backbone="tiny", weights_digest="w" * 64, classes=["a", "b"],
-        preprocessing=preprocessing, temperature=1.0, metrics={"test_accuracy": 0.975},
-        checks=[], signatures=["serving_default"], versions={},
-    ).write(folder)  # fmt: skip
-    return folder
+@pytest.fixture(params=["folder", "bucket"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "models")
+    request.getfixturevalue("s3")
+    import fsspec
+
+    name = f"outcomes-{abs(hash(str(tmp_path))) % 10**9}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}/models"
 
 
-def test_a_published_version_is_named(tmp_path: Path) -> None:
-    publish_version(tmp_path / "m" / "9")
-    newest = publish_version(tmp_path / "m" / "10")
-    text = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", LONG_AGO)
-    assert text == f"# Published\n\n`{newest}`: strategy top, test accuracy 0.9750.\n"
-    older = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", FAR_AHEAD)
-    assert older.startswith("# Rejected")
+def test_each_end_has_its_words(destination: str) -> None:
+    write_outcome(destination, "m", "run-1", ACCEPTED)
+    write_outcome(destination, "m", "run-2", REJECTED)
+    published = conclude("run-1", destination, "m")
+    assert published == "# Published\n\n`/models/m/10`: strategy top, test accuracy 0.9750.\n"
+    rejected = conclude("run-2", destination, "m")
+    assert rejected.startswith("# Rejected")
+    assert "- accuracy: expected at least 0.99, got 0.9300" in rejected
+    assert "calibration" not in rejected
+    assert conclude("run-3", destination, "m").startswith("# No verdict")
+    assert conclude("run-1", destination, "other").startswith("# No verdict")
 
 
-@pytest.mark.parametrize(
-    ("ending", "destination", "expected"),
-    [
-        (RunStatus("FAILED", "verify: answers\n differ"), "models", "# Failed\n\nverify: answers"),
-        (RunStatus("FAILED"), "models", "see the log of the red step"),
-        (RunStatus("CANCELLED"), "models", "# Cancelled"),
-        (RunStatus("SUCCEEDED"), "nowhere", "# Rejected"),
-        (RunStatus("SUCCEEDED"), "s3://bucket/models", "s3://bucket/models/m"),
-    ],
-)
-def test_each_end_has_its_words(ending: RunStatus, destination: str, expected: str) -> None:
-    assert expected in conclude(ending, destination, "m", LONG_AGO)
+def test_an_outcome_is_read_as_it_was_written(destination: str) -> None:
+    assert read_outcome(destination, "m", "run-1") is None
+    write_outcome(destination, "m", "run-1", REJECTED)
+    write_outcome(destination, "m", "run-1", ACCEPTED)
+    assert read_outcome(destination, "m", "run-1") == ACCEPTED
 
 
-def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="ISO 8601, got 'today'"):
-        conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", "today")
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b"])
+def test_a_run_id_is_never_a_path(tmp_path: Path, run_id: str) -> None:
+    with pytest.raises(InputError, match="run id: expected"):
+        write_outcome(str(tmp_path), "m", run_id, ACCEPTED)
+
+
+def test_a_damaged_outcome_is_one_line(tmp_path: Path) -> None:
+    write_outcome(str(tmp_path), "m", "run-1", ACCEPTED)
+    (tmp_path / "m" / ".runs" / "run-1.json").write_text("{")
+    with pytest.raises(InputError, match="expected the outcome of a run"):
+        conclude("run-1", str(tmp_path), "m")
+
+
+def test_a_rejection_is_recorded_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
+    folder = Artifact(uri=str(evaluation))
+    record_rejection.python_func(folder, "run-1", str(tmp_path), "m")
+    outcome = read_outcome(str(tmp_path), "m", "run-1")
+    assert outcome is not None and outcome.verdict == "rejected"
+    assert [check.name for check in outcome.checks if not check.passed] == ["accuracy"]
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -62,7 +81,7 @@ def fail() -> None:
     raise SystemExit(3)
 
 
-def test_the_face_runs_after_a_failure(runner: Path) -> None:
+def test_the_component_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="inner")
     def inner() -> None:
         fail()
@@ -70,10 +89,10 @@ def test_the_face_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="outer")
     def outer() -> None:
         work = inner()
-        last = face(started="2026-01-01T00:00:00Z", destination=str(runner), model_name="m")
+        last = component(run_id="run-1", destination=str(runner), model_name="m")
         last.after(work).ignore_upstream_failure()
 
     with pytest.raises(RuntimeError):
         outer()
     (outcome,) = (runner / "root").glob("*/conclude/outcome")
-    assert outcome.read_text().startswith("# Failed")
+    assert outcome.read_text().startswith("# No verdict")

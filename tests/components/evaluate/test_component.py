@@ -1,50 +1,79 @@
-"""The face: the options of the gate, and what it fills of KFP's artifacts."""
+"""The component: the options of the gate, and what it fills of KFP's artifacts."""
 
 from __future__ import annotations
 
 import inspect
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Model
 
 from components.evaluate.component import evaluate
 from components.evaluate.kfp_outputs import evaluate_artifacts
-from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.manifest_storage import MadeBy
+from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.options import GateOptions
 from regraft_core.runtime.errors import InputError
+from regraft_core.training.model_files import load_model
+from tests.conftest import Trained
 
-ARTIFACTS = {"candidates", "dataset", "evaluation", "metrics", "classification", "report"}
+ARTIFACTS = {
+    "candidates", "dataset", "evaluation", "model", "metrics", "classification", "report",
+}  # fmt: skip
 
 
-def test_the_faces_options_are_those_of_the_gate() -> None:
-    face = inspect.signature(evaluate.python_func).parameters
-    assert set(face) - set(GateOptions.model_fields) == ARTIFACTS | {"champion"}
+def test_the_components_options_are_those_of_the_gate() -> None:
+    component = inspect.signature(evaluate.python_func).parameters
+    assert set(component) - set(GateOptions.model_fields) == ARTIFACTS | {
+        "champion",
+        "champion_digest",
+        "work_dir",
+    }
     defaults = GateOptions().model_dump()
     for name, value in defaults.items():
-        assert face[name].default == value
+        assert component[name].default == value
 
 
 def test_a_value_out_of_range_is_refused_before_anything_is_read() -> None:
     outputs = {"evaluation": SimpleNamespace(path="nowhere")}
     with pytest.raises(InputError, match="min_accuracy"):
-        evaluate_artifacts([], None, outputs, {"min_accuracy": 1.01}, "")
+        evaluate_artifacts(None, None, outputs, {"min_accuracy": 1.01}, ("", ""))
 
 
-def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> None:
+@pytest.fixture
+def candidates(trained: Trained, tmp_path: Path) -> Path:
+    """The candidates of a run as one folder."""
+    folder = tmp_path / "candidates"
+    digests = {}
+    for name, source in trained.candidates.items():
+        shutil.copytree(source, folder / name)
+        digests[name] = ModelManifest.read(source).digest
+    made_by = MadeBy(step="fine_tune", version="0", seconds=1.0)
+    CandidatesManifest(digest="c" * 64, made_by=made_by, candidates=digests).write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("place", ["machine", "cluster"])
+def test_the_outputs_hold_what_the_kfp_ui_shows(dataset, candidates, tmp_path, place) -> None:
     outputs = {
-        name: kind(name=name, uri=str(tmp_path / "steps" / "run" / "evaluate" / name))
-        for name, kind in (("evaluation", Artifact), ("metrics", Metrics),
+        name: kind(name=name, uri=str(tmp_path / "run" / name))
+        for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
                            ("classification", ClassificationMetrics), ("report", HTML))
     }  # fmt: skip
-    candidates = [Model(name="model", uri=str(trained.candidates["head"]))]
+    given: Any = Artifact(name="candidates", uri=str(candidates))
+    if place == "cluster":
+        given = SimpleNamespace(path=str(candidates), uri="minio://bucket/candidates")
     data = Dataset(name="dataset", uri=str(dataset))
-    may_go_out = evaluate.python_func(candidates, data, **outputs, min_accuracy=0.999)
-    assert may_go_out is False
+    accepted = evaluate.python_func(given, data, **outputs, min_accuracy=0.999)
+    assert accepted is False
     result = EvaluationManifest.read(outputs["evaluation"].path)
     assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
     assert outputs["metrics"].metadata["test_accuracy"] == result.metrics["test_accuracy"]
+    model, manifest = load_model(outputs["model"].path)
+    assert manifest.digest == result.model_digest == outputs["model"].metadata["digest"]
     shown = outputs["classification"].metadata
     names = [column["displayName"] for column in shown["confusionMatrix"]["annotationSpecs"]]
     assert names == result.classes
@@ -52,3 +81,19 @@ def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> Non
     curve = shown["confidenceMetrics"]
     assert (curve[0]["recall"], curve[-1]["recall"]) == (0, 1) and len(curve) <= 200
     assert "Rejected" in Path(outputs["report"].path).read_text(encoding="utf-8")
+
+
+def test_an_evaluation_of_the_same_inputs_is_not_repeated(dataset, candidates, tmp_path) -> None:
+    def run(name: str) -> Any:
+        outputs = {
+            output: kind(name=output, uri=str(tmp_path / name / output))
+            for output, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
+                                 ("classification", ClassificationMetrics), ("report", HTML))
+        }  # fmt: skip
+        evaluate.python_func(
+            Artifact(uri=str(candidates)), Dataset(uri=str(dataset)), **outputs,
+            work_dir=str(tmp_path / "work"),
+        )  # fmt: skip
+        return EvaluationManifest.read(outputs["evaluation"].path)
+
+    assert run("first").made_by == run("second").made_by

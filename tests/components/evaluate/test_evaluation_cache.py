@@ -1,4 +1,4 @@
-"""When an evaluation of before stands, and when it does not."""
+"""When an earlier evaluation is found again, and when it is not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 
 from components.evaluate.evaluate import evaluate
 from components.evaluate.evaluation_cache import EvaluationKey, evaluation_key, find_cached
+from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.options import GateOptions
 
-ASKED, CHAMPION, MODEL = "a" * 64, "c" * 64, "m" * 64
+INPUTS, CHAMPION, MODEL = "a" * 64, "c" * 64, "m" * 64
 
 
 @pytest.fixture(scope="module")
@@ -21,44 +22,55 @@ def made(dataset, trained, tmp_path_factory) -> EvaluationManifest:
     return evaluate([trained.candidates["head"]], dataset, out, GateOptions())
 
 
-def keep(made: EvaluationManifest, kept: Path, question: EvaluationKey, **changes: Any) -> Path:
-    folder = kept / f"evaluation-{question.digest}"
+def store(made: EvaluationManifest, root: Path, key: EvaluationKey, **changes: Any) -> Path:
+    folder = root / key.name
     folder.mkdir(parents=True)
     made.model_copy(update=changes).write(folder)
     return folder
 
 
-def test_the_same_question_has_its_answer(made, tmp_path) -> None:
-    question = EvaluationKey(ASKED, CHAMPION, None)
-    assert find_cached(question, tmp_path) is None
-    folder = keep(made, tmp_path, question)
-    assert find_cached(question, tmp_path) == folder
+def test_the_same_key_finds_the_evaluation(made, tmp_path) -> None:
+    key = EvaluationKey(INPUTS, CHAMPION, None)
+    assert find_cached(key, str(tmp_path)) is None
+    folder = store(made, tmp_path, key)
+    assert find_cached(key, str(tmp_path)) == folder
 
 
-def test_another_champion_or_another_gate_is_another_question(made, tmp_path) -> None:
-    keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None))
-    assert find_cached(EvaluationKey(ASKED, "d" * 64, None), tmp_path) is None
-    assert find_cached(EvaluationKey("b" * 64, CHAMPION, None), tmp_path) is None
+def test_another_champion_or_another_gate_is_another_key(made, tmp_path) -> None:
+    store(made, tmp_path, EvaluationKey(INPUTS, CHAMPION, None))
+    assert find_cached(EvaluationKey(INPUTS, "d" * 64, None), str(tmp_path)) is None
+    assert find_cached(EvaluationKey("b" * 64, CHAMPION, None), str(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
-    ("verdict", "model", "stands"),
+    ("verdict", "model", "counts"),
     [("accepted", MODEL, True), ("rejected", MODEL, False), ("accepted", "n" * 64, False)],
 )
-def test_a_model_is_not_judged_against_itself(made, tmp_path, verdict, model, stands) -> None:
-    before = keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None), verdict=verdict,
-                  model_digest=model)  # fmt: skip
-    found = find_cached(EvaluationKey(ASKED, "d" * 64, MODEL), tmp_path)
-    assert found == (before if stands else None)
+def test_a_model_is_not_compared_with_itself(made, tmp_path, verdict, model, counts) -> None:
+    before = store(made, tmp_path, EvaluationKey(INPUTS, CHAMPION, None), verdict=verdict,
+                   model_digest=model)  # fmt: skip
+    found = find_cached(EvaluationKey(INPUTS, "d" * 64, MODEL), str(tmp_path))
+    assert found == (before if counts else None)
 
 
-def test_a_half_made_answer_is_none(tmp_path) -> None:
-    question = EvaluationKey(ASKED, CHAMPION, None)
-    (tmp_path / f"evaluation-{question.digest}").mkdir()
-    assert find_cached(question, tmp_path) is None
+def test_an_unfinished_evaluation_is_not_found(tmp_path) -> None:
+    key = EvaluationKey(INPUTS, CHAMPION, None)
+    (tmp_path / key.name).mkdir()
+    assert find_cached(key, str(tmp_path)) is None
 
 
-def test_the_question_follows_content_and_gate(dataset, trained, tmp_path) -> None:
+def test_an_evaluation_is_found_in_a_bucket(made, s3, tmp_path) -> None:
+    import fsspec
+
+    fsspec.filesystem("s3").mkdir("evaluations")
+    key = EvaluationKey(INPUTS, CHAMPION, None)
+    store(made, tmp_path, key)
+    ContentStore("s3://evaluations/work").add(tmp_path / key.name, key.name, made.file_name)
+    found = find_cached(key, "s3://evaluations/work")
+    assert found is not None and EvaluationManifest.read(found).digest == made.digest
+
+
+def test_the_key_follows_content_and_gate(dataset, trained, tmp_path) -> None:
     head, top = (trained.candidates[name] for name in ("head", "top"))
     gate = GateOptions().model_dump(mode="json")
     one = evaluation_key([head, top], dataset, gate, "")
@@ -66,4 +78,4 @@ def test_the_question_follows_content_and_gate(dataset, trained, tmp_path) -> No
     assert one == evaluation_key([top, head], dataset, gate, str(tmp_path / "none"))
     assert one != evaluation_key([head], dataset, gate, "")
     assert one != evaluation_key([head, top], dataset, gate | {"min_accuracy": 0.5}, "")
-    assert evaluation_key([head], dataset, gate | {"unfamiliar": "folder"}, "") is None
+    assert evaluation_key([head], dataset, gate | {"ood_images": "folder"}, "") is None

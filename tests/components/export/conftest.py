@@ -21,7 +21,7 @@ def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model as the step's face exports it."""
     out = tmp_path_factory.mktemp("exported") / "saved_model"
     given = (
-        [Model(uri=str(built.candidate))],
+        Model(uri=str(built.candidate)),
         Artifact(uri=str(built.evaluation)),
         Dataset(uri=str(built.dataset)),
     )

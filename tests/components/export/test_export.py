@@ -84,7 +84,7 @@ def test_an_empty_batch_is_refused(loaded: tf.Module) -> None:
 def test_a_rejected_model_is_not_exported(built: Built, tmp_path: Path) -> None:
     rejected = write_evaluation(tmp_path / "evaluation", built.candidate, verdict="rejected")
     with pytest.raises(RejectedError):
-        export([built.candidate], rejected, built.dataset, tmp_path / "out")
+        export(built.candidate, rejected, built.dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -101,7 +101,7 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, **changes)
     with pytest.raises(InputError, match=message):
-        export([built.candidate], evaluation, built.dataset, tmp_path / "out")
+        export(built.candidate, evaluation, built.dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert SavedModelManifest.file_name not in [p.name for p in tmp_path.rglob("*")]
 
@@ -139,5 +139,5 @@ def test_a_killed_export_leaves_nothing_visible(built: Built, tmp_path: Path, po
     assert done.returncode == -9
     assert not out.exists()
     assert all(p.name.startswith(".") for p in out.parent.iterdir())
-    export([built.candidate], built.evaluation, built.dataset, out)
+    export(built.candidate, built.evaluation, built.dataset, out)
     check_fingerprint(out)

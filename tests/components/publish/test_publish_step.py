@@ -7,6 +7,7 @@ import pytest
 from components.publish.publish import publish
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
+from regraft_core.formats.options import PublishOptions
 from regraft_core.runtime.errors import InputError, ParityError
 from serving.publishing.publish import read_labels
 
@@ -55,7 +56,9 @@ def test_the_same_model_again_adds_no_version(exported: Path, tmp_path: Path) ->
     parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
     place = str(tmp_path / "models")
     publish(exported, parity, tmp_path / "first", place, "m")
-    again = publish(exported, parity, tmp_path / "again", place, "m", label="stable")
+    again = publish(
+        exported, parity, tmp_path / "again", place, "m", PublishOptions(version_label="stable")
+    )
     assert again.version == 1
     assert read_labels(place, "m") == {"stable": 1}
     assert [path.name for path in (tmp_path / "models" / "m").iterdir()

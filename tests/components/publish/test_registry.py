@@ -10,6 +10,7 @@ import pytest
 from components.publish.publish import publish
 from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.options import PublishOptions
 from regraft_core.runtime.errors import InputError
 from tests.components.publish.model_registry_server import RegistryServer
 from tests.components.publish.test_publish_step import write_parity
@@ -25,7 +26,7 @@ def publish_into(exported: Path, tmp_path: Path, address: str) -> None:
     digest = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest)
     publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "pets",
-            model_registry=address)  # fmt: skip
+            PublishOptions(model_registry=address))  # fmt: skip
 
 
 def test_versions_of_one_model_are_entered(
@@ -57,7 +58,7 @@ def test_publishing_again_after_the_registry_failed_enters_the_version(
     parity = tmp_path / "parity"
     for again in ("again", "and-again"):
         publish(exported, parity, tmp_path / again, str(tmp_path / "models"), "pets",
-                model_registry=registry.address)  # fmt: skip
+                PublishOptions(model_registry=registry.address))  # fmt: skip
     assert [version["name"] for version in registry.versions.values()] == ["1"]
 
 

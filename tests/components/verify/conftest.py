@@ -16,5 +16,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 @pytest.fixture(scope="session")
 def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "saved_model"
-    export([built.candidate], built.evaluation, built.dataset, out)
+    export(built.candidate, built.evaluation, built.dataset, out)
     return out

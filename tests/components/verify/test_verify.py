@@ -26,7 +26,7 @@ def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
     parity, table = Artifact(uri=str(out)), Markdown(uri=str(tmp_path / "table.md"))
     given = (
         Model(uri=str(exported)),
-        [Model(uri=str(built.candidate))],
+        Model(uri=str(built.candidate)),
         Artifact(uri=str(built.evaluation)),
         Dataset(uri=str(built.dataset)),
     )
@@ -58,10 +58,10 @@ def test_a_model_that_is_served_otherwise_fails_with_the_worst_image(
 ) -> None:
     # An export with another temperature answers with the same labels, less sure of them.
     other = write_evaluation(tmp_path / "other", built.candidate, temperature=4.0)
-    export([built.candidate], other, built.dataset, tmp_path / "saved_model")
+    export(built.candidate, other, built.dataset, tmp_path / "saved_model")
     with pytest.raises(ParityError, match=r"worst is test/\d by (grpc|rest): expected .*off by 0"):
         verify(
-            *(tmp_path / "saved_model", [built.candidate], built.evaluation, built.dataset),
+            *(tmp_path / "saved_model", built.candidate, built.evaluation, built.dataset),
             *(tmp_path / "parity", EMBEDDED),
         )
     proof = ParityManifest.read(tmp_path / "parity")
@@ -79,7 +79,7 @@ def test_a_damaged_export_is_refused_before_it_is_served(
     data.write_bytes(content)
     with pytest.raises(InputError, match=r"variables\.data-00000-of-00001 is damaged"):
         verify(
-            *(damaged, [built.candidate], built.evaluation, built.dataset),
+            *(damaged, built.candidate, built.evaluation, built.dataset),
             *(tmp_path / "parity", EMBEDDED),
         )
 
@@ -93,7 +93,7 @@ def test_another_candidate_or_evaluation_is_refused(
     evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, digest="f" * 64)
     with pytest.raises(InputError, match="expected the evaluation eeeeeeeeeeee, got ffffffffffff"):
         verify(
-            *(exported, [built.candidate], evaluation, built.dataset, tmp_path / "parity"),
+            *(exported, built.candidate, evaluation, built.dataset, tmp_path / "parity"),
             EMBEDDED,
         )
 

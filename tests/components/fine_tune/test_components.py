@@ -1,4 +1,4 @@
-"""The faces of the three training steps: the options' own defaults, and a chain that runs."""
+"""The components of the training steps: the options' own defaults, and a chain that runs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from kfp import dsl
 
 from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
+from components.merge_features.component import merge_features
 from components.train_head.component import train_head
 from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
-FACES = [
+COMPONENTS = [
     (extract_features, FeatureOptions, {"keep_cut", "poolings"},
-     {"dataset", "features", "shard", "shards", "strategies", "pooling", "head_search"}),
+     {"dataset", "features", "shard", "workers", "strategies", "pooling", "head_search"}),
     (train_head, HeadOptions, set(), {"features", "model"}),
-    (fine_tune, FineTuneOptions, set(), {"dataset", "features", "head", "model"}),
+    (fine_tune, FineTuneOptions, {"strategy"},
+     {"dataset", "features", "head", "candidates", "strategies"}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("face", "options", "made", "own"), FACES, ids=["extract_features", "train_head", "fine_tune"]
+    ("component", "options", "made", "own"),
+    COMPONENTS,
+    ids=["extract_features", "train_head", "fine_tune"],
 )
 def test_defaults_are_those_of_the_options(
-    face: Any, options: Any, made: set[str], own: set[str]
+    component: Any, options: Any, made: set[str], own: set[str]
 ) -> None:
-    parameters = inspect.signature(face.python_func).parameters
+    parameters = inspect.signature(component.python_func).parameters
     fields = {n: f for n, f in options.model_fields.items() if n not in made}
     assert set(parameters) - own == set(fields)
     for name, field in fields.items():
@@ -40,7 +44,7 @@ def found(root: Path, name: str) -> list[Path]:
     return sorted(path.parent for path in root.rglob(name) if ".work" not in path.parts)
 
 
-def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
+def test_the_components_run_one_after_the_other(runner: Path, dataset: Path) -> None:
     work = str(runner / "work")
 
     @dsl.pipeline
@@ -48,30 +52,32 @@ def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
         data = dsl.importer(artifact_uri=str(dataset), artifact_class=dsl.Dataset, reimport=False)
         with dsl.ParallelFor([0, 1]) as shard:
             extracted = extract_features(
-                dataset=data.output, shard=shard, shards=[0, 1], strategies=["auto"],
+                dataset=data.output, shard=shard, workers=2, strategies=["auto", "head"],
                 backbone="tiny", head_search=True, work_dir=work,
             )  # fmt: skip
-        # kfp changes a Collected where it is used, so each consumer needs its own.
-        features = dsl.Collected(extracted.outputs["features"])
-        again = dsl.Collected(extracted.outputs["features"])
+        parts = dsl.Collected(extracted.outputs["features"])
+        features = merge_features(parts=parts).outputs["features"]
         head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
         fine_tune(
-            dataset=data.output, features=again, head=head.outputs["model"], strategy="auto",
+            dataset=data.output, features=features, head=head.outputs["model"],
+            strategies=["auto", "head"],
             fine_tune_epochs=2, ema_momentum=0.5, lowest_lr_ratio=0.5, work_dir=work,
         )  # fmt: skip
 
     chain()
-    shards = [FeaturesManifest.read(path) for path in found(runner / "root", "features.json")]
+    shards = [FeaturesManifest.read(path) for path in found(runner / "work", "features.json")]
     assert [shard.shard_index for shard in sorted(shards, key=lambda s: s.shard_index)] == [0, 1]
     assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "cut"} for shard in shards)
-    models = [ModelManifest.read(path) for path in found(runner / "root", "model.json")]
-    by_kind = {model.kind: model for model in models}
-    assert by_kind["head"].measurements["head_search"]
-    candidate = by_kind["candidate"]
+    models = [ModelManifest.read(path) for path in found(runner / "work", "model.json")]
+    (head,) = (model for model in models if model.kind == "head")
+    assert head.measurements["head_search"]
+    candidates = {m.requested_strategy: m for m in models if m.kind == "candidate"}
+    assert set(candidates) == {"auto", "head"}
+    candidate = candidates["auto"]
     assert (candidate.requested_strategy, candidate.strategy) == ("auto", "top")
     assert "Strategy top was chosen" in " ".join(candidate.reasoning)
     steps = {path.name.rsplit("-", 1)[0] for path in (runner / "work").iterdir()}
-    assert {"extract_features", "train_head", "fine_tune-top-frozen"} <= steps
+    assert {"features", "head", "candidates", "train_head", "fine_tune-top-frozen"} <= steps
 
 
 def test_a_gpu_that_is_not_there_fails_the_task_in_one_line(

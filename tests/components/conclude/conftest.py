@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.evaluate.evaluate import evaluate
+from regraft_core.formats.options import GateOptions
+from tests.conftest import Trained
+
+
+@pytest.fixture(scope="session")
+def evaluation(dataset: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation that the gate rejected for its accuracy."""
+    out = tmp_path_factory.mktemp("rejected") / "evaluation"
+    evaluate([trained.candidates["head"]], dataset, out, GateOptions(min_accuracy=0.9999))
+    return out
