@@ -13,7 +13,7 @@ VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/vers
 IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' regraft_core/runtime/container_image.py)$(if $(GPU),-gpu)
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: demo screenshot test test-long test-containers image lint format docs clean
+.PHONY: demo screenshot test test-long test-containers image lint format protos docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m regraft.demo --out runs/demo
@@ -45,6 +45,16 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The Python code of the .proto files. This version's output works with protobuf 5 and 6; that of a
+# later one warns with any runtime but its own.
+protos:
+	$(PYTHON) -m venv build/protoc
+	build/protoc/bin/python -m pip install --quiet grpcio-tools==1.65.5 'setuptools<80'
+	build/protoc/bin/python -m grpc_tools.protoc --proto_path=serving/client \
+	    --python_out=serving/client --pyi_out=serving/client regraft_client/serving.proto
+	build/protoc/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. \
+	    serving/server/protocol/config_files.proto
 
 # The site, in build/docs. A link that leads nowhere, or any other warning, fails.
 docs: $(VENV)/.dev

@@ -20,6 +20,7 @@ from regraft.cli.explore import classify, inspect
 from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
 from regraft.cli.recipes import init, recipe_schema
 from regraft.cli.serving import predict, publish, serve
+from regraft_client.errors import InvalidInputError, RegraftClientError
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
 app = typer.Typer(
@@ -179,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
+    except RegraftClientError as error:
+        code = _fail(error, 2 if isinstance(error, InvalidInputError) else 1)
     except typer.TyperException as error:
         code = _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -72,7 +72,7 @@ def find_all(sources: Sequence[str]) -> list[str]:
     """Return addresses as they are, files, and the images below folders, in the given order.
 
     Raises:
-        InputError: a path does not exist, or a folder has no image.
+        InvalidInputError: a path does not exist, or a folder has no image.
     """
     from regraft_client.predict_files import find_images
 

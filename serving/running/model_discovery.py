@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft_client.errors import ServingClientError
+from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.formats.manifests import write_text
 from regraft_core.runtime.errors import InputError
@@ -118,7 +118,7 @@ def _available(rest_address: str, model: FoundModel) -> bool:
     try:
         with RestClient(rest_address, model.name, _STATUS_TIMEOUT_S) as client:
             there = {one.version for one in client.status() if one.state == "AVAILABLE"}
-    except ServingClientError:
+    except RegraftClientError:
         return False
     return set(model.labels.values()) <= there
 

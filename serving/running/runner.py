@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from regraft_client.errors import ServingClientError
+from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
 
@@ -245,7 +245,7 @@ class _Process:
         end = time.monotonic() + seconds
         with RestClient(rest, model, timeout_s=5) as client:
             while time.monotonic() < end:
-                with contextlib.suppress(ServingClientError):
+                with contextlib.suppress(RegraftClientError):
                     if any(status.state == "AVAILABLE" for status in client.status()):
                         return
                 if self._ended.wait(0.2):

@@ -9,9 +9,9 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from regraft_client.message_builder import CONFIG
 from regraft_core.runtime.errors import InputError
 from serving.server.flags import ServerOptions
+from serving.server.protocol import config_files_pb2
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
@@ -132,7 +132,7 @@ def read_batching(path: str) -> BatchingConfig:
     """Read a batching parameters file; an empty path gives TF Serving's defaults."""
     if not path:
         return BatchingConfig()
-    message = CONFIG["BatchingParameters"]()
+    message = config_files_pb2.BatchingParameters()
     parse_text(Path(path), message)
     given = {
         name: getattr(message, name).value
@@ -157,7 +157,7 @@ def read_metrics_path(path: str) -> str:
     """Return where metrics are served, or "" where the monitoring file does not enable them."""
     if not path:
         return ""
-    message = CONFIG["MonitoringConfig"]()
+    message = config_files_pb2.MonitoringConfig()
     parse_text(Path(path), message)
     if not message.prometheus_config.enable:
         return ""
@@ -168,7 +168,7 @@ def read_tls(path: str) -> TlsConfig | None:
     """Read an SSL configuration file; None where there is none."""
     if not path:
         return None
-    message = CONFIG["SSLConfig"]()
+    message = config_files_pb2.SSLConfig()
     parse_text(Path(path), message)
     key, cert, ca = (
         text.encode() for text in (message.server_key, message.server_cert, message.custom_ca)

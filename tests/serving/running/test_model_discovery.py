@@ -13,7 +13,8 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.running.model_discovery import ConfigUpdater, find_models
+from regraft_core.runtime.errors import InputError
+from serving.running.model_discovery import ConfigUpdater, find_models, models_config
 
 
 class Status(http.server.BaseHTTPRequestHandler):
@@ -53,6 +54,19 @@ def in_file(config: Path) -> tuple[list[int], dict[str, int]]:
     parsed = text_format.Parse(config.read_text(), model_server_config_pb2.ModelServerConfig())
     (model,) = parsed.model_config_list.config
     return list(model.model_version_policy.specific.versions), dict(model.version_labels)
+
+
+def test_all_models_below_a_folder_are_found(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/7", "none", ".hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a" / "labels.json").write_text('{"stable": 1, "canary": 9}')
+    models = find_models(tmp_path)
+    assert [(m.name, m.labels) for m in models] == [("a", {"stable": 1}), ("b", {})]
+    text = models_config(models)
+    assert "specific { versions: 1 versions: 2 }" in text
+    assert [m.name for m in find_models(tmp_path / "b")] == ["b"]
+    with pytest.raises(InputError, match="found no version"):
+        find_models(tmp_path / "none")
 
 
 def test_a_label_is_set_once_its_version_is_loaded(tmp_path: Path) -> None:
@@ -106,8 +120,6 @@ def test_a_server_that_does_not_answer_gets_no_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[]", '{"stable": "x"}', "{"])
 def test_labels_that_cannot_be_read_are_bad_input(tmp_path: Path, text: str) -> None:
-    from regraft_core.runtime.errors import InputError
-
     (tmp_path / "m" / "1").mkdir(parents=True)
     (tmp_path / "m" / "labels.json").write_text(text)
     with pytest.raises(InputError, match="expected an object of label to version"):

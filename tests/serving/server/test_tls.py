@@ -159,6 +159,7 @@ def test_tls_and_mutual_tls_by_rest(
     with tls_proxy(server.rest, context) as proxy:
         with RestClient(f"https://{proxy}", "tiny", 20, tls=shown) as client:
             assert len(client.predict(images)) == len(images)
+        assert len(shown.get_ca_certs()) == 1  # no authority is added to the given context
         assert len(asyncio.run(ask(f"https://{proxy}", shown))) == len(images)
         for tls in (None, nameless):
             with (
