@@ -166,7 +166,7 @@ async def _send(
         if len(batch) > 1:
             return [pair for one in batch for pair in await _send(client, [one])]
         path = batch[0][0]
-        return [(path, FilePrediction(str(path), None, rejection_reason(error.message)))]
+        return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
     seconds = time.perf_counter() - start
     return [
         (path, FilePrediction(str(path), prediction, "", seconds))
@@ -174,8 +174,8 @@ async def _send(
     ]
 
 
-def rejection_reason(message: str) -> str:
-    """Return why an exported model rejected an image, without the text TensorFlow adds."""
+def reason_of(message: str) -> str:
+    """Return why an exported model rejected an image, from the whole error message."""
     found = _ASSERTION.search(message)
     return found["reason"] if found else message
 

@@ -64,7 +64,7 @@ class RestClient(SyncClient):
 class AsyncRestClient(AsyncClient):
     """`RestClient` for asyncio; use it with `async with`.
 
-    Requests are sent by up to `MAX_CONNECTIONS` threads, so that no library beside requests is
+    Requests are sent by up to `MAX_CONNECTIONS` threads, so that requests is the only library
     needed. A cancelled request is abandoned: its thread ends with the response or the timeout.
     """
 
@@ -122,7 +122,7 @@ class _Transport:
             response = self._adapter.send(request, timeout=self._timeout_s, verify=self._verify)
             status, body = response.status_code, response.content
         except requests.RequestException as error:
-            # A timeout while the body is read comes as a connection error.
+            # A timeout while the body is read is raised as a connection error.
             if isinstance(error, requests.Timeout) or time.monotonic() - start >= self._timeout_s:
                 raise DeadlineError(f"no response within {self._timeout_s:g} s") from error
             raise ConnectionFailedError(f"cannot reach {self._origin}: {_cause(error)}") from error

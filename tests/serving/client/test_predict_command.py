@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regraft.cli.main import main
-from regraft_client.predict_files import rejection_reason
+from regraft_client.predict_files import reason_of
 from serving.running.runner import Addresses, free_port
 
 Ended = tuple[int, str, str]
@@ -101,4 +101,4 @@ def test_a_server_that_is_not_running_ends_with_exit_code_1_in_one_line(
     ],
 )
 def test_a_rejection_is_shown_without_the_graphs_words(message: str, reason: str) -> None:
-    assert rejection_reason(message) == reason
+    assert reason_of(message) == reason
