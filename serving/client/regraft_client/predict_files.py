@@ -81,7 +81,7 @@ def make_client(server: str, model: str, options: PredictOptions) -> AsyncClient
     if server.startswith(("http://", "https://")):
         return AsyncRestClient(server, model, options.timeout_s, version=version, label=label)
     raise InvalidInputError(
-        f"expected --server grpc://host:port or http://host:port, got {server!r}"
+        f"server: expected grpc://host:port or http://host:port, got {server!r}"
     )
 
 

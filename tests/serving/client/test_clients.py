@@ -250,7 +250,7 @@ def test_paths_and_urls_that_cannot_be_used_are_invalid_input(
     with pytest.raises(errors.InvalidInputError, match="expected an image or a folder"):
         find_images([tmp_path / "none"])
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(errors.InvalidInputError, match="expected --server"):
+    with pytest.raises(errors.InvalidInputError, match="server: expected grpc://"):
         predict_files([tmp_path], "ftp://x", "tiny")
     with pytest.raises(errors.NotFoundError):
         predict_files([tmp_path], f"grpc://{server.grpc}", "none")

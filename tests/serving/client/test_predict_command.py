@@ -73,7 +73,7 @@ def test_bad_input_ends_with_exit_code_2_in_one_line(
     assert [code for code, _, _ in (unknown_model, missing, bad_url)] == [2, 2, 2]
     assert unknown_model[2].startswith("regraft: error: --model regraft: ")
     assert missing[2].startswith("regraft: error: expected an image or a folder, got ")
-    assert bad_url[2].startswith("regraft: error: expected --server grpc://host:port or ")
+    assert bad_url[2].startswith("regraft: error: server: expected grpc://host:port or ")
     assert [err.count("\n") for _, _, err in (missing, bad_url)] == [1, 1]
 
 
