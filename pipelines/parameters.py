@@ -1,4 +1,4 @@
-"""Pipeline parameters made from the option models, so that each is named and explained once."""
+"""Pipeline parameters made from the option models, which define and explain each option once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ OPTIONS = "options"
 def with_parameters(fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any]) -> Callable[
     [Callable[..., Any]], Callable[..., Any]
 ]:  # fmt: skip
-    """Replace the argument `options` of a pipeline function by one parameter a field.
+    """Replace the argument `options` of a pipeline function by one parameter per field.
 
-    The function gets them back as one dict, whose values are kfp's channels. kfp reads signature
-    and docstring, so names, types, defaults and descriptions appear in its UI.
+    The function gets the parameters as one dict of kfp channels. kfp reads the signature and the
+    docstring, so names, types, defaults and descriptions appear in its UI.
     """
 
     def decorate(wiring: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,9 +39,9 @@ def with_parameters(fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any]
     return decorate
 
 
-def accepted_by(face: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a face has inputs for."""
-    return {name: options[name] for name in face.component_spec.inputs if name in options}
+def inputs_of(component: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are inputs of a kfp component."""
+    return {name: options[name] for name in component.component_spec.inputs if name in options}
 
 
 def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> inspect.Parameter:
@@ -52,7 +52,7 @@ def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> insp
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """Return the plain type that kfp knows: text for a choice of names, a list for a tuple."""
+    """Return the type for kfp: str for a choice of names, a list for a tuple."""
     annotation = field.annotation
     if get_origin(annotation) is tuple:
         return list[int] if get_args(annotation)[0] is int else list[str]

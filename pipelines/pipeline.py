@@ -1,4 +1,4 @@
-"""The pipeline: wiring and defaults, nothing else."""
+"""The pipeline: the wiring of the steps, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any, List, NamedTuple
@@ -15,7 +15,7 @@ from components.ingest.component import ingest
 from components.publish.component import publish
 from components.train_head.component import train_head
 from components.verify.component import verify
-from pipelines.parameters import accepted_by, with_parameters
+from pipelines.parameters import inputs_of, with_parameters
 from pipelines.recipes.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
 
 Options = dict[str, Any]
@@ -24,25 +24,27 @@ Step = Callable[..., Any]
 
 
 def no_op(task: Any, step: str) -> None:
-    """Configure nothing, as a run on this machine needs."""
+    """Configure nothing, for a run on this machine."""
 
 
 class Outputs(NamedTuple):
-    """What a run leaves whatever its verdict."""
+    """The artifacts of a run, whatever its verdict."""
 
     dataset: Dataset
     evaluation: Artifact
 
 
 def make_pipeline(configure: Configure = no_op, *, concluded: bool = False) -> Any:
-    """Return the pipeline; `configure` gets each task with the name of its step.
+    """Return the pipeline.
 
-    With `concluded`, a last step says how the run ended, whatever happened.
+    Args:
+        configure: is called with each task and the name of its step.
+        concluded: whether a last step reports how the run ended, also after a failure.
     """
 
-    def step(face: Any, options: Options, **inputs: Any) -> Any:
-        task = face(**inputs, **accepted_by(face, options))
-        configure(task, face.python_func.__name__)
+    def step(component: Any, options: Options, **inputs: Any) -> Any:
+        task = component(**inputs, **inputs_of(component, options))
+        configure(task, component.python_func.__name__)
         return task
 
     pipeline = _transfer(step, _candidates(step), "transfer" if concluded else "regraft")
@@ -59,10 +61,10 @@ def _candidates(step: Step) -> Any:
         strategies: List[str],
         options: Options,
     ) -> List[Model]:
-        """One complete model a strategy, all from the same head.
+        """Train one complete model per strategy, all from the same head.
 
-        A pipeline of its own, as kfp 2.17 cannot hand collected artifacts to a loop beside their
-        own.
+        This is its own pipeline, because kfp 2.17 cannot pass artifacts that one loop collected to
+        another loop of the same pipeline.
         """
         with dsl.ParallelFor(strategies) as strategy:
             candidate = step(
@@ -78,9 +80,9 @@ def _transfer(step: Step, candidates: Any, name: str) -> Any:
     @dsl.pipeline(name=name)
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
-        """From labeled images to a published classifier that is proven, by transfer learning."""
+        """Train, verify and publish an image classifier by transfer learning."""
         data = step(ingest, options)
-        data.set_caching_options(False)  # what stands behind a link may change
+        data.set_caching_options(False)  # the data behind a URL may change
         dataset = data.outputs["dataset"]
         with dsl.ParallelFor(options["shards"]) as shard:
             extracted = step(extract_features, options, dataset=dataset, shard=shard)
@@ -93,10 +95,10 @@ def _transfer(step: Step, candidates: Any, name: str) -> Any:
             strategies=options["strategies"],
             **{name: options[name] for name in FINE_TUNE_FIELDS},
         ).output
-        judged = step(evaluate, options, candidates=models, dataset=dataset)
-        judged.set_caching_options(False)  # and so may the champion
-        evaluation = judged.outputs["evaluation"]
-        with dsl.If(judged.outputs["Output"] == True):  # noqa: E712 - a kfp condition
+        evaluated = step(evaluate, options, candidates=models, dataset=dataset)
+        evaluated.set_caching_options(False)  # the champion may change
+        evaluation = evaluated.outputs["evaluation"]
+        with dsl.If(evaluated.outputs["Output"] == True):  # noqa: E712 - a kfp condition
             exported = step(
                 export, options, candidates=models, evaluation=evaluation, dataset=dataset
             )
@@ -117,19 +119,19 @@ def _transfer(step: Step, candidates: Any, name: str) -> Any:
 def _concluded(step: Step, pipeline: Any) -> Any:
     """Wrap the pipeline as one task, so that the last step can follow all of it.
 
-    Not by `dsl.ExitHandler`, in which the backend fails on a `ParallelFor` (kubeflow/pipelines
-    #12390).
+    `dsl.ExitHandler` is not used, because the backend fails on a `ParallelFor` in it
+    (kubeflow/pipelines#12390).
     """
 
     @dsl.pipeline(name="regraft")
     @with_parameters(PARAMETER_FIELDS, DEFAULTS)
     def whole(options: Options) -> Outputs:
-        """From labeled images to a published classifier that is proven, by transfer learning."""
-        work = pipeline(**options)
+        """Train, verify and publish an image classifier by transfer learning."""
+        main = pipeline(**options)
         started = dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER
         last = step(conclude, options, started=started)
-        last.after(work).ignore_upstream_failure().set_caching_options(False)
-        return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
+        last.after(main).ignore_upstream_failure().set_caching_options(False)
+        return Outputs(dataset=main.outputs["dataset"], evaluation=main.outputs["evaluation"])
 
     return whole
 

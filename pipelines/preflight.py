@@ -1,4 +1,4 @@
-"""What can be known to fail before any data is read."""
+"""Checks of a recipe that need no data, so that a run fails before it starts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import sys
 from collections.abc import Iterator
 
 from pipelines.recipes.recipe import Recipe
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 
 def check_backbone(recipe: Recipe) -> None:
-    """Check a cut that was named against the backbone's graph; near names are suggested.
+    """Check that the backbone has the cut point of the recipe; similar names are suggested.
 
     Raises:
-        InputError: the backbone has no such cut point, or is too large for the images.
+        InputError: the backbone has no such cut point, or needs larger images.
     """
     if recipe.cut == "auto":
-        return  # the table's own cuts are tested, and TensorFlow takes seconds to load
+        return  # default cuts are tested, and TensorFlow takes seconds to load
     with quiet_start():
         from regraft_core.backbones.build import build_backbone
         from regraft_core.backbones.cuts import find_cut
@@ -28,27 +28,27 @@ def check_backbone(recipe: Recipe) -> None:
 
 
 def check_destination(recipe: Recipe) -> None:
-    """Check that this machine can open the place of publication, of which nothing is asked yet.
+    """Check that this machine has the packages to open the destination; no request is sent.
 
     Raises:
-        InputError: its scheme is not known, or needs packages that are missing.
+        InputError: the scheme of the URI is unknown, or its packages are missing.
     """
-    if is_address(recipe.destination):
-        open_address(recipe.destination)
+    if is_store_uri(recipe.destination):
+        open_store_uri(recipe.destination)
 
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Drop what TensorFlow's libraries write to standard error while they load.
+    """Discard what TensorFlow writes to standard error while it loads.
 
-    They ignore their own log level until they are initialized.
+    Its libraries ignore the log level until they are initialized.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on real digits, then the published version served and asked."""
+"""The demo: runs the pipeline on handwritten digits, then serves the published version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES_SHOWN = 12
 
 
 def demo_recipe(out: Path) -> Recipe:
-    """Return the recipe `digits`, published below the demo's folder."""
+    """Return the recipe `digits`, which publishes to the folder of the demo."""
     return recipe_of("digits", {"destination": str((out / "models").absolute())})
 
 
@@ -37,17 +37,17 @@ def main() -> int:
         if summary.verdict == "rejected":
             return 3
         records = held_out(Path(summary.dataset))
-        keep(records, out / "images")
-        _ask_server(summary, records, out / "models")
-        _say_what_is_next(out)
+        write_images(records, out / "images")
+        _predict_served(summary, records, out / "models")
+        _print_next_steps(out)
     except (RegraftError, RegraftClientError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     return 0
 
 
-def _ask_server(summary: Summary, records: list[ImageRecord], models: Path) -> None:
-    """Serve the published version and predict held-out images by both protocols."""
+def _predict_served(summary: Summary, records: list[ImageRecord], models: Path) -> None:
+    """Serve the published version, and predict held-out images over gRPC and REST."""
     from regraft_client.grpc import GrpcClient
     from regraft_client.rest import RestClient
     from serving.running.runner import running_server
@@ -60,7 +60,7 @@ def _ask_server(summary: Summary, records: list[ImageRecord], models: Path) -> N
         with RestClient(addresses.rest, "digits") as client:
             by_rest = client.predict(images)
     table = Table(title=f"served by {models / 'digits'}", title_justify="left")
-    for column in ("image", "truth", "gRPC", "", "REST", ""):
+    for column in ("image", "true class", "gRPC", "", "REST", ""):
         table.add_column(column)
     for record, first, second in zip(records, by_grpc, by_rest, strict=True):
         table.add_row(record.path, classes[record.label], first.label, f"{first.confidence:.4f}",
@@ -68,21 +68,21 @@ def _ask_server(summary: Summary, records: list[ImageRecord], models: Path) -> N
     Console(soft_wrap=True).print(table)
 
 
-def _say_what_is_next(out: Path) -> None:
-    """Print what to type next in a checkout, where `make demo` has made the environment."""
+def _print_next_steps(out: Path) -> None:
+    """Print the next commands in a checkout, in which `make demo` has made the environment."""
     print("\nnext    source .venv/bin/activate")
-    print(f"        regraft report {out}           opens the report")
-    print(f"        regraft serve {out}/models     serves the published version")
+    print(f"        regraft report {out}           open the report")
+    print(f"        regraft serve {out}/models     serve the published version")
 
 
 def held_out(dataset: Path) -> list[ImageRecord]:
-    """Return images of the test split, spread over the classes."""
+    """Return some images of the test split, from all classes."""
     records = list(read_split(dataset, "test"))
     return records[:: max(1, len(records) // IMAGES_SHOWN)][:IMAGES_SHOWN]
 
 
-def keep(records: list[ImageRecord], folder: Path) -> None:
-    """Write images to files, for whoever wants to ask the server about them."""
+def write_images(records: list[ImageRecord], folder: Path) -> None:
+    """Write images to files, to try the server with."""
     for record in records:
         file = folder / record.path
         file.parent.mkdir(parents=True, exist_ok=True)

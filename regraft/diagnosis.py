@@ -1,9 +1,10 @@
-"""`regraft doctor`: whether this machine can run Regraft, and what to do about each lack."""
+"""`regraft doctor`: checks that this machine can run Regraft, and suggests fixes."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,11 @@ from regraft_core.runtime.gpu_check import DEVICE_FILES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
-LEAST_GB, ENOUGH_GB = 2.0, 20.0
-START_TIMEOUT_S, ASK_TIMEOUT_S = 180.0, 20.0
-INSTALL = "python -m pip install -c constraints.txt -e ."
-# TensorFlow may end its process where the processor lacks an instruction, so it starts in another.
-_ASK_TENSORFLOW = """
+MIN_GB, ENOUGH_GB = 2.0, 20.0
+START_TIMEOUT_S, PROGRAM_TIMEOUT_S = 180.0, 20.0
+INSTALL = "in a checkout: make install"
+# TensorFlow ends its process if the CPU lacks an instruction, so it is started in its own.
+_TENSORFLOW_CODE = """
 import json, keras, tensorflow as tf
 gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
 cuda = bool(tf.test.is_built_with_cuda())
@@ -36,88 +37,88 @@ print(json.dumps({"tensorflow": tf.__version__, "keras": keras.__version__, "gpu
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    `state` is `good`, `lacking` where something works less well or not at all without it, or
-    `broken` where Regraft cannot work; the latter two have a remedy.
+    `state` is `good`, `limited` if a part of Regraft does not work or is slower, or `broken` if
+    Regraft cannot run. The latter two have a fix.
     """
 
     name: str
-    state: Literal["good", "lacking", "broken"]
+    state: Literal["good", "limited", "broken"]
     found: str
-    remedy: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings; the machine is usable when none is `broken`."""
+    """All findings; the machine is usable if none is `broken`."""
 
     findings: list[Finding]
 
     @property
     def usable(self) -> bool:
-        """Whether Regraft can work here."""
+        """Whether Regraft can run here."""
         return all(finding.state != "broken" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
+        """Return the value that `--json` prints."""
         return {"usable": self.usable, "findings": [asdict(finding) for finding in self.findings]}
 
 
-def diagnose(work: Path, checkout: Path = CHECKOUT) -> Diagnosis:
-    """Look at all that Regraft needs or can use.
+def diagnose(runs_dir: Path, checkout: Path = CHECKOUT) -> Diagnosis:
+    """Check everything that Regraft needs or can use.
 
     Args:
-        work: the folder that runs would be written to.
-        checkout: where `pyproject.toml` and `constraints.txt` are.
+        runs_dir: the folder for runs; it need not exist.
+        checkout: the folder of `pyproject.toml` and of the lock file `requirements/dev.txt`.
     """
     installed = installed_versions()
     return Diagnosis(
         [
             check_python(sys.version_info[:3]),
-            check_requirements(requirements_of(checkout), installed),
-            check_pins(pins_of(checkout), installed),
-            *check_tensorflow(ask_tensorflow(), DEVICE_FILES),
+            check_requirements(read_requirements(checkout), installed),
+            check_pins(read_pins(checkout), installed),
+            *check_tensorflow(probe_tensorflow(), DEVICE_FILES),
             check_installed_weights(),
             check_keras_cache(Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()),
             check_program(
                 "docker", ["docker", "version", "--format", "{{.Server.Version}}"],
-                "install Docker Engine and start it: for serve --engine docker and for steps in "
-                "containers; all else works without",
+                "not needed, except for serve --engine docker and run --runner docker: install and "
+                "start Docker Engine",
             ),
             check_program(
                 "tensorflow_model_server", ["tensorflow_model_server", "--version"],
-                "nothing is needed: the embedded server speaks the same protocol; to serve by "
-                "TensorFlow Serving install its Debian package or use serve --engine docker",
+                "not needed: the embedded server has the same protocol; to serve with TensorFlow "
+                "Serving, install its Debian package or use serve --engine docker",
             ),
-            check_disk(work, shutil.disk_usage(_existing(work)).free),
+            check_disk(runs_dir, shutil.disk_usage(_nearest_existing(runs_dir)).free),
         ]
     )  # fmt: skip
 
 
 def check_python(version: tuple[int, ...]) -> Finding:
-    """Hold Python's version against those that TensorFlow is built for."""
-    least, beyond = PYTHONS
-    shown = ".".join(map(str, version))
-    if least <= version[:2] < beyond:
-        return Finding("Python", "good", shown)
+    """Check that TensorFlow is built for this version of Python."""
+    first, end = PYTHONS
+    text = ".".join(map(str, version))
+    if first <= version[:2] < end:
+        return Finding("Python", "good", text)
     return Finding(
-        "Python", "broken", shown,
-        f"make the environment with Python {least[0]}.{least[1]} to {beyond[0]}.{beyond[1] - 1}",
+        "Python", "broken", text,
+        f"create the environment with Python {first[0]}.{first[1]} to {end[0]}.{end[1] - 1}",
     )  # fmt: skip
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the installed packages' versions by normal name."""
+    """Return the versions of the installed packages by normalized name."""
     return {
-        _normal(package.metadata["Name"]): package.version
+        _normalized(package.metadata["Name"]): package.version
         for package in metadata.distributions()
         if package.metadata["Name"]
     }
 
 
-def requirements_of(checkout: Path) -> list[Requirement]:
-    """Return what Regraft requires, from its `pyproject.toml`; nothing outside a checkout."""
+def read_requirements(checkout: Path) -> list[Requirement]:
+    """Return the requirements in `pyproject.toml`; none outside a checkout."""
     path = checkout / "pyproject.toml"
     if not path.is_file():
         return []
@@ -125,88 +126,88 @@ def requirements_of(checkout: Path) -> list[Requirement]:
     return [Requirement(line) for line in project["dependencies"]]
 
 
-def pins_of(checkout: Path) -> dict[str, str]:
-    """Return the versions of `constraints.txt` by normal name; nothing outside a checkout."""
-    path = checkout / "constraints.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    pairs = (line.split("==", 1) for line in lines if "==" in line)
-    return {_normal(name): version.strip() for name, version in pairs}
+def read_pins(checkout: Path) -> dict[str, str]:
+    """Return the locked versions by normalized name; none outside a checkout."""
+    path = checkout / "requirements" / "dev.txt"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE))
 
 
-def check_requirements(wanted: list[Requirement], installed: Mapping[str, str]) -> Finding:
-    """Look for packages that are missing or too old."""
-    wrong = [
-        f"{one} (found {installed.get(_normal(one.name), 'none')})"
-        for one in wanted
-        if not one.specifier.contains(installed.get(_normal(one.name), "0"), prereleases=True)
-        or _normal(one.name) not in installed
+def check_requirements(required: list[Requirement], installed: Mapping[str, str]) -> Finding:
+    """Check for packages that are missing or too old."""
+    unmet = [
+        f"{one} (found {installed.get(_normalized(one.name), 'none')})"
+        for one in required
+        if not one.specifier.contains(installed.get(_normalized(one.name), "0"), prereleases=True)
+        or _normalized(one.name) not in installed
     ]
-    if wrong:
-        return Finding("packages", "broken", _few(wrong), INSTALL)
-    return Finding("packages", "good", f"all {len(wanted)} that are required")
+    if unmet:
+        return Finding("packages", "broken", _first_few(unmet), INSTALL)
+    return Finding("packages", "good", f"all {len(required)} required packages")
 
 
 def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
-    """Look for packages of other versions than those that are known to work together."""
+    """Check for packages of other versions than those that are tested together."""
     if not pins:
-        return Finding("versions", "good", "no constraints.txt to compare with")
+        return Finding("versions", "good", "no lock file to compare with")
     present = [name for name in pins if name in installed]
     other = [
-        f"{name} {installed[name]} in place of {pins[name]}"
+        f"{name} {installed[name]} instead of {pins[name]}"
         for name in present
         if installed[name] != pins[name]
     ]
     if other:
-        return Finding("versions", "lacking", _few(other), INSTALL)
-    return Finding("versions", "good", f"{len(present)} as in constraints.txt")
+        return Finding("versions", "limited", _first_few(other), INSTALL)
+    return Finding("versions", "good", f"{len(present)} as in the lock file")
 
 
-def ask_tensorflow(code: str = _ASK_TENSORFLOW) -> dict[str, Any]:
-    """Return what TensorFlow says of itself, or `error`, from a process of its own."""
+def probe_tensorflow(code: str = _TENSORFLOW_CODE) -> dict[str, Any]:
+    """Return versions and GPUs as TensorFlow reports them in its own process, or an `error`."""
     command = [sys.executable, "-c", code]
     quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
-        ended = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, timeout=START_TIMEOUT_S, env=quiet
         )
     except subprocess.TimeoutExpired:
         return {"error": f"did not start within {START_TIMEOUT_S:g} s"}
-    if ended.returncode < 0:
-        return {"error": f"its process was ended by signal {-ended.returncode}"}
-    lines = (ended.stdout if ended.returncode == 0 else ended.stderr).strip().splitlines()
-    if ended.returncode or not lines:
-        return {"error": lines[-1] if lines else f"exit code {ended.returncode}"}
-    answer: dict[str, Any] = json.loads(lines[-1])
-    return answer
+    if process.returncode < 0:
+        return {"error": f"its process was ended by signal {-process.returncode}"}
+    lines = (process.stdout if process.returncode == 0 else process.stderr).strip().splitlines()
+    if process.returncode or not lines:
+        return {"error": lines[-1] if lines else f"exit code {process.returncode}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
-def check_tensorflow(answer: Mapping[str, Any], device_files: Sequence[str]) -> Iterator[Finding]:
-    """Judge what TensorFlow said of itself and of GPUs."""
-    if "error" in answer:
+def check_tensorflow(found: Mapping[str, Any], device_files: Sequence[str]) -> Iterator[Finding]:
+    """Check TensorFlow and its GPUs, from the result of `probe_tensorflow`."""
+    if "error" in found:
         yield Finding(
-            "TensorFlow", "broken", f"cannot be loaded: {answer['error']}",
-            f"{INSTALL}; its packages need a 64-bit processor with AVX and glibc",
+            "TensorFlow", "broken", f"cannot be loaded: {found['error']}",
+            f"{INSTALL}; TensorFlow needs a 64-bit CPU with AVX, and glibc",
         )  # fmt: skip
         return
-    versions = f"{answer['tensorflow']}, Keras {answer['keras']}"
+    versions = f"{found['tensorflow']}, Keras {found['keras']}"
     yield Finding("TensorFlow", "good", versions)
     drivers = [path for path in device_files if Path(path).exists()]
-    if answer["gpus"]:
-        yield Finding("GPU", "good", f"{len(answer['gpus'])} seen by TensorFlow")
+    if found["gpus"]:
+        yield Finding("GPU", "good", f"{len(found['gpus'])} available to TensorFlow")
     elif drivers:
         yield Finding(
-            "GPU", "lacking", f"a driver is there ({drivers[0]}), TensorFlow sees no GPU",
-            "python -m pip install -c constraints.txt -e '.[gpu]', and unset CUDA_VISIBLE_DEVICES",
+            "GPU", "limited", f"a driver is installed ({drivers[0]}), but TensorFlow finds no GPU",
+            "install the extra [gpu] (in a checkout: make install EXTRAS=gpu), and unset "
+            "CUDA_VISIBLE_DEVICES",
         )  # fmt: skip
     else:
         yield Finding(
-            "GPU", "lacking", "none; all steps run on the processor",
-            "nothing is needed; for a GPU install its driver and the extra [gpu]",
+            "GPU", "limited", "none; all steps run on the CPU",
+            "not needed; to use a GPU, install its driver and the extra [gpu]",
         )  # fmt: skip
 
 
 def check_installed_weights() -> Finding:
-    """Look at the ImageNet weights that come as a package."""
+    """Check the ImageNet weights that are installed as a package."""
     from regraft_core.backbones.efficientnet_lite0 import weights_path
 
     name = "installed weights"
@@ -214,67 +215,67 @@ def check_installed_weights() -> Finding:
         weights_path()
     except InputError as error:
         return Finding(name, "broken", str(error).partition(";")[0], INSTALL)
-    return Finding(name, "good", "efficientnet_lite0, checked by digest")
+    return Finding(name, "good", "efficientnet_lite0, verified by its digest")
 
 
 def check_keras_cache(home: Path) -> Finding:
-    """Look at the ImageNet weights that Keras has downloaded."""
+    """Check the ImageNet weights that Keras has downloaded."""
     name, models = "Keras weights", home / "models"
-    nearest = _existing(models)
+    nearest = _nearest_existing(models)
     if not os.access(nearest, os.W_OK):
         return Finding(
-            name, "lacking", f"cannot write to {nearest}",
-            "set KERAS_HOME to a folder of yours; Keras keeps downloaded weights there",
+            name, "limited", f"cannot write to {nearest}",
+            "set KERAS_HOME to a writable folder, in which Keras stores downloaded weights",
         )  # fmt: skip
     files = [path for path in models.glob("*") if path.is_file()] if models.is_dir() else []
     if not files:
         return Finding(
-            name, "lacking", f"none downloaded to {models}",
-            "nothing is needed with network: Keras downloads them at the first use; without, give "
-            "--weights FILE, or use efficientnet_lite0",
+            name, "limited", f"none downloaded to {models}",
+            "not needed with a network, because Keras downloads them on first use; without, set "
+            "--weights FILE or use efficientnet_lite0",
         )  # fmt: skip
     size = sum(path.stat().st_size for path in files) / 1e9
     return Finding(name, "good", f"{len(files)} files, {size:.1f} GB, in {models}")
 
 
-def check_program(name: str, command: list[str], remedy: str) -> Finding:
-    """Ask a program for its version."""
+def check_program(name: str, command: list[str], fix: str) -> Finding:
+    """Check that a program is installed and prints its version."""
     if not shutil.which(command[0]):
-        return Finding(name, "lacking", "not installed", remedy)
+        return Finding(name, "limited", "not installed", fix)
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TIMEOUT_S)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, "lacking", f"does not answer ({type(error).__name__})", remedy)
-    lines = (ended.stdout or ended.stderr).strip().splitlines()
-    if ended.returncode:
-        said = lines[-1] if lines else f"exit code {ended.returncode}"
-        return Finding(name, "lacking", f"installed, but: {said}", remedy)
+        return Finding(name, "limited", f"does not respond ({type(error).__name__})", fix)
+    lines = (process.stdout or process.stderr).strip().splitlines()
+    if process.returncode:
+        reason = lines[-1] if lines else f"exit code {process.returncode}"
+        return Finding(name, "limited", f"installed, but failed: {reason}", fix)
     return Finding(name, "good", lines[0] if lines else "installed")
 
 
-def check_disk(work: Path, free_bytes: int) -> Finding:
-    """Hold the free space against what runs need: cached activations take up to `cache-gb`."""
+def check_disk(runs_dir: Path, free_bytes: int) -> Finding:
+    """Check the free space for runs, whose cached activations take up to `--cache-gb`."""
     free_gb = free_bytes / 1e9
-    found = f"{free_gb:.1f} GB free for {work}"
+    found = f"{free_gb:.1f} GB free for {runs_dir}"
     if free_gb >= ENOUGH_GB:
         return Finding("disk", "good", found)
     return Finding(
-        "disk", "broken" if free_gb < LEAST_GB else "lacking", found,
-        f"free some space, or give run a smaller --cache-gb (now {ENOUGH_GB:g})",
+        "disk", "broken" if free_gb < MIN_GB else "limited", found,
+        f"free some space, or set a smaller --cache-gb for run (default: {ENOUGH_GB:g})",
     )  # fmt: skip
 
 
-def _existing(path: Path) -> Path:
-    """Return the nearest folder that is there."""
+def _nearest_existing(path: Path) -> Path:
+    """Return the path or its nearest parent that exists."""
     path = path.absolute()
-    return path if path.exists() else _existing(path.parent)
+    return path if path.exists() else _nearest_existing(path.parent)
 
 
-def _normal(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def _few(lines: list[str]) -> str:
-    """Return the first few of many."""
+def _first_few(lines: list[str]) -> str:
+    """Return the first lines, and the number of the others."""
     more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
     return f"{', '.join(lines[:5])}{more}"

@@ -14,9 +14,11 @@ from components.evaluate.evaluation_cache import evaluation_key, find_cached
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
+from regraft_core.formats.content_folder import keep_by_content, kept_folder
 from regraft_core.formats.manifests import EvaluationManifest
-from regraft_core.formats.options import GateOptions, checked
-from regraft_core.runtime.step import keep_by_content, kept_folder, log_progress
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import GateOptions
+from regraft_core.runtime.step import log_progress
 
 ROC_POINTS = 200
 
@@ -37,7 +39,7 @@ def evaluate_artifacts(
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
     """
-    options = checked(GateOptions, **gate)
+    options = parse_options(GateOptions, **gate)
     folders = [Path(candidate.path) for candidate in candidates]
     result = _answer(folders, dataset.path, outputs["evaluation"], options, champion)
     folder = Path(outputs["evaluation"].path)

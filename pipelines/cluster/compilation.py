@@ -1,4 +1,4 @@
-"""From the pipeline to the file that Kubeflow takes."""
+"""Compiles the pipeline into a file for Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.cluster.node_presets import Hardware, place
+from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pods import Pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
 from pipelines.recipes.recipe import Recipe, make_recipe
@@ -15,16 +15,16 @@ from regraft_core.runtime.errors import InputError
 
 
 def recipe_for(values: dict[str, Any], hardware: Hardware | None) -> Recipe:
-    """Return the checked recipe, with the defaults that the hardware gives.
+    """Return the checked recipe; on GPU nodes, a GPU is required by default.
 
     Raises:
-        InputError: a value is unusable.
+        InputError: a value is invalid.
     """
     return make_recipe(**({"require_gpu": bool(hardware and hardware.has_gpu)} | values))
 
 
 def image_of(hardware: Hardware | None, pods: Pods | None) -> str:
-    """Return the image of all steps: the one that is asked for, or the one that fits the nodes."""
+    """Return the container image of all steps: the given one, or the one for the nodes."""
     if pods is not None and pods.image:
         return pods.image
     return GPU_IMAGE if hardware is not None and hardware.has_gpu else IMAGE
@@ -35,20 +35,27 @@ def compile_pipeline(
     output: Path,
     hardware: Hardware | None = None,
     pods: Pods | None = None,
+    *,
+    cache: bool = True,
 ) -> None:
-    """Write the IR; `values` become the defaults of the parameters of the same names.
+    """Compile the pipeline into a file.
 
-    With `hardware`, each step asks for its node. Where that has a GPU, `require_gpu` is on unless
-    `values` say otherwise, and the image is the one with CUDA unless `pods` name another. With
-    `pods`, each step gets their secrets and claims.
+    Args:
+        values: options of the recipe, which become the defaults of the pipeline's parameters.
+        output: the file to write.
+        hardware: the nodes that the steps request. On GPU nodes, `require_gpu` is true unless
+            `values` set it, and the container image has CUDA unless `pods` set another.
+        pods: container image, secrets and volumes of all steps.
+        cache: whether a step may reuse the result of an earlier run.
 
     Raises:
-        InputError: a value is unusable, or the file's ending is not .yaml, .yml or .json.
+        InputError: a value is invalid, or the file is not a .yaml, .yml or .json file.
     """
     if output.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"output: expected a .yaml, .yml or .json file, got {output.name!r}")
     if hardware is not None and output.suffix == ".json":
-        raise InputError("output: expected a .yaml file, as JSON cannot hold what nodes are asked")
+        raise InputError("output: expected a .yaml file for --hardware, because a .json file "
+                         "cannot contain node settings")  # fmt: skip
     recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 
@@ -59,10 +66,12 @@ def compile_pipeline(
     def configure(task: Any, step: str) -> None:
         set_retries(task, RETRY_POLICIES[step])
         if hardware is not None:
-            place(task, hardware.node(step))
+            set_node(task, hardware.node(step))
             set_deadline(task, RETRY_POLICIES[step])
         with_image.configure(task)
+        if not cache:
+            task.set_caching_options(False)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    transfer = make_pipeline(configure, concluded=True)
-    Compiler().compile(transfer, str(output), pipeline_parameters=recipe.arguments())
+    pipeline = make_pipeline(configure, concluded=True)
+    Compiler().compile(pipeline, str(output), pipeline_parameters=recipe.arguments())

@@ -1,20 +1,18 @@
-"""The way to a KFP API server: credentials, time limits, tries, and errors of one line.
+"""The client of a KFP API server: credentials, time limits, retries, and errors of one line.
 
-SubmissionError          RegraftError, exit code 1: the server failed, or none can be reached
-|-- LostError            no whole answer, or a failure of the server: the request may have been done
-`-- UnreachableError     no connection: the request was not done
-AccessError              InputError, exit code 2: the server wants other credentials
+SubmissionError          RegraftError, exit code 1: the server failed, or cannot be reached
+|-- NoResponseError      no complete response, or a server error: the request may have been executed
+`-- UnreachableError     no connection: the request was not executed
+AccessError              InputError, exit code 2: the server requires other credentials
 
-A token is never part of a message: what a server says is searched for it.
+A token is never part of a message: it is removed from what a server responds.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 import ssl
-import threading
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,36 +21,38 @@ from urllib.parse import urlsplit
 
 import kfp
 import kfp_server_api
+import tenacity
 import urllib3
 from kfp.client.token_credentials_base import TokenCredentialsBase
 from kfp_server_api.rest import RESTClientObject
 
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.printable import one_line
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 MAX_WAIT_S = 10.0
-MAX_SAID = 300
+MAX_MESSAGE = 300
 
 
 class SubmissionError(RegraftError):
-    """The server failed, or what it answers cannot be used."""
+    """The server failed, or its response is invalid."""
 
 
 class NoResponseError(SubmissionError):
-    """The request may have been done, but no good answer came."""
+    """The request may have been executed, but there was no valid response."""
 
 
 class UnreachableError(SubmissionError):
-    """There is no connection to the server."""
+    """No connection to the server."""
 
 
 class AccessError(InputError):
-    """The server wants other credentials."""
+    """The server requires other credentials."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach a server. `token_file` is read anew for each request, as tokens are renewed."""
+    """How to connect to a server. `token_file` is read for each request, because tokens expire."""
 
     host: str
     namespace: str = ""
@@ -65,27 +65,28 @@ class Connection:
 
     @property
     def credentials(self) -> str:
-        """What stands for the token where people read."""
-        given = "given on the command line" if self.token else "none"
-        return f"from {self.token_file}" if self.token_file else given
+        """The origin of the token, for messages."""
+        if self.token_file:
+            return f"from {self.token_file}"
+        return "from the command line" if self.token else "none"
 
 
 def check_connection(connection: Connection) -> None:
-    """Check address, token and certificate before anything is sent.
+    """Check URL, token and certificate before anything is sent.
 
     Raises:
-        InputError: one of them is unusable. The token is not shown.
+        InputError: one of them is invalid. The token is not shown.
     """
     parts = urlsplit(connection.host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        scheme = (
-            f", as in https://{connection.host}" if connection.host and not parts.scheme else ""
+        example = (
+            f", such as https://{connection.host}" if connection.host and not parts.scheme else ""
         )
-        raise InputError(f"host: expected http://... or https://...{scheme}, "
-                         f"got {_bare(connection.host)!r}")  # fmt: skip
+        raise InputError(f"host: expected http://... or https://...{example}, "
+                         f"got {_without_password(connection.host)!r}")  # fmt: skip
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError("host: expected an address without user, password, query and fragment; "
-                         "credentials go to --token-file")  # fmt: skip
+        raise InputError("host: expected a URL without user, password, query and fragment; use "
+                         "--token-file for credentials")  # fmt: skip
     if connection.token and connection.token_file:
         raise InputError("expected one of --existing-token and --token-file, got both")
     if connection.token:
@@ -94,7 +95,7 @@ def check_connection(connection: Connection) -> None:
         read_token(connection.token_file)
     if connection.ca_cert:
         if parts.scheme == "http":
-            raise InputError("ca-cert: expected a host of https, got one of http")
+            raise InputError("ca-cert: expected an https host, got http")
         try:
             ssl.create_default_context(cafile=str(connection.ca_cert))
         except (OSError, ssl.SSLError) as error:
@@ -108,7 +109,7 @@ def read_token(path: Path) -> str:
     """Read a token from a file.
 
     Raises:
-        InputError: the file cannot be read, or holds no token. Its text is not shown.
+        InputError: the file cannot be read, or has no token. Its text is not shown.
     """
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -128,10 +129,10 @@ def _checked_token(text: str, where: str) -> str:
 
 
 class Client(kfp.Client):
-    """kfp's client behind a transport with time limits and bounded tries.
+    """kfp's client with a transport that has time limits and bounded retries.
 
-    kfp 2.17 sets no time limit, follows redirects to login pages, and answers a refused token by
-    five tries and a stack trace.
+    kfp 2.17 sets no time limit, follows redirects to login pages, and retries a refused token five
+    times before a stack trace.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -147,19 +148,19 @@ class Client(kfp.Client):
                 credentials=credentials,
                 ssl_ca_cert=str(connection.ca_cert) if connection.ca_cert else None,
             )
-        self._bound()
+        self._set_transport()
 
-    def _bound(self) -> None:
+    def _set_transport(self) -> None:
         api = self._run_api.api_client  # all of kfp's services share it
         if not isinstance(api.rest_client, _Transport):
             api.rest_client = _Transport(api.configuration, self._connection)
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """Ask how the server is, as kfp's constructor does; failures are ours."""
-        self._bound()
-        answer = self._healthz_api.healthz_service_get_healthz()
-        self.several_users = bool(answer.multi_user)
-        return answer
+        """Request the server's health, which kfp's constructor does without our errors."""
+        self._set_transport()
+        health = self._healthz_api.healthz_service_get_healthz()
+        self.several_users = bool(health.multi_user)
+        return health
 
 
 class _TokenFile(TokenCredentialsBase):
@@ -171,7 +172,7 @@ class _TokenFile(TokenCredentialsBase):
 
 
 class _Transport(RESTClientObject):
-    """Sends one request: GET is tried again, all else once, as it may have been done."""
+    """Sends one request. Only GET is retried, because others may have been executed."""
 
     def __init__(self, configuration: Any, connection: Connection) -> None:
         super().__init__(configuration)
@@ -181,29 +182,26 @@ class _Transport(RESTClientObject):
         )
 
     def request(self, method: str, url: str, **values: Any) -> Any:
-        tries = self._connection.attempts if method.upper() == "GET" else 1
-        values["_request_timeout"] = (self._connection.timeout_s, self._connection.timeout_s)
-        for attempt in range(tries):
-            try:
-                return self._answer(super().request(method, url, **values))
-            except (NoResponseError, UnreachableError):
-                raise
-            except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException) as error:
-                failure = self._failure(error, values.get("headers") or {})
-            if attempt + 1 == tries or not isinstance(failure, NoResponseError | UnreachableError):
-                raise failure from None  # the causes quote headers
-            pause(self._connection, attempt)
-        raise AssertionError("unreachable")
+        attempts = self._connection.attempts if method.upper() == "GET" else 1
+        return retrying(self._connection, attempts)(self._request_once, method, url, **values)
 
-    def _answer(self, response: Any) -> Any:
-        """Return a response of JSON; a login page answers with 200 and HTML."""
+    def _request_once(self, method: str, url: str, **values: Any) -> Any:
+        values["_request_timeout"] = (self._connection.timeout_s, self._connection.timeout_s)
+        try:
+            return self._checked(super().request(method, url, **values))
+        except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException) as error:
+            # Without the cause, which quotes headers.
+            raise self._failure(error, values.get("headers") or {}) from None
+
+    def _checked(self, response: Any) -> Any:
+        """Return a response if it is JSON; a login page has status 200 and HTML."""
         try:
             json.loads(response.data)
         except ValueError:
             kind = str(response.getheader("content-type") or "no type")[:60]
             raise AccessError(
                 f"{self._connection.host}: expected the API of Kubeflow Pipelines, got {kind}; "
-                "a login page or another service stands there"
+                "this is a login page or another service"
             ) from None
         return response
 
@@ -215,57 +213,60 @@ class _Transport(RESTClientObject):
         if "SSLError" in str(error) or isinstance(cause, urllib3.exceptions.SSLError):
             return InputError(f"{host}: no TLS connection: {_reason(cause)} (see --ca-cert)")
         if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
-            return NoResponseError(f"{host}: no answer within {seconds:g} s")
-        if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
-            # NewConnectionError is one of them in this version of urllib3.
-            return UnreachableError(f"{host}: cannot be reached: {_reason(cause)}")
-        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            return NoResponseError(f"{host}: no response within {seconds:g} s")
+        if isinstance(
+            cause, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.NewConnectionError
+        ):
             return UnreachableError(f"{host}: cannot be reached: {_reason(cause)}")
         return NoResponseError(f"{host}: the connection broke: {_reason(cause)}")
 
     def _refusal(self, error: Any, headers: dict[str, str]) -> RegraftError:
         host, status = self._connection.host, int(error.status)
-        said = _said(error.body, headers)
-        said = f": {said}" if said else ""
+        message = _message(error.body, headers)
+        message = f": {message}" if message else ""
         if status == 401:
-            held = self._connection.credentials
-            return AccessError(f"{host}: the token is missing, expired or of another server (401), "
-                               f"token: {held}{said}")  # fmt: skip
+            credentials = self._connection.credentials
+            text = "the token is missing, expired or for another server (401)"
+            return AccessError(f"{host}: {text}, token: {credentials}{message}")
         if status == 403:
-            namespace = self._connection.namespace or "not given"
-            return AccessError(f"{host}: no permission (403), namespace: {namespace}{said}")
+            namespace = self._connection.namespace or "not set"
+            return AccessError(f"{host}: no permission (403), namespace: {namespace}{message}")
         if 300 <= status < 400:
-            return AccessError(f"{host}: redirects elsewhere ({status}), as to a login page; "
-                               "expected the API itself and a token")  # fmt: skip
+            return AccessError(f"{host}: expected the API, got a redirect ({status}), perhaps to a "
+                               "login page; check the URL and the token")  # fmt: skip
         if status == 429 or status >= 500:
-            return NoResponseError(f"{host}: the server failed ({status}){said}")
-        return InputError(f"{host}: the server refused the request ({status}){said}")
+            return NoResponseError(f"{host}: the server failed ({status}){message}")
+        return InputError(f"{host}: the server refused the request ({status}){message}")
 
 
-def pause(connection: Connection, attempt: int) -> None:
-    """Wait before the next try, ever longer and at random, lest all come back at once."""
-    ceiling = min(MAX_WAIT_S, connection.backoff_s * 2**attempt)
-    threading.Event().wait(random.uniform(0.5, 1.0) * ceiling)  # noqa: S311
+def retrying(connection: Connection, attempts: int) -> tenacity.Retrying:
+    """Return the policy of all retries: after lost requests only, with random growing waits."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((NoResponseError, UnreachableError)),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=tenacity.wait_random_exponential(multiplier=connection.backoff_s, max=MAX_WAIT_S),
+        reraise=True,
+    )
 
 
-def _said(body: Any, headers: dict[str, str]) -> str:
-    """Return what a server says about an error, in one short line without the token."""
+def _message(body: Any, headers: dict[str, str]) -> str:
+    """Return the error message of a response, in one short line without the token."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
-        answer = json.loads(text)
-        text = str(answer.get("message") or answer.get("error") or "")
+        response = json.loads(text)
+        text = str(response.get("message") or response.get("error") or "")
     except (ValueError, AttributeError):
         text = "" if "<html" in text.lower() else text
     for name, value in headers.items():
         if name.lower() in ("authorization", "cookie"):
             for secret in (value, value.removeprefix("Bearer ")):
                 text = text.replace(secret, "***") if secret else text
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}..."
+    text = one_line(text)
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
 def _reason(error: object) -> str:
-    """Return the innermost cause of urllib3's nested errors, without addresses in memory."""
+    """Return the innermost cause of urllib3's nested errors, without memory addresses."""
     while isinstance(error, BaseException):
         inner = [arg for arg in (*error.args, getattr(error, "reason", None), error.__cause__)
                  if isinstance(arg, BaseException)]  # fmt: skip
@@ -276,6 +277,6 @@ def _reason(error: object) -> str:
     return text.strip() or type(error).__name__
 
 
-def _bare(host: str) -> str:
-    """Return an address without what may be a password."""
+def _without_password(host: str) -> str:
+    """Return a host without user and password."""
     return host.rsplit("@", 1)[-1][:100]

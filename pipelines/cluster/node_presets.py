@@ -1,7 +1,7 @@
-"""What each step's node is: accelerator, requests and limits, where it may run, scratch space.
+"""Presets of the nodes that steps request: accelerator, resources, node selection, scratch space.
 
-`place` puts a profile on a task. Only steps that run the backbone take the heavy node, so a GPU
-never waits for a download or a head of a few thousand weights.
+Only steps that run the backbone request the heavy node, so a GPU never idles during a download or
+the training of a small head.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from regraft_core.runtime.errors import unknown_name
 
 HEAVY_STEPS = frozenset({"extract_features", "fine_tune", "evaluate"})
-SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where Linux programs look for it
-SCRATCH_PATH = "/tmp"  # noqa: S108 - the one writable folder beside a read-only root
+SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - the standard path on Linux
+SCRATCH_PATH = "/tmp"  # noqa: S108 - the only writable folder next to a read-only root
 GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
 class Toleration:
-    """A taint that the step's pod puts up with."""
+    """A node taint that the pod of a step tolerates."""
 
     key: str
     operator: str = "Exists"
@@ -31,7 +31,7 @@ class Toleration:
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a label of the node must be: `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt`, `Lt`."""
+    """A condition on a node label: `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`."""
 
     key: str
     operator: str
@@ -40,11 +40,11 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Node:
-    """What one step asks of its node, in Kubernetes' notation.
+    """The node that one step requests, in the notation of Kubernetes.
 
-    `requirements` must all hold (one term of the node affinity; several terms would be
+    All `requirements` must be met (one term of the node affinity; several terms would be
     alternatives). `scratch` and `shared_memory` are the size limits of the folders `/tmp` and
-    `/dev/shm`; kfp cannot say `ephemeral-storage`, but what is written to `scratch` counts as it.
+    `/dev/shm`. kfp cannot set `ephemeral-storage`, but files in `scratch` count as such.
     """
 
     cpu_request: str
@@ -62,7 +62,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Hardware:
-    """A node for each step: one for the light, one for the heavy, or one of a step's own."""
+    """The nodes of all steps: one for light steps, one for heavy steps, others for single steps."""
 
     name: str
     description: str
@@ -76,16 +76,16 @@ class Hardware:
         return self.heavy.accelerators > 0
 
     def node(self, step: str) -> Node:
-        """Return the node of a step, by the name of its folder."""
+        """Return the node of a step, by the name of the step's folder."""
         return self.steps.get(step, self.heavy if step in HEAVY_STEPS else self.light)
 
 
 _LIGHT = Node(cpu_request="1", cpu_limit="4", memory_request="2Gi", memory_limit="8Gi")
-# Archives are unpacked beside the shards that are made of them.
+# Unpacked archives and the shards need space at the same time.
 _INGEST = dataclasses.replace(_LIGHT, cpu_request="2", scratch="100Gi")
 _CPU = dataclasses.replace(_LIGHT, cpu_request="4", cpu_limit="8", memory_request="8Gi",
                            memory_limit="16Gi", shared_memory="1Gi", scratch="50Gi")  # fmt: skip
-# Fits the smallest usual GPU node, of 4 cores and 16 GiB, beside what Kubernetes keeps of it.
+# Fits the smallest common GPU node, with 4 cores and 16 GiB, of which Kubernetes reserves a part.
 _GPU = Node(
     cpu_request="3", cpu_limit="4", memory_request="10Gi", memory_limit="12Gi", accelerator=GPU,
     accelerators=1, tolerations=(Toleration(GPU),), shared_memory="2Gi", scratch="50Gi",
@@ -98,7 +98,7 @@ _EKS_GPU_TYPES = tuple(
 
 
 def _with_gpu(name: str, description: str, off: tuple[Requirement, ...], **heavy: Any) -> Hardware:
-    """Return a preset whose light steps keep off the GPU nodes by `off`."""
+    """Return a preset whose light steps avoid GPU nodes by the requirements `off`."""
     light, ingest = (dataclasses.replace(node, requirements=off) for node in (_LIGHT, _INGEST))
     return Hardware(
         name, description, light, dataclasses.replace(_GPU, **heavy), {"ingest": ingest}
@@ -111,17 +111,17 @@ PRESETS: dict[str, Hardware] = {
         Hardware("cpu", "No accelerator: more cores for the heavy steps.", _LIGHT, _CPU,
                  {"ingest": _INGEST}),
         _with_gpu(
-            "nvidia", "Plain Kubernetes with NVIDIA's GPU operator, which labels the nodes.",
+            "nvidia", "Kubernetes with the NVIDIA GPU operator, which labels the nodes.",
             (Requirement("nvidia.com/gpu.present", "DoesNotExist"),),
             selectors={"nvidia.com/gpu.present": "true"},
         ),
         _with_gpu(
-            "gke", "Google Kubernetes Engine, node pools of one NVIDIA L4 or more.",
+            "gke", "Google Kubernetes Engine with node pools of one or more NVIDIA L4.",
             (Requirement("cloud.google.com/gke-accelerator", "DoesNotExist"),),
             selectors={"cloud.google.com/gke-accelerator": "nvidia-l4"},
         ),
         _with_gpu(
-            "eks", "Amazon EKS, node groups or Karpenter pools of g4dn, g5 and g6.",
+            "eks", "Amazon EKS with node groups or Karpenter pools of g4dn, g5 and g6.",
             (Requirement("node.kubernetes.io/instance-type", "NotIn", _EKS_GPU_TYPES),),
             requirements=(Requirement("node.kubernetes.io/instance-type", "In", _EKS_GPU_TYPES),),
         ),
@@ -133,21 +133,21 @@ def find_preset(name: str) -> Hardware:
     """Return a preset by name.
 
     Raises:
-        InputError: there is none of that name; near names are suggested.
+        InputError: it does not exist; similar names are suggested.
     """
     if name not in PRESETS:
         raise unknown_name("hardware", name, PRESETS)
     return PRESETS[name]
 
 
-def place(task: Any, node: Node) -> None:
-    """Put a node's profile on a kfp task."""
+def set_node(task: Any, node: Node) -> None:
+    """Make a kfp task request a node."""
     from kfp import kubernetes
 
     task.set_cpu_request(node.cpu_request).set_cpu_limit(node.cpu_limit)
     task.set_memory_request(node.memory_request).set_memory_limit(node.memory_limit)
     if node.accelerators:
-        # The limit is dropped in silence unless the type is set first.
+        # kfp silently drops the limit unless the type is set first.
         task.set_accelerator_type(node.accelerator).set_accelerator_limit(node.accelerators)
     for key, value in node.selectors.items():
         kubernetes.add_node_selector(task, key, value)

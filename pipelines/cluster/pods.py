@@ -1,4 +1,4 @@
-"""What each step's container gets in addition to its node: image, secrets and volumes by name."""
+"""Settings of all pods in addition to the node: container image, secrets and volumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 @dataclass(frozen=True)
 class SecretVariable:
-    """A key of a Kubernetes secret as an environment variable. Its value is never seen here."""
+    """A key of a Kubernetes secret as an environment variable; its value is not known here."""
 
     secret: str
     key: str
@@ -26,7 +26,7 @@ class SecretVariable:
 
 @dataclass(frozen=True)
 class Mount:
-    """A secret or a persistent volume claim, by name, as a folder."""
+    """A secret or PersistentVolumeClaim, by name, as a folder."""
 
     name: str
     path: str
@@ -34,7 +34,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Pods:
-    """What each step's container gets. An empty image is the one that fits the nodes."""
+    """Settings of all pods. An empty `image` means the container image for the nodes."""
 
     image: str = ""
     secret_variables: tuple[SecretVariable, ...] = ()
@@ -42,7 +42,7 @@ class Pods:
     pvcs: tuple[Mount, ...] = ()
 
     def configure(self, task: Any) -> None:
-        """Put it on a kfp task."""
+        """Apply the settings to a kfp task."""
         from kfp import kubernetes
 
         if self.image:
@@ -54,8 +54,8 @@ class Pods:
         for pvc in self.pvcs:
             kubernetes.mount_pvc(task, pvc.name, pvc.path)
 
-    def holds(self, path: str) -> bool:
-        """Tell whether a path lies in a mounted PersistentVolumeClaim or secret."""
+    def has_mounted(self, path: str) -> bool:
+        """Return whether a path is in a mounted PersistentVolumeClaim or secret."""
         mounts = (*self.pvcs, *self.secret_volumes)
         return any(PurePosixPath(path).is_relative_to(mount.path) for mount in mounts)
 
@@ -66,13 +66,13 @@ def make_pods(
     secret_volumes: tuple[str, ...] = (),
     pvcs: tuple[str, ...] = (),
 ) -> Pods:
-    """Read what a command line gives: `SECRET:KEY=VARIABLE`, `SECRET=/path`, `CLAIM=/path`.
+    """Parse the options `SECRET:KEY=VARIABLE`, `SECRET=/path` and `PVC=/path`.
 
     Raises:
-        InputError: one of them is not of its form, or two share a variable or a path.
+        InputError: an option has another form, or two have the same variable or path.
     """
     if image and not _IMAGE.fullmatch(image):
-        raise InputError(f"image: expected a reference as registry/name:tag, got {image!r}")
+        raise InputError(f"image: expected a reference such as registry/name:tag, got {image!r}")
     pods = Pods(
         image,
         tuple(_variable(text) for text in secret_variables),
@@ -83,9 +83,9 @@ def make_pods(
         ("variable", [one.variable for one in pods.secret_variables]),
         ("path", [mount.path for mount in (*pods.secret_volumes, *pods.pvcs)]),
     ):
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise InputError(f"expected each {kind} once, got {sorted(twice)[0]} twice")
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise InputError(f"expected each {kind} once, got {min(repeated)} twice")
     return pods
 
 
@@ -94,9 +94,9 @@ def _variable(text: str) -> SecretVariable:
     secret, _, key = source.partition(":")
     if _NAME.fullmatch(secret) and _KEY.fullmatch(key) and _VARIABLE.fullmatch(variable):
         return SecretVariable(secret, key, variable)
-    # What was given may hold a secret's value, so it is not shown.
+    # The text may contain the value of a secret, so it is not shown.
     raise InputError("secret-env: expected SECRET:KEY=VARIABLE, the names of a Kubernetes secret, "
-                     "of its key and of an environment variable")  # fmt: skip
+                     "its key and an environment variable")  # fmt: skip
 
 
 def _mount(option: str, text: str) -> Mount:

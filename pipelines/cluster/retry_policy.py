@@ -1,8 +1,8 @@
-"""How often a failed step is tried again on a cluster, after what wait, and how long it may take.
+"""Retries of failed steps on a cluster: their number, the waits between them, and time limits.
 
-Not for local runs: there a person sees the error at once, and starting the run again goes on from
-the step that failed. kfp's backend passes retries over within a `ParallelFor`
-(kubeflow/pipelines#12389), so `extract_features` and `fine_tune` rely on the retry of the run.
+Local runs do not retry: the user sees the error at once, and a second run continues at the failed
+step. The backend of kfp ignores retries within a `ParallelFor` (kubeflow/pipelines#12389), so
+`extract_features` and `fine_tune` depend on the retry of the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HOUR_S = 3600
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Tries after the first, the waits between them (which double), the longest try."""
+    """Retries, the waits between them (which double), and the time limit of each attempt."""
 
     retries: int
     timeout_s: int
@@ -24,7 +24,9 @@ class RetryPolicy:
 
 
 RETRY_POLICIES: dict[str, RetryPolicy] = {
-    "ingest": RetryPolicy(retries=3, timeout_s=12 * HOUR_S),  # the network's own retries are within
+    "ingest": RetryPolicy(
+        retries=3, timeout_s=12 * HOUR_S
+    ),  # downloads also have their own retries
     "extract_features": RetryPolicy(retries=2, timeout_s=24 * HOUR_S),
     "train_head": RetryPolicy(retries=2, timeout_s=12 * HOUR_S),
     "fine_tune": RetryPolicy(retries=2, timeout_s=72 * HOUR_S),
@@ -36,18 +38,18 @@ RETRY_POLICIES: dict[str, RetryPolicy] = {
 }
 
 
-def set_retries(task: Any, patience: RetryPolicy) -> None:
-    """Let kfp try the task again."""
+def set_retries(task: Any, policy: RetryPolicy) -> None:
+    """Make kfp retry the task."""
     task.set_retry(
-        num_retries=patience.retries,
-        backoff_duration=f"{patience.first_wait_s}s",
+        num_retries=policy.retries,
+        backoff_duration=f"{policy.first_wait_s}s",
         backoff_factor=2.0,
-        backoff_max_duration=f"{patience.longest_wait_s}s",
+        backoff_max_duration=f"{policy.longest_wait_s}s",
     )
 
 
-def set_deadline(task: Any, patience: RetryPolicy) -> None:
-    """Let Kubernetes end a try of the task that takes too long."""
+def set_deadline(task: Any, policy: RetryPolicy) -> None:
+    """Make Kubernetes end an attempt that takes too long."""
     from kfp import kubernetes
 
-    kubernetes.set_timeout(task, patience.timeout_s)
+    kubernetes.set_timeout(task, policy.timeout_s)

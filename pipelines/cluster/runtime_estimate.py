@@ -1,18 +1,18 @@
-"""How long a run takes on more nodes and for more images: a cost model as plain arithmetic.
+"""A cost model of runs: the time for more images and nodes, as plain arithmetic.
 
-Each step takes a fixed start (image, TensorFlow, one trace of the graph) and the slowest of what
-it does at once: computing, reading and writing. Nodes share the storage's bandwidth. Extraction is
-divided by whole shards, so one node may have a shard more than another. All else runs on one node;
-strategies run side by side where there are nodes for them.
+Each step takes a fixed start-up time (container image, TensorFlow, tracing the graph) and the
+slowest of what it does concurrently: computing, reading and writing. Nodes share the bandwidth of
+the storage. Feature extraction is divided by whole shards, so one node may have one shard more than
+another. All other steps run on one node; strategies run in parallel if there are nodes for them.
 
-    share       = ceil(shards / nodes) * shard size
-    extraction  = start + max(share / rate, bytes of the share / bandwidth of a node)
-    head        = start + pooled bytes / bandwidth + epochs * training images / rate
-    top, cached = start + cut bytes / bandwidth + epochs * training images / rate
-    top, not    = start + epochs * training images * (1 / extraction rate + 1 / rate of the top)
+    part         = ceil(shards / nodes) * images per shard
+    extraction   = start-up + max(part / rate, bytes of the part / bandwidth of a node)
+    head         = start-up + pooled bytes / bandwidth + epochs * training images / rate
+    top, cached  = start-up + cut bytes / bandwidth + epochs * training images / rate
+    top, not     = start-up + epochs * training images * (1 / extraction rate + 1 / top rate)
 
-Not in it: waiting for a free node, failures and retries, contention in a node, and that bandwidth
-to a bucket depends on the size of its objects.
+Not included: waiting for a free node, failures and retries, contention within a node, and that the
+bandwidth of a bucket depends on the size of its objects.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 from regraft_core.runtime.errors import InputError
 
 SHARD = 1000
-"""Images in a shard of a dataset, as ingest writes them."""
+"""Images per shard of a dataset, as ingest writes them."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one node does, measured. Rates are images a second, sizes those of one image.
+    """Measured rates of one node, in images per second, and sizes per image.
 
-    The defaults are about what `efficientnet_lite0` at 64 px does on two CPU cores, with float16
-    activations at its own cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG photos,
-    `demo` and `scale_out`. Photos are taken as 100 kB.
+    The defaults are those of `efficientnet_lite0` at 64 px on two CPU cores, with float16
+    activations at its default cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG
+    photos, `demo` and `scale_out`. Photos are assumed to have 100 kB.
     """
 
     start_s: float = 11.9
@@ -48,22 +48,22 @@ class Rates:
 
 @dataclass(frozen=True)
 class Plan:
-    """The run whose time is asked for. Bandwidths are megabytes for a second."""
+    """The run to estimate. Bandwidths are in megabytes per second."""
 
     images: int
     nodes: int = 1
     node_mb_s: float = 100.0
     storage_mb_s: float = 1000.0
     cache_gb: float = 20.0
-    train_share: float = 0.65
-    validation_share: float = 0.15
+    train_fraction: float = 0.65
+    validation_fraction: float = 0.15
     head_epochs: int = 20
     top_epochs: int = 10
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each step, and what they come to."""
+    """Seconds of each step, and the totals."""
 
     plan: Plan
     steps: dict[str, float]
@@ -77,7 +77,7 @@ class Estimate:
         return sum(self.steps.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
+        """Return the value that `--json` prints."""
         return {
             "images": self.plan.images,
             "nodes": self.plan.nodes,
@@ -90,14 +90,14 @@ class Estimate:
 
 
 def estimate_run(plan: Plan, rates: Rates) -> Estimate:
-    """Return the time of a run's steps.
+    """Return the estimated time of each step of a run.
 
     Raises:
         InputError: a value is not positive.
     """
     _check(plan, rates)
-    shares = plan.train_share, plan.validation_share
-    train, validation = (round(plan.images * share) for share in shares)
+    fractions = plan.train_fraction, plan.validation_fraction
+    train, validation = (round(plan.images * fraction) for fraction in fractions)
     test = plan.images - train - validation
     single = _bandwidth(plan, 1)
     cut_gb = (train + validation) * rates.activation_kb / 1e6
@@ -105,12 +105,12 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
     stored = rates.pooled_kb + (rates.activation_kb if cached else 0.0)
     shards = math.ceil(train / SHARD) + math.ceil(validation / SHARD)
     workers = min(plan.nodes, max(1, shards))
-    share = min(math.ceil(shards / workers) * SHARD, train + validation)
-    reading = rates.image_kb + stored
+    part = min(math.ceil(shards / workers) * SHARD, train + validation)
+    transfer_kb = rates.image_kb + stored
     steps = {
         "ingest": rates.start_s
         + plan.images * max(1 / rates.ingest_rate, 2 * rates.image_kb / single),
-        "extract_features": extraction_s(share, rates, reading / _bandwidth(plan, workers)),
+        "extract_features": extraction_s(part, rates, transfer_kb / _bandwidth(plan, workers)),
         "train_head": rates.start_s
         + (train + validation) * rates.pooled_kb / single
         + plan.head_epochs * train / rates.head_rate,
@@ -118,22 +118,22 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
         "evaluate": rates.start_s + test * max(1 / rates.extract_rate, rates.image_kb / single),
         "export, verify, publish": 3 * rates.start_s,
     }
-    alone = sum(steps.values()) - steps["extract_features"]
-    hours = (alone + workers * steps["extract_features"]) / 3600
+    on_one_node = sum(steps.values()) - steps["extract_features"]
+    hours = (on_one_node + workers * steps["extract_features"]) / 3600
     return Estimate(plan, steps, cached, cut_gb, hours)
 
 
-def extraction_s(share: int, rates: Rates, transfer_s: float = 0.0) -> float:
-    """Return the seconds of one worker; `transfer_s` is reading and writing for one image."""
-    return rates.start_s + share * max(1 / rates.extract_rate, transfer_s)
+def extraction_s(images: int, rates: Rates, transfer_s: float = 0.0) -> float:
+    """Return the seconds of one worker; `transfer_s` is for reading and writing one image."""
+    return rates.start_s + images * max(1 / rates.extract_rate, transfer_s)
 
 
-def fitted(first: tuple[int, float], second: tuple[int, float], rates: Rates) -> Rates:
-    """Return the rates with start and extraction rate of two measured workers.
+def fit_rates(first: tuple[int, float], second: tuple[int, float], rates: Rates) -> Rates:
+    """Return the rates with the start-up time and extraction rate of two measured workers.
 
     Args:
         first, second: images and seconds of a worker, with different numbers of images.
-        rates: the rest.
+        rates: the other rates.
 
     Raises:
         InputError: more images did not take longer.
@@ -155,15 +155,16 @@ def _top_s(plan: Plan, rates: Rates, train: int, cached: bool) -> float:
 
 
 def _bandwidth(plan: Plan, nodes: int) -> float:
-    """Return the kB a second that each of `nodes` gets when all read at once."""
+    """Return the kB per second of each of `nodes` if all read at the same time."""
     return 1e3 * min(plan.node_mb_s, plan.storage_mb_s / nodes)
 
 
 def _check(plan: Plan, rates: Rates) -> None:
     for name, value in (vars(plan) | vars(rates)).items():
-        may_be_0 = name in ("start_s", "cache_gb", "pooled_kb", "activation_kb")
-        if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
-            expected = "0 or more" if may_be_0 else "a number above 0"
+        zero_allowed = name in ("start_s", "cache_gb", "pooled_kb", "activation_kb")
+        if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
+            expected = "0 or more" if zero_allowed else "a number above 0"
             raise InputError(f"{name}: expected {expected}, got {value!r}")
-    if plan.train_share + plan.validation_share >= 1:
-        raise InputError("expected train_share + validation_share below 1")
+    if plan.train_fraction + plan.validation_fraction >= 1:
+        raise InputError("expected train_fraction + validation_fraction below 1, got "
+                         f"{plan.train_fraction:g} + {plan.validation_fraction:g}")  # fmt: skip

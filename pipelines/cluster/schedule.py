@@ -1,4 +1,4 @@
-"""Cron expressions as Kubeflow Pipelines takes them: six fields, the first of seconds."""
+"""Cron expressions of Kubeflow Pipelines: six fields, of which the first is the second."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SHORT = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", 
 
 
 def kfp_cron(text: str) -> str:
-    """Return a cron expression in Kubeflow's six fields; of five, the seconds become 0.
+    """Return a cron expression with six fields; of five fields, the second becomes 0.
 
     Raises:
-        InputError: it has another number of fields, or a value out of its range.
+        InputError: it has another number of fields, or a value is out of range.
     """
     text = text.strip()
     if text in _SHORT or re.fullmatch(r"@every (?=\d)(\d+h)?(\d+m)?(\d+s)?", text, re.ASCII):
@@ -38,15 +38,15 @@ def kfp_cron(text: str) -> str:
         )
     for value, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
         for part in value.split(","):
-            if not _holds(part.lower(), low, high, names):
+            if not _is_valid(part.lower(), low, high, names):
                 raise InputError(
                     f"schedule: expected a value of {low} to {high} as {name}, got {value!r}"
                 )
     return " ".join(fields)
 
 
-def _holds(part: str, low: int, high: int, names: list[str]) -> bool:
-    """Tell whether one part of a field (`*`, `?`, 5, 1-5, mon-fri, 0-30/10) is in its range."""
+def _is_valid(part: str, low: int, high: int, names: list[str]) -> bool:
+    """Return whether one part of a field (`*`, `?`, 5, 1-5, mon-fri, 0-30/10) is in its range."""
     span, _, step = part.partition("/")
     if "/" in part and not (step.isascii() and step.isdigit() and int(step) > 0):
         return False

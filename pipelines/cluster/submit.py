@@ -1,8 +1,8 @@
-"""A run on Kubeflow Pipelines: prepared and checked here, then sent as a pipeline's version.
+"""Submits a run to Kubeflow Pipelines, as a version of the pipeline with parameters.
 
-The compiled pipeline is uploaded once for each content and named by its digest; a run refers to it
-and brings the recipe as parameters. What was sent is looked for before it is sent again, so that a
-lost answer never makes a second run.
+Each compiled pipeline is uploaded once, as a version named by its digest. A run refers to a version
+and has the recipe as its parameters. After a lost response, the run is searched on the server
+before it is sent again, so that it is never created twice.
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
 from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
-from pipelines.cluster.kfp_api import Client, Connection, NoResponseError, UnreachableError, pause
+from pipelines.cluster.kfp_api import Client, Connection, retrying
 from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pods import Pods
 from pipelines.cluster.schedule import kfp_cron
 from pipelines.recipes.recipe import Recipe
-from regraft_core.formats.manifests import digest_of
+from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 
 PIPELINE = "regraft"
-DESCRIPTION = "From labeled images to a published classifier that is proven."
+DESCRIPTION = "Trains, verifies and publishes an image classifier by transfer learning."
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is filed and run, besides its recipe. Empty texts are the defaults."""
+    """Settings of a run in addition to its recipe; empty texts use the server's defaults."""
 
     experiment: str = PIPELINE
     run_name: str = ""
@@ -53,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Submission:
-    """All that is sent, ready and checked. `pipeline` is the compiled file's text."""
+    """A checked run, ready to be sent. `pipeline` is the text of the compiled file."""
 
     settings: Settings
     run_name: str
@@ -64,7 +62,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """What the server made of a submission: a run, or a recurring run."""
+    """The run or recurring run that the server created."""
 
     id: str
     name: str
@@ -73,10 +71,10 @@ class SubmittedRun:
 
 
 def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Recipe]:
-    """Check the recipe's values and the settings, and compile the pipeline; nothing is sent.
+    """Check the recipe and the settings, and compile the pipeline; nothing is sent.
 
     Raises:
-        InputError: a value is unusable, or a path is of this machine only.
+        InputError: a value is invalid, or a path is on this machine only.
     """
     recipe = recipe_for(values, settings.hardware)
     check_paths(recipe, settings.pods)
@@ -86,7 +84,7 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
         if len(getattr(settings, name)) > 128:
             raise InputError(f"{name}: expected at most 128 characters, got more")
     if settings.pipeline_root and "://" not in settings.pipeline_root:
-        raise InputError(f"pipeline_root: expected an address as s3://bucket/path, "
+        raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, "
                          f"got {settings.pipeline_root!r}")  # fmt: skip
     text = _compiled(settings)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
@@ -97,14 +95,14 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
 
 
 def check_paths(recipe: Recipe, pods: Pods) -> None:
-    """Refuse paths that a step in a cluster does not see, before anything is sent.
+    """Refuse paths that steps in a cluster cannot read, before anything is sent.
 
     Raises:
-        InputError: a source or folder is of this machine, or there is no destination.
+        InputError: a source or folder is on this machine, or there is no destination.
     """
     if not recipe.destination:
-        raise InputError("destination: expected where models are published, as s3://bucket/models "
-                         "or a folder of a mounted claim, got none")  # fmt: skip
+        raise InputError("destination: expected a bucket URI such as s3://bucket/models, or a "
+                         "folder in a mounted PVC, got none")  # fmt: skip
     for source in (*recipe.sources, *recipe.mirrors):
         if not (source in SAMPLES or drive_id(source)):
             _check_path("source", source, pods)
@@ -117,27 +115,20 @@ def check_paths(recipe: Recipe, pods: Pods) -> None:
 
 
 def _check_path(name: str, value: str, pods: Pods) -> None:
-    if "://" not in value and not pods.holds(value):
-        raise InputError(f"{name}: expected an address, or a path below a --pvc that is mounted, "
-                         f"as the cluster does not see this machine; got {value!r}")  # fmt: skip
+    if "://" not in value and not pods.has_mounted(value):
+        raise InputError(f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster "
+                         f"cannot read this machine; got {value!r}")  # fmt: skip
 
 
 def _compiled(settings: Settings) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline({}, path, settings.hardware, settings.pods)
-        text = path.read_text(encoding="utf-8")
-    if settings.cache:
-        return text
-    documents = list(yaml.safe_load_all(text))
-    for component in [documents[0]["root"], *documents[0]["components"].values()]:
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            task["cachingOptions"] = {}
-    return yaml.safe_dump_all(documents)
+        compile_pipeline({}, path, settings.hardware, settings.pods, cache=settings.cache)
+        return path.read_text(encoding="utf-8")
 
 
-def described(submission: Submission, connection: Connection) -> dict[str, Any]:
-    """Return what would be sent, for people and scripts; no secret is known here."""
+def describe(submission: Submission, connection: Connection) -> dict[str, Any]:
+    """Return what would be sent, for people and scripts; it contains no secret."""
     settings, pods = submission.settings, submission.settings.pods
     names = [f"{one.secret}:{one.key} as {one.variable}" for one in pods.secret_variables]
     names += [f"{one.name} at {one.path}" for one in pods.secret_volumes]
@@ -162,18 +153,18 @@ def described(submission: Submission, connection: Connection) -> dict[str, Any]:
 
 
 def send(client: Client, connection: Connection, submission: Submission) -> SubmittedRun:
-    """Upload the pipeline where this content is new, and create the run or the recurring run.
+    """Upload the pipeline if this content is new, and create the run or recurring run.
 
     Raises:
         InputError: no permission, or a recurring run of that name exists.
         SubmissionError: the server failed, or cannot be reached.
     """
     if client.several_users and not (connection.namespace or client.get_user_namespace()):
-        raise InputError("namespace: expected --namespace, as the server has several users")
-    # kfp's client prints links of its own.
+        raise InputError("namespace: expected --namespace, because the server has several users")
+    # kfp's client prints its own links.
     with contextlib.redirect_stdout(io.StringIO()):
         pipeline, version = _uploaded(client, connection, submission)
-        experiment = _tried(
+        experiment = _create_once(
             connection,
             lambda: client.create_experiment(
                 submission.settings.experiment, namespace=connection.namespace or None
@@ -184,18 +175,20 @@ def send(client: Client, connection: Connection, submission: Submission) -> Subm
         return create(client, connection, submission, (experiment, pipeline, version))
 
 
-def _tried(connection: Connection, create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create something; after a lost answer look for it before it is created again."""
-    for attempt in range(connection.attempts):
-        try:
-            return create()
-        except (NoResponseError, UnreachableError):
-            if attempt + 1 == connection.attempts:
-                raise
-        pause(connection, attempt)
-        if (found := find()) is not None:
+def _create_once(
+    connection: Connection, create: Callable[[], T], find: Callable[[], T | None]
+) -> T:
+    """Create an object; after a lost response, search for it before creating it again."""
+    lost = False
+
+    def attempt() -> T:
+        nonlocal lost
+        if lost and (found := find()) is not None:
             return found
-    raise AssertionError("unreachable")
+        lost = True
+        return create()
+
+    return retrying(connection, connection.attempts)(attempt)
 
 
 def _uploaded(client: Client, connection: Connection, submission: Submission) -> tuple[str, str]:
@@ -203,7 +196,7 @@ def _uploaded(client: Client, connection: Connection, submission: Submission) ->
     space = connection.namespace or None
 
     def pipeline() -> Any:
-        listed = client.list_pipelines(namespace=space, filter=_named(PIPELINE)).pipelines
+        listed = client.list_pipelines(namespace=space, filter=_with_name(PIPELINE)).pipelines
         return listed[0].pipeline_id if listed else None
 
     with tempfile.TemporaryDirectory() as folder:
@@ -213,18 +206,18 @@ def _uploaded(client: Client, connection: Connection, submission: Submission) ->
         def upload() -> Any:
             return client.upload_pipeline(str(file), PIPELINE, DESCRIPTION, space).pipeline_id
 
-        found = pipeline() or _tried(connection, upload, pipeline)
+        found = pipeline() or _create_once(connection, upload, pipeline)
 
         def version() -> Any:
-            wanted = _named(submission.version)
-            listed = client.list_pipeline_versions(found, filter=wanted).pipeline_versions
+            predicate = _with_name(submission.version)
+            listed = client.list_pipeline_versions(found, filter=predicate).pipeline_versions
             return listed[0].pipeline_version_id if listed else None
 
         def upload_version() -> Any:
-            made = client.upload_pipeline_version(str(file), submission.version, found)
-            return made.pipeline_version_id
+            uploaded = client.upload_pipeline_version(str(file), submission.version, found)
+            return uploaded.pipeline_version_id
 
-        return found, version() or _tried(connection, upload_version, version)
+        return found, version() or _create_once(connection, upload_version, version)
 
 
 def _create_run(
@@ -232,11 +225,11 @@ def _create_run(
 ) -> SubmittedRun:
     experiment, pipeline, version = ids
 
-    def named() -> set[str]:
-        listed = client.list_runs(experiment_id=experiment, filter=_named(submission.run_name))
+    def run_ids() -> set[str]:
+        listed = client.list_runs(experiment_id=experiment, filter=_with_name(submission.run_name))
         return {run.run_id for run in listed.runs or ()}
 
-    before = named()
+    before = run_ids()
 
     def create() -> str:
         return client.run_pipeline(
@@ -249,7 +242,7 @@ def _create_run(
             service_account=submission.settings.service_account or None,
         ).run_id
 
-    run = _tried(connection, create, lambda: next(iter(named() - before), None))
+    run = _create_once(connection, create, lambda: next(iter(run_ids() - before), None))
     page = f"{connection.host.rstrip('/')}/#/runs/details/{run}"
     return SubmittedRun(run, submission.run_name, page, recurring=False)
 
@@ -259,16 +252,16 @@ def _create_recurring(
 ) -> SubmittedRun:
     experiment, pipeline, version = ids
 
-    def named() -> str | None:
+    def existing() -> str | None:
         listed = client.list_recurring_runs(
-            experiment_id=experiment, filter=_named(submission.run_name)
+            experiment_id=experiment, filter=_with_name(submission.run_name)
         ).recurring_runs  # fmt: skip
         return listed[0].recurring_run_id if listed else None
 
-    if there := named():
+    if found := existing():
         raise InputError(
-            f"run-name: a recurring run {submission.run_name!r} exists already ({there}); delete "
-            "it, or give another --run-name"
+            f"run-name: a recurring run {submission.run_name!r} exists already ({found}); delete "
+            "it, or set another --run-name"
         )
 
     def create() -> str:
@@ -286,12 +279,12 @@ def _create_recurring(
             service_account=submission.settings.service_account or None,
         ).recurring_run_id
 
-    made = _tried(connection, create, named)
-    page = f"{connection.host.rstrip('/')}/#/recurringrun/details/{made}"
-    return SubmittedRun(made, submission.run_name, page, recurring=True)
+    created = _create_once(connection, create, existing)
+    page = f"{connection.host.rstrip('/')}/#/recurringrun/details/{created}"
+    return SubmittedRun(created, submission.run_name, page, recurring=True)
 
 
-def _named(name: str) -> str:
-    """Return KFP's filter for a display name."""
+def _with_name(name: str) -> str:
+    """Return the filter of KFP's API for a display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})

@@ -1,9 +1,9 @@
-"""A run on a server, watched to its end: each step's state, and the verdict.
+"""Waits for a run on a server: the state of each step, and the verdict.
 
-KFP knows no verdict: a run that the gate rejected ends SUCCEEDED too. It is read from the tasks'
-states: `publish` runs only for an accepted model, so an accepted run has a `publish` that
-SUCCEEDED, and a rejected one an `evaluate` that SUCCEEDED without it. A failed step may end
-SUCCEEDED too, as `conclude` comes after it and succeeds; so a step that FAILED is looked for.
+KFP has no verdict: a rejected run also ends as SUCCEEDED. The verdict is derived from the states of
+the tasks. `publish` runs only for an accepted model, so an accepted run has a `publish` that
+SUCCEEDED, and a rejected run an `evaluate` that SUCCEEDED without it. A run with a failed step may
+also end as SUCCEEDED, because `conclude` follows and succeeds; so the steps are checked for FAILED.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Verdict = Literal["accepted", "rejected"]
 
 @dataclass(frozen=True)
 class Task:
-    """One step's state, as the server tells it. Workers of one step are numbered from 1."""
+    """The state of one step, as the server reports it. Workers of one step are numbered from 1."""
 
     name: str
     state: str
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Waiting:
-    """How long and how often to look. `outage_s`: how long a server may be away meanwhile."""
+    """Time limit, interval of requests, and the longest outage of the server to tolerate."""
 
     deadline_s: float = 86_400.0
     poll_s: float = 5.0
@@ -53,7 +53,7 @@ class RunFailedError(RegraftError):
 
 
 def tasks_of(run: Any) -> list[Task]:
-    """Return the steps of a run in the pipeline's order, without KFP's own tasks."""
+    """Return the steps of a run in the order of the pipeline, without KFP's own tasks."""
     details = (run.run_details.task_details if run.run_details else None) or []
     tasks = []
     for step in STEPS:
@@ -69,7 +69,7 @@ def verdict_of(run: Any) -> Verdict:
     """Return the verdict of a run that has ended.
 
     Raises:
-        RunFailedError: it failed, was cancelled, or its tasks do not tell.
+        RunFailedError: it failed, was canceled, or has no step from which to derive a verdict.
     """
     tasks = tasks_of(run)
     failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
@@ -77,55 +77,56 @@ def verdict_of(run: Any) -> Verdict:
     if run.state == "SUCCEEDED" and "publish" in done:
         return "accepted"
     if run.state != "SUCCEEDED" or failed:
-        told = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = "; ".join(told) or _error(run)
+        errors = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
+        cause = "; ".join(errors) or _error(run)
         state = "FAILED" if run.state == "SUCCEEDED" else run.state
-        raise RunFailedError(f"the run ended {state}{f': {cause}' if cause else ''}")
+        raise RunFailedError(f"the run ended as {state}{f': {cause}' if cause else ''}")
     if "evaluate" in done:
         return "rejected"
-    raise RunFailedError("the run ended SUCCEEDED, but the server tells of no step `evaluate`, so "
-                         "its verdict is not known")  # fmt: skip
+    raise RunFailedError("the run ended as SUCCEEDED, but the server reported no `evaluate` step; "
+                         "verdict unknown")  # fmt: skip
 
 
 def wait(
     client: Client, run_id: str, listener: Callable[[list[Task]], None], waiting: Waiting
 ) -> Verdict:
-    """Wait for the end of a run; `listener` gets the steps at each look.
+    """Wait for the end of a run; `listener` gets the steps after each request.
 
     Raises:
         RunFailedError: the run ended without a verdict.
-        SubmissionError: the server stayed away, or the deadline passed. The run goes on.
-        AccessError: the token has expired. The run goes on.
+        SubmissionError: the server did not respond for too long, or the time limit passed. The run
+            continues.
+        AccessError: the token has expired. The run continues.
     """
-    start = seen = time.monotonic()
+    start = last_response = time.monotonic()
     while True:
         try:
             run = client.get_run(run_id)
-            seen = time.monotonic()
+            last_response = time.monotonic()
         except (NoResponseError, UnreachableError) as error:
-            if time.monotonic() - seen >= waiting.outage_s:
-                raise SubmissionError(f"{error}; the run {run_id} goes on") from None
+            if time.monotonic() - last_response >= waiting.outage_s:
+                raise SubmissionError(f"{error}; the run {run_id} continues") from None
         except AccessError as error:
-            raise AccessError(f"{error}; the run {run_id} goes on") from None
+            raise AccessError(f"{error}; the run {run_id} continues") from None
         else:
             listener(tasks_of(run))
             if (run.state or "").upper() in ENDED:
                 return verdict_of(run)
         if time.monotonic() - start >= waiting.deadline_s:
             raise SubmissionError(
-                f"the run {run_id} has not ended within {waiting.deadline_s:g} s; it goes on"
+                f"the run {run_id} has not ended within {waiting.deadline_s:g} s; it continues"
             )
         threading.Event().wait(waiting.poll_s)
 
 
 def raise_if_rejected(verdict: Verdict, page: str) -> None:
-    """End a command as the verdict says.
+    """Raise an error if the verdict is `rejected`.
 
     Raises:
         RejectedError: the gate rejected the model.
     """
     if verdict == "rejected":
-        raise RejectedError(f"the gate rejected the model; the reasons are in the report: {page}")
+        raise RejectedError(f"the gate rejected the model; the report has its checks: {page}")
 
 
 def _step(display_name: str | None) -> str:
@@ -136,7 +137,7 @@ def _seconds(task: Any) -> float | None:
     if task.start_time is None or task.end_time is None:
         return None
     seconds = float((task.end_time - task.start_time).total_seconds())
-    return seconds if seconds >= 0 else None  # an end of 1970 says that there is none
+    return seconds if seconds >= 0 else None  # an unset end is in 1970
 
 
 def _error(task: Any) -> str:

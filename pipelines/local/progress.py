@@ -5,31 +5,31 @@ from __future__ import annotations
 import shutil
 import sys
 
+from regraft_core.runtime.printable import one_line
+
 ERASE = "\r\x1b[K"
 
 
 class Progress:
-    """Prints lines beside the results, which go to standard output."""
+    """Prints lines on standard error; the results go to standard output."""
 
     def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
+        self.is_live = sys.stderr.isatty()
         self._shown = False
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        self.end()
-        print(text, file=sys.stderr, flush=True)
+        self.close()
+        print(one_line(text), file=sys.stderr, flush=True)
 
-    def now(self, text: str) -> None:
-        """Show a line until the next one, where `live`."""
-        if not self.live:
-            return
+    def live(self, text: str) -> None:
+        """Show a line until the next one."""
         columns = shutil.get_terminal_size().columns
-        print(f"{ERASE}{text[: columns - 1]}", end="", file=sys.stderr, flush=True)
+        print(f"{ERASE}{one_line(text)[: columns - 1]}", end="", file=sys.stderr, flush=True)
         self._shown = True
 
-    def end(self) -> None:
-        """Remove what is shown live."""
+    def close(self) -> None:
+        """Remove the live line, if one is shown."""
         if self._shown:
             print(ERASE, end="", file=sys.stderr, flush=True)
         self._shown = False

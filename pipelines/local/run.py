@@ -1,37 +1,31 @@
-"""A run on this machine: the same pipeline, executed by kfp's local runner."""
+"""A run on this machine: the pipeline, executed by kfp's local runner."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import io
 import json
 import logging
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.local.progress import Progress
-from pipelines.local.runners import code_of, in_containers, make_runner
+from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
+from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.recipes.recipe import Recipe
+from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
     Check,
     DatasetManifest,
     EvaluationManifest,
     PublishedManifest,
-    Record,
-    write_text,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step import LIVE_MARK, LIVE_VARIABLE, PROGRESS_MARK
+from regraft_core.runtime.step import EVENTS_VARIABLE
 
-_ERROR = re.compile(r"\[regraft:error:(\d+)\] (.*)")
-_START = re.compile(r"(\w+): start")
-_DONE = re.compile(r"(\w+): done in ([\d.]+) s")
-STEPS_FOLDER = "steps"
+STEPS_FOLDER, LOG_FILE = "steps", "run.log"
 
 
 class Summary(Record):
@@ -53,62 +47,11 @@ class Summary(Record):
 
 
 class StepError(RegraftError):
-    """A step of the run failed; carries the exit code that the step ended with."""
+    """A step of the run failed; `exit_code` is the step's."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class _LogFilter(io.TextIOBase):
-    """Takes all that kfp prints: into the log file, and the marked lines to those who listen.
-
-    What is told for the moment only stays out of the log.
-    """
-
-    def __init__(
-        self, log: io.TextIOBase, line: Callable[[str], None], now: Callable[[str], None]
-    ) -> None:
-        self._log, self._listener, self._now, self._line = log, line, now, ""
-        self.error: tuple[int, str] | None = None
-        self.timings: dict[str, float] = {}
-        self._running: Counter[str] = Counter()
-
-    @property
-    def unfinished(self) -> list[str]:
-        """The steps that started and neither ended nor failed in a line of their own."""
-        return sorted(self._running.elements())
-
-    def write(self, text: str) -> int:
-        *whole, self._line = (self._line + text).split("\n")
-        for line in whole:
-            if LIVE_MARK in line:
-                self._now(line.split(LIVE_MARK, 1)[1])
-            else:
-                self._log.write(f"{line}\n")
-                self._take(line)
-        return len(text)
-
-    def flush(self) -> None:
-        if not self._log.closed:
-            self._log.flush()
-
-    def finish(self) -> None:
-        """Put into the log what was not ended by a new line."""
-        self._log.write(self._line)
-        self._line = ""
-
-    def _take(self, line: str) -> None:
-        if match := _ERROR.search(line):
-            self.error = self.error or (int(match[1]), match[2])
-        elif PROGRESS_MARK in line:
-            said = line.split(PROGRESS_MARK, 1)[1]
-            if match := _START.fullmatch(said):
-                self._running[match[1]] += 1
-            elif match := _DONE.fullmatch(said):
-                self._running[match[1]] -= 1
-                self.timings[match[1]] = self.timings.get(match[1], 0.0) + float(match[2])
-            self._listener(said)
 
 
 def run_locally(
@@ -119,25 +62,30 @@ def run_locally(
 ) -> Summary:
     """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
-    `runner` is `subprocess`, or `docker` for containers of the image. Steps leave their artifacts
-    under `<out>/steps`, their output in `<out>/run.log`. `listener` gets each line of progress; it
-    must not print to standard output, which belongs to the log.
+    The steps' outputs go to `<out>/steps`, and what they print to `<out>/run.log`. A step that an
+    earlier run into `out` has finished is not run again, unless its inputs or Regraft's code have
+    changed.
 
-    A step that an earlier run into `out` has done is not run again, unless its inputs or
-    Regraft's code have changed since.
+    Args:
+        recipe: all options of the run.
+        out: the folder of the run.
+        listener: gets each line of progress; by default they go to standard error. It must not
+            print to standard output, which is redirected to the log.
+        runner: `subprocess`, or `docker` for the container image.
 
     Raises:
         InputError: `out` cannot be written to.
-        StepError: a step failed; its one line and its exit code.
+        StepError: a step failed; it has the step's message and exit code.
     """
     out = Path(out).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "summary.json").unlink(missing_ok=True)
+        (out / LOG_FILE).touch()
     except OSError as error:
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
     if runner == "docker":
-        recipe = in_containers(recipe)
+        recipe = with_absolute_paths(recipe)
     outputs, timings = _execute(recipe, out, listener, runner)
     summary = _summarize(out, outputs, timings)
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
@@ -147,50 +95,51 @@ def run_locally(
 def _execute(
     recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run the pipeline; return the artifacts that it leaves, and each step's seconds."""
     from kfp import local
 
     from pipelines.pipeline import pipeline
 
-    steps = out / STEPS_FOLDER
-    local.init(
-        make_runner(runner, recipe, out),
-        pipeline_root=str(steps),
-        enable_caching=True,
-        cache_root=str(steps / ".cache" / code_of(runner)[:16]),
-    )
-    with open(out / "run.log", "a", encoding="utf-8") as log:
-        progress = Progress()
-        captured = _LogFilter(log, listener or progress.line, progress.now)
-        variables = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # start-up notes stay out of the log
-        if progress.live and listener is None:
-            variables[LIVE_VARIABLE] = "1"
+    progress = Progress()
+    live = progress.live if progress.is_live and listener is None else None
+    events = StepEvents(listener or progress.line, live)
+    outputs: dict[str, Any] = {}
+    failure: Exception | None = None
+    log_file, steps = out / LOG_FILE, out / STEPS_FOLDER
+    with (
+        open(log_file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log,
+        contextlib.closing(progress),
+        reading_events(out, events) as events_file,
+    ):
+        local.init(
+            make_runner(runner, recipe, out, events_file),
+            pipeline_root=str(steps),
+            enable_caching=True,
+            cache_root=str(steps / ".cache" / code_digest_of(runner)[:16]),
+        )
         try:
-            with contextlib.redirect_stdout(captured), own_output(), _lent(variables):
-                task = pipeline(**recipe.arguments())
-        except (RuntimeError, ValueError) as error:  # kfp misses the output of what died at once
-            if captured.error:
-                code, line = captured.error
-                raise StepError(line, code) from None
-            raise StepError(f"{error} See {out / 'run.log'}.") from error
-        finally:
-            captured.finish()
-            progress.end()
-        # kfp may report success for a container that failed as soon as it had started.
-        if captured.error:
-            code, line = captured.error
-            raise StepError(line, code)
-        if captured.unfinished:
-            raise StepError(f"{', '.join(captured.unfinished)}: started and never done; "
-                            f"see {out / 'run.log'}")  # fmt: skip
-    return dict(task.outputs), captured.timings
+            with contextlib.redirect_stdout(log), own_output(), _environment(events_file):
+                outputs = dict(pipeline(**recipe.arguments()).outputs)
+        except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
+            failure = error
+    # kfp may also report success for a container that failed as soon as it had started.
+    if events.error:
+        code, message = events.error
+        raise StepError(message, code)
+    if events.unfinished:
+        names = ", ".join(events.unfinished)
+        raise StepError(f"{names}: started and never done; see {log_file}")
+    if failure:
+        raise StepError(f"{failure} See {log_file}.") from failure
+    return outputs, events.timings
 
 
 @contextlib.contextmanager
 def own_output() -> Iterator[None]:
-    """Put `print` and the root logger back as they were.
+    """Restore `print` and the root logger at the end.
 
-    kfp changes both for each step and restores what it found; where steps overlap, that is another
-    step's, which would stay: `print` indented, and a handler that writes to a closed log.
+    kfp replaces both for each step and restores what it found. If steps overlap, that belongs to
+    another step and would stay: an indented `print`, and a handler that writes to a closed log.
     """
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -203,22 +152,34 @@ def own_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lent(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the steps, but those that the user has set."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
+def _environment(events_file: Path) -> Iterator[None]:
+    """Set the environment variables of the steps.
+
+    With a safe path, Python does not import modules from the current folder, where a folder of the
+    user's may be called `components` or `serving`.
+    """
+    variables = {
+        EVENTS_VARIABLE: str(events_file),
+        "PYTHONSAFEPATH": "1",
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _summarize(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:
-    """Gather the summary from the manifests that the run left.
+    """Return the summary, from the manifests of the run.
 
     Raises:
-        StepError: an output is missing although kfp reports success.
+        StepError: an output is missing although kfp reported success.
     """
     try:
         dataset, evaluation = (Path(outputs[name].path) for name in ("dataset", "evaluation"))
@@ -229,7 +190,7 @@ def _summarize(out: Path, outputs: dict[str, Any], timings: dict[str, float]) ->
             this_run = max((out / STEPS_FOLDER).glob("regraft-*"))  # named by the time
             published = PublishedManifest.read(this_run / "publish" / "published")
     except (KeyError, ValueError, InputError) as error:
-        raise StepError(f"a step left no output: {error}; see {out / 'run.log'}") from error
+        raise StepError(f"a step wrote no output: {error}; see {out / LOG_FILE}") from error
     return Summary(
         verdict=result.verdict,
         reasons=result.checks,
@@ -251,7 +212,7 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
     """Read `<out>/summary.json`.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the file does not exist or is damaged.
     """
     path = Path(out) / "summary.json"
     try:

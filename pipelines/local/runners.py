@@ -1,4 +1,4 @@
-"""What executes the steps of a local run: subprocesses of this Python, or containers."""
+"""The runners of a local run: subprocesses of this Python, or containers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pipelines.recipes.recipe import Recipe
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.runtime.step import EVENTS_VARIABLE
 from regraft_core.runtime.version import code_digest
 
 RunnerName = Literal["subprocess", "docker"]
@@ -17,11 +18,17 @@ KERAS_FOLDER = "~/.keras"
 WEIGHTS_BY_NAME = ("imagenet", "random")
 
 
-def make_runner(name: str, recipe: Recipe, out: Path) -> Any:
+def make_runner(name: str, recipe: Recipe, out: Path, events_file: Path) -> Any:
     """Return kfp's runner of that name.
 
+    Args:
+        name: `subprocess` or `docker`.
+        recipe: the run's options.
+        out: the folder of the run.
+        events_file: the file that steps write events to, below `out`.
+
     Raises:
-        InputError: no such runner, or what `docker` needs is missing.
+        InputError: unknown runner, or something that `docker` needs is missing.
     """
     if name not in RUNNERS:
         raise unknown_name("runner", name, RUNNERS)
@@ -30,19 +37,19 @@ def make_runner(name: str, recipe: Recipe, out: Path) -> Any:
     if name == "subprocess":
         return local.SubprocessRunner(use_venv=False)
     _image_id()
-    return local.DockerRunner(**container_options(recipe, out))
+    return local.DockerRunner(**container_options(recipe, out, events_file))
 
 
-def code_of(name: str) -> str:
-    """Return what identifies the code that a runner executes: that of this Python, or the image."""
+def code_digest_of(name: str) -> str:
+    """Return a digest of the code that a runner executes: this package, or the container image."""
     return _image_id().removeprefix("sha256:") if name == "docker" else code_digest()
 
 
-def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Return how the containers are started: with this user's rights and as few others as can be.
+def container_options(recipe: Recipe, out: Path, events_file: Path) -> dict[str, Any]:
+    """Return Docker's options for the containers, which run as this user with minimal rights.
 
-    The run's folder and the caches of downloads are mounted at their own paths, so that paths mean
-    the same inside; what the recipe only reads is mounted read-only.
+    The run's folder and the download caches are mounted at their own paths, so that paths mean the
+    same inside. Paths that the recipe only reads are mounted read-only.
     """
     from docker.types import DeviceRequest, Mount
 
@@ -59,7 +66,7 @@ def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
     return {
         "user": f"{os.getuid()}:{os.getgid()}",
         "mounts": list(mounts.values()),
-        "environment": {"KERAS_HOME": str(keras)},
+        "environment": {"KERAS_HOME": str(keras), EVENTS_VARIABLE: str(events_file)},
         "read_only": True,
         "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
         "cap_drop": ["ALL"],
@@ -70,55 +77,56 @@ def container_options(recipe: Recipe, out: Path) -> dict[str, Any]:
     }
 
 
-def in_containers(recipe: Recipe) -> Recipe:
-    """Return the recipe with absolute paths, as a container has another folder to start from."""
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with absolute paths, because a container has another working directory."""
     written = {"download_cache", "destination", "work_dir"}
     changes: dict[str, Any] = {
-        name: _absolute(getattr(recipe, name), anyway=name in written)
+        name: _absolute(getattr(recipe, name), always=name in written)
         for name in written | {"champion", "ood_images"}
     }
     if recipe.weights not in WEIGHTS_BY_NAME:
         changes["weights"] = _absolute(recipe.weights)
     for name in ("sources", "mirrors"):
-        changes[name] = tuple(_absolute(place) for place in getattr(recipe, name))
+        changes[name] = tuple(_absolute(path) for path in getattr(recipe, name))
     return recipe.model_copy(update=changes)
 
 
-def _absolute(place: str, *, anyway: bool = False) -> str:
-    """Return a path absolute if something is there, or `anyway`; leave links and names alone."""
-    if not place or "://" in place:
-        return place
-    path = Path(place).expanduser()
-    return str(path.absolute()) if anyway or path.exists() else place
+def _absolute(text: str, *, always: bool = False) -> str:
+    """Return an existing path (or with `always`, any path) as absolute; keep URIs and names."""
+    if not text or "://" in text:
+        return text
+    path = Path(text).expanduser()
+    return str(path.absolute()) if always or path.exists() else text
 
 
 def _paths_read(recipe: Recipe) -> list[str]:
-    """Return the absolute paths on this machine that the recipe names and no step writes."""
+    """Return the absolute paths that the recipe names and no step writes to."""
     named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, recipe.weights)
     return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 
 
 def _image_id() -> str:
-    """Return the identity of the image on this machine.
+    """Return the id of the container image on this machine.
 
     Raises:
-        InputError: there is no engine, or no image, or the package that speaks with it is missing.
+        InputError: there is no Docker engine, no container image, or no package `docker`.
     """
     try:
         import docker
     except ImportError as error:
-        raise InputError("runner docker: expected the package docker (pip install docker)") from (
-            error
-        )
+        raise InputError(
+            "runner docker: expected the package docker, found none; pip install docker"
+        ) from error
     try:
         client = docker.from_env()
     except docker.errors.DockerException as error:
-        raise InputError(f"runner docker: expected a Docker engine, got none: {error}") from error
+        raise InputError(f"runner docker: expected a Docker engine, found none: {error}") from error
     try:
         return str(client.images.get(IMAGE).id)
     except docker.errors.ImageNotFound as error:
         raise InputError(
-            f"runner docker: expected the image {IMAGE}; `make image` builds it"
-        ) from (error)
+            f"runner docker: expected the container image {IMAGE}, found none; "
+            "`make image` builds it"
+        ) from error
     finally:
         client.close()

@@ -1,4 +1,4 @@
-"""What one run is: all options of all steps under their plain names, in one checked value."""
+"""The recipe of a run: all options of all steps, as one checked value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from pipelines.recipes.option_hints import unknown_option
 from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -19,7 +21,6 @@ from regraft_core.formats.options import (
     PublishOptions,
     Strategy,
     VerifyOptions,
-    checked,
 )
 from regraft_core.runtime.errors import InputError
 
@@ -34,47 +35,54 @@ class Recipe(
     VerifyOptions,
     PublishOptions,
 ):
-    """A whole run. Options that several steps share (seed, batch_size) stand once."""
+    """All options of a run. Options that several steps share, such as `seed`, appear once."""
 
     sources: tuple[str, ...] = Field(
         min_length=1,
-        description="Folder, archive, link, table, recipe's name or sample; may be given again.",
+        description="Images: a folder, an archive, a URL, a CSV or Parquet file, or a sample; "
+        "may be repeated.",
     )
     strategies: tuple[Strategy, ...] = Field(
         default=("head", "top"),
         min_length=1,
-        description="Candidates to train, comma-separated: head, top, full, auto.",
+        description="Candidates to train, comma-separated: head, top, full or auto.",
     )
     workers: int = Field(
-        default=1, ge=1, le=1024, description="Workers that share the extraction of features."
+        default=1, ge=1, le=1024, description="Number of workers that share feature extraction."
     )
     model_name: str = Field(
         default="regraft",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="Name under which the model is published and served.",
+        description="Name of the published and served model.",
     )
     destination: str = Field(
-        default="", description="Folder or bucket below which <model-name>/<version> is published."
+        default="",
+        description="Folder or bucket URI to publish to, as <destination>/<model-name>/<version>.",
     )
     champion: str = Field(
-        default="", description="Published model to compare with; default is the destination's."
+        default="",
+        description="Published model to compare with; empty compares with the latest version at "
+        "the destination.",
     )
 
     @field_validator("strategies")
     @classmethod
     def _no_strategy_twice(cls, strategies: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
         if len(set(strategies)) < len(strategies):
-            raise ValueError("each strategy once")
+            raise ValueError("expected each strategy once")
         return strategies
 
     @model_validator(mode="after")
     def _splits_leave_training_images(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1.0:
-            raise ValueError("validation_fraction + test_fraction below 1")
+            raise InputError(
+                "validation_fraction: expected validation_fraction + test_fraction below 1, got "
+                f"{self.validation_fraction:g} + {self.test_fraction:g}"
+            )
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """Return the values of the pipeline's parameters, as kfp takes them."""
+        """Return the values of the pipeline's parameters, in types that kfp accepts."""
         values = {name: _plain(getattr(self, name)) for name in PARAMETER_FIELDS}
         if self.destination and not self.champion:
             values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
@@ -82,7 +90,7 @@ class Recipe(
 
     @property
     def shards(self) -> list[int]:
-        """The numbers of the workers that share the extraction of features."""
+        """The indices of the workers that share feature extraction."""
         return list(range(self.workers))
 
 
@@ -90,9 +98,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-# The business of a step's Python caller, or set through other fields.
+# Set by the pipeline, or derived from other fields.
 _NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
-# A run's own first, then step by step; pydantic would begin with the last step.
+# The run's own fields first, then step by step; pydantic's order begins with the last step.
 _STEPS: tuple[type[Options], ...] = Recipe.__bases__
 _IN_ORDER = dict.fromkeys(
     [*Recipe.__annotations__, *(name for step in _STEPS for name in step.model_fields)]
@@ -100,7 +108,7 @@ _IN_ORDER = dict.fromkeys(
 RECIPE_FIELDS = {n: Recipe.model_fields[n] for n in _IN_ORDER if n not in _NOT_OPTIONS}
 OPTION_FIELDS = {n: f for n, f in RECIPE_FIELDS.items() if n != "workers"}
 _SHARDS = FieldInfo(
-    annotation=tuple[int, ...], description="Numbers of the workers that share the extraction."
+    annotation=tuple[int, ...], description="Indices of the workers that share feature extraction."
 )
 PARAMETER_FIELDS = {**OPTION_FIELDS, "shards": _SHARDS}
 DEFAULTS = Recipe(sources=("sample:digits",)).arguments()
@@ -110,18 +118,22 @@ FINE_TUNE_FIELDS = {
 
 
 def make_recipe(**values: Any) -> Recipe:
-    """Build and check a recipe before anything is read or sent.
+    """Return a checked recipe; nothing is read or sent yet.
 
     Raises:
-        InputError: an unknown name (near ones are suggested), a value out of range, or no source.
+        InputError: a name is unknown (similar ones are suggested), a value is out of range, or
+            there is no source.
     """
     if not values.get("sources"):
         raise InputError(
-            "sources: expected a recipe or --source, got neither; `regraft init FOLDER` writes one "
-            "for a folder of images"
+            "sources: expected a folder of images, a recipe or --source, got none; "
+            "`regraft run FOLDER` uses the defaults for a folder"
         )
-    recipe = checked(Recipe, **values)
+    for name in values:
+        if name not in Recipe.model_fields:
+            raise unknown_option("option", name, RECIPE_FIELDS)
+    recipe = parse_options(Recipe, **values)
     find_backbone(recipe.backbone).side_px(recipe.image_px)
     if any(not source for source in recipe.sources):
-        raise InputError("source: expected a path, link or sample, got an empty text")
+        raise InputError("source: expected a path, URL or sample, got an empty text")
     return recipe

@@ -1,4 +1,4 @@
-"""A first recipe for a folder of images: what is there decides the options, comments say why."""
+"""The first recipe for a folder of images: options that fit its contents, with comments."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from components.ingest.sources.folders import Item, Tally, folder_items
+from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from pipelines.recipes.recipe_file import read_recipe
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.printable import one_line
 
 BACKBONE = "efficientnet_lite0"
+VALIDATION_FRACTION, TEST_FRACTION = 0.15, 0.2
 SIZES_READ = 200
 CLASSES_SHOWN = 12
-UNEVEN = 3.0
-"""From this ratio of the largest to the smallest class on, classes are weighted."""
-FEW = 20
-"""Below this many images of a class in the test split, its recall means little."""
+UNBALANCED_RATIO = 3.0
+"""Ratio of the largest to the smallest class from which on classes are weighted."""
+FEW_TEST_IMAGES = 20
+"""Number of test images of a class below which its recall is not reliable."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What was seen of a folder: images by class, by split (empty is not split), short sides."""
+    """The contents of a folder: images by class, by split (empty: not split), median short side."""
 
     path: Path
     classes: Counter[str]
@@ -37,112 +40,131 @@ class Folder:
 
 
 def scan_folder(folder: Path) -> Folder:
-    """Look at a folder of class folders, or a split one; a sample of images tells the size.
+    """Return the contents of a folder of class folders, which may already be split.
 
     Raises:
-        InputError: it is no folder.
-        DataError: there are fewer than two classes with images.
+        InputError: it is not a folder.
+        DataError: fewer than two classes have images.
     """
     if not folder.is_dir():
         raise InputError(f"expected a folder of class folders, got {folder}")
-    items = list(folder_items(folder, Tally()))
+    items = list(labeled_files(folder, Tally()))
     classes = Counter(item.label for item in items)
     if len(classes) < 2:
         found = ", ".join(f"{name}: {count}" for name, count in classes.items()) or "none"
-        raise DataError(f"{folder}: expected two classes with images or more, found {found}")
+        raise DataError(f"{folder}: expected two or more classes with images, found {found}")
     splits = Counter(item.split for item in items)
     return Folder(folder, classes, splits, _short_side_px(items))
 
 
-def draft(folder: Folder) -> str:
-    """Return the text of a recipe for a folder."""
-    images, smallest = folder.classes.total(), min(folder.classes.values())
-    ratio = max(folder.classes.values()) / smallest
-    share = max(folder.classes.values()) / images
+def draft_options(folder: Folder) -> dict[str, Any]:
+    """Return the options for a folder, as recipe keys."""
+    counts = folder.classes.values()
     own_px = find_backbone(BACKBONE).image_px
-    px = min(own_px, max(64, 32 * math.ceil(folder.short_side_px / 32)))
-    weights = "balanced" if ratio >= UNEVEN else "off"
-    lines = [
-        f"# {images} images of {len(folder.classes)} classes: {_listed(folder.classes)}.",
-        f"# The median of the shorter sides is {folder.short_side_px} px.",
+    options: dict[str, Any] = {"sources": [str(folder.path)], "model_name": name_for(folder.path)}
+    if not folder.splits["validation"]:
+        options["validation_fraction"] = VALIDATION_FRACTION
+    if not folder.splits["test"]:
+        options["test_fraction"] = TEST_FRACTION
+    return options | {
+        "backbone": BACKBONE,
+        "image_px": min(own_px, max(64, 32 * math.ceil(folder.short_side_px / 32))),
+        "strategies": ["head", "top"],
+        "class_weights": "balanced" if max(counts) >= UNBALANCED_RATIO * min(counts) else "off",
+        # The accuracy of a model that always predicts the largest class.
+        "min_accuracy": math.ceil(100 * max(counts) / folder.classes.total()) / 100,
+    }
+
+
+def draft_recipe(folder: Folder) -> str:
+    """Return the text of a commented recipe for a folder."""
+    options = draft_options(folder)
+    lines = {name: f"{name}: {json.dumps(value)}" for name, value in options.items()}
+    own_px, px = find_backbone(BACKBONE).image_px, options["image_px"]
+    size = "the backbone's own" if px == own_px else f"near the images; the backbone's is {own_px}"
+    ratio = max(folder.classes.values()) / min(folder.classes.values())
+    text = [
+        f"# {folder.classes.total()} images of {len(folder.classes)} classes: "
+        f"{_listed(folder.classes)}.",
+        f"# The median of their shorter sides is {folder.short_side_px} px.",
         "#",
         "#   regraft run THIS_FILE --out runs/first",
         "#",
-        "# Options given to the command stand in place of these; `regraft run --help` explains all",
-        "# that there are.",
+        "# Options of the command override these. `regraft run --help` explains all options.",
         "",
-        "# Relative paths are seen from where `regraft` is started.",
-        f"sources: [{json.dumps(str(folder.path))}]",
-        f"model_name: {json.dumps(_model_name(folder.path))}",
+        "# Relative paths start at the folder in which `regraft` is started.",
+        lines["sources"],
+        lines["model_name"],
         "",
-        *_split_lines(folder),
+        *_split_comments(folder),
+        *(lines[name] for name in ("validation_fraction", "test_fraction") if name in lines),
         "",
-        "# Its weights come as a package; vgg16 and the others of Keras are downloaded once.",
+        "# The weights of efficientnet_lite0 are installed; Keras downloads those of other",
+        "# backbones once.",
         f"backbone: {BACKBONE}",
-        f"image_px: {px}  # {'the size of the backbone' if px == own_px else 'near the images'}"
-        f"{'' if px == own_px else f'; {own_px} is the size of the backbone'}",
+        f"image_px: {px}  # {size}",
         "",
-        "# Candidates, of which validation chooses: the new head alone, and with it the top of the",
-        "# backbone. `full` trains all layers; `auto` decides by the number of images and their",
-        "# likeness to those of the backbone.",
+        "# Candidates; the one with the best validation accuracy is chosen. `head` trains the new",
+        "# head only, `top` also the late layers of the backbone, and `full` all layers. `auto`",
+        "# decides by the number of images and their similarity to ImageNet.",
         "strategies: [head, top]",
         "",
-        f"# The largest class has {ratio:.1f} times the images of the smallest.",
-        f"class_weights: {weights}",
+        f"# The largest class has {ratio:.1f} times as many images as the smallest.",
+        f"class_weights: {options['class_weights']}",
         "",
-        "# What the lower bound of the 95 % interval of the test accuracy must reach. This is what",
-        "# always naming the largest class would get: set what you need.",
-        f"min_accuracy: {math.ceil(100 * share) / 100:.2f}",
+        "# The lower bound of the 95% interval of the test accuracy must reach this value. It is",
+        "# set to the accuracy of always predicting the largest class; raise it to what you need.",
+        f"min_accuracy: {options['min_accuracy']:.2f}",
         "# min_class_recall: 0.5",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(text) + "\n"
 
 
 def write_draft(folder: Path, output: Path, *, overwrite: bool = False) -> Folder:
-    """Write a recipe for a folder and prove that it can be read.
+    """Write a recipe for a folder and check that it can be read.
 
     Raises:
-        InputError: the file exists, or the folder cannot be used.
+        InputError: the output exists, or the folder cannot be used.
     """
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"output: expected a .yaml or .yml file, got {output.name!r}")
     if output.exists() and not overwrite:
-        raise InputError(f"{output} exists already; --force writes over it")
-    seen = scan_folder(folder)
+        raise InputError(f"{output} exists already; --force overwrites it")
+    contents = scan_folder(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, draft(seen))
+    write_text(output, draft_recipe(contents))
     read_recipe(str(output))
-    return seen
+    return contents
 
 
-def _split_lines(folder: Folder) -> list[str]:
-    """Return the options of the splits; those that the folder lacks are drawn."""
-    test_share = 0.2
-    given = [name for name in ("train", "validation", "test") if folder.splits[name]]
-    lines = []
-    if given:
-        counts = ", ".join(f"{folder.splits[name]} {name}" for name in given)
-        lines.append(f"# The folder is split: {counts}.")
-        missing = [name for name in ("validation", "test") if name not in given]
-        if not missing:
-            return lines
-        lines.append(f"# {' and '.join(missing)} is drawn from train.")
+def name_for(path: Path) -> str:
+    """Return a model name made from the name of a folder or file."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name)
+    return re.sub(r"^[^A-Za-z0-9]+|[-.]+$", "", name) or "model"
+
+
+def _split_comments(folder: Folder) -> list[str]:
+    """Return the comments on the splits: which exist, and which are sampled."""
+    splits = [name for name in ("train", "validation", "test") if folder.splits[name]]
+    missing = [name for name in ("validation", "test") if name not in splits]
+    comments = []
+    if splits:
+        counts = ", ".join(f"{folder.splits[name]} {name}" for name in splits)
+        comments.append(f"# The folder is already split: {counts}.")
+        if missing:
+            comments.append(f"# Images for {' and '.join(missing)} are sampled from train.")
     else:
-        lines.append("# Shares of the images for the splits; the rest is for training.")
-        missing = ["validation", "test"]
-    if "validation" in missing:
-        lines.append("validation_fraction: 0.15")
+        comments.append("# Fractions of the images; the rest is for training.")
     if "test" in missing:
-        lines.append(f"test_fraction: {test_share}")
         smallest = min(folder.classes, key=lambda name: folder.classes[name])
-        expected = round(folder.classes[smallest] * test_share)
-        if expected < FEW:
-            lines.append(f"# About {expected} images of {_plain(smallest)} to test with: too few "
-                         "to trust its recall.")  # fmt: skip
-    return lines
+        expected = round(folder.classes[smallest] * TEST_FRACTION)
+        if expected < FEW_TEST_IMAGES:
+            comments.append(f"# Only about {expected} test images of {one_line(smallest)}: its "
+                            "recall is not reliable.")  # fmt: skip
+    return comments
 
 
-def _short_side_px(items: Sequence[Item]) -> int:
+def _short_side_px(items: Sequence[LabeledFile]) -> int:
     """Return the median of the shorter sides of a sample, from the files' headers."""
     from PIL import Image
 
@@ -153,23 +175,13 @@ def _short_side_px(items: Sequence[Item]) -> int:
             with Image.open(item.file) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, Image.DecompressionBombError):
-            continue  # `ingest` tells which files are damaged
+            continue  # `ingest` reports invalid images
     if not sides:
-        raise DataError("expected images, found files that none can be read of")
+        raise DataError("found no readable image")
     return round(statistics.median(sides))
 
 
 def _listed(classes: Counter[str]) -> str:
-    shown = [f"{_plain(name)} {count}" for name, count in sorted(classes.items())[:CLASSES_SHOWN]]
+    shown = [f"{one_line(name)} {n}" for name, n in sorted(classes.items())[:CLASSES_SHOWN]]
     rest = len(classes) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
-
-
-def _plain(name: str) -> str:
-    """Return a folder's name as it may stand in a comment."""
-    return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def _model_name(folder: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
-    return re.sub(r"^[^A-Za-z0-9]+|[-.]+$", "", name) or "model"

@@ -1,4 +1,4 @@
-"""`regraft bench`: finds the benchmarks of the checkout and runs one by its name."""
+"""`regraft bench`: runs one of the benchmarks of the checkout by name."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ BENCHMARKS = (
 
 
 def run_benchmark(name: str, arguments: Sequence[str], checkout: Path = CHECKOUT) -> None:
-    """Run one benchmark with its own arguments; it writes its result to `--json`.
+    """Run one benchmark with its own arguments; it writes its result to the file of `--json`.
 
     Raises:
-        InputError: there is no such benchmark, or none at all outside a checkout.
+        InputError: the benchmark does not exist, or Regraft does not run from a checkout.
     """
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, BENCHMARKS)
     if not (checkout / "benchmarks" / f"{name}.py").is_file():
         raise InputError(
             f"expected {checkout}/benchmarks/{name}.py, found none: benchmarks are part of a "
-            "checkout and not of an installed package; run this in a clone of the repository"
+            "checkout, not of the installed package; run this in a clone of the repository"
         )
-    # The installed command does not have the checkout among its modules, and some benchmarks
-    # borrow what the tests build.
+    # The installed command does not import from the checkout, and some benchmarks use fixtures
+    # of the tests.
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     importlib.import_module(f"benchmarks.{name}").main(list(arguments))

@@ -1,4 +1,4 @@
-"""The commands for a cluster: a run on Kubeflow Pipelines."""
+"""The commands for a cluster: compile the pipeline, and run it on Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regraft.cli.json_flag import JsonFlag
 from regraft.cli.option_groups import with_groups
 from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
@@ -19,28 +20,38 @@ if TYPE_CHECKING:
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pods import Pods
     from pipelines.cluster.submit import Settings, Submission
+    from pipelines.cluster.watch import Waiting
 
-_IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} where the nodes have a GPU)"
+MIN_POLL_S = 0.01
+_IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
 
 
 @dataclass(frozen=True)
 class Server:
-    """The API of Kubeflow Pipelines, and how to get in."""
+    """The API of Kubeflow Pipelines and its credentials."""
 
     host: Annotated[
-        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of the KFP API.")
+        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of the KFP API.")
     ] = ""
-    namespace: Annotated[str, typer.Option(help="Kubernetes namespace of the run.")] = ""
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="Kubernetes namespace of the run; needed if the server has several users."
+        ),
+    ] = ""
     token_file: Annotated[
-        Path | None, typer.Option(help="File with a bearer token, read anew for each request.")
+        Path | None, typer.Option(help="File with a bearer token; it is read for each request.")
     ] = None
     existing_token: Annotated[
-        str, typer.Option(help="The token itself; others may see it in the list of processes.")
+        str,
+        typer.Option(help="The bearer token itself; other users may see it in the process list."),
     ] = field(default="", repr=False)
-    ca_cert: Annotated[Path | None, typer.Option(help="PEM of the server's authority.")] = None
+    ca_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate authority of the server.")
+    ] = None
 
     def connection(self) -> Connection:
-        """Return it as the client takes it, checked where there is an address."""
+        """Return the client's settings, checked if there is a host."""
         from pipelines.cluster.kfp_api import Connection, check_connection
 
         connection = Connection(
@@ -53,32 +64,41 @@ class Server:
 
 @dataclass(frozen=True)
 class PodOptions:
-    """What each step's pod is: node, image, secrets, volumes."""
+    """The pod of each step: node, container image, secrets and volumes."""
 
     hardware: Annotated[
-        str, typer.Option(help="Nodes to ask for: cpu, nvidia, gke or eks; any if empty.")
+        str,
+        typer.Option(
+            help="Preset of nodes to request: cpu, nvidia, gke or eks; empty requests none."
+        ),
     ] = ""
     image: Annotated[
-        str, typer.Option(help=f"Image of all steps, as the nodes pull it. {_IMAGES}")
+        str, typer.Option(help=f"Container image of all steps, as the nodes pull it. {_IMAGES}")
     ] = ""
     secret_env: Annotated[
-        list[str] | None, typer.Option(help="SECRET:KEY=VARIABLE of Kubernetes; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="SECRET:KEY=VARIABLE: a Kubernetes secret as an environment variable; "
+            "may be repeated."
+        ),
     ] = None
     secret_volume: Annotated[
-        list[str] | None, typer.Option(help="SECRET=/path of Kubernetes; may be repeated.")
+        list[str] | None,
+        typer.Option(help="SECRET=/path: a Kubernetes secret as files; may be repeated."),
     ] = None
     pvc: Annotated[
-        list[str] | None, typer.Option(help="PVC=/path, a PersistentVolumeClaim; may be repeated.")
+        list[str] | None,
+        typer.Option(help="PVC=/path: a PersistentVolumeClaim as a folder; may be repeated."),
     ] = None
 
     def profile(self) -> Hardware | None:
-        """Return the preset that is asked for."""
+        """Return the preset of nodes, if one is given."""
         from pipelines.cluster.node_presets import find_preset
 
         return find_preset(self.hardware) if self.hardware else None
 
     def pods(self) -> Pods:
-        """Return the rest as the pipeline takes it."""
+        """Return the other settings of the pods."""
         from pipelines.cluster.pods import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
@@ -87,23 +107,28 @@ class PodOptions:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a run is filed, when it runs, and what it takes over."""
+    """The experiment, name, schedule and cache of a run."""
 
-    experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "regraft"
+    experiment: Annotated[str, typer.Option(help="Experiment of the run.")] = "regraft"
     run_name: Annotated[str, typer.Option(help="Name of the run; generated if empty.")] = ""
-    service_account: Annotated[str, typer.Option(help="Account that the steps run as.")] = ""
+    service_account: Annotated[
+        str,
+        typer.Option(
+            help="Kubernetes service account of the steps; empty uses the server's default."
+        ),
+    ] = ""
     pipeline_root: Annotated[
-        str, typer.Option(help="Bucket path of artifacts; the server's own if empty.")
+        str, typer.Option(help="Bucket URI for artifacts; empty uses the server's default.")
     ] = ""
     use_cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Take steps that were done before.")
+        bool, typer.Option("--cache/--no-cache", help="Reuse the results of steps that ran before.")
     ] = True
     schedule: Annotated[
-        str, typer.Option(help="Cron of five or six fields, for a recurring run.")
+        str, typer.Option(help="Cron expression of five or six fields; makes a recurring run.")
     ] = ""
 
     def settings(self, pods: PodOptions) -> Settings:
-        """Return it as a submission takes it."""
+        """Return the settings of a submission."""
         from pipelines.cluster.submit import Settings
 
         return Settings(
@@ -119,27 +144,43 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Whether and how long the verdict is waited for."""
+class WaitOptions:
+    """Whether and how long to wait for the verdict."""
 
-    wait: Annotated[bool, typer.Option("--wait", help="Wait, and end as the verdict says.")] = False
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the run; exit 0 if accepted, 3 if rejected.")
+    ] = False
     wait_timeout_s: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the run at most.")
+        float, typer.Option(help="Longest time to wait for the run, in seconds.")
     ] = 86_400.0
-    poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0
+    poll_s: Annotated[float, typer.Option(help="Seconds between two status requests.")] = 5.0
+
+    def waiting(self) -> Waiting:
+        """Return the settings of the wait.
+
+        Raises:
+            InputError: a time is negative or too short.
+        """
+        from pipelines.cluster.watch import Waiting
+
+        if not self.wait_timeout_s >= 0:
+            raise InputError(f"wait_timeout_s: expected 0 or more, got {self.wait_timeout_s:g}")
+        if not self.poll_s >= MIN_POLL_S:
+            raise InputError(f"poll_s: expected {MIN_POLL_S:g} or more, got {self.poll_s:g}")
+        return Waiting(self.wait_timeout_s, self.poll_s)
 
 
 @with_groups
 @with_recipe_options
 def compile_(
     values: dict[str, Any],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The IR file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
     pods: PodOptions,
     recipe: RecipeArgument = None,
 ) -> None:
-    """Write the pipeline's intermediate representation for Kubeflow.
+    """Compile the pipeline into a file for Kubeflow Pipelines.
 
-    The recipe and the options that are given become the defaults of the pipeline's parameters.
+    The recipe and the options become the defaults of the pipeline's parameters.
 
     Example: regraft compile digits -o pipeline.yaml --hardware gke
     """
@@ -150,62 +191,65 @@ def compile_(
     compile_pipeline(values, output, pods.profile(), pods.pods())
     print(output)
     if not values.get("destination"):
-        print("destination has no default: give it when a run is created", file=sys.stderr)
+        print("destination has no default: set it when you create a run", file=sys.stderr)
 
 
 @with_groups
-@with_recipe_options(without=("cache",))
+@with_recipe_options
 def submit(
     values: dict[str, Any],
     server: Server,
     pods: PodOptions,
-    place: RunSettings,
-    watch: Watch,
+    run_settings: RunSettings,
+    wait_options: WaitOptions,
     recipe: RecipeArgument = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")
+    ] = False,
+    json: JsonFlag = False,
 ) -> None:
-    """Run the pipeline on Kubeflow Pipelines, now or on a schedule.
+    """Run the pipeline on Kubeflow, now or on a schedule.
 
     Example: regraft submit digits --host https://kubeflow.example.com/pipeline
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
-    from pipelines.cluster.submit import described, prepare
+    from pipelines.cluster.submit import describe, prepare
     from pipelines.preflight import check_backbone
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
     if not (server.host or dry_run):
-        raise InputError("host: expected --host, the address of the KFP API, got none")
-    if watch.wait and place.schedule:
+        raise InputError("host: expected --host, the URL of the KFP API, got none")
+    if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()
-    submission, whole = prepare(with_recipe(recipe, values), place.settings(pods))
-    check_backbone(whole)
+    submission, checked = prepare(with_recipe(recipe, values), run_settings.settings(pods))
+    check_backbone(checked)
     if dry_run:
-        (print_json if json else print_yaml)(described(submission, connection))
+        (print_json if json else print_yaml)(describe(submission, connection))
     else:
-        _send(connection, submission, watch, json)
+        _send(connection, submission, wait_options, json)
 
 
-def _send(connection: Connection, submission: Submission, watch: Watch, json: bool) -> None:
-    """Send a submission, and wait for its verdict where that is asked for."""
+def _send(connection: Connection, submission: Submission, options: WaitOptions, json: bool) -> None:
+    """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import Waiting, raise_if_rejected, wait
-    from regraft.cli.console_output import print_json, watching
+    from pipelines.cluster.watch import raise_if_rejected, wait
+    from regraft.cli.console_output import print_json, showing_steps
 
+    waiting = options.waiting()
     client = Client(connection)
     sent = send(client, connection, submission)
     result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
     if not json:
         print(f"{'recurring run' if sent.recurring else 'run'} {sent.name}: {sent.page}")
-    if not watch.wait:
+    if not options.wait:
         if json:
             print_json(result)
         return
-    with watching() as listener:
-        verdict = wait(client, sent.id, listener, Waiting(watch.wait_timeout_s, watch.poll_s))
+    with showing_steps() as listener:
+        verdict = wait(client, sent.id, listener, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:

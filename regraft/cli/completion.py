@@ -1,4 +1,4 @@
-"""What the shell offers for a value when Tab is pressed."""
+"""Values that the shell completes when Tab is pressed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from regraft_core.backbones.table import BACKBONES
 Completion = Callable[[str], list[str]]
 
 
-def offered(values: Iterable[str]) -> Completion:
+def completing(values: Iterable[str]) -> Completion:
     """Return a completion of fixed values."""
     known = list(values)
 
-    def beginning(incomplete: str) -> list[str]:
+    def complete(incomplete: str) -> list[str]:
         return [value for value in known if value.startswith(incomplete)]
 
-    return beginning
+    return complete
 
 
-backbones = offered(BACKBONES)
+complete_backbones = completing(BACKBONES)
 
 
-def recipes(incomplete: str) -> list[str]:
-    """Return the names of the recipes that come along."""
-    from pipelines.recipes.recipe_file import RECIPES
+def complete_recipes(incomplete: str) -> list[str]:
+    """Return the names of built-in recipes that start with `incomplete`."""
+    from pipelines.recipes.recipe_file import known_recipes
 
-    return offered(sorted(path.stem for path in RECIPES.glob("*.yaml")))(incomplete)
+    return completing(known_recipes())(incomplete)

@@ -1,4 +1,4 @@
-"""The commands about the machine: whether it can run Regraft, and how fast it does."""
+"""The commands for this machine: check that it can run Regraft, and measure how fast."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import Annotated
 import typer
 
 from regraft.cli.benchmarks import BENCHMARKS, run_benchmark
-from regraft.cli.completion import offered
-
-# A benchmark has options of its own, and `--help` after its name is the benchmark's.
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+from regraft.cli.completion import completing
+from regraft.cli.json_flag import JsonFlag
 
 
 def doctor(
-    runs_dir: Annotated[Path, typer.Option(help="Folder that runs would be written to.")] = Path(
-        "runs"
-    ),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    runs_dir: Annotated[
+        Path, typer.Option(help="Folder for runs, whose free disk space is checked.")
+    ] = Path("runs"),
+    json: JsonFlag = False,
 ) -> None:
-    """Look whether this machine can run Regraft; tell a remedy for each lack.
+    """Check that this machine can run Regraft; suggest a fix for each problem.
 
-    The exit code is 0 where it can, with or without remarks, and 1 where it cannot.
+    The exit code is 0 if Regraft can run, perhaps with limits, and 1 if it cannot.
 
     Example: regraft doctor
     """
@@ -42,14 +40,14 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="One of: " + ", ".join(BENCHMARKS) + ".",
-            autocompletion=offered(BENCHMARKS),
+            help="Benchmark to run: " + ", ".join(BENCHMARKS) + ".",
+            autocompletion=completing(BENCHMARKS),
         ),
     ],
 ) -> None:
-    """Measure one part of Regraft and write the figures as JSON.
+    """Measure one part of Regraft and write the results as JSON.
 
-    Each benchmark has options of its own: regraft bench NAME --help.
+    Each benchmark has its own options: regraft bench NAME --help.
 
     Example: regraft bench evaluation --json evaluation.json
     """

@@ -1,4 +1,4 @@
-"""`regraft estimate`: what a larger run would take, before it is run."""
+"""`regraft estimate`: the time of a larger run, before it is started."""
 
 from __future__ import annotations
 
@@ -7,42 +7,55 @@ from typing import Annotated
 import typer
 
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
+from regraft.cli.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 
 def estimate(
-    images: Annotated[float, typer.Option(help="Images, also as 1e8.")] = 1e6,
+    images: Annotated[float, typer.Option(help="Number of images, such as 1e8.")] = 1e6,
     nodes: Annotated[
-        list[int] | None, typer.Option(help="Nodes for extraction; may be repeated.")
+        list[int] | None,
+        typer.Option(help="Number of nodes for feature extraction; may be repeated."),
     ] = None,
     node_mb_s: Annotated[
-        float, typer.Option(help="Network of a node, MB a second.")
+        float, typer.Option(help="Network bandwidth of a node, in MB per second.")
     ] = Plan.node_mb_s,
     storage_mb_s: Annotated[
-        float, typer.Option(help="All that the storage gives.")
+        float, typer.Option(help="Bandwidth of the storage for all nodes, in MB per second.")
     ] = Plan.storage_mb_s,
-    cache_gb: Annotated[float, typer.Option(help="Activations that may be kept.")] = Plan.cache_gb,
-    start_s: Annotated[float, typer.Option(help="Start of each step, seconds.")] = Rates.start_s,
+    cache_gb: Annotated[
+        float,
+        typer.Option(
+            help="Largest cache of activations, in GB; beyond it, strategy top recomputes them."
+        ),
+    ] = Plan.cache_gb,
+    start_s: Annotated[
+        float, typer.Option(help="Start-up time of each step, in seconds.")
+    ] = Rates.start_s,
     ingest_rate: Annotated[
-        float, typer.Option(help="Images a second, ingest.")
+        float, typer.Option(help="Images per second of ingest.")
     ] = Rates.ingest_rate,
     extract_rate: Annotated[
-        float, typer.Option(help="Images a second and node, extraction.")
+        float, typer.Option(help="Images per second and node of feature extraction.")
     ] = Rates.extract_rate,
-    head_rate: Annotated[float, typer.Option(help="The same for the head.")] = Rates.head_rate,
-    top_rate: Annotated[float, typer.Option(help="The same for the top, cached.")] = Rates.top_rate,
-    image_kb: Annotated[float, typer.Option(help="Size of an image.")] = Rates.image_kb,
+    head_rate: Annotated[
+        float, typer.Option(help="Images per second of head training.")
+    ] = Rates.head_rate,
+    top_rate: Annotated[
+        float, typer.Option(help="Images per second of strategy top, from cached activations.")
+    ] = Rates.top_rate,
+    image_kb: Annotated[float, typer.Option(help="Size of an image file, in kB.")] = Rates.image_kb,
     activation_kb: Annotated[
-        float, typer.Option(help="Activations of an image.")
+        float, typer.Option(help="Size of the cached activations per image, in kB.")
     ] = Rates.activation_kb,
-    head_epochs: Annotated[int, typer.Option(help="Epochs of the head.")] = Plan.head_epochs,
-    top_epochs: Annotated[int, typer.Option(help="Epochs of the top.")] = Plan.top_epochs,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    head_epochs: Annotated[int, typer.Option(help="Epochs of head training.")] = Plan.head_epochs,
+    top_epochs: Annotated[int, typer.Option(help="Epochs of strategy top.")] = Plan.top_epochs,
+    json: JsonFlag = False,
 ) -> None:
-    """Estimate a run's time for more images and nodes, from measured rates.
+    """Estimate the time of a run for more images and nodes.
 
-    The rates' defaults are of two CPU cores; `regraft bench scale_out` and the timings in a run's
-    summary.json give those of your machines.
+    The default rates were measured on two CPU cores. `regraft bench scale_out` and the timings in
+    the summary.json of a run give the rates of your machines.
 
     Example: regraft estimate --images 1e8 --nodes 1 --nodes 16 --extract-rate 2000
     """

@@ -1,4 +1,4 @@
-"""Options of a command in groups: a parameter that is a dataclass stands for one option a field."""
+"""Groups of options: a parameter that is a dataclass becomes one option per field."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Command = Callable[..., None]
 
 
 def with_groups(command: Command) -> Command:
-    """Give a command an option for each field of its parameters that are dataclasses.
+    """Add an option to a command for each field of its parameters that are dataclasses.
 
-    A field's annotation and default become the option's, as a plain parameter's would.
+    The annotation and default of a field become those of the option.
     """
     own = inspect.signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}

@@ -1,4 +1,4 @@
-"""Command-line options made from the option models, so that each exists, and is explained, once."""
+"""Command-line options made from the option models, which define and explain each option once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.recipe import OPTION_FIELDS, Recipe
-from regraft.cli.completion import backbones, offered, recipes
+from regraft.cli.completion import complete_backbones, complete_recipes, completing
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -27,7 +27,8 @@ Command = Callable[..., None]
 RecipeArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A recipe: a YAML file, or a name as digits or cats_vs_dogs.", autocompletion=recipes
+        help="A recipe: a YAML file, or the name of a built-in one such as digits.",
+        autocompletion=complete_recipes,
     ),
 ]
 _LISTS = {"sources": "--source", "mirrors": "--mirror"}
@@ -47,20 +48,17 @@ _PANELS: dict[str, type[Options]] = {
 def with_recipe_options(command: Command) -> Command: ...
 @overload
 def with_recipe_options(*, only: Literal["ingest"]) -> Callable[[Command], Command]: ...
-@overload
-def with_recipe_options(*, without: tuple[str, ...]) -> Callable[[Command], Command]: ...
-def with_recipe_options(
-    command: Command | None = None, *, only: str = "", without: tuple[str, ...] = ()
-) -> Any:
-    """Give a command the recipe's options; those that were given reach it as the dict `values`.
+def with_recipe_options(command: Command | None = None, *, only: str = "") -> Any:
+    """Add the recipe's options to a command, which receives those that are set as dict `values`.
 
-    `without` leaves out options, where the command's own have the same flag.
+    Args:
+        command: the command, if this is used as a plain decorator.
+        only: `ingest` adds the options of that step only.
     """
-    names = (
-        list(IngestOptions.model_fields)
-        if only
-        else sorted((n for n in ("workers", *OPTION_FIELDS) if n not in without), key=_place)
-    )
+    headings = ["Run", *_PANELS]
+    names = list(IngestOptions.model_fields) if only else sorted(
+        ("workers", *OPTION_FIELDS), key=lambda name: headings.index(_panel(name))
+    )  # fmt: skip
 
     def decorate(function: Command) -> Command:
         return _with_options(function, names)
@@ -85,7 +83,7 @@ def _with_options(function: Command, names: list[str]) -> Command:
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """Return the option of one field; unset is None, so that a recipe's value can stand."""
+    """Return the option of one field; None if it is not set, so that the recipe's value is used."""
     flag = _LISTS.get(name, f"--{name.replace('_', '-')}")
     kind = field.annotation if field.annotation in (int, float, bool) else str
     flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
@@ -93,9 +91,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         *flags,
         help=_help(field),
         show_default=False,
-        metavar="",
         rich_help_panel=_panel(name),
-        autocompletion=backbones if name == "backbone" else offered(_choices(field)),
+        autocompletion=complete_backbones if name == "backbone" else completing(_choices(field)),
     )
     hint = list[str] if name in _LISTS else kind
     return inspect.Parameter(
@@ -106,12 +103,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def _place(name: str) -> int:
-    return ["Run", *_PANELS].index(_panel(name))
-
-
 def _panel(name: str) -> str:
-    """Return the heading under which an option stands: the first step that takes it."""
+    """Return the heading of an option in the help: the first step that has it."""
     for heading, options in _PANELS.items():
         if name in options.model_fields:
             return heading
@@ -120,8 +113,8 @@ def _panel(name: str) -> str:
 
 def _help(field: FieldInfo) -> str:
     """Return the description of a field with its choices and its default."""
-    choices = _choices(field)
-    default = None if field.is_required() else field.default
+    choices = [choice for choice in _choices(field) if choice]
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     parts = [field.description or "", f"One of {', '.join(choices)}." if choices else "",
@@ -130,7 +123,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def _choices(field: FieldInfo) -> list[str]:
-    """Return the values that a field takes, where they are few."""
+    """Return the possible values of a field, if they are names."""
     is_choice = get_origin(field.annotation) is Literal
     return [str(value) for value in get_args(field.annotation)] if is_choice else []
 

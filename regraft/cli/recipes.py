@@ -1,4 +1,4 @@
-"""The commands for recipes: a first one for a folder, and the schema of all."""
+"""The commands for recipes: write the first one for a folder, and print their schema."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import typer
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder of class folders, perhaps split.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The recipe to write.")] = Path(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with one subfolder per class, which may be split.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")] = Path(
         "recipe.yaml"
     ),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented recipe for a folder of images.
 
@@ -22,13 +24,16 @@ def init(
     """
     from pipelines.recipes.recipe_draft import write_draft
 
-    seen = write_draft(folder, output, overwrite=force)
-    print(f"{output}: {seen.classes.total()} images of {len(seen.classes)} classes; "
+    contents = write_draft(folder, output, overwrite=force)
+    classes = contents.classes
+    print(f"{output}: {classes.total()} images of {len(classes)} classes; "
           f"next: regraft run {quote(str(output))} --out runs/first")  # fmt: skip
 
 
 def recipe_schema() -> None:
-    """Print the JSON schema of recipes, for editors that complete and check YAML.
+    """Print the JSON schema of recipes.
+
+    Editors use it to complete and check YAML files.
 
     Example: regraft recipe-schema
     """

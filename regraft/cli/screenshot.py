@@ -1,4 +1,4 @@
-"""Headless Chromium: it draws a page of ours into an image, without a network."""
+"""Screenshots of the report by headless Chromium, without network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from regraft_core.runtime.errors import InputError, RegraftError
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge",
+)  # fmt: skip
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
@@ -18,22 +20,22 @@ DEADLINE_S = 120.0
 
 
 def find_chromium() -> str:
-    """Return the program.
+    """Return the path of the program.
 
     Raises:
-        InputError: there is none.
+        InputError: it is not installed.
     """
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        raise InputError("expected Chromium on the path, found none: apt-get install chromium")
+        raise InputError("expected Chromium on the PATH, found none; apt-get install chromium")
     return found
 
 
 def run_chromium(page: Path, *flags: str) -> str:
-    """Open a page with further flags; return what Chromium prints.
+    """Open a page with more flags; return the output of Chromium.
 
     Raises:
-        RegraftError: it failed or did not end in time.
+        RegraftError: it failed or timed out.
     """
     with tempfile.TemporaryDirectory(prefix="regraft-chromium-") as profile:
         command = [find_chromium(), *FLAGS, f"--user-data-dir={profile}", *flags]
@@ -52,13 +54,13 @@ def run_chromium(page: Path, *flags: str) -> str:
 def capture_page(
     page: Path, target: Path, *, width_px: int = 1200, height_px: int = 1500, dark: bool = False
 ) -> None:
-    """Write the top of a page as people see it to a PNG file.
+    """Write the top of a page to a PNG file, as a browser shows it.
 
     Args:
         page: an HTML file.
-        target: the image.
-        width_px, height_px: of the window; Chromium has none narrower than 500.
-        dark: whether the reader prefers dark colors.
+        target: the PNG file.
+        width_px, height_px: size of the window, at least 500 px wide.
+        dark: whether to prefer dark colors.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Blink's values are 0 for dark and 1 for light.

@@ -1,88 +1,168 @@
-"""The commands about published models: serve them, ask a server, publish and roll back."""
+"""The commands for published models: serve, predict, publish and roll back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regraft.cli.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from regraft_client.predict_files import FilePrediction
 
 
 def serve(
-    base_dir: Annotated[Path, typer.Argument(help="What was published to; every model below.")],
+    base_dir: Annotated[Path, typer.Argument(help="Folder of published models; all are served.")],
     engine: Annotated[
-        str, typer.Option(help="auto, embedded, tensorflow_model_server or docker.")
+        str,
+        typer.Option(
+            help="Server: embedded, tensorflow_model_server or docker; auto uses "
+            "tensorflow_model_server if installed, otherwise embedded."
+        ),
     ] = "auto",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Network address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 is a free one.")
+        int,
+        typer.Option(help="Port of gRPC; 0 chooses a free one."),
     ] = 8500,
     rest_api_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of REST; 0 is a free one.")
+        int,
+        typer.Option(help="Port of REST; 0 chooses a free one."),
     ] = 8501,
-    batching: Annotated[bool, typer.Option(help="Join requests of the same moment.")] = True,
-    page: Annotated[bool, typer.Option("--page", help="Offer a page to try the model.")] = False,
+    batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a web page to try the model.")
+    ] = False,
 ) -> None:
-    """Serve published models by TF Serving's protocol, until it is interrupted.
+    """Serve published models over gRPC and REST, as TensorFlow Serving does.
+
+    The server runs until it is interrupted.
 
     Example: regraft serve runs/digits/models --page
     """
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
+    for name, number in (("port", port), ("rest_api_port", rest_api_port)):
+        if not 0 <= number <= 65535:
+            raise InputError(f"{name}: expected 0 to 65535, got {number}")
     options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
     raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    server: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")],
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "regraft",
-    version: Annotated[int | None, typer.Option(help="Version to ask; the newest.")] = None,
-    version_label: Annotated[
-        str | None, typer.Option(help="Label to ask, as stable or canary.")
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    server: Annotated[
+        str | None, typer.Option(help="URL of the server: grpc://HOST:PORT or http://HOST:PORT.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 16,
-    timeout_s: Annotated[float, typer.Option(help="Seconds for each request.")] = 60.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    model_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a run or a model, or URI of a published model, to predict with on this "
+            "machine, without a server."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model on the server (default: regraft).")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Model version on the server (default: latest).")
+    ] = None,
+    version_label: Annotated[
+        str | None, typer.Option(help="Version on the server with this label: stable or canary.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
+    timeout_s: Annotated[
+        float, typer.Option(help="Time limit of each request, in seconds.")
+    ] = 60.0,
+    json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Ask a server about images.
+    """Predict images with a served model, or with a model on this machine.
+
+    Give either --server or --model-dir.
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
-    from regraft.cli.console_output import counting, print_predictions
+    from regraft.cli.console_output import print_predictions, progress_bar
     from regraft_client.errors import NotFoundError
     from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
+    if (server is None) == (model_dir is None):
+        raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
-    with counting("images") as progress:
-        try:
-            results = predict_files(images, server, model, options, progress)
-        except NotFoundError as error:
-            raise InputError(f"--model {model}: the server knows none: {error.message}") from error
+    with progress_bar("images") as progress:
+        if server is not None:
+            name = model or "regraft"
+            try:
+                results = predict_files(images, server, name, options, progress)
+            except NotFoundError as error:
+                raise InputError(
+                    f"--model {name}: not found on the server: {error.message}"
+                ) from error
+        elif model or version is not None or version_label:
+            raise InputError("--model, --version and --version-label: expected only with --server; "
+                             "--model-dir may be the folder of a version")  # fmt: skip
+        else:
+            results = _predict_here(images, str(model_dir), progress)
     if json or csv:
         print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
     else:
         print_predictions(results)
     refused = [result for result in results if result.prediction is None]
     if refused:
-        raise InputError(f"{len(refused)} of {len(results)} images were refused, the first: "
+        raise InputError(f"{len(refused)} of {len(results)} images were refused; the first is "
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
 
 
+def _predict_here(
+    images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
+) -> list[FilePrediction]:
+    """Predict images as `predict_files` does, with a model in this process."""
+    from pipelines.preflight import quiet_start
+    from regraft.image_inputs import ImageError
+    from regraft.model import load
+    from regraft_client.predict_files import FilePrediction, find_images
+
+    paths = find_images(images)
+    with quiet_start():
+        model = load(model_dir)
+    results: list[FilePrediction] = []
+    for path, found in zip(paths, model.predict_iter(paths, errors="return"), strict=True):
+        if isinstance(found, ImageError):
+            results.append(FilePrediction(str(path), None, found.reason))
+        else:
+            results.append(FilePrediction(str(path), found))
+        if progress:
+            progress(len(results), len(paths))
+    return results
+
+
 def publish(
-    destination: Annotated[str, typer.Argument(help="Folder or bucket of published models.")],
-    model: Annotated[str, typer.Option(help="Name of the model.")],
-    saved_model: Annotated[Path | None, typer.Option(help="Exported model to publish.")] = None,
-    version_label: Annotated[str, typer.Option(help="stable or canary: label the version.")] = "",
-    version: Annotated[int | None, typer.Option(help="Version to label or to go back to.")] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Withdraw the newest.")] = False,
-    keep_last: Annotated[int, typer.Option(help="Versions that stay; 0 keeps all.")] = 0,
+    destination: Annotated[str, typer.Argument(help="Folder or bucket URI of published models.")],
+    model: Annotated[str, typer.Option(help="Name of the published model.")],
+    saved_model: Annotated[
+        Path | None, typer.Option(help="Folder of the exported model to publish.")
+    ] = None,
+    version_label: Annotated[
+        str, typer.Option(help="Label of the new version, or of --version: stable or canary.")
+    ] = "",
+    version: Annotated[
+        int | None,
+        typer.Option(
+            help="Version to label (default: latest) or to roll back to (default: the one before)."
+        ),
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Withdraw the latest version.")
+    ] = False,
+    keep_last: Annotated[int, typer.Option(help="Number of versions to keep; 0 keeps all.")] = 0,
 ) -> None:
     """Publish an exported model, label a version, or roll back.
 
@@ -90,8 +170,8 @@ def publish(
     """
     from serving.publishing import publish as publishing
 
-    if sum((rollback, saved_model is not None)) > 1 or (rollback and version_label):
-        raise InputError("expected one of --saved-model, --rollback and --version-label alone")
+    if rollback and (saved_model is not None or version_label):
+        raise InputError("--rollback: expected no --saved-model and no --version-label with it")
     if saved_model is not None:
         done = publishing.publish_saved_model(
             saved_model, destination, model, label=version_label, keep_last=keep_last

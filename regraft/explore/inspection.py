@@ -1,7 +1,7 @@
-"""`regraft inspect`: a backbone, a model's file or folder, or a published version, as facts.
+"""`regraft inspect`: facts about a backbone, a model's file or folder, or a published version.
 
-Nothing of what is inspected is run: a `.keras` file is read in safe mode, a SavedModel's files are
-only parsed.
+No code of the inspected model is run: a `.keras` file is read in safe mode, and the files of a
+SavedModel are only parsed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
 from pipelines.preflight import quiet_start
-from regraft.explore.trainable_counts import PlanOptions, PlanRow, plan_training
+from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.table import BACKBONES, find_backbone
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
@@ -27,29 +27,29 @@ MODEL_KINDS = "a backbone, a .keras file, a folder with model.json, a published 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """What of a model is wanted; the fields are the options of the command."""
+    """The options of the command `inspect`."""
 
     weights: str = ""
     image_px: int = 0
     layer: str = ""
     export_weights: Path | None = None
-    plan: PlanOptions | None = None
+    strategy: StrategyOptions | None = None
     classes: int = 10
     dense_width: int = 0
 
 
 @dataclass(frozen=True)
 class HeadRow:
-    """A head on the feature map: `nodes` values go in, and it has `parameters` to train."""
+    """A head on the feature map: its pooling, number of inputs, and parameters to train."""
 
-    head: str
-    nodes: int
+    pooling: str
+    inputs: int
     parameters: int
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """What `inspect` found; parts that do not apply are empty."""
+class ModelFacts:
+    """The results of `inspect`; parts that do not apply are empty."""
 
     name: str
     kind: str
@@ -57,13 +57,13 @@ class Anatomy:
     layers: list[LayerRow] = field(default_factory=list)
     cuts: list[CutRow] = field(default_factory=list)
     heads: list[HeadRow] = field(default_factory=list)
-    plan: PlanRow | None = None
+    strategy: StrategyCounts | None = None
     weights: list[WeightRow] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     exported: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
+        """Return the value that `--json` prints."""
         value = {key: part for key, part in asdict(self).items() if part not in ([], None)}
         if self.weights:
             value["trainable_weights"] = [row.name for row in self.weights if row.trainable]
@@ -71,29 +71,29 @@ class Anatomy:
         return value
 
 
-def inspect_model(name: str, wanted: InspectOptions) -> Anatomy:
-    """Return what is known of a model.
+def inspect_model(name: str, options: InspectOptions) -> ModelFacts:
+    """Return facts about a model.
 
     Raises:
-        InputError: there is no such model, it is damaged, or it has no such layer or cut.
+        InputError: the model does not exist or is damaged, or has no such layer or cut.
     """
     path = Path(name)
     if path.is_dir():
-        return _inspect_folder(path, wanted)
+        return _inspect_folder(path, options)
     if path.is_file() or path.suffix == ".keras":
-        return _inspect_file(path, wanted)
+        return _inspect_file(path, options)
     if "/" in name:
         raise InputError(f"expected {MODEL_KINDS}, found nothing at {name}")
-    return _inspect_backbone(name, wanted)
+    return _inspect_backbone(name, options)
 
 
-def _inspect_backbone(name: str, wanted: InspectOptions) -> Anatomy:
+def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
     row = find_backbone(name)
-    values_wanted = bool(wanted.layer or wanted.export_weights)
-    weights = wanted.weights or ("imagenet" if values_wanted else "random")
+    shows_values = bool(options.layer or options.export_weights)
+    weights = options.weights or ("imagenet" if shows_values else "random")
     with quiet_start():
         import keras  # noqa: F401
-    model = build_backbone(row, wanted.image_px, weights)
+    model = build_backbone(row, options.image_px, weights)
     facts = {
         "pretrained_weights": row.weights_from,
         "license": row.license,
@@ -101,23 +101,23 @@ def _inspect_backbone(name: str, wanted: InspectOptions) -> Anatomy:
         "default_cut": row.cut,
         "weights_loaded": weights if weights != "random" else "none, only the structure is shown",
     }
-    return _take_apart(model, Anatomy(row.name, "backbone", facts), wanted)
+    return _add_parts(model, ModelFacts(row.name, "backbone", facts), options)
 
 
-def _inspect_file(path: Path, wanted: InspectOptions) -> Anatomy:
+def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
     with quiet_start():
-        from regraft_core.training.models import MODEL_FILE, read_keras_file
+        from regraft_core.training.model_files import MODEL_FILE, read_keras_file
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
-        return _inspect_folder(path.parent, wanted)
+        return _inspect_folder(path.parent, options)
     model = read_keras_file(path)
-    facts = {"checked": "no: there is no model.json with a digest beside the file"}
-    return _take_apart(model, Anatomy(str(path), "Keras file", facts), wanted)
+    facts = {"checked": "no: there is no model.json with a digest next to the file"}
+    return _add_parts(model, ModelFacts(str(path), "Keras file", facts), options)
 
 
-def _inspect_folder(folder: Path, wanted: InspectOptions) -> Anatomy:
+def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
-            from regraft_core.training.models import load_model
+            from regraft_core.training.model_files import load_model
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,
@@ -127,30 +127,30 @@ def _inspect_folder(folder: Path, wanted: InspectOptions) -> Anatomy:
             "validation_accuracy": round(manifest.validation_accuracy, 4),
             "dataset_digest": manifest.dataset_digest,
             "digest": manifest.digest,
-            "checked": "model.keras against its digest",
+            "checked": "the digest of model.keras",
         }
-        wanted = replace(wanted, classes=len(manifest.classes))
-        return _take_apart(model, Anatomy(str(folder), manifest.kind, facts), wanted)
+        options = replace(options, classes=len(manifest.classes))
+        return _add_parts(model, ModelFacts(str(folder), manifest.kind, facts), options)
     if (folder / SavedModelManifest.file_name).is_file():
-        return _inspect_version(folder, wanted)
+        return _inspect_version(folder, options)
     if (folder / "summary.json").is_file():
         summary = read_summary(folder)
-        if found := summary.published or summary.saved_model:
-            return _inspect_folder(Path(found), wanted)
-        raise InputError(f"the run in {folder} was rejected and left no exported model")
+        if exported := summary.published or summary.saved_model:
+            return _inspect_folder(Path(exported), options)
+        raise InputError(f"the run in {folder} was rejected and has no exported model")
     versions = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
     if versions:
-        return _inspect_folder(max(versions, key=lambda path: int(path.name)), wanted)
+        return _inspect_folder(max(versions, key=lambda path: int(path.name)), options)
     raise InputError(f"expected {MODEL_KINDS}, got the folder {folder}")
 
 
-def _inspect_version(folder: Path, wanted: InspectOptions) -> Anatomy:
+def _inspect_version(folder: Path, options: InspectOptions) -> ModelFacts:
     from regraft_core.formats.fingerprint import check_fingerprint
 
-    if wanted.layer or wanted.export_weights or wanted.plan:
+    if options.layer or options.export_weights or options.strategy:
         raise InputError(
-            "a published version has no layers by name any more: --layer, --export-weights and "
-            "--strategy need the candidate that it came from"
+            "a published version has no named layers: --layer, --export-weights and --strategy "
+            "need the candidate from which it was exported"
         )
     manifest = check_fingerprint(folder)
     with quiet_start():
@@ -174,65 +174,53 @@ def _inspect_version(folder: Path, wanted: InspectOptions) -> Anatomy:
         "model_digest": manifest.model_digest,
         "dataset_digest": manifest.dataset_digest,
         "digest": manifest.digest,
-        "checked": "every file against the fingerprint",
+        "checked": "the fingerprint of every file",
     }  # fmt: skip
-    return Anatomy(str(folder), "published version", facts, signatures=read_signatures(folder))
+    return ModelFacts(str(folder), "published version", facts, signatures=read_signatures(folder))
 
 
-def _take_apart(model: Any, found: Anatomy, wanted: InspectOptions) -> Anatomy:
-    """Add the parts of a model to what is known of it."""
-    from regraft.explore.model_summary import (
-        cut_rows,
-        export_weights,
-        find_layer,
-        layer_rows,
-        weight_rows,
-    )
-    from regraft_core.training.models import count_parameters
+def _add_parts(model: Any, found: ModelFacts, options: InspectOptions) -> ModelFacts:
+    """Add what can be counted in a model: one layer with its weights, or all layers."""
+    from regraft.explore.model_summary import cut_rows, export_weights, find_layer, layer_rows
+    from regraft_core.training.model_files import count_parameters
 
-    if wanted.layer:
-        layer = find_layer(model, wanted.layer)
-        counted = count_parameters(layer)
-        facts = {"layer": layer.name, "kind": type(layer).__name__, "trainable": layer.trainable,
-                 "parameters": counted.total, "trainable_parameters": counted.trainable,
-                 "weights_loaded": found.facts.get("weights_loaded", "as in the file")}  # fmt: skip
-        found = replace(found, facts=facts, weights=weight_rows(layer))
-    if wanted.export_weights:
-        chosen = [find_layer(model, wanted.layer)] if wanted.layer else model.layers
-        found = replace(found, exported=export_weights(chosen, wanted.export_weights))
-    if wanted.layer:
-        return found
-    plan = _planned(model, found, wanted.plan) if wanted.plan else None
+    layer = find_layer(model, options.layer) if options.layer else None
+    if options.export_weights:
+        layers = [layer] if layer else model.layers
+        found = replace(found, exported=export_weights(layers, options.export_weights))
+    if layer:
+        return _with_layer(layer, found)
+    strategy = _count_strategy(model, found, options.strategy) if options.strategy else None
     counted = count_parameters(model)
-    layers = layer_rows(model)
+    rows = layer_rows(model)
     facts = {
         "input": list(model.input_shape[1:]),
         "output": list(model.output_shape[1:]),
         "parameters": counted.total,
         "trainable": counted.trainable,
         "frozen": counted.frozen,
-        "flops": sum(row.flops for row in layers),
+        "flops": sum(row.flops for row in rows),
     }
     return replace(
         found,
         facts=facts | found.facts,
-        layers=layers,
+        layers=rows,
         cuts=cut_rows(model),
-        heads=_heads(model, wanted),
-        plan=plan,
+        heads=_heads(model, options),
+        strategy=strategy,
     )
 
 
-def _planned(model: Any, found: Anatomy, options: PlanOptions) -> PlanRow:
+def _count_strategy(model: Any, found: ModelFacts, options: StrategyOptions) -> StrategyCounts:
     if found.kind != "backbone":
-        raise InputError(f"--strategy needs a backbone, got a {found.kind}")
-    return plan_training(model, BACKBONES[found.name], options)
+        raise InputError(f"--strategy: expected a backbone, got a {found.kind}")
+    return count_trainable(model, BACKBONES[found.name], options)
 
 
-def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
-    """Put one layer with its weights in the place of a model's facts."""
+def _with_layer(layer: Any, found: ModelFacts) -> ModelFacts:
+    """Replace the facts about the model by those about one layer."""
     from regraft.explore.model_summary import weight_rows
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     counted = count_parameters(layer)
     facts = {
@@ -246,13 +234,13 @@ def _show_layer(layer: Any, found: Anatomy) -> Anatomy:
     return replace(found, facts=facts, weights=weight_rows(layer))
 
 
-def _heads(model: Any, wanted: InspectOptions) -> list[HeadRow]:
+def _heads(model: Any, options: InspectOptions) -> list[HeadRow]:
     """Compare the heads on the model's last feature map."""
     from regraft.explore.model_summary import feature_map
-    from regraft_core.training.models import head_parameters, pooled_width
+    from regraft_core.training.heads import head_parameters, pooled_width
 
     shape = feature_map(model)
     if shape is None:
         return []
-    counted = head_parameters(shape, wanted.classes, wanted.dense_width)
+    counted = head_parameters(shape, options.classes, options.dense_width)
     return [HeadRow(kind, pooled_width(kind, shape), counted[kind]) for kind in ("gap", "flatten")]

@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, its cut points with their costs, and its weights."""
+"""The layers of a model, its cut points with their costs, and its weights."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from regraft.explore.flops import elements, operation_flops
-from regraft_core.backbones.cuts import cut_points, parents_of, topological_order
 from regraft_core.runtime.errors import InputError, unknown_name
-from regraft_core.training.models import count_parameters
+
+if TYPE_CHECKING:
+    import keras
 
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer in the graph's order; shapes without the batch, FLOPs for one image.
+    """One layer, in the order of the graph; shape without the batch, FLOPs per image.
 
     `state` is `trainable` or `frozen`, and empty for a layer without weights.
     """
@@ -40,10 +40,10 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class CutRow:
-    """One inner cut point and what lies on its sides, for one image.
+    """One inner cut point with the costs per image on both sides.
 
-    `cache_bytes` is what its activations take in the cache, as float16. `kept_bytes` is what
-    training above it keeps for the gradients: the outputs of all layers there, as float32.
+    `cache_bytes` is the size of its activations in the cache, as float16. `kept_bytes` is what
+    training above the cut keeps for the gradients: the outputs of all layers there, as float32.
     """
 
     name: str
@@ -58,16 +58,16 @@ class CutRow:
 
 @dataclass(frozen=True)
 class WeightRow:
-    """One variable of a layer, with figures of its values."""
+    """One variable of a layer, with statistics of its values."""
 
     name: str
     shape: tuple[int, ...]
     trainable: bool
     mean: float
-    deviation: float
-    least: float
-    most: float
-    zeros: float
+    std: float
+    min: float
+    max: float
+    zero_fraction: float
 
 
 def layer_rows(model: keras.Model) -> list[LayerRow]:
@@ -78,6 +78,8 @@ def layer_rows(model: keras.Model) -> list[LayerRow]:
 
 def cut_rows(model: keras.Model) -> list[CutRow]:
     """Return the inner cut points, from input to output; none for several inputs or outputs."""
+    from regraft_core.backbones.cuts import cut_points
+
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         return []
     steps = [_row(tensor, set(), first) for tensor, first in _steps(model)]
@@ -101,7 +103,9 @@ def cut_rows(model: keras.Model) -> list[CutRow]:
 
 
 def feature_map(model: keras.Model) -> tuple[int, int, int] | None:
-    """Return the shape (h, w, c) of the last tensor that is a map; None where none is known."""
+    """Return the shape (h, w, c) of the last feature map; None if there is none."""
+    from regraft_core.backbones.cuts import topological_order
+
     for tensor in reversed(topological_order(model.outputs[0])):
         if len(tensor.shape) == 4 and None not in tensor.shape[1:]:
             return tuple(tensor.shape[1:])
@@ -109,10 +113,10 @@ def feature_map(model: keras.Model) -> tuple[int, int, int] | None:
 
 
 def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Return the layer called `name`.
+    """Return the layer named `name`.
 
     Raises:
-        InputError: there is none; near names are suggested.
+        InputError: it does not exist; similar names are suggested.
     """
     for layer in model.layers:
         if layer.name == name:
@@ -121,22 +125,22 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
 
 
 def weight_rows(layer: keras.layers.Layer) -> list[WeightRow]:
-    """Return the variables of a layer with figures of their values."""
+    """Return the variables of a layer with statistics of their values."""
     trainable = {id(variable) for variable in layer.trainable_weights}
     return [
-        _figures(name, variable, id(variable) in trainable) for name, variable in _named([layer])
+        _weight_row(name, variable, id(variable) in trainable) for name, variable in _named([layer])
     ]
 
 
 def export_weights(layers: Iterable[keras.layers.Layer], path: str | os.PathLike[str]) -> int:
-    """Write the variables of layers to an `.npz` file, named `layer/variable`; return how many.
+    """Write the variables of layers to an `.npz` file as `layer/variable`; return their number.
 
     Raises:
-        InputError: the file's name ends otherwise, or it cannot be written.
+        InputError: the file is not an `.npz` file, or cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise InputError(f"expected a file .npz to write weights to, got {path}")
+        raise InputError(f"expected an .npz file to write weights to, got {path}")
     arrays: dict[str, Any] = {name: np.asarray(variable) for name, variable in _named(layers)}
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -151,7 +155,9 @@ def export_weights(layers: Iterable[keras.layers.Layer], path: str | os.PathLike
 
 
 def _steps(model: keras.Model) -> Iterator[tuple[Any, bool]]:
-    """Yield the tensors of a model in the graph's order, and whether their layer is new."""
+    """Yield the tensors of a model in the order of the graph, and whether their layer is new."""
+    from regraft_core.backbones.cuts import topological_order
+
     seen: set[int] = set()
     for tensor in topological_order(model.outputs[0]):
         operation = tensor._keras_history.operation
@@ -160,6 +166,11 @@ def _steps(model: keras.Model) -> Iterator[tuple[Any, bool]]:
 
 
 def _row(tensor: Any, cuts: set[str], first: bool) -> LayerRow:
+    import keras
+
+    from regraft_core.backbones.cuts import parents_of
+    from regraft_core.training.model_files import count_parameters
+
     operation = tensor._keras_history.operation
     is_layer = isinstance(operation, keras.layers.Layer)
     counted = count_parameters(operation) if is_layer and first else None
@@ -180,7 +191,7 @@ def _row(tensor: Any, cuts: set[str], first: bool) -> LayerRow:
 
 
 def _named(layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[str, Any]]:
-    """Yield the variables of layers as `layer/variable`; names that recur are numbered."""
+    """Yield the variables of layers as `layer/variable`; repeated names are numbered."""
     counts: Counter[str] = Counter()
     for layer in layers:
         for variable in layer.weights:
@@ -189,7 +200,7 @@ def _named(layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[str, Any]]:
             yield (name if counts[name] == 1 else f"{name}_{counts[name] - 1}"), variable
 
 
-def _figures(name: str, variable: Any, trainable: bool) -> WeightRow:
+def _weight_row(name: str, variable: Any, trainable: bool) -> WeightRow:
     values: NDArray[np.float64] = np.asarray(variable, np.float64)
     return WeightRow(
         name.rpartition("/")[2],

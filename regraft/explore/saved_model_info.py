@@ -1,4 +1,4 @@
-"""What stands in a SavedModel, read from its files and never run."""
+"""The signatures and variables of a SavedModel, read from its files; no code of it is run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable as it is stored."""
+    """One stored variable."""
 
     name: str
     dtype: str
@@ -43,15 +43,15 @@ class Variable:
 
     @property
     def size(self) -> int:
-        """How many values it has."""
+        """The number of its values."""
         return math.prod(self.shape)
 
 
 def read_signatures(folder: str | os.PathLike[str]) -> list[Signature]:
-    """Return the signatures that `serve` offers, by name.
+    """Return the signatures of the tag `serve`, sorted by name.
 
     Raises:
-        InputError: there is no sound SavedModel in `folder`.
+        InputError: `folder` has no valid SavedModel.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -71,7 +71,7 @@ def read_signatures(folder: str | os.PathLike[str]) -> list[Signature]:
 
 
 def read_variables(folder: str | os.PathLike[str]) -> list[Variable]:
-    """Return the variables that a SavedModel stores, by name; their values are not read.
+    """Return the variables of a SavedModel, sorted by name; their values are not read.
 
     Raises:
         InputError: they cannot be read.

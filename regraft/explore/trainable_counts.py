@@ -1,4 +1,4 @@
-"""What a fine-tuning strategy would train of a backbone, counted before any training."""
+"""The parameters that a fine-tuning strategy would train, counted before any training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BATCH_NORMS = ("frozen", "adapt")
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """The strategy, where it cuts, and the head that is put on; `auto` is the backbone's cut."""
+class StrategyOptions:
+    """A fine-tuning strategy, its cut (`auto` is the backbone's own), and its new head."""
 
     strategy: str
     cut: str = "auto"
@@ -25,8 +25,8 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
-class PlanRow:
-    """What one strategy would train; FLOPs (forward) and bytes in the cache are of one image."""
+class StrategyCounts:
+    """What one strategy would train. Forward FLOPs and bytes in the cache are per image."""
 
     strategy: str
     cut: str | None
@@ -38,37 +38,38 @@ class PlanRow:
     cache_bytes: int
 
 
-def plan_training(model: Any, row: Backbone, wanted: PlanOptions) -> PlanRow:
-    """Make trainable, of a backbone, what a strategy trains, and count it with a new head.
+def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> StrategyCounts:
+    """Make the layers of a backbone trainable as a strategy does, and count them with a new head.
 
     Raises:
-        InputError: there is no such strategy, treatment of BatchNormalization, or cut.
+        InputError: unknown strategy, treatment of BatchNormalization, or cut.
     """
     from regraft.explore.flops import model_flops
     from regraft.explore.model_summary import FLOAT16_BYTES, cut_rows
     from regraft_core.backbones.cuts import find_cut, join
-    from regraft_core.training.models import build_head, count_parameters, pooling_layer
+    from regraft_core.training.heads import build_head, pooling_layer
+    from regraft_core.training.model_files import count_parameters
 
-    if wanted.strategy not in STRATEGIES:
-        raise unknown_name("plan", wanted.strategy, STRATEGIES)
-    if wanted.batch_norm not in BATCH_NORMS:
-        raise unknown_name("batch norm", wanted.batch_norm, BATCH_NORMS)
-    head = build_head(row.width, wanted.classes, HeadOptions(dense_width=wanted.dense_width))
+    if options.strategy not in STRATEGIES:
+        raise unknown_name("strategy", options.strategy, STRATEGIES)
+    if options.batch_norm not in BATCH_NORMS:
+        raise unknown_name("batch norm", options.batch_norm, BATCH_NORMS)
+    head = build_head(row.width, options.classes, HeadOptions(dense_width=options.dense_width))
     complete = join(model, [pooling_layer("gap"), *head.layers[1:]])
     cut, flops, cache = "", 0, 0
-    if wanted.strategy == "full":
+    if options.strategy == "full":
         flops = model_flops(model)
-    elif wanted.strategy == "head":
+    elif options.strategy == "head":
         cache = FLOAT16_BYTES * row.width
     else:
-        cut = find_cut(model, row.cut if wanted.cut == "auto" else wanted.cut).name
+        cut = find_cut(model, row.cut if options.cut == "auto" else options.cut).name
         at = next(point for point in cut_rows(model) if point.name == cut)
         flops, cache = at.flops_above, at.cache_bytes
-    _unfreeze(model, wanted, cut)
+    _unfreeze(model, options, cut)
     trained = [layer.name for layer in model.layers if layer.trainable_weights]
     counted = count_parameters(complete)
-    return PlanRow(
-        strategy=wanted.strategy,
+    return StrategyCounts(
+        strategy=options.strategy,
         cut=cut or None,
         trained_layers=len(trained),
         first_trained=trained[0] if trained else "",
@@ -79,15 +80,15 @@ def plan_training(model: Any, row: Backbone, wanted: PlanOptions) -> PlanRow:
     )
 
 
-def _unfreeze(model: Any, wanted: PlanOptions, cut: str) -> None:
-    """Make trainable, of a backbone, what the step `fine_tune` would."""
+def _unfreeze(model: Any, options: StrategyOptions, cut: str) -> None:
+    """Make the layers of a backbone trainable as the step `fine_tune` does."""
     import keras
 
     from regraft_core.backbones.cuts import freeze, split
 
     freeze(model)
-    if wanted.strategy == "head":
+    if options.strategy == "head":
         return
     for layer in (split(model, cut)[1] if cut else model).layers:
         batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = not batch_norm or wanted.batch_norm == "adapt"
+        layer.trainable = not batch_norm or options.batch_norm == "adapt"

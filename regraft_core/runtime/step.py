@@ -1,29 +1,34 @@
-"""How a step speaks to whoever runs it: one line of progress, one line of error, an exit code.
+"""What a step reports: lines for people on standard output, and events for the local run.
 
-Lines start with a mark, so that a local run can pick them out of a step's log.
+A local run names a file in the variable `REGRAFT_EVENTS`. Each event is one line of JSON, appended
+by one write, so that parallel steps can share the file:
+
+    {"event": "start", "step": "ingest"}
+    {"event": "progress", "text": "ingest: 3 classes"}
+    {"event": "done", "step": "ingest", "seconds": 1.2}
+    {"event": "error", "step": "ingest", "code": 2, "message": "sources: expected ..."}
+
+`live` and `count` events carry the text of a counter, each second and each minute. Standard output
+is never parsed: data can imitate any line there, but only this module writes events. If the
+variable is not set, as on a cluster, the lines are all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.printable import one_line
 
 PROGRESS_MARK = "[regraft] "
-LIVE_MARK = "[regraft:live] "
 ERROR_MARK = "[regraft:error:{code}] "
-# Set where a person watches: a live line takes the place of the one before it.
-LIVE_VARIABLE = "REGRAFT_LIVE"
-LIVE_EVERY_S, PLAIN_EVERY_S = 1.0, 60.0
-
-KEPT_FOLDER = "by_content"
+EVENTS_VARIABLE = "REGRAFT_EVENTS"
+LIVE_EVERY_S, COUNT_EVERY_S = 1.0, 60.0
 
 
 class Clock:
@@ -39,72 +44,68 @@ class Clock:
 
 
 def log_progress(text: str) -> None:
-    """Print one line of progress."""
-    print(f"{PROGRESS_MARK}{text}", flush=True)
+    """Report one line of progress."""
+    _print(PROGRESS_MARK, text)
+    _send("progress", text=one_line(text))
 
 
 class ProgressReporter:
-    """Says how far a long pass is: each second to a person who watches, each minute in a log."""
+    """Counts the images of a long pass: each second as an event, each minute as a line too."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total
-        self._live = bool(os.environ.get(LIVE_VARIABLE))
-        self._clock, self._told_s = Clock(), 0.0
+        self._clock, self._live_s, self._count_s = Clock(), 0.0, 0.0
 
     def __call__(self, done: int) -> None:
-        """Tell that `done` of all are done, if the time has come."""
+        """Report that `done` of the total are done, if it is time for a report."""
         seconds = self._clock.seconds
-        if seconds - self._told_s < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
-            return
-        self._told_s = seconds
-        mark = LIVE_MARK if self._live else PROGRESS_MARK
-        rate = f"{done / seconds:.1f} a second"
-        print(f"{mark}{self._what}: {done} of {self._total} ({rate})", flush=True)
+        text = f"{self._what}: {done} of {self._total} ({done / max(seconds, 1e-9):.1f} per second)"
+        if seconds - self._live_s >= LIVE_EVERY_S:
+            self._live_s = seconds
+            _send("live", text=one_line(text))
+        if seconds - self._count_s >= COUNT_EVERY_S:
+            self._count_s = seconds
+            _print(PROGRESS_MARK, text)
+            _send("count", text=one_line(text))
 
 
 @contextlib.contextmanager
 def run_step(step: str) -> Iterator[None]:
-    """Run the body of a step: an error of ours ends the process in one line and its exit code.
+    """Run the body of a step and report its start and its end.
 
-    Any other exception passes, with its traceback, as it is a fault of the program.
+    A `RegraftError` is reported in one line and ends the process with its exit code. Any other
+    exception is a fault of the program: it is reported and raised, so that the log has its
+    traceback.
     """
     clock = Clock()
-    log_progress(f"{step}: start")
+    _print(PROGRESS_MARK, f"{step}: start")
+    _send("start", step=step)
     try:
         yield
     except RegraftError as error:
-        line = " ".join(str(error).split())
-        print(f"{ERROR_MARK.format(code=error.exit_code)}{step}: {line}", flush=True)
+        _print(ERROR_MARK.format(code=error.exit_code), f"{step}: {error}")
+        _send("error", step=step, code=error.exit_code, message=one_line(error))
         sys.exit(error.exit_code)
-    log_progress(f"{step}: done in {clock.seconds:.1f} s")
+    except Exception as error:
+        message = f"{type(error).__name__}: {error} (the log has the traceback)"
+        _send("error", step=step, code=1, message=one_line(message))
+        raise
+    _print(PROGRESS_MARK, f"{step}: done in {clock.seconds:.1f} s")
+    _send("done", step=step, seconds=round(clock.seconds, 3))
 
 
-def kept_folder(artifact: Any) -> Path:
-    """Return the folder of what local runs keep by content, for an artifact as kfp places it."""
-    return Path(artifact.path).parents[2] / KEPT_FOLDER
+def _print(mark: str, text: str) -> None:
+    print(f"{mark}{one_line(text)}", flush=True)
 
 
-def keep_by_content(artifact: Any, digest: str) -> None:
-    """Move what a local step wrote to a folder named by its content, and point the artifact there.
-
-    kfp caches the steps after it by the place of their inputs. So equal content finds what was
-    made of it, and other content does not, whatever made it and when. On a cluster an artifact
-    must stay in the folder of its run, and does.
-
-    Args:
-        artifact: a kfp artifact; its folder stands three levels below that of all runs.
-        digest: that of the content, as long as the name shall be.
-    """
-    if "://" in artifact.uri:
+def _send(event: str, **values: object) -> None:
+    """Append one event to the local run's file, if there is one."""
+    path = os.environ.get(EVENTS_VARIABLE)
+    if not path:
         return
-    folder = Path(artifact.path)
-    kept = kept_folder(artifact) / f"{folder.name}-{digest}"
-    kept.parent.mkdir(exist_ok=True)
-    if kept.exists():  # equal where the digest looks, but what it leaves out may be newer here
-        old = kept.with_name(f".{kept.name}.{os.getpid()}")
-        kept.rename(old)
-        folder.rename(kept)
-        shutil.rmtree(old)
-    else:
-        folder.rename(kept)
-    artifact.uri = str(kept)
+    line = json.dumps({"event": event, **values}) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, line.encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 
 _STAGING, _WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
