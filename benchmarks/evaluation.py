@@ -49,7 +49,7 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     from components.evaluate.predict import predict, runner_of
     from regraft_core.formats.manifests import Split
     from regraft_core.formats.records import read_split
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     model, manifest = load_model(candidate)
     runner = runner_of(model, manifest.preprocessing)

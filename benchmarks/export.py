@@ -69,7 +69,7 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
     import tensorflow as tf
 
     from regraft_core.images.preprocess import load_images, scale
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     model, manifest = load_model(candidate)
     scaling = manifest.preprocessing.scaling
@@ -105,7 +105,7 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
 
 def size_figures(candidate: Path, saved_model: Path) -> dict[str, Figure]:
     """Hold the size of the exported model against that of the trained one."""
-    from regraft_core.training.models import MODEL_FILE
+    from regraft_core.training.model_files import MODEL_FILE
 
     exported = sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
     trained = (candidate / MODEL_FILE).stat().st_size

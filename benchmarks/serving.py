@@ -65,7 +65,7 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.manifests import Preprocessing
     from regraft_core.formats.options import ExportOptions, HeadOptions
-    from regraft_core.training.models import build_head, pooling_layer
+    from regraft_core.training.heads import build_head, pooling_layer
 
     row = find_backbone(backbone)
     head = build_head(row.width, CLASSES, HeadOptions(seed=1))

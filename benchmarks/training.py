@@ -124,7 +124,7 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.options import HeadOptions
     from regraft_core.images.preprocess import scale
-    from regraft_core.training.models import build_head, pooling_layer
+    from regraft_core.training.heads import build_head, pooling_layer
 
     row = find_backbone(case.backbone)
     backbone = build_backbone(row, case.image_px, case.weights)

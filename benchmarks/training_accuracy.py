@@ -140,7 +140,7 @@ def by_regraft(trial: Trial) -> Any:
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     out = trial.dataset.parent
     features, head, model = out / "features", out / "head", out / "model"
@@ -156,7 +156,7 @@ def by_regraft(trial: Trial) -> Any:
 def by_keras(trial: Trial) -> Any:
     """Return the frozen backbone with our head on it, trained by `model.fit`."""
     from regraft_core.backbones.cuts import join
-    from regraft_core.training.models import build_head, pooling_layer, standardize
+    from regraft_core.training.heads import build_head, pooling_layer, standardize
 
     pooling = pooling_layer(trial.options.pooling)
     features = join(trial.backbone, [pooling]).predict(trial.splits["train"][0], verbose=0)

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.table import BACKBONES, KERAS
-from regraft_core.formats import manifests
+from regraft_core.formats import manifest_storage, manifests
 
 BACKBONES_TEXT = """
 What `--backbone` takes. The images' size is the one that the backbone was trained at;
@@ -103,22 +103,23 @@ def artifacts_page() -> str:
     """Return the page of the manifests and their parts, with the docstrings of the code."""
     kinds = [
         value
-        for value in vars(manifests).values()
+        for module in (manifest_storage, manifests)
+        for value in vars(module).values()
         if inspect.isclass(value)
-        and issubclass(value, manifests.Record)
-        and value.__module__ == manifests.__name__
+        and issubclass(value, manifest_storage.Record)
+        and value.__module__ == module.__name__
     ]
     with_file = [kind for kind in kinds if hasattr(kind, "file_name")]
-    parts = [kind for kind in kinds if not issubclass(kind, manifests.Manifest)][1:]
+    parts = [kind for kind in kinds if not issubclass(kind, manifest_storage.Manifest)][1:]
     lines = [NOTE, "# Formats of artifacts", "", *_paragraphs(manifests.__doc__), ""]
-    lines += ["## In every manifest", "", *_fields(manifests.Manifest, BaseModel), ""]
+    lines += ["## In every manifest", "", *_fields(manifest_storage.Manifest, BaseModel), ""]
     for kind in with_file:
         lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifests.Manifest), ""]
+        lines += [*_fields(kind, manifest_storage.Manifest), ""]
     lines += ["## Parts", ""]
     for kind in parts:
         lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifests.Record), ""]
+        lines += [*_fields(kind, manifest_storage.Record), ""]
     return "\n".join(lines)
 
 
@@ -224,7 +225,7 @@ def _type(hint: Any) -> str:
         return " or ".join(_type(one) for one in arguments)
     if hasattr(hint, "__metadata__"):
         return _type(arguments[0])
-    if inspect.isclass(hint) and issubclass(hint, manifests.Record):
+    if inspect.isclass(hint) and issubclass(hint, manifest_storage.Record):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     names = {str: "text", float: "number", int: "whole number", bool: "true or false",
              type(None): "null", Any: "any"}  # fmt: skip

@@ -29,7 +29,8 @@ from components.ingest.workers import (
     measure_chunk,
     processes_of,
 )
-from regraft_core.formats.manifests import SPLITS, DatasetManifest, MadeBy, staged_folder
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.step import Clock, log_progress

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from components.ingest.catalog import Catalog
 from components.ingest.workers import ShardTask, in_processes, write_shard
-from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo, digest_of
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo
 
 IMAGES_PER_SHARD = 1000
 

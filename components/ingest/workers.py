@@ -33,7 +33,8 @@ from components.ingest.sources.folders import Item
 from components.ingest.sources.http import read_address
 from components.ingest.sources.object_store import read_object
 from components.ingest.splits.assignment import key_of, split_of, thresholds
-from regraft_core.formats.manifests import Shard, digest_file
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import Shard
 from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.runtime.errors import RegraftError

@@ -27,15 +27,12 @@ from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     ParityManifest,
-    digest_of,
-    staged_folder,
-    write_text,
 )
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split
@@ -43,7 +40,7 @@ from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from serving.running.runner import running_server
 
 TABLE_FILE = "parity.md"

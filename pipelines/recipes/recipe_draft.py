@@ -15,7 +15,7 @@ from typing import Any
 from components.ingest.sources.folders import Item, Tally, folder_items
 from pipelines.recipes.recipe_file import read_recipe
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.printable import one_line
 

@@ -11,10 +11,10 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 from regraft_core.runtime.errors import RegraftError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
 
@@ -24,7 +24,7 @@ class ObjectStore:
 
     def __init__(self, destination: str, name: str) -> None:
         self._address = f"{destination.rstrip('/')}/{name}"
-        self._files, self._base = open_address(self._address)
+        self._files, self._base = open_store_uri(self._address)
 
     def versions(self) -> list[int]:
         """As `Store.versions`."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import (
     GRAPH_FILE,
     STABLE,
@@ -29,7 +29,7 @@ from regraft_core.formats.published_versions import (
     parse_labels,
 )
 from regraft_core.runtime.errors import InputError, unknown_name
-from regraft_core.runtime.object_stores import is_address
+from regraft_core.runtime.object_stores import is_store_uri
 from serving.publishing.probe import probe
 
 LABELS = (STABLE, "canary")
@@ -193,7 +193,7 @@ def open_store(destination: str, name: str) -> Store:
     if not _NAME.fullmatch(name) or name.isdigit():
         raise InputError(f"name: expected letters, digits, '_', '-', '.', got {name!r}")
     destination = str(destination).removeprefix("file://")
-    if is_address(destination):
+    if is_store_uri(destination):
         from serving.publishing.object_store import ObjectStore
 
         return ObjectStore(destination, name)

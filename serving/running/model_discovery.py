@@ -14,7 +14,7 @@ from pathlib import Path
 
 from regraft_client.errors import ServingClientError
 from regraft_client.rest import RestClient
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import InputError
 from serving.publishing.publish import FolderStore
 

@@ -27,7 +27,7 @@ def test_both_sides_of_accuracy_train_the_same_head(tmp_path: Path) -> None:
     """With a rate of next to nothing they end with the weights that they start with."""
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     case = AccuracyCase("tiny", image_px=16, epochs=1, learning_rate=1e-12, images={"digits": 60})
     figures = dict(accuracy(tmp_path, 1, case))

@@ -13,7 +13,7 @@ import typer
 
 from pipelines.recipes.recipe import OPTION_FIELDS
 from regraft.cli.main import app
-from regraft_core.formats import manifests
+from regraft_core.formats import manifest_storage, manifests
 from tests.docs.blocks import ROOT
 
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
@@ -57,17 +57,18 @@ def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
     assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
 
 
-def formats() -> Iterator[type[manifests.Record]]:
+def formats() -> Iterator[type[manifest_storage.Record]]:
     """Yield the manifests and their parts."""
-    for kind in vars(manifests).values():
-        if isinstance(kind, type) and issubclass(kind, manifests.Record):
-            yield kind
+    for module in (manifest_storage, manifests):
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, manifest_storage.Record):
+                yield kind
 
 
 def test_the_reference_has_every_format(site: Path) -> None:
     page = (ROOT / "docs/reference/manifests.md").read_text(encoding="utf-8")
     for kind in formats():
-        if issubclass(kind, manifests.Manifest) and "file_name" in vars(kind):
+        if issubclass(kind, manifest_storage.Manifest) and "file_name" in vars(kind):
             assert f"\n## {kind.__name__}\n" in page
             assert kind.file_name in page
         rows = [(f"| `{name}` |", f"| {field.description} |")

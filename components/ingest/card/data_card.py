@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_bytes import STORED_COLUMNS, StoredImages
 from components.ingest.splits.duplicates import Duplicates
-from regraft_core.formats.manifests import DatasetManifest, write_text
+from regraft_core.formats.manifest_storage import write_text
+from regraft_core.formats.manifests import DatasetManifest
 
 THUMB_PX = 96
 THUMBS_PER_CLASS, THUMBS = 8, 240

@@ -25,7 +25,7 @@ from components.ingest.sources.drive import download_drive, drive_id
 from components.ingest.sources.http import NotModifiedError, Validator, discard, download
 from components.ingest.sources.object_store import download_object
 from components.ingest.sources.transfer_progress import transfer_progress
-from regraft_core.formats.manifests import digest_file, write_text
+from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import log_progress

@@ -21,7 +21,7 @@ from components.ingest.sources.download_retry import (
     with_retries,
 )
 from components.ingest.sources.transfer_progress import Advance
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.options import IngestOptions
 
 _BLOCK = 64 * 1024

@@ -16,7 +16,7 @@ from components.ingest.sources.download_retry import (
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 
 _BLOCK = 1 << 20
 
@@ -27,7 +27,7 @@ def is_file(address: str, options: IngestOptions) -> bool:
     Raises:
         InputError: there is neither, or the store does not answer.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(address)
     deadline = Deadline(options.download_deadline_s)
     info = with_retries(lambda: _asked(lambda: store.info(path)), options, deadline)
     return bool(info["type"] == "file")
@@ -39,7 +39,7 @@ def download_object(address: str, part: Path, deadline: Deadline, advance: Advan
     Raises:
         TransientError, FetchError: as for other transfers.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(address)
     _asked(lambda: _copy(store, path, part, deadline, advance))
 
 
@@ -49,7 +49,7 @@ def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
     Raises:
         InputError: the store does not answer, or a name is not safe.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(address)
     deadline = Deadline(options.download_deadline_s)
     names = with_retries(lambda: _asked(lambda: store.find(path)), options, deadline)
     for name in names:
@@ -69,7 +69,7 @@ def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
     Raises:
         FetchError: it cannot be had.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(address)
 
     def read() -> bytes:
         with store.open(path, "rb") as source:

@@ -21,7 +21,7 @@ from components.ingest.sources.object_store import download_folder, is_file
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.system_files import is_ignored
 from components.ingest.sources.tables import is_parquet, table_rows
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError, unknown_name
 

@@ -15,7 +15,7 @@ import pytest
 
 from regraft.cli import console_output
 from regraft_core.formats.manifests import ModelManifest
-from regraft_core.training.models import MODEL_FILE
+from regraft_core.training.model_files import MODEL_FILE
 from tests.command_line import Regraft
 from tests.conftest import CLASSES, Trained
 
@@ -134,7 +134,7 @@ def test_code_in_a_file_is_refused_and_not_run(
     write(path, mark)
     ended = regraft("inspect", path)
     assert ended.code == 2
-    assert "expected a sound Keras model without code of its own" in ended.err
+    assert "expected a valid Keras model without code of its own" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not mark.exists()
 

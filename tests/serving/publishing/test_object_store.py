@@ -8,7 +8,7 @@ import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 from serving.publishing.object_store import ObjectStore
 from serving.publishing.publish import (
     open_store,
@@ -35,7 +35,7 @@ def test_a_published_version_is_read_back_whole(exported: Path, place: str, tmp_
     version = publish_saved_model(exported, place, "m", label="canary")
     assert (version.number, version.path) == (1, f"{place}/m/1")
     assert read_labels(place, "m") == {"canary": 1}
-    files, path = open_address(version.path)
+    files, path = open_store_uri(version.path)
     files.get(f"{path}/", f"{tmp_path / 'got'}/", recursive=True)
     check_fingerprint(tmp_path / "got")
 
@@ -44,7 +44,7 @@ def test_the_graph_is_written_last(
     exported: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    files, _ = open_address(place)
+    files, _ = open_store_uri(place)
     put_file = files.put_file
 
     def recording(source: str, target: str, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ def test_an_interrupted_upload_is_no_version_and_its_number_is_not_used_again(
 ) -> None:
     add(exported, place)
     add(exported, place)
-    files, path = open_address(place)
+    files, path = open_store_uri(place)
     files.rm_file(f"{path}/m/2/saved_model.pb")
     assert open_store(place, "m").versions() == [1]
     assert add(exported, place) == 3
@@ -87,7 +87,7 @@ def test_rollback_labels_and_retention(exported: Path, place: str) -> None:
     set_label(place, "m", "canary")
     assert rollback(place, "m").number == 3
     assert read_labels(place, "m") == {"stable": 1, "canary": 3}
-    files, path = open_address(place)
+    files, path = open_store_uri(place)
     assert files.exists(f"{path}/m/.withdrawn-4/saved_model.pb")
     assert retain(place, "m", 1) == [2]
     assert open_store(place, "m").versions() == [1, 3]

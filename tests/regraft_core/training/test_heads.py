@@ -1,4 +1,4 @@
-"""Heads: how features are standardized, and that penalty and dropout take part in training."""
+"""Heads: standardization of the features, and that penalty and dropout affect training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import pytest
 import tensorflow as tf
 
 from regraft_core.formats.options import HeadOptions
+from regraft_core.training.heads import build_head, standardize
 from regraft_core.training.loop import Settings, train
-from regraft_core.training.models import (
-    MODEL_FILE,
-    build_head,
-    read_keras_file,
-    save_model,
-    standardize,
-)
+from regraft_core.training.model_files import MODEL_FILE, read_keras_file, save_model
 from regraft_core.training.training_source import Resident, Source
 
 EPSILON = 1e-3
@@ -27,13 +22,13 @@ EPSILON = 1e-3
     ("variance", "expected"),
     [
         pytest.param([1, 2, 3, 4, 100], [4, 4, 4, 4, 100], id="most are raised"),
-        pytest.param([100, 0, 3, 4, 0], [100, 4, 4, 4, 4], id="some are dead"),
-        pytest.param([0] * 7 + [100], [0.125] * 7 + [100], id="most are dead"),
-        pytest.param([2, 2, 2], [2, 2, 2], id="alike"),
-        pytest.param([0, 0, 0], [0, 0, 0], id="all are dead"),
+        pytest.param([100, 0, 3, 4, 0], [100, 4, 4, 4, 4], id="some are constant"),
+        pytest.param([0] * 7 + [100], [0.125] * 7 + [100], id="most are constant"),
+        pytest.param([2, 2, 2], [2, 2, 2], id="equal"),
+        pytest.param([0, 0, 0], [0, 0, 0], id="all are constant"),
     ],
 )
-def test_features_are_scaled_by_the_more_varying_channels(
+def test_variances_below_the_floor_are_raised_to_it(
     variance: list[float], expected: list[float]
 ) -> None:
     head = build_head(len(variance), 2, HeadOptions())
@@ -46,10 +41,10 @@ def test_features_are_scaled_by_the_more_varying_channels(
     )
 
 
-def test_quiet_channels_stay_quiet_where_the_statistics_follow_new_images() -> None:
+def test_channels_of_low_variance_stay_small_when_training_updates_the_statistics() -> None:
     rng = np.random.default_rng(0)
-    spread = np.array([1.0, 1.0, 1.0, 1e-3], np.float32)
-    rows = rng.normal(size=(256, 4)).astype(np.float32) * spread
+    deviation = np.array([1.0, 1.0, 1.0, 1e-3], np.float32)
+    rows = rng.normal(size=(256, 4)).astype(np.float32) * deviation
     head = build_head(4, 2, HeadOptions())
     standardize(head, rows.mean(0), rows.var(0))
     layer = head.get_layer("head_standardize")
@@ -57,7 +52,7 @@ def test_quiet_channels_stay_quiet_where_the_statistics_follow_new_images() -> N
     assert np.abs(layer(rows, training=True)[:, 3]).max() < 0.01
 
 
-def test_standardization_survives_the_file(tmp_path: Path) -> None:
+def test_standardization_is_saved_and_loaded(tmp_path: Path) -> None:
     head = build_head(3, 2, HeadOptions(dropout=0.0))
     standardize(head, np.float32([1, 2, 3]), np.float32([0, 4, 9]))
     save_model(head, tmp_path)
@@ -66,7 +61,7 @@ def test_standardization_survives_the_file(tmp_path: Path) -> None:
 
 
 def trained(options: HeadOptions) -> keras.Model:
-    """Train a head on two classes that are easy to tell apart."""
+    """Train a head on two classes that are easy to separate."""
     rng = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.int32) % 2
     inputs = (rng.normal(0, 0.3, (40, 4)) + labels[:, None]).astype(np.float32)
@@ -84,15 +79,15 @@ def trained(options: HeadOptions) -> keras.Model:
 
 @pytest.mark.parametrize("dense_width", [0, 8])
 def test_the_penalty_keeps_weights_small(dense_width: int) -> None:
-    free, held = (
+    without, penalized = (
         trained(HeadOptions(l2=l2, dense_width=dense_width, dropout=0.0)) for l2 in (0.0, 0.1)
     )
     for name in ["logits", "head_dense"][: 1 + bool(dense_width)]:
-        lengths = [float(tf.norm(model.get_layer(name).kernel)) for model in (free, held)]
-        assert lengths[1] < 0.6 * lengths[0], name
+        norms = [float(tf.norm(model.get_layer(name).kernel)) for model in (without, penalized)]
+        assert norms[1] < 0.6 * norms[0], name
 
 
-def test_dropout_is_drawn_from_the_seed_in_training_alone() -> None:
+def test_dropout_depends_on_the_seed_and_only_affects_training() -> None:
     inputs = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
     heads = [build_head(32, 3, HeadOptions(dropout=0.5, seed=seed)) for seed in (1, 1, 2)]
     for head in heads[1:]:
