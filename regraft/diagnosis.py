@@ -112,7 +112,7 @@ def installed_versions() -> dict[str, str]:
     """Return the installed packages' versions by normal name."""
     return {
         _normal(package.metadata["Name"]): package.version
-        for package in metadata.distributions()
+        for package in reversed(list(metadata.distributions()))  # the first on the path wins
         if package.metadata["Name"]
     }
 
