@@ -13,7 +13,7 @@ VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/vers
 IMAGE ?= $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' regraft_core/runtime/container_image.py)$(if $(GPU),-gpu)
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: demo screenshot test test-long test-containers image lint format docs clean
+.PHONY: demo screenshot test test-long test-containers image lint format docs architecture update-docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python -m regraft.demo --out runs/demo
@@ -49,6 +49,15 @@ format: $(VENV)/.dev
 # The site, in build/docs. A link that leads nowhere, or any other warning, fails.
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --nitpicky --fail-on-warning docs build/docs
+
+# The diagram in docs/architecture.md, drawn from the code.
+architecture: $(VENV)/.dev
+	$(BIN)/python -m docs.architecture_diagram
+
+# Writes the diagram, the measured values and the outputs of commands into the pages; takes minutes.
+update-docs: architecture
+	$(BIN)/python -m docs.results.pages
+	$(BIN)/python -m pytest tests/docs/test_running.py --update-docs -m 'long or not long'
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
