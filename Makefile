@@ -13,7 +13,7 @@ IMAGE ?= regraft-python:$(VERSION)$(if $(GPU),-gpu)
 # The index that pip uses is passed on by name, so that no file names it.
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: install dev demo screenshot test test-long test-containers image lint format protos docs lock clean
+.PHONY: install dev demo screenshot test test-long test-containers image lint format protos docs architecture update-docs lock clean
 
 # The environment to run Regraft from; EXTRAS=onnx,notebook adds what few need.
 install: $(VENV)/.run
@@ -79,6 +79,15 @@ lock: $(if $(UV),,$(VENV)/.dev)
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra dev --output-file requirements/dev.txt
 	$(LOCK) --constraint requirements/dev.txt --extra cloud --output-file requirements/run.txt
 	$(LOCK) --constraint requirements/dev.txt --extra cloud --extra gpu --output-file requirements/gpu.txt
+
+# The diagram in docs/architecture.md, drawn from the code.
+architecture: $(VENV)/.dev
+	$(BIN)/python -m docs.architecture_diagram
+
+# Writes the diagram, the measured values and the outputs of commands into the pages; takes minutes.
+update-docs: architecture
+	$(BIN)/python -m docs.results.pages
+	$(BIN)/python -m pytest tests/docs/test_running.py --update-docs -m 'long or not long'
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info serving/client/*.egg-info
