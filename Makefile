@@ -13,7 +13,7 @@ IMAGE ?= regraft-python:$(VERSION)$(if $(GPU),-gpu)
 # The index that pip uses is passed on by name, so that no file names it.
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: install dev demo screenshot test test-long test-containers image lint format docs lock clean
+.PHONY: install dev demo screenshot test test-long test-containers image lint format protos docs architecture update-docs lock clean
 
 # The environment to run Regraft from; EXTRAS=onnx,notebook adds what few need.
 install: $(VENV)/.run
@@ -58,6 +58,16 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The Python code of the .proto files. This version's output works with protobuf 5 and 6; that of a
+# later one warns with any runtime but its own.
+protos:
+	$(or $(PYTHON),python3) -m venv build/protoc
+	build/protoc/bin/python -m pip install --quiet grpcio-tools==1.65.5 'setuptools<80'
+	build/protoc/bin/python -m grpc_tools.protoc --proto_path=serving/client \
+	    --python_out=serving/client --pyi_out=serving/client regraft_client/serving.proto
+	build/protoc/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. \
+	    serving/server/protocol/config_files.proto
+
 # The site, in build/docs. A link that leads nowhere, or any other warning, fails.
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --nitpicky --fail-on-warning docs build/docs
@@ -69,6 +79,15 @@ lock: $(if $(UV),,$(VENV)/.dev)
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra dev --output-file requirements/dev.txt
 	$(LOCK) --constraint requirements/dev.txt --extra cloud --output-file requirements/run.txt
 	$(LOCK) --constraint requirements/dev.txt --extra cloud --extra gpu --output-file requirements/gpu.txt
+
+# The diagram in docs/architecture.md, drawn from the code.
+architecture: $(VENV)/.dev
+	$(BIN)/python -m docs.architecture_diagram
+
+# Writes the diagram, the measured values and the outputs of commands into the pages; takes minutes.
+update-docs: architecture
+	$(BIN)/python -m docs.results.pages
+	$(BIN)/python -m pytest tests/docs/test_running.py --update-docs -m 'long or not long'
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info serving/client/*.egg-info

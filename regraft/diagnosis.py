@@ -112,7 +112,7 @@ def installed_versions() -> dict[str, str]:
     """Return the versions of the installed packages by normalized name."""
     return {
         _normalized(package.metadata["Name"]): package.version
-        for package in metadata.distributions()
+        for package in reversed(list(metadata.distributions()))  # the first on the path wins
         if package.metadata["Name"]
     }
 

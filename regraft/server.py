@@ -15,8 +15,6 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 
 DEFAULT_NAME = "regraft"
-# The server must not import a folder `serving` of the user's.
-_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as work:
         base = _served_folder(path, Path(work))
         names = (base.name,) if versions_in(base) else tuple(models_in(base))
-        options = ServeOptions(
-            host=host, port=port, rest_api_port=rest_api_port, environment=_SAFE_PATH
-        )
+        options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
         with serving_folder(base, "embedded", options, page=page) as served:
             yield Server(served.addresses.rest, served.addresses.grpc, names)
 

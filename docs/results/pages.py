@@ -10,6 +10,8 @@ A value in a sentence has a comment directly after it, and keeps its number of d
     33.4<!-- result: training.vgg16_head_speedup_over_keras_defaults --> times
     1.8<!-- result: demo.peak_memory / 1000 --> GB
 
+The default name of the container image, with its version, is that of the code.
+
 `python -m docs.results.pages` rewrites all pages; a test fails if a page is not up to date.
 """
 
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from docs.results import readme, tables
 from docs.results.values import ROOT, Results, load_results, tiny
+from regraft_core.runtime.container_image import IMAGE
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "readme": readme.readme,
@@ -43,6 +46,7 @@ _VALUE = re.compile(
     r"(?P<marker><!-- result: (?P<result>\w+)\.(?P<metric>\w+)"
     r"(?: (?P<operator>[*/]) (?P<factor>\d+))? -->)"
 )
+_IMAGE = re.compile(rf"{IMAGE.partition(':')[0]}:\d+\.\d+\.\d+")
 _MARKER = re.compile(r"<!-- (?:results?: |end of results)")
 
 
@@ -62,6 +66,7 @@ def render(text: str, results: Results) -> str:
         lambda match: f"{match['start']}{_table(match['name'], results)}\n{match['end']}", text
     )
     text, value_count = _VALUE.subn(lambda match: _value(match, results) + match["marker"], text)
+    text = _IMAGE.sub(IMAGE, text)
     markers = len(_MARKER.findall(text))
     if markers != 2 * table_count + value_count:
         raise ValueError(

@@ -24,7 +24,9 @@ def serve(
             "tensorflow_model_server if installed, otherwise embedded."
         ),
     ] = "auto",
-    host: Annotated[str, typer.Option(help="Network address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Network interface to listen on, by host name or IP.")
+    ] = "127.0.0.1",
     port: Annotated[
         int,
         typer.Option(help="Port of gRPC; 0 chooses a free one."),
@@ -162,7 +164,9 @@ def publish(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Withdraw the latest version.")
     ] = False,
-    keep_last: Annotated[int, typer.Option(help="Number of versions to keep; 0 keeps all.")] = 0,
+    keep_last: Annotated[
+        int, typer.Option(help="Number of versions to keep; 0 keeps all of them.")
+    ] = 0,
 ) -> None:
     """Publish an exported model, label a version, or roll back.
 

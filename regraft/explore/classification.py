@@ -79,7 +79,7 @@ def find_images(sources: Sequence[str]) -> list[str]:
     """Return URLs and files as they are, and the images in folders, in the given order.
 
     Raises:
-        InputError: a path does not exist, or a folder has no image.
+        InvalidInputError: a path does not exist, or a folder has no image.
     """
     from regraft_client.predict_files import find_images as find_local
 

@@ -10,6 +10,7 @@ import pytest
 
 from docs.results.pages import TABLES, pages, render
 from docs.results.values import RESULTS, ROOT, Value, load_results
+from regraft_core.runtime.container_image import IMAGE
 
 TABLE = re.compile(r"<!-- results: .*?<!-- end of results -->", re.DOTALL)
 MARKED = re.compile(r"[+-]?[\d.,e-]+<!-- result: .*?-->")
@@ -113,6 +114,11 @@ def test_a_marker_with_a_typo_is_an_error(text: str) -> None:
         render(text, RESULTS_OF_A_RUN)
 
 
-def test_results_of_benchmarks_are_complete() -> None:
+def test_the_container_image_has_the_current_version() -> None:
+    name = IMAGE.partition(":")[0]
+    assert render(f"{name}:9.9.9-gpu {name}:1", {}) == f"{IMAGE}-gpu {name}:1"
+
+
+def test_the_readme_links_to_all_results() -> None:
     for file in RESULTS.glob("*.json"):
         assert f"benchmarks/results/{file.name}" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page in a real browser: an image is uploaded, label and probabilities are shown."""
+"""The page in a real browser: an image is uploaded, its label and probabilities are shown."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_the_page_has_no_external_assets(page_server: Addresses) -> None:
     assert b'value="tiny"' in body
 
 
-def test_the_page_is_off_unless_asked_for(server: Addresses) -> None:
+def test_the_page_is_off_by_default(server: Addresses) -> None:
     assert http_request(server.rest, "GET", "/")[0] == 404
 
 
-def test_an_image_is_uploaded_and_named(
+def test_an_image_is_uploaded_and_classified(
     page_server: Addresses, images: list[bytes], browser: Browser, tmp_path: Path
 ) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(images[1])
     bad.write_bytes(b"no image")
     page = browser.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    script_errors: list[str] = []
+    page.on("pageerror", lambda error: script_errors.append(str(error)))
     page.goto(f"http://{page_server.rest}/")
     page.set_input_files("#files", [str(good)])
     page.wait_for_selector("#results .bar")
@@ -55,4 +55,4 @@ def test_an_image_is_uploaded_and_named(
     if shots := os.environ.get("PAGE_SCREENSHOTS"):
         page.screenshot(path=f"{shots}/page.png", full_page=True)
     page.close()
-    assert complaints == []
+    assert script_errors == []
