@@ -1,9 +1,10 @@
 """Waits for a run on a server: the state of each step, and the verdict.
 
-KFP has no verdict: a rejected run also ends as SUCCEEDED. The verdict is derived from the states of
-the tasks. `publish` runs only for an accepted model, so an accepted run has a `publish` that
-SUCCEEDED, and a rejected run an `evaluate` that SUCCEEDED without it. A run with a failed step may
-also end as SUCCEEDED, because `conclude` follows and succeeds; so the steps are checked for FAILED.
+KFP has no verdict: a rejected run also ends as SUCCEEDED. Each end of the gate has a step of its
+own, and only a step that SUCCEEDED proves a verdict: `publish` that the model was accepted,
+`record-rejection` that it was rejected. What the server does not report proves nothing: the details
+of a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too,
+because `conclude` follows and succeeds.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pipelines.cluster.kfp_api import (
 )
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
-STEPS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
-         "publish", "conclude")  # fmt: skip
+STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
+         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
+FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
 Verdict = Literal["accepted", "rejected"]
 
@@ -53,15 +55,21 @@ class RunFailedError(RegraftError):
 
 
 def tasks_of(run: Any) -> list[Task]:
-    """Return the steps of a run in the order of the pipeline, without KFP's own tasks."""
+    """Return the steps of a run in the order of the pipeline, without KFP's own tasks.
+
+    A step whose driver failed never starts, so the driver's failure is that of the step. A step
+    without a state was omitted, or is not known yet.
+    """
     details = (run.run_details.task_details if run.run_details else None) or []
     tasks = []
     for step in STEPS:
         found = [task for task in details if _step(task.display_name) == step]
+        drivers = [task for task in details if _step(task.display_name) == f"{step}-driver"]
+        found = found or [task for task in drivers if task.state in FAILED]
         found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
         for number, task in enumerate(found, 1):
             name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
-            tasks.append(Task(name, task.state or "PENDING", _seconds(task), _error(task)))
+            tasks.append(Task(name, task.state or "", _seconds(task), _error(task)))
     return tasks
 
 
@@ -69,22 +77,25 @@ def verdict_of(run: Any) -> Verdict:
     """Return the verdict of a run that has ended.
 
     Raises:
-        RunFailedError: it failed, was canceled, or has no step from which to derive a verdict.
+        RunFailedError: it failed or was canceled, or its verdict is unknown.
     """
     tasks = tasks_of(run)
-    failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
+    failed = [task for task in tasks if task.state in FAILED]
     done = {task.name.split()[0] for task in tasks if task.state == "SUCCEEDED"}
-    if run.state == "SUCCEEDED" and "publish" in done:
-        return "accepted"
-    if run.state != "SUCCEEDED" or failed:
+    canceled = any(one.state == "CANCELING" for one in run.state_history or ())
+    if canceled or run.state != "SUCCEEDED" or failed:
         errors = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = "; ".join(errors) or _error(run)
-        state = "FAILED" if run.state == "SUCCEEDED" else run.state
+        cause = "" if canceled else "; ".join(errors) or _error(run)
+        state = "CANCELED" if canceled else "FAILED" if run.state == "SUCCEEDED" else run.state
         raise RunFailedError(f"the run ended as {state}{f': {cause}' if cause else ''}")
-    if "evaluate" in done:
+    if "publish" in done:
+        return "accepted"
+    if "record-rejection" in done:
         return "rejected"
-    raise RunFailedError("the run ended as SUCCEEDED, but the server reported no `evaluate` step; "
-                         "verdict unknown")  # fmt: skip
+    raise RunFailedError(
+        "the run ended as SUCCEEDED, but the server reported neither `publish` nor "
+        "`record-rejection` as done; verdict unknown: see the output of `conclude` on its page"
+    )
 
 
 def wait(

@@ -27,7 +27,7 @@ import yaml
 
 from tests.local_server import LocalServer, read_body, write_answer
 
-TASKS = ("ingest", "extract-features", "train-head", "fine-tune", "evaluate")
+TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate")
 RELEASE = ("export", "verify", "publish")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -195,7 +195,7 @@ def task(name: str, state: str, seconds: int = 7, error: str = "", number: int =
     return api.V2beta1PipelineTaskDetail(
         task_id=f"{name}-{number}",
         display_name=name,
-        state=state,
+        state=state or None,
         create_time=START + datetime.timedelta(seconds=number),
         start_time=START,
         end_time=START + datetime.timedelta(seconds=seconds) if ended else None,
@@ -204,16 +204,40 @@ def task(name: str, state: str, seconds: int = 7, error: str = "", number: int =
 
 
 def ran(*, accepted: bool) -> list[Any]:
-    """Return the states of a run that ends as SUCCEEDED, with KFP's own tasks among the steps."""
-    own = [task(name, "SUCCEEDED") for name in ("root-driver", "root", "executor", "condition-1")]
-    states: list[Any] = [("PENDING", None)]
+    """Return the responses for a run that ends SUCCEEDED, as KFP 2.17.0 gives them.
+
+    Drivers, executors and conditions are among the steps; omitted steps have no state.
+    """
+    own = [task(name, "SUCCEEDED") for name in ("root-driver", "root", "steps-driver", "steps")]
+    responses: list[Any] = [("PENDING", None)]
     for number, name in enumerate(TASKS):
-        done = [task(before, "SUCCEEDED") for before in TASKS[:number]]
-        states.append(("RUNNING", [*own, *done, task(name, "RUNNING")]))
-    done = [task(name, "SUCCEEDED") for name in TASKS]
-    release = [task(name, "SUCCEEDED" if accepted else "SKIPPED") for name in RELEASE]
-    states.append(("SUCCEEDED", [*own, *done, *release]))
-    return states
+        done = [one for before in TASKS[:number] for one in _step(before, "SUCCEEDED")]
+        responses.append(("RUNNING", [*own, *done, *_step(name, "RUNNING")]))
+    done = [one for name in TASKS for one in _step(name, "SUCCEEDED")]
+    taken = RELEASE if accepted else ("record-rejection",)
+    omitted = ("record-rejection",) if accepted else RELEASE
+    ends = [one for name in taken for one in _step(name, "SUCCEEDED")]
+    ends += [task("condition-1", "SUCCEEDED" if accepted else "SKIPPED")]
+    ends += [task("condition-2", "SKIPPED" if accepted else "SUCCEEDED")]
+    ends += [task(name, "") for name in omitted]
+    last = _step("conclude", "SUCCEEDED")
+    responses.append(("SUCCEEDED", [*own, *done, *ends, *last]))
+    return responses
+
+
+def frozen() -> list[Any]:
+    """Return the responses for a published run whose details stopped changing.
+
+    So KFP 2.17.0 reports a run whose workflow Argo compressed: the run ends, its tasks never do.
+    """
+    done = [one for name in TASKS for one in _step(name, "SUCCEEDED")]
+    stuck = [task("condition-1", "RUNNING"), task("export-driver", "RUNNING")]
+    return [("RUNNING", done), ("SUCCEEDED", [*done, *stuck])]
+
+
+def _step(name: str, state: str) -> list[Any]:
+    """Return a step with the tasks that KFP adds to it."""
+    return [task(f"{name}-driver", "SUCCEEDED"), task(name, state), task("executor(0)", state)]
 
 
 def failed(name: str, error: str) -> list[Any]:
