@@ -74,7 +74,8 @@ def _check_recipe(given: dict[str, Any]) -> None:
         if "tuple" in str(Recipe.model_fields[name].annotation) and isinstance(value, str):
             values[name] = value.split(",")
     recipe = given.get("recipe")
-    if recipe and not recipe.endswith(".yaml"):  # the reader's own file: checked as a block
+    own = recipe and (recipe.endswith(".yaml") or "/" in recipe or recipe.isupper())
+    if recipe and not own:  # the reader's own recipe is checked as a block, and images are not
         values = with_recipe(recipe, values)
     make_recipe(**{"sources": ("sample:digits",), **values})
 
