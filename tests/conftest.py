@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image, ImageDraw
+from playwright.sync_api import Browser
 
+from tests.browser import MISSING, running_browser
 from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
 
@@ -200,6 +202,23 @@ def regraft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return Ended(ended.value.code, written.out, written.err)
 
     return run
+
+
+# Not for the session: Playwright's event loop would keep other tests of this thread from theirs.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A running browser; without one, tests that need it are skipped, and fail in CI."""
+    with running_browser() as found:
+        if found is None:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(MISSING)
+        yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once why tests were skipped for want of a browser."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if lacking := [report for report in skipped if MISSING in str(report.longrepr)]:
+        terminalreporter.write_line(f"\n{len(lacking)} skipped: {MISSING}")
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def export(
         familiar_threshold=familiar_threshold(verdict),
     )
     with staged_folder(out) as folder:
-        archive = build_archive(model, f"head_{manifest.head['head']}", answering)
+        archive = build_archive(model, f"head_{manifest.head['pooling']}", answering)
         archive.write_out(folder, verbose=False)
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)

@@ -46,25 +46,17 @@ def run(
 
     Example: regraft run digits --min-accuracy 0.95
     """
+    from pipelines.local.prepare import prepare_recipe
     from pipelines.local.run import run_locally
-    from pipelines.preflight import check_backbone, check_destination
-    from pipelines.recipes.recipe import make_recipe
     from pipelines.recipes.recipe_choice import choose_options
     from regraft.cli.console_output import print_note, print_summary
-    from regraft_core.runtime.gpu_check import check_gpu
 
     chosen = choose_options(recipe, values)
     out = out or Path("runs") / chosen.name
-    folders = {"destination": str((out / "models").absolute()),
-               "work_dir": str((out / "work").absolute())}  # fmt: skip
-    checked = make_recipe(**(folders | chosen.values))
-    if runner != "docker":  # the container image has its own packages
-        check_destination(checked)
-        check_gpu(checked.require_gpu)
-    check_backbone(checked)
+    prepared = prepare_recipe(chosen.values, out, runner)
     if chosen.note:
         print_note(chosen.note)
-    summary = run_locally(checked, out, runner=runner)
+    summary = run_locally(prepared, out, runner=runner)
     if json:
         print(summary.model_dump_json(indent=2))
     else:

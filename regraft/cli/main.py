@@ -13,6 +13,7 @@ import typer
 
 from regraft.cli.commands import CommandGroup
 from regraft.safe_path import ignore_current_folder
+from regraft_client.errors import InvalidInputError, RegraftClientError
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
 
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
+    except RegraftClientError as error:
+        code = _fail(error, 2 if isinstance(error, InvalidInputError) else 1)
     except typer.TyperException as error:
         from regraft.cli.usage_errors import usage_error
 

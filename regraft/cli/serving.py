@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regraft.cli.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from regraft_client.predict_files import FilePrediction
 
 
 def serve(
@@ -55,12 +59,23 @@ def serve(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     server: Annotated[
-        str, typer.Option(help="URL of the server: grpc://HOST:PORT or http://HOST:PORT.")
-    ],
-    model: Annotated[str, typer.Option(help="Name of the published model.")] = "regraft",
-    version: Annotated[int | None, typer.Option(help="Model version (default: latest).")] = None,
+        str | None, typer.Option(help="URL of the server: grpc://HOST:PORT or http://HOST:PORT.")
+    ] = None,
+    model_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a run or a model, or URI of a published model, to predict with on this "
+            "machine, without a server."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model on the server (default: regraft).")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Model version on the server (default: latest).")
+    ] = None,
     version_label: Annotated[
-        str | None, typer.Option(help="Model version with this label: stable or canary.")
+        str | None, typer.Option(help="Version on the server with this label: stable or canary.")
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
     timeout_s: Annotated[
@@ -69,7 +84,9 @@ def predict(
     json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Send images to a server and print its predictions.
+    """Predict images with a served model, or with a model on this machine.
+
+    Give either --server or --model-dir.
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
@@ -77,16 +94,25 @@ def predict(
     from regraft_client.errors import NotFoundError
     from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
 
+    if (server is None) == (model_dir is None):
+        raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
     with progress_bar("images") as progress:
-        try:
-            results = predict_files(images, server, model, options, progress)
-        except NotFoundError as error:
-            raise InputError(
-                f"--model {model}: not found on the server: {error.message}"
-            ) from error
+        if server is not None:
+            name = model or "regraft"
+            try:
+                results = predict_files(images, server, name, options, progress)
+            except NotFoundError as error:
+                raise InputError(
+                    f"--model {name}: not found on the server: {error.message}"
+                ) from error
+        elif model or version is not None or version_label:
+            raise InputError("--model, --version and --version-label: expected only with --server; "
+                             "--model-dir may be the folder of a version")  # fmt: skip
+        else:
+            results = _predict_here(images, str(model_dir), progress)
     if json or csv:
         print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
     else:
@@ -95,6 +121,29 @@ def predict(
     if refused:
         raise InputError(f"{len(refused)} of {len(results)} images were refused; the first is "
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
+
+
+def _predict_here(
+    images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
+) -> list[FilePrediction]:
+    """Predict images as `predict_files` does, with a model in this process."""
+    from pipelines.preflight import quiet_start
+    from regraft.image_inputs import ImageError
+    from regraft.model import load
+    from regraft_client.predict_files import FilePrediction, find_images
+
+    paths = find_images(images)
+    with quiet_start():
+        model = load(model_dir)
+    results: list[FilePrediction] = []
+    for path, found in zip(paths, model.predict_iter(paths, errors="return"), strict=True):
+        if isinstance(found, ImageError):
+            results.append(FilePrediction(str(path), None, found.reason))
+        else:
+            results.append(FilePrediction(str(path), found))
+        if progress:
+            progress(len(results), len(paths))
+    return results
 
 
 def publish(

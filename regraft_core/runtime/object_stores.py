@@ -25,8 +25,8 @@ def open_store_uri(uri: str) -> tuple[Any, str]:
         store, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
         raise InputError(
-            f"{scheme}:// needs packages that are missing ({error}); in the checkout: "
-            "pip install -c constraints.txt -e '.[cloud]'"
+            f"{scheme}:// needs packages that are missing ({error}); they "
+            "come with the extra [cloud]; in a checkout: make install"
         ) from error
     except ValueError as error:
         # Without the URI, which may contain a password.

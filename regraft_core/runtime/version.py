@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 ROOT = Path(__file__).parents[2]
 # In a checkout the client is part of `serving`, in an installation it is a package of its own.
 STEP_PACKAGES = ("regraft_core", "components", "serving", "regraft_client")

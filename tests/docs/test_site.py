@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs no other host, and its reference is the code's."""
+"""The site builds without a warning, needs no other host, and documents all of the code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\sh
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, as `make docs` builds it."""
+    """The site, built as by `make docs`."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     flags = re.search(r"-m sphinx (.*) docs build/docs", makefile)
     assert flags is not None
@@ -88,7 +88,7 @@ def test_every_field_of_a_format_is_explained() -> None:
     assert unexplained == []
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
+def test_links_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
     assert found

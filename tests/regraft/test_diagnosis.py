@@ -63,7 +63,7 @@ def test_missing_or_old_packages() -> None:
     assert old.state == "broken"
     assert "tensorflow>=2.20 (found 2.19.1)" in old.found
     assert "kfp<3,>=2.17 (found 3.0)" in old.found
-    assert "pip install" in old.fix
+    assert "make install" in old.fix
     missing = check_requirements(required, {"tensorflow": "2.21.0", "kfp": "2.17.0"})
     assert "ImageHash>=4.3 (found none)" in missing.found
 

@@ -1,15 +1,13 @@
-"""One image: is it one, what is it, and in which bytes is it stored.
+"""The checks of one image: its format, its size limit, and that all of it can be decoded.
 
-Each image is decoded once: all of its stream, but only as many pixels as must be looked at. Its
-bytes are kept as they are wherever the model's own decoding (regraft_core/images/preprocess.py)
-reads that form, so that training sees what serving will; what it cannot read is written again as
-PNG, which loses nothing. What either changes is counted in `conversions`. The look of an image (a
-small gray version) serves to find near duplicates and dark or empty images.
+Each image is decoded once: its whole stream, but only as many pixels as the checks need. Its bytes
+are stored unchanged if the model's own decoding (regraft_core/images/preprocess.py) reads that
+format, so that training and serving get the same pixels. Other images are encoded again as PNG,
+which is lossless. `conversions` counts what either changes.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import struct
 
@@ -23,9 +21,9 @@ from components.ingest.checks.png import (
     SIGNATURE,
     PlainPng,
     check_stream,
-    decode_plain,
-    plain_png,
     png_chunks,
+    unfilter,
+    unpack_plain,
 )
 
 try:
@@ -37,10 +35,11 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
     ".heic", ".heif", ".avif", ".ppm", ".pgm", ".ico", ".jp2", ".svg", ".psd", ".raw", ".tga",
 )  # fmt: skip
+"""Files with other suffixes are read only if they start as a supported image does."""
 
 
-def sniff(data: bytes) -> str:
-    """Name the form of an image by its first bytes; an empty string if it is none of ours."""
+def image_format(data: bytes) -> str:
+    """Return the format of an image by its first bytes; empty if it is not a supported one."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(SIGNATURE):
@@ -54,52 +53,49 @@ def sniff(data: bytes) -> str:
     return ""
 
 
-def examine(data: bytes, *, max_pixels: int, look: bool = True) -> ImageStats:
-    """Decode an image once and say what is needed to store, split and compare it.
+def validate_image(data: bytes, *, max_pixels: int, with_hash: bool = True) -> ImageStats:
+    """Decode and measure one image.
 
     Args:
         data: the bytes of the file.
-        max_pixels: an image that claims more is not decoded.
-        look: whether near duplicates will be looked for.
+        max_pixels: images that declare more are not decoded.
+        with_hash: include what near duplicates are found by.
 
     Raises:
-        BadImageError: the file is empty, no image, of another form, too large or damaged.
+        InvalidImageError: the file is empty, not an image, not supported, too large or damaged.
     """
     if not data:
         raise InvalidImageError("empty-file", "0 bytes")
-    form = sniff(data)
-    if not form:
+    name = image_format(data)
+    if not name:
         raise InvalidImageError(*_describe_other(data))
-    chunks = png_chunks(data) if form == "png" else {}
-    plain = plain_png(chunks)
-    if plain:
-        size, decode = plain.size, functools.partial(_decode_plain, plain)
-    else:
-        image = _open(data, form)
-        size, decode = image.size, functools.partial(_decode, image, data, form)
-    width, height = size
+    chunks = png_chunks(data) if name == "png" else {}
+    if plain := unpack_plain(chunks, max_pixels=max_pixels):
+        return measure_image(_decode_plain(plain), with_hash=with_hash)
+    image = _open(data, name)
+    width, height = image.size
     if width * height > max_pixels:
         raise InvalidImageError("too-many-pixels", f"{width} x {height}, more than {max_pixels}")
     try:
-        if chunks and not plain:
+        if chunks:
             check_stream(chunks[b"IDAT"], width * height)
-        seen = decode()
+        decoded = _decode(image, data, name)
     except Exception as error:
         # Whatever a decoder raises here, the file is damaged or truncated.
-        raise InvalidImageError("damaged", f"{form}: {_line(error)}") from error
-    return measure_image(seen, form, hashed=look)
+        raise InvalidImageError("damaged", f"{name}: {_one_line(error)}") from error
+    return measure_image(decoded, with_hash=with_hash)
 
 
-def _open(data: bytes, form: str) -> Image.Image:
-    """Read the header with the one decoder that the first bytes name."""
+def _open(data: bytes, name: str) -> Image.Image:
+    """Read the header with the one decoder of the format."""
     try:
-        if form == "jpeg":
+        if name == "jpeg":
             return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        if form == "png":
+        if name == "png":
             return PngImagePlugin.PngImageFile(io.BytesIO(data))
-        if form == "gif":
+        if name == "gif":
             return GifImagePlugin.GifImageFile(io.BytesIO(data))
-        if form == "bmp":
+        if name == "bmp":
             return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
         if WebPImagePlugin is None:
             raise InvalidImageError("unsupported-format", "WebP; this Pillow was built without it")
@@ -108,48 +104,48 @@ def _open(data: bytes, form: str) -> Image.Image:
         raise
     except Exception as error:
         # A decoder may raise anything on hostile bytes; each means that this file is damaged.
-        raise InvalidImageError("damaged", f"{form} header: {_line(error)}") from error
+        raise InvalidImageError("damaged", f"{name} header: {_one_line(error)}") from error
 
 
-def _decode_plain(plain: PlainPng) -> DecodedImage:
-    return DecodedImage(decode_plain(plain), plain.size)
+def _decode_plain(png: PlainPng) -> DecodedImage:
+    return DecodedImage(unfilter([png]).crop((0, 0, *png.size)), png.size)
 
 
-def _decode(image: Image.Image, data: bytes, form: str) -> DecodedImage:
-    """Decode all pixels and say what the stored bytes or the model's decoding change."""
+def _decode(image: Image.Image, data: bytes, name: str) -> DecodedImage:
+    """Decode all pixels; note what the stored bytes or the model's decoding change."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         check_markers(data)
         return decode_jpeg(image)
     conversions = []
     mode = image.mode
-    rewrite = False
+    encode_again = False
     if getattr(image, "is_animated", False):
         conversions.append("animated")
         # The model's decoding unpacks every frame of a WebP before it takes the first.
-        rewrite = form == "webp"
+        encode_again = name == "webp"
     image.load()
-    shown: Image.Image = image
-    if form == "png" and data[24] == 16:
+    pixels: Image.Image = image
+    if name == "png" and data[24] == 16:
         conversions.append("16-bit")
-        shown = _high_bytes(image) if mode.startswith("I") else image
+        pixels = upper_bytes(image) if mode.startswith("I") else image
     if mode in ("P", "PA"):
         conversions.append("palette")
     if mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         conversions.append("alpha")
-    if form == "bmp" and not _served_bmp(data):
+    if name == "bmp" and not _is_served_bmp(data):
         conversions.append("bmp-variant")
-        rewrite = True
-    encoded = _as_png(shown) if rewrite else None
-    return DecodedImage(shown, shown.size, tuple(conversions), encoded)
+        encode_again = True
+    encoded = _as_png(pixels) if encode_again else None
+    return DecodedImage(pixels, pixels.size, tuple(conversions), encoded)
 
 
-def _high_bytes(image: Image.Image) -> Image.Image:
-    """Return 16-bit gray as 8-bit gray, by the high byte, as PNG decoders strip it."""
+def upper_bytes(image: Image.Image) -> Image.Image:
+    """Return 16-bit gray as 8-bit gray by the upper byte, as PNG decoders do."""
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _as_png(image: Image.Image) -> bytes:
-    """Encode in a form that every decoder reads alike: 8-bit gray or RGB, alpha over white."""
+    """Encode so that all decoders return the same pixels: 8-bit gray or RGB, alpha over white."""
     if image.mode not in ("L", "RGB"):
         image = over_white(image)
     buffer = io.BytesIO()
@@ -157,14 +153,14 @@ def _as_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _served_bmp(data: bytes) -> bool:
-    """Tell whether the model's decoding reads a BMP: 8, 24 or 32 bits, uncompressed."""
+def _is_served_bmp(data: bytes) -> bool:
+    """Return whether the model's decoding reads a BMP: 8, 24 or 32 bits, uncompressed."""
     header, _, _, _, bits, compression = struct.unpack_from("<IiiHHI", data, 14)
     return header >= 40 and bits in (8, 24, 32) and compression == 0
 
 
 def _describe_other(data: bytes) -> tuple[str, str]:
-    """Say what a file is that is not an image of ours."""
+    """Return reason and detail for a file that is not a supported image."""
     start = data[:512]
     known = {
         b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"PK\x03\x04": "zip archive", b"\x1f\x8b": "gzip",
@@ -185,5 +181,5 @@ def _describe_other(data: bytes) -> tuple[str, str]:
     return "not-an-image", "text"
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

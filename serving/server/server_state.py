@@ -1,4 +1,4 @@
-"""What both ports share: the catalog, the worker threads, the figures, and the timing of a call."""
+"""The parts of a running server that both ports share, and the measurement of a call."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Core:
-    """The parts of one running server."""
+class ServerState:
+    """The catalog, the worker threads and the metrics of one running server."""
 
     catalog: Catalog = field(default_factory=Catalog)
     workers: Workers = field(default_factory=Workers)
     metrics: Metrics = field(default_factory=Metrics)
 
-    async def counted(
+    async def measured(
         self, model: str, api: str, entrypoint: str, call: Callable[[], Awaitable[Result]]
     ) -> Result:
-        """Await `call()` and record how it ended; only answered requests count as latency.
+        """Await `call()` and record its status, and its latency if it succeeds.
 
-        A model that nobody configured is counted without its name, so that requests cannot grow
-        the figures.
+        A model that is not configured is counted without its name, so that requests cannot create
+        metrics without limit.
         """
         start = time.perf_counter()
         label = model if self.catalog.has(model) else ""

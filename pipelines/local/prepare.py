@@ -1,0 +1,38 @@
+"""The recipe of a local run, checked before any data is read, for the command and the API alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.preflight import check_backbone, check_destination
+from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.runtime.gpu_check import check_gpu
+
+MODELS_FOLDER, WORK_FOLDER = "models", "work"
+
+
+def prepare_recipe(
+    options: Mapping[str, Any], out: str | os.PathLike[str], runner: str = "subprocess"
+) -> Recipe:
+    """Return the checked recipe of a run into the folder `out`.
+
+    Models are published to `<out>/models` and checkpoints are written to `<out>/work`, unless the
+    options set `destination` and `work_dir`.
+
+    Raises:
+        InputError: an unknown option, a value out of range, no source, or something that this
+            machine lacks.
+    """
+    folders = {
+        "destination": str((Path(out) / MODELS_FOLDER).absolute()),
+        "work_dir": str((Path(out) / WORK_FOLDER).absolute()),
+    }
+    recipe = make_recipe(**(folders | dict(options)))
+    if runner != "docker":  # the container image has its own packages
+        check_destination(recipe)
+        check_gpu(recipe.require_gpu)
+    check_backbone(recipe)
+    return recipe

@@ -1,0 +1,145 @@
+"""Models as functions from encoded images to predictions; imports TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from components.export.signatures import Postprocessing, postprocess
+from regraft_client.predict_files import reason_of
+from regraft_client.results import Prediction
+from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.images.preprocess import load_images, scale
+from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.training.model_files import load_model
+from serving.server.models.servable import from_op_error, load_servable
+from serving.server.protocol.signature import DEFAULT_SIGNATURE
+from serving.server.protocol.status import Code, ServingError
+
+Outputs = Mapping[str, Any]
+# What TensorFlow adds to the message of an operation.
+_GRAPH_NODES = re.compile(r"^Graph execution error: |\{\{function_node \S+\}\} ?|\s*\[\[\{\{.*$")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded model. `predict` raises InputError if an image of the batch cannot be decoded."""
+
+    classes: Sequence[str]
+    image_px: int
+    metrics: dict[str, float]
+    predict: Callable[[Sequence[bytes]], list[Prediction]]
+
+
+def load_exported(folder: Path) -> Predictor:
+    """Load an exported model as the embedded server does, so that predictions are the same.
+
+    Raises:
+        InputError: it is not a model that a server can load.
+    """
+    manifest = SavedModelManifest.read(folder)
+    try:
+        with _no_deprecation_warnings():
+            servable = load_servable(folder)
+        signature = servable.signatures[DEFAULT_SIGNATURE]
+        (feed,) = [spec.tensor for spec in signature.inputs.values()]
+    except (ServingError, KeyError, ValueError) as error:
+        raise InputError(f"{folder}: cannot load the exported model: {error}") from error
+    fetches = {name: spec.tensor for name, spec in signature.outputs.items()}
+
+    def outputs(encoded: Sequence[bytes]) -> Outputs:
+        values = servable.run({feed: np.array(encoded, object)}, list(fetches.values()))
+        return dict(zip(fetches, values, strict=True))
+
+    return Predictor(
+        classes=manifest.classes,
+        image_px=manifest.preprocessing.image_px,
+        metrics=manifest.metrics,
+        predict=lambda encoded: _predict(outputs, encoded),
+    )
+
+
+def load_candidate(folder: Path) -> Predictor:
+    """Load a trained candidate, with the preprocessing and the outputs that its export would have.
+
+    Raises:
+        InputError: it is damaged, or only a head.
+    """
+    model, manifest = load_model(folder)
+    if manifest.kind != "candidate":
+        raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")
+    preprocessing = manifest.preprocessing
+    plain = Postprocessing(
+        preprocessing, tuple(manifest.classes), temperature=1.0, familiar_threshold=None
+    )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def graph(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = load_images(encoded, preprocessing.image_px, name_damaged=True)
+        return postprocess(model(scale(pixels, preprocessing.scaling), training=False), plain)
+
+    def outputs(encoded: Sequence[bytes]) -> Outputs:
+        try:
+            return {name: value.numpy() for name, value in graph(tf.constant(encoded)).items()}
+        except tf.errors.OpError as error:
+            raise from_op_error(error) from error
+
+    return Predictor(
+        classes=manifest.classes,
+        image_px=preprocessing.image_px,
+        metrics={
+            "validation_accuracy": manifest.validation_accuracy,
+            "validation_loss": manifest.validation_loss,
+        },
+        predict=lambda encoded: _predict(outputs, encoded),
+    )
+
+
+def _predict(
+    outputs: Callable[[Sequence[bytes]], Outputs], encoded: Sequence[bytes]
+) -> list[Prediction]:
+    """Turn the outputs of `serving_default` into predictions.
+
+    Raises:
+        InputError: an image cannot be decoded.
+        RegraftError: the model failed, such as for lack of memory.
+    """
+    try:
+        found = outputs(encoded)
+    except ServingError as error:
+        if error.code is Code.INVALID_ARGUMENT:
+            reason = reason_of(error.message)
+            raise InputError(_GRAPH_NODES.sub("", reason)) from error
+        raise RegraftError(f"the model failed: {error.code.name}: {error.message}") from error
+    familiar = found.get("familiar", [None] * len(encoded))
+    return [
+        Prediction(
+            label=label.decode("utf-8"),
+            confidence=float(confidence),
+            probabilities=tuple(map(float, probabilities)),
+            familiar=None if is_familiar is None else bool(is_familiar),
+        )
+        for label, confidence, probabilities, is_familiar in zip(
+            found["label"], found["confidence"], found["probabilities"], familiar, strict=True
+        )
+    ]
+
+
+@contextlib.contextmanager
+def _no_deprecation_warnings() -> Iterator[None]:
+    """Silence TensorFlow's logger: TF Serving's way to load a model is deprecated in Python."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
