@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.json_flag import JsonFlag
-from regraft.cli.option_groups import with_groups
-from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
+from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.option_groups import with_groups
+from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 

@@ -51,7 +51,7 @@ class CommandGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             from pipelines.recipes.option_hints import suggest_commands
-            from regraft.cli.usage_errors import with_suggestions
+            from regraft.cli.options.usage_errors import with_suggestions
 
             similar = suggest_commands(name, COMMANDS)
             ctx.fail(with_suggestions(f"unknown command {name!r}", similar))

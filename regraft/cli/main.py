@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RegraftClientError as error:
         code = _fail(error, 2 if isinstance(error, InvalidInputError) else 1)
     except typer.TyperException as error:
-        from regraft.cli.usage_errors import usage_error
+        from regraft.cli.options.usage_errors import usage_error
 
         code = _fail(usage_error(error), 2)
     except (KeyboardInterrupt, typer.Abort):

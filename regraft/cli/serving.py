@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.json_flag import JsonFlag
+from regraft.cli.options.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:

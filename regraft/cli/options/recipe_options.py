@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.recipe import OPTION_FIELDS, Recipe
-from regraft.cli.completion import complete_backbones, complete_recipes, completing
+from regraft.cli.options.completion import complete_backbones, complete_recipes, completing
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
