@@ -102,7 +102,7 @@ class PodOptions:
         from pipelines.cluster.pods import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
-        return make_pods(self.image, *(tuple(given or ()) for given in lists))
+        return make_pods(self.image, *(tuple(texts or ()) for texts in lists))
 
 
 @dataclass(frozen=True)

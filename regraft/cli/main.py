@@ -44,8 +44,8 @@ Tab completion for this shell: regraft --install-completion"""
 PANELS_WIDTH = 80
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from regraft_core.runtime.version import VERSION
 
         print(VERSION)

@@ -84,7 +84,7 @@ def predict(
     json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Predict images with a served model, or with a model on this machine.
+    """Predict images with a served or a local model.
 
     Give either --server or --model-dir.
 
