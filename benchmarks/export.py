@@ -1,10 +1,11 @@
-"""The exported model beside its parts: export time, speed of the bytes signature, size on disk.
+"""The exported model: export time, speed compared with its parts, size on disk.
 
     regraft bench export --json benchmarks/results/export.json
 
 `efficientnet_lite0` at 224 px with a head of three classes; JPEG crops of 500 x 375 of the two
-photographs that scikit-learn ships. Decoding (with resizing) and backbone (with scaling and head)
-run apart and then together, in turn, in one process; speeds are of the median times.
+photographs that scikit-learn ships. Decoding (with resizing) and the backbone (with scaling and
+head) run separately and as one signature, in turn, in one process. Speeds are those of the median
+times.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure, Measured, run_benchmark
+from benchmarks.result import Measurement, Metric, run_benchmark
 
-SECONDS_GOAL, SHARE_GOAL, SIZE_GOAL = "<= 20", ">= 0.9", "<= 1.25"
+SECONDS_GOAL, SPEED_GOAL, SIZE_GOAL = "<= 20", ">= 0.9", "<= 1.25"
 BACKBONE, PX = "efficientnet_lite0", 224
 
 
@@ -42,34 +43,34 @@ def photos(count: int) -> list[bytes]:
     return made
 
 
-def medians(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each side, run in turn; the first two rounds warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+def medians(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each function, run in turn after two warm-up rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds + 2):
-        for name, run in sides.items():
+        for name, run in functions.items():
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[2:]) for name, values in seconds.items()}
 
 
-def export_once(folder: Path) -> tuple[Path, Figure]:
-    """Build a candidate and export it to `folder/saved_model`; return it and the export's time."""
+def export_once(folder: Path) -> tuple[Path, Metric]:
+    """Export a new candidate to `folder/saved_model`; return the candidate and the export time."""
     from components.export.export import export
     from tests.components.export.building import build
 
     built = build(folder, backbone=BACKBONE, px=PX)
     start = time.perf_counter()
     export([built.candidate], built.evaluation, built.dataset, folder / "saved_model")
-    return built.candidate, Figure(time.perf_counter() - start, "s", SECONDS_GOAL)
+    return built.candidate, Metric(time.perf_counter() - start, "s", SECONDS_GOAL)
 
 
-def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, Figure]:
-    """Measure decoding and backbone apart and together, one image and 32 at a time."""
+def speed_metrics(candidate: Path, saved_model: Path, rounds: int) -> dict[str, Metric]:
+    """Measure decoding and backbone separately and as one signature, for batches of 1 and 32."""
     import tensorflow as tf
 
     from regraft_core.images.preprocess import load_images, scale
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     model, manifest = load_model(candidate)
     scaling = manifest.preprocessing.scaling
@@ -85,58 +86,58 @@ def speed_figures(candidate: Path, saved_model: Path, rounds: int) -> dict[str, 
     )
     loaded = tf.saved_model.load(str(saved_model))
     signature = loaded.signatures["serving_default"]
-    figures = {}
+    metrics = {}
     for size in (1, 32):
         encoded = tf.constant(photos(size))
         pixels = decode(encoded)
-        sides = {
+        functions = {
             "decode": lambda encoded=encoded: decode(encoded).numpy(),
             "backbone": lambda pixels=pixels: backbone(pixels).numpy(),
             "bytes": lambda encoded=encoded: signature(image_bytes=encoded)["label"].numpy(),
         }
-        seconds = medians(sides, rounds if size > 1 else rounds * 6)
+        seconds = medians(functions, rounds if size > 1 else rounds * 6)
         for name, value in seconds.items():
-            figures[f"{name}_batch_{size}"] = Figure(size / value, "images/s")
-        apart = seconds["decode"] + seconds["backbone"]
-        share = apart / seconds["bytes"]
-        figures[f"share_of_apart_batch_{size}"] = Figure(share, goal=SHARE_GOAL)
-    return figures
+            metrics[f"{name}_batch_{size}"] = Metric(size / value, "images/s")
+        separate = seconds["decode"] + seconds["backbone"]
+        ratio = separate / seconds["bytes"]
+        metrics[f"ratio_to_separate_batch_{size}"] = Metric(ratio, goal=SPEED_GOAL)
+    return metrics
 
 
-def size_figures(candidate: Path, saved_model: Path) -> dict[str, Figure]:
-    """Hold the size of the exported model against that of the trained one."""
-    from regraft_core.training.models import MODEL_FILE
+def size_metrics(candidate: Path, saved_model: Path) -> dict[str, Metric]:
+    """Compare the size of the exported model with that of the trained model."""
+    from regraft_core.training.model_files import MODEL_FILE
 
     exported = sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
     trained = (candidate / MODEL_FILE).stat().st_size
     return {
-        "saved_model": Figure(exported / 1e6, "MB"),
-        "keras_file": Figure(trained / 1e6, "MB"),
-        "size_share": Figure(exported / trained, goal=SIZE_GOAL),
+        "saved_model": Metric(exported / 1e6, "MB"),
+        "keras_file": Metric(trained / 1e6, "MB"),
+        "size_ratio": Metric(exported / trained, goal=SIZE_GOAL),
     }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be varied."""
+    """Add the options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=15)
 
 
-def measure(options: argparse.Namespace) -> Measured:
+def measure(options: argparse.Namespace) -> Measurement:
     """Export once and measure."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         candidate, export_time = export_once(folder)
-        speed = speed_figures(candidate, folder / "saved_model", options.rounds)
-        sizes = size_figures(candidate, folder / "saved_model")
-    return Measured(
+        speed = speed_metrics(candidate, folder / "saved_model", options.rounds)
+        sizes = size_metrics(candidate, folder / "saved_model")
+    return Measurement(
         f"{BACKBONE} at {PX} px, CPU, load average {load:.1f} at the start",
         {"export": export_time, **speed, **sizes},
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures."""
+    """Measure and write the result."""
     run_benchmark("export", __doc__, add_options, measure, arguments)
 
 

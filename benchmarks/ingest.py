@@ -1,16 +1,16 @@
-"""Ingest beside a bare Pillow decode loop of the same files, with the same processes.
+"""Ingest compared with a bare Pillow loop over the same files, with the same number of processes.
 
     regraft bench ingest --json benchmarks/results/ingest.json
 
-Each measurement runs in a process of its own, both sides in turn; the figures are medians. Both
-sides open the same files from the disk; imports are not timed. With two processes, both sides start
-theirs by fork, inside the timing. The step is timed from the call to the finished dataset. The
-bare loop is `Image.open(file).load()`.
+The Pillow loop calls `Image.open(file).load()`. Ingest is timed from the call to the finished
+dataset. Each measurement runs in a new process, ingest and Pillow in turn, and the metrics are
+medians. Both read the same files from disk; imports are not timed. With two processes, both fork
+them inside the timed code.
 
-The share by CPU time is the same comparison in seconds of CPU, which other load on the machine
-disturbs less; it leaves out how well the processes are kept busy.
+The ratio of CPU time is the same comparison in CPU seconds. Other load on the machine disturbs it
+less, but it does not show how busy the processes are.
 
-Fashion-MNIST comes from Debian's package dataset-fashion-mnist; the photographs are crops of the
+Fashion-MNIST comes from Debian's package dataset-fashion-mnist. The photographs are crops of the
 two that scikit-learn ships, enlarged to 1280 x 960 JPEG.
 """
 
@@ -33,10 +33,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.result import Figure, Measured, run_benchmark
+from benchmarks.result import Measurement, Metric, run_benchmark
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHARE_GOAL, MEMORY_GOAL = ">= 0.8", "<= 1.15"
+SPEED_GOAL, MEMORY_GOAL = ">= 0.8", "<= 1.15"
 SIZES = {"small": 6_000, "large": 60_000}
 
 
@@ -58,15 +58,15 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def decode_files(files: list[str]) -> int:
-    """The bare loop: open and decode, nothing else."""
+    """Open and decode each file; return the number of files."""
     for file in files:
         with Image.open(file) as image:
             image.load()
     return len(files)
 
 
-def run_bare(folder: Path, processes: int) -> float:
-    """Return the seconds of the bare loop."""
+def run_pillow(folder: Path, processes: int) -> float:
+    """Return the seconds of the Pillow loop."""
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     start = time.perf_counter()
     if processes == 1:
@@ -79,7 +79,7 @@ def run_bare(folder: Path, processes: int) -> float:
 
 
 def run_ingest(folder: Path, processes: int) -> float:
-    """Return the seconds of the step, from the call to the finished dataset."""
+    """Return the seconds of ingest, from the call to the finished dataset."""
     from components.ingest.ingest import ingest
     from regraft_core.formats.options import IngestOptions
 
@@ -89,7 +89,7 @@ def run_ingest(folder: Path, processes: int) -> float:
         return time.perf_counter() - start
 
 
-def measured(side: str, folder: Path, processes: int) -> dict[str, float]:
+def measure_in_process(side: str, folder: Path, processes: int) -> dict[str, float]:
     """Run one side in a new process; return its seconds and peak memory (KiB, all processes)."""
     command = [sys.executable, "-m", "benchmarks.ingest", side, str(folder), str(processes)]
     output = subprocess.run(
@@ -99,10 +99,10 @@ def measured(side: str, folder: Path, processes: int) -> dict[str, float]:
     return values
 
 
-def one_side(side: str, folder: Path, processes: int) -> None:
-    """Measure in this process and print the result."""
+def print_one_side(side: str, folder: Path, processes: int) -> None:
+    """Measure one side in this process and print the result as JSON."""
     before = cpu_seconds()
-    seconds = (run_bare if side == "bare" else run_ingest)(folder, processes)
+    seconds = (run_pillow if side == "pillow" else run_ingest)(folder, processes)
     cpu = cpu_seconds() - before
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -111,44 +111,44 @@ def one_side(side: str, folder: Path, processes: int) -> None:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of this process and of its ended children."""
+    """Return the CPU time of this process and of its terminated children."""
     return sum(os.times()[:4])
 
 
-def speed_figures(name: str, folder: Path, count: int, runs: int) -> dict[str, Figure]:
-    """Measure both sides in turn at 1 and 2 processes, by the clock and by CPU time."""
-    figures: dict[str, Figure] = {}
+def speed_metrics(name: str, folder: Path, count: int, runs: int) -> dict[str, Metric]:
+    """Measure both sides in turn with 1 and 2 processes: wall time and CPU time."""
+    metrics: dict[str, Metric] = {}
     for processes in (1, 2):
-        measurements: dict[str, list[dict[str, float]]] = {"bare": [], "ingest": []}
+        measurements: dict[str, list[dict[str, float]]] = {"pillow": [], "ingest": []}
         for _ in range(runs):
             for side, values in measurements.items():
-                values.append(measured(side, folder, processes))
+                values.append(measure_in_process(side, folder, processes))
         medians = {
             side: {key: statistics.median(value[key] for value in values) for key in values[0]}
             for side, values in measurements.items()
         }
         suffix = f"{name}_{processes}_process{'es' if processes > 1 else ''}"
         for side, value in medians.items():
-            figures[f"{side}_{suffix}"] = Figure(count / value["seconds"], "images/s")
-        share = medians["bare"]["seconds"] / medians["ingest"]["seconds"]
-        figures[f"share_of_bare_{suffix}"] = Figure(share, goal=SHARE_GOAL)
-        share_of_cpu = medians["bare"]["cpu"] / medians["ingest"]["cpu"]
-        figures[f"share_of_bare_by_cpu_time_{suffix}"] = Figure(share_of_cpu)
-    return figures
+            metrics[f"{side}_{suffix}"] = Metric(count / value["seconds"], "images/s")
+        ratio = medians["pillow"]["seconds"] / medians["ingest"]["seconds"]
+        metrics[f"ratio_to_pillow_{suffix}"] = Metric(ratio, goal=SPEED_GOAL)
+        cpu_ratio = medians["pillow"]["cpu"] / medians["ingest"]["cpu"]
+        metrics[f"cpu_ratio_to_pillow_{suffix}"] = Metric(cpu_ratio)
+    return metrics
 
 
-def memory_figures(small: Path, large: Path) -> dict[str, Figure]:
-    """Compare the peak memory of ten times the images, at 2 processes."""
-    peaks = [measured("ingest", folder, 2)["peak"] / 1024 for folder in (small, large)]
+def memory_metrics(small: Path, large: Path) -> dict[str, Metric]:
+    """Compare the peak memory for ten times the images, with 2 processes."""
+    peaks = [measure_in_process("ingest", folder, 2)["peak"] / 1024 for folder in (small, large)]
     return {
-        "peak_memory_6000": Figure(peaks[0], "MiB"),
-        "peak_memory_60000": Figure(peaks[1], "MiB"),
-        "peak_memory_ratio": Figure(peaks[1] / peaks[0], goal=MEMORY_GOAL),
+        "peak_memory_6000": Metric(peaks[0], "MiB"),
+        "peak_memory_60000": Metric(peaks[1], "MiB"),
+        "peak_memory_ratio": Metric(peaks[1] / peaks[0], goal=MEMORY_GOAL),
     }
 
 
 def write_images(work: Path, photos: int) -> None:
-    """Write the images where they are not there yet."""
+    """Write the images unless `work` has them."""
     from components.ingest.sources.samples import write_fashion
 
     for name, limit in SIZES.items():
@@ -161,32 +161,32 @@ def write_images(work: Path, photos: int) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be varied."""
+    """Add the options of this benchmark."""
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--photos", type=int, default=2000)
-    parser.add_argument("--work", type=Path, help="A folder that keeps the images.")
+    parser.add_argument("--work", type=Path, help="Folder that keeps the images for the next run.")
 
 
-def measure(options: argparse.Namespace) -> Measured:
-    """Measure speed beside the bare loop, and the peak memory of two sizes."""
+def measure(options: argparse.Namespace) -> Measurement:
+    """Measure the speed compared with Pillow, and the peak memory for two sizes."""
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).absolute()
         write_images(work, options.photos)
         large = work / "large" / "train"
-        figures = speed_figures("fashion_mnist", large, SIZES["large"], options.runs)
-        figures |= speed_figures("photos", work / "photos", options.photos, options.runs)
-        figures |= memory_figures(work / "small" / "train", large)
-    return Measured(
+        metrics = speed_metrics("fashion_mnist", large, SIZES["large"], options.runs)
+        metrics |= speed_metrics("photos", work / "photos", options.photos, options.runs)
+        metrics |= memory_metrics(work / "small" / "train", large)
+    return Measurement(
         f"60,000 Fashion-MNIST PNG, {options.photos} JPEG of 1280 x 960, warm page cache; "
-        f"medians of {options.runs} runs, both sides in turn",
-        figures,
+        f"medians of {options.runs} runs, ingest and Pillow in turn",
+        metrics,
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures."""
+    """Measure and write the result."""
     run_benchmark("ingest", __doc__, add_options, measure, arguments)
 
 
 if __name__ == "__main__":
-    one_side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    print_one_side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

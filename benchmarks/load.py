@@ -1,7 +1,7 @@
-"""A lean load generator in a process of its own, so that it takes little from the server.
+"""A load generator that runs in its own process and costs the server little.
 
-Requests are made and encoded once, beforehand, and answers are not parsed: what is measured is the
-server, not a client. The process runs at low priority, as the server must not wait for it.
+Requests are encoded once, beforehand, and responses are not parsed, so that the server is measured
+and not a client. The process runs at low priority, because the server must not wait for it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MAX_FAILED = 100
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent: each of `files` holds one request's bytes; callers take them in turn.
+    """The requests to send: each file contains one encoded request; threads take them in turn.
 
-    `path` is the gRPC method or the URL's path. It ends after `seconds`, or after `requests`
-    where those are given; `warm_s` seconds before are not counted.
+    `path` is the gRPC method or the path of the URL. The load ends after `seconds`, or after
+    `requests` if that is not 0. The `warm_s` seconds before are not counted.
     """
 
     protocol: str
@@ -44,8 +44,8 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """When each request began and ended (`time.monotonic`), and the requests a second."""
+class LoadResult:
+    """Start and end of each request (`time.monotonic`), requests per second and failures."""
 
     spans: tuple[tuple[float, float], ...]
     rate: float
@@ -53,8 +53,8 @@ class Answered:
 
     @property
     def times(self) -> list[float]:
-        """Return how long each request took, in seconds."""
-        return [end - begin for begin, end in self.spans]
+        """Return the latency of each request in seconds."""
+        return [end - start for start, end in self.spans]
 
     @property
     def p50_ms(self) -> float:
@@ -68,56 +68,56 @@ class Answered:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile; of few values it is the largest."""
+    """Return a percentile; with few values, high percentiles are the largest value."""
     ordered = sorted(values)
     return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
 
 
-class Sending:
+class RunningLoad:
     """A load that another process is sending."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
         self._process = process
         self._out = out
 
-    def stop(self) -> Answered:
-        """Let the requests under way be the last; return what came of all."""
+    def stop(self) -> LoadResult:
+        """Send no new requests; return the result once the pending ones are done."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self.wait()
 
-    def wait(self) -> Answered:
-        """Return what came of the load once all of it is sent."""
+    def wait(self) -> LoadResult:
+        """Return the result once the load is complete."""
         if code := self._process.wait():
-            raise RuntimeError(f"the load generator ended with exit code {code}")
-        return Answered(**json.loads(self._out.read_text()))
+            raise RuntimeError(f"load generator: expected exit code 0, got {code}")
+        return LoadResult(**json.loads(self._out.read_text()))
 
 
 @contextlib.contextmanager
-def started_load(load: Load) -> Iterator[Sending]:
-    """Send `load` from another process; the block begins with the first request."""
+def started_load(load: Load) -> Iterator[RunningLoad]:
+    """Send `load` from another process; the block starts with the first request."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "answered.json"
+        out = Path(folder) / "result.json"
         command = [sys.executable, "-P", __file__, json.dumps(asdict(load)), str(out)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
             assert process.stdout is not None
             process.stdout.readline()
             try:
-                yield Sending(process, out)
+                yield RunningLoad(process, out)
             finally:
                 process.kill()
 
 
-def run_load(load: Load) -> Answered:
-    """Send `load` from another process; return what came of it."""
-    with started_load(load) as sending:
-        return sending.wait()
+def run_load(load: Load) -> LoadResult:
+    """Send `load` from another process; return its result."""
+    with started_load(load) as running:
+        return running.wait()
 
 
 @contextlib.contextmanager
 def grpc_sender(address: str, path: str) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that sends one encoded message and takes any answer."""
+    """Yield a function that sends one encoded message and ignores the response."""
     import grpc
 
     with grpc.insecure_channel(address) as channel:
@@ -127,22 +127,24 @@ def grpc_sender(address: str, path: str) -> Iterator[Callable[[bytes], None]]:
 
 @contextlib.contextmanager
 def rest_sender(address: str, path: str) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that posts one body on a kept connection."""
+    """Yield a function that posts one body on a persistent connection."""
     connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
 
     def send(body: bytes) -> None:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"HTTP status {answer.status}: {content[:200]!r}")
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise RuntimeError(
+                f"expected HTTP status 200, got {response.status}: {content[:200]!r}"
+            )
 
     with contextlib.closing(connection):
         yield send
 
 
-def send_load(load: Load, stop: threading.Event) -> Answered:
-    """Send `load` from threads of this process, to its end or until `stop` is set."""
+def send_load(load: Load, stop: threading.Event) -> LoadResult:
+    """Send `load` from threads of this process, to the end or until `stop` is set."""
     bodies = [Path(file).read_bytes() for file in load.files]
     sender = {"grpc": grpc_sender, "rest": rest_sender}[load.protocol]
     spans: list[tuple[float, float]] = []
@@ -151,11 +153,11 @@ def send_load(load: Load, stop: threading.Event) -> Answered:
     start = time.monotonic() + load.warm_s
     end = start + load.seconds
 
-    def caller() -> None:
+    def send_requests() -> None:
         with sender(load.address, load.path) as send:
-            for number in numbers:  # shared: each caller takes the next request
-                begin = time.monotonic()
-                if stop.is_set() or (number >= load.requests if load.requests else begin >= end):
+            for number in numbers:  # shared: each thread takes the next request
+                sent = time.monotonic()
+                if stop.is_set() or (number >= load.requests if load.requests else sent >= end):
                     return
                 try:
                     send(bodies[number % len(bodies)])
@@ -165,32 +167,32 @@ def send_load(load: Load, stop: threading.Event) -> Answered:
                     if count == MAX_FAILED:
                         stop.set()
                     continue
-                spans.append((begin, time.monotonic()))
+                spans.append((sent, time.monotonic()))
 
-    threads = [threading.Thread(target=caller) for _ in range(load.concurrency)]
+    threads = [threading.Thread(target=send_requests) for _ in range(load.concurrency)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if not spans:
-        raise RuntimeError("no request was answered")
+        raise RuntimeError("expected responses, got none: all requests failed")
     if load.requests or stop.is_set():
-        start, end = min(begin for begin, _ in spans), max(end for _, end in spans)
-    # What is under way at either end of the time counts where it ends, as it does in between.
-    inside = sum(start <= ended <= end for _, ended in spans)
+        start, end = min(sent for sent, _ in spans), max(done for _, done in spans)
+    # A request counts in the interval in which it ends, also at the limits of the interval.
+    completed = sum(start <= done <= end for _, done in spans)
     counted = tuple(span for span in spans if span[0] >= start)
-    return Answered(counted, inside / (end - start), next(failed))
+    return LoadResult(counted, completed / (end - start), next(failed))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Send the load that the first argument describes; write what came of it to the second."""
+    """Send the load that the first argument describes; write its result to the second."""
     os.nice(NICENESS)
     load, out = arguments
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     print("sending", flush=True)
-    answered = send_load(Load(**json.loads(load)), stop)
-    Path(out).write_text(json.dumps(asdict(answered)))
+    result = send_load(Load(**json.loads(load)), stop)
+    Path(out).write_text(json.dumps(asdict(result)))
 
 
 if __name__ == "__main__":

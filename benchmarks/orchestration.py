@@ -1,19 +1,18 @@
-"""What kfp's local runner costs beside the steps' own work, and what parallel workers gain.
+"""The overhead of kfp's local runner, and the speedup from parallel workers.
 
     regraft bench orchestration --json benchmarks/results/orchestration.json
-    regraft bench orchestration --json benchmarks/results/orchestration.json --only image
+    regraft bench orchestration --json benchmarks/results/orchestration.json --only container-image
 
-Digits on `efficientnet_lite0` at 64 px, strategy `head`, so that the steps follow each other.
-Overhead is the wall time less the seconds that the steps' manifests name: kfp, starting Python,
-importing kfp and TensorFlow. The run is then repeated unchanged.
+Digits on `efficientnet_lite0` at 64 px with strategy `head`, so that the steps run one after the
+other. The overhead is the wall time minus the seconds in the steps' manifests: kfp, starting
+Python, importing kfp and TensorFlow. The same run is then repeated without a change.
 
-Extraction is measured on more work (`--loop-px`, three views of each training image), from the
-end of ingest to the start of the head. One TensorFlow process uses all cores by itself, so the
-efficiency of two workers is held against one worker that is kept on one core; what one worker
-takes with all cores is told beside it. kfp's local runner takes two turns of a loop at once, on
-whatever machine.
+Extraction is measured on more work (`--workers-px`, three views of each training image), from the
+end of ingest to the start of head training. One TensorFlow process uses all cores, so the
+efficiency of two workers is relative to one worker on one core; the time of one worker on all
+cores is measured too. kfp's local runner runs two iterations of a loop at a time on any machine.
 
-`--only image` builds the image without the engine's cache; it needs a Docker engine.
+`--only container-image` builds the container image without a cache; it needs a Docker engine.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure, Measured, kept, run_benchmark
+from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PARTS = ("run", "loop", "image")
+PARTS = ("run", "workers", "container-image")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of one run: as a whole, and in the loop over workers; and the steps that ran."""
+    """Seconds of a whole run and of its extraction, and the steps that ran."""
 
     wall_s: float
-    loop_s: float
+    extraction_s: float
     steps: tuple[str, ...]
 
 
 def timed_run(out: Path, **values: Any) -> Run:
-    """Run the pipeline on digits into `out` by the local runner."""
+    """Run the pipeline on the digits with the local runner; write to `out`."""
     from pipelines.local.run import run_locally
     from pipelines.recipes.recipe import make_recipe
 
@@ -54,32 +53,34 @@ def timed_run(out: Path, **values: Any) -> Run:
         sources=("sample:digits",), strategies=("head",), head_epochs=10, model_name="digits",
         destination=str(out / "models"), work_dir=str(out / "work"), **values,
     )  # fmt: skip
-    said: dict[str, float] = {}
+    first_seen: dict[str, float] = {}
 
     def listen(line: str) -> None:
-        said.setdefault(line.split(" in ")[0], time.perf_counter())
+        first_seen.setdefault(line.split(" in ")[0], time.perf_counter())
 
     start = time.perf_counter()
     summary = run_locally(recipe, out, listen)
     wall_s = time.perf_counter() - start
-    loop_s = said.get("train_head: start", start) - said.get("ingest: done", start)
-    return Run(wall_s, loop_s, tuple(summary.timings))
+    ingested, extracted = (
+        first_seen.get(line, start) for line in ("ingest: done", "train_head: start")
+    )
+    return Run(wall_s, extracted - ingested, tuple(summary.timings))
 
 
-def work_s(out: Path) -> float:
-    """Return the seconds of all steps of the one run into `out`, as their manifests name them."""
-    told: dict[str, float] = {}
+def steps_s(out: Path) -> float:
+    """Return the seconds of all steps of the run in `out`, from the manifests."""
+    seconds: dict[str, float] = {}
     for file in (out / "steps").rglob("*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict) and (made_by := content.get("made_by")):
             step = made_by["step"]
-            told[step] = max(told.get(step, 0.0), made_by["seconds"])
-    return sum(told.values())
+            seconds[step] = max(seconds.get(step, 0.0), made_by["seconds"])
+    return sum(seconds.values())
 
 
 @contextlib.contextmanager
 def on_one_core() -> Iterator[None]:
-    """Keep this process, and those that it starts, on one core."""
+    """Run this process, and the processes that it starts, on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -88,38 +89,42 @@ def on_one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def loop_figures(folder: Path, values: dict[str, Any]) -> dict[str, Figure]:
-    """Measure extraction by one worker on one core, one on all cores, and two workers."""
-    more = values | {"views": 3, "augment": "light", "min_accuracy": 0.9999}  # ends with evaluate
+def worker_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
+    """Measure extraction with one worker on one core, one on all cores, and two workers."""
+    more = values | {
+        "views": 3,
+        "augment": "light",
+        "min_accuracy": 0.9999,
+    }  # the run ends with evaluate
     with on_one_core():
-        one_core = timed_run(folder / "one-core", workers=1, **more).loop_s
-    alone = timed_run(folder / "alone", workers=1, **more).loop_s
-    both = timed_run(folder / "two", workers=2, **more).loop_s
+        one_core = timed_run(folder / "one-core", workers=1, **more).extraction_s
+    alone = timed_run(folder / "alone", workers=1, **more).extraction_s
+    both = timed_run(folder / "two", workers=2, **more).extraction_s
     return {
-        "extraction_1_worker_1_core": Figure(one_core, "s"),
-        "extraction_1_worker": Figure(alone, "s"),
-        "extraction_2_workers": Figure(both, "s"),
-        "efficiency_2_workers": Figure(one_core / (2 * both)),
+        "extraction_1_worker_1_core": Metric(one_core, "s"),
+        "extraction_1_worker": Metric(alone, "s"),
+        "extraction_2_workers": Metric(both, "s"),
+        "efficiency_2_workers": Metric(one_core / (2 * both)),
     }
 
 
-def run_figures(folder: Path, values: dict[str, Any]) -> dict[str, Figure]:
-    """Measure one run, and the same once more."""
+def run_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
+    """Measure one run, then the same run again."""
     out = folder / "run"
     first = timed_run(out, **values)
-    work = work_s(out)
+    steps = steps_s(out)
     again = timed_run(out, **values)
     return {
-        "wall": Figure(first.wall_s, "s"),
-        "work": Figure(work, "s"),
-        "overhead_a_step": Figure((first.wall_s - work) / len(first.steps), "s", "<= 5"),
-        "unchanged_run": Figure(again.wall_s, "s", "<= 15"),
-        "unchanged_run_steps": Figure(len(again.steps)),
+        "wall_time": Metric(first.wall_s, "s"),
+        "steps_time": Metric(steps, "s"),
+        "overhead_per_step": Metric((first.wall_s - steps) / len(first.steps), "s", "<= 5"),
+        "unchanged_rerun": Metric(again.wall_s, "s", "<= 15"),
+        "unchanged_rerun_steps": Metric(len(again.steps)),
     }
 
 
-def image_figures() -> dict[str, Figure]:
-    """Build the image anew, without the engine's cache; its size is that of the unpacked files."""
+def container_image_metrics() -> dict[str, Metric]:
+    """Build the container image without a cache; its size is that of the unpacked files."""
     import docker
 
     from regraft_core.runtime.container_image import IMAGE
@@ -128,34 +133,39 @@ def image_figures() -> dict[str, Figure]:
     subprocess.run(["make", "image", "BUILD_FLAGS=--no-cache"], check=True, cwd=CHECKOUT)
     seconds = time.perf_counter() - start
     size = float(docker.from_env().images.get(IMAGE).attrs["Size"])
-    return {"image_build": Figure(seconds, "s"), "image": Figure(size / 1e9, "GB")}
+    return {
+        "container_image_build": Metric(seconds, "s"),
+        "container_image_size": Metric(size / 1e9, "GB"),
+    }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be varied."""
-    parser.add_argument("--only", choices=PARTS, help="Measure one part.")
+    """Add the options of this benchmark."""
+    parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=64)
-    parser.add_argument("--loop-px", type=int, default=128, help="For the extraction's loop.")
+    parser.add_argument("--workers-px", type=int, default=128, help="Image size for the workers.")
 
 
-def measure(given: argparse.Namespace) -> Measured:
-    """Run once, once more, and with two workers; the image only if it is asked for.
+def measure(options: argparse.Namespace) -> Measurement:
+    """Measure the run and the workers, or only the part that `--only` names.
 
-    Figures of parts that are not measured stay as they are.
+    The metrics of the other parts stay in the result.
     """
-    figures = kept(given.json)
-    values = {"backbone": given.backbone, "image_px": given.image_px}
+    metrics = read_metrics(options.json)
+    values = {"backbone": options.backbone, "image_px": options.image_px}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.only in (None, "run"):
-            figures |= run_figures(folder, values)
-        if given.only in (None, "loop"):
-            figures |= loop_figures(folder, values | {"image_px": given.loop_px})
-    if given.only == "image":
-        figures |= image_figures()
-    about = f"digits on {given.backbone} at {given.image_px} px, strategy head, subprocess runner"
-    return Measured(about, figures)
+        if options.only in (None, "run"):
+            metrics |= run_metrics(folder, values)
+        if options.only in (None, "workers"):
+            metrics |= worker_metrics(folder, values | {"image_px": options.workers_px})
+    if options.only == "container-image":
+        metrics |= container_image_metrics()
+    conditions = (
+        f"digits on {options.backbone} at {options.image_px} px, strategy head, subprocess runner"
+    )
+    return Measurement(conditions, metrics)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

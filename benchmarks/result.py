@@ -1,4 +1,4 @@
-"""What every benchmark shares: its command line, and figures held against their goals as JSON."""
+"""The command line and the JSON result that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _COMPARISONS = {"<=": operator.le, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured value; `goal` is empty, or a comparison as `>= 0.9`."""
+class Metric:
+    """One measured value. `goal` is empty or a comparison such as `>= 0.9`."""
 
     value: float
     unit: str = ""
@@ -27,14 +27,14 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the goal is reached; None without a goal."""
+        """Whether the value reaches its goal; None without a goal."""
         if not self.goal:
             return None
         sign, bound = self.goal.split()
         return bool(_COMPARISONS[sign](self.value, float(bound)))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figure as it stands in a result."""
+        """Return the metric as a result file contains it."""
         return {
             "value": float(f"{self.value:.5g}"),
             "unit": self.unit,
@@ -44,27 +44,27 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a benchmark returns: under which conditions it measured what.
+class Measurement:
+    """The metrics that a benchmark measured, and the conditions.
 
-    `parts` names what was measured now, where parts can be measured at different times.
+    `parts` names the parts that this run measured, if parts can be measured at different times.
     """
 
     conditions: str
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, Metric]
     parts: Sequence[str] = ()
 
 
-def kept(file: Path) -> dict[str, Figure]:
-    """Return the figures that a result holds already, to measure only some of them anew."""
+def read_metrics(file: Path) -> dict[str, Metric]:
+    """Return the metrics of an existing result, so that a run can replace some of them."""
     if not file.exists():
         return {}
     found = json.loads(file.read_text(encoding="utf-8"))["figures"]
-    return {name: Figure(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
+    return {name: Metric(one["value"], one["unit"], one["goal"]) for name, one in found.items()}
 
 
-def kept_parts(file: Path) -> dict[str, dict[str, str]]:
-    """Return command, date and machine of each part that a result tells them of."""
+def read_parts(file: Path) -> dict[str, dict[str, str]]:
+    """Return the command, date and machine of each part of an existing result."""
     if not file.exists():
         return {}
     found = json.loads(file.read_text(encoding="utf-8")).get("parts", {})
@@ -73,42 +73,42 @@ def kept_parts(file: Path) -> dict[str, dict[str, str]]:
 
 def run_benchmark(
     name: str,
-    about: str | None,
+    description: str | None,
     add_options: Callable[[argparse.ArgumentParser], object],
-    measure: Callable[[argparse.Namespace], Measured],
+    measure: Callable[[argparse.Namespace], Measurement],
     arguments: Sequence[str] | None = None,
 ) -> Path:
-    """Parse the command line, measure, write the result to `--json` and print its figures.
+    """Parse the command line, measure, write the result to `--json` and print its metrics.
 
-    The result's own command, date and machine are those of this run; each part has its own.
+    The result has the command, date and machine of this run; each part has its own.
     """
     parser = argparse.ArgumentParser(
         prog=f"regraft bench {name}",
-        description=about,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", type=Path, required=True, help="File to write the result to.")
     add_options(parser)
-    given = parser.parse_args(arguments)
-    measured = measure(given)
-    shown = vars(given).items()
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in shown if value is not None]
-    figures = {key: figure.as_json() for key, figure in measured.figures.items()}
+    options = parser.parse_args(arguments)
+    measurement = measure(options)
+    values = vars(options).items()
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in values if value is not None]
+    metrics = {key: metric.as_json() for key, metric in measurement.metrics.items()}
     run = {
         "command": f"regraft bench {name} {shlex.join(flags)}",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}",
     }
-    parts = kept_parts(given.json) | dict.fromkeys(measured.parts, run)
+    parts = read_parts(options.json) | dict.fromkeys(measurement.parts, run)
     result = {
         "name": name,
         **run,
-        "conditions": measured.conditions,
+        "conditions": measurement.conditions,
         **({"parts": parts} if parts else {}),
-        "figures": figures,
+        "figures": metrics,
     }
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(figures, indent=2))
-    return Path(given.json)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(metrics, indent=2))
+    return Path(options.json)

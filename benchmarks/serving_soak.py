@@ -1,4 +1,4 @@
-"""The server over time: its memory, a new version under load, and its end."""
+"""The server over time: memory growth, a new version under load, and shutdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.load import Answered, Load, percentile, run_load, started_load
-from benchmarks.result import Figure
+from benchmarks.load import Load, LoadResult, percentile, run_load, started_load
+from benchmarks.result import Metric
 from regraft_client.rest import RestClient
 from serving.running.runner import Addresses, ServeOptions, running_server
 from serving.running.serve import batching_flags
 
-SHARES = 5
-SWAP_SECONDS, CALM_SECONDS = 300.0, 8.0
-Ask = Callable[[str, str, int], Load]
+MEMORY_SAMPLES = 5
+SWAP_SECONDS, STEADY_SECONDS = 300.0, 8.0
+MakeLoad = Callable[[str, str, int], Load]
 
 
 def resident_mb(pid: int) -> float:
@@ -28,72 +28,75 @@ def resident_mb(pid: int) -> float:
 
 
 def memory(
-    base: Path, model: str, engine: str, ask: Callable[[str], Load], requests: int
-) -> dict[str, Figure]:
-    """Send `requests`; the memory after the first fifth is held against that at the end."""
-    share = requests // SHARES
-    found = []
+    base: Path, model: str, engine: str, make_load: Callable[[str], Load], requests: int
+) -> dict[str, Metric]:
+    """Send `requests`; compare the memory at the end with that after the first fifth."""
+    per_sample = requests // MEMORY_SAMPLES
+    samples = []
     with running_server(base, model, engine, ServeOptions(flags=batching_flags())) as at:
-        for _ in range(SHARES):
-            answered = run_load(replace(ask(at.grpc), requests=share))
-            found.append(resident_mb(at.pid))
+        for _ in range(MEMORY_SAMPLES):
+            result = run_load(replace(make_load(at.grpc), requests=per_sample))
+            samples.append(resident_mb(at.pid))
     return {
-        "memory_requests": Figure(share * SHARES, "requests"),
-        "memory_rate": Figure(answered.rate, "requests/s"),
-        "memory_at_the_end": Figure(found[-1], "MB"),
-        "memory_growth_after_a_fifth": Figure(found[-1] - found[0], "MB", "<= 20"),
+        "memory_requests": Metric(per_sample * MEMORY_SAMPLES, "requests"),
+        "memory_rate": Metric(result.rate, "requests/s"),
+        "memory_end": Metric(samples[-1], "MB"),
+        "memory_growth_after_first_fifth": Metric(samples[-1] - samples[0], "MB", "<= 20"),
     }
 
 
-def swap(base: Path, model: str, engine: str, ask: Ask) -> dict[str, Figure]:
-    """Publish a version while nothing is asked, one under load, and stop the server."""
+def swap(base: Path, model: str, engine: str, make_load: MakeLoad) -> dict[str, Metric]:
+    """Publish a version to an idle server and one under load, then stop the server."""
     flags = (*batching_flags(), "--file_system_poll_wait_seconds=1")
     with running_server(base, model, engine, ServeOptions(flags=flags)) as at:
-        idle_s = publish(base, 2, model, at, ask)
-        with started_load(replace(ask("grpc", at.grpc, 1), seconds=SWAP_SECONDS)) as sending:
-            time.sleep(CALM_SECONDS)
-            begin = time.monotonic()
-            publish(base, 3, model, at, ask)
+        idle_s = publish(base, 2, model, at, make_load)
+        load = replace(make_load("grpc", at.grpc, 1), seconds=SWAP_SECONDS)
+        with started_load(load) as running:
+            time.sleep(STEADY_SECONDS)
+            start = time.monotonic()
+            publish(base, 3, model, at, make_load)
             end = time.monotonic()
-            answered = sending.stop()
+            result = running.stop()
         stopped_s = stop_time(at)
-    calm, during = split_at(answered, begin, end)
+    steady, during = split_latencies(result, start, end)
     return {
-        "publish_to_first_answer": Figure(idle_s, "s"),
-        "publish_to_first_answer_under_load": Figure(end - begin, "s"),
-        "swap_failed_requests": Figure(answered.failed, "requests", "<= 0"),
-        "calm_c1_p99": Figure(percentile(calm, 99) * 1e3, "ms"),
-        "swap_c1_p50": Figure(percentile(during, 50) * 1e3, "ms"),
-        "swap_c1_p99": Figure(percentile(during, 99) * 1e3, "ms"),
-        "swap_c1_longest": Figure(max(during) * 1e3, "ms"),
-        "sigterm_to_exit": Figure(stopped_s, "s"),
+        "publish_to_first_response": Metric(idle_s, "s"),
+        "publish_to_first_response_under_load": Metric(end - start, "s"),
+        "swap_failed_requests": Metric(result.failed, "requests", "<= 0"),
+        "steady_c1_p99": Metric(percentile(steady, 99) * 1e3, "ms"),
+        "swap_c1_p50": Metric(percentile(during, 50) * 1e3, "ms"),
+        "swap_c1_p99": Metric(percentile(during, 99) * 1e3, "ms"),
+        "swap_c1_max": Metric(max(during) * 1e3, "ms"),
+        "sigterm_to_exit": Metric(stopped_s, "s"),
     }
 
 
-def split_at(answered: Answered, begin: float, end: float) -> tuple[list[float], list[float]]:
-    """Return the seconds of the requests outside a span of time, and of those that touch it."""
-    calm, during = [], []
-    for started, ended in answered.spans:
-        (during if ended > begin and started < end else calm).append(ended - started)
-    return calm, during
+def split_latencies(
+    result: LoadResult, start: float, end: float
+) -> tuple[list[float], list[float]]:
+    """Return the latencies of the requests outside an interval, and of those that overlap it."""
+    steady, during = [], []
+    for sent, done in result.spans:
+        (during if done > start and sent < end else steady).append(done - sent)
+    return steady, during
 
 
-def publish(base: Path, version: int, model: str, at: Addresses, ask: Ask) -> float:
-    """Return the seconds from the rename of a new version to its first answer."""
+def publish(base: Path, version: int, model: str, at: Addresses, make_load: MakeLoad) -> float:
+    """Return the seconds from the rename of a new version to its first response."""
     staging = base / f".new-{version}"
     shutil.copytree(base / "1", staging)
-    call = replace(ask("rest", at.rest, 1), requests=1)
+    load = replace(make_load("rest", at.rest, 1), requests=1)
     path = f"/v1/models/{model}/versions/{version}:predict"
     start = time.monotonic()
     staging.rename(base / str(version))
     with RestClient(at.rest, model, version=version) as client:
         client.wait_ready(300)
-    ((_, ended),) = run_load(replace(call, path=path)).spans
-    return ended - start
+    ((_, done),) = run_load(replace(load, path=path)).spans
+    return done - start
 
 
 def stop_time(at: Addresses) -> float:
-    """Return the seconds from SIGTERM to the end of the server."""
+    """Return the seconds from SIGTERM to the exit of the server."""
     start = time.monotonic()
     os.kill(at.pid, signal.SIGTERM)
     os.waitid(os.P_PID, at.pid, os.WEXITED | os.WNOWAIT)

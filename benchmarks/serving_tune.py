@@ -1,4 +1,4 @@
-"""Search for the batching file with which a server answers most requests a second."""
+"""Search for the batching parameters with the highest throughput."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.load import Load, run_load
-from benchmarks.result import Figure
+from benchmarks.result import Metric
 from serving.running.runner import ServeOptions, running_server
 from serving.running.serve import batching_flags
 
 SIZES, THREADS = (4, 8, 16, 32), (1, 2, 4)
-# One short measurement would let chance pick the finalists.
+# A single short measurement is too noisy to choose the finalists.
 SCREENING_ROUNDS, FINALISTS = 2, 4
 CONCURRENCY = 16
 Choice = tuple[int, int]
-Ask = Callable[[str, str, int], Load]
+MakeLoad = Callable[[str, str, int], Load]
 
 
 def batching_text(size: int, threads: int) -> str:
-    """Return a batching file of TF Serving; a request that is alone never waits."""
+    """Return a batching file of TF Serving; a single request never waits for others."""
     return (
         f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: 0 }}\n"
         f"max_enqueued_batches {{ value: 1000 }}\nnum_batch_threads {{ value: {threads} }}\n"
@@ -30,33 +30,33 @@ def batching_text(size: int, threads: int) -> str:
 
 
 def tune(
-    base: Path, model: str, engine: str, ask: Ask, target: Path, rounds: int
-) -> dict[str, Figure]:
-    """Try sizes and threads, then the best few again in turn; write the best file."""
+    base: Path, model: str, engine: str, make_load: MakeLoad, target: Path, rounds: int
+) -> dict[str, Metric]:
+    """Measure all sizes and threads, then the best few again in turn; write the best file."""
     choices = [(size, threads) for size in SIZES for threads in THREADS]
     rates = {
-        choice: rates_of(base, model, engine, ask, [choice], SCREENING_ROUNDS)[choice]
+        choice: measure_rates(base, model, engine, make_load, [choice], SCREENING_ROUNDS)[choice]
         for choice in choices
     }
     finalists = sorted(rates, key=lambda choice: rates[choice], reverse=True)[:FINALISTS]
-    final = rates_of(base, model, engine, ask, finalists, rounds)
+    final = measure_rates(base, model, engine, make_load, finalists, rounds)
     best = max(final, key=lambda choice: final[choice])
     target.write_text(batching_text(*best), encoding="utf-8")
     return {
-        "best_max_batch_size": Figure(best[0], "images"),
-        "best_num_batch_threads": Figure(best[1], "threads"),
+        "best_max_batch_size": Metric(best[0], "images"),
+        "best_num_batch_threads": Metric(best[1], "threads"),
         **{
-            f"size_{size}_threads_{threads}": Figure(rate, "images/s")
+            f"size_{size}_threads_{threads}": Metric(rate, "images/s")
             for (size, threads), rate in (rates | final).items()
         },
     }
 
 
-def rates_of(
-    base: Path, model: str, engine: str, ask: Ask, choices: Sequence[Choice], rounds: int
+def measure_rates(
+    base: Path, model: str, engine: str, make_load: MakeLoad, choices: Sequence[Choice], rounds: int
 ) -> dict[Choice, float]:
-    """Return the median rate of each choice; with several, their servers are asked in turn."""
-    found: dict[Choice, list[float]] = {choice: [] for choice in choices}
+    """Return the median rate of each choice; the servers of several are measured in turn."""
+    rates: dict[Choice, list[float]] = {choice: [] for choice in choices}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         addresses = {}
@@ -67,5 +67,5 @@ def rates_of(
             addresses[choice] = stack.enter_context(running_server(base, model, engine, options))
         for _ in range(rounds):
             for choice, at in addresses.items():
-                found[choice].append(run_load(ask("grpc", at.grpc, CONCURRENCY)).rate)
-    return {choice: statistics.median(values) for choice, values in found.items()}
+                rates[choice].append(run_load(make_load("grpc", at.grpc, CONCURRENCY)).rate)
+    return {choice: statistics.median(values) for choice, values in rates.items()}

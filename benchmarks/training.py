@@ -1,26 +1,27 @@
-"""Cut and cache beside the usual way: the frozen backbone inside `model.fit`.
+"""Cut and cache compared with the usual way: the frozen backbone inside `model.fit`.
 
     regraft bench training --json benchmarks/results/training.json --only head --backbone vgg16
 
-Parts are measured alone with `--only`; those measured before stay in the result, each with the
-command, date and machine that it was measured with.
+`--only` measures one part. The other parts stay in the result, each with the command, date and
+machine of its own measurement.
 
-- `head`, `top`: both sides run in turn in one process on the same images of Fashion-MNIST,
-  brought to 150 px, with the same head. Regraft's seconds are those of whole steps (building the
-  backbone, extraction, training, writing the model). The baseline is Keras' own way: a folder read
-  by `image_dataset_from_directory`, the frozen backbone inside `model.fit`. Not all of its epochs
-  are run: one is measured before ours and one after it, validation included, and their mean is
-  multiplied, 20 times for `head` and 10 times for `top`. Its graphs are built before, which leaves
-  its building out. `top` is measured on VGG16 only. Keras' defaults compile by XLA only where there
-  is a GPU.
-- `extraction`: its speed beyond the first images as a share of that of the bare backbone,
-  `backbone(x)` on tensors in memory.
-- `accuracy`: test accuracy of both sides over several seeds, on digits and Fashion-MNIST; see
+- `head`, `top`: Regraft and Keras run in turn in one process, on the same Fashion-MNIST images
+  resized to 150 px, with the same head. Regraft's time is that of whole steps: building the
+  backbone, extraction, training, writing the model. The baseline is the usual Keras way: a folder
+  read by `image_dataset_from_directory`, the frozen backbone inside `model.fit`. Only two of its
+  epochs are run, one before Regraft and one after, each with validation. Their mean is multiplied
+  by 20 for `head` and by 10 for `top`. Its graphs are built before the measurement, so its
+  build time is not included. `top` is measured on VGG16 only. With its defaults, Keras compiles
+  with XLA only on a GPU.
+- `extraction`: its speed after the first images, relative to the bare backbone, `backbone(x)` on
+  tensors in memory.
+- `accuracy`: test accuracy of both over several seeds, on digits and Fashion-MNIST; see
   `training_accuracy`.
-- `growth`: time and memory of extraction and head training from 1,000 to 50,000 images; see
+- `scaling`: time and memory of extraction and head training from 1,000 to 50,000 images; see
   `training_scaling`.
 
-VGG16's weights are random, as speed does not depend on them; `efficientnet_lite0` has ImageNet's.
+VGG16 has random weights, because the speed does not depend on them; `efficientnet_lite0` has its
+ImageNet weights.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure, Measured, kept, run_benchmark
+from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from benchmarks.training_accuracy import accuracy
-from benchmarks.training_scaling import growth
+from benchmarks.training_scaling import scaling
 
-BATCH, RAW_BATCHES = 32, 32
+BATCH, FORWARD_BATCHES = 32, 32
 HEAD_EPOCHS, TOP_EPOCHS = 20, 10
-# What `jit_compile` is in each baseline.
+# The value of `jit_compile` in each baseline.
 BASELINES: Mapping[str, str | bool] = {"keras_defaults": "auto", "keras_without_xla": False}
 CONDITIONS = (
-    "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps on our side, "
-    "baselines measured for two epochs, one before ours and one after, whose mean is "
-    f"multiplied by {HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top), VGG16's weights random; "
-    "accuracy with efficientnet_lite0 at 64 px, the same head on both sides (and the notebook's "
-    "plain one), all for 20 epochs with the best epoch on validation kept; growth with "
-    "efficientnet_lite0 at 32 px, activations at the cut kept, each step a process of its own"
+    "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps of Regraft; baselines "
+    "measured for two epochs, one before Regraft and one after, their mean multiplied by "
+    f"{HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top); VGG16 with random weights; accuracy with "
+    "efficientnet_lite0 at 64 px, the same head for both (and a plain head), all for 20 epochs, "
+    "the best epoch on validation kept; scaling with efficientnet_lite0 at 32 px, activations at "
+    "the cut cached, each step in its own process"
 )
-Found = Iterator[tuple[str, Figure]]
+Metrics = Iterator[tuple[str, Metric]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One backbone and the images that it is measured on."""
+    """One backbone, and the images that it is measured on."""
 
     backbone: str
     weights: str
@@ -71,14 +72,14 @@ CASES = {
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Return the seconds that `work` takes."""
+    """Return the seconds that a call of `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def ingested(folder: Path, count: int) -> Path:
-    """Ingest `count` images of Fashion-MNIST that are trained on or validated with."""
+def ingest_fashion(folder: Path, count: int) -> Path:
+    """Ingest `count` Fashion-MNIST images into training and validation splits."""
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_fashion
     from regraft_core.formats.options import IngestOptions
@@ -90,8 +91,8 @@ def ingested(folder: Path, count: int) -> Path:
     return folder / "dataset"
 
 
-def as_folders(dataset: Path, out: Path) -> Path:
-    """Write the images of a dataset as Keras reads them: a folder a split and class."""
+def write_folders(dataset: Path, out: Path) -> Path:
+    """Write the images of a dataset as Keras reads them: a folder per split and class."""
     from regraft_core.formats.records import read_split
 
     for split in ("train", "validation"):
@@ -102,8 +103,8 @@ def as_folders(dataset: Path, out: Path) -> Path:
     return out
 
 
-def raw_speed(case: Case, batches: int) -> float:
-    """Return images a second of `backbone(x)` on tensors in memory, its graph built before."""
+def forward_speed(case: Case, batches: int) -> float:
+    """Return images/s of `backbone(x)` on tensors in memory, with the graph already built."""
     import tensorflow as tf
 
     from regraft_core.backbones.build import build_backbone
@@ -116,7 +117,7 @@ def raw_speed(case: Case, batches: int) -> float:
 
 
 def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> float:
-    """Return the seconds of one epoch of `model.fit` with its validation, graphs built before."""
+    """Return the seconds of one epoch of `model.fit` with validation, with the graphs built."""
     import keras
 
     from regraft_core.backbones.build import build_backbone
@@ -124,7 +125,7 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.options import HeadOptions
     from regraft_core.images.preprocess import scale
-    from regraft_core.training.models import build_head, pooling_layer
+    from regraft_core.training.heads import build_head, pooling_layer
 
     row = find_backbone(case.backbone)
     backbone = build_backbone(row, case.image_px, case.weights)
@@ -138,25 +139,25 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=jit)
 
     def data(split_name: str) -> Any:
-        found = keras.utils.image_dataset_from_directory(
+        images = keras.utils.image_dataset_from_directory(
             folders / split_name, image_size=(case.image_px, case.image_px), batch_size=BATCH,
             seed=0, verbose=False,
         )  # fmt: skip
-        scaled = found.map(lambda pixels, label: (scale(pixels, row.scaling), label))
-        return found.cardinality(), scaled.prefetch(2)
+        scaled = images.map(lambda pixels, label: (scale(pixels, row.scaling), label))
+        return images.cardinality(), scaled.prefetch(2)
 
     (size, train), (others, validation) = data("train"), data("validation")
-    # `shuffle=False` is said to Keras only: the folder's reader shuffles itself.
+    # The dataset shuffles itself, so `model.fit` must not.
     fit = functools.partial(model.fit, shuffle=False, verbose=0)
     fit(train.take(1), validation_data=validation.take(1))
-    # The last, smaller batch has a shape of its own, which XLA compiles once more.
+    # XLA compiles the graph again for the smaller last batch.
     last = validation.skip(others - 1)
     fit(train.skip(size - 1), validation_data=last)
     return timed(lambda: fit(train, validation_data=validation))
 
 
-def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, float]:
-    """Return the seconds of each step of our side."""
+def regraft_steps_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, float]:
+    """Return the seconds of each step of Regraft."""
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
@@ -179,7 +180,7 @@ def regraft_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict[str, 
 
 
 def count_of(dataset: Path) -> int:
-    """Return the images that are trained on and validated with."""
+    """Return the number of training and validation images."""
     from regraft_core.formats.manifests import DatasetManifest
 
     splits = DatasetManifest.read(dataset).splits
@@ -187,144 +188,147 @@ def count_of(dataset: Path) -> int:
 
 
 def keras_epochs_s(case: Case, folders: Path, strategy: str) -> dict[str, float]:
-    """Return the seconds of an epoch of each baseline."""
+    """Return the seconds of one epoch of each baseline."""
     return {way: keras_epoch_s(case, folders, strategy, jit) for way, jit in BASELINES.items()}
 
 
 def compared(
-    strategy: str, epochs: int, ours_s: float, theirs: Sequence[dict[str, float]], goal: str
-) -> Found:
-    """Yield the seconds of both sides and how many times faster ours is.
+    strategy: str, epochs: int, regraft_s: float, keras_s: Sequence[dict[str, float]], goal: str
+) -> Metrics:
+    """Yield the seconds of Regraft and of each baseline, and the speedup.
 
-    The baselines were measured before ours and after it, as a shared machine's speed drifts.
+    The baselines are measured before and after Regraft, because a shared machine's speed drifts.
     """
-    yield f"{strategy}_{epochs}_epochs", Figure(ours_s, "s")
+    yield f"{strategy}_{epochs}_epochs", Metric(regraft_s, "s")
     for way in BASELINES:
-        base = epochs * statistics.mean(epoch_s[way] for epoch_s in theirs)
-        yield f"{strategy}_{epochs}_epochs_{way}", Figure(base, "s")
-        its_goal = goal if way == "keras_defaults" else ""
-        yield f"{strategy}_times_faster_than_{way}", Figure(base / ours_s, "", its_goal)
+        base = epochs * statistics.mean(epoch_s[way] for epoch_s in keras_s)
+        yield f"{strategy}_{epochs}_epochs_{way}", Metric(base, "s")
+        speedup_goal = goal if way == "keras_defaults" else ""
+        yield f"{strategy}_speedup_over_{way}", Metric(base / regraft_s, "", speedup_goal)
 
 
-def head(case: Case, work: Path) -> Found:
-    """Yield how long a head takes on both sides, and the share of what the backbone allows."""
-    dataset = ingested(work, case.images)
-    folders, count = as_folders(dataset, work / "folders"), count_of(dataset)
-    batches = min(count // BATCH, RAW_BATCHES)
-    theirs, raw = [keras_epochs_s(case, folders, "head")], [raw_speed(case, batches)]
-    ours = regraft_s(case, dataset, work, "head")
-    raw.append(raw_speed(case, batches))
-    theirs.append(keras_epochs_s(case, folders, "head"))
-    whole = ours["extract"] + ours["head"]
-    yield "head_images", Figure(count)
-    yield "head_raw_forward", Figure(statistics.mean(raw), "images/s")
-    yield "head_extraction_step", Figure(ours["extract"], "s")
-    yield "head_training_step", Figure(ours["head"], "s")
-    yield "head_share_of_limit", Figure(count / statistics.mean(raw) / whole, "", ">= 0.8")
-    yield from compared("head", HEAD_EPOCHS, whole, theirs, ">= 20")
+def head(case: Case, work: Path) -> Metrics:
+    """Yield the time of head training for both, and Regraft's relative to a forward pass."""
+    dataset = ingest_fashion(work, case.images)
+    folders, count = write_folders(dataset, work / "folders"), count_of(dataset)
+    batches = min(count // BATCH, FORWARD_BATCHES)
+    keras_s, forward = [keras_epochs_s(case, folders, "head")], [forward_speed(case, batches)]
+    steps_s = regraft_steps_s(case, dataset, work, "head")
+    forward.append(forward_speed(case, batches))
+    keras_s.append(keras_epochs_s(case, folders, "head"))
+    whole = steps_s["extract"] + steps_s["head"]
+    yield "head_images", Metric(count)
+    yield "head_bare_forward", Metric(statistics.mean(forward), "images/s")
+    yield "head_extraction_step", Metric(steps_s["extract"], "s")
+    yield "head_training_step", Metric(steps_s["head"], "s")
+    yield (
+        "head_ratio_to_forward_pass",
+        Metric(count / statistics.mean(forward) / whole, "", ">= 0.8"),
+    )
+    yield from compared("head", HEAD_EPOCHS, whole, keras_s, ">= 20")
 
 
-def top(case: Case, work: Path) -> Found:
-    """Yield how long strategy `top` takes on both sides, the pass that caches included."""
-    dataset = ingested(work, case.images)
-    folders = as_folders(dataset, work / "folders")
-    theirs = [keras_epochs_s(case, folders, "top")]
-    ours = regraft_s(case, dataset, work, "top")
-    theirs.append(keras_epochs_s(case, folders, "top"))
-    whole = ours["extract"] + ours["top"]
-    yield "top_images", Figure(count_of(dataset))
-    yield "top_extraction_step", Figure(ours["extract"], "s")
-    yield "top_training_step", Figure(ours["top"], "s")
-    yield from compared("top", TOP_EPOCHS, whole, theirs, ">= 4")
+def top(case: Case, work: Path) -> Metrics:
+    """Yield the time of strategy `top` for both; Regraft's includes feature extraction."""
+    dataset = ingest_fashion(work, case.images)
+    folders = write_folders(dataset, work / "folders")
+    keras_s = [keras_epochs_s(case, folders, "top")]
+    steps_s = regraft_steps_s(case, dataset, work, "top")
+    keras_s.append(keras_epochs_s(case, folders, "top"))
+    whole = steps_s["extract"] + steps_s["top"]
+    yield "top_images", Metric(count_of(dataset))
+    yield "top_extraction_step", Metric(steps_s["extract"], "s")
+    yield "top_training_step", Metric(steps_s["top"], "s")
+    yield from compared("top", TOP_EPOCHS, whole, keras_s, ">= 4")
 
 
-def extraction(case: Case, work: Path) -> Found:
-    """Yield the speed of extraction beyond its start, in turn with that of the bare backbone."""
+def extraction(case: Case, work: Path) -> Metrics:
+    """Yield the speed of extraction without its start, and that of the bare backbone."""
     from components.extract_features.extract_features import extract_features
     from regraft_core.formats.options import FeatureOptions
 
     options = FeatureOptions(
         backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False
     )
-    few, all_of_them = (ingested(work / str(n), n) for n in (200, case.images))
-    count = count_of(all_of_them) - count_of(few)
-    batches = min(count // BATCH, RAW_BATCHES)
-    raw, ours = [raw_speed(case, batches)], []
+    few, many = (ingest_fashion(work / str(n), n) for n in (200, case.images))
+    count = count_of(many) - count_of(few)
+    batches = min(count // BATCH, FORWARD_BATCHES)
+    forward, extracted = [forward_speed(case, batches)], []
     for run in range(2):
         started = timed(lambda: extract_features(few, work / f"few{run}", options))  # noqa: B023
-        whole = timed(lambda: extract_features(all_of_them, work / f"all{run}", options))  # noqa: B023
-        ours.append(count / (whole - started))
-        raw.append(raw_speed(case, batches))
-    speed, limit = statistics.median(ours), statistics.median(raw)
-    yield "extraction_images", Figure(count)
-    yield "extraction_raw_forward", Figure(limit, "images/s")
-    yield "extraction_speed", Figure(speed, "images/s")
-    yield "extraction_share_of_raw", Figure(speed / limit, "", ">= 0.9")
+        whole = timed(lambda: extract_features(many, work / f"many{run}", options))  # noqa: B023
+        extracted.append(count / (whole - started))
+        forward.append(forward_speed(case, batches))
+    speed, limit = statistics.median(extracted), statistics.median(forward)
+    yield "extraction_images", Metric(count)
+    yield "extraction_bare_forward", Metric(limit, "images/s")
+    yield "extraction_speed", Metric(speed, "images/s")
+    yield "extraction_ratio_to_bare_forward", Metric(speed / limit, "", ">= 0.9")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured by itself; the names of its figures, and of no others, begin as told."""
+    """A part that can be measured alone; only its metrics start with one of `prefixes`."""
 
     name: str
-    figures: tuple[str, ...]
-    run: Callable[[Path], Found]
+    prefixes: tuple[str, ...]
+    run: Callable[[Path], Metrics]
 
 
-OF_A_BACKBONE: Mapping[str, Callable[[Case, Path], Found]] = {
+BACKBONE_PARTS: Mapping[str, Callable[[Case, Path], Metrics]] = {
     "head": head,
     "top": top,
     "extraction": extraction,
 }
 
 
-def of_backbone(name: str, case: Case) -> Part:
-    """Return a part on one backbone, whose name its figures carry."""
+def backbone_part(name: str, case: Case) -> Part:
+    """Return a part on one backbone, whose name is the first part of its metrics' names."""
 
-    def run(work: Path) -> Found:
-        for figure, value in OF_A_BACKBONE[name](case, work):
-            yield f"{case.backbone}_{figure}", value
+    def run(work: Path) -> Metrics:
+        for metric, value in BACKBONE_PARTS[name](case, work):
+            yield f"{case.backbone}_{metric}", value
 
     return Part(f"{name} {case.backbone}", (f"{case.backbone}_{name}_",), run)
 
 
-def parts(only: str, backbone: str, seeds: int) -> list[Part]:
-    """Return the parts asked for."""
-    every = [
-        of_backbone(name, case)
-        for name in OF_A_BACKBONE
+def select_parts(only: str, backbone: str, seeds: int) -> list[Part]:
+    """Return the parts to measure."""
+    selected = [
+        backbone_part(name, case)
+        for name in BACKBONE_PARTS
         for case in CASES.values()
         if backbone in ("all", case.backbone) and (name != "top" or case.backbone == "vgg16")
     ]
-    every.append(Part("accuracy", ("digits_", "fashion_"), lambda work: accuracy(work, seeds)))
-    every.append(Part("growth", ("growth_",), growth))
-    return [part for part in every if only in ("all", part.name.split()[0])]
+    selected.append(Part("accuracy", ("digits_", "fashion_"), lambda work: accuracy(work, seeds)))
+    selected.append(Part("scaling", ("scaling_",), scaling))
+    return [part for part in selected if only in ("all", part.name.split()[0])]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be varied."""
-    names = ["all", *OF_A_BACKBONE, "accuracy", "growth"]
-    parser.add_argument("--only", choices=names, default="all", help="Measure this part alone.")
+    """Add the options of this benchmark."""
+    names = ["all", *BACKBONE_PARTS, "accuracy", "scaling"]
+    parser.add_argument("--only", choices=names, default="all", help="Measure only this part.")
     parser.add_argument("--backbone", choices=["all", *CASES], default="all")
-    parser.add_argument("--seeds", type=int, default=5, help="Of the accuracy.")
+    parser.add_argument("--seeds", type=int, default=5, help="Seeds of the accuracy part.")
 
 
-def measure(options: argparse.Namespace) -> Measured:
-    """Measure the parts asked for; what the others gave before stays."""
-    chosen = parts(options.only, options.backbone, options.seeds)
-    anew = tuple(start for part in chosen for start in part.figures)
-    before = kept(options.json).items()
-    figures = {name: figure for name, figure in before if not name.startswith(anew)}
-    for part in chosen:
+def measure(options: argparse.Namespace) -> Measurement:
+    """Measure the selected parts; the metrics of the others stay in the result."""
+    parts = select_parts(options.only, options.backbone, options.seeds)
+    prefixes = tuple(prefix for part in parts for prefix in part.prefixes)
+    earlier = read_metrics(options.json).items()
+    metrics = {name: metric for name, metric in earlier if not name.startswith(prefixes)}
+    for part in parts:
         with tempfile.TemporaryDirectory() as work:
-            for name, figure in part.run(Path(work)):
-                figures[name] = figure
-                print(f"{name} {figure.value:.4g} {figure.unit} {figure.goal}", flush=True)
-    return Measured(CONDITIONS, figures, [part.name for part in chosen])
+            for name, metric in part.run(Path(work)):
+                metrics[name] = metric
+                print(f"{name} {metric.value:.4g} {metric.unit} {metric.goal}", flush=True)
+    return Measurement(CONDITIONS, metrics, [part.name for part in parts])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures."""
+    """Measure and write the result."""
     run_benchmark("training", __doc__, add_options, measure, arguments)
 
 

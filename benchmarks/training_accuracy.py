@@ -1,21 +1,21 @@
-"""Accuracy of cut and cache beside end-to-end training of the same head, over several seeds.
+"""Accuracy of cut and cache and of end-to-end training of the same head, over several seeds.
 
-All sides learn from the same images (scikit-learn's 1,797 digits; the first 1,000 of
-Fashion-MNIST's training images, tested on the first 1,000 of its test images) at 64 px, on the
-frozen `efficientnet_lite0` with its ImageNet weights. A seed draws the splits, as far as they are
-not given, the first weights, dropout and the order.
+All are trained on the same images at 64 px (scikit-learn's 1,797 digits; the first 1,000 training
+images of Fashion-MNIST, tested on its first 1,000 test images), on the frozen `efficientnet_lite0`
+with its ImageNet weights. The seed sets the splits, if the source has none, the initial weights,
+dropout and the order of the images.
 
-- `regraft`: `extract_features` (float16 cache), `train_head`, `fine_tune` with strategy `head`; the
-  saved model is loaded and tested.
-- `keras`, which the goal is against: the same head in all its options (features standardized by
-  their mean and variance over the training images, L2, dropout, first weights), joined to the
-  backbone and trained by `model.fit` on images, float32.
-- `plain_head`, without a goal: `model.fit` as well, with the head of the notebook, which is dropout
-  and a dense layer, neither standardized nor penalized.
+- `regraft`: `extract_features` (float16 cache), `train_head`, and `fine_tune` with strategy `head`.
+  The saved model is loaded and tested.
+- `keras`, with a goal for the difference: the same head with the same options (features
+  standardized by their mean and variance over the training images, L2, dropout, initial weights),
+  joined to the backbone and trained by `model.fit` on images in float32.
+- `plain_head`, without a goal: trained by `model.fit` too. The head is dropout and a dense layer,
+  without standardization and L2.
 
-All have the same Adam, learning rate, batch size and epochs, draw a new order of the images each
-epoch, run all epochs, and keep the weights of the epoch with the lowest cross-entropy on
-validation. The spread is the standard deviation over the seeds; differences are of the means.
+All have the same Adam, learning rate, batch size and number of epochs, shuffle the images in each
+epoch, run all epochs, and keep the weights of the epoch with the lowest validation cross-entropy.
+The standard deviation is over the seeds; differences are those of the means.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.result import Figure
+from benchmarks.result import Metric
 from regraft_core.formats.manifests import Split
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions, IngestOptions
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-# Pixels as the backbone takes them, float32 [n, px, px, 3], and labels, int32 [n].
+# The backbone's input, float32 [n, px, px, 3], and labels, int32 [n].
 Images = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class AccuracyCase:
-    """What is trained: `images` names the sets and how many of each at most.
+    """The training settings; `images` is the largest number of images of each dataset.
 
-    Of Fashion-MNIST so many are learned from, and as many are tested on.
+    For Fashion-MNIST this is the number of training images and also of test images.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -54,9 +54,9 @@ class AccuracyCase:
 
 @dataclass(frozen=True)
 class Trial:
-    """What all sides of one seed share: the dataset, on the disk and in memory, and the options.
+    """What all trainings with one seed share: the dataset, on disk and in memory, and the options.
 
-    The backbone is Keras' sides'; it is frozen, so that none of them changes it.
+    Both Keras trainings use `backbone`, which is frozen, so neither changes it.
     """
 
     case: AccuracyCase
@@ -69,8 +69,8 @@ class Trial:
 
 def accuracy(
     work: Path, seeds: int, case: AccuracyCase | None = None
-) -> Iterator[tuple[str, Figure]]:
-    """Yield mean and spread of the test accuracy of all sides, and the differences in points."""
+) -> Iterator[tuple[str, Metric]]:
+    """Yield mean and standard deviation of each test accuracy, and the differences in points."""
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
 
@@ -81,26 +81,26 @@ def accuracy(
         WRITERS[name](work / name, count)
         runs = []
         for seed in range(seeds):
-            trial = drawn(work / name, work / f"{name}-{seed}", seed, case, backbone)
-            runs.append(accuracies(trial))
-        yield from compared(name, {side: [run[side] for run in runs] for side in SIDES})
+            trial = make_trial(work / name, work / f"{name}-{seed}", seed, case, backbone)
+            runs.append(test_accuracies(trial))
+        yield from compare(name, {side: [run[side] for run in runs] for side in SIDES})
 
 
-def compared(name: str, found: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures of one set of images from the test accuracies of each side's seeds."""
-    for side, values in found.items():
-        yield f"{name}_{side}_test_accuracy", Figure(statistics.mean(values))
+def compare(name: str, accuracies: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, Metric]]:
+    """Yield the metrics of one dataset from the test accuracies of each side's seeds."""
+    for side, values in accuracies.items():
+        yield f"{name}_{side}_test_accuracy", Metric(statistics.mean(values))
         if len(values) > 1:
-            yield f"{name}_{side}_test_accuracy_spread", Figure(statistics.stdev(values))
-    points = {side: 100 * statistics.mean(values) for side, values in found.items()}
+            yield f"{name}_{side}_test_accuracy_std", Metric(statistics.stdev(values))
+    points = {side: 100 * statistics.mean(values) for side, values in accuracies.items()}
     difference = points["regraft"] - points["keras"]
-    yield f"{name}_accuracy_difference", Figure(difference, "points", ">= -0.5")
+    yield f"{name}_accuracy_difference", Metric(difference, "points", ">= -0.5")
     above = points["regraft"] - points["plain_head"]
-    yield f"{name}_accuracy_above_plain_head", Figure(above, "points")
+    yield f"{name}_accuracy_above_plain_head", Metric(above, "points")
 
 
-def drawn(images: Path, out: Path, seed: int, case: AccuracyCase, backbone: Any) -> Trial:
-    """Ingest with splits that the seed draws."""
+def make_trial(images: Path, out: Path, seed: int, case: AccuracyCase, backbone: Any) -> Trial:
+    """Ingest the images with this seed; return the trial."""
     from components.ingest.ingest import ingest
 
     out.mkdir()
@@ -116,31 +116,31 @@ def drawn(images: Path, out: Path, seed: int, case: AccuracyCase, backbone: Any)
         case=case,
         options=options,
         dataset=out / "dataset",
-        splits=in_memory(out / "dataset", case),
+        splits=load_splits(out / "dataset", case),
         classes=len(manifest.classes),
         backbone=backbone,
     )
 
 
-def accuracies(trial: Trial) -> dict[str, float]:
+def test_accuracies(trial: Trial) -> dict[str, float]:
     """Return the test accuracy of each side."""
     import keras
 
-    shares = {}
-    for side, trained in SIDES.items():
+    accuracies = {}
+    for side, train in SIDES.items():
         keras.utils.set_random_seed(trial.options.seed)
         pixels, labels = trial.splits["test"]
-        guesses = trained(trial).predict(pixels, verbose=0).argmax(axis=1)
-        shares[side] = float((guesses == labels).mean())
-    return shares
+        predicted = train(trial).predict(pixels, verbose=0).argmax(axis=1)
+        accuracies[side] = float((predicted == labels).mean())
+    return accuracies
 
 
-def by_regraft(trial: Trial) -> Any:
-    """Return our model, as it was saved."""
+def train_regraft(trial: Trial) -> Any:
+    """Return Regraft's model, loaded from the file."""
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
-    from regraft_core.training.models import load_model
+    from regraft_core.training.model_files import load_model
 
     out = trial.dataset.parent
     features, head, model = out / "features", out / "head", out / "model"
@@ -153,20 +153,20 @@ def by_regraft(trial: Trial) -> Any:
     return load_model(model)[0]
 
 
-def by_keras(trial: Trial) -> Any:
-    """Return the frozen backbone with our head on it, trained by `model.fit`."""
+def train_keras(trial: Trial) -> Any:
+    """Return the frozen backbone with Regraft's head, trained by `model.fit`."""
     from regraft_core.backbones.cuts import join
-    from regraft_core.training.models import build_head, pooling_layer, standardize
+    from regraft_core.training.heads import build_head, pooling_layer, standardize
 
     pooling = pooling_layer(trial.options.pooling)
     features = join(trial.backbone, [pooling]).predict(trial.splits["train"][0], verbose=0)
     head = build_head(features.shape[1], trial.classes, trial.options)
     standardize(head, features.mean(axis=0), features.var(axis=0))
-    return fitted(join(trial.backbone, [pooling, *head.layers[1:]]), trial)
+    return fit(join(trial.backbone, [pooling, *head.layers[1:]]), trial)
 
 
-def by_plain_head(trial: Trial) -> Any:
-    """Return the frozen backbone with the notebook's head on it, trained by `model.fit`."""
+def train_plain_head(trial: Trial) -> Any:
+    """Return the frozen backbone with dropout and a dense layer, trained by `model.fit`."""
     import keras
 
     from regraft_core.backbones.cuts import join
@@ -176,20 +176,22 @@ def by_plain_head(trial: Trial) -> Any:
         keras.layers.Dropout(trial.options.dropout),
         keras.layers.Dense(trial.classes),
     ]
-    return fitted(join(trial.backbone, layers), trial)
+    return fit(join(trial.backbone, layers), trial)
 
 
-def fitted(model: Any, trial: Trial) -> Any:
-    """Train by `model.fit` as `train_head` does, and return the model with its best weights."""
+def fit(model: Any, trial: Trial) -> Any:
+    """Train with `model.fit` as `train_head` does; return the model with its best weights."""
     import keras
     import tensorflow as tf
 
-    # Unlike the loss, the metric leaves out penalties, as our choice of the best epoch does.
-    judge = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy")
+    # Unlike the loss, this metric excludes penalties, as `train_head` does for its best epoch.
+    cross_entropy = keras.metrics.SparseCategoricalCrossentropy(
+        from_logits=True, name="cross_entropy"
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     options = trial.options
     adam = keras.optimizers.Adam(options.head_learning_rate)
-    model.compile(adam, loss, metrics=[judge], jit_compile=False)
+    model.compile(adam, loss, metrics=[cross_entropy], jit_compile=False)
     best = keras.callbacks.EarlyStopping(
         "val_cross_entropy", patience=options.patience, mode="min", restore_best_weights=True
     )
@@ -204,8 +206,8 @@ def fitted(model: Any, trial: Trial) -> Any:
     return model
 
 
-def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
-    """Return the images of each split, decoded and scaled as all sides take them."""
+def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
+    """Return the images of each split, decoded and scaled for the backbone."""
     import tensorflow as tf
 
     from regraft_core.backbones.table import find_backbone
@@ -214,17 +216,17 @@ def in_memory(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     from regraft_core.images.preprocess import scale
 
     scaling, decode = find_backbone(case.backbone).scaling, make_decoder(case.image_px)
-    held: dict[Split, Images] = {}
+    images: dict[Split, Images] = {}
     for split in SPLITS:
         records = list(read_split(dataset, split))
         pixels = decode(tf.constant([record.encoded for record in records]))
         labels = np.array([record.label for record in records], np.int32)
-        held[split] = scale(pixels, scaling).numpy(), labels
-    return held
+        images[split] = scale(pixels, scaling).numpy(), labels
+    return images
 
 
-def write_some_digits(folder: Path, count: int) -> None:
-    """Write the first `count` of the digits, whose classes take turns."""
+def write_first_digits(folder: Path, count: int) -> None:
+    """Write the first `count` digits, in which the classes alternate."""
     from components.ingest.sources.samples import write_digits
 
     write_digits(folder)
@@ -233,20 +235,20 @@ def write_some_digits(folder: Path, count: int) -> None:
             path.unlink()
 
 
-def write_some_fashion(folder: Path, count: int) -> None:
-    """Write the first `count` images of both parts of Fashion-MNIST."""
+def write_first_fashion(folder: Path, count: int) -> None:
+    """Write the first `count` training images and test images of Fashion-MNIST."""
     from components.ingest.sources.samples import write_fashion
 
     write_fashion(folder, limit=count)
 
 
 WRITERS: Mapping[str, Callable[[Path, int], None]] = {
-    "digits": write_some_digits,
-    "fashion": write_some_fashion,
+    "digits": write_first_digits,
+    "fashion": write_first_fashion,
 }
-# Ours first, then what it is compared with.
+# Regraft first, then what it is compared with.
 SIDES: Mapping[str, Callable[[Trial], Any]] = {
-    "regraft": by_regraft,
-    "keras": by_keras,
-    "plain_head": by_plain_head,
+    "regraft": train_regraft,
+    "keras": train_keras,
+    "plain_head": train_plain_head,
 }

@@ -1,14 +1,14 @@
-"""How time and memory of extraction and head training grow with the number of images.
+"""Time and memory of extraction and head training for more and more images.
 
-The first 1,000, 10,000 and 50,000 training images of Fashion-MNIST, brought to 32 px, on
-`efficientnet_lite0` (1,280 features an image, in float16), activations at the cut kept, and 20
-epochs of a head. 2 % of the images are validated with; 2 % are test images, which neither step
-reads.
+The first 1,000, 10,000 and 50,000 training images of Fashion-MNIST, resized to 32 px, on
+`efficientnet_lite0` (1,280 features per image in float16) with cached activations at the cut, and
+20 epochs of head training. 2% of the images are for validation; 2% are test images, which neither
+step reads.
 
-Ingest, extraction and head training are a process of their own each. Seconds are those of the
-step's function, without the start of Python and its imports. Memory is the process' peak, libraries
-included: what TensorFlow takes for itself is in all of them. Head training holds rows up to 1 GiB
-in memory, so its peak grows with the images; that of extraction should not.
+Ingest, extraction and head training run in a new process each. The seconds are those of the step's
+function, without the start of Python and the imports. The memory is the peak of the process,
+including libraries such as TensorFlow. Head training keeps up to 1 GiB of features in memory, so
+its peak grows with the number of images; that of extraction should not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure
+from benchmarks.result import Metric
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COUNTS = (1_000, 10_000, 50_000)
@@ -30,8 +30,8 @@ STEPS = ("ingest", "extraction", "head")
 
 
 @dataclass(frozen=True)
-class GrowthCase:
-    """What runs on the images."""
+class ScalingCase:
+    """The training settings."""
 
     backbone: str = "efficientnet_lite0"
     image_px: int = 32
@@ -39,63 +39,63 @@ class GrowthCase:
 
 
 @dataclass(frozen=True)
-class Took:
-    """What one step took."""
+class StepCost:
+    """Time and memory of one step."""
 
     seconds: float
     peak_mb: float
 
 
-def growth(work: Path) -> Iterator[tuple[str, Figure]]:
-    """Yield seconds and peak memory of both steps for each number of images, and their growth."""
+def scaling(work: Path) -> Iterator[tuple[str, Metric]]:
+    """Yield seconds and peak memory of both steps for each number of images, and ratios."""
     from components.ingest.sources.samples import write_fashion
 
-    took: dict[str, dict[int, Took]] = {step: {} for step in STEPS}
+    costs: dict[str, dict[int, StepCost]] = {step: {} for step in STEPS}
     for count in COUNTS:
         folder = work / str(count)
         write_fashion(folder / "images", limit=count)
         for step in STEPS:
-            took[step][count] = measured_apart(step, folder, GrowthCase())
+            costs[step][count] = measure_in_process(step, folder, ScalingCase())
         for step in ("extraction", "head"):
-            yield f"growth_{step}_{count}", Figure(took[step][count].seconds, "s")
-            yield f"growth_{step}_memory_{count}", Figure(took[step][count].peak_mb, "MB")
-    yield from ratios(took["extraction"], took["head"])
+            yield f"scaling_{step}_{count}", Metric(costs[step][count].seconds, "s")
+            yield f"scaling_{step}_memory_{count}", Metric(costs[step][count].peak_mb, "MB")
+    yield from ratios(costs["extraction"], costs["head"])
 
 
 def ratios(
-    extraction: Mapping[int, Took], head: Mapping[int, Took]
-) -> Iterator[tuple[str, Figure]]:
-    """Yield how both steps grow, from what each took for three numbers of images.
+    extraction: Mapping[int, StepCost], head: Mapping[int, StepCost]
+) -> Iterator[tuple[str, Metric]]:
+    """Yield how time and memory scale, from the costs for three numbers of images.
 
-    The time that extraction takes for one image more is compared above and below the middle
-    number; 1 is growth in proportion. Memory is that of the most images in times of the fewest.
+    The time ratio compares the time per additional image above and below the middle number; 1 is
+    linear scaling. The memory ratios compare the most images with the fewest.
     """
     least, middle, most = sorted(extraction)
     above = (extraction[most].seconds - extraction[middle].seconds) / (most - middle)
     below = (extraction[middle].seconds - extraction[least].seconds) / (middle - least)
-    yield "growth_time_an_image", Figure(above / below)
-    for step, took in (("extraction", extraction), ("head", head)):
-        yield f"growth_{step}_memory_times", Figure(took[most].peak_mb / took[least].peak_mb)
+    yield "scaling_time_per_image_ratio", Metric(above / below)
+    for step, costs in (("extraction", extraction), ("head", head)):
+        yield f"scaling_{step}_memory_ratio", Metric(costs[most].peak_mb / costs[least].peak_mb)
 
 
-def measured_apart(step: str, folder: Path, case: GrowthCase) -> Took:
-    """Run one step in a process of its own, on what the steps before it left in `folder`."""
+def measure_in_process(step: str, folder: Path, case: ScalingCase) -> StepCost:
+    """Run one step in a new process, on the outputs of the earlier steps in `folder`."""
     values = [step, str(folder.absolute()), json.dumps(asdict(case))]
     command = [sys.executable, "-m", "benchmarks.training_scaling", *values]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
-    return Took(**json.loads(done.stdout.splitlines()[-1]))
+    return StepCost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def measured_here(step: str, folder: Path, case: GrowthCase) -> Took:
+def measure_here(step: str, folder: Path, case: ScalingCase) -> StepCost:
     """Run one step in this process."""
-    run = prepared(step, folder, case)
+    run = prepare(step, folder, case)
     start = time.perf_counter()
     run()
-    return Took(time.perf_counter() - start, peak_mb())
+    return StepCost(time.perf_counter() - start, peak_mb())
 
 
-def prepared(step: str, folder: Path, case: GrowthCase) -> Callable[[], Any]:
-    """Import what a step needs, and return it ready to run."""
+def prepare(step: str, folder: Path, case: ScalingCase) -> Callable[[], Any]:
+    """Import what a step needs; return a function that runs it."""
     from regraft_core.formats.options import FeatureOptions, HeadOptions, IngestOptions
 
     if step == "ingest":
@@ -108,18 +108,18 @@ def prepared(step: str, folder: Path, case: GrowthCase) -> Callable[[], Any]:
     if step == "extraction":
         from components.extract_features.extract_features import extract_features
 
-        kept = FeatureOptions(backbone=case.backbone, image_px=case.image_px)
-        return lambda: extract_features(folder / "dataset", folder / "features", kept)
+        options = FeatureOptions(backbone=case.backbone, image_px=case.image_px)
+        return lambda: extract_features(folder / "dataset", folder / "features", options)
     from components.train_head.train_head import train_head
 
-    patient = HeadOptions(head_epochs=case.head_epochs, patience=case.head_epochs)
-    return lambda: train_head([folder / "features"], folder / "head", patient)
+    all_epochs = HeadOptions(head_epochs=case.head_epochs, patience=case.head_epochs)
+    return lambda: train_head([folder / "features"], folder / "head", all_epochs)
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process had at once.
+    """Return the peak memory of this process in MB.
 
-    `ru_maxrss` would not do: a child takes over the peak of the process that started it.
+    `ru_maxrss` is not used, because a child process inherits the peak of its parent.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
@@ -127,5 +127,5 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    told = measured_here(sys.argv[1], Path(sys.argv[2]), GrowthCase(**json.loads(sys.argv[3])))
-    print(json.dumps(asdict(told)))
+    cost = measure_here(sys.argv[1], Path(sys.argv[2]), ScalingCase(**json.loads(sys.argv[3])))
+    print(json.dumps(asdict(cost)))

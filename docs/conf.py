@@ -1,13 +1,12 @@
-"""The site's settings. The reference is written from the code before Sphinx reads the pages."""
+"""Settings of the site. The reference is written from the code before Sphinx reads the pages."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 
-from reference_pages import write_pages  # noqa: E402
-
+from docs.reference_pages import write_pages  # noqa: E402
 from regraft_core.runtime.version import VERSION  # noqa: E402
 
 write_pages(HERE / "reference")
@@ -26,7 +25,7 @@ html_css_files = ["regraft.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
-# No fonts, scripts or images from other hosts: the site works without a network.
+# The site loads no fonts, scripts or images from other hosts, so it works without a network.
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

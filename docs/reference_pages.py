@@ -1,6 +1,6 @@
-"""Writes the reference from the code: commands, recipe keys, formats of artifacts, backbones.
+"""Writes the reference from the code: commands, Python API, recipe keys, manifests, backbones.
 
-Nothing here is said twice: descriptions are those of the options, docstrings those of the code.
+The descriptions are those of the options, and the docstrings those of the code.
 """
 
 from __future__ import annotations
@@ -15,45 +15,47 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.reference_python import python_page
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.table import BACKBONES, KERAS
-from regraft_core.formats import manifests
+from regraft_core.formats import manifest_storage, manifests
 
 BACKBONES_TEXT = """
-What `--backbone` takes. The images' size is the one that the backbone was trained at;
-`--image-px` gives another. Channels are those of the last feature map, of which pooling makes a
-head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows layers
-and costs.
+The values of `--backbone`. The size in pixels is the one that the backbone was trained with;
+`--image-px` overrides it. Channels are those of the last feature map, which pooling converts to the
+head's input. The default cut is where strategy `top` starts. `regraft inspect NAME` shows the
+layers and their costs.
 
-The weights are ImageNet's; Keras downloads them once. The others:
+The weights are trained on ImageNet, and Keras downloads them once, except for these:
 """
-NOTE = "<!-- Written by docs/reference_pages.py from the code; changes here are lost. -->"
+NOTE = "<!-- Written by docs/reference_pages.py from the code; do not edit. -->"
 DEFAULT = re.compile(r"\(default: (.*)\)$")
 EXIT_CODES = """
-| exit code | means |
+| exit code | meaning |
 |---|---|
-| 0 | done; of a run: the gate accepted the model |
-| 2 | bad input or usage: the line on stderr says what was expected and what was received |
+| 0 | done; for a run: the gate accepted the model |
+| 2 | bad input or usage: the line on stderr shows what was expected and what was received |
 | 3 | the gate rejected the model |
 | 1 | anything else |
 """
 RECIPE_TEXT = """
-All options of a run, as keys of a YAML file or as options of `regraft run`, where underscores
-become dashes and `sources` and `mirrors` are `--source` and `--mirror`, which may be given again.
-An unknown key, or a value out of range, is an error before anything is read. `regraft init` drafts
-a recipe for a folder of images; `regraft recipe-schema` prints all keys as JSON Schema, by which
-editors complete and check them.
+All options of a run, as keys of a YAML file. They are also options of `regraft run`: underscores
+become dashes, and `sources` and `mirrors` become `--source` and `--mirror`, which can be repeated.
+An unknown key, or a value out of range, is an error before anything is read. `regraft init` writes
+a recipe for a folder of images. `regraft recipe-schema` prints all keys as JSON Schema, with which
+editors complete and check recipes.
 """
 
 
 def write_pages(folder: Path) -> None:
-    """Write all pages of the reference; a page that is up to date is left alone."""
+    """Write all pages of the reference, except those that are up to date."""
     from regraft.cli.main import app
 
     pages = {
         "cli.md": cli_page(app),
+        "python.md": python_page(NOTE),
         "recipe.md": recipe_page(app),
-        "manifests.md": artifacts_page(),
+        "manifests.md": manifests_page(),
         "backbones.md": backbones_page(),
     }
     folder.mkdir(exist_ok=True)
@@ -69,7 +71,7 @@ def cli_page(app: typer.Typer) -> str:
     lines = [NOTE, "# The command line", "", _flowing(group.help), ""]
     lines += [*_paragraphs(EXIT_CODES), "", "Options of `regraft` itself, before the command:", ""]
     lines += _options(group.params)
-    shown: dict[str, str] = {}
+    first_with: dict[str, str] = {}
     for name, command in group.commands.items():
         lines += ["", f"## {name}", "", *_command_help(command.help)]
         by_panel: dict[str, list[Any]] = {}
@@ -78,14 +80,14 @@ def cli_page(app: typer.Typer) -> str:
                 by_panel.setdefault(parameter.rich_help_panel or "", []).append(parameter)
         for panel, parameters in by_panel.items():
             table = _options(parameters)
-            first = shown.setdefault("\n".join(table), name)
+            first = first_with.setdefault("\n".join(table), name)
             lines += ["", *([f"**{panel}**", ""] if panel else [])]
             lines += table if first == name else [f"The options of [{first}](#{first})."]
     return "\n".join(lines) + "\n"
 
 
 def recipe_page(app: typer.Typer) -> str:
-    """Return the page of a recipe's keys, under the headings of `regraft run --help`."""
+    """Return the page of a recipe's keys, with the headings of `regraft run --help`."""
     group: Any = typer.main.get_command(app)
     by_panel: dict[str, list[str]] = {}
     for parameter in group.commands["run"].params:
@@ -99,26 +101,27 @@ def recipe_page(app: typer.Typer) -> str:
     return "\n".join(lines)
 
 
-def artifacts_page() -> str:
+def manifests_page() -> str:
     """Return the page of the manifests and their parts, with the docstrings of the code."""
     kinds = [
         value
-        for value in vars(manifests).values()
+        for module in (manifest_storage, manifests)
+        for value in vars(module).values()
         if inspect.isclass(value)
-        and issubclass(value, manifests.Record)
-        and value.__module__ == manifests.__name__
+        and issubclass(value, manifest_storage.Record)
+        and value.__module__ == module.__name__
     ]
     with_file = [kind for kind in kinds if hasattr(kind, "file_name")]
-    parts = [kind for kind in kinds if not issubclass(kind, manifests.Manifest)][1:]
-    lines = [NOTE, "# Formats of artifacts", "", *_paragraphs(manifests.__doc__), ""]
-    lines += ["## In every manifest", "", *_fields(manifests.Manifest, BaseModel), ""]
+    parts = [kind for kind in kinds if not issubclass(kind, manifest_storage.Manifest)][1:]
+    lines = [NOTE, "# Manifests", "", *_paragraphs(manifests.__doc__), ""]
+    lines += ["## In every manifest", "", *_fields(manifest_storage.Manifest, BaseModel), ""]
     for kind in with_file:
         lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifests.Manifest), ""]
+        lines += [*_fields(kind, manifest_storage.Manifest), ""]
     lines += ["## Parts", ""]
     for kind in parts:
         lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifests.Record), ""]
+        lines += [*_fields(kind, manifest_storage.Record), ""]
     return "\n".join(lines)
 
 
@@ -136,7 +139,7 @@ def backbones_page() -> str:
 
 
 def _command_help(text: str | None) -> Iterator[str]:
-    """Yield a command's help; what follows `Example:` becomes a block of its own."""
+    """Yield a command's help; the text after `Example:` becomes a code block."""
     for paragraph in inspect.cleandoc(text or "").split("\n\n"):
         if paragraph.startswith("Example:"):
             yield from ("```sh", _flowing(paragraph.removeprefix("Example:")), "```", "")
@@ -163,7 +166,7 @@ def _names(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    """Return the default, which options made from a recipe's keys carry in their help."""
+    """Return the default; options that are recipe keys have it in their help."""
     if parameter.required:
         return "required"
     if found := DEFAULT.search(parameter.help or ""):
@@ -180,13 +183,13 @@ def _key_row(name: str, field: FieldInfo) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    """Return the limits that a value must keep, as `above 0, at most 1`."""
+    """Return the limits of a value, as `above 0, at most 1`."""
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = {name: getattr(rule, name) for rule in field.metadata for name in words
               if getattr(rule, name, None) is not None}  # fmt: skip
-    told = {name: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    texts = {name: f"{value:,}" if isinstance(value, int) else f"{value:g}"
             for name, value in limits.items()}  # fmt: skip
-    return ", ".join(f"{words[name]} {told[name]}" for name in words if name in told)
+    return ", ".join(f"{words[name]} {texts[name]}" for name in words if name in texts)
 
 
 def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
@@ -196,7 +199,7 @@ def _fields(kind: type[BaseModel], parent: type[BaseModel]) -> list[str]:
         _row(f"`{name}`", _type(field.annotation), _optional(field), field.description or "")
         for name, field in own.items()
     ]
-    return ["| field | type | if left out | meaning |", "|---|---|---|---|", *rows]
+    return ["| field | type | default | meaning |", "|---|---|---|---|", *rows]
 
 
 def _optional(field: FieldInfo) -> str:
@@ -212,7 +215,7 @@ def _value(value: Any) -> str:
 
 
 def _type(hint: Any) -> str:
-    """Return a type in words that need no Python, with links to parts on the same page."""
+    """Return a type in words, with links to parts on the same page."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return ", ".join(f"`{choice}`" if choice else "empty" for choice in arguments)
@@ -224,7 +227,7 @@ def _type(hint: Any) -> str:
         return " or ".join(_type(one) for one in arguments)
     if hasattr(hint, "__metadata__"):
         return _type(arguments[0])
-    if inspect.isclass(hint) and issubclass(hint, manifests.Record):
+    if inspect.isclass(hint) and issubclass(hint, manifest_storage.Record):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     names = {str: "text", float: "number", int: "whole number", bool: "true or false",
              type(None): "null", Any: "any"}  # fmt: skip
@@ -236,7 +239,7 @@ def _row(*cells: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text without what a table or HTML would read as its own; code stays as it is."""
+    """Return a text with the characters of tables and HTML escaped, except in code."""
     parts = text.replace("|", "\\|").split("`")
     parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
     return "`".join(parts)

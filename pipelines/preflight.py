@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from pipelines.recipes.recipe import Recipe
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 
 def check_backbone(recipe: Recipe) -> None:
@@ -33,8 +33,8 @@ def check_destination(recipe: Recipe) -> None:
     Raises:
         InputError: the scheme of the URI is unknown, or its packages are missing.
     """
-    if is_address(recipe.destination):
-        open_address(recipe.destination)
+    if is_store_uri(recipe.destination):
+        open_store_uri(recipe.destination)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pipelines.local.run import Summary, run_locally
 from pipelines.recipes.recipe import Recipe
 from pipelines.recipes.recipe_file import recipe_of
 from regraft.cli.console_output import print_summary
+from regraft_client.errors import RegraftClientError
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.runtime.errors import RegraftError
@@ -39,9 +40,9 @@ def main() -> int:
         write_images(records, out / "images")
         _predict_served(summary, records, out / "models")
         _print_next_steps(out)
-    except RegraftError as error:
+    except (RegraftError, RegraftClientError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return getattr(error, "exit_code", 1)
     return 0
 
 

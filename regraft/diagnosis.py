@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
 MIN_GB, ENOUGH_GB = 2.0, 20.0
 START_TIMEOUT_S, PROGRAM_TIMEOUT_S = 180.0, 20.0
-INSTALL = "python -m pip install -c constraints.txt -e ."
+INSTALL = "in a checkout: make install"
 # TensorFlow ends its process if the CPU lacks an instruction, so it is started in its own.
 _TENSORFLOW_CODE = """
 import json, keras, tensorflow as tf
@@ -69,7 +70,7 @@ def diagnose(runs_dir: Path, checkout: Path = CHECKOUT) -> Diagnosis:
 
     Args:
         runs_dir: the folder for runs; it need not exist.
-        checkout: the folder of `pyproject.toml` and `constraints.txt`.
+        checkout: the folder of `pyproject.toml` and of the lock file `requirements/dev.txt`.
     """
     installed = installed_versions()
     return Diagnosis(
@@ -111,7 +112,7 @@ def installed_versions() -> dict[str, str]:
     """Return the versions of the installed packages by normalized name."""
     return {
         _normalized(package.metadata["Name"]): package.version
-        for package in metadata.distributions()
+        for package in reversed(list(metadata.distributions()))  # the first on the path wins
         if package.metadata["Name"]
     }
 
@@ -126,11 +127,10 @@ def read_requirements(checkout: Path) -> list[Requirement]:
 
 
 def read_pins(checkout: Path) -> dict[str, str]:
-    """Return the versions in `constraints.txt` by normalized name; none outside a checkout."""
-    path = checkout / "constraints.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    pairs = (line.split("==", 1) for line in lines if "==" in line)
-    return {_normalized(name): version.strip() for name, version in pairs}
+    """Return the locked versions by normalized name; none outside a checkout."""
+    path = checkout / "requirements" / "dev.txt"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE))
 
 
 def check_requirements(required: list[Requirement], installed: Mapping[str, str]) -> Finding:
@@ -149,7 +149,7 @@ def check_requirements(required: list[Requirement], installed: Mapping[str, str]
 def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
     """Check for packages of other versions than those that are tested together."""
     if not pins:
-        return Finding("versions", "good", "no constraints.txt to compare with")
+        return Finding("versions", "good", "no lock file to compare with")
     present = [name for name in pins if name in installed]
     other = [
         f"{name} {installed[name]} instead of {pins[name]}"
@@ -158,7 +158,7 @@ def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding
     ]
     if other:
         return Finding("versions", "limited", _first_few(other), INSTALL)
-    return Finding("versions", "good", f"{len(present)} as in constraints.txt")
+    return Finding("versions", "good", f"{len(present)} as in the lock file")
 
 
 def probe_tensorflow(code: str = _TENSORFLOW_CODE) -> dict[str, Any]:
@@ -196,7 +196,8 @@ def check_tensorflow(found: Mapping[str, Any], device_files: Sequence[str]) -> I
     elif drivers:
         yield Finding(
             "GPU", "limited", f"a driver is installed ({drivers[0]}), but TensorFlow finds no GPU",
-            "python -m pip install -c constraints.txt -e '.[gpu]', and unset CUDA_VISIBLE_DEVICES",
+            "install the extra [gpu] (in a checkout: make install EXTRAS=gpu), and unset "
+            "CUDA_VISIBLE_DEVICES",
         )  # fmt: skip
     else:
         yield Finding(

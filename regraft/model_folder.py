@@ -9,7 +9,7 @@ from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address
+from regraft_core.runtime.object_stores import is_store_uri
 
 SUMMARY_FILE = "summary.json"
 EXPECTED = (
@@ -29,7 +29,7 @@ def find_model_folder(path: str | os.PathLike[str], work: Path) -> Path:
         InputError: there is no model, or the run at `path` was rejected.
     """
     source = published_by(path)
-    if is_address(source):
+    if is_store_uri(source):
         return _resolved(source, work)
     folder = Path(source)
     if not folder.is_dir():
@@ -56,7 +56,7 @@ def published_by(path: str | os.PathLike[str]) -> str:
         InputError: the run was rejected, or its summary is damaged.
     """
     source = os.fspath(path).removeprefix("file://")
-    if is_address(source) or not (Path(source) / SUMMARY_FILE).is_file():
+    if is_store_uri(source) or not (Path(source) / SUMMARY_FILE).is_file():
         return source
     from regraft.training_run import Run
 

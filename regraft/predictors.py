@@ -19,7 +19,7 @@ from regraft_client.results import Prediction
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from serving.server.models.servable import from_op_error, load_servable
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError

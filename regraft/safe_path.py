@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -21,5 +22,11 @@ def ignore_current_folder() -> None:
         return
     if current == Path(__file__).resolve().parents[1]:
         return
-    sys.path[:] = [entry for entry in sys.path if entry and Path(entry).absolute() != current]
+    sys.path[:] = _without(current, sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"
+    if paths := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(_without(current, paths.split(os.pathsep)))
+
+
+def _without(current: Path, paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if path and Path(path).absolute() != current]

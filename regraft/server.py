@@ -12,7 +12,7 @@ from pathlib import Path
 from regraft.model_folder import find_model_folder, models_in, published_by, versions_in
 from regraft_core.formats.manifests import ModelManifest
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address
+from regraft_core.runtime.object_stores import is_store_uri
 
 DEFAULT_NAME = "regraft"
 
@@ -84,7 +84,7 @@ def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
     """Return the folder of a published model, or of several, that `path` stands for."""
     source = published_by(path)
     folder = Path(source)
-    if not is_address(source):
+    if not is_store_uri(source):
         if source != os.fspath(path):  # a run, whose model may have other versions
             return folder.parent
         if folder.is_dir() and (versions_in(folder) or models_in(folder)):
@@ -92,7 +92,7 @@ def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
         if (folder / ModelManifest.file_name).is_file():
             raise InputError(f"{folder}: expected an exported model, got a candidate")
     version = find_model_folder(source, work).resolve()
-    if is_address(source):
+    if is_store_uri(source):
         return version.parent
     # Alone in a folder of versions, as servers expect it.
     is_version = version.name.isdigit()

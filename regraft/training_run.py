@@ -20,7 +20,7 @@ from pipelines.recipes.recipe_choice import RunOptions, choose_options
 from pipelines.recipes.recipe_draft import BACKBONE
 from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManifest
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address
+from regraft_core.runtime.object_stores import is_store_uri
 
 Source = str | os.PathLike[str]
 
@@ -179,7 +179,7 @@ def _result(folder: Path, summary: Summary) -> Run:
     if published is None:
         model_dir = _candidate(folder, summary)
     else:
-        model_dir = None if is_address(published) else Path(published)
+        model_dir = None if is_store_uri(published) else Path(published)
     return Run(
         folder=folder,
         accepted=summary.verdict == "accepted",

@@ -1,4 +1,4 @@
-"""How a command of `regraft` ended."""
+"""The result of a `regraft` command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit code of a command, and what it wrote."""
+    """The exit code of a command, and its output."""
 
     code: int
     out: str

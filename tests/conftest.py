@@ -1,4 +1,4 @@
-"""Shared by all tests: a small real dataset and what each step makes of it, once a session."""
+"""Shared fixtures: a small real dataset and the outputs of each step, once per session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image, ImageDraw
+from playwright.sync_api import Browser
 
+from tests.browser import MISSING, running_browser
 from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
 
@@ -25,13 +27,13 @@ SIDE_PX = 40
 
 
 def draw_shape(kind: str, rng: random.Random) -> Image.Image:
-    """Draw one shape of a random size, place and color on a noisy ground."""
+    """Draw one shape of random size, position and color on a noisy background."""
     ground = tuple(rng.randrange(0, 90) for _ in range(3))
     image = Image.new("RGB", (SIDE_PX, SIDE_PX), ground)
     draw = ImageDraw.Draw(image)
     for _ in range(60):
-        place = rng.randrange(SIDE_PX), rng.randrange(SIDE_PX)
-        draw.point(place, tuple(rng.randrange(256) for _ in range(3)))
+        position = rng.randrange(SIDE_PX), rng.randrange(SIDE_PX)
+        draw.point(position, tuple(rng.randrange(256) for _ in range(3)))
     half = rng.randrange(8, 14)
     x, y = (rng.randrange(half, SIDE_PX - half) for _ in range(2))
     box = (x - half, y - half, x + half, y + half)
@@ -60,7 +62,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shapes, ingested."""
+    """The dataset of the shapes."""
     from components.ingest.ingest import ingest
     from regraft_core.formats.options import IngestOptions
 
@@ -71,7 +73,7 @@ def dataset(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the training steps made of the shapes on the `tiny` backbone."""
+    """Outputs of the training steps for the shapes, with the backbone `tiny`."""
 
     features: Path
     head: Path
@@ -100,7 +102,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which pipelines run by kfp's local runner, in subprocesses."""
+    """A folder for pipelines, which kfp's local runner executes in subprocesses."""
     from kfp import local
 
     from pipelines.local.run import own_output
@@ -117,7 +119,7 @@ _BUCKETS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[None]:
-    """A local server of S3, to which `s3://` leads."""
+    """A local S3 server for `s3://` URIs."""
     with s3_server() as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -126,7 +128,7 @@ def s3() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[None]:
-    """A local server of Google Cloud Storage, to which `gs://` leads."""
+    """A local Google Cloud Storage server for `gs://` URIs."""
     with gcs_server() as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -135,7 +137,7 @@ def gcs() -> Iterator[None]:
 
 @pytest.fixture(params=["s3", "gs"])
 def bucket(request: pytest.FixtureRequest) -> str:
-    """The address of an empty bucket, in each kind of object store."""
+    """The URI of an empty bucket, in each kind of object store."""
     import fsspec
 
     request.getfixturevalue({"s3": "s3", "gs": "gcs"}[request.param])
@@ -146,7 +148,7 @@ def bucket(request: pytest.FixtureRequest) -> str:
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a program printed that was killed (SIGKILL) at a line, and when it was run again."""
+    """The output of a program that was killed (SIGKILL) at a line, and of its second run."""
 
     killed: str
     again: str
@@ -159,21 +161,21 @@ def kill_and_run_again() -> Callable[[str, str], Resumed]:
 
     def run(program: str, line: str) -> Resumed:
         command = [sys.executable, "-c", program]
-        said = []
+        lines = []
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env=environment
         ) as process:
             assert process.stdout is not None
             for text in process.stdout:
-                said.append(text)
+                lines.append(text)
                 if line in text:
                     process.send_signal(signal.SIGKILL)
                     break
-        assert process.returncode == -signal.SIGKILL, said
+        assert process.returncode == -signal.SIGKILL, lines
         second = subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=300, check=True
         )
-        return Resumed("".join(said), second.stdout)
+        return Resumed("".join(lines), second.stdout)
 
     return run
 
@@ -182,12 +184,17 @@ PHOTOGRAPHS = Path(skimage.data.__file__).parent
 
 
 @pytest.fixture
-def regraft(capsys: pytest.CaptureFixture[str]) -> Regraft:
-    """Return a function that runs `regraft` with its arguments."""
+def regraft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Regraft:
+    """Return a function that runs `regraft` with arguments."""
+
+    from regraft.cli.main import main
 
     def run(*arguments: str | Path | int) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            from regraft.cli.main import main
+        with pytest.raises(SystemExit) as ended, monkeypatch.context() as patch:
+            # The command changes both for the processes that it starts.
+            patch.setattr(sys, "path", sys.path[:])
+            patch.setenv("PYTHONSAFEPATH", "")
+            patch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
             main([str(argument) for argument in arguments])
         written = capsys.readouterr()
@@ -195,6 +202,23 @@ def regraft(capsys: pytest.CaptureFixture[str]) -> Regraft:
         return Ended(ended.value.code, written.out, written.err)
 
     return run
+
+
+# Not for the session: Playwright's event loop would keep other tests of this thread from theirs.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A running browser; without one, tests that need it are skipped, and fail in CI."""
+    with running_browser() as found:
+        if found is None:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(MISSING)
+        yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once why tests were skipped for want of a browser."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if lacking := [report for report in skipped if MISSING in str(report.longrepr)]:
+        terminalreporter.write_line(f"\n{len(lacking)} skipped: {MISSING}")
 
 
 @pytest.fixture(scope="session")

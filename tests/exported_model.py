@@ -11,7 +11,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from regraft_core.formats.fingerprint import write_fingerprint
-from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
+from regraft_core.formats.manifest_storage import MadeBy
+from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
 
 
 class Doubling(tf.Module):

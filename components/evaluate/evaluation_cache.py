@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluate.gate.champion import find_champion
+from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
     ModelManifest,
     SavedModelManifest,
-    digest_of,
 )
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import code_digest

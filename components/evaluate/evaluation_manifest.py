@@ -8,13 +8,8 @@ from typing import Literal
 
 from components.evaluate.assess import Assessment
 from components.evaluate.gate.selection import Choice, results
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    MadeBy,
-    ModelManifest,
-    digest_of,
-)
+from regraft_core.formats.manifest_storage import MadeBy, digest_of
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.runtime.version import VERSION
 
 

@@ -16,7 +16,8 @@ from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
 from regraft_core.formats.content_folder import keep_by_content, kept_folder
 from regraft_core.formats.manifests import EvaluationManifest
-from regraft_core.formats.options import GateOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import GateOptions
 from regraft_core.runtime.step import log_progress
 
 ROC_POINTS = 200
@@ -38,7 +39,7 @@ def evaluate_artifacts(
         gate: the values of `GateOptions`.
         champion: as `evaluate`.
     """
-    options = checked(GateOptions, **gate)
+    options = parse_options(GateOptions, **gate)
     folders = [Path(candidate.path) for candidate in candidates]
     result = _answer(folders, dataset.path, outputs["evaluation"], options, champion)
     folder = Path(outputs["evaluation"].path)

@@ -28,11 +28,12 @@ def export(
         formats: Formats to write besides, of `litert` and `onnx`.
     """
     from components.export.export import export as run
-    from regraft_core.formats.options import ExportOptions, checked
+    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.options import ExportOptions
     from regraft_core.runtime.step import run_step
 
     with run_step("export"):
-        options = checked(ExportOptions, warmup_batch_size=warmup_batch_size,
+        options = parse_options(ExportOptions, warmup_batch_size=warmup_batch_size,
                           formats=tuple(formats))  # fmt: skip
         folders = [item.path for item in candidates]
         manifest = run(folders, evaluation.path, dataset.path, saved_model.path, options)

@@ -17,20 +17,19 @@ from components.export.model_card import model_card
 from components.export.signatures import SIGNATURES, Postprocessing, build_archive
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     SavedModelManifest,
-    staged_folder,
 )
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 _ANSWERS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"

@@ -1,4 +1,4 @@
-"""Warm-up requests: real images that a server answers before it takes traffic."""
+"""Warm-up requests: real images that a server predicts before it receives traffic."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components.export.signatures import CLASSIFY, EXAMPLE_KEY, FEATURES, IMAGES, SERVING
 from regraft_core.formats.fingerprint import WARMUP_FILE
-from regraft_core.formats.records import Example
 from regraft_core.images.preprocess import load_image
 
-# What all distinct images of one request may weigh: a record of photographs stays a few MB.
+# Maximum total size of the distinct images of one request: a record of photographs stays small.
 _REQUEST_BYTES = 4_000_000
 
 
@@ -27,7 +26,7 @@ def write_warmup(
 
     Args:
         folder: the SavedModel.
-        images: encoded images; as many as needed are taken, and repeated where they are few.
+        images: encoded images; as many as needed are used, and repeated if there are too few.
         image_px: side of the model's input.
         warmup_batch_size: images in the larger request.
 
@@ -71,7 +70,7 @@ def _requests(batch: Sequence[bytes], image_px: int) -> Iterator[tuple[str, str,
 
 def example_of(encoded: bytes) -> bytes:
     """Return the serialized `tf.train.Example` of an encoded image."""
-    example = Example()
+    example = tf.train.Example()
     example.features.feature[EXAMPLE_KEY].bytes_list.value.append(encoded)
     data: bytes = example.SerializeToString()
     return data
@@ -80,8 +79,7 @@ def example_of(encoded: bytes) -> bytes:
 def _pixels_proto(encoded: bytes, image_px: int, size: int) -> object:
     """Return a batch of pixels whose first image is real.
 
-    The last value that a tensor proto gives stands for all that follow, which spares the record
-    the megabytes of a whole batch.
+    The last value of a tensor proto is repeated for all that follow, which keeps the record small.
     """
     pixels = load_image(tf.constant(encoded), image_px).numpy().astype(np.float32)
     proto = tf.make_tensor_proto(0.0, tf.float32, [size, *pixels.shape])

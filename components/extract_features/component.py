@@ -56,14 +56,17 @@ def extract_features(
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
-    from regraft_core.formats.options import FeatureOptions, chosen
+    from regraft_core.formats.option_parsing import select_options
+    from regraft_core.formats.options import FeatureOptions
     from regraft_core.runtime.gpu_check import check_gpu
     from regraft_core.runtime.step import run_step
 
     with run_step("extract_features"):
         poolings = ("gap", "gmp", "flatten") if head_search else (pooling,)
         keep_cut = bool({"top", "auto"} & set(strategies))
-        options = chosen(FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings})
+        options = select_options(
+            FeatureOptions, values | {"keep_cut": keep_cut, "poolings": poolings}
+        )
         check_gpu(options.require_gpu)
         from components.extract_features.extract_features import extract_features as run
 

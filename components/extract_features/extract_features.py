@@ -17,32 +17,25 @@ from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
 from regraft_core.backbones.table import Backbone, find_backbone
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    FeatureShard,
-    FeaturesManifest,
-    MadeBy,
-    Split,
-    digest_of,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import DatasetManifest, FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.acceleration import accelerated, gpu_capabilities, mixed_precision
+from regraft_core.training.acceleration import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
-from regraft_core.training.models import pooling_layer
+from regraft_core.training.heads import pooling_layer
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
 
 
-@out_of_memory_explained()
+@explain_out_of_memory()
 def extract_features(
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -72,7 +65,7 @@ def extract_features(
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
     told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
-    mixed = mixed_precision(options.precision, gpu_capabilities())
+    mixed = use_mixed_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the one view is the plain image, so only strategy full trains on "
@@ -90,7 +83,7 @@ def extract_features(
     work = checkpoint_folder(options.work_dir, "extract_features", digest)
     with (
         staged_folder(out) as folder,
-        accelerated(model.layers, mixed=mixed),
+        accelerate(model.layers, mixed=mixed),
         winograd(model.layers),
     ):
         forward = forward_of(extractor, backbone, options, image_px)

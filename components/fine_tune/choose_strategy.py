@@ -21,8 +21,8 @@ from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.manifests import ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind
 from regraft_core.training.feature_store import FeatureRows
+from regraft_core.training.heads import pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
-from regraft_core.training.models import pooling_layer
 
 Resolved = Literal["head", "top", "full"]
 # Training images of the median class from which on a dataset counts as large.

@@ -46,12 +46,13 @@ def fine_tune(
         work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
     """
     values = locals()
-    from regraft_core.formats.options import FineTuneOptions, chosen
+    from regraft_core.formats.option_parsing import select_options
+    from regraft_core.formats.options import FineTuneOptions
     from regraft_core.runtime.gpu_check import check_gpu
     from regraft_core.runtime.step import run_step
 
     with run_step("fine_tune"):
-        options = chosen(FineTuneOptions, values)
+        options = select_options(FineTuneOptions, values)
         check_gpu(options.require_gpu)
         from components.fine_tune.fine_tune import fine_tune as run
 

@@ -21,29 +21,25 @@ from components.fine_tune.strategies import Parts, train_strategy, trained_part,
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    Epoch,
-    MadeBy,
-    ModelManifest,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
+from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.acceleration import (
-    accelerated,
+    accelerate,
+    distribution_strategy,
     gpu_capabilities,
     is_chief,
-    mixed_precision,
-    training_strategy,
+    use_mixed_precision,
 )
 from regraft_core.training.feature_store import read_manifests
+from regraft_core.training.heads import pooling_layer
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.models import count_parameters, load_model, pooling_layer, save_model
+from regraft_core.training.model_files import count_parameters, load_model, save_model
 from regraft_core.training.winograd import winograd
 
 
@@ -58,7 +54,7 @@ class Outcome:
     weights: list[Any]
 
 
-@out_of_memory_explained()
+@explain_out_of_memory()
 def fine_tune(
     dataset: str | os.PathLike[str],
     features: Sequence[str | os.PathLike[str]],
@@ -77,7 +73,7 @@ def fine_tune(
         RegraftError: the loss is not a number, or memory ran out.
     """
     check_gpu(options.require_gpu)
-    with training_strategy(options.strategy).scope():
+    with distribution_strategy(options.strategy).scope():
         return _fine_tune(dataset, features, head, out, options)
 
 
@@ -186,12 +182,12 @@ def _train_each(
 ) -> tuple[Outcome, list[Outcome]]:
     """Train with each treatment of BatchNormalization that is to be tried; leave the best one."""
     start = parts.complete.get_weights()
-    mixed = mixed_precision(options.precision, gpu_capabilities())
+    mixed = use_mixed_precision(options.precision, gpu_capabilities())
     tried = []
     for batch_norm in _treatments(parts, strategy, options, evidence):
         parts.complete.set_weights(start)
         layers = parts.backbone.layers
-        with accelerated(layers, mixed=mixed), winograd(layers):
+        with accelerate(layers, mixed=mixed), winograd(layers):
             history = train_strategy(
                 parts, strategy, options.model_copy(update={"batch_norm": batch_norm}), mixed=mixed
             )

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from regraft_core.backbones.cuts import freeze, join, split
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, digest_of
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import log_progress
@@ -120,7 +121,7 @@ def _data(
     return parts.complete, augmented, image_source(plain, shape)
 
 
-def rate_shares(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
+def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
     """Return each trainable variable's share of the rate: `lowest` at the bottom, 1 at the top.
 
     It rises by the same factor from layer to layer, counting those that are trained.
@@ -162,11 +163,11 @@ def _settings(
         # As in the head's training, which this one goes on from.
         label_smoothing=head.label_smoothing,
         class_weights=class_weights(head.class_weights, labels, classes),
-        warm_up_share=0.1,
+        warm_up_fraction=0.1,
         cosine_decay=True,
         gradient_clip=1.0,
         ema_momentum=options.ema_momentum,
-        rate_shares=rate_shares(model, options.lowest_lr_ratio),
+        lr_ratios=lr_ratios(model, options.lowest_lr_ratio),
         fingerprint=fingerprint,
         mixed=mixed,
     )

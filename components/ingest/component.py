@@ -62,11 +62,12 @@ def ingest(
 
     from components.ingest.ingest import ingest
     from regraft_core.formats.content_folder import keep_by_content
-    from regraft_core.formats.options import IngestOptions, checked
+    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.options import IngestOptions
     from regraft_core.runtime.step import run_step
 
     with run_step("ingest"):
-        manifest = ingest(sources, dataset.path, checked(IngestOptions, **values))
+        manifest = ingest(sources, dataset.path, parse_options(IngestOptions, **values))
         shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}

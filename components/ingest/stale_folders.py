@@ -1,7 +1,7 @@
-"""What a killed run leaves: a hidden folder beside its target, that the next run removes.
+"""Folders of interrupted runs: hidden, next to their target, and removed by the next run.
 
-A run holds a lock in its folder. The system lets go of it when the run's processes have ended,
-however they did, so a lock that can be had tells a dead run from one that is still at work.
+A run holds a lock in its folder. The system releases it when all processes of the run have ended,
+in whatever way, so a lock that can be acquired belongs to an interrupted run.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ _LOCK = "running.lock"
 
 
 @contextlib.contextmanager
-def marked_as_running(work: Path) -> Iterator[None]:
+def running_lock(work: Path) -> Iterator[None]:
     """Hold the lock in the working folder of this run."""
     with open(work / _LOCK, "wb") as lock:
-        # Some network file systems have no locks; there, leftovers stay.
+        # Some network file systems have no locks; stale folders are not removed there.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
-def remove_leftovers(target: Path, work: str) -> None:
-    """Remove the folders that killed runs to the same target left beside it.
+def remove_stale_folders(target: Path, work: str) -> None:
+    """Remove the folders that interrupted runs to the same target left next to it.
 
     Args:
-        target: where the runs were to write.
-        work: name of the working folder in each run's own.
+        target: the output folder of the runs.
+        work: name of the working folder in the folder of each run.
     """
     start = f".{target.name}."
-    # Not by glob, as the target's name may have characters that mean something to it.
+    # Not by glob, because the target's name may contain special characters.
     siblings = target.parent.iterdir() if target.parent.is_dir() else ()
     for folder in [sibling for sibling in siblings if sibling.name.startswith(start)]:
         with contextlib.suppress(OSError), open(folder / work / _LOCK, "rb") as lock:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import os
 
 from components.publish.registry import Registry, RegistryError
-from regraft_core.formats.manifests import (
-    MadeBy,
-    ParityManifest,
-    PublishedManifest,
-    SavedModelManifest,
-    digest_of,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION

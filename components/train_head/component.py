@@ -47,10 +47,11 @@ def train_head(
     """
     values = locals()
     from components.train_head.train_head import train_head as run
-    from regraft_core.formats.options import HeadOptions, chosen
+    from regraft_core.formats.option_parsing import select_options
+    from regraft_core.formats.options import HeadOptions
     from regraft_core.runtime.step import run_step
 
     with run_step("train_head"):
-        options = chosen(HeadOptions, values)
+        options = select_options(HeadOptions, values)
         manifest = run([item.path for item in features], model.path, options)
     model.metadata.update(digest=manifest.digest, validation_accuracy=manifest.validation_accuracy)

@@ -16,14 +16,15 @@ from typing import Any, get_args
 import keras
 import tensorflow as tf
 
-from regraft_core.formats.manifests import FeaturesManifest, digest_of
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.manifests import FeaturesManifest
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
 from regraft_core.training.epoch_graphs import LayerwiseAdam
 from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments
-from regraft_core.training.models import build_head, standardize
+from regraft_core.training.heads import build_head, standardize
 from regraft_core.training.training_source import epoch_order
 
 WIDTHS = (0, 128)
@@ -176,7 +177,7 @@ class _Grid:
         self._weights = [v for trial in trials for v in trial.model.trainable_variables]
         shares = tuple(trial.options.head_learning_rate / options.head_learning_rate
                        for trial in trials for _ in trial.model.trainable_variables)  # fmt: skip
-        self._optimizer = LayerwiseAdam(options.head_learning_rate, rate_shares=shares)
+        self._optimizer = LayerwiseAdam(options.head_learning_rate, lr_ratios=shares)
         self._optimizer.build(self._weights)
         self.train, self.measure = tf.function(self._train), tf.function(self._measure)
 

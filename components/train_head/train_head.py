@@ -12,33 +12,22 @@ from numpy.typing import NDArray
 
 from components.train_head.head_search import search_heads
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import (
-    FeaturesManifest,
-    MadeBy,
-    ModelManifest,
-    Preprocessing,
-    digest_of,
-    staged_folder,
-)
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import FeaturesManifest, ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step import Clock
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests
+from regraft_core.training.heads import build_head, head_parameters, standardize
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.loop import Settings, class_weights, train
-from regraft_core.training.models import (
-    build_head,
-    count_parameters,
-    head_parameters,
-    save_model,
-    standardize,
-)
+from regraft_core.training.model_files import count_parameters, save_model
 
 
-@out_of_memory_explained()
+@explain_out_of_memory()
 def train_head(
     features: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],

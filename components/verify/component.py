@@ -37,11 +37,12 @@ def verify(
 
     from components.verify.verify import TABLE_FILE
     from components.verify.verify import verify as run
-    from regraft_core.formats.options import VerifyOptions, checked
+    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.options import VerifyOptions
     from regraft_core.runtime.step import run_step
 
     with run_step("verify"):
-        options = checked(
+        options = parse_options(
             VerifyOptions,
             engine=engine,
             verify_images=verify_images,

@@ -23,27 +23,25 @@ from components.verify.parity import (
     parity_table,
     worst_by_protocol,
 )
+from regraft_client.errors import RegraftClientError
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import (
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     ParityManifest,
-    digest_of,
-    staged_folder,
-    write_text,
 )
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.runtime.errors import DataError, InputError, ParityError
+from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
 from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from serving.running.runner import running_server
 
 TABLE_FILE = "parity.md"
@@ -130,7 +128,10 @@ def _answers_served(
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
-        return {name: _ask(client, encoded) for name, client in clients.items()}, server.engine
+        try:
+            return {name: _ask(client, encoded) for name, client in clients.items()}, server.engine
+        except RegraftClientError as error:
+            raise RegraftError(f"the served model failed: {error}") from error
 
 
 def sample_of(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:

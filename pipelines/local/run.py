@@ -15,13 +15,12 @@ from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.recipes.recipe import Recipe
+from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
     Check,
     DatasetManifest,
     EvaluationManifest,
     PublishedManifest,
-    Record,
-    write_text,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step import EVENTS_VARIABLE

@@ -61,7 +61,7 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "early_stopping": ("patience",),
     "ema": ("ema_momentum",),
     "ema_decay": ("ema_momentum",),
-    "endpoint": ("host", "server"),
+    "host": ("endpoint", "server"),
     "epoch": ("fine_tune_epochs", "head_epochs", "top_epochs"),
     "epochs": ("fine_tune_epochs", "head_epochs", "top_epochs"),
     "folder": ("source", "sources", "out"),
@@ -102,7 +102,7 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "test_split": ("test_fraction",),
     "token": ("token_file", "existing_token"),
     "topk": ("top_k",),
-    "url": ("server", "host", "source"),
+    "url": ("server", "endpoint", "source"),
     "val_fraction": ("validation_fraction",),
     "val_size": ("validation_fraction",),
     "val_split": ("validation_fraction",),
@@ -112,7 +112,7 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "width": ("dense_width",),
 }
 _COMMANDS = {
-    "bench": "bench", "benchmark": "bench", "check": "doctor", "deploy": "publish",
+    "benchmark": "bench", "check": "doctor", "deploy": "publish",
     "evaluate": "report", "export": "publish", "fine-tune": "run", "finetune": "run",
     "fit": "run", "plan": "estimate", "schema": "recipe-schema", "server": "serve",
     "train": "run",

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.recipes.option_hints import unknown_option
 from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -20,7 +21,6 @@ from regraft_core.formats.options import (
     PublishOptions,
     Strategy,
     VerifyOptions,
-    checked,
 )
 from regraft_core.runtime.errors import InputError
 
@@ -132,7 +132,7 @@ def make_recipe(**values: Any) -> Recipe:
     for name in values:
         if name not in Recipe.model_fields:
             raise unknown_option("option", name, RECIPE_FIELDS)
-    recipe = checked(Recipe, **values)
+    recipe = parse_options(Recipe, **values)
     find_backbone(recipe.backbone).side_px(recipe.image_px)
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, URL or sample, got an empty text")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.ingest.sources.folders import Item, Tally, folder_items
+from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from pipelines.recipes.recipe_file import read_recipe
 from regraft_core.backbones.table import find_backbone
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.printable import one_line
 
@@ -48,7 +48,7 @@ def scan_folder(folder: Path) -> Folder:
     """
     if not folder.is_dir():
         raise InputError(f"expected a folder of class folders, got {folder}")
-    items = list(folder_items(folder, Tally()))
+    items = list(labeled_files(folder, Tally()))
     classes = Counter(item.label for item in items)
     if len(classes) < 2:
         found = ", ".join(f"{name}: {count}" for name, count in classes.items()) or "none"
@@ -164,7 +164,7 @@ def _split_comments(folder: Folder) -> list[str]:
     return comments
 
 
-def _short_side_px(items: Sequence[Item]) -> int:
+def _short_side_px(items: Sequence[LabeledFile]) -> int:
     """Return the median of the shorter sides of a sample, from the files' headers."""
     from PIL import Image
 

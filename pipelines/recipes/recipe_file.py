@@ -19,7 +19,7 @@ from ruamel.yaml.events import AliasEvent
 
 from pipelines.recipes.option_hints import unknown_option
 from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
-from regraft_core.formats.options import as_input_error
+from regraft_core.formats.option_parsing import as_input_error
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.printable import one_line
 

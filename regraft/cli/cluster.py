@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pods import Pods
     from pipelines.cluster.submit import Settings, Submission
+    from pipelines.cluster.watch import Waiting
 
+MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
 
 
@@ -28,7 +30,7 @@ _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
 class Server:
     """The API of Kubeflow Pipelines and its credentials."""
 
-    host: Annotated[
+    endpoint: Annotated[
         str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of the KFP API.")
     ] = ""
     namespace: Annotated[
@@ -49,13 +51,13 @@ class Server:
     ] = None
 
     def connection(self) -> Connection:
-        """Return the client's settings, checked if there is a host."""
+        """Return the client's settings, checked if there is an endpoint."""
         from pipelines.cluster.kfp_api import Connection, check_connection
 
         connection = Connection(
-            self.host, self.namespace, self.existing_token, self.token_file, self.ca_cert
+            self.endpoint, self.namespace, self.existing_token, self.token_file, self.ca_cert
         )
-        if self.host:
+        if self.endpoint:
             check_connection(connection)
         return connection
 
@@ -149,11 +151,23 @@ class WaitOptions:
         bool, typer.Option("--wait", help="Wait for the run; exit 0 if accepted, 3 if rejected.")
     ] = False
     wait_timeout_s: Annotated[
-        float, typer.Option(min=0, help="Longest time to wait for the run, in seconds.")
+        float, typer.Option(help="Longest time to wait for the run, in seconds.")
     ] = 86_400.0
-    poll_s: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two status requests.")
-    ] = 5.0
+    poll_s: Annotated[float, typer.Option(help="Seconds between two status requests.")] = 5.0
+
+    def waiting(self) -> Waiting:
+        """Return the settings of the wait.
+
+        Raises:
+            InputError: a time is negative or too short.
+        """
+        from pipelines.cluster.watch import Waiting
+
+        if not self.wait_timeout_s >= 0:
+            raise InputError(f"wait_timeout_s: expected 0 or more, got {self.wait_timeout_s:g}")
+        if not self.poll_s >= MIN_POLL_S:
+            raise InputError(f"poll_s: expected {MIN_POLL_S:g} or more, got {self.poll_s:g}")
+        return Waiting(self.wait_timeout_s, self.poll_s)
 
 
 @with_groups
@@ -196,7 +210,7 @@ def submit(
 ) -> None:
     """Run the pipeline on Kubeflow, now or on a schedule.
 
-    Example: regraft submit digits --host https://kubeflow.example.com/pipeline
+    Example: regraft submit digits --endpoint https://kubeflow.example.com/pipeline
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
     from pipelines.cluster.submit import describe, prepare
@@ -204,8 +218,8 @@ def submit(
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
-    if not (server.host or dry_run):
-        raise InputError("host: expected --host, the URL of the KFP API, got none")
+    if not (server.endpoint or dry_run):
+        raise InputError("endpoint: expected --endpoint, the URL of the KFP API, got none")
     if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()
@@ -221,9 +235,10 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import Waiting, raise_if_rejected, wait
+    from pipelines.cluster.watch import raise_if_rejected, wait
     from regraft.cli.console_output import print_json, showing_steps
 
+    waiting = options.waiting()
     client = Client(connection)
     sent = send(client, connection, submission)
     result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
@@ -234,7 +249,7 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
             print_json(result)
         return
     with showing_steps() as listener:
-        verdict = wait(client, sent.id, listener, Waiting(options.wait_timeout_s, options.poll_s))
+        verdict = wait(client, sent.id, listener, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:

@@ -11,9 +11,6 @@ from regraft.cli.benchmarks import BENCHMARKS, run_benchmark
 from regraft.cli.completion import completing
 from regraft.cli.json_flag import JsonFlag
 
-# A benchmark has its own options and its own `--help`.
-BENCH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
 
 def doctor(
     runs_dir: Annotated[

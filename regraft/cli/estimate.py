@@ -25,9 +25,7 @@ def estimate(
     ] = Plan.storage_mb_s,
     cache_gb: Annotated[
         float,
-        typer.Option(
-            help="Largest cache of activations, in GB; beyond it, strategy top recomputes them."
-        ),
+        typer.Option(help="Maximum GB of cached activations; above it, `top` trains from images."),
     ] = Plan.cache_gb,
     start_s: Annotated[
         float, typer.Option(help="Start-up time of each step, in seconds.")
@@ -48,8 +46,12 @@ def estimate(
     activation_kb: Annotated[
         float, typer.Option(help="Size of the cached activations per image, in kB.")
     ] = Rates.activation_kb,
-    head_epochs: Annotated[int, typer.Option(help="Epochs of head training.")] = Plan.head_epochs,
-    top_epochs: Annotated[int, typer.Option(help="Epochs of strategy top.")] = Plan.top_epochs,
+    head_epochs: Annotated[
+        int, typer.Option(help="Maximum number of epochs for the head.")
+    ] = Plan.head_epochs,
+    top_epochs: Annotated[
+        int, typer.Option(help="Number of epochs for strategy top.")
+    ] = Plan.top_epochs,
     json: JsonFlag = False,
 ) -> None:
     """Estimate the time of a run for more images and nodes.

@@ -74,14 +74,15 @@ def inspect(
     cut: Annotated[
         str,
         typer.Option(
-            help="Where strategy top starts: a layer's name, fraction:S of the parameters, "
-            "top:N-th cut point from the output, or auto for the backbone's default."
+            help="Cut point for `top`: a layer, top:N (from the output) or fraction:S (of the "
+            "parameters above it); auto uses the backbone's default."
         ),
     ] = "auto",
     batch_norm: Annotated[
         str,
         typer.Option(
-            help="BatchNormalization layers of the strategy: frozen or adapt.",
+            help="BatchNormalization above the cut: keep or update (`adapt`) its statistics. "
+            "One of frozen, adapt.",
             autocompletion=completing(["frozen", "adapt"]),
         ),
     ] = "frozen",
@@ -90,7 +91,7 @@ def inspect(
     ] = 10,
     dense_width: Annotated[
         int,
-        typer.Option(min=0, help="Width of a hidden layer in the heads to compare; 0 uses none."),
+        typer.Option(min=0, help="Units of a hidden layer in the head; 0 adds none."),
     ] = 0,
     weights: Annotated[
         str,

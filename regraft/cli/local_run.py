@@ -84,11 +84,12 @@ def ingest(
     from components.ingest.ingest import ingest as ingest_step
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import progress_on_stderr
-    from regraft_core.formats.options import IngestOptions, checked
+    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.options import IngestOptions
 
     values = with_recipe(None, {"sources": sources, **values})
     with progress_on_stderr():
-        manifest = ingest_step(values.pop("sources"), out, checked(IngestOptions, **values))
+        manifest = ingest_step(values.pop("sources"), out, parse_options(IngestOptions, **values))
     counts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
     print(f"{out}: {len(manifest.classes)} classes, {counts}")
 

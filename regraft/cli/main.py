@@ -1,32 +1,25 @@
-"""The `regraft` command. Heavy imports are inside the commands, so that `--help` is instant."""
+"""The `regraft` command: first steps, global options, errors and exit codes."""
 
 from __future__ import annotations
 
-import inspect as inspect_module
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from regraft.cli.cluster import compile_, submit
-from regraft.cli.doctor import BENCH_SETTINGS, bench, doctor
-from regraft.cli.estimate import estimate
-from regraft.cli.explore import classify, inspect
-from regraft.cli.local_run import ingest, report, run
-from regraft.cli.recipes import init, recipe_schema
-from regraft.cli.serving import predict, publish, serve
-from regraft.cli.usage_errors import SuggestingGroup, usage_error
+from regraft.cli.commands import CommandGroup
 from regraft.safe_path import ignore_current_folder
+from regraft_client.errors import InvalidInputError, RegraftClientError
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
 
 app = typer.Typer(
     name="regraft",
-    cls=SuggestingGroup,
+    cls=CommandGroup,
     help="Transfer learning for images: from a folder to a verified, served model.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -72,23 +65,6 @@ def _global(
         print(FIRST_STEPS)
 
 
-def _add_command(command: Callable[..., None], name: str | None = None, **settings: Any) -> None:
-    """Add a command; in its help, only blank lines start a new line."""
-    paragraphs = (inspect_module.getdoc(command) or "").split("\n\n")
-    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, **settings)(command)
-
-
-for _command in (run, init, report, serve, predict, publish, classify, inspect, ingest):
-    _add_command(_command)
-_add_command(doctor, short_help="Check that this machine can run Regraft.")
-_add_command(bench, context_settings=BENCH_SETTINGS)
-_add_command(compile_, "compile")
-_add_command(submit)
-_add_command(estimate)
-_add_command(recipe_schema, "recipe-schema")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `regraft_core.runtime.errors`."""
     ignore_current_folder()
@@ -102,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)
+    except RegraftClientError as error:
+        code = _fail(error, 2 if isinstance(error, InvalidInputError) else 1)
     except typer.TyperException as error:
+        from regraft.cli.usage_errors import usage_error
+
         code = _fail(usage_error(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 1)

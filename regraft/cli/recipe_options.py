@@ -91,7 +91,6 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         *flags,
         help=_help(field),
         show_default=False,
-        metavar="",
         rich_help_panel=_panel(name),
         autocompletion=complete_backbones if name == "backbone" else completing(_choices(field)),
     )

@@ -24,19 +24,23 @@ def serve(
             "tensorflow_model_server if installed, otherwise embedded."
         ),
     ] = "auto",
-    host: Annotated[str, typer.Option(help="Network address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Network interface to listen on, by host name or IP.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 chooses a free one.")
+        int,
+        typer.Option(help="Port of gRPC; 0 chooses a free one."),
     ] = 8500,
     rest_api_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of REST; 0 chooses a free one.")
+        int,
+        typer.Option(help="Port of REST; 0 chooses a free one."),
     ] = 8501,
     batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
 ) -> None:
-    """Serve published models with the protocol of TensorFlow Serving.
+    """Serve published models over gRPC and REST, as TensorFlow Serving does.
 
     The server runs until it is interrupted.
 
@@ -45,6 +49,9 @@ def serve(
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
+    for name, number in (("port", port), ("rest_api_port", rest_api_port)):
+        if not 0 <= number <= 65535:
+            raise InputError(f"{name}: expected 0 to 65535, got {number}")
     options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
     raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
 
@@ -157,7 +164,9 @@ def publish(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Withdraw the latest version.")
     ] = False,
-    keep_last: Annotated[int, typer.Option(help="Number of versions to keep; 0 keeps all.")] = 0,
+    keep_last: Annotated[
+        int, typer.Option(help="Number of versions to keep; 0 keeps all of them.")
+    ] = 0,
 ) -> None:
     """Publish an exported model, label a version, or roll back.
 

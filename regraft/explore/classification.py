@@ -79,7 +79,7 @@ def find_images(sources: Sequence[str]) -> list[str]:
     """Return URLs and files as they are, and the images in folders, in the given order.
 
     Raises:
-        InputError: a path does not exist, or a folder has no image.
+        InvalidInputError: a path does not exist, or a folder has no image.
     """
     from regraft_client.predict_files import find_images as find_local
 
@@ -95,13 +95,10 @@ def read_image(image: str) -> bytes:
     Raises:
         InputError: it cannot be read, or is too large.
     """
-    from components.ingest.sources.http import read_address
-    from components.ingest.sources.object_store import read_object
+    from components.ingest.sources.download import read_url
 
-    if image.startswith(("http://", "https://")):
-        return read_address(image, DOWNLOAD, MAX_IMAGE_BYTES)
     if "://" in image:
-        return read_object(image, DOWNLOAD, MAX_IMAGE_BYTES)
+        return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
     try:
         with open(image, "rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)

@@ -106,7 +106,7 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
 
 def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
     with quiet_start():
-        from regraft_core.training.models import MODEL_FILE, read_keras_file
+        from regraft_core.training.model_files import MODEL_FILE, read_keras_file
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, options)
     model = read_keras_file(path)
@@ -117,7 +117,7 @@ def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
 def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
-            from regraft_core.training.models import load_model
+            from regraft_core.training.model_files import load_model
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,
@@ -182,7 +182,7 @@ def _inspect_version(folder: Path, options: InspectOptions) -> ModelFacts:
 def _add_parts(model: Any, found: ModelFacts, options: InspectOptions) -> ModelFacts:
     """Add what can be counted in a model: one layer with its weights, or all layers."""
     from regraft.explore.model_summary import cut_rows, export_weights, find_layer, layer_rows
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     layer = find_layer(model, options.layer) if options.layer else None
     if options.export_weights:
@@ -220,7 +220,7 @@ def _count_strategy(model: Any, found: ModelFacts, options: StrategyOptions) -> 
 def _with_layer(layer: Any, found: ModelFacts) -> ModelFacts:
     """Replace the facts about the model by those about one layer."""
     from regraft.explore.model_summary import weight_rows
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     counted = count_parameters(layer)
     facts = {
@@ -237,7 +237,7 @@ def _with_layer(layer: Any, found: ModelFacts) -> ModelFacts:
 def _heads(model: Any, options: InspectOptions) -> list[HeadRow]:
     """Compare the heads on the model's last feature map."""
     from regraft.explore.model_summary import feature_map
-    from regraft_core.training.models import head_parameters, pooled_width
+    from regraft_core.training.heads import head_parameters, pooled_width
 
     shape = feature_map(model)
     if shape is None:

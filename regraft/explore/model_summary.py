@@ -169,7 +169,7 @@ def _row(tensor: Any, cuts: set[str], first: bool) -> LayerRow:
     import keras
 
     from regraft_core.backbones.cuts import parents_of
-    from regraft_core.training.models import count_parameters
+    from regraft_core.training.model_files import count_parameters
 
     operation = tensor._keras_history.operation
     is_layer = isinstance(operation, keras.layers.Layer)

@@ -47,7 +47,8 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
     from regraft.explore.flops import model_flops
     from regraft.explore.model_summary import FLOAT16_BYTES, cut_rows
     from regraft_core.backbones.cuts import find_cut, join
-    from regraft_core.training.models import build_head, count_parameters, pooling_layer
+    from regraft_core.training.heads import build_head, pooling_layer
+    from regraft_core.training.model_files import count_parameters
 
     if options.strategy not in STRATEGIES:
         raise unknown_name("strategy", options.strategy, STRATEGIES)

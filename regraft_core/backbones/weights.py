@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.backbones.table import Backbone
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 
 CONNECT_TIMEOUT_S = 10.0

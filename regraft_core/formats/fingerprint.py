@@ -1,6 +1,6 @@
-"""What stands in an exported model's folder, and its fingerprint, by which a changed bit is found.
+"""The files of an exported model and their fingerprint, which detects any changed bit.
 
-The fingerprint has the form of `sha256sum`, so that a shell can check it, in the folder:
+The fingerprint has the format of `sha256sum`, so a shell can check it, in the model's folder:
 `sha256sum --check fingerprint`.
 """
 
@@ -10,22 +10,23 @@ import hashlib
 import os
 from pathlib import Path
 
-from regraft_core.formats.manifests import SavedModelManifest, digest_file
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 
 FINGERPRINT_FILE = "fingerprint"
 MODEL_CARD_FILE = "model_card.md"
 LABELS_FILE = "assets/labels.txt"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-# The manifest holds the digest of the fingerprint, so neither can list itself.
-_OUTSIDE = (FINGERPRINT_FILE, SavedModelManifest.file_name)
+# The manifest contains the digest of the fingerprint, so the fingerprint lists neither.
+_NOT_LISTED = (FINGERPRINT_FILE, SavedModelManifest.file_name)
 
 
 def listed_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the files that a fingerprint of `folder` covers: relative, sorted, by `/`."""
+    """Return the files that a fingerprint of `folder` covers: sorted, relative, with `/`."""
     folder = Path(folder)
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in files if name not in _OUTSIDE)
+    return sorted(name for name in files if name not in _NOT_LISTED)
 
 
 def write_fingerprint(folder: str | os.PathLike[str]) -> str:
@@ -38,10 +39,10 @@ def write_fingerprint(folder: str | os.PathLike[str]) -> str:
 
 
 def read_fingerprint(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the SHA-256 (hex) by file name as the fingerprint of `folder` states them.
+    """Return the SHA-256 (hex) by file name that the fingerprint of `folder` lists.
 
     Raises:
-        InputError: there is none, it is damaged, or it is not the one that the manifest names.
+        InputError: it is missing, damaged, or not the one of the manifest.
     """
     path = Path(folder) / FINGERPRINT_FILE
     manifest = SavedModelManifest.read(folder)
@@ -62,7 +63,7 @@ def check_fingerprint(folder: str | os.PathLike[str]) -> SavedModelManifest:
     """Check every byte of an exported model; return its manifest.
 
     Raises:
-        InputError: a file is missing, is not listed, or differs from what was exported.
+        InputError: a file is missing, is not listed, or differs from the exported one.
     """
     expected = read_fingerprint(folder)
     present = listed_files(folder)

@@ -1,32 +1,36 @@
-"""The options of every step, as typed values with defaults; one truth for CLI, recipes and kfp.
+"""The options of every step as typed values with defaults, for the CLI, recipes and KFP alike.
 
-A bad value raises `InputError` through `checked`, before any data is read.
+`option_parsing` builds them and reports an invalid value before any data is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-
-from regraft_core.runtime.errors import InputError, unknown_name
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 ClassWeights = Literal["off", "balanced"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+# Options that several steps share.
+_SEEDED = "Random seed for splits, weights, shuffling and augmentation."
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description=_SEEDED)]
+BatchSize = Annotated[int, Field(ge=1, le=4096, description="Images per batch.")]
+RequireGpu = Annotated[bool, Field(description="Stop at once if TensorFlow finds no GPU.")]
+Precision = Annotated[
+    Literal["auto", "float32", "mixed"],
+    Field(description="Backbone's precision; auto uses mixed (float16) on GPUs with tensor cores."),
+]
+_CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
+WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
 
 
 class Options(BaseModel):
-    """Base of the options of a step: frozen, no unknown keys, no silent conversions."""
+    """Base of the options of a step: frozen, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,62 +38,67 @@ class Options(BaseModel):
 class IngestOptions(Options):
     """How sources become a dataset."""
 
-    validation_fraction: float = Field(
-        default=0.15, gt=0.0, lt=1.0, description="Share of images for validation."
+    validation_fraction: InnerFraction = Field(
+        default=0.15, description="Fraction of the images used for validation."
     )
-    test_fraction: float = Field(
-        default=0.2, gt=0.0, lt=1.0, description="Share of images for the test split."
+    test_fraction: InnerFraction = Field(
+        default=0.2, description="Fraction of the images used for the test split."
     )
     min_per_class: int = Field(
-        default=1, ge=1, description="Fewest images of a class in each split."
+        default=1, ge=1, description="Minimum number of images per class in each split."
     )
-    max_invalid_fraction: float = Field(
-        default=0.05, ge=0.0, le=1.0, description="Share of unusable files above which to stop."
+    max_invalid_fraction: Fraction = Field(
+        default=0.05, description="Maximum fraction of invalid files; ingest stops above it."
     )
     max_pixels: int = Field(
         default=100_000_000,
         ge=1,
         le=100_000_000,
-        description="Pixels above which an image is not decoded.",
+        description="Maximum number of pixels per image; larger images are invalid.",
     )
     near_duplicates: Literal["group", "report", "off"] = Field(
         default="group",
-        description="Near duplicates: keep each group in one split, only report, or do not look.",
+        description="Near duplicates: keep each group in one split, report them, or skip them.",
     )
     leakage: Literal["repair", "report", "fail"] = Field(
         default="repair",
-        description="Duplicates across given splits: drop outside test, only report, or stop.",
+        description="Duplicates across given splits: keep the test copy, report them, or stop.",
     )
-    seed: int = Field(default=0, ge=0, description="Another seed draws other splits.")
+    seed: Seed = 0
     processes: int = Field(
-        default=0, ge=0, le=256, description="Worker processes; 0 is one for each core."
+        default=0, ge=0, le=256, description="Number of worker processes; 0 uses one per CPU core."
     )
     sha256: str = Field(
         default="",
         pattern="^([0-9a-fA-F]{64})?$",
-        description="SHA-256 (hex) that the source's archive must have.",
+        description="Expected SHA-256 (hex) of the archive; empty skips the check.",
     )
     mirrors: tuple[str, ...] = Field(
-        default=(), description="Other addresses of the same archive, tried in turn."
+        default=(), description="Alternative URLs of the same archive, tried in order."
     )
     download_cache: str = Field(
-        default="~/.cache/regraft", description="Folder that keeps downloaded archives."
+        default="~/.cache/regraft", description="Folder for downloaded archives."
     )
     download_timeout_s: float = Field(
-        default=30.0, gt=0.0, description="Seconds without a byte before a connection is given up."
+        default=30.0, gt=0.0, description="Seconds without data after which a connection times out."
     )
     download_deadline_s: float = Field(
-        default=21_600.0, gt=0.0, description="Seconds that all of a download may take."
+        default=21_600.0, gt=0.0, description="Maximum total seconds for a download."
     )
-    download_attempts: int = Field(default=5, ge=1, le=100, description="Tries for each address.")
+    download_attempts: int = Field(
+        default=5, ge=1, le=100, description="Number of download attempts per URL."
+    )
     download_backoff_s: float = Field(
-        default=1.0, ge=0.0, le=600.0, description="First wait between tries; doubles, jittered."
+        default=1.0,
+        ge=0.0,
+        le=600.0,
+        description="Seconds before the first download retry; doubles each time, with jitter.",
     )
     max_archive_bytes: int = Field(
-        default=1 << 40, ge=1, description="Bytes that an archive may unpack to."
+        default=1 << 40, ge=1, description="Maximum unpacked size of an archive, in bytes."
     )
     max_archive_members: int = Field(
-        default=1_000_000, ge=1, description="Members that an archive may have."
+        default=1_000_000, ge=1, description="Maximum number of files in an archive."
     )
 
     @field_validator("test_fraction")
@@ -101,94 +110,96 @@ class IngestOptions(Options):
 
 
 class FeatureOptions(Options):
-    """What is computed once from the frozen backbone."""
+    """What the frozen backbone computes once."""
 
-    backbone: str = Field(default="vgg16", description="Pretrained backbone to graft on.")
+    backbone: str = Field(default="vgg16", description="Name of the pretrained backbone.")
     weights: str = Field(
         default="imagenet",
-        description="imagenet, random, or a path or URI of weights for the backbone.",
+        description="Backbone weights: `imagenet`, `random`, or the path or URI of a file.",
     )
     image_px: int = Field(
-        default=0, ge=0, le=2048, description="Side of the images; 0 is the backbone's own."
+        default=0,
+        ge=0,
+        le=2048,
+        description="Input image size in pixels; 0 uses the backbone's default.",
     )
     cut: str = Field(
         default="auto",
-        description="Where `top` starts: a layer's name, fraction:S of the parameters, or top:N-th "
-        "cut point from the output; auto is the backbone's own.",
+        description="Cut point for `top`: a layer, top:N (from the output) or fraction:S (of the "
+        "parameters above it); auto uses the backbone's default.",
     )
     keep_cut: bool = True
     poolings: tuple[HeadKind, ...] = ("gap",)
     views: int = Field(
-        default=1, ge=1, le=64, description="Cached views of each training image; 1 is plain."
+        default=1,
+        ge=1,
+        le=64,
+        description="Cached views of each training image; 1 caches only the original image.",
     )
     augment: Literal["off", "light", "strong"] = Field(
-        default="off", validate_default=True, description="Strength of the augmented views."
+        default="off", validate_default=True, description="Strength of the image augmentation."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
+    batch_size: BatchSize = 32
     feature_dtype: Literal["float16", "float32"] = Field(
-        default="float16", description="Type of cached features."
+        default="float16", description="Data type of the cached features."
     )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
-    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
-    precision: Literal["auto", "float32", "mixed"] = Field(
-        default="auto",
-        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
-    )
+    seed: Seed = 0
+    require_gpu: RequireGpu = False
+    precision: Precision = "auto"
     cache_gb: float = Field(
         default=20.0,
         gt=0.0,
-        description="Gigabytes that cached activations may take; beyond, `top` streams images.",
+        description="Maximum GB of cached activations; above it, `top` trains from images.",
     )
-    work_dir: str = Field(
-        default="",
-        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
-    )
+    work_dir: WorkDir = ""
 
     @field_validator("augment")
     @classmethod
     def _makes_views_differ(cls, value: str, info: ValidationInfo) -> str:
         if value == "off" and info.data.get("views", 1) > 1:
-            raise ValueError("expected light or strong, as several views would be equal")
+            raise ValueError("expected light or strong, because several views would be equal")
         return value
 
 
 class HeadOptions(Options):
     """The head and its training on cached features."""
 
-    pooling: HeadKind = Field(default="gap", description="Pooling of the feature map.")
+    pooling: HeadKind = Field(
+        default="gap", description="Pooling of the feature map: average, maximum or none (flatten)."
+    )
     dense_width: int = Field(
-        default=0, ge=0, le=65536, description="Width of a hidden layer in the head; 0 is none."
+        default=0, ge=0, le=65536, description="Units of a hidden layer in the head; 0 adds none."
     )
     dropout: float = Field(
-        default=0.2, ge=0.0, lt=1.0, description="Share of the head's inputs dropped in training."
+        default=0.2, ge=0.0, lt=1.0, description="Dropout rate of the head's inputs; 0 disables it."
     )
-    l2: float = Field(default=1e-5, ge=0.0, le=1.0, description="L2 penalty on the head's weights.")
+    l2: float = Field(
+        default=1e-5, ge=0.0, le=1.0, description="L2 penalty on the head's weights; 0 disables it."
+    )
     label_smoothing: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="Share of each target spread over all classes."
+        default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the loss; 0 disables it."
     )
     class_weights: ClassWeights = Field(
-        default="off", description="Whether each class weighs the same."
+        default="off", description="`balanced` weights classes inversely to frequency."
     )
     head_epochs: int = Field(
-        default=20, ge=1, le=100_000, description="Passes over the features for the head."
+        default=20, ge=1, le=100_000, description="Maximum number of epochs for the head."
     )
     head_learning_rate: float = Field(
-        default=1e-3, gt=0.0, le=10.0, description="Adam's learning rate for the head."
+        default=1e-3, gt=0.0, le=10.0, description="Learning rate for the head (Adam)."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
+    batch_size: BatchSize = 32
     patience: int = Field(
         default=5,
         ge=1,
-        description="Epochs without a better validation loss before the head stops.",
+        description="Epochs without a lower validation loss after which the head stops training.",
     )
     head_search: bool = Field(
-        default=False, description="Train a grid of heads together and keep the best on validation."
+        default=False,
+        description="Train a grid of heads together and keep the best one on validation.",
     )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
-    work_dir: str = Field(
-        default="",
-        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
-    )
+    seed: Seed = 0
+    work_dir: WorkDir = ""
 
 
 class FineTuneOptions(Options):
@@ -196,120 +207,100 @@ class FineTuneOptions(Options):
 
     strategy: Strategy = "top"
     fine_tune_epochs: int = Field(
-        default=10, ge=1, le=100_000, description="Passes over the images in fine-tuning."
+        default=10, ge=1, le=100_000, description="Number of epochs of fine-tuning."
     )
     learning_rate: float = Field(
-        default=1e-5, gt=0.0, le=1.0, description="Highest learning rate of fine-tuning."
+        default=1e-5, gt=0.0, le=1.0, description="Peak learning rate of fine-tuning."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
+    batch_size: BatchSize = 32
     batch_norm: Literal["frozen", "adapt"] = Field(
         default="frozen",
-        description="Whether BatchNormalization above the cut follows the new images.",
+        description="BatchNormalization above the cut: keep or update (`adapt`) its statistics.",
     )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
-    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
-    precision: Literal["auto", "float32", "mixed"] = Field(
-        default="auto",
-        description="Backbone's arithmetic; auto is mixed (float16) on GPUs that gain from it.",
-    )
+    seed: Seed = 0
+    require_gpu: RequireGpu = False
+    precision: Precision = "auto"
     lowest_lr_ratio: float = Field(
         default=1.0,
         gt=0.0,
         le=1.0,
-        description="Share of the rate for the lowest trained layer; it rises evenly to the head.",
+        description="Earliest trained layer's learning rate relative to the head's; 1 is equal.",
     )
     ema_momentum: float = Field(
         default=0.0,
         ge=0.0,
         lt=1.0,
-        description="Momentum of the weights' moving average that is kept; 0 is off, 0.99 usual.",
+        description="Momentum of the moving average of the weights; 0 disables it, 0.99 is common.",
     )
-    work_dir: str = Field(
-        default="",
-        description="Folder in which a killed step finds what it had done; empty keeps nothing.",
-    )
+    work_dir: WorkDir = ""
 
 
 class GateOptions(Options):
-    """What a model must reach on the test split to go out.
+    """What a model must reach on the test split to be published.
 
     A limit at its end of the range is off: 0 for a minimum, a size or a latency, 1 for the
     calibration error and for the margin.
     """
 
-    min_accuracy: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=1.0,
-        description="What the test accuracy must reach by accuracy-rule, 0 to 1.",
+    min_accuracy: Fraction = Field(
+        default=0.0, description="Minimum test accuracy (0 to 1); 0 disables the check."
     )
     accuracy_rule: Literal["lower_bound", "point"] = Field(
         default="lower_bound",
-        description="What is held against min-accuracy: the lower bound of the 95 % Wilson "
-        "interval, or the point estimate.",
+        description="What must reach min-accuracy: the 95% interval's lower bound, or the point.",
     )
-    min_class_recall: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="Floor of every class's recall; 0 is none."
+    min_class_recall: Fraction = Field(
+        default=0.0, description="Minimum recall of every class; 0 disables the check."
     )
-    min_recall_by_class: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(
+    min_recall_by_class: dict[str, Fraction] = Field(
         default_factory=dict,
-        description='Floors of single classes in place of min-class-recall: {"cat": 0.9}.',
+        description='Minimum recall of single classes, overrides min-class-recall: {"cat": 0.9}.',
     )
-    max_calibration_error: float = Field(
+    max_calibration_error: Fraction = Field(
         default=1.0,
-        ge=0.0,
-        le=1.0,
-        description="The most that confidence may be off after scaling; 1 is no limit.",
+        description="Maximum calibration error after temperature scaling; 1 disables the check.",
     )
     max_model_mb: float = Field(
-        default=0.0, ge=0.0, description="Largest model file in megabytes; 0 is no limit."
+        default=0.0, ge=0.0, description="Maximum model size in MB; 0 disables the check."
     )
     max_latency_ms: float = Field(
-        default=0.0, ge=0.0, description="Longest time for one image here; 0 is no limit."
+        default=0.0, ge=0.0, description="Maximum latency per image in ms; 0 disables the check."
     )
     champion_policy: Literal["not-worse", "better"] = Field(
         default="not-worse",
-        description="Against the model in service: not worse beyond noise, or better beyond it.",
+        description="Required result against the champion, at champion-significance.",
     )
-    champion_margin: float = Field(
+    champion_margin: Fraction = Field(
         default=1.0,
-        ge=0.0,
-        le=1.0,
-        description="Largest drop of accuracy against it, even within noise; 1 is no limit.",
+        description="Maximum accuracy drop against the champion; 1 disables the check.",
     )
     champion_significance: float = Field(
-        default=0.05,
-        gt=0.0,
-        lt=0.5,
-        description="The chance at most to reject a model that is as good as the one in service.",
+        default=0.05, gt=0.0, lt=0.5, description="Significance level of the champion test."
     )
     ood_images: str = Field(
-        default="", description="Folder of images of no class, to measure familiarity by."
+        default="", description="Folder of out-of-distribution images to measure detection on."
     )
-    in_distribution_fraction: float = Field(
-        default=0.95,
-        gt=0.0,
-        lt=1.0,
-        description="Share of the validation images that must count as familiar.",
+    in_distribution_fraction: InnerFraction = Field(
+        default=0.95, description="Fraction of validation images that must be in-distribution."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Images in one step.")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random draw.")
-    require_gpu: bool = Field(default=False, description="Fail at once where no GPU is seen.")
+    batch_size: BatchSize = 32
+    seed: Seed = 0
+    require_gpu: RequireGpu = False
 
     @field_validator("min_recall_by_class", mode="before")
     @classmethod
     def _from_json(cls, value: Any) -> Any:
-        """Take the floors as JSON text too, as a command line gives them."""
+        """Accept JSON text too, as a command line passes it."""
         if not isinstance(value, str):
             return value
         try:
             return json.loads(value)
         except ValueError:
-            raise ValueError('a JSON object such as {"cat": 0.9}') from None
+            raise ValueError('expected a JSON object such as {"cat": 0.9}') from None
 
 
 class ExportOptions(Options):
-    """What an exported model carries besides its graph."""
+    """What an exported model contains in addition to its graph."""
 
     warmup_batch_size: int = Field(
         default=32,
@@ -318,24 +309,25 @@ class ExportOptions(Options):
         description="Images in the larger warm-up request of each signature.",
     )
     formats: tuple[Literal["litert", "onnx"], ...] = Field(
-        default=(), description="Formats to write besides the SavedModel: litert, onnx."
+        default=(), description="Additional export formats, comma-separated: litert, onnx."
     )
 
 
 class VerifyOptions(Options):
-    """How the exported model is proven in a server."""
+    """How the exported model is verified in a server."""
 
     engine: Literal["auto", "embedded", "tensorflow_model_server", "docker"] = Field(
-        default="auto", description="The server that proves the exported model."
+        default="auto",
+        description="Server that verifies the model; auto uses TF Serving if installed.",
     )
     verify_images: int = Field(
-        default=32, ge=1, le=100_000, description="Test images sent to the server."
+        default=32, ge=1, le=100_000, description="Number of test images sent to the server."
     )
     parity_tolerance: float = Field(
         default=1e-4,
         gt=0.0,
         le=1.0,
-        description="Largest difference of a probability between served and trained.",
+        description="Maximum difference between served and trained probabilities.",
     )
 
 
@@ -343,52 +335,13 @@ class PublishOptions(Options):
     """What happens to versions at the destination."""
 
     version_label: Literal["", "stable", "canary"] = Field(
-        default="", description="Label that the new version gets at once."
+        default="", description="Label of the new version; empty sets none."
     )
-    keep_last: int = Field(default=0, ge=0, description="How many versions stay; 0 keeps all.")
+    keep_last: int = Field(
+        default=0, ge=0, description="Number of versions to keep; 0 keeps all of them."
+    )
     model_registry: str = Field(
         default="",
         pattern="^(https?://.+)?$",
-        description="Address of a Kubeflow Model Registry to enter the version in; empty is none.",
+        description="URL of a Kubeflow Model Registry to register the version in; empty skips it.",
     )
-
-
-T = TypeVar("T", bound=BaseModel)
-
-
-def checked(kind: type[T], **values: Any) -> T:
-    """Build `kind` from `values`.
-
-    Raises:
-        InputError: a value is out of range, or of another type, or a name is not known.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise as_input_error(kind, error) from error
-
-
-def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
-    """Return the first of a model's complaints as one line: what was expected and received."""
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else kind.__name__
-    if first["type"] == "extra_forbidden":
-        return unknown_name("option", name, kind.model_fields)
-    if first["type"] == "missing":
-        return InputError(f"{name}: expected a value, got none")
-    if first["type"] == "literal_error":
-        expected = first.get("ctx", {}).get("expected", "")
-        return InputError(f"{name}: expected {expected}, got {first['input']!r}")
-    if first["type"] == "value_error":
-        return InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}")
-    message = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
-    return InputError(f"{name}: expected {message}, got {first['input']!r}")
-
-
-def chosen(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build `kind` from those of `values` that it has fields for, as a face does of its arguments.
-
-    Raises:
-        InputError: as `checked`.
-    """
-    return checked(kind, **{name: values[name] for name in kind.model_fields if name in values})

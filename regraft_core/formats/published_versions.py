@@ -1,7 +1,7 @@
-"""Published versions as a reader finds them: `<destination>/<name>/<version>/`, some labeled.
+"""Reads published versions: `<destination>/<name>/<version>/`, some of them labeled.
 
-The version in service is the one labeled `stable` or, without that label, the newest, which
-servers follow. A folder with a number for a name is a version once it holds `saved_model.pb`.
+The production version is the one labeled `stable` or, without that label, the latest, which
+servers follow. A folder with a numeric name is a version if it contains `saved_model.pb`.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from typing import Any
 from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_address, open_address
+from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 GRAPH_FILE = "saved_model.pb"
 VERSION_LABELS_FILE = "labels.json"
 STABLE = "stable"
 
 
-def version_in_service(versions: Sequence[int], labels: Mapping[str, int]) -> int | None:
-    """Return the version that counts as the one in service; None without any."""
+def production_version(versions: Sequence[int], labels: Mapping[str, int]) -> int | None:
+    """Return the production version; None if there is no version."""
     stable = labels.get(STABLE)
     return stable if stable in versions else max(versions, default=None)
 
 
-def resolve_version(place: str, work: Path) -> Path | None:
-    """Return the folder of the version in service at `place`; None while there is no version.
+def resolve_version(location: str, work: Path) -> Path | None:
+    """Return the folder of the production version at `location`; None if there is no version.
 
     Args:
-        place: the folder or address of a model or of one of its versions.
-        work: an empty folder; a version from an address is copied to `<work>/<name>/<version>`.
+        location: the folder or URI of a model or of one of its versions.
+        work: an empty folder; a version at a URI is copied to `<work>/<name>/<version>`.
 
     Raises:
-        InputError: `place` is a file, its store does not answer, or the model is damaged.
+        InputError: `location` is a file, its store does not respond, or the model is damaged.
     """
-    if is_address(place):
-        folder = _fetched(place, work)
+    if is_store_uri(location):
+        folder = _fetch(location, work)
     else:
-        folder = _local(Path(place.removeprefix("file://")))
+        folder = _find_local(Path(location.removeprefix("file://")))
     if folder is not None and any(
         (folder / name).exists() for name in (SavedModelManifest.file_name, FINGERPRINT_FILE)
     ):
-        # A model that Regraft did not export has neither, and cannot be checked.
+        # A model that Regraft did not export has neither file and cannot be checked.
         check_fingerprint(folder)
     return folder
 
 
-def parse_labels(text: str, place: str) -> dict[str, int]:
+def parse_labels(text: str, path: str) -> dict[str, int]:
     """Parse `labels.json`.
 
     Raises:
-        InputError: it is no object of label to version.
+        InputError: it is not a JSON object of label to version.
     """
     try:
         values = json.loads(text)
         return {str(label): int(number) for label, number in values.items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{place}: expected an object of label to version: {error}") from error
+        raise InputError(f"{path}: expected an object of label to version: {error}") from error
 
 
-def _local(folder: Path) -> Path | None:
+def _find_local(folder: Path) -> Path | None:
     if not folder.exists():
         return None
     if not folder.is_dir():
@@ -70,35 +70,35 @@ def _local(folder: Path) -> Path | None:
     if (folder / GRAPH_FILE).is_file():
         return folder
     names = [path.name for path in folder.iterdir() if (path / GRAPH_FILE).is_file()]
-    labels = folder / VERSION_LABELS_FILE
-    known = parse_labels(labels.read_text("utf-8"), str(labels)) if labels.is_file() else {}
-    number = version_in_service([int(name) for name in names if name.isdigit()], known)
+    file = folder / VERSION_LABELS_FILE
+    labels = parse_labels(file.read_text("utf-8"), str(file)) if file.is_file() else {}
+    number = production_version([int(name) for name in names if name.isdigit()], labels)
     return None if number is None else folder / str(number)
 
 
-def _fetched(address: str, work: Path) -> Path | None:
-    store, base = open_address(address)
+def _fetch(uri: str, work: Path) -> Path | None:
+    store, base = open_store_uri(uri)
     try:
         store.invalidate_cache()
-        version = _version_at(store, base)
-        return None if version is None else _copied(store, version, work)
+        version = _find_in_store(store, base)
+        return None if version is None else _copy(store, version, work)
     except InputError:
         raise
     except Exception as error:
-        # Each store raises errors of its own library.
+        # Each store raises the errors of its own library.
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot read {address}: {type(error).__name__}: {line}") from error
+        raise InputError(f"cannot read {uri}: {type(error).__name__}: {line}") from error
 
 
-def _version_at(store: Any, base: str) -> str | None:
-    """Return the path of a store's version in service: `base` itself, or one below it."""
+def _find_in_store(store: Any, base: str) -> str | None:
+    """Return the path of a store's production version: `base` itself, or a folder in it."""
     if store.exists(f"{base}/{GRAPH_FILE}"):
         return base
     try:
-        found = store.ls(base, detail=False)
+        paths = store.ls(base, detail=False)
     except FileNotFoundError:
         return None
-    names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+    names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
     versions = [
         int(name)
         for name in names
@@ -106,19 +106,19 @@ def _version_at(store: Any, base: str) -> str | None:
     ]
     labels = {}
     if VERSION_LABELS_FILE in names:
-        place = f"{base}/{VERSION_LABELS_FILE}"
-        labels = parse_labels(store.cat_file(place).decode("utf-8"), place)
-    number = version_in_service(versions, labels)
+        file = f"{base}/{VERSION_LABELS_FILE}"
+        labels = parse_labels(store.cat_file(file).decode("utf-8"), file)
+    number = production_version(versions, labels)
     return None if number is None else f"{base}/{number}"
 
 
-def _copied(store: Any, version: str, work: Path) -> Path:
+def _copy(store: Any, version: str, work: Path) -> Path:
     target = work.joinpath(*version.strip("/").rsplit("/", 2)[-2:])
     for path in store.find(version):
-        inside = PurePosixPath(path.removeprefix(version).lstrip("/"))
-        if ".." in inside.parts:
-            raise InputError(f"{path}: expected a file below {version}")
-        file = target / inside
+        relative = PurePosixPath(path.removeprefix(version).lstrip("/"))
+        if ".." in relative.parts:
+            raise InputError(f"{path}: expected a file in {version}")
+        file = target / relative
         file.parent.mkdir(parents=True, exist_ok=True)
         store.get_file(path, str(file))
     return target

@@ -1,8 +1,12 @@
 """Images in TFRecord files, written and read without TensorFlow.
 
 A record is a `tf.train.Example` with `image/encoded` (the stored bytes), `image/label` (index into
-the manifest's classes), `image/id` (SHA-256 of the source bytes, hex) and `image/path` (where the
-image came from). Framing and checksums are TFRecord's: length, CRC of it, data, CRC of it.
+the manifest's classes), `image/id` (SHA-256 of the source bytes, hex) and `image/path` (path in the
+source). The framing is that of TFRecord: length, CRC of the length, data, CRC of the data.
+
+TensorFlow's own classes cannot be used, because `tensorflow.core.example` imports all of TensorFlow
+(5 s in each worker process), and records are serialized here, because protobuf takes twice as long
+to write a record of a small image.
 """
 
 from __future__ import annotations
@@ -15,12 +19,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from regraft_core.formats.manifests import DatasetManifest, Split
 from regraft_core.runtime.errors import InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
+
+# The part of TensorFlow's example.proto and feature.proto that records use.
+_EXAMPLE_PROTO = """
+name: "example.proto" package: "tensorflow"
+message_type { name: "BytesList"
+  field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
+message_type { name: "Int64List"
+  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type { name: "Feature"
+  field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: "BytesList" }
+  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: "Int64List" } }
+message_type { name: "Features"
+  field { name: "feature" number: 1 type: TYPE_MESSAGE type_name: "FeatureEntry"
+          label: LABEL_REPEATED }
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type: TYPE_MESSAGE type_name: "Feature" } } }
+message_type { name: "Example"
+  field { name: "features" number: 1 type: TYPE_MESSAGE type_name: "Features" } }
+"""
 
 
 class ImageRecord(NamedTuple):
@@ -33,115 +57,17 @@ class ImageRecord(NamedTuple):
 
 
 def _example_class() -> Any:
-    """Build `tf.train.Example` in a pool of its own, so that it never clashes with TensorFlow's."""
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow")
-    field_type = descriptor_pb2.FieldDescriptorProto
-
-    def message(parent: Any, name: str) -> Any:
-        created = parent.add()
-        created.name = name
-        return created
-
-    def field(owner: Any, name: str, number: int, kind: int, *, of: str = "", many: bool = False,
-              packed: bool = False, oneof: bool = False) -> None:  # fmt: skip
-        label = field_type.LABEL_REPEATED if many else field_type.LABEL_OPTIONAL
-        added = owner.field.add(name=name, number=number, type=kind, label=label)
-        if of:
-            added.type_name = f".tensorflow.{of}"
-        if packed:
-            added.options.packed = True
-        if oneof:
-            added.oneof_index = 0
-
-    bytes_list = message(file.message_type, "BytesList")
-    field(bytes_list, "value", 1, field_type.TYPE_BYTES, many=True)
-    float_list = message(file.message_type, "FloatList")
-    field(float_list, "value", 1, field_type.TYPE_FLOAT, many=True, packed=True)
-    int64_list = message(file.message_type, "Int64List")
-    field(int64_list, "value", 1, field_type.TYPE_INT64, many=True, packed=True)
-    feature = message(file.message_type, "Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, name in enumerate(("bytes_list", "float_list", "int64_list"), 1):
-        of = "".join(part.title() for part in name.split("_"))
-        field(feature, name, number, field_type.TYPE_MESSAGE, of=of, oneof=True)
-    features = message(file.message_type, "Features")
-    entry = message(features.nested_type, "FeatureEntry")
-    entry.options.map_entry = True
-    field(entry, "key", 1, field_type.TYPE_STRING)
-    field(entry, "value", 2, field_type.TYPE_MESSAGE, of="Feature")
-    field(features, "feature", 1, field_type.TYPE_MESSAGE, of="Features.FeatureEntry", many=True)
-    example = message(file.message_type, "Example")
-    field(example, "features", 1, field_type.TYPE_MESSAGE, of="Features")
+    """Return the message class, in a separate pool so that it never clashes with TensorFlow's."""
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
 
 
-Example: Any = _example_class()
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _head(key: bytes, kind: bytes, size: int) -> bytes:
-    """Return what precedes the value in an entry of the map of features, in protobuf's wire format.
-
-    Args:
-        key: the field of the entry's key.
-        kind: tag of the feature's list, of bytes or of numbers.
-        size: of the only element of the list.
-    """
-    # From the inside out: tag and length of value, list, feature and entry.
-    value_head = b"\x0a" + _varint(size)
-    size += len(value_head)
-    list_head = kind + _varint(size)
-    size += len(list_head)
-    feature_head = b"\x12" + _varint(size)
-    size += len(feature_head) + len(key)
-    return b"".join((b"\x0a", _varint(size), key, feature_head, list_head, value_head))
-
-
-def _key(name: str) -> bytes:
-    return b"\x0a" + _varint(len(name)) + name.encode()
-
-
-_ENCODED, _LABEL, _ID, _PATH = (_key(name) for name in (ENCODED, LABEL, ID, PATH))
-_BYTES, _NUMBERS = b"\x0a", b"\x1a"
-
-
-def _serialize(record: ImageRecord) -> bytes:
-    """Return the `tf.train.Example` of a record, as protobuf would write it, keys sorted.
-
-    By hand, as protobuf takes longer to build a message than zlib to unpack a small image.
-    """
-    encoded, identity = record.encoded, record.id.encode()
-    label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
-    features = b"".join(
-        (
-            _head(_ENCODED, _BYTES, len(encoded)), encoded,
-            _head(_ID, _BYTES, len(identity)), identity,
-            _head(_LABEL, _NUMBERS, len(label)), label,
-            _head(_PATH, _BYTES, len(path)), path,
-        )
-    )  # fmt: skip
-    return b"".join((b"\x0a", _varint(len(features)), features))
+_Example = _example_class()
 
 
 def write_records(path: str | os.PathLike[str], records: Iterable[ImageRecord]) -> int:
-    """Write `records` to a TFRecord file; return how many."""
+    """Write `records` to a TFRecord file; return their number."""
     count = 0
     with open(path, "wb") as file:
         for record in records:
@@ -166,12 +92,30 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[ImageRecord]:
             data, crc = file.read(length), file.read(4)
             if len(data) < length or _masked_crc(data) != crc:
                 raise InputError(f"{path}: damaged record")
-            yield record_of(data)
+            yield parse_record(data)
 
 
-def record_of(data: bytes) -> ImageRecord:
+def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:
+    """Yield the images of one split of a dataset folder, in manifest order."""
+    for shard in DatasetManifest.read(dataset).splits[split].shards:
+        yield from read_records(Path(dataset) / shard.file)
+
+
+def record_offsets(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """Return offset and length of the data of each record in a TFRecord file."""
+    offsets, offset, size = [], 0, Path(path).stat().st_size
+    with open(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            (length,) = struct.unpack("<Q", file.read(8))
+            offsets.append((offset + 12, length))
+            offset += 12 + length + 4
+    return offsets
+
+
+def parse_record(data: bytes) -> ImageRecord:
     """Parse one serialized `tf.train.Example`."""
-    feature = Example.FromString(data).features.feature
+    feature = _Example.FromString(data).features.feature
     return ImageRecord(
         encoded=feature[ENCODED].bytes_list.value[0],
         label=feature[LABEL].int64_list.value[0],
@@ -180,19 +124,49 @@ def record_of(data: bytes) -> ImageRecord:
     )
 
 
-def record_places(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """Return offset and length of the data of each record in a TFRecord file."""
-    places, offset, size = [], 0, Path(path).stat().st_size
-    with open(path, "rb") as file:
-        while offset < size:
-            file.seek(offset)
-            (length,) = struct.unpack("<Q", file.read(8))
-            places.append((offset + 12, length))
-            offset += 12 + length + 4
-    return places
+def _serialize(record: ImageRecord) -> bytes:
+    """Return the `tf.train.Example` of a record with sorted keys, as protobuf would write it."""
+    encoded, identity = record.encoded, record.id.encode()
+    label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
+    features = b"".join(
+        (
+            _entry_head(ENCODED, _BYTES, len(encoded)), encoded,
+            _entry_head(ID, _BYTES, len(identity)), identity,
+            _entry_head(LABEL, _INTEGERS, len(label)), label,
+            _entry_head(PATH, _BYTES, len(path)), path,
+        )
+    )  # fmt: skip
+    return b"".join((b"\x0a", _varint(len(features)), features))
 
 
-def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:
-    """Yield the images of one split of a dataset folder, in manifest order."""
-    for shard in DatasetManifest.read(dataset).splits[split].shards:
-        yield from read_records(Path(dataset) / shard.file)
+# Tags of a feature's list, of bytes or of integers.
+_BYTES, _INTEGERS = b"\x0a", b"\x1a"
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _entry_head(key: str, kind: bytes, size: int) -> bytes:
+    """Return what precedes a value of `size` bytes in an entry of the map of features.
+
+    An entry nests a feature, its list and the value, each after its tag and length.
+    """
+    name = b"\x0a" + _varint(len(key)) + key.encode()
+    value_head = b"\x0a" + _varint(size)
+    list_head = kind + _varint(len(value_head) + size)
+    feature_head = b"\x12" + _varint(len(list_head) + len(value_head) + size)
+    head = name + feature_head + list_head + value_head
+    return b"\x0a" + _varint(len(head) + size) + head
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -1,7 +1,7 @@
-"""Stored images in their order, decoded ahead in threads, for whoever runs a model over them.
+"""Batches of stored images, decoded in order by background threads.
 
-Not by `tf.data`: optimizing the decoders' graph for its iterator takes seconds, more than a small
-dataset often needs.
+`tf.data` is not used, because optimizing the decoders' graph for its iterator takes seconds, often
+more than a small dataset needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Batch = tuple[list[ImageRecord], tf.Tensor]
 
 
 def make_decoder(image_px: int) -> Decode:
-    """Return one graph from encoded images, string [n], to float32 [n, px, px, 3] of 0..255."""
+    """Return one graph from encoded images, string [n], to float32 [n, px, px, 3] in 0..255."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -33,15 +33,15 @@ def make_decoder(image_px: int) -> Decode:
 def decode_batches(
     records: Iterable[ImageRecord], batch_size: int, decode: Decode
 ) -> Iterator[Batch]:
-    """Yield batches of records with their pixels, a few of them decoded ahead.
+    """Yield batches of records with their pixels, a few of them prefetched.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be read.
+        tf.errors.InvalidArgumentError: an image cannot be decoded.
     """
-    left = iter(records)
+    remaining = iter(records)
 
-    def one(batch: list[ImageRecord]) -> Batch:
+    def decode_batch(batch: list[ImageRecord]) -> Batch:
         return batch, decode(tf.constant([record.encoded for record in batch]))
 
-    chunks = iter(lambda: list(itertools.islice(left, batch_size)), [])
-    return prefetch_map(one, chunks, DECODERS)
+    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+    return prefetch_map(decode_batch, batches, DECODERS)

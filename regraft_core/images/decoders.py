@@ -1,6 +1,7 @@
-"""Decodes one encoded image to RGB, by TensorFlow operations that an exported graph may hold.
+"""Decodes an encoded image to RGB by TensorFlow operations, so that an exported graph contains it.
 
-Grayscale, palettes and CMYK become RGB, 16 bits become the upper 8, transparency goes over white.
+Grayscale, palettes and CMYK become RGB, 16 bits become the upper 8, transparency is composed over
+white.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ OPAQUE_WHITE = b"\xff\xff\xff"
 
 
 def _over_white(rgba: tf.Tensor) -> tf.Tensor:
-    """Compose uint8 `[h, w, 4]` over white, rounded to the nearest, uint8 `[h, w, 3]`."""
+    """Compose uint8 `[h, w, 4]` over white, rounded, to uint8 `[h, w, 3]`."""
     wide = tf.cast(rgba, tf.uint16)
     alpha = wide[..., 3:]
-    # At most 255 * 255 + 127, which uint16 holds.
+    # At most 255 * 255 + 127, which fits in uint16.
     mixed = wide[..., :3] * alpha + (255 - alpha) * 255 + 127
     return tf.cast(mixed // 255, tf.uint8)
 
 
 def _without_alpha(pixels: tf.Tensor) -> tf.Tensor:
-    """Compose over white what has a fourth channel."""
+    """Compose pixels over white if they have a fourth channel."""
     has_alpha = tf.shape(pixels)[-1] == 4
     return tf.cond(has_alpha, lambda: _over_white(pixels), lambda: pixels[..., :3])
 
 
 def _at(encoded: tf.Tensor, start: tf.Tensor | int, length: int) -> tf.Tensor:
-    """Return bytes of one string as int32 `[length]`; outside of it they are 0."""
+    """Return bytes of one string as int32 `[length]`; bytes outside the string are 0."""
     start = tf.reshape(tf.convert_to_tensor(start, tf.int32), [1])
     return window(encoded[tf.newaxis], start, length)[0]
 
@@ -40,21 +41,21 @@ def _little(bytes_: tf.Tensor) -> tf.Tensor:
 
 
 def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Return `encoded`, or fail where its `sides` (int64 `[2]`: width, height) are too large."""
+    """Return `encoded`, or fail if its `sides` (int64 `[2]`: width, height) are too large."""
     fits = tf.reduce_prod(tf.minimum(sides, MAX_PIXELS + 1)) <= MAX_PIXELS
     text = f"at most {MAX_PIXELS} pixels, got {{}} x {{}}"
     return require(encoded, fits, index, text, sides[0], sides[1])
 
 
 def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode as Pillow does, bit for bit; CMYK and YCCK become RGB without a color profile."""
+    """Decode like Pillow, bit for bit; CMYK and YCCK become RGB without a color profile."""
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
     encoded = check_pixels(encoded, shape[1::-1], index)
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode any PNG; an alpha channel or a transparent color (tRNS) goes over white."""
+    """Decode any PNG; an alpha channel or a transparent color (tRNS) is composed over white."""
     del index
     color_type = _at(encoded, 25, 1)[0]
     transparent = tf.strings.regex_full_match(encoded, r"(?s)\C*tRNS\C*")
@@ -66,15 +67,15 @@ def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def decode_bmp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode BMP of 24 bits, 32 bits, or 8 bits with a palette, that is not compressed."""
+    """Decode an uncompressed BMP of 24 bits, 32 bits, or 8 bits with a palette."""
     head = _at(encoded, 0, 70)
     header_size, bits, method = _little(head[14:18]), _little(head[28:30]), _little(head[30:34])
     plain = tf.reduce_all(head[54:66] == [0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0])
-    known = (method == 0) | ((method == 3) & plain & (bits == 32))
-    known &= (bits == 8) | (bits == 24) | (bits == 32)
+    supported = (method == 0) | ((method == 3) & plain & (bits == 32))
+    supported &= (bits == 8) | (bits == 24) | (bits == 32)
     text = "an uncompressed BMP of 8, 24 or 32 bits, got {} bits and compression {}"
-    encoded = require(encoded, known, index, text, bits, method)
-    # Without a mask for it, the fourth byte means nothing.
+    encoded = require(encoded, supported, index, text, bits, method)
+    # Without an alpha mask, the fourth byte has no meaning.
     has_alpha = (method == 3) & (header_size >= 56) & (head[69] == 255)
 
     def indexed() -> tf.Tensor:
@@ -90,7 +91,7 @@ def decode_bmp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def decode_webp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode WebP; of an animation the first frame."""
+    """Decode WebP, and the first frame of an animation."""
     extended = tf.strings.substr(encoded, 12, 4) == b"VP8X"
     flags = tf.where(extended, _at(encoded, 20, 1)[0], 0)
     animated = tf.bitwise.bitwise_and(flags, 2) > 0
@@ -99,12 +100,12 @@ def decode_webp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def _check_animation(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Return `encoded`, or fail where all its frames, that the operation decodes, are too large."""
+    """Return `encoded`, or fail if its frames, all of which are decoded, are together too large."""
     length = tf.strings.length(encoded)
 
     def step(start: tf.Tensor, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chunk = _at(encoded, start, 8)
-        # A size with its upper byte set would overflow, and leaves any file that we read.
+        # A size with its upper byte set would overflow; it is larger than any file read here.
         size = tf.where(chunk[7] == 0, _little(chunk[4:7]), length)
         is_frame = tf.reduce_all(chunk[:4] == list(b"ANMF"))
         return start + 8 + size + size % 2, frames + tf.cast(is_frame, tf.int64)
@@ -118,61 +119,61 @@ def _check_animation(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def decode_gif(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode the first frame of a GIF, transparency over white; later frames are never unpacked."""
+    """Decode the first frame of a GIF, with transparency over white; others are not unpacked."""
     return tf.io.decode_gif(_first_frame(encoded, index))[0]
 
 
 def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Return a GIF of the first frame alone, its transparent color replaced by white.
+    """Return a GIF of only the first frame, its transparent color replaced by white.
 
-    The operation unpacks every frame before it returns any, and knows no transparency.
+    The operation unpacks every frame before it returns any, and does not support transparency.
     """
     bytes_ = tf.io.decode_raw(encoded, tf.uint8)
     length = tf.size(bytes_)
 
-    def byte(place: tf.Tensor) -> tf.Tensor:
-        inside = tf.clip_by_value(place, 0, length - 1)
-        return tf.where(place < length, tf.cast(bytes_[inside], tf.int32), 0)
+    def byte(offset: tf.Tensor) -> tf.Tensor:
+        inside = tf.clip_by_value(offset, 0, length - 1)
+        return tf.where(offset < length, tf.cast(bytes_[inside], tf.int32), 0)
 
     def table_size(flags: tf.Tensor) -> tf.Tensor:
         exists = tf.bitwise.bitwise_and(flags, 128) > 0
         return tf.where(exists, 6 * tf.bitwise.left_shift(1, tf.bitwise.bitwise_and(flags, 7)), 0)
 
     def after_blocks(start: tf.Tensor) -> tf.Tensor:
-        """Return where the chain of data blocks that begins at `start` ends."""
+        """Return the end of the chain of data blocks that begins at `start`."""
         (last,) = tf.while_loop(
-            lambda place: (place < length) & (byte(place) > 0),
-            lambda place: (place + 1 + byte(place),),
+            lambda offset: (offset < length) & (byte(offset) > 0),
+            lambda offset: (offset + 1 + byte(offset),),
             (start,),
         )
         return last + 1
 
-    def skip_extension(place: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        control = tf.where(byte(place + 1) == 0xF9, place, control)
-        return after_blocks(place + 2), control
+    def skip_extension(offset: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        control = tf.where(byte(offset + 1) == 0xF9, offset, control)
+        return after_blocks(offset + 2), control
 
     global_size = table_size(byte(tf.constant(10)))
     frame, control = tf.while_loop(
-        lambda place, _: byte(place) == 0x21, skip_extension, (13 + global_size, 0)
+        lambda offset, _: byte(offset) == 0x21, skip_extension, (13 + global_size, 0)
     )
     sides = tf.stack([byte(frame + k) + 256 * byte(frame + k + 1) for k in (5, 7)])
     encoded = check_pixels(encoded, tf.cast(sides, tf.int64), index)
     local_size = table_size(byte(frame + 9))
     end = tf.minimum(after_blocks(frame + 11 + local_size), length)
-    alone = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
+    single = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
     transparent = (control > 0) & (byte(control + 3) % 2 == 1)
     table = tf.where(local_size > 0, frame + 10, 13)
     color = table + 3 * byte(control + 6)
     fits = 3 * byte(control + 6) < tf.where(local_size > 0, local_size, global_size)
     return tf.cond(
         transparent & fits,
-        lambda: _replace(_replace(alone, color, OPAQUE_WHITE), control + 3, b"\0"),
-        lambda: alone,
+        lambda: _replace(_replace(single, color, OPAQUE_WHITE), control + 3, b"\0"),
+        lambda: single,
     )
 
 
 def _replace(text: tf.Tensor, start: tf.Tensor, by: bytes) -> tf.Tensor:
     """Return `text` with the bytes from `start` on overwritten."""
-    behind = start + len(by)
-    rest = tf.strings.substr(text, behind, tf.strings.length(text) - behind)
+    end = start + len(by)
+    rest = tf.strings.substr(text, end, tf.strings.length(text) - end)
     return tf.strings.join([tf.strings.substr(text, 0, start), by, rest])

@@ -1,8 +1,8 @@
-"""What the first bytes of encoded images say: format, size and orientation, for whole batches.
+"""Reads format, size and orientation from the first bytes of encoded images, in batches.
 
-Written in TensorFlow operations on vectors of strings, so that it is part of an exported graph and
-costs a batch hardly more than one image. Nothing here decodes pixels, and no byte is trusted:
-positions outside an image read as zeros.
+Written in TensorFlow operations on vectors of strings, so that an exported graph contains it and a
+batch costs hardly more than one image. No pixels are decoded and no byte is trusted: positions
+outside an image read as zeros.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ UPRIGHT = 1
 
 @dataclass(frozen=True)
 class _Signature:
-    """How a format begins (`?` is any byte) and where it keeps width and height.
+    """The first bytes of a format (`?` is any byte) and the position of its width and height.
 
-    A side is `(value >> shift & mask) + add` of the bytes `start`..`start + length`, that are least
-    significant first unless `big`.
+    A side is `(value >> shift & mask) + add` of the bytes `start`..`start + length`, little-endian
+    unless `big`.
     """
 
     begin: bytes
@@ -52,13 +52,13 @@ UNKNOWN = len(_SIGNATURES)
 
 
 def _side_weights() -> np.ndarray:
-    """Return int64 `[signatures + 1, HEAD_BYTES, 2]`: what a byte adds to width and height."""
+    """Return int64 `[signatures + 1, HEAD_BYTES, 2]`: weight of each byte in width and height."""
     weights = np.zeros((UNKNOWN + 1, HEAD_BYTES, 2), np.int64)
     for row, signature in zip(weights, _SIGNATURES, strict=False):
         for side, start in enumerate(signature.starts):
-            for place in range(signature.length):
-                power = signature.length - 1 - place if signature.big else place
-                row[start + place, side] = 256**power
+            for index in range(signature.length):
+                power = signature.length - 1 - index if signature.big else index
+                row[start + index, side] = 256**power
     return weights
 
 
@@ -66,7 +66,7 @@ def _side_weights() -> np.ndarray:
 class Headers:
     """Of n images: `format` int32 `[n]` (-1 if unknown), `sides` int64 `[n, 2]`: width, height.
 
-    The sides of a JPEG are 0, as they stand behind segments of any length.
+    The sides of a JPEG are 0, because they follow segments of any length.
     """
 
     format: tf.Tensor
@@ -97,7 +97,7 @@ def read_headers(encoded: tf.Tensor) -> Headers:
     adds = of_each([*(s.add for s in _SIGNATURES), 0], tf.int64)
     sides = tf.bitwise.bitwise_and(tf.bitwise.right_shift(values, shifts), masks[:, tf.newaxis])
     sides += adds[:, tf.newaxis]
-    # A BMP that is stored from the top has a negative height.
+    # A BMP whose rows are stored from top to bottom has a negative height.
     sides = tf.minimum(sides, 2**32 - sides)
     return Headers(of_each([*(s.format for s in _SIGNATURES), -1], tf.int32), sides)
 
@@ -109,13 +109,12 @@ def require(
     expected: str,
     *received: tf.Tensor,
 ) -> tf.Tensor:
-    """Return `encoded` if `condition`, else fail with InvalidArgumentError.
+    """Return `encoded` if `condition`, otherwise fail with InvalidArgumentError.
 
-    What is decoded must be what this returns: an assertion that only stands beside the decoder may
-    run after it.
+    The decoder must use the returned value: an assertion next to the decoder may run after it.
 
     Args:
-        encoded: what is let through, of any type.
+        encoded: the value to return, of any type.
         condition: bool `[]`.
         index: of the image in its batch, int `[]`.
         expected: what was expected and, with a `{}` for each of `received`, what was received.
@@ -139,10 +138,10 @@ def window(encoded: tf.Tensor, start: tf.Tensor, length: int) -> tf.Tensor:
 
 
 def read_orientations(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """Return the EXIF orientations 1..8 of JPEG images, int32 `[n]`; of others and of damage 1.
+    """Return the EXIF orientations 1..8 of JPEG images, int32 `[n]`; 1 for other or damaged ones.
 
-    EXIF is looked for where its standard puts it: in an APP1 segment among the application segments
-    and comments that come before all others. Orientation in PNG and WebP is not honored.
+    EXIF is expected where its standard defines it: in an APP1 segment among the application
+    segments and comments that precede all others. Orientation in PNG and WebP is ignored.
 
     Args:
         encoded: string `[n]`.
@@ -157,29 +156,29 @@ def read_orientations(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def _find_tiff(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """Return where the TIFF structure of each image's EXIF begins, int32 `[n]`; 0 is nowhere."""
+    """Return the offset of the TIFF structure of each image's EXIF, int32 `[n]`; 0 if none."""
 
-    def step(start: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(start: tf.Tensor, tiff: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         bytes_ = window(encoded, start, 10)
         marker = bytes_[:, 1]
-        filling = (bytes_[:, 0] == 0xFF) & (marker == 0xFF)
+        padding = (bytes_[:, 0] == 0xFF) & (marker == 0xFF)
         skippable = (bytes_[:, 0] == 0xFF) & ((marker // 16 == 0xE) | (marker == 0xFE))
         size = bytes_[:, 2] * 256 + bytes_[:, 3]
         is_exif = (marker == 0xE1) & tf.reduce_all(bytes_[:, 4:] == list(b"Exif\0\0"), axis=1)
         is_exif &= skippable & (start > 0)
-        onward = tf.where(skippable & (size >= 2), start + 2 + size, 0)
-        onward = tf.where(filling & (start > 0), start + 1, onward)
-        onward = tf.where((start > 0) & ~is_exif, onward, 0)
-        return onward, tf.where(is_exif, start + 10, found)
+        following = tf.where(skippable & (size >= 2), start + 2 + size, 0)
+        following = tf.where(padding & (start > 0), start + 1, following)
+        following = tf.where((start > 0) & ~is_exif, following, 0)
+        return following, tf.where(is_exif, start + 10, tiff)
 
     start = tf.where(is_jpeg, 2, 0)
-    _, found = tf.while_loop(
+    _, tiff = tf.while_loop(
         lambda start, _: tf.reduce_any(start > 0),
         step,
         (start, tf.zeros_like(start)),
         maximum_iterations=MAX_SEGMENTS,
     )
-    return found
+    return tiff
 
 
 def _orientation_in_tiff(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
@@ -198,7 +197,7 @@ def _orientation_in_tiff(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
             tf.reduce_sum(bytes_ * up[::-1], axis=-1),
         )
 
-    # A directory further away than a segment is long is damage; high bytes would overflow.
+    # A directory farther away than a segment can be long is damage; high bytes would overflow.
     offset = number(head[:, 4:8])
     near = (offset >= 8) & (offset < 65536)
     directory = window(encoded, tiff + tf.where(near, offset, 0), 2 + 12 * MAX_TAGS)
@@ -209,5 +208,5 @@ def _orientation_in_tiff(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     values = number(tags[:, :, 8:10])
     index = tf.argmax(tf.cast(is_it, tf.int32), axis=1)
     value = tf.gather(values, index, batch_dims=1)
-    good = (little | big) & near & (tiff > 0) & tf.reduce_any(is_it, axis=1)
-    return tf.where(good & (value >= 1) & (value <= 8), value, UPRIGHT)
+    valid = (little | big) & near & (tiff > 0) & tf.reduce_any(is_it, axis=1)
+    return tf.where(valid & (value >= 1) & (value <= 8), value, UPRIGHT)

@@ -1,4 +1,4 @@
-"""Work done ahead in threads, so that a caller does not wait for what could be ready."""
+"""Prefetching: results are computed by background threads before the caller needs them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """Yield `function` of each item in their order, while the threads work on the next ones.
+    """Yield `function` of each item in order, while threads compute the next results.
 
-    One result more than there are threads is in flight, so memory stays bounded. Items are drawn in
-    the caller's thread. An error of an item is raised where its result would be.
+    At most one result more than there are threads is in flight, which limits the memory. Items are
+    read in the caller's thread. An error of an item is raised in place of its result.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(max_workers=threads) as pool:

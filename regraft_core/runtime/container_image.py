@@ -1,5 +1,7 @@
-"""The container image that all steps run in; "python" in its name keeps the local runner quiet."""
+"""The container image of all steps; "python" in its name avoids a warning of the local runner."""
 
-IMAGE = "regraft-python:0.1.0"
+from regraft_core.runtime.version import VERSION
+
+IMAGE = f"regraft-python:{VERSION}"
 GPU_IMAGE = f"{IMAGE}-gpu"
-"""The same with CUDA, as `make image GPU=1` names it."""
+"""The container image with CUDA, built by `make image GPU=1`."""

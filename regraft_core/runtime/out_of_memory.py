@@ -1,4 +1,4 @@
-"""What a step says when memory ran out."""
+"""The error of a step that runs out of memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from regraft_core.runtime.errors import RegraftError
 
 
 @contextlib.contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turn an allocation that failed, on the processor or a GPU, into a hint. Also a decorator.
+def explain_out_of_memory() -> Iterator[None]:
+    """Turn a failed allocation, on the CPU or a GPU, into an error with a hint. Also a decorator.
 
     Raises:
-        RegraftError: memory ran out.
+        RegraftError: the memory is exhausted.
     """
     import tensorflow as tf
 
@@ -21,6 +21,6 @@ def out_of_memory_explained() -> Iterator[None]:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise RegraftError(
-            "out of memory; a smaller --batch-size or --image-px needs less, and what is finished "
-            "is kept where --work-dir is given"
+            "out of memory; use a smaller --batch-size or --image-px; with --work-dir, the next "
+            "run resumes from what is finished"
         ) from error

@@ -1,4 +1,4 @@
-"""Faster training where the machine offers it: half precision, several GPUs, several machines."""
+"""Faster training: half precision, several GPUs, several machines."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import tensorflow as tf
 from regraft_core.runtime.errors import InputError, RegraftError
 
 Precision = Literal["auto", "float32", "mixed"]
-# NVIDIA's first generation with tensor cores; older GPUs compute half precision no faster.
+# The first generation of NVIDIA GPUs with tensor cores; older ones gain nothing from float16.
 TENSOR_CORES = (7, 0)
 
 
 def gpu_capabilities() -> list[tuple[int, int]]:
-    """Return the compute capability of each GPU that TensorFlow sees; (0, 0) where it has none."""
+    """Return the compute capability of each GPU of TensorFlow; (0, 0) if a GPU has none."""
     details = tf.config.experimental.get_device_details
     gpus = tf.config.list_physical_devices("GPU")
     return [details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
-def mixed_precision(wanted: Precision, capabilities: Sequence[tuple[int, int]]) -> bool:
-    """Whether to compute in half precision: `auto` does where every GPU gains from it."""
-    if wanted != "auto":
-        return wanted == "mixed"
+def use_mixed_precision(precision: Precision, capabilities: Sequence[tuple[int, int]]) -> bool:
+    """Return whether to compute in half precision; `auto` does if every GPU has tensor cores."""
+    if precision != "auto":
+        return precision == "mixed"
     return bool(capabilities) and min(capabilities) >= TENSOR_CORES
 
 
 @contextlib.contextmanager
-def accelerated(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterator[None]:
+def accelerate(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterator[None]:
     """Let `layers` compute in float16 with float32 variables, if `mixed`, while the body runs.
 
-    Their policies are put back afterwards, so that what is saved and exported computes in float32.
-    With several replicas, BatchNormalization also takes its statistics over all of them.
+    Their policies are restored afterwards, so that saved and exported models compute in float32.
+    With several replicas, BatchNormalization also computes its statistics over all of them.
     """
-    spread = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     leaves = [leaf for layer in layers for leaf in layer._flatten_layers()
               if not hasattr(leaf, "layers") and not isinstance(leaf, keras.layers.InputLayer)
               ]  # fmt: skip
@@ -47,7 +47,7 @@ def accelerated(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterato
         for leaf in leaves if mixed else ():
             leaf.dtype_policy = keras.DTypePolicy("mixed_float16")
         for norm in norms:
-            norm.synchronized = spread
+            norm.synchronized = several
         yield
     finally:
         for leaf, policy in zip(leaves, policies, strict=True):
@@ -56,21 +56,21 @@ def accelerated(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterato
             norm.synchronized = False
 
 
-def training_strategy(strategy: str) -> Any:
-    """Return the `tf.distribute` strategy of a fine-tuning: several machines, several GPUs, or one.
+def distribution_strategy(strategy: str) -> Any:
+    """Return the `tf.distribute` strategy for fine-tuning: several machines, several GPUs, or one.
 
-    Must be called before TensorFlow has run anything where `TF_CONFIG` names several machines.
+    If `TF_CONFIG` names several machines, call it before TensorFlow runs any operation.
 
     Raises:
-        InputError: several machines for another fine-tuning strategy than `full`.
-        RegraftError: TensorFlow was in use already.
+        InputError: several machines and a fine-tuning strategy other than `full`.
+        RegraftError: TensorFlow has already run an operation.
     """
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
     workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
     if workers > 1 and strategy != "full":
         raise InputError(
-            f"TF_CONFIG names {workers} machines: only strategy full trains on several, "
-            f"got {strategy}"
+            f"TF_CONFIG names {workers} machines: expected strategy full, got {strategy}; the "
+            "others train on one machine"
         )
     if workers > 1:
         try:
@@ -83,7 +83,7 @@ def training_strategy(strategy: str) -> Any:
 
 
 def is_chief() -> bool:
-    """Whether this process writes what is trained: the first of several machines, or the only."""
+    """Return whether this process writes the model: on the first of several machines, or on one."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver is None or resolver.task_id is None:
         return True

@@ -1,4 +1,4 @@
-"""A training's state on disk, so that a killed one goes on from its last epoch."""
+"""The state of a training on disk, so that an interrupted one resumes from its last epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Epoch, digest_file, digest_of, write_text
+from regraft_core.formats.manifest_storage import digest_file, digest_of, write_text
+from regraft_core.formats.manifests import Epoch
 from regraft_core.runtime.errors import InputError
 
 STATE_FILE = "checkpoint.json"
@@ -21,7 +22,7 @@ STATE_FILE = "checkpoint.json"
 
 @dataclass
 class Best:
-    """The best epoch so far, by validation loss, and the weights that it had."""
+    """The best epoch so far, by validation loss, and its weights."""
 
     loss: float = float("inf")
     epoch: int = -1
@@ -30,7 +31,7 @@ class Best:
 
 @dataclass
 class Progress:
-    """How far a training is; `fingerprint` names its model, data and options."""
+    """Progress of a training; `fingerprint` identifies its model, data and options."""
 
     fingerprint: str
     history: list[Epoch] = field(default_factory=list)
@@ -38,38 +39,38 @@ class Progress:
 
 
 def checkpoint_folder(work_dir: str, step: str, fingerprint: str) -> Path | None:
-    """Return where a step keeps its state in `work_dir`: a folder of its own a fingerprint."""
+    """Return the folder in `work_dir` for a step's state, one per fingerprint."""
     return Path(work_dir) / f"{step}-{fingerprint[:16]}" if work_dir else None
 
 
 def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:
     """Write variables, optimizer state and best weights of a training."""
     groups = {
-        # Beside weights, `variables` holds the state of dropout's draws.
+        # `variables` contains the random state of dropout in addition to the weights.
         "variable": [variable.numpy() for variable in model.variables],
         "optimizer": [variable.numpy() for variable in optimizer.variables],
         "best": progress.best.weights or [],
     }
-    facts = {
+    metadata = {
         "best": [progress.best.loss, progress.best.epoch],
-        "history": [line.model_dump() for line in progress.history],
+        "history": [epoch.model_dump() for epoch in progress.history],
     }
-    write_state(folder, progress.fingerprint, len(progress.history), groups, facts)
+    write_state(folder, progress.fingerprint, len(progress.history), groups, metadata)
 
 
 def restore(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> bool:
     """Load the checkpoint of `folder`, if there is one, into model, optimizer and progress.
 
     Raises:
-        InputError: it is damaged, or belongs to another model, dataset or options.
+        InputError: it is damaged, or of another model, dataset or options.
     """
     variables = {"variable": model.variables, "optimizer": optimizer.variables}
     state = read_state(folder, progress.fingerprint, variables, {"best": len(model.weights)})
     if state is None:
         return False
-    facts, arrays = state
-    progress.history = [Epoch(**line) for line in facts["history"]]
-    progress.best = Best(facts["best"][0], facts["best"][1], arrays["best"] or None)
+    metadata, arrays = state
+    progress.history = [Epoch(**epoch) for epoch in metadata["history"]]
+    progress.best = Best(metadata["best"][0], metadata["best"][1], arrays["best"] or None)
     return True
 
 
@@ -78,9 +79,9 @@ def write_state(
     fingerprint: str,
     epochs: int,
     groups: dict[str, list[NDArray[Any]]],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> None:
-    """Write the state after `epochs`: arrays by group, then the small JSON file with `facts`."""
+    """Write the state after `epochs`: arrays by group, then the JSON file with `metadata`."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"epoch-{epochs}.npz"
     arrays: dict[str, Any] = {f"{g}-{i}": array for g, values in groups.items()
@@ -92,7 +93,7 @@ def write_state(
         os.fsync(file.fileno())
     temporary.replace(folder / name)
     sha256 = digest_file(folder / name)
-    state = {"fingerprint": fingerprint, "file": name, "sha256": sha256, "facts": facts}
+    state = {"fingerprint": fingerprint, "file": name, "sha256": sha256, "metadata": metadata}
     write_text(folder / STATE_FILE, json.dumps(state | {"digest": digest_of(state)}))
     for old in folder.glob("epoch-*.npz"):
         if old.name != name:
@@ -107,28 +108,28 @@ def read_state(
 ) -> tuple[dict[str, Any], dict[str, list[NDArray[Any]]]] | None:
     """Load the state of `folder` into `variables`, by group.
 
-    Returns its facts, and the arrays of the groups in `counts` (none where the group is empty); or
-    None where there is no checkpoint.
+    Returns its metadata, and the arrays of the groups in `counts` (none if the group is empty); or
+    None if there is no checkpoint.
 
     Raises:
-        InputError: it is damaged, or belongs to another model, dataset or options.
+        InputError: it is damaged, or of another model, dataset or options.
     """
     if not (folder / STATE_FILE).exists():
         return None
     state = _read_state(folder, fingerprint)
     with np.load(folder / state["file"], allow_pickle=False) as arrays:
-        places = {f"{name}-{i}": variable for name, group in variables.items()
-                  for i, variable in enumerate(group)}  # fmt: skip
-        for place, variable in places.items():
-            if place not in arrays or arrays[place].shape != tuple(variable.shape):
-                raise _other(folder)
-        for place, variable in places.items():
-            variable.assign(arrays[place])
+        by_name = {f"{name}-{i}": variable for name, group in variables.items()
+                   for i, variable in enumerate(group)}  # fmt: skip
+        for name, variable in by_name.items():
+            if name not in arrays or arrays[name].shape != tuple(variable.shape):
+                raise _mismatch(folder)
+        for name, variable in by_name.items():
+            variable.assign(arrays[name])
         others = {
             name: [arrays[f"{name}-{i}"] for i in range(count)] if f"{name}-0" in arrays else []
             for name, count in (counts or {}).items()
         }
-    return state["facts"], others
+    return state["metadata"], others
 
 
 def _read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
@@ -136,17 +137,17 @@ def _read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         digest = state.pop("digest")
         sha256 = digest_file(folder / state["file"])
-        whole = digest == digest_of(state) and sha256 == state["sha256"]
+        intact = digest == digest_of(state) and sha256 == state["sha256"]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"damaged checkpoint in {folder} ({error}); remove it to restart"
         ) from error
-    if not whole:
+    if not intact:
         raise InputError(f"damaged checkpoint in {folder} (digest differs); remove it to restart")
     if state["fingerprint"] != fingerprint:
-        raise _other(folder)
+        raise _mismatch(folder)
     return state
 
 
-def _other(folder: Path) -> InputError:
+def _mismatch(folder: Path) -> InputError:
     return InputError(f"the checkpoint in {folder} is of another model, dataset or options")

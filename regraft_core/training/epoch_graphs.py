@@ -1,4 +1,4 @@
-"""One pass over the rows as one graph: a small head's step takes less time than starting it."""
+"""An epoch as one graph: a training step of a small head takes less time than starting it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from regraft_core.training.training_source import Source, batches
 
 
 class LayerwiseAdam(keras.optimizers.Adam):
-    """Adam with a share of the learning rate for each trainable variable, in their order.
+    """Adam with a learning rate ratio for each trainable variable, in their order.
 
-    A variable's step is one operation of TensorFlow, which takes half the time of Keras' many. It
-    takes gradients that are summed over the replicas already, so that clipping sees the same
-    gradient with several replicas as with one.
+    The step of a variable is one TensorFlow operation, in half the time of the several of Keras.
+    Gradients must already be summed over the replicas, so that clipping sees the same gradient with
+    several replicas as with one.
     """
 
-    def __init__(self, *args: Any, rate_shares: tuple[float, ...] | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lr_ratios: tuple[float, ...] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._rate_shares = rate_shares
+        self._lr_ratios = lr_ratios
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Take one variable's step."""
-        if self._rate_shares is not None:
-            share = self._rate_shares[self._get_variable_index(variable)]
-            learning_rate = tf.cast(learning_rate, tf.float32) * share
-        place = self._get_variable_index(variable)
+        """Update one variable."""
+        index = self._get_variable_index(variable)
+        if self._lr_ratios is not None:
+            learning_rate = tf.cast(learning_rate, tf.float32) * self._lr_ratios[index]
         steps = tf.cast(self.iterations.value + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[place].value.handle,
-            v=self._velocities[place].value.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             beta1_power=self.beta_1**steps,
             beta2_power=self.beta_2**steps,
             lr=tf.cast(learning_rate, variable.dtype),
@@ -52,9 +51,9 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
 @dataclass(frozen=True)
 class EpochGraphs:
-    """Whole passes as graphs, over an iterator of batches or over rows in memory.
+    """Epochs as graphs, over an iterator of batches or over rows in memory.
 
-    Each gives mean loss (without penalties) and accuracy, float32 [2].
+    Each returns mean loss (without penalties) and accuracy, float32 [2].
     """
 
     train: Any
@@ -66,41 +65,42 @@ class EpochGraphs:
 
 
 def run_epoch(
-    passes: EpochGraphs,
+    graphs: EpochGraphs,
     source: Source,
     order: NDArray[np.int64],
     epoch: int,
     class_weights: tuple[float, ...] | None,
     *,
     train: bool,
-    pulse: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Run one pass over the rows of `source` in `order`; return mean loss and accuracy.
+    """Run one epoch over the rows of `source` in `order`; return mean loss and accuracy.
 
-    Rows in memory are used as such by one replica only: several read their shares. Of rows that
-    are read, `pulse` is told how many were.
+    Only a single replica uses rows in memory; several replicas read theirs batch by batch.
+    `progress` is called with the number of rows that were read.
     """
-    weights = class_weights or (1.0,) * passes.classes
-    held = source.resident
-    if held is None or tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        run = passes.train if train else passes.measure
-        steps = -(-len(order) // passes.batch_size)
-        found = batches(source, order, epoch, passes.batch_size, weights, pulse)
-        return np.asarray(run(found, tf.constant(steps)))
-    run = passes.train_resident if train else passes.measure_resident
-    places = order + source.count * ((epoch + order) % held.views)
-    table = tf.constant(weights, tf.float32)
-    return np.asarray(run(held.inputs, held.labels, tf.constant(order), tf.constant(places), table))
+    weights = class_weights or (1.0,) * graphs.classes
+    resident = source.resident
+    if resident is None or tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        run = graphs.train if train else graphs.measure
+        steps = -(-len(order) // graphs.batch_size)
+        data = batches(source, order, epoch, graphs.batch_size, weights, progress)
+        return np.asarray(run(data, tf.constant(steps)))
+    run = graphs.train_resident if train else graphs.measure_resident
+    rows = order + source.count * ((epoch + order) % resident.views)
+    by_class = tf.constant(weights, tf.float32)
+    arrays = (resident.inputs, resident.labels, tf.constant(order), tf.constant(rows), by_class)
+    return np.asarray(run(*arrays))
 
 
 def compile_epoch_graphs(
     model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float
 ) -> EpochGraphs:
-    """Return the passes of `model` (inputs to logits), for the strategy that is in scope."""
+    """Return the epoch graphs of `model` (inputs to logits), for the strategy in scope."""
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
 
-    def over_replicas(values: Any) -> Any:
+    def sum_replicas(values: Any) -> Any:
         if replicas == 1:
             return values
         total = tf.distribute.ReduceOp.SUM
@@ -112,14 +112,14 @@ def compile_epoch_graphs(
         )
 
     def sums(loss: Any, targets: tf.Tensor, logits: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-        right = tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32)
-        total = tf.stack([tf.reduce_sum(values * counted) for values in (loss, right)])
+        correct = tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32)
+        total = tf.stack([tf.reduce_sum(values * counted) for values in (loss, correct)])
         return tf.concat([total, [tf.reduce_sum(counted)]], 0)
 
-    def step(
+    def train_step(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
     ) -> tf.Tensor:
-        count = over_replicas(tf.reduce_sum(counted))
+        count = sum_replicas(tf.reduce_sum(counted))
         with tf.GradientTape() as tape:
             logits = model(inputs, training=True)
             per_image = losses(targets, logits, smoothing) * weights
@@ -127,48 +127,48 @@ def compile_epoch_graphs(
             loss = tf.reduce_sum(per_image * counted) / count + penalties / replicas
             loss = optimizer.scale_loss(loss)
         variables = model.trainable_variables
-        optimizer.apply(over_replicas(tape.gradient(loss, variables)), variables)
+        optimizer.apply(sum_replicas(tape.gradient(loss, variables)), variables)
         return sums(per_image, targets, logits, counted)
 
-    def judge(
+    def measure_step(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
     ) -> tf.Tensor:
         logits = model(inputs, training=False)
         return sums(losses(targets, logits, 0.0), targets, logits, counted)
 
-    def over_batches(one: Any) -> Any:
+    def over_batches(step: Any) -> Any:
         @tf.function
-        def run(found: Any, steps: tf.Tensor) -> tf.Tensor:
+        def run(data: Any, steps: tf.Tensor) -> tf.Tensor:
             total = tf.zeros([3])
             for _ in tf.range(steps):
-                each = strategy.run(one, args=next(found))
-                total += strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
+                results = strategy.run(step, args=next(data))
+                total += strategy.reduce(tf.distribute.ReduceOp.SUM, results, axis=None)
             return total[:2] / total[2]
 
         return run
 
-    def over_memory(one: Any) -> Any:
+    def over_memory(step: Any) -> Any:
         @tf.function
         def run(
-            inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor, places: tf.Tensor,
-            table: tf.Tensor,
+            inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor, rows: tf.Tensor,
+            by_class: tf.Tensor,
         ) -> tf.Tensor:  # fmt: skip
             total = tf.zeros([3])
             for first in tf.range(0, tf.shape(order)[0], batch_size):
-                batch = tf.gather(inputs, places[first : first + batch_size])
+                batch = tf.gather(inputs, rows[first : first + batch_size])
                 true_labels = tf.gather(labels, order[first : first + batch_size])
-                weights = tf.gather(table, true_labels)
+                weights = tf.gather(by_class, true_labels)
                 targets = tf.one_hot(true_labels, classes)
-                total += one(tf.cast(batch, tf.float32), targets, weights, tf.ones_like(weights))
+                total += step(tf.cast(batch, tf.float32), targets, weights, tf.ones_like(weights))
             return total[:2] / total[2]
 
         return run
 
     return EpochGraphs(
-        over_batches(step),
-        over_batches(judge),
-        over_memory(step),
-        over_memory(judge),
+        over_batches(train_step),
+        over_batches(measure_step),
+        over_memory(train_step),
+        over_memory(measure_step),
         batch_size,
         classes,
     )

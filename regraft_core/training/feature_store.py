@@ -1,4 +1,4 @@
-"""Features on disk: one `.npy` file per dataset shard, view and array, read through memory maps."""
+"""Features on disk: one `.npy` file per dataset shard, view and array, read by memory mapping."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from regraft_core.training.training_source import Resident, Source
 
 LABELS = "label"
 CUT = "cut"
-# Rows up to this size are trained on in memory; beyond it they are read batch by batch.
+# Rows up to this size are kept in memory for training; larger ones are read batch by batch.
 RESIDENT_BYTES = 1 << 30
-# Values that are summed at a time, which bounds the memory of wide features.
+# Values summed at a time, which limits the memory for wide features.
 MOMENTS_VALUES = 1 << 22
 SAME_FOR_ALL_WORKERS = (
     "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
@@ -36,7 +36,7 @@ def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesMa
     """Read the manifests of all workers' folders, in worker order.
 
     Raises:
-        InputError: a worker is missing, or the folders are of different extractions.
+        InputError: a worker is missing, or the folders come from different extractions.
     """
     manifests = sorted(
         (FeaturesManifest.read(folder) for folder in folders), key=lambda m: m.shard_index
@@ -49,16 +49,16 @@ def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesMa
             expected, received = getattr(first, field), getattr(manifest, field)
             if expected != received:
                 raise InputError(f"features differ in {field}: {expected!r} and {received!r}")
-    present = [manifest.shard_index for manifest in manifests]
-    if present != list(range(first.shard_count)):
-        raise InputError(f"expected features of {first.shard_count} workers, got {present}")
+    workers = [manifest.shard_index for manifest in manifests]
+    if workers != list(range(first.shard_count)):
+        raise InputError(f"expected features of {first.shard_count} workers, got {workers}")
     return manifests
 
 
 class FeatureRows:
-    """One array of one split over all workers' folders, read by index from memory maps.
+    """One array of one split over all workers' folders, read by index from memory-mapped files.
 
-    `labels` is int32 [n]; row `i` has as many versions as there are views.
+    `labels` is int32 [n]; each row exists once per view.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class FeatureRows:
         return int(self._starts[-1])
 
     def rows(self, indices: NDArray[np.int64], epoch: int = 0) -> NDArray[np.floating]:
-        """Return the rows at `indices`; with several views, each epoch sees the next one."""
+        """Return the rows at `indices`; with several views, each epoch uses the next one."""
         views = len(self._maps)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
-        out = np.empty((len(indices), *self.row_shape), self._maps[0][0].dtype)
-        for place, (index, shard) in enumerate(zip(indices, shards, strict=True)):
+        rows = np.empty((len(indices), *self.row_shape), self._maps[0][0].dtype)
+        for number, (index, shard) in enumerate(zip(indices, shards, strict=True)):
             view = (epoch + int(index)) % views
-            out[place] = self._maps[view][shard][index - self._starts[shard]]
-        return out
+            rows[number] = self._maps[view][shard][index - self._starts[shard]]
+        return rows
 
     @property
     def nbytes(self) -> int:
-        """Size of all views on the disk."""
+        """Size of all views on disk, in bytes."""
         return sum(array.nbytes for view in self._maps for array in view)
 
     def in_memory(self) -> Resident:
@@ -107,7 +107,7 @@ class FeatureRows:
 
 
 def feature_source(rows: FeatureRows) -> Source:
-    """Return cached rows as a source of training: float32 [n, ...]."""
+    """Return cached rows as a training source: float32 [n, ...]."""
 
     def fetch(
         indices: NDArray[np.int64], epoch: int
@@ -122,7 +122,7 @@ def feature_source(rows: FeatureRows) -> Source:
 def moments(
     rows: FeatureRows, values: int = MOMENTS_VALUES
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and variance of each feature over the plain view, `values` of them at a time."""
+    """Return mean and variance of each feature over the first view, `values` of them at a time."""
     block = max(values // math.prod(rows.row_shape), 1)
     total = np.zeros(rows.row_shape, np.float64)
     squares = np.zeros(rows.row_shape, np.float64)
@@ -138,7 +138,7 @@ def moments(
 def _parts(
     folders: Sequence[str | os.PathLike[str]], split: Split
 ) -> list[tuple[Path, FeatureShard]]:
-    """Return (folder, shard) of the plain view of a split, in the dataset's own shard order."""
+    """Return (folder, shard) of the first view of a split, in the shard order of the dataset."""
     parts = [
         (Path(folder), shard)
         for folder in folders

@@ -1,4 +1,4 @@
-"""Images of a dataset as a source of training: read by index as stored bytes."""
+"""Images of a dataset as a training source: read by index as stored bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.records import ImageRecord, record_of, record_places
+from regraft_core.formats.records import ImageRecord, parse_record, record_offsets
 from regraft_core.images.augment import Strength, augment
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
@@ -22,51 +22,51 @@ from regraft_core.training.training_source import Source
 class ImageRows:
     """The stored images of a split, read by index; `labels` is int32 [n].
 
-    `marks` int32 [n] are numbers from the images' ids, to draw by whatever the order.
+    `id_hashes` int32 [n] seed the augmentation of each image independently of the order.
     """
 
     def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
         shards = DatasetManifest.read(dataset).splits[split].shards
-        self._places: list[tuple[mmap.mmap, int, int]] = []
+        self._locations: list[tuple[mmap.mmap, int, int]] = []
         for shard in shards:
             path = Path(dataset) / shard.file
             with open(path, "rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._places += [(memory, *place) for place in record_places(path)]
-        records = [self._record(index) for index in range(len(self._places))]
+            self._locations += [(memory, *location) for location in record_offsets(path)]
+        records = [self._record(index) for index in range(len(self._locations))]
         self.labels = np.array([record.label for record in records], np.int32)
-        marks = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
-        self.marks = np.array(marks, np.int32)
+        hashes = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
+        self.id_hashes = np.array(hashes, np.int32)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def encoded(self, indices: NDArray[np.int64]) -> list[bytes]:
         """Return the stored bytes of the images at `indices`."""
         return [self._record(int(index)).encoded for index in indices]
 
     def _record(self, index: int) -> ImageRecord:
-        memory, offset, length = self._places[index]
-        return record_of(memory[offset : offset + length])
+        memory, offset, length = self._locations[index]
+        return parse_record(memory[offset : offset + length])
 
 
 def image_source(
     rows: ImageRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0
 ) -> Source:
-    """Return stored images as a source of training: the backbone's input [n, px, px, 3].
+    """Return stored images as a training source: the backbone's input [n, px, px, 3].
 
-    Unless `strength` is `off`, each epoch draws a view of each image, from `seed`, the epoch and
-    the image's id alone: a resumed training sees what the killed one would have seen.
+    Unless `strength` is `off`, each epoch augments each image, depending only on `seed`, the epoch
+    and the image's ID: a resumed training sees the same images as an uninterrupted one.
     """
 
     def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[Any, NDArray[np.int32]]:
         epochs = np.full(len(indices), (seed * 1_000_003 + epoch) & 0x7FFFFFFF, np.int32)
-        draws = np.stack([rows.marks[indices], epochs], axis=1)
-        return (np.array(rows.encoded(indices), object), draws), rows.labels[indices]
+        seeds = np.stack([rows.id_hashes[indices], epochs], axis=1)
+        return (np.array(rows.encoded(indices), object), seeds), rows.labels[indices]
 
     def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        encoded, draws = inputs
-        pixels = augment(load_images(encoded, preprocessing.image_px), draws, strength)
+        encoded, seeds = inputs
+        pixels = augment(load_images(encoded, preprocessing.image_px), seeds, strength)
         return scale(pixels, preprocessing.scaling)
 
     spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)

@@ -1,4 +1,4 @@
-"""Learning curves beside a model: `history.csv` for any program, and logs for TensorBoard."""
+"""Learning curves next to a model: `history.csv` for any program, and logs for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ SCALARS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
 def write_curves(history: Sequence[Epoch], folder: Path) -> None:
-    """Write the lines of `history` into `folder` as `history.csv` and `logs/<phase>/`.
+    """Write `history` into `folder` as `history.csv` and `logs/<phase>/`.
 
-    The logs are written as plain records, as TensorBoard itself need not be installed here.
+    The logs are written as raw records, because TensorBoard need not be installed here.
     """
     with open(folder / HISTORY_FILE, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(Epoch.model_fields))
         table.writeheader()
-        table.writerows(line.model_dump() for line in history)
+        table.writerows(epoch.model_dump() for epoch in history)
     summary = tf.compat.v1.Summary
-    for phase in dict.fromkeys(line.phase for line in history):
+    for phase in dict.fromkeys(epoch.phase for epoch in history):
         writer = tf.summary.create_file_writer(str(folder / LOGS_FOLDER / phase))
         with writer.as_default():
-            for line in history:
-                if line.phase == phase:
-                    values = [summary.Value(tag=tag, simple_value=getattr(line, tag))
+            for epoch in history:
+                if epoch.phase == phase:
+                    values = [summary.Value(tag=tag, simple_value=getattr(epoch, tag))
                               for tag in SCALARS]  # fmt: skip
                     record = summary(value=values).SerializeToString()
-                    tf.summary.experimental.write_raw_pb(record, step=line.epoch)
+                    tf.summary.experimental.write_raw_pb(record, step=epoch.epoch)
         writer.close()

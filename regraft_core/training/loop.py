@@ -1,7 +1,7 @@
-"""One training loop for every trained part: order, schedule, early stop, resume, NaN stop.
+"""The training loop: order, learning rate schedule, early stopping, resuming, NaN check.
 
-The order of an epoch depends on the seed and the epoch alone, so a resumed run takes the steps
-that the killed one would have taken.
+The order of an epoch depends only on the seed and the epoch, so a resumed training takes the same
+steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from regraft_core.training.epoch_graphs import (
     compile_epoch_graphs,
     run_epoch,
 )
-from regraft_core.training.training_source import Source, epoch_order, traced_once
+from regraft_core.training.training_source import Source, epoch_order, trace_prepare
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; `fingerprint` names model, data and options for a checkpoint."""
+    """How to train; `fingerprint` identifies model, data and options for a checkpoint."""
 
     phase: str
     epochs: int
@@ -44,29 +44,29 @@ class Settings:
     classes: int
     patience: int | None = None
     label_smoothing: float = 0.0
-    warm_up_share: float = 0.0
+    warm_up_fraction: float = 0.0
     cosine_decay: bool = False
     gradient_clip: float | None = None
     class_weights: tuple[float, ...] | None = None
     fingerprint: str = ""
     ema_momentum: float = 0.0
-    rate_shares: tuple[float, ...] | None = None
+    lr_ratios: tuple[float, ...] | None = None
     mixed: bool = False
 
 
 @dataclass(frozen=True)
 class Start:
-    """Loss and accuracy on validation of the model as it is given to `train`."""
+    """Validation loss and accuracy of a model before training."""
 
     loss: float
     accuracy: float
 
 
 def class_weights(
-    how: ClassWeights, labels: NDArray[np.int32], classes: int
+    kind: ClassWeights, labels: NDArray[np.int32], classes: int
 ) -> tuple[float, ...] | None:
-    """Return a weight a class, n / (classes * n_class) so that all weigh the same; None for off."""
-    if how == "off":
+    """Return a weight per class, n / (classes * n_class), for `balanced`; None for `off`."""
+    if kind == "off":
         return None
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     return tuple((len(labels) / (classes * counts)).tolist())
@@ -80,39 +80,39 @@ def train(
     checkpoint: Path | None = None,
     start: Start | None = None,
 ) -> list[Epoch]:
-    """Train `model` (inputs to logits) in place and leave it with its best weights.
+    """Train `model` (inputs to logits) in place, restore its best weights; return the history.
 
-    Best is by validation loss. With `start`, the starting weights count too, and an epoch must
-    also keep their accuracy, so that training never ends below its start in either. Under a
-    `tf.distribute` strategy the steps are those of one replica. Returns the learning curve.
+    The best epoch is the one with the lowest validation loss. With `start`, the initial weights
+    count too, and an epoch must also keep their accuracy, so that training never ends below its
+    start in either. Under a `tf.distribute` strategy the steps equal those of one replica.
 
     Raises:
-        RegraftError: the loss is not a number.
+        RegraftError: the loss is not finite.
         InputError: the checkpoint is damaged, or of another model, dataset or options.
     """
     steps = -(-source.count // settings.batch_size)
     optimizer = _optimizer(settings, steps)
     optimizer.build(model.trainable_variables)
-    passes = compile_epoch_graphs(
+    graphs = compile_epoch_graphs(
         model, optimizer, settings.batch_size, settings.classes, settings.label_smoothing
     )
-    source, validation = traced_once(source), traced_once(validation)
+    source, validation = trace_prepare(source), trace_prepare(validation)
     progress = Progress(settings.fingerprint)
     if start is not None:
         progress.best = Best(start.loss, -1, model.get_weights())
     if checkpoint is not None:
         if restore(checkpoint, model, optimizer, progress):
-            log_progress(f"{settings.phase}: goes on after epoch {len(progress.history)}")
+            log_progress(f"{settings.phase}: resumes after epoch {len(progress.history)}")
         _check_agreement(len(progress.history), checkpoint)
     floor = start.accuracy if start is not None else 0.0
     while not _finished(progress, settings):
-        line = _epoch(passes, source, validation, settings, len(progress.history))
-        with averaged(model, optimizer, settings):
+        epoch = _run_epoch(graphs, source, validation, settings, len(progress.history))
+        with use_averaged_weights(model, optimizer, settings):
             if settings.ema_momentum:
-                loss, accuracy = _measured(passes, validation)
+                loss, accuracy = _measure(graphs, validation)
                 changed = {"validation_loss": loss, "validation_accuracy": accuracy}
-                line = line.model_copy(update=changed)
-            _follow(line, model, progress, settings, floor)
+                epoch = epoch.model_copy(update=changed)
+            _record_epoch(epoch, model, progress, settings, floor)
         if checkpoint is not None and is_chief():
             save(checkpoint, model, optimizer, progress)
     if progress.best.weights is not None:
@@ -120,19 +120,20 @@ def train(
     return progress.history
 
 
-def _epoch(
-    passes: EpochGraphs, source: Source, validation: Source, settings: Settings, epoch: int
+def _run_epoch(
+    graphs: EpochGraphs, source: Source, validation: Source, settings: Settings, number: int
 ) -> Epoch:
     clock = Clock()
-    order = epoch_order(source.count, settings.seed, epoch)
-    pulse = ProgressReporter(f"{settings.phase} epoch {epoch + 1}/{settings.epochs}", source.count)
+    order = epoch_order(source.count, settings.seed, number)
+    title = f"{settings.phase} epoch {number + 1}/{settings.epochs}"
+    progress = ProgressReporter(title, source.count)
     loss, accuracy = run_epoch(
-        passes, source, order, epoch, settings.class_weights, train=True, pulse=pulse
+        graphs, source, order, number, settings.class_weights, train=True, progress=progress
     )
-    validation_loss, validation_accuracy = _measured(passes, validation)
+    validation_loss, validation_accuracy = _measure(graphs, validation)
     return Epoch(
         phase=settings.phase,
-        epoch=epoch,
+        epoch=number,
         loss=float(loss),
         accuracy=float(accuracy),
         validation_loss=validation_loss,
@@ -141,23 +142,23 @@ def _epoch(
     )
 
 
-def _measured(passes: EpochGraphs, validation: Source) -> tuple[float, float]:
-    everything = np.arange(validation.count)
-    loss, accuracy = run_epoch(passes, validation, everything, 0, None, train=False)
+def _measure(graphs: EpochGraphs, validation: Source) -> tuple[float, float]:
+    order = np.arange(validation.count)
+    loss, accuracy = run_epoch(graphs, validation, order, 0, None, train=False)
     return float(loss), float(accuracy)
 
 
 @contextlib.contextmanager
-def averaged(model: keras.Model, optimizer: Any, settings: Settings) -> Iterator[None]:
-    """Lend the model the average of its weights over the last steps, where that is asked for."""
+def use_averaged_weights(model: keras.Model, optimizer: Any, settings: Settings) -> Iterator[None]:
+    """Replace the weights by their moving average, if there is one, while the body runs."""
     if not settings.ema_momentum:
         yield
         return
     variables = model.trainable_variables
-    live = [variable.numpy() for variable in variables]
+    current = [variable.numpy() for variable in variables]
     optimizer.finalize_variable_values(variables)
     yield
-    for variable, values in zip(variables, live, strict=True):
+    for variable, values in zip(variables, current, strict=True):
         variable.assign(values)
 
 
@@ -167,8 +168,8 @@ def _check_agreement(done: int, checkpoint: Path) -> None:
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return
-    each = strategy.run(lambda: tf.constant(done))
-    total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None))
+    counts = strategy.run(lambda: tf.constant(done))
+    total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None))
     if total != done * replicas:
         raise InputError(
             f"expected the checkpoint in {checkpoint} on every machine, this one has {done} "
@@ -179,26 +180,26 @@ def _check_agreement(done: int, checkpoint: Path) -> None:
 def _finished(progress: Progress, settings: Settings) -> bool:
     done = len(progress.history)
     waited = done - 1 - progress.best.epoch
-    impatient = settings.patience is not None and done > 0 and waited >= settings.patience
-    return done >= settings.epochs or impatient
+    stop_early = settings.patience is not None and done > 0 and waited >= settings.patience
+    return done >= settings.epochs or stop_early
 
 
-def _follow(
-    line: Epoch, model: keras.Model, progress: Progress, settings: Settings, floor: float
+def _record_epoch(
+    epoch: Epoch, model: keras.Model, progress: Progress, settings: Settings, floor: float
 ) -> None:
-    """Take an epoch into the record; stop where the loss is not a number."""
-    for name, loss in ("loss", line.loss), ("validation loss", line.validation_loss):
+    """Append an epoch to the history and keep its weights if it is the best so far."""
+    for name, loss in ("loss", epoch.loss), ("validation loss", epoch.validation_loss):
         if not np.isfinite(loss):
             raise RegraftError(
-                f"{line.phase}: the {name} became {loss} in epoch {line.epoch + 1}; "
+                f"{epoch.phase}: the {name} became {loss} in epoch {epoch.epoch + 1}; "
                 "a lower learning rate usually helps"
             )
-    progress.history.append(line)
-    if line.validation_loss < progress.best.loss and line.validation_accuracy >= floor:
-        progress.best = Best(line.validation_loss, line.epoch, model.get_weights())
+    progress.history.append(epoch)
+    if epoch.validation_loss < progress.best.loss and epoch.validation_accuracy >= floor:
+        progress.best = Best(epoch.validation_loss, epoch.epoch, model.get_weights())
     log_progress(
-        f"{line.phase} epoch {line.epoch + 1}/{settings.epochs}: loss {line.loss:.4f}, "
-        f"validation accuracy {line.validation_accuracy:.4f} ({line.seconds:.1f} s)"
+        f"{epoch.phase} epoch {epoch.epoch + 1}/{settings.epochs}: loss {epoch.loss:.4f}, "
+        f"validation accuracy {epoch.validation_accuracy:.4f} ({epoch.seconds:.1f} s)"
     )
 
 
@@ -206,17 +207,17 @@ def _optimizer(settings: Settings, steps: int) -> Any:
     adam = LayerwiseAdam(
         _schedule(settings, steps), clipnorm=settings.gradient_clip,
         use_ema=settings.ema_momentum > 0.0, ema_momentum=settings.ema_momentum,
-        rate_shares=settings.rate_shares,
+        lr_ratios=settings.lr_ratios,
     )  # fmt: skip
     return keras.optimizers.LossScaleOptimizer(adam) if settings.mixed else adam
 
 
 def _schedule(settings: Settings, steps: int) -> Any:
-    """Return the learning rate, or its schedule by step: linear warm-up, then cosine decay."""
+    """Return the learning rate, or its schedule: linear warm-up, then cosine decay."""
     if not settings.cosine_decay:
         return settings.learning_rate
     total = steps * settings.epochs
-    warm_up = max(int(settings.warm_up_share * total), 1)
+    warm_up = max(int(settings.warm_up_fraction * total), 1)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=settings.learning_rate / warm_up,
         decay_steps=max(total - warm_up, 1),

@@ -1,6 +1,6 @@
-"""What a training reads: rows by index, in an order that seed and epoch alone decide.
+"""The rows of a training, read by index in an order that depends only on seed and epoch.
 
-Under a `tf.distribute` strategy each replica reads its own share of every batch.
+Under a `tf.distribute` strategy each replica reads its own part of every batch.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Resident:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to train on: how many, how to fetch them by index, and the type of a batch.
+    """Rows to train on: their number, how to fetch them by index, and the type of a batch.
 
     `prepare` turns fetched inputs into the model's input inside `tf.data`, where it runs in
-    parallel to training. Rows that fit in memory are given as `resident` too, and an epoch then
-    never leaves the graph: feeding a small head batch by batch takes longer than its steps.
+    parallel to training. Rows that fit in memory are also `resident`, so that an epoch never leaves
+    the graph: feeding a small head batch by batch takes longer than its training steps.
     """
 
     count: int
@@ -46,12 +46,12 @@ class Source:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: a permutation that depends on seed and epoch alone."""
+    """Return the order of an epoch: a permutation that depends only on seed and epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def traced_once(source: Source) -> Source:
-    """Return the source with its `prepare` as one graph, which each epoch's dataset reuses."""
+def trace_prepare(source: Source) -> Source:
+    """Return the source with `prepare` traced once, as a graph for the datasets of all epochs."""
     if source.prepare is None:
         return source
     traced = tf.function(source.prepare, input_signature=[source.spec])
@@ -64,34 +64,34 @@ def batches(
     epoch: int,
     size: int,
     class_weights: tuple[float, ...],
-    pulse: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Any]:
-    """Return batches in `order`, fetched ahead, as an iterator that a graph may run through.
+    """Return prefetched batches in `order`, as an iterator that a graph can consume.
 
-    `pulse` is told how many rows were fetched. A batch is (inputs, one-hot targets, weights float32
-    [n], counted float32 [n]). With several replicas each gets an equal share of it, filled up with
-    a row that is not counted.
+    `progress` is called with the number of fetched rows. A batch is (inputs, one-hot targets,
+    weights float32 [n], counted float32 [n]). Several replicas get equal parts of it, padded with a
+    row that is not counted.
     """
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    table = tf.constant(class_weights, tf.float32)
+    by_class = tf.constant(class_weights, tf.float32)
 
     def of_worker(context: Any) -> tf.data.Dataset:
         local = replicas // context.num_input_pipelines
-        mine = range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
+        own = range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
 
         def generate() -> Iterator[Any]:
             for first in range(0, len(order), size):
-                pulse(first)
-                for replica in mine:
-                    rows, counted = _share(order[first : first + size], replica, replicas)
+                progress(first)
+                for replica in own:
+                    rows, counted = _replica_rows(order[first : first + size], replica, replicas)
                     yield *source.fetch(rows, epoch), counted
 
         def finish(inputs: Any, labels: tf.Tensor, counted: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if source.prepare is not None:
                 inputs = source.prepare(inputs)
             targets = tf.one_hot(labels, len(class_weights))
-            return inputs, targets, tf.gather(table, labels), counted
+            return inputs, targets, tf.gather(by_class, labels), counted
 
         numbers = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
         data = tf.data.Dataset.from_generator(generate, output_signature=(source.spec, *numbers))
@@ -100,12 +100,12 @@ def batches(
     return iter(strategy.distribute_datasets_from_function(of_worker))
 
 
-def _share(
+def _replica_rows(
     indices: NDArray[np.int64], replica: int, replicas: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return a replica's rows of a batch, all shares being equally long, and which are counted."""
+    """Return a replica's rows of a batch, equally many for all, and which of them are counted."""
     length = -(-len(indices) // replicas)
     rows = indices[replica * length : (replica + 1) * length]
-    filling = np.repeat(indices[:1], length - len(rows))
-    counted = np.repeat(np.array([1.0, 0.0], np.float32), [len(rows), len(filling)])
-    return np.concatenate([rows, filling]), counted
+    padding = np.repeat(indices[:1], length - len(rows))
+    counted = np.repeat(np.array([1.0, 0.0], np.float32), [len(rows), len(padding)])
+    return np.concatenate([rows, padding]), counted

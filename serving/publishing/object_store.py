@@ -1,43 +1,45 @@
-"""Published versions in an object store (`s3://`, `gs://`, and what else fsspec speaks).
+"""Published versions in an object store (`s3://`, `gs://` and the other schemes of fsspec).
 
-Such stores have no rename. So a publisher claims its number by an object that only one can create,
-`saved_model.pb` is written last and removed first, and a version without it counts as not there.
+Object stores have no rename. A publisher therefore claims its number with an object that only one
+publisher can create; `saved_model.pb` is written last and deleted first, and a version without it
+does not exist for readers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 from regraft_core.runtime.errors import RegraftError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
 
 
 class ObjectStore:
-    """Versions below an address; see `serving.publishing.publish.Store`."""
+    """Versions below a URI; see `serving.publishing.publish.Store`."""
 
     def __init__(self, destination: str, name: str) -> None:
-        self._address = f"{destination.rstrip('/')}/{name}"
-        self._files, self._base = open_address(self._address)
+        self._uri = f"{destination.rstrip('/')}/{name}"
+        self._files, self._base = open_store_uri(self._uri)
 
     def versions(self) -> list[int]:
-        """As `Store.versions`."""
+        """Implement `Store.versions`."""
         return [n for n in self._folders("") if self._exists(f"{n}/{GRAPH_FILE}")]
 
     def path(self, version: int) -> str:
-        """As `Store.path`."""
-        return f"{self._address}/{version}"
+        """Implement `Store.path`."""
+        return f"{self._uri}/{version}"
 
     def add(self, folder: Path, check: Callable[[Path], None]) -> int:
-        """As `Store.add`; each object is read back before `saved_model.pb` is written.
+        """Implement `Store.add`; each object is read back before `saved_model.pb` is written.
 
-        What an interrupted upload leaves has no `saved_model.pb`, and its number is not used again.
+        An interrupted upload leaves no `saved_model.pb`, and its number is not used again.
         """
         check(folder)
         number = self._claim()
@@ -51,39 +53,38 @@ class ObjectStore:
         return number
 
     def withdraw(self, version: int) -> None:
-        """As `Store.withdraw`: copied aside, then removed."""
+        """Implement `Store.withdraw`: copy, then remove."""
         source, target = f"{self._base}/{version}", f"{self._base}/{_WITHDRAWN}{version}"
         self._files.copy(f"{source}/", f"{target}/", recursive=True)
         self.remove(version)
 
     def remove(self, version: int) -> None:
-        """As `Store.remove`: `saved_model.pb` first, so that nobody loads what is left."""
+        """Implement `Store.remove`: `saved_model.pb` first, so that no server loads the rest."""
         self._files.rm_file(f"{self._base}/{version}/{GRAPH_FILE}")
         self._files.rm(f"{self._base}/{version}", recursive=True)
         self._files.invalidate_cache()
 
     def labels(self) -> dict[str, int]:
-        """As `Store.labels`."""
+        """Implement `Store.labels`."""
         if not self._exists(VERSION_LABELS_FILE):
             return {}
         text = self._files.cat_file(f"{self._base}/{VERSION_LABELS_FILE}").decode("utf-8")
-        return parse_labels(text, f"{self._address}/{VERSION_LABELS_FILE}")
+        return parse_labels(text, f"{self._uri}/{VERSION_LABELS_FILE}")
 
     def write_labels(self, labels: dict[str, int]) -> None:
-        """As `Store.write_labels`: one object, replaced at once."""
+        """Implement `Store.write_labels`: one object, replaced as a whole."""
         text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
         self._files.pipe_file(f"{self._base}/{VERSION_LABELS_FILE}", text.encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """As `Store.locked`: these stores have no locks; the last writer of labels wins."""
+        """Implement `Store.locked`: object stores have no locks; the last writer of labels wins."""
         yield
 
     def _claim(self) -> int:
         """Create the object of the next free number, which only one publisher can."""
-        self._files.makedirs(f"{self._base}/{_CLAIMS}", exist_ok=True)
-        seen = [*self._folders(""), *self._folders(_WITHDRAWN), *self._claims()]
-        number = max(seen, default=0) + 1
+        used = [*self._folders(""), *self._folders(_WITHDRAWN), *self._claims()]
+        number = max(used, default=0) + 1
         while True:
             try:
                 claim = f"{self._base}/{_CLAIMS}/{number}"
@@ -111,8 +112,6 @@ class ObjectStore:
         return bool(self._files.exists(f"{self._base}/{name}"))
 
     def _require_equal(self, path: Path, target: str) -> None:
-        import hashlib
-
         stored = hashlib.sha256(self._files.cat_file(target)).hexdigest()
         if stored != digest_file(path):
             raise RegraftError(f"{target}: expected the bytes of {path.name}, read others back")

@@ -1,6 +1,6 @@
-"""Proof that a SavedModel serves: loaded as TF Serving loads it, it answers its warm-up requests.
+"""Checks that a SavedModel serves: it is loaded as in TF Serving and runs its warm-up requests.
 
-TensorFlow runs in a process of its own, so that the caller needs none and survives a crash of it.
+TensorFlow runs in a process of its own, so the caller does not import it and survives its crashes.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from pathlib import Path
 
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.runtime.errors import RegraftError
+from serving.module_process import module_command, module_environment
 
 _REASON = "probe: "
 
 
 def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
-    """Load the SavedModel in a new process and replay its warm-up requests; return how many.
+    """Load the SavedModel in a new process and replay its warm-up requests; return their number.
 
     Raises:
-        RegraftError: it does not load, answers with an error or with numbers that are not finite,
-            has no warm-up requests, or takes longer than `timeout_s`.
+        RegraftError: it does not load, fails or returns values that are not finite, has no warm-up
+            requests, or takes longer than `timeout_s`.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "serving.publishing.probe", str(folder)],
-            capture_output=True, text=True, timeout=timeout_s, env=environment, check=False,
+            module_command("serving.publishing.probe", str(folder)),
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **module_environment()},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise RegraftError(f"{folder}: not loaded and answered within {timeout_s:.0f} s") from None
+        raise RegraftError(f"{folder}: not loaded and warmed up within {timeout_s:.0f} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = next((x for x in lines if x.startswith(_REASON)), lines[-1] if lines else "")
@@ -44,17 +43,17 @@ def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
 
 
 def replay(folder: str | os.PathLike[str]) -> int:
-    """Load the SavedModel in a session and answer its warm-up requests; return how many.
+    """Load the SavedModel in a session and run its warm-up requests; return their number.
 
     Raises:
         RegraftError: as `probe`.
     """
+    if not (Path(folder) / WARMUP_FILE).is_file():
+        raise RegraftError(f"expected warm-up requests in {WARMUP_FILE}, found none")
     import numpy as np
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    if not (Path(folder) / WARMUP_FILE).is_file():
-        raise RegraftError(f"expected warm-up requests in {WARMUP_FILE}, found none")
     records = tf.data.TFRecordDataset(str(Path(folder) / WARMUP_FILE)).as_numpy_iterator()
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -74,10 +73,10 @@ def replay(folder: str | os.PathLike[str]) -> int:
 
 
 def main() -> None:
-    """Replay the model given as the only argument; print how many requests it answered."""
+    """Replay the model given as the only argument; print the number of its requests."""
     try:
         print(replay(sys.argv[1]))
-    except Exception as error:  # any failure whatever means that it does not serve
+    except Exception as error:  # whatever the failure, the model does not serve
         line = " ".join(str(error).split())
         print(f"{_REASON}{type(error).__name__}: {line}", file=sys.stderr)
         sys.exit(1)

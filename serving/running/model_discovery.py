@@ -1,7 +1,7 @@
-"""The published models of a folder, and the models.config by which a server serves them.
+"""The published models of a folder, and the models.config with which a server serves them.
 
-`ConfigUpdater` keeps that file in step with labels while a server runs. TF Serving refuses a label
-on a version that is not loaded, so the file first asks for the versions and then sets the labels.
+`ConfigUpdater` updates that file while a server runs. TF Serving rejects a label on a version that
+is not loaded, so the file lists the new versions first and sets the labels when they are available.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft_client.errors import ServingClientError
+from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import InputError
-from serving.publishing.publish import FolderStore
+from serving.publishing.folder_store import FolderStore
 
 _STATUS_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model below a folder: its name, the folder of its versions, the newest, the labels."""
+    """A published model: its name, the folder of its versions, the latest one, its labels."""
 
     name: str
     path: Path
-    newest: int
+    latest: int
     labels: dict[str, int]
 
 
 def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
-    """Return the models in `base_dir`: itself if it holds versions, or its subfolders that do.
+    """Return the models in `base_dir`: itself if it contains versions, or its subfolders that do.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no model.
     """
     base = Path(base_dir).resolve()
     if not base.is_dir():
@@ -52,12 +52,12 @@ def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
     return found
 
 
-def models_config(models: Sequence[FoundModel], coming: Sequence[FoundModel] = ()) -> str:
-    """Return TF Serving's models.config: each model's newest version, and those of its labels.
+def models_config(models: Sequence[FoundModel], next_models: Sequence[FoundModel] = ()) -> str:
+    """Return TF Serving's models.config: each model's latest version, and those of its labels.
 
-    The versions that `coming` names are served too, but its labels are not set yet.
+    The versions of `next_models` are served as well, but their labels are not set yet.
     """
-    later = {model.name: model for model in coming}
+    following = {model.name: model for model in next_models}
     lines = ["model_config_list {"]
     for model in models:
         lines += [
@@ -66,9 +66,9 @@ def models_config(models: Sequence[FoundModel], coming: Sequence[FoundModel] = (
             f"    base_path: {json.dumps(str(model.path))}",
             '    model_platform: "tensorflow"',
         ]
-        both = [model, later.get(model.name, model)]
+        both = [model, following.get(model.name, model)]
         if any(one.labels for one in both):
-            numbers = {number for one in both for number in (one.newest, *one.labels.values())}
+            numbers = {number for one in both for number in (one.latest, *one.labels.values())}
             versions = " ".join(f"versions: {number}" for number in sorted(numbers))
             lines.append(f"    model_version_policy {{ specific {{ {versions} }} }}")
         lines += [
@@ -80,7 +80,7 @@ def models_config(models: Sequence[FoundModel], coming: Sequence[FoundModel] = (
 
 
 class ConfigUpdater:
-    """The models.config of a running server, kept in step with the models that it began with."""
+    """Keeps the models.config of a running server up to date with the folders of its models."""
 
     def __init__(self, models: Sequence[FoundModel], config: Path) -> None:
         self._models = list(models)
@@ -89,15 +89,15 @@ class ConfigUpdater:
         self._write(models_config(self._models))
 
     def step(self, rest_address: str) -> None:
-        """Look once for new versions and labels; what is found is in effect some steps later."""
-        wanted = [_found_again(model) for model in self._models]
-        if wanted == self._models:
+        """Check for new versions and labels once; they are in effect a few steps later."""
+        found = [_find_again(model) for model in self._models]
+        if found == self._models:
             return
-        if all(_available(rest_address, model) for model in wanted if model.labels):
-            self._models = wanted
-            self._write(models_config(wanted))
+        if all(_labeled_available(rest_address, model) for model in found if model.labels):
+            self._models = found
+            self._write(models_config(found))
         else:
-            self._write(models_config(self._models, wanted))
+            self._write(models_config(self._models, found))
 
     def _write(self, text: str) -> None:
         if text != self._text:
@@ -105,22 +105,22 @@ class ConfigUpdater:
             self._text = text
 
 
-def _found_again(model: FoundModel) -> FoundModel:
+def _find_again(model: FoundModel) -> FoundModel:
     try:
         (found,) = find_models(model.path)
     except InputError:
-        return model  # all versions are gone for now
+        return model  # it has no versions at the moment
     return found
 
 
-def _available(rest_address: str, model: FoundModel) -> bool:
-    """Tell whether a server answers with all versions that labels of a model name."""
+def _labeled_available(rest_address: str, model: FoundModel) -> bool:
+    """Return whether all labeled versions of a model are available on a server."""
     try:
         with RestClient(rest_address, model.name, _STATUS_TIMEOUT_S) as client:
-            there = {one.version for one in client.status() if one.state == "AVAILABLE"}
-    except ServingClientError:
+            available = {one.version for one in client.status() if one.state == "AVAILABLE"}
+    except RegraftClientError:
         return False
-    return set(model.labels.values()) <= there
+    return set(model.labels.values()) <= available
 
 
 def _versions(path: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Starts, waits for and stops a server: embedded, tensorflow_model_server, or its container."""
+"""Starts and stops a server: embedded, `tensorflow_model_server`, or its container."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from regraft_client.errors import ServingClientError
+from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
+from serving.module_process import module_command, module_environment
 
 Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
 ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
 BINARY = "tensorflow_model_server"
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
-_ADVICE = "Run 'docker"
-"""How a line begins that Docker writes after the error itself."""
+_ADVICE = "Run 'docker"  # the beginning of the line that Docker writes after an error
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a running server answers ("host:port"), and what it is."""
+    """The addresses of a running server ("host:port"), its engine and its process."""
 
     grpc: str
     rest: str
@@ -45,7 +45,11 @@ class Addresses:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How to start a server. A port of 0 is a free one; `flags` are passed on as they are."""
+    """How to start and stop a server.
+
+    A port of 0 chooses a free one; `flags` are added to the server's command line; `stop_s` limits
+    the time that requests in progress may take after the end.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -53,11 +57,11 @@ class ServeOptions:
     flags: Sequence[str] = ()
     deadline_s: float = 120.0
     stop_s: float = 40.0
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_engine(engine: str) -> str:
-    """Return the engine that `auto` stands for: the real server where it is installed.
+    """Return the engine to use; `auto` is the real server if it is installed.
 
     Raises:
         InputError: the name is unknown, or the program that it needs is not installed.
@@ -76,7 +80,7 @@ def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
     """Return the folder of a model's versions: `base_dir` itself or `<base_dir>/<model_name>`.
 
     Raises:
-        InputError: neither holds a version folder.
+        InputError: neither contains a version folder.
     """
     base = Path(base_dir).resolve()
     for path in (base / model_name, base):
@@ -94,11 +98,11 @@ def running_server(
     engine: str = "auto",
     options: ServeOptions | None = None,
 ) -> Iterator[Addresses]:
-    """Serve one model for the block; the process is always stopped.
+    """Serve one model during the block; stop the process after it.
 
     Raises:
         InputError: no such engine or no version to serve.
-        RegraftError: the server did not come up; its log is printed.
+        RegraftError: the server did not start; its log is printed.
     """
     path = find_base_path(base_dir, model_name)
     flags = [f"--model_name={model_name}", f"--model_base_path={path}"]
@@ -113,11 +117,17 @@ def started_server(
     options: ServeOptions | None = None,
     mounts: Sequence[Path] = (),
 ) -> Iterator[Addresses]:
-    """Start a server with TF Serving's `flags`, yield its addresses once it answers, stop it.
+    """Start a server with TF Serving's `flags`, yield its addresses when it is ready, stop it.
+
+    Args:
+        flags: flags that select the models.
+        engine: embedded, tensorflow_model_server or docker.
+        options: ports, host and further flags.
+        mounts: folders that a container needs.
 
     Raises:
-        InputError: a port is taken, or the host is no address of this machine.
-        RegraftError: the server did not come up; its log is printed.
+        InputError: a port is in use, or the host is not an address of this machine.
+        RegraftError: the server did not start; its log is printed.
     """
     options = options or ServeOptions()
     check_ports(options)
@@ -136,7 +146,7 @@ def started_server(
             grpc, rest = process.wait_ready(options.deadline_s)
         else:
             grpc, rest = f"{options.host}:{grpc_port}", f"{options.host}:{rest_port}"
-            process.wait_answering(rest, _model_name(flags), options.deadline_s)
+            process.wait_available(rest, _model_name(flags), options.deadline_s)
         yield Addresses(grpc, rest, engine, process.pid)
     except BaseException:
         process.stop(options.stop_s)
@@ -147,10 +157,10 @@ def started_server(
 def server_command(
     engine: str, options: ServeOptions, grpc_port: int, rest_port: int, mounts: Sequence[Path]
 ) -> list[str]:
-    """Return the command line of an engine, up to the flags that name the models."""
+    """Return the command line of an engine, up to the flags that select the models."""
     ports = [f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
     if engine == "embedded":
-        return [sys.executable, "-m", "serving.server", f"--host={options.host}", *ports]
+        return module_command("serving.server", f"--host={options.host}", *ports)
     if engine == BINARY:
         return [BINARY, *ports]
     volumes = [f"--volume={path}:{path}:ro" for path in mounts]
@@ -158,22 +168,22 @@ def server_command(
         f"--publish={options.host}:{grpc_port}:{grpc_port}",
         f"--publish={options.host}:{rest_port}:{rest_port}",
     ]
-    entry = ["--entrypoint", BINARY, serving_image()]
-    return ["docker", "run", "--rm", "--init", *volumes, *publish, *entry, *ports]
+    run = ["docker", "run", "--rm", "--init", *volumes, *publish, "--entrypoint", BINARY]
+    return [*run, serving_image(), *ports]
 
 
 def serving_image() -> str:
-    """Return the image of TF Serving that matches the installed TensorFlow."""
+    """Return the container image of TF Serving that matches the installed TensorFlow."""
     version = metadata.version("tensorflow")
     major, minor = version.split(".")[:2]
     return f"tensorflow/serving:{major}.{minor}.0"
 
 
 def check_ports(options: ServeOptions) -> None:
-    """Fail where a server could not listen, before it loads models, which takes a while.
+    """Check that a server can listen, before it spends time on loading models.
 
     Raises:
-        InputError: a port is taken, or the host is no address of this machine.
+        InputError: a port is in use, or the host is not an address of this machine.
     """
     for port, option in ((options.port, "--port"), (options.rest_api_port, "--rest-api-port")):
         if port:
@@ -191,13 +201,13 @@ def _check_free(host: str, port: int, option: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise InputError(
-                f"{option}: {host}:{port} is in use; give another port, or 0 for a free one"
+                f"{option}: {host}:{port} is in use; choose another port, or 0 for a free one"
             ) from error
         raise InputError(f"{option}: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def free_port() -> int:
-    """Return a loopback port that is free right now."""
+    """Return a loopback port that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -211,21 +221,19 @@ def _model_name(flags: Sequence[str]) -> str:
 
 
 class _Process:
-    """A server's process with the end of its log."""
+    """A server's process and the end of its log."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        root = Path(__file__).resolve().parents[2]
-        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._addresses: tuple[str, str] | None = None
-        self._ready = threading.Event()  # also set where the process ended before
+        self._ready = threading.Event()  # also set when the process ends
         self._ended = threading.Event()
         self._process = subprocess.Popen(
             list(command),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+            env={**module_environment(), "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
             text=True,
             errors="replace",
         )
@@ -240,17 +248,17 @@ class _Process:
             raise self._failure(f"the server was not ready within {seconds:g} s")
         return self._addresses
 
-    def wait_answering(self, rest: str, model: str, seconds: float) -> None:
-        """Wait until a model's newest version is available by REST."""
+    def wait_available(self, rest: str, model: str, seconds: float) -> None:
+        """Wait until REST reports a version of a model as available."""
         end = time.monotonic() + seconds
         with RestClient(rest, model, timeout_s=5) as client:
             while time.monotonic() < end:
-                with contextlib.suppress(ServingClientError):
+                with contextlib.suppress(RegraftClientError):
                     if any(status.state == "AVAILABLE" for status in client.status()):
                         return
                 if self._ended.wait(0.2):
                     break
-        raise self._failure(f"the server did not answer within {seconds:g} s")
+        raise self._failure(f"the server was not ready within {seconds:g} s")
 
     def stop(self, seconds: float) -> int:
         """End the process, first by SIGTERM; return its exit code."""
@@ -282,7 +290,7 @@ class _Process:
         self.stop(10)
         print("\n".join(self._log), file=sys.stderr, flush=True)
         if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
-            said = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
-            last = next(said, "no output")
+            lines = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
+            last = next(lines, "no output")
             reason = f"the server ended with exit code {self._process.returncode}: {last}"
         return RegraftError(reason)

@@ -1,4 +1,4 @@
-"""`regraft serve`: every model below a folder, by any engine, until it is told to stop."""
+"""Serves every model below a folder, with any engine, and new versions as they are published."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
@@ -22,24 +23,24 @@ from serving.running.runner import (
     started_server,
 )
 
-BATCHING_FILE = Path(__file__).resolve().parents[1] / "config" / "batching.config"
+BATCHING_FILE = Path(str(resources.files("serving").joinpath("config", "batching.config")))
 
 
 def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
-    """Return the flags that switch batching by a file on."""
+    """Return the flags that enable batching with the parameters of a file."""
     return ("--enable_batching=true", f"--batching_parameters_file={file}")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, and what keeps it in step with its folder."""
+    """A running server of a folder's models."""
 
     addresses: Addresses
-    _following: ConfigUpdater
+    _updater: ConfigUpdater
 
-    def follow(self) -> None:
-        """Look once for new versions and labels; what is found is in effect some steps later."""
-        self._following.step(self.addresses.rest)
+    def poll(self) -> None:
+        """Check for new versions and labels once; they are in effect a few polls later."""
+        self._updater.step(self.addresses.rest)
 
 
 @contextlib.contextmanager
@@ -51,18 +52,18 @@ def serving_folder(
     batching: bool = True,
     page: bool = False,
 ) -> Iterator[Served]:
-    """Serve all models below `base_dir` for the block.
+    """Serve all models below `base_dir` during the block.
 
     Args:
-        base_dir: what `publish` wrote to, or the folder of one model's versions.
+        base_dir: folder of published models, or of one model's versions.
         engine: auto, embedded, tensorflow_model_server or docker.
         options: ports, host and further flags of TF Serving.
-        batching: join requests that come at the same time.
-        page: offer the page to try the models (embedded engine only).
+        batching: batch concurrent requests.
+        page: serve a web page to try the models (embedded engine only).
 
     Raises:
         InputError: no model, no such engine, or a page without the embedded engine.
-        RegraftError: the server did not come up.
+        RegraftError: the server did not start.
     """
     chosen = choose_engine(engine)
     if page and chosen != "embedded":
@@ -70,7 +71,7 @@ def serving_folder(
     models = find_models(base_dir)
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as folder:
         config = Path(folder) / "models.config"
-        following = ConfigUpdater(models, config)
+        updater = ConfigUpdater(models, config)
         Path(folder).chmod(0o755)
         flags = [
             f"--model_name={models[0].name}",
@@ -85,7 +86,7 @@ def serving_folder(
             flags.append("--page")
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
-            yield Served(addresses, following)
+            yield Served(addresses, updater)
 
 
 def serve(
@@ -96,10 +97,9 @@ def serve(
     batching: bool = True,
     page: bool = False,
 ) -> int:
-    """Serve until SIGTERM, SIGINT or the end of the server; print where. Return the exit code.
+    """Serve until SIGTERM, SIGINT or the end of the server; return the exit code.
 
-    Versions and labels that are published meanwhile are followed.
-
+    The addresses are printed. Versions and labels that are published meanwhile are served, too.
     The arguments and errors are those of `serving_folder`.
     """
     stop = threading.Event()
@@ -112,7 +112,7 @@ def serve(
         check_ports(options or ServeOptions())
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
-        print("loading takes some seconds a model; the addresses follow", file=sys.stderr)
+        print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses
             print(f"gRPC     grpc://{addresses.grpc}")
@@ -122,7 +122,7 @@ def serve(
             while not stop.wait(1.0):
                 if not _alive(addresses.pid):
                     return 1
-                served.follow()
+                served.poll()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -130,7 +130,7 @@ def serve(
 
 
 def _alive(pid: int) -> bool:
-    """Tell whether a child still runs (a child that ended is a zombie until it is waited for)."""
+    """Return whether a child process is running (an ended one is a zombie until waited for)."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:

@@ -1,1 +1,1 @@
-"""The embedded server: TF Serving's protocol, spoken where no `tensorflow_model_server` is."""
+"""The embedded server: TF Serving's protocol without an installed `tensorflow_model_server`."""

@@ -9,7 +9,7 @@ from serving.server.flags import parse_flags
 
 
 def main(arguments: list[str]) -> int:
-    """Serve as the flags say; return the exit code."""
+    """Serve with the given flags; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
         arguments = ["--help"]
     try:

@@ -1,4 +1,4 @@
-"""The server as a whole: load, listen, say so, and end well on SIGTERM."""
+"""The whole server: load the models, open the ports, stop gracefully on SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from regraft_core.runtime.step import Clock
 from serving.server.config import (
     ModelConfig,
     TlsConfig,
-    model_configs,
     read_batching,
     read_metrics_path,
     read_model_configs,
 )
-from serving.server.core import Core
 from serving.server.flags import ServerOptions
 from serving.server.models.lifecycle import Lifecycle
 from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
 from serving.server.ports.page import read_page
-from serving.server.protocol.status import Code, ServingError, invalid
+from serving.server.protocol.status import ServingError
+from serving.server.requests.reload import reload_config
 from serving.server.requests.warmup import warm_up
+from serving.server.server_state import ServerState
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     """Print one line of the server's log."""
     print(f"[serving] {text}", flush=True)
 
@@ -48,19 +48,19 @@ async def serve(
     """
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     metrics_path = read_metrics_path(options.monitoring_config_file)
-    core = Core()
+    state = ServerState()
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
         servable = load_servable(path, batching)
-        servable.observe = functools.partial(core.metrics.runtime_latency, name, "Predict")
+        servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:
             warm_up(servable, name, number, path)
-        tell(f"{name} version {number} loaded in {clock.seconds:.1f} s")
+        log(f"{name} version {number} loaded in {clock.seconds:.1f} s")
         return servable
 
     lifecycle = Lifecycle(
-        core.catalog, load, tell, options.allow_version_labels_for_unavailable_models
+        state.catalog, load, log, options.allow_version_labels_for_unavailable_models
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -69,14 +69,14 @@ async def serve(
     try:
         if not await _first_load(lifecycle, configs, options, stop):
             return
-        following = asyncio.ensure_future(_follow_file(lifecycle, configs, options))
+        polling = asyncio.ensure_future(_poll_config_file(lifecycle, configs, options))
         try:
-            await _listen(core, lifecycle, options, tls, metrics_path, stop)
+            await _listen(state, lifecycle, options, tls, metrics_path, stop)
         finally:
-            following.cancel()
+            polling.cancel()
     finally:
         await asyncio.to_thread(lifecycle.stop)
-        core.workers.close()
+        state.workers.close()
 
 
 async def _first_load(
@@ -85,13 +85,13 @@ async def _first_load(
     options: ServerOptions,
     stop: asyncio.Event,
 ) -> bool:
-    """Load what is configured; wait for models without a version. False if told to stop."""
+    """Load the configured models; wait for those without a version. False if stopped meanwhile."""
     try:
         await asyncio.to_thread(lifecycle.configure, configs)
     except ServingError as error:
         raise RegraftError(str(error)) from error
     while waiting := lifecycle.waiting():
-        tell(f"no versions found yet of: {', '.join(waiting)}")
+        log(f"no versions found yet of: {', '.join(waiting)}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(options.file_system_poll_wait_seconds, 0.1)):
                 await stop.wait()
@@ -102,28 +102,28 @@ async def _first_load(
     return True
 
 
-async def _follow_file(
+async def _poll_config_file(
     lifecycle: Lifecycle, configs: Sequence[ModelConfig], options: ServerOptions
 ) -> None:
-    """Read the models.config file again every so many seconds, and do what has changed in it."""
+    """Read the models.config file again at intervals, and apply its changes."""
     seconds = options.model_config_file_poll_wait_seconds
-    told = ""
+    logged = ""
     while options.model_config_file and seconds > 0:
         await asyncio.sleep(seconds)
         try:
             found = read_model_configs(options)
             if found != configs:
                 await asyncio.to_thread(lifecycle.configure, found)
-                configs, told = found, ""
-                tell(f"{options.model_config_file} has changed and is in effect")
+                configs, logged = found, ""
+                log(f"{options.model_config_file} has changed and is in effect")
         except (InputError, ServingError) as error:
-            if str(error) != told:  # it is tried again, but told once
-                told = str(error)
-                tell(f"{options.model_config_file} is not in effect: {told}")
+            if str(error) != logged:  # each attempt is a new one, but the log has it once
+                logged = str(error)
+                log(f"{options.model_config_file} is not in effect: {logged}")
 
 
 async def _listen(
-    core: Core,
+    state: ServerState,
     lifecycle: Lifecycle,
     options: ServerOptions,
     tls: TlsConfig | None,
@@ -133,25 +133,25 @@ async def _listen(
     async with contextlib.AsyncExitStack() as stack:
         addresses = {}
         if options.port is not None:
-            reload = functools.partial(_reload, lifecycle, options)
-            server, checks = grpc_port.make_server(core, reload, options.max_request_bytes)
+            reload = functools.partial(reload_config, lifecycle, options.allow_reload_under)
+            server, health = grpc_port.make_server(state, reload, options.max_request_bytes)
             port = _bind_grpc(server, options, tls)
             await server.start()
             stack.push_async_callback(server.stop, options.drain_seconds)
-            await grpc_port.set_health(checks, serving=True)
-            stack.push_async_callback(grpc_port.set_health, checks, serving=False)
+            await grpc_port.set_health(health, serving=True)
+            stack.push_async_callback(grpc_port.set_health, health, serving=False)
             addresses["grpc"] = f"{options.host}:{port}"
         if options.rest_api_port is not None:
-            port = await _start_rest(core, options, metrics_path, stack)
+            port = await _start_rest(state, options, metrics_path, stack)
             addresses["rest"] = f"{options.host}:{port}"
         models = ",".join(
-            f"{name}:{version}" for name in core.catalog.names()
-            for version in core.catalog.available(name)
+            f"{name}:{version}" for name in state.catalog.names()
+            for version in state.catalog.available(name)
         )  # fmt: skip
-        tell(" ".join(["ready", *(f"{k}={v}" for k, v in addresses.items()), f"models={models}"]))
+        log(" ".join(["ready", *(f"{k}={v}" for k, v in addresses.items()), f"models={models}"]))
         await stop.wait()
-        tell("stopping: no new requests, those under way are finished")
-    tell("stopped")
+        log("stopping: new requests are refused, those in progress are completed")
+    log("stopped")
 
 
 def _bind_grpc(server: Any, options: ServerOptions, tls: TlsConfig | None) -> int:
@@ -163,12 +163,12 @@ def _bind_grpc(server: Any, options: ServerOptions, tls: TlsConfig | None) -> in
 
 
 async def _start_rest(
-    core: Core, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
+    state: ServerState, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
 ) -> int:
     limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
-    page = read_page(next(iter(core.catalog.names()), "")) if options.page else ""
-    greeted = rest_port.ConnectionReaper()
-    app = rest_port.make_app(core, limits, metrics_path, page, greeted)
+    page = read_page(next(iter(state.catalog.names()), "")) if options.page else ""
+    reaper = rest_port.ConnectionReaper()
+    app = rest_port.make_app(state, limits, metrics_path, page, reaper)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -191,34 +191,6 @@ async def _start_rest(
         ) from error
     await web.SockSite(runner, listening).start()
     assert runner.server is not None
-    sweeper = asyncio.ensure_future(greeted.close_others(runner.server, limits.timeout_s))
-    stack.callback(sweeper.cancel)
+    sweep = asyncio.ensure_future(reaper.close_silent(runner.server, limits.timeout_s))
+    stack.callback(sweep.cancel)
     return int(listening.getsockname()[1])
-
-
-def _reload(lifecycle: Lifecycle, options: ServerOptions, request: Any) -> Any:
-    """Answer a `ReloadConfigRequest`, if reloading is allowed, and only below the allowed root."""
-    from tensorflow_serving.apis import model_management_pb2
-
-    if not options.allow_reload_under:
-        raise ServingError(
-            Code.PERMISSION_DENIED,
-            "reload over gRPC is off; start the server with --allow_reload_under=<folder>",
-        )
-    if request.config.WhichOneof("config") != "model_config_list":
-        raise invalid(
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
-            "ModelConfigList is currently supported"
-        )
-    try:
-        configs = model_configs(request.config)
-    except InputError as error:
-        raise invalid(str(error)) from error
-    root = Path(options.allow_reload_under).resolve()
-    for config in configs:
-        if not config.base_path.resolve().is_relative_to(root):
-            raise ServingError(
-                Code.PERMISSION_DENIED, f"base_path {config.base_path} is not below {root}"
-            )
-    lifecycle.configure(configs)
-    return model_management_pb2.ReloadConfigResponse()

@@ -1,4 +1,4 @@
-"""TF Serving's own configuration files (text protos), read into frozen values."""
+"""TF Serving's configuration files (text protos), parsed into frozen values."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from regraft_client.message_builder import CONFIG
 from regraft_core.runtime.errors import InputError
 from serving.server.flags import ServerOptions
+from serving.server.protocol import config_files_pb2
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
 @dataclass(frozen=True)
 class VersionPolicy:
-    """Which of the found versions to serve: the `latest` n, all, or the `specific` ones."""
+    """The versions to serve: the `latest` n, all, or the `specific` ones."""
 
     latest: int = 1
     all: bool = False
     specific: tuple[int, ...] = ()
 
     def choose(self, found: list[int]) -> list[int]:
-        """Return the numbers among `found` that this policy asks for, ascending."""
+        """Return the numbers among `found` to serve, ascending."""
         if self.all:
             return sorted(found)
         if self.specific:
@@ -35,7 +35,7 @@ class VersionPolicy:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model to serve: where its versions are, which of them, and their labels."""
+    """One model to serve: the folder of its versions, those to serve, and their labels."""
 
     name: str
     base_path: Path
@@ -56,7 +56,7 @@ class BatchingConfig:
 
 @dataclass(frozen=True)
 class TlsConfig:
-    """PEM texts of the gRPC port; `client_verify` asks the client for a certificate."""
+    """PEM texts of the gRPC port; `client_verify` requires a certificate of the client."""
 
     server_key: bytes
     server_cert: bytes
@@ -65,10 +65,10 @@ class TlsConfig:
 
 
 def read_model_configs(options: ServerOptions) -> list[ModelConfig]:
-    """Return the models that the flags or the models.config file ask for.
+    """Return the models that the flags or the models.config file configure.
 
     Raises:
-        InputError: a file that is missing or no such text proto, or a model set up wrongly.
+        InputError: a file is missing or not such a text proto, or a model's entry is invalid.
     """
     if not options.model_config_file:
         path = Path(options.model_base_path)
@@ -84,7 +84,7 @@ def read_model_configs(options: ServerOptions) -> list[ModelConfig]:
 
 
 def model_configs(message: Any, root: Path | None = None) -> list[ModelConfig]:
-    """Turn a `ModelServerConfig` into model configurations.
+    """Return the model configurations of a `ModelServerConfig`.
 
     Raises:
         InputError: no model_config_list, a name listed twice, a path that is not absolute, a
@@ -129,21 +129,21 @@ def _policy(entry: Any) -> VersionPolicy:
 
 
 def read_batching(path: str) -> BatchingConfig:
-    """Read a batching parameters file; an empty path gives TF Serving's defaults."""
+    """Read a batching parameters file; an empty path returns TF Serving's defaults."""
     if not path:
         return BatchingConfig()
-    message = CONFIG["BatchingParameters"]()
+    message = config_files_pb2.BatchingParameters()
     parse_text(Path(path), message)
-    given = {
+    values = {
         name: getattr(message, name).value
         for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches",
                      "num_batch_threads")
         if message.HasField(name)
     }  # fmt: skip
-    for name, value in given.items():
+    for name, value in values.items():
         if value < (0 if name == "batch_timeout_micros" else 1):
             raise InputError(f"{path}: expected a positive {name}, got {value}")
-    config = BatchingConfig(**given, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
+    config = BatchingConfig(**values, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
     sizes = config.allowed_batch_sizes
     if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != config.max_batch_size):
         raise InputError(
@@ -154,10 +154,10 @@ def read_batching(path: str) -> BatchingConfig:
 
 
 def read_metrics_path(path: str) -> str:
-    """Return where metrics are served, or "" where the monitoring file does not enable them."""
+    """Return the path of the metrics, "" if the monitoring file does not enable them."""
     if not path:
         return ""
-    message = CONFIG["MonitoringConfig"]()
+    message = config_files_pb2.MonitoringConfig()
     parse_text(Path(path), message)
     if not message.prometheus_config.enable:
         return ""
@@ -165,10 +165,10 @@ def read_metrics_path(path: str) -> str:
 
 
 def read_tls(path: str) -> TlsConfig | None:
-    """Read an SSL configuration file; None where there is none."""
+    """Read an SSL configuration file; an empty path returns None."""
     if not path:
         return None
-    message = CONFIG["SSLConfig"]()
+    message = config_files_pb2.SSLConfig()
     parse_text(Path(path), message)
     key, cert, ca = (
         text.encode() for text in (message.server_key, message.server_cert, message.custom_ca)
@@ -185,7 +185,7 @@ def parse_text(path: Path, message: Any) -> None:
     """Parse a text proto file into `message`.
 
     Raises:
-        InputError: it cannot be read, or is not such a message; says the line.
+        InputError: it cannot be read, or is not such a message; the text has the line.
     """
     try:
         text_format.Parse(path.read_text(encoding="utf-8"), message)
@@ -193,4 +193,4 @@ def parse_text(path: Path, message: Any) -> None:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         kind = message.DESCRIPTOR.name
-        raise InputError(f"{path} is no text proto of {kind}: {error}") from error
+        raise InputError(f"{path} is not a text proto of {kind}: {error}") from error

@@ -1,4 +1,4 @@
-"""TF Serving's command-line flags, read into one frozen value; a few of our own beside them."""
+"""TF Serving's command-line flags, parsed into one frozen value, and a few flags of our own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the server listens, what it serves, and where it stops a request.
+    """Addresses, models, and limits of the server.
 
-    A port of None is closed, 0 is any free port (TF Serving closes a port that is set to 0).
+    A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     """
 
     host: str = "127.0.0.1"
@@ -67,10 +67,10 @@ def _positive(text: str) -> int:
 
 
 def parse_flags(arguments: Sequence[str]) -> ServerOptions:
-    """Read flags written as TF Serving's (`--name=value`, booleans bare or with a value).
+    """Parse flags in TF Serving's form (`--name=value`, booleans with or without a value).
 
     Raises:
-        InputError: an unknown flag, a value of the wrong kind, or no model to serve.
+        InputError: an unknown flag, an invalid value, or no model to serve.
     """
     parser = _Parser(prog="serving.server", allow_abbrev=False)
     kinds: dict[str, Callable[[str], object]] = {

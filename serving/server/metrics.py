@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _PREFIX = ":tensorflow:serving:"
@@ -23,7 +22,7 @@ class _Histogram:
 
 
 class Metrics:
-    """All figures of one server. Thread-safe."""
+    """All metrics of one server. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,23 +33,23 @@ class Metrics:
         }
 
     def count(self, model: str, status: str) -> None:
-        """Count one request of a model that ended with `status` (a code's name)."""
+        """Count one request of a model that ended with `status` (the name of a code)."""
         labels = (("model_name", model), ("status", status))
         with self._lock:
             self._requests[labels] = self._requests.get(labels, 0) + 1
 
     def request_latency(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
-        """Add the time of a whole request."""
+        """Add the duration of a whole request."""
         labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
         self._add("request_latency", labels, seconds)
 
     def runtime_latency(self, model: str, api: str, seconds: float) -> None:
-        """Add the time that TensorFlow took for a request."""
+        """Add the duration of TensorFlow's part of a request."""
         labels = (("model_name", model), ("API", api), ("runtime", "TF1"))
         self._add("runtime_latency", labels, seconds)
 
     def page(self) -> str:
-        """Return all figures as text."""
+        """Return all metrics as text."""
         with self._lock:
             lines = [f"# TYPE {_PREFIX}request_count counter"]
             for labels, value in sorted(self._requests.items()):
@@ -60,11 +59,6 @@ class Metrics:
                 for labels, histogram in sorted(histograms.items()):
                     lines.extend(_histogram_lines(f"{_PREFIX}{name}", labels, histogram))
         return "\n".join(lines) + "\n"
-
-    def values(self) -> Mapping[str, int]:
-        """Return the number of requests by the path that ReloadConfigRequest names metrics by."""
-        with self._lock:
-            return {"/tensorflow/serving/request_count": sum(self._requests.values())}
 
     def _add(self, name: str, labels: Labels, seconds: float) -> None:
         with self._lock:

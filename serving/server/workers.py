@@ -1,4 +1,4 @@
-"""Where requests are computed: a bounded pool of threads, off the event loop."""
+"""A bounded pool of threads that computes requests, apart from the event loop."""
 
 from __future__ import annotations
 
@@ -15,59 +15,60 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs functions in threads; refuses what would wait behind too many others.
+    """Runs functions in threads; refuses work if too much is waiting.
 
-    Work whose caller has left counts until a thread is free of it, so that callers who leave early
-    and come again cannot fill the memory with what waits.
+    Work that its caller has abandoned counts until a thread has taken it, so that callers who
+    give up early and send again cannot fill the memory with waiting work.
     """
 
     def __init__(self, threads: int = 64, max_waiting: int = 4096) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._limit = threads + max_waiting
-        self._taken = 0
+        self._pending = 0
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], Result], deadline_s: float | None = None) -> Result:
-        """Return `work()`; work that has not begun when its caller leaves is dropped.
+        """Return `work()`; work that has not begun when its caller gives up is dropped.
 
-        Work that has begun runs to its end, as TensorFlow's kernels cannot be interrupted; what
-        it returns is thrown away.
+        Work that has begun runs to its end, because TensorFlow's kernels cannot be interrupted;
+        its result is discarded.
 
         Raises:
-            ServingError: UNAVAILABLE if too many wait, DEADLINE_EXCEEDED after `deadline_s`.
+            ServingError: UNAVAILABLE if too much work is waiting, DEADLINE_EXCEEDED after
+                `deadline_s`.
         """
         end = None if deadline_s is None else time.monotonic() + deadline_s
-        left = threading.Event()
+        abandoned = threading.Event()
 
         def guarded() -> Result:
             try:
-                if left.is_set() or (end is not None and time.monotonic() > end):
+                if abandoned.is_set() or (end is not None and time.monotonic() > end):
                     raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed before the run")
                 return work()
             finally:
                 with self._lock:
-                    self._taken -= 1
+                    self._pending -= 1
 
         with self._lock:
-            if self._taken >= self._limit:
+            if self._pending >= self._limit:
                 raise ServingError(Code.UNAVAILABLE, "too many requests are waiting")
-            self._taken += 1
+            self._pending += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, guarded)
-        future.add_done_callback(_seen)
+        future.add_done_callback(_retrieve_error)
         try:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.shield(future)
         except TimeoutError:
             raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed") from None
         finally:
-            left.set()
+            abandoned.set()
 
     def close(self) -> None:
-        """Drop what waits and let the threads end."""
+        """Drop the waiting work and let the threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Look at an error that nobody waits for any more, or asyncio would log it."""
+def _retrieve_error(future: asyncio.Future[Any]) -> None:
+    """Retrieve the error of abandoned work, which asyncio would log otherwise."""
     if not future.cancelled():
         future.exception()

@@ -26,10 +26,10 @@ def test_all_requests_are_sent_and_counted(
         post = rest_wire.predict_call(rest_wire.model_path("tiny", None, None), images[:1])
         file.write_bytes(post.body)
         load = Load(protocol, server.rest, post.path, [str(file)], 3, requests=10)
-    answered = run_load(load)
-    assert (len(answered.spans), answered.failed) == (10, 0)
-    assert answered.rate > 0
-    assert min(answered.times) > 0
+    result = run_load(load)
+    assert (len(result.spans), result.failed) == (10, 0)
+    assert result.rate > 0
+    assert min(result.times) > 0
 
 
 def test_percentiles_of_few_values() -> None:
@@ -37,8 +37,8 @@ def test_percentiles_of_few_values() -> None:
     assert percentile([3.0, 1.0, 2.0], 99) == 3.0
 
 
-def test_the_tuned_file_is_tf_servings(tmp_path: Path) -> None:
+def test_the_tuned_file_has_tf_servings_format(tmp_path: Path) -> None:
     (tmp_path / "batching.config").write_text(batching_text(32, 4))
-    found = read_batching(str(tmp_path / "batching.config"))
-    assert (found.max_batch_size, found.num_batch_threads) == (32, 4)
-    assert (found.batch_timeout_micros, found.max_enqueued_batches) == (0, 1000)
+    batching = read_batching(str(tmp_path / "batching.config"))
+    assert (batching.max_batch_size, batching.num_batch_threads) == (32, 4)
+    assert (batching.batch_timeout_micros, batching.max_enqueued_batches) == (0, 1000)

@@ -1,4 +1,4 @@
-"""The engine and the image that `make test-containers` has built."""
+"""The engine, and the container image that `make test-containers` has built."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def in_image(engine: Any) -> Callable[..., str]:
-    """Run a command in the image as a strict cluster would, and return what it prints."""
+    """Run a command in the container image as a strict cluster would; return its output."""
 
     def run(*command: str, **options: Any) -> str:
         printed = engine.containers.run(IMAGE, list(command), remove=True, **(STRICT | options))

@@ -1,8 +1,10 @@
-"""The image: rights, contents, labels."""
+"""The container image: rights, contents, labels, and a whole run in it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from regraft_core.runtime.version import VERSION
 pytestmark = pytest.mark.containers
 
 
-def test_its_user_is_1000_and_its_labels_say_what_it_is(engine: Any) -> None:
+def test_its_user_is_1000_and_its_labels_describe_it(engine: Any) -> None:
     config = engine.images.get(IMAGE).attrs["Config"]
     assert config["User"] == "1000:1000"
     assert config["Labels"]["org.opencontainers.image.version"] == VERSION
@@ -21,14 +23,14 @@ def test_its_user_is_1000_and_its_labels_say_what_it_is(engine: Any) -> None:
     assert not config.get("Entrypoint")
 
 
-def test_no_index_stands_in_its_settings(engine: Any) -> None:
+def test_its_settings_name_no_index(engine: Any) -> None:
     image = engine.images.get(IMAGE)
     assert not [value for value in image.attrs["Config"]["Env"] if "INDEX" in value]
     assert "://" not in str([layer.get("CreatedBy", "") for layer in image.history()])
 
 
 @pytest.mark.parametrize("tool", ["gcc", "cc", "g++", "make", "ld", "nvcc"])
-def test_no_compiler_is_left_in(in_image: Callable[..., str], tool: str) -> None:
+def test_it_has_no_compiler(in_image: Callable[..., str], tool: str) -> None:
     assert in_image("sh", "-c", f"command -v {tool} || echo none").strip() == "none"
 
 
@@ -41,14 +43,34 @@ def test_it_works_with_a_read_only_root_and_no_capabilities(
     assert in_image("python", "-c", program, user=user).strip() == "(1, 2)"
 
 
-def test_nothing_but_the_temporary_folder_can_be_written(in_image: Callable[..., str]) -> None:
+def test_only_the_temporary_folder_can_be_written(in_image: Callable[..., str]) -> None:
     program = "touch /opt/regraft/x 2>/dev/null && echo wrote; touch /tmp/x && echo temporary"
     assert in_image("sh", "-c", program).split() == ["temporary"]
 
 
-def test_steps_carry_their_templates(in_image: Callable[..., str]) -> None:
-    program = (
-        "from pathlib import Path; import components.evaluate as step; "
-        "print({path.suffix for path in Path(step.__path__[0]).iterdir()})"
-    )
-    assert "'.j2'" in in_image("python", "-c", program)
+# The run of tests/package/test_wheel.py, by the image's own Python and with nothing mounted but the
+# images: the built-in recipe, its report, a draft of a recipe, and the version served.
+WHOLE_RUN = """
+set -e
+regraft --version
+python -m regraft --version
+regraft run digits --out runs/digits --backbone tiny --image-px 32 --cut auto \
+    --strategies head --head-epochs 8 --min-accuracy 0.1 --min-class-recall 0 >run.txt 2>&1 \
+    || { cat run.txt; exit 1; }
+regraft report runs/digits --no-open
+regraft init /images -o mine.yaml
+regraft serve runs/digits/models >server.txt 2>&1 &
+for second in $(seq 120); do grep -q REST server.txt && break; sleep 1; done
+regraft predict /images/circle/000.png --server grpc://127.0.0.1:8500 --model digits --json
+kill $!
+"""
+
+
+def test_a_built_in_recipe_runs_and_is_served(in_image: Callable[..., str], shapes: Path) -> None:
+    printed = in_image(
+        "sh", "-c", WHOLE_RUN, network_mode="none",
+        volumes={str(shapes): {"bind": "/images", "mode": "ro"}},
+    )  # fmt: skip
+    assert printed.splitlines()[:2] == [VERSION, VERSION]
+    assert "/report.html" in printed
+    assert re.search(r'"label": "\d"', printed), printed

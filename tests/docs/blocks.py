@@ -1,15 +1,16 @@
-"""Reads the code blocks of Markdown pages, and the markers that say what the tests do with them.
+"""Reads the code blocks of Markdown pages, and the markers for the tests.
 
 A marker is a comment on the line before a block:
 
     <!-- test: run -->             run it by default
+    <!-- test: run exact -->       the same, and compare the numbers of its output too
     <!-- test: run long -->        run it in the long tests, in the order of the page
-    <!-- test: output -->          what the Python block before it prints
+    <!-- test: output -->          the output of the Python block before it
     <!-- test: recipe -->          YAML that must be a recipe
-    <!-- test: unchecked, WHY -->  leave it alone; the reason is for the reader of the page's source
+    <!-- test: unchecked, WHY -->  do not check it, for this reason
 
-What a console block shows after a command must be what the command prints. A block without a marker
-is checked but not run: `test_commands.py` says what that means.
+The output in a console block must match the output of its commands. A block without a marker is
+checked but not run; see `test_commands.py`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-ROOT = Path(__file__).resolve().parents[2]
+from docs.results.pages import pages
+from docs.results.values import ROOT
+
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
+MARKERS = ("run", "run exact", "run long", "output", "recipe")
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}", "{eval-rst}")
 REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
 ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
 OPERATORS = REDIRECTIONS | ENDS
@@ -33,7 +37,7 @@ OPERATORS = REDIRECTIONS | ENDS
 
 @dataclass(frozen=True)
 class Block:
-    """One code block: where it stands, its language, its text, its marker's words."""
+    """One code block: its page and first line, its language, its text, and its marker's words."""
 
     page: str
     line: int
@@ -42,7 +46,7 @@ class Block:
     marker: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.page}:{self.line}"
 
     @property
@@ -50,35 +54,34 @@ class Block:
         return self.language in SHELL or self.language in CONSOLE
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the numbers of its output are compared too."""
+        return self.marker == "run exact"
+
+    @property
     def commands(self) -> str:
-        """The lines that a reader would type; those after `$ ` in a console block."""
+        """The commands: all lines, or those after `$ ` in a console block."""
         if self.language not in CONSOLE:
             return self.text
         return "\n".join(command for command, _ in self.exchanges)
 
     @property
     def exchanges(self) -> list[tuple[str, str]]:
-        """The commands of a console block, each with what it prints."""
-        found: list[tuple[str, list[str]]] = []
+        """The commands of a console block, each with its output."""
+        exchanges: list[tuple[str, list[str]]] = []
         for line in self.text.splitlines():
             if line.startswith("$ "):
-                found.append((line[2:], []))
-            elif found and line.startswith("> ") and not found[-1][1]:
-                found[-1] = (f"{found[-1][0]}\n{line[2:]}", [])
-            elif found:
-                found[-1][1].append(line)
-        return [(command, "\n".join(lines)) for command, lines in found]
-
-
-def pages() -> list[Path]:
-    """Return README.md and the written pages; the reference is made from code that is tested."""
-    written = (p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "reference")
-    return [ROOT / "README.md", *sorted(written)]
+                exchanges.append((line[2:], []))
+            elif exchanges and line.startswith("> ") and not exchanges[-1][1]:
+                exchanges[-1] = (f"{exchanges[-1][0]}\n{line[2:]}", [])
+            elif exchanges:
+                exchanges[-1][1].append(line)
+        return [(command, "\n".join(lines)) for command, lines in exchanges]
 
 
 def blocks_of(page: Path) -> list[Block]:
     """Return the blocks of a page, fenced or indented, in order."""
-    found, marker = [], ""
+    blocks, marker = [], ""
     name = str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else page.name
     for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
         if token.type == "html_block" and (match := MARKER.search(token.content)):
@@ -86,9 +89,9 @@ def blocks_of(page: Path) -> list[Block]:
         elif token.type in ("fence", "code_block"):
             language = token.info.strip() if token.type == "fence" else _guess(token.content)
             line = (token.map or [0])[0] + 1
-            found.append(Block(name, line, language, token.content, marker))
+            blocks.append(Block(name, line, language, token.content, marker))
             marker = ""
-    return found
+    return blocks
 
 
 def all_blocks() -> list[Block]:
@@ -96,12 +99,12 @@ def all_blocks() -> list[Block]:
 
 
 def _guess(text: str) -> str:
-    """Return the language of an indented block, which names none."""
+    """Return the language of an indented block, which has no info string."""
     return "python" if re.match(r"(from|import) \w", text) else "sh"
 
 
 def simple_commands(script: str) -> Iterator[list[str]]:
-    """Yield the words of each simple command, without assignments before it and redirections."""
+    """Yield the words of each simple command, without leading assignments and redirections."""
     for line in re.sub(r"\\\n", " ", script).splitlines():
         reader = shlex.shlex(line, posix=True, punctuation_chars=True)
         reader.whitespace_split = True

@@ -1,4 +1,4 @@
-"""Checks commands and Python of the pages without running them."""
+"""Checks the commands and the Python of the pages without running them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.recipes.recipe_file import with_recipe
 from regraft.cli.main import app
 from tests.docs.blocks import ROOT
 
-# Programs that are not ours: that they are spelled so is all that is checked.
+# Programs of others, of which only the name is checked.
 FOREIGN = frozenset({
     "apt-get", "base64", "cat", "cd", "chromium", "cp", "cut", "docker", "echo", "export", "git",
     "head", "ls", "mkdir", "mv", "nvidia-smi", "pip", "rm", "saved_model_cli", "sha256sum",
@@ -27,8 +27,8 @@ ROUTE = re.compile(
 )
 
 
-def complaint(words: list[str]) -> str | None:
-    """Return what is wrong with a command of the pages, or None."""
+def problem_of(words: list[str]) -> str | None:
+    """Return the problem of a command, or None."""
     program, *rest = words
     if program == "regraft":
         return _regraft(rest)
@@ -44,7 +44,7 @@ def complaint(words: list[str]) -> str | None:
 
 
 def _regraft(arguments: list[str]) -> str | None:
-    """Parse by the real command line, and check a recipe's values by the real recipe."""
+    """Parse the arguments with the real command line, and check the values of the recipe."""
     group: Any = typer.main.get_command(app)
     while arguments and arguments[0].startswith("-"):
         arguments = arguments[1:]
@@ -73,9 +73,9 @@ def _check_recipe(given: dict[str, Any]) -> None:
     for name, value in values.items():
         if "tuple" in str(Recipe.model_fields[name].annotation) and isinstance(value, str):
             values[name] = value.split(",")
-    recipe = given.get("recipe")
-    if recipe and not recipe.endswith(".yaml"):  # the reader's own file: checked as a block
-        values = with_recipe(recipe, values)
+    recipe = given.get("recipe") or ""
+    if recipe and "/" not in recipe and not recipe.endswith(".yaml"):
+        values = with_recipe(recipe, values)  # built-in; a reader's own file is checked as a block
     make_recipe(**{"sources": ("sample:digits",), **values})
 
 
@@ -87,21 +87,21 @@ def _make(targets: list[str]) -> str | None:
 
 
 def _curl(arguments: list[str]) -> str | None:
-    """Check that the address of a local server is one that it answers."""
+    """Check that a URL of a local server is one that it has."""
     addresses = [a for a in arguments if re.match(r"(https?://)?(127\.0\.0\.1|localhost):\d+", a)]
     if not addresses:
-        return "curl: expected the address of a local server"
+        return "curl: expected the URL of a local server"
     monitoring = (ROOT / "serving/config/monitoring.config").read_text(encoding="utf-8")
     for address in addresses:
         path = re.sub(r"^(https?://)?[^/]*", "", address)
         if not (ROUTE.fullmatch(path) or f'"{path}"' in monitoring):
-            return f"curl: no server of ours answers {path!r}"
+            return f"curl: the server has no {path!r}"
     return None
 
 
 def _python(arguments: list[str]) -> str | None:
     if arguments[:1] == ["-c"]:
-        return python_complaint(arguments[1])
+        return python_problem(arguments[1])
     if arguments[:1] != ["-m"]:
         return _paths(arguments[:1])
     module = arguments[1]
@@ -129,8 +129,8 @@ def _paths(arguments: list[str], after: tuple[str, ...] = ()) -> str | None:
     return f"no such file in the project: {missing}" if missing else None
 
 
-def python_complaint(source: str) -> str | None:
-    """Return what is wrong with a Python block: syntax, imports, names; it is not run."""
+def python_problem(source: str) -> str | None:
+    """Return the problem of a Python block, or None: its syntax, imports or names."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -146,7 +146,7 @@ def python_complaint(source: str) -> str | None:
             if missing:
                 return f"{node.module} has no {missing}"
     unbound = sorted(_loaded(tree) - _bound(tree) - set(dir(builtins)) - {"__file__", "__name__"})
-    return f"names without a meaning: {unbound}" if unbound else None
+    return f"undefined names: {unbound}" if unbound else None
 
 
 def _loaded(tree: ast.AST) -> set[str]:

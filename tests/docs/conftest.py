@@ -1,4 +1,4 @@
-"""A folder as the pages assume it: images by class, single images, recipes."""
+"""A folder with the files that the pages assume: images by class, and two photographs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import pytest
 import skimage.data
 
 PHOTOGRAPHS = Path(skimage.data.__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-docs", action="store_true", help="write the outputs into the pages")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The reader of code blocks, on which the other tests of the pages rely."""
+"""The code blocks of the pages, on which the other tests of the pages depend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import CONSOLE, PYTHON, SHELL, TEXT, all_blocks, blocks_of, simple_commands
+from tests.docs.blocks import (
+    CONSOLE,
+    MARKERS,
+    PYTHON,
+    SHELL,
+    TEXT,
+    all_blocks,
+    blocks_of,
+    simple_commands,
+)
 
 PAGE = """
 # A page
@@ -64,25 +73,24 @@ def test_commands_are_cut_at_operators_and_comments(tmp_path: Path) -> None:
     assert found == [["make", "demo"], ["regraft", "serve", "models"], ["sleep", "1"]]
 
 
-def test_every_block_of_the_pages_names_a_known_language() -> None:
+def test_every_block_has_a_known_language() -> None:
     known = {*SHELL, *PYTHON, *CONSOLE, *TEXT}
-    assert [b.place for b in all_blocks() if b.language not in known] == []
+    assert [b.location for b in all_blocks() if b.language not in known] == []
 
 
-def test_no_command_hides_in_a_block_of_plain_text() -> None:
+def test_blocks_of_plain_text_contain_no_commands() -> None:
     starts = ("regraft ", "make ", "curl ", "python ", "$ ", "pip ")
-    hidden = [b.place for b in all_blocks() if b.language in TEXT
+    hidden = [b.location for b in all_blocks() if b.language in TEXT
               and any(line.startswith(starts) for line in b.text.splitlines())]  # fmt: skip
     assert hidden == []
 
 
-def test_every_marker_is_one_of_the_documented() -> None:
-    wrong = [f"{b.place}: {b.marker}" for b in all_blocks() if b.marker
-             and b.marker not in ("run", "run long", "output", "recipe")
-             and not b.marker.startswith("unchecked, ")]  # fmt: skip
-    assert wrong == []
+def test_every_marker_is_documented() -> None:
+    unknown = [f"{b.location}: {b.marker}" for b in all_blocks() if b.marker
+               and b.marker not in MARKERS and not b.marker.startswith("unchecked, ")]  # fmt: skip
+    assert unknown == []
 
 
 @pytest.mark.parametrize("text", ["", "# Only words\n"])
-def test_a_page_without_blocks_is_fine(tmp_path: Path, text: str) -> None:
+def test_a_page_without_blocks_has_none(tmp_path: Path, text: str) -> None:
     assert blocks_of(page(tmp_path, text)) == []

@@ -1,8 +1,8 @@
-"""Every command of the README and the pages is one that exists; every option is explained.
+"""Every command in the README and the pages exists; every option is explained.
 
-Shell lines: `regraft` is parsed by its own command line, and a run's options make a recipe; targets
-of `make`, modules of `python -m` and files exist; `curl` asks for what a server answers. Python is
-compiled, its imports made, its names looked up.
+`regraft` commands are parsed by the real command line, and the options of a run by the real recipe.
+Targets of `make`, modules of `python -m`, files and URLs of the server exist. Python is compiled,
+its imports are executed, and its names are defined.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from pipelines.recipes.recipe import OPTION_FIELDS
 from pipelines.recipes.recipe_file import recipe_of
 from regraft.cli.main import app
 from tests.docs.blocks import PYTHON, Block, all_blocks, simple_commands
-from tests.docs.commands import complaint, python_complaint
+from tests.docs.commands import problem_of, python_problem
 
-place = attrgetter("place")
+location = attrgetter("location")
 CHECKED = [block for block in all_blocks() if not block.marker.startswith("unchecked")]
 
 
-@pytest.mark.parametrize("block", [b for b in CHECKED if b.is_shell], ids=place)
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.is_shell], ids=location)
 def test_commands_exist(block: Block) -> None:
-    complaints = [f"{' '.join(words)}: {found}" for words in simple_commands(block.commands)
-                  if (found := complaint(words))]  # fmt: skip
-    assert complaints == []
+    problems = [f"{' '.join(words)}: {found}" for words in simple_commands(block.commands)
+                if (found := problem_of(words))]  # fmt: skip
+    assert problems == []
 
 
-@pytest.mark.parametrize("block", [b for b in CHECKED if b.language in PYTHON], ids=place)
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.language in PYTHON], ids=location)
 def test_python_compiles_and_its_names_exist(block: Block) -> None:
-    assert python_complaint(block.text) is None
+    assert python_problem(block.text) is None
 
 
-@pytest.mark.parametrize("block", [b for b in CHECKED if b.marker == "recipe"], ids=place)
-def test_recipes_are_read(block: Block, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [b for b in CHECKED if b.marker == "recipe"], ids=location)
+def test_recipes_are_valid(block: Block, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(block.text, encoding="utf-8")
     assert recipe_of(str(recipe), {}).sources
@@ -61,8 +61,8 @@ def test_recipes_are_read(block: Block, tmp_path: Path) -> None:
         ("gitt clone", "gitt"),
     ],
 )
-def test_a_wrong_command_is_found(words: str, part: str) -> None:
-    found = complaint(words.split())
+def test_an_invalid_command_is_found(words: str, part: str) -> None:
+    found = problem_of(words.split())
     assert found is not None
     assert part in found
 
@@ -75,8 +75,8 @@ def test_a_wrong_command_is_found(words: str, part: str) -> None:
         ("def broken(:", "line 1"),
     ],
 )
-def test_wrong_python_is_found(source: str, part: str) -> None:
-    found = python_complaint(source)
+def test_invalid_python_is_found(source: str, part: str) -> None:
+    found = python_problem(source)
     assert found is not None
     assert part in found
 
@@ -91,7 +91,7 @@ def test_every_command_and_option_is_explained(name: str) -> None:
     command = commands()[name]
     assert "Example: " in command.help
     words = command.help.split("Example: ")[1].split()
-    assert complaint(words) is None
+    assert problem_of(words) is None
     assert [p.name for p in command.params if not (p.hidden or p.help)] == []
 
 

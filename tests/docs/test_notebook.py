@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, with other parameters so that it is quick."""
+"""The notebook runs from its first cell to its last, with parameters that make it quick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.docs.blocks import ROOT
-from tests.docs.commands import python_complaint
+from tests.docs.commands import python_problem
 
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 QUICK = {"IMAGE_PX": 32, "FINE_TUNE_EPOCHS": 1, "MIN_ACCURACY": 0.3}
@@ -29,7 +29,7 @@ def plots(cell: Any) -> int:
     return sum("image/png" in out.get("data", {}) for out in cell.outputs)
 
 
-def test_it_is_kept_without_outputs() -> None:
+def test_it_is_stored_without_outputs() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert [cell.outputs for cell in cells(notebook) if cell.outputs] == []
@@ -37,7 +37,7 @@ def test_it_is_kept_without_outputs() -> None:
 
 def test_its_names_exist() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert python_complaint("\n".join(cell.source for cell in cells(notebook))) is None
+    assert python_problem("\n".join(cell.source for cell in cells(notebook))) is None
 
 
 @pytest.mark.long

@@ -1,37 +1,49 @@
-"""Blocks that are marked to run do what their page shows."""
+"""Blocks that are marked to run print what their page shows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import Block, blocks_of, pages
-from tests.docs.running import difference, reading, run_blocks
+from docs.results.pages import pages
+from tests.docs.blocks import Block, blocks_of
+from tests.docs.running import Exchange, matches, reading, run_blocks
+from tests.docs.updating import update_pages
+
+BLOCK = Block("page.md", 1, "console", "", "run")
 
 
-def marked(marker: str) -> list[Path]:
-    return [page for page in pages() if any(b.marker == marker for b in blocks_of(page))]
+def marked(*markers: str) -> list[Path]:
+    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
 
 
-@pytest.mark.parametrize("page", marked("run"), ids=lambda page: page.stem)
-def test_a_page_does_what_it_shows(page: Path, desk: Path) -> None:
-    with reading(desk) as reader:
-        differences = run_blocks(reader, blocks_of(page), "run")
+def check(exchanges: Iterable[Exchange], config: pytest.Config) -> None:
+    """Compare the outputs with the pages, or write them into the pages with `--update-docs`."""
+    found = list(exchanges)
+    if config.getoption("update_docs", False):
+        update_pages(found)
+        return
+    differences = [message for exchange in found for message in exchange.differences]
     assert not differences, "\n".join(differences)
+
+
+@pytest.mark.parametrize("page", marked("run", "run exact"), ids=lambda page: page.stem)
+def test_a_page_shows_what_its_blocks_print(
+    page: Path, desk: Path, pytestconfig: pytest.Config
+) -> None:
+    with reading(desk) as reader:
+        check(run_blocks(reader, blocks_of(page), long=False), pytestconfig)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_tutorial_does_what_it_shows(desk: Path) -> None:
+def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
     parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
     blocks = [block for page in parts for block in blocks_of(page)]
     with reading(desk) as reader:
-        differences = run_blocks(reader, blocks, "run long")
-    assert not differences, "\n".join(differences)
-
-
-BLOCK = Block("page.md", 1, "console", "", "run")
+        check(run_blocks(reader, blocks, long=True), pytestconfig)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +57,26 @@ BLOCK = Block("page.md", 1, "console", "", "run")
         ("off by 4e-9", "off by 1.5e-08"),
     ],
 )
-def test_numbers_spaces_and_dots_match_others(shown: str, printed: str) -> None:
-    assert difference(BLOCK, shown, printed) == []
+def test_other_numbers_spaces_and_omitted_lines_match(shown: str, printed: str) -> None:
+    assert matches(shown, printed)
 
 
 @pytest.mark.parametrize(
     ("shown", "printed"),
     [("accepted", "rejected"), ("a\nb", "a"), ("a", "a\nb"), ("block4", "block5"), ("", "a")],
 )
-def test_other_words_do_not(shown: str, printed: str) -> None:
-    assert len(difference(BLOCK, shown, printed)) == 1
+def test_other_words_do_not_match(shown: str, printed: str) -> None:
+    assert not matches(shown, printed)
+
+
+def test_exact_outputs_compare_numbers() -> None:
+    assert matches("a 5 |\n...", "a  5   |\nb", exact=True)
+    assert not matches("a 5", "a 6", exact=True)
+
+
+def test_a_failed_command_is_a_difference() -> None:
+    (message,) = Exchange(BLOCK, "regraft run", "a", "a", code=2).differences
+    assert "exit code 2" in message
+    assert not Exchange(
+        BLOCK, "regraft run", "regraft: error: a", "regraft: error: a", 2
+    ).differences

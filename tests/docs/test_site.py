@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs no other host, and its reference is the code's."""
+"""The site builds without a warning, needs no other host, and documents all of the code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from pipelines.recipes.recipe import OPTION_FIELDS
 from regraft.cli.main import app
-from regraft_core.formats import manifests
+from regraft_core.formats import manifest_storage, manifests
 from tests.docs.blocks import ROOT
 
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
@@ -22,7 +22,7 @@ LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\sh
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, as `make docs` builds it."""
+    """The site, built as by `make docs`."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     flags = re.search(r"-m sphinx (.*) docs build/docs", makefile)
     assert flags is not None
@@ -57,17 +57,18 @@ def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
     assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
 
 
-def formats() -> Iterator[type[manifests.Record]]:
+def formats() -> Iterator[type[manifest_storage.Record]]:
     """Yield the manifests and their parts."""
-    for kind in vars(manifests).values():
-        if isinstance(kind, type) and issubclass(kind, manifests.Record):
-            yield kind
+    for module in (manifest_storage, manifests):
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, manifest_storage.Record):
+                yield kind
 
 
 def test_the_reference_has_every_format(site: Path) -> None:
     page = (ROOT / "docs/reference/manifests.md").read_text(encoding="utf-8")
     for kind in formats():
-        if issubclass(kind, manifests.Manifest) and "file_name" in vars(kind):
+        if issubclass(kind, manifest_storage.Manifest) and "file_name" in vars(kind):
             assert f"\n## {kind.__name__}\n" in page
             assert kind.file_name in page
         rows = [(f"| `{name}` |", f"| {field.description} |")
@@ -87,7 +88,7 @@ def test_every_field_of_a_format_is_explained() -> None:
     assert unexplained == []
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
+def test_links_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
     assert found

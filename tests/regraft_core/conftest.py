@@ -1,4 +1,4 @@
-"""Encoded images of every kind that is read, and Pillow's opinion of them."""
+"""Encoded images of every supported kind, and Pillow's result for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tiff(orientation: int, order: str = "<", kind: int = 3, tag: int = 0x0112) -
 
 
 def by_pillow(encoded: bytes) -> np.ndarray:
-    """Return what Pillow makes of an image: upright, over white, RGB."""
+    """Return an image decoded by Pillow: upright, over white, RGB."""
     image: Image.Image = Image.open(io.BytesIO(encoded))
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority, and what it signs."""
+"""Certificates for tests: an authority and the pairs that it signs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         constraint = x509.BasicConstraints(ca=True, path_length=None)
-        made = self._builder(self._name, self._key).add_extension(constraint, critical=True)
-        self.certificate = _pem(made.sign(self._key, hashes.SHA256()))
+        certificate = self._builder(self._name, self._key).add_extension(constraint, critical=True)
+        self.certificate = _pem(certificate.sign(self._key, hashes.SHA256()))
 
     def sign(self, name: str) -> Pair:
-        """Return a pair that this authority vouches for."""
+        """Return a key and a certificate signed by this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        made = self._builder(_name(name), key).add_extension(
+        certificate = self._builder(_name(name), key).add_extension(
             x509.SubjectAlternativeName(hosts), critical=False
         )
         text = key.private_bytes(
@@ -42,7 +42,7 @@ class Authority:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        return Pair(text, _pem(made.sign(self._key, hashes.SHA256())))
+        return Pair(text, _pem(certificate.sign(self._key, hashes.SHA256())))
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey

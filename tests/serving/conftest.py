@@ -1,4 +1,4 @@
-"""Real servers on free loopback ports, and the small models that they serve."""
+"""Real servers on free loopback ports, and their small models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.serving.tiny_model import export_tiny, lay_out
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--serving-address", help="gRPC host:port of a server to test")
-    parser.addoption("--serving-rest-address", help="its REST host:port; port 8501")
+    parser.addoption("--serving-rest-address", help="its REST host:port (default: port 8501)")
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def conformance_base(exports: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the conformance suite's model, beside its models.config."""
+    """The folder of the conformance suite's model, next to its models.config."""
     base = tmp_path_factory.mktemp("models")
     lay_out(base, exports["odd"], exports["even"])
     return base
@@ -36,11 +36,11 @@ def conformance_base(exports: dict[str, Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[Addresses]:
-    """A server of the model `tiny`, versions 1 and 2: the given one, or an embedded one."""
-    given = request.config.getoption("serving_address", None)
-    if given:
+    """A server of the model `tiny`, versions 1 and 2: that of the option, or an embedded one."""
+    address = request.config.getoption("serving_address", None)
+    if address:
         rest = request.config.getoption("serving_rest_address", None)
-        yield Addresses(given, rest or f"{given.rsplit(':', 1)[0]}:8501", "given", 0)
+        yield Addresses(address, rest or f"{address.rsplit(':', 1)[0]}:8501", "external", 0)
         return
     base = request.getfixturevalue("conformance_base")
     flags = [

@@ -1,4 +1,4 @@
-"""Requests as any client may send them: raw HTTP, and gRPC by the official stubs."""
+"""Requests without Regraft's clients: raw HTTP, and gRPC by the official stubs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def http_request(
     body: bytes | str = b"",
     headers: dict[str, str] | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send one request exactly as given; return status, headers (lower case) and body."""
+    """Send one request; return status, headers (lower case) and body."""
     host, port = address.rsplit(":", 1)
     connection = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         connection.request(method, path, body or None, headers or {})
-        answer = connection.getresponse()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, found, answer.read()
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, found, response.read()
     finally:
         connection.close()
 
 
 def post(address: str, path: str, document: Any) -> tuple[int, Any]:
-    """Post a JSON value or a raw text; return status and the answer's JSON."""
+    """Post a JSON value or a raw text; return the response's status and JSON."""
     body = document if isinstance(document, str | bytes) else json.dumps(document)
-    status, headers, answer = http_request(address, "POST", path, body)
+    status, headers, content = http_request(address, "POST", path, body)
     assert headers["content-type"].split(";")[0] == "application/json"
-    return status, json.loads(answer)
+    return status, json.loads(content)
 
 
 def b64(data: bytes) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Stubs:
 
 
 def predict_request(signature: str = "", name: str = "tiny", **inputs: Any) -> Any:
-    """Return a PredictRequest; an input that is no TensorProto is made one."""
+    """Return a PredictRequest; inputs that are not a TensorProto are converted."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
@@ -76,11 +76,11 @@ def failure(call: Any, request: Any) -> tuple[str, str]:
         call(request, timeout=60)
     except grpc.RpcError as error:
         return error.code().name, error.details() or ""
-    raise AssertionError("expected an error, got an answer")
+    raise AssertionError("expected an error, got a response")
 
 
 def until(check: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does, to a deadline."""
+    """Wait for an effect of another process, up to a deadline."""
     end, pause = time.monotonic() + seconds, threading.Event()
     while not check():
         assert time.monotonic() < end, "it did not happen in time"

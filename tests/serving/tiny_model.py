@@ -1,8 +1,8 @@
-"""A small exported model for tests, with the signatures of a real export and some odd ones.
+"""A small exported model for tests, with the signatures of a real export and some unusual ones.
 
-Marked `even` it also says whether an image is familiar: the bright ones are.
+The one marked `even` has the output `familiar`, which is true for bright images.
 
-`python -m tests.serving.tiny_model DIR` lays out what the conformance suite asks of any server:
+`python -m tests.serving.tiny_model DIR` writes what the conformance suite needs on any server:
 versions 1 and 2 of the model `tiny` and a `models.config` that serves both with labels.
 """
 
@@ -24,7 +24,7 @@ def class_names(mark: str) -> list[str]:
 
 
 def export_tiny(folder: Path, mark: str) -> Path:
-    """Export the model; its labels begin with `mark`."""
+    """Export the model; its labels start with `mark`."""
     import keras
     import tensorflow as tf
 
@@ -50,22 +50,22 @@ def export_tiny(folder: Path, mark: str) -> Path:
         spec = tf.TensorSpec((SIDE, SIDE, 3), tf.float32)
         return tf.map_fn(one, encoded, fn_output_signature=spec)
 
-    def answer(pixels: Any) -> dict[str, Any]:
+    def postprocess(pixels: Any) -> dict[str, Any]:
         probabilities = tf.nn.softmax(model(pixels / 255.0, training=False))
         best = tf.argmax(probabilities, axis=-1)
-        found = {
+        outputs = {
             "label": tf.gather(names, best),
             "confidence": tf.reduce_max(probabilities, axis=-1),
             "probabilities": probabilities,
         }
         if mark == "even":
-            found["familiar"] = tf.reduce_mean(pixels, axis=[1, 2, 3]) > BRIGHT
-        return found
+            outputs["familiar"] = tf.reduce_mean(pixels, axis=[1, 2, 3]) > BRIGHT
+        return outputs
 
     def examples(inputs: Any) -> Any:
         key = "image/encoded"
         parsed = tf.io.parse_example(inputs, {key: tf.io.FixedLenFeature([], tf.string)})
-        return answer(decode(parsed[key]))["probabilities"]
+        return postprocess(decode(parsed[key]))["probabilities"]
 
     def classify(inputs: Any) -> dict[str, Any]:
         scores = examples(inputs)
@@ -88,8 +88,8 @@ def export_tiny(folder: Path, mark: str) -> Path:
     archive = keras.export.ExportArchive()
     archive.track(model)
     endpoints = {
-        "serving_default": (lambda image_bytes: answer(decode(image_bytes)), [images]),
-        "images": (answer, [tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, "images")]),
+        "serving_default": (lambda image_bytes: postprocess(decode(image_bytes)), [images]),
+        "images": (postprocess, [tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, "images")]),
         "classify": (classify, [inputs]),
         "regress": (regress, [inputs]),
         "features": (
@@ -136,7 +136,7 @@ def models_config(base: Path) -> str:
 
 
 def lay_out(base: Path, odd: Path, even: Path) -> Path:
-    """Make the folder that the conformance suite asks for; return its models.config."""
+    """Write the folder of the conformance suite's model; return its models.config."""
     shutil.copytree(odd, base / "tiny" / "1")
     shutil.copytree(even, base / "tiny" / "2")
     config = base / "models.config"

@@ -8,12 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    Record,
-)
+from regraft_core.formats.manifest_storage import Record
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "kfp")
 

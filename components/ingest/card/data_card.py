@@ -1,4 +1,4 @@
-"""The data card: one self-contained HTML page that shows what is in a dataset."""
+"""The data card: one self-contained HTML page that describes a dataset."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from PIL import Image, ImageOps
 
-from components.ingest.catalog import Catalog
-from components.ingest.checks.image_bytes import STORED_COLUMNS, StoredImages
-from components.ingest.splits.duplicates import Duplicates
-from regraft_core.formats.manifests import DatasetManifest, write_text
+from components.ingest.catalog import Catalog, StoredImage
+from components.ingest.checks.image_stats import over_white
+from components.ingest.checks.image_validation import upper_bytes
+from components.ingest.splits.duplicates import DuplicateReport
+from components.ingest.spool import StoredImageReader
+from regraft_core.formats.manifest_storage import write_text
+from regraft_core.formats.manifests import DatasetManifest
 
-THUMB_PX = 96
-THUMBS_PER_CLASS, THUMBS = 8, 240
+PREVIEW_PX = 96
+PREVIEWS_PER_CLASS, PREVIEWS = 8, 240
 CLASS_ROWS, QUARANTINE_ROWS, PAIRS, BARS = 200, 50, 12, 24
-_SCANNED = 100_000
+_SCANNED_IMAGES = 100_000
+_CHART_WIDTH, _CHART_HEIGHT, _BAR_HEIGHT = 300, 130, 125
 
 CONVERSIONS = {
     "16-bit": "The upper 8 of 16 bits are used.",
-    "alpha": "Transparency is laid over white.",
+    "alpha": "Transparency is composited over white.",
     "animated": "The first frame is used.",
-    "bmp-variant": "Stored anew as PNG, as serving reads BMP of 8, 24 and 32 bits only.",
-    "cmyk": "CMYK becomes RGB, without a color profile.",
-    "exif-orientation": "The image is turned upright.",
-    "palette": "Palette colors become RGB.",
+    "bmp-variant": "Encoded again as PNG, because serving reads BMP of 8, 24 and 32 bits only.",
+    "cmyk": "CMYK is converted to RGB, without a color profile.",
+    "exif-orientation": "The image is rotated or mirrored to its EXIF orientation.",
+    "palette": "Palette colors are converted to RGB.",
 }
 DUPLICATES = {
     "exact_sets": "sets of files with the same bytes",
-    "exact_dropped": "files dropped for that (a copy, or a conflict of labels)",
+    "exact_dropped": "files of these sets that were dropped (copies and label conflicts)",
     "near_pairs": "pairs of near duplicates",
     "near_groups": "groups of near duplicates, each kept in one split",
-    "near_grouped": "images in such groups",
-    "near_left": "near-duplicate pairs left apart, as their groups would grow too large",
-    "near_under_two_classes": "near-duplicate pairs under two classes",
-    "leaking": "sets of duplicates that crossed the given splits",
-    "leaking_dropped": "near duplicates dropped for that",
+    "near_grouped": "images in these groups",
+    "near_ungrouped": "pairs not grouped, because their groups would be too large",
+    "near_label_conflicts": "pairs of near duplicates with two labels",
+    "leaking": "sets of duplicates in several splits of the source",
+    "leaking_dropped": "near duplicates of these sets that were dropped",
 }
 
 
 @dataclass(frozen=True)
-class Thumb:
-    """A small image as a data address. `small`: it was enlarged, and should look so."""
+class Preview:
+    """A small version of an image as a data URI; `enlarged` if the image is smaller than it."""
 
     uri: str
     path: str
-    small: bool
+    enlarged: bool
 
 
 def write_data_card(
-    path: Path, manifest: DatasetManifest, catalog: Catalog, spool: Path, found: Duplicates
+    path: Path, manifest: DatasetManifest, catalog: Catalog, spool: Path, report: DuplicateReport
 ) -> None:
     """Write the page.
 
@@ -65,21 +68,24 @@ def write_data_card(
         path: the file to write.
         manifest: of the dataset, complete.
         catalog: of the images, with their splits.
-        spool: where the stored bytes are.
-        found: the duplicates; some are shown.
+        spool: the folder of the spool files.
+        report: of the duplicates; some are shown.
     """
     rows = sorted(_class_rows(manifest), key=lambda row: (-row["total"], row["name"]))
-    with StoredImages(spool) as stored:
+    with StoredImageReader(spool) as reader:
         card = {
             "title": ", ".join(manifest.sources)[:80],
             "images": sum(split.count for split in manifest.splits.values()),
             "classes": rows[:CLASS_ROWS],
             "more_classes": max(0, len(rows) - CLASS_ROWS),
-            "thumbs": _class_thumbs(catalog, stored, manifest.classes),
+            "previews": _class_previews(catalog, reader, manifest.classes),
             "charts": list(_charts(catalog)),
             "duplicates": [(DUPLICATES[k], n) for k, n in manifest.duplicates.items() if n],
-            "pairs": list(_pairs(catalog, stored, found.examples)),
-            "quarantine": _quarantine_rows(catalog),
+            "pairs": list(_pair_previews(catalog, reader, report.examples)),
+            "quarantine": [
+                (_text(file), reason, detail)
+                for file, reason, detail in catalog.quarantined(QUARANTINE_ROWS)
+            ],
             "conversions": [(k, n, CONVERSIONS[k]) for k, n in manifest.conversions.items()],
         }
     environment = jinja2.Environment(
@@ -96,105 +102,80 @@ def _class_rows(manifest: DatasetManifest) -> Iterator[dict[str, Any]]:
         name: sum(info.by_class[name] for info in manifest.splits.values())
         for name in manifest.classes
     }
-    most = max(totals.values())
+    largest = max(totals.values())
     for name, total in totals.items():
         counts = {split: info.by_class[name] for split, info in manifest.splits.items()}
-        shares = {split: 100 * count / most for split, count in counts.items()}
-        yield {"name": name, "total": total, "counts": counts, "shares": shares}
+        percents = {split: 100 * count / largest for split, count in counts.items()}
+        yield {"name": name, "total": total, "counts": counts, "percents": percents}
 
 
-def _class_thumbs(
-    catalog: Catalog, stored: StoredImages, classes: Sequence[str]
-) -> dict[str, list[Thumb]]:
-    """Return the first images (by id, so drawn by hash) of each class; of many classes, fewer."""
-    shown = classes[:THUMBS]
-    each = max(1, min(THUMBS_PER_CLASS, THUMBS // len(shown)))
-    thumbs: dict[str, list[Thumb]] = {name: [] for name in shown}
+def _class_previews(
+    catalog: Catalog, reader: StoredImageReader, classes: Sequence[str]
+) -> dict[str, list[Preview]]:
+    """Return the first training images of each class by id, a hash; with many classes, fewer."""
+    shown = classes[:PREVIEWS]
+    each = max(1, min(PREVIEWS_PER_CLASS, PREVIEWS // len(shown)))
+    previews: dict[str, list[Preview]] = {name: [] for name in shown}
     missing = each * len(shown)
-    rows = catalog.ask(
-        f"SELECT label, {STORED_COLUMNS} FROM images WHERE split = 'train'"  # noqa: S608
-        " ORDER BY id LIMIT ?",
-        (_SCANNED,),
-    )
-    for label, *row in rows:
-        if label in thumbs and len(thumbs[label]) < each:
-            thumbs[label].append(_thumb(stored, row))
+    for label, image in catalog.stored_images("train", limit=_SCANNED_IMAGES):
+        if label in previews and len(previews[label]) < each:
+            previews[label].append(_preview(reader, image))
             missing -= 1
             if not missing:
                 break
-    return {name: found for name, found in thumbs.items() if found}
+    return {name: found for name, found in previews.items() if found}
 
 
-def _pairs(
-    catalog: Catalog, stored: StoredImages, examples: Sequence[tuple[int, int]]
-) -> Iterator[list[Thumb]]:
+def _pair_previews(
+    catalog: Catalog, reader: StoredImageReader, examples: Sequence[tuple[int, int]]
+) -> Iterator[list[Preview]]:
     for pair in examples[:PAIRS]:
-        question = f"SELECT {STORED_COLUMNS} FROM images WHERE number IN (?,?) ORDER BY id"  # noqa: S608
-        rows = list(catalog.ask(question, pair))
-        if len(rows) == 2:
-            yield [_thumb(stored, row) for row in rows]
+        images = catalog.stored_pair(pair)
+        if len(images) == 2:
+            yield [_preview(reader, image) for image in images]
 
 
-def _thumb(stored: StoredImages, row: Sequence[Any]) -> Thumb:
+def _preview(reader: StoredImageReader, stored: StoredImage) -> Preview:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image: Image.Image = Image.open(io.BytesIO(stored.read(row)))
+        image: Image.Image = Image.open(io.BytesIO(reader.read(stored)))
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
-            high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-            image = Image.fromarray(high)
-        small = max(image.size) < THUMB_PX
-        image.thumbnail((THUMB_PX, THUMB_PX))
-        rgba = image.convert("RGBA")
-    ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            image = upper_bytes(image)
+        enlarged = max(image.size) < PREVIEW_PX
+        image.thumbnail((PREVIEW_PX, PREVIEW_PX))
+        image = over_white(image)
     buffer = io.BytesIO()
-    if small:
-        Image.alpha_composite(ground, rgba).convert("RGB").save(buffer, "PNG")
-    else:
-        Image.alpha_composite(ground, rgba).convert("RGB").save(buffer, "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
+    kind = "png" if enlarged else "jpeg"
+    image.save(buffer, kind, **({} if enlarged else {"quality": 82}))
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Thumb(f"data:image/{kind};base64,{encoded}", _text(row[1]), small)
+    return Preview(f"data:image/{kind};base64,{encoded}", _text(stored.path), enlarged)
 
 
 def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
-    charts = (
-        ("Longer side, px", "max(width, height)", 0),
-        ("Width : height", "1.0 * width / height", 2),
-        ("Stored size, kB", "length / 1024.0", 1),
-    )
-    ranges = ", ".join(f"min({value}), max({value})" for _, value, _ in charts)
-    (limits,) = catalog.ask(f"SELECT {ranges} FROM images")  # noqa: S608
-    for number, (title, value, digits) in enumerate(charts):
-        low, high = limits[2 * number : 2 * number + 2]
+    for title, measure, digits in (
+        ("Longer side, px", "longer_side_px", 0),
+        ("Width : height", "aspect_ratio", 2),
+        ("Stored size, kB", "stored_kb", 1),
+    ):
+        low, high, counts = catalog.histogram(measure, BARS)
         if low == high:
             yield {"title": title, "only": f"{low:.{digits}f}"}
-            continue
-        counts = dict(
-            catalog.ask(
-                f"SELECT CAST(({value} - ?) * ? / (? - ?) AS INTEGER), count(*)"  # noqa: S608
-                " FROM images GROUP BY 1",
-                (low, BARS, high, low),
-            )
-        )
-        # The highest value belongs to the last bar.
-        counts[BARS - 1] = counts.get(BARS - 1, 0) + counts.pop(BARS, 0)
-        yield {"title": title, "only": "", **_bars(counts, low, high, digits)}
+        else:
+            yield {"title": title, "only": "", **_bars(counts, low, high, digits)}
 
 
 def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[str, Any]:
-    """Lay out one histogram in a box of 300 x 130."""
-    most, width = max(counts.values()), 300 / BARS
+    """Lay out one histogram."""
+    largest, width = max(counts.values()), _CHART_WIDTH / BARS
     bars: list[dict[str, Any]] = []
     edges = [low + (high - low) * number / BARS for number in range(BARS + 1)]
     for number, count in sorted(counts.items()):
-        if not count:
-            continue
-        # A single image among thousands must still be seen.
-        height = max(1.0, round(125 * count / most, 2))
+        # A single image among thousands must be visible.
+        height = max(1.0, round(_BAR_HEIGHT * count / largest, 2))
         bars.append(
             {
-                "x": round(number * width + 0.5, 2), "y": round(130 - height, 2),
+                "x": round(number * width + 0.5, 2), "y": round(_CHART_HEIGHT - height, 2),
                 "width": width - 1, "height": height, "count": count,
                 "label": f"{edges[number]:.{digits}f} to {edges[number + 1]:.{digits}f}",
             }
@@ -203,14 +184,6 @@ def _bars(counts: dict[int, int], low: float, high: float, digits: int) -> dict[
         "bars": bars, "low": f"{low:.{digits}f}", "middle": f"{(low + high) / 2:.{digits}f}",
         "high": f"{high:.{digits}f}", "peak": max(bars, key=lambda bar: int(bar["count"]))["label"],
     }  # fmt: skip
-
-
-def _quarantine_rows(catalog: Catalog) -> list[tuple[str, str, str]]:
-    rows = catalog.ask(
-        "SELECT path, reason, detail FROM quarantine ORDER BY path, reason LIMIT ?",
-        (QUARANTINE_ROWS,),
-    )
-    return [(_text(path), reason, detail) for path, reason, detail in rows]
 
 
 def _text(path: bytes) -> str:

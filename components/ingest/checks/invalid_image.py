@@ -1,4 +1,4 @@
-"""The error of one file: it is left out with a reason, and the run goes on."""
+"""The error of one file, which is then quarantined while ingest goes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from regraft_core.runtime.errors import DataError
 
 
 class InvalidImageError(DataError):
-    """A file that cannot be used: `reason` is a fixed word, `detail` says more."""
+    """A file that cannot be used; `reason` is one of a few fixed words, `detail` explains it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

@@ -1,4 +1,4 @@
-"""JPEG files: their markers, and all of their stream for few of their pixels."""
+"""JPEG files: their markers, and a small gray version decoded from the whole stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from components.ingest.checks.image_stats import LOOK_PX, DecodedImage
+from components.ingest.checks.image_stats import THUMBNAIL_PX, DecodedImage
 
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -17,13 +17,13 @@ _END = b"\xd9"
 
 
 def check_markers(data: bytes) -> None:
-    """Follow a JPEG's segments to the marker of its end.
+    """Follow a JPEG's segments to its end marker.
 
-    Pillow's decoder stops at the last pixel. TensorFlow's reads on, and refuses a file that ends in
-    a segment, as damage within the compressed data can make it seem.
+    Pillow's decoder stops at the last pixel. TensorFlow's reads on and refuses a file that ends
+    inside a segment, which damage in the compressed data can cause.
 
     Raises:
-        ValueError: there is no end marker where the segments lead to.
+        ValueError: there is no end marker after the last segment.
     """
     position = 2
     while found := _MARKER.search(data, position):
@@ -34,22 +34,22 @@ def check_markers(data: bytes) -> None:
 
 
 def decode_jpeg(image: JpegImageFile) -> DecodedImage:
-    """Read all of a JPEG, but compute only a small gray version of it.
+    """Read a whole JPEG, but compute only a small gray version of it.
 
-    The whole stream is unpacked whatever the scale, so damage and truncation are found as in full
-    size; what is left out (the transform to pixels, colors) cannot fail.
+    The whole stream is decompressed at any scale, so damage and truncation are found as in full
+    size; the steps that are skipped (the inverse transform, colors) cannot fail.
     """
     width, height = image.size
     conversions = []
     if image.mode == "CMYK":
         conversions.append("cmyk")
-    image.draft("L", (2 * LOOK_PX, 2 * LOOK_PX))
+    image.draft("L", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
     image.load()
-    shown: Image.Image = image
-    # EXIF is parsed only where there is some, which takes longer than to look.
-    turn = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
-    if turn in range(2, 9):
+    pixels: Image.Image = image
+    # Without EXIF data, getexif takes longer than this check.
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    if orientation in range(2, 9):
         conversions.append("exif-orientation")
-        shown = ImageOps.exif_transpose(image)
-    size = (height, width) if turn in SIDEWAYS else (width, height)
-    return DecodedImage(shown, size, tuple(conversions))
+        pixels = ImageOps.exif_transpose(image)
+    size = (height, width) if orientation in SIDEWAYS else (width, height)
+    return DecodedImage(pixels, size, tuple(conversions))

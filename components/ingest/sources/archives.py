@@ -1,8 +1,8 @@
-"""Safe extraction of zip and tar archives: what is wrong rejects the whole archive, by name.
+"""Safe extraction of zip and tar archives: one unsafe or damaged member refuses the archive.
 
-Names are checked before anything is written, sizes while it is written; links, devices and other
-special members are refused, archives inside are never opened. An archive's own claims (sizes,
-counts, checksums) are compared with what is really there.
+Names are checked before a member is written, sizes while it is written; links, devices and other
+special members are refused, nested archives are never opened. The sizes, counts and checksums that
+an archive declares are compared with its content.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from components.ingest.sources.system_files import is_ignored
+from components.ingest.sources.system_files import is_system_file
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 
 MIN_LIMIT_BYTES = 256 << 20
 MAX_RATIO = 200
-"""An archive may unpack to so many times its size, and to `MIN_LIMIT_BYTES` in any case."""
+"""Largest ratio of extracted to archived bytes; `MIN_LIMIT_BYTES` are always allowed."""
 MAX_READ_BYTES = 4 << 20
 _BLOCK = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -38,11 +38,11 @@ _DAMAGED = (
 
 
 class ArchiveError(InputError):
-    """An archive that is damaged or must not be unpacked."""
+    """An archive that is damaged or must not be extracted."""
 
 
-def kind_of(file: Path) -> str:
-    """Name an archive's kind by its first bytes: `zip`, `tar` (also compressed), or nothing."""
+def archive_kind(file: Path) -> str:
+    """Return `zip` or `tar` (also if compressed) by a file's first bytes; empty for others."""
     with open(file, "rb") as opened:
         head = opened.read(512)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -53,15 +53,15 @@ def kind_of(file: Path) -> str:
 
 
 def extract(archive: Path, folder: Path, options: IngestOptions, name: str = "") -> int:
-    """Unpack `archive` into the empty `folder`; return how many members were litter.
+    """Extract `archive` to the empty `folder`; return the number of system files it ignored.
 
     Raises:
-        ArchiveError: it is damaged, encrypted, too large, or a member is not safe.
+        ArchiveError: it is damaged, encrypted, too large, or has an unsafe member.
     """
     limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
     writer = _Writer(folder, min(options.max_archive_bytes, limit), options.max_archive_members)
     try:
-        if kind_of(archive) == "zip":
+        if archive_kind(archive) == "zip":
             _extract_zip(archive, writer)
         else:
             _extract_tar(archive, writer)
@@ -71,27 +71,27 @@ def extract(archive: Path, folder: Path, options: IngestOptions, name: str = "")
 
 
 def member_parts(name: str) -> tuple[str, ...]:
-    """Return the folders and the file that a member's name stands for, all below the target.
+    """Return the folders and the file of a member's name, all below the target folder.
 
     Raises:
-        ArchiveError: the name is absolute, climbs, or is none that every system reads alike.
+        ArchiveError: the name is absolute, leads outside, or is not portable.
     """
     if not name or name.startswith("/"):
-        raise ArchiveError(f"member {name!r} has an absolute or no name")
+        raise ArchiveError(f"member {name!r} has an absolute or empty name")
     if "\\" in name or re.match(r"[A-Za-z]:", name):
         raise ArchiveError(f"member {name!r} has a backslash or a drive letter")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         raise ArchiveError(f"member {name!r} has a control character")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise ArchiveError(f"member {name!r} climbs out of the archive")
+        raise ArchiveError(f"member {name!r} leads outside the archive")
     if any(len(part.encode()) > 255 for part in parts) or len(parts) > 64:
-        raise ArchiveError(f"member {name[:80]!r} has too long a name")
+        raise ArchiveError(f"member {name[:80]!r} has a name that is too long")
     return parts
 
 
 class _Writer:
-    """Writes members below one folder, within limits, no two of them to one place."""
+    """Writes members below one folder, within limits, each to a path of its own."""
 
     def __init__(self, folder: Path, max_bytes: int, max_members: int) -> None:
         self.folder = folder
@@ -103,27 +103,27 @@ class _Writer:
         self._folders: dict[str, str] = {}
         self._files: set[str] = set()
 
-    def count(self, members: int) -> None:
-        """Refuse an archive of too many members."""
+    def check_count(self, members: int) -> None:
+        """Refuse an archive with too many members."""
         if members > self.max_members:
             raise ArchiveError(f"expected at most {self.max_members} members, found {members}")
 
-    def room(self, size: int) -> None:
-        """Refuse an archive that unpacks to too much."""
+    def check_size(self, size: int) -> None:
+        """Refuse an archive that is too large when extracted."""
         if size > self.max_bytes:
             raise ArchiveError(
-                f"expected at most {self.max_bytes} bytes when unpacked, found {size} or more"
+                f"expected at most {self.max_bytes} bytes when extracted, found {size} or more"
             )
 
-    def place(self, name: str, *, is_folder: bool) -> Path | None:
-        """Return where a member goes; None for folders and litter."""
+    def target_path(self, name: str, *, is_folder: bool) -> Path | None:
+        """Return the path to write a member to; None for folders and system files."""
         self._members += 1
-        self.count(self._members)
+        self.check_count(self._members)
         parts = member_parts(name)
-        if any(map(is_ignored, parts)):
+        if any(map(is_system_file, parts)):
             self.ignored += not is_folder
             return None
-        self._claim(name, parts, is_folder=is_folder)
+        self._check_collision(name, parts, is_folder=is_folder)
         if is_folder:
             self.folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
             return None
@@ -131,27 +131,29 @@ class _Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _claim(self, name: str, parts: Sequence[str], *, is_folder: bool) -> None:
-        """Refuse names that some file system would hold for one."""
+    def _check_collision(self, name: str, parts: Sequence[str], *, is_folder: bool) -> None:
+        """Refuse names that some file systems treat as equal."""
         for length in range(1, len(parts) + 1):
             exact = "/".join(parts[:length])
             key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", exact).casefold())
             if length < len(parts) or is_folder:
                 if self._folders.setdefault(key, exact) != exact or key in self._files:
-                    raise ArchiveError(f"member {name!r} collides with another by case or form")
+                    raise ArchiveError(
+                        f"member {name!r} collides with another in case or Unicode form"
+                    )
             elif key in self._files or key in self._folders:
-                raise ArchiveError(f"member {name!r} collides with another of that name")
+                raise ArchiveError(f"member {name!r} collides with another of the same name")
             else:
                 self._files.add(key)
 
     def write(self, path: Path, name: str, source: IO[bytes], size: int) -> None:
-        """Copy a member's bytes, counting what really comes."""
+        """Copy a member, counting the bytes as they are extracted."""
         written = 0
         with open(path, "xb") as target:
             while block := source.read(_BLOCK):
                 written += len(block)
                 self._written += len(block)
-                self.room(self._written)
+                self.check_size(self._written)
                 target.write(block)
         if written != size:
             raise ArchiveError(f"member {name!r}: expected {size} bytes, found {written}")
@@ -162,15 +164,15 @@ def _extract_zip(archive: Path, writer: _Writer) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
-            writer.count(len(members))
-            writer.room(sum(member.file_size for member in members))
+            writer.check_count(len(members))
+            writer.check_size(sum(member.file_size for member in members))
             _check_overlap(members, opened.start_dir)
             for member in members:
                 _extract_zip_member(opened, member, writer)
     except ArchiveError:
         raise
     except _DAMAGED as error:
-        _raise_if_full(error)
+        _raise_disk_errors(error)
         raise ArchiveError(f"truncated or damaged zip: {error}") from error
 
 
@@ -181,7 +183,7 @@ def _extract_zip_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer
         raise ArchiveError(f"member {name!r} is a link or a special file")
     if member.flag_bits & 0x1:
         raise ArchiveError(f"member {name!r} is encrypted")
-    path = writer.place(name, is_folder=name.endswith("/"))
+    path = writer.target_path(name, is_folder=name.endswith("/"))
     if path is None:
         return
     try:
@@ -190,12 +192,12 @@ def _extract_zip_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer
     except ArchiveError:
         raise
     except _DAMAGED as error:
-        _raise_if_full(error)
+        _raise_disk_errors(error)
         raise ArchiveError(f"member {name!r} is damaged: {error}") from error
 
 
 def _check_directory(archive: Path, writer: _Writer) -> None:
-    """Refuse by the closing record, before the directory of a million members is read."""
+    """Check the closing record first, because a directory can have millions of members."""
     with open(archive, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 66_000))
@@ -209,13 +211,13 @@ def _check_directory(archive: Path, writer: _Writer) -> None:
             record = file.read(56)
             if len(record) == 56 and record.startswith(b"PK\x06\x06"):
                 count, directory_bytes = struct.unpack_from("<QQ", record, 32)
-    writer.count(count)
+    writer.check_count(count)
     if directory_bytes > 512 * count + (1 << 20):
-        raise ArchiveError(f"a directory of {directory_bytes} bytes for {count} members")
+        raise ArchiveError(f"found a directory of {directory_bytes} bytes for {count} members")
 
 
 def _check_overlap(members: Sequence[zipfile.ZipInfo], end: int) -> None:
-    """Refuse members that share bytes, as bombs do."""
+    """Refuse members that share bytes, as zip bombs have."""
     ordered = sorted(members, key=lambda member: member.header_offset)
     nexts = [member.header_offset for member in ordered[1:]] + [end]
     for member, following in zip(ordered, nexts, strict=True):
@@ -225,10 +227,10 @@ def _check_overlap(members: Sequence[zipfile.ZipInfo], end: int) -> None:
 
 
 class _Bounded:
-    """A decompressed stream that ends with an error where too much comes out of it.
+    """A decompressed stream that raises `ArchiveError` when it is too long.
 
-    tarfile reads a member's extended header in one call of the size that it claims, so a single
-    large read is refused too.
+    tarfile reads a member's extended header in one call of its declared size, so a single large
+    read is refused too.
     """
 
     def __init__(self, file: Any, writer: _Writer) -> None:
@@ -239,13 +241,13 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         """Read at most `MAX_READ_BYTES`."""
         if not 0 <= size <= MAX_READ_BYTES:
-            raise ArchiveError(f"a header of {size} bytes")
+            raise ArchiveError(f"found a header of {size} bytes")
         self.last = self._file.read(size)
         self._check(self._file.tell())
         return self.last
 
     def seek(self, position: int) -> int:
-        """Go to a position, which decompresses what lies before."""
+        """Go to a position, which decompresses everything before it."""
         self._check(position)
         return int(self._file.seek(position))
 
@@ -254,9 +256,9 @@ class _Bounded:
         return int(self._file.tell())
 
     def _check(self, position: int) -> None:
-        # Headers and padding come on top of the members' own bytes.
+        # Headers and padding add to the bytes of the members.
         if position > 2 * self._writer.max_bytes + (1 << 20):
-            self._writer.room(position)
+            self._writer.check_size(position)
 
 
 def _extract_tar(archive: Path, writer: _Writer) -> None:
@@ -269,34 +271,34 @@ def _extract_tar(archive: Path, writer: _Writer) -> None:
             with tarfile.open(fileobj=bounded, mode="r:") as opened:
                 while member := opened.next():
                     _extract_tar_member(opened, member, writer)
-                    # tarfile keeps every member that it has seen.
+                    # tarfile keeps every member that it has read.
                     opened.members = []  # type: ignore[attr-defined]
             _check_tar_end(bounded)
     except ArchiveError:
         raise
     except _DAMAGED as error:
-        _raise_if_full(error)
+        _raise_disk_errors(error)
         raise ArchiveError(f"truncated or damaged tar: {error}") from error
 
 
 def _extract_tar_member(opened: tarfile.TarFile, member: tarfile.TarInfo, writer: _Writer) -> None:
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise ArchiveError(f"member {member.name!r} is a link or a special file")
-    path = writer.place(member.name, is_folder=member.isdir())
+    path = writer.target_path(member.name, is_folder=member.isdir())
     source = opened.extractfile(member) if path else None
     if path and source:
         writer.write(path, member.name, source, member.size)
 
 
 def _check_tar_end(file: _Bounded) -> None:
-    """Refuse an archive without its closing block; read on to the end, for its checksum."""
+    """Refuse an archive without its closing block; read to the end, where the checksum is."""
     if len(file.last) < tarfile.BLOCKSIZE or any(file.last):
         raise ArchiveError("truncated or damaged tar: it has no closing block")
     while file.read(_BLOCK):
         pass
 
 
-def _raise_if_full(error: BaseException) -> None:
-    """Let errors of the disk pass as they are: they say nothing of the archive."""
+def _raise_disk_errors(error: BaseException) -> None:
+    """Raise errors of the disk unchanged, because they are not about the archive."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error

@@ -1,7 +1,7 @@
-"""Archives and tables from the network: mirrors, checksum, and a cache by digest.
+"""Files from the network: mirrors, a checksum, and a cache by digest.
 
-The cache folder holds `files/<sha256>` (whole files only, renamed into place), `addresses/<key>`
-(which file an address gave last) and `partial/<key>/` (what a later try goes on from).
+The cache folder has `files/<sha256>` (complete files only, renamed into place), `urls/<key>.json`
+(the last file of each URL) and `partial/<key>/` (what a later attempt resumes).
 """
 
 from __future__ import annotations
@@ -17,57 +17,80 @@ from pathlib import Path
 from components.ingest.sources.download_retry import (
     Deadline,
     FetchError,
-    refuse_page,
-    shown,
+    TransientError,
     with_retries,
 )
 from components.ingest.sources.drive import download_drive, drive_id
-from components.ingest.sources.http import NotModifiedError, Validator, discard, download
-from components.ingest.sources.object_store import download_object
+from components.ingest.sources.html_pages import refuse_page_file
+from components.ingest.sources.http import (
+    NotModifiedError,
+    Validator,
+    discard,
+    download,
+    read_http,
+)
+from components.ingest.sources.object_store import download_object, read_object
 from components.ingest.sources.transfer_progress import transfer_progress
-from regraft_core.formats.manifests import digest_file, write_text
+from components.ingest.sources.urls import is_http, is_url, redact
+from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step import log_progress
 
 
 def download_cached(source: str, options: IngestOptions) -> Path:
-    """Return the file that an address, or else one of the mirrors, gives; from the cache if there.
+    """Return the file of a URL, or of the first mirror that provides it; from the cache if there.
 
     Raises:
-        InputError: no address gives the file with the checksum that is expected.
+        InputError: no URL provides a file with the expected checksum.
     """
     cache = Path(options.download_cache).expanduser()
-    wanted = options.sha256.lower()
-    kept = cache / "files" / wanted
-    if wanted and kept.is_file():
-        if digest_file(kept) == wanted:
-            return kept
-        kept.unlink()
+    expected = options.sha256.lower()
+    cached = cache / "files" / expected
+    if expected and cached.is_file():
+        if digest_file(cached) == expected:
+            return cached
+        cached.unlink()
     deadline = Deadline(options.download_deadline_s)
     failures = []
-    for address in (source, *options.mirrors):
+    for url in (source, *options.mirrors):
         try:
-            return _obtain_one(address, cache, options, deadline)
+            return _download_one(url, cache, options, deadline)
         except FetchError as error:
-            failures.append(f"{shown(address)}: {error}")
+            failures.append(f"{redact(url)}: {error}")
             log_progress(f"ingest: {failures[-1]}")
     raise FetchError("; ".join(failures))
 
 
-def _obtain_one(address: str, cache: Path, options: IngestOptions, deadline: Deadline) -> Path:
-    if "://" not in address and not drive_id(address):
-        return _local(Path(address), options)
-    key = hashlib.sha256(address.encode()).hexdigest()[:32]
-    record = cache / "addresses" / f"{key}.json"
-    known, file = _recall(record, cache)
+def read_url(url: str, options: IngestOptions, limit_bytes: int) -> bytes:
+    """Return the content of a small file, such as one image of a table; it is not cached.
+
+    Raises:
+        FetchError: it cannot be downloaded, or exceeds `limit_bytes`.
+    """
+    deadline = Deadline(options.download_deadline_s)
+
+    def attempt() -> bytes:
+        if is_http(url):
+            return read_http(url, limit_bytes, options, deadline)
+        return read_object(url, limit_bytes)
+
+    return with_retries(attempt, options, deadline)
+
+
+def _download_one(url: str, cache: Path, options: IngestOptions, deadline: Deadline) -> Path:
+    if not is_url(url) and not drive_id(url):
+        return _local_file(Path(url), options)
+    key = hashlib.sha256(url.encode()).hexdigest()[:32]
+    record = cache / "urls" / f"{key}.json"
+    known, cached = _cached_version(record, cache)
     with _partial_folder(cache / "partial", key) as folder:
         part = folder / "file"
         try:
-            validator = _fetch(address, part, options, deadline, known)
+            validator = _complete(part, url, options, deadline, known)
         except NotModifiedError:
-            assert file is not None
-            return file
+            assert cached is not None
+            return cached
         digest = digest_file(part)
         if options.sha256 and digest != options.sha256.lower():
             discard(part)
@@ -82,28 +105,34 @@ def _obtain_one(address: str, cache: Path, options: IngestOptions, deadline: Dea
     return target
 
 
-def _fetch(
-    address: str, part: Path, options: IngestOptions, deadline: Deadline, known: Validator | None
+def _complete(
+    part: Path, url: str, options: IngestOptions, deadline: Deadline, known: Validator | None
 ) -> Validator:
-    """Complete `part` in as many tries as the options allow."""
-    identity = drive_id(address)
-    with transfer_progress(shown(address)) as advance:
+    """Complete a partial file; return the version that the server sent, if it named one."""
+    identity = drive_id(url)
+    with transfer_progress(redact(url)) as advance:
 
-        def once() -> Validator:
+        def attempt() -> Validator:
+            validator = Validator()
             if identity:
                 download_drive(identity, part, options, deadline, advance)
-            elif address.startswith(("http://", "https://")):
-                return download(address, part, options, deadline, advance, known)
+            elif is_http(url):
+                validator = download(url, part, options, deadline, advance, known)
             else:
-                download_object(address, part, deadline, advance)
-                refuse_page(part)
-            return Validator()
+                download_object(url, part, deadline, advance)
+            try:
+                refuse_page_file(part)
+            except (FetchError, TransientError):
+                # The next attempt must not take a page for the start of the file.
+                discard(part)
+                raise
+            return validator
 
-        return with_retries(once, options, deadline)
+        return with_retries(attempt, options, deadline)
 
 
-def _local(path: Path, options: IngestOptions) -> Path:
-    """Return a local file (a source or a mirror), with the checksum that is expected."""
+def _local_file(path: Path, options: IngestOptions) -> Path:
+    """Return a mirror that is a local file, if it has the expected checksum."""
     if not path.is_file():
         raise FetchError("no such file")
     if options.sha256 and (digest := digest_file(path)) != options.sha256.lower():
@@ -111,8 +140,8 @@ def _local(path: Path, options: IngestOptions) -> Path:
     return path
 
 
-def _recall(record: Path, cache: Path) -> tuple[Validator | None, Path | None]:
-    """Return the version that an address gave last, and its file, if both are still there."""
+def _cached_version(record: Path, cache: Path) -> tuple[Validator | None, Path | None]:
+    """Return the last version of a URL and its file, if both are in the cache."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         values = json.loads(record.read_text(encoding="utf-8"))
         file = cache / "files" / values["sha256"]
@@ -123,7 +152,7 @@ def _recall(record: Path, cache: Path) -> tuple[Validator | None, Path | None]:
 
 @contextlib.contextmanager
 def _partial_folder(partial: Path, key: str) -> Iterator[Path]:
-    """Yield the folder of an address's partial file; another one while a process is in it."""
+    """Yield the folder of a URL's partial file; another one if a process uses it already."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:

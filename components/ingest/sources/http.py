@@ -1,10 +1,15 @@
-"""Downloads over http(s) that resume, with every wait bounded."""
+"""Resumable downloads over HTTP, with every wait bounded; each function makes one attempt.
+
+They are written on requests because neither its retries nor gdown's downloads check that a partial
+file is of the version that the server has now, or stop a server that sends a byte at a time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -12,21 +17,16 @@ from typing import NoReturn
 import requests
 import urllib3
 
-from components.ingest.sources.download_retry import (
-    Deadline,
-    FetchError,
-    TransientError,
-    refuse_html,
-    refuse_page,
-    with_retries,
-)
+from components.ingest.sources.download_retry import Deadline, FetchError, TransientError
+from components.ingest.sources.html_pages import refuse_page
 from components.ingest.sources.transfer_progress import Advance
-from regraft_core.formats.manifests import write_text
+from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.options import IngestOptions
 
-_BLOCK = 64 * 1024
+_BLOCK_BYTES = 64 * 1024
+_CONNECT_TIMEOUT_S = 10.0
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
-_HOPELESS = (
+_PERMANENT = (
     requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema, requests.exceptions.TooManyRedirects,
     requests.exceptions.SSLError,
@@ -35,180 +35,171 @@ _HOPELESS = (
 
 @dataclass(frozen=True)
 class Validator:
-    """How a server names one version of a file."""
+    """The headers by which a server identifies one version of a file."""
 
     etag: str = ""
     modified: str = ""
 
     @property
     def strong(self) -> str:
-        """What proves that two answers are of the same bytes; empty if nothing does."""
+        """The value that identifies the bytes; empty if there is none."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
 
 class NotModifiedError(Exception):
-    """The server says that the kept version is still the current one."""
+    """The server still has the version that is in the cache."""
+
+
+def timeouts_s(options: IngestOptions, deadline: Deadline) -> tuple[float, float]:
+    """Return the timeouts of a connection and of a read."""
+    read_s = min(options.download_timeout_s, max(deadline.left_s, 0.01))
+    return min(_CONNECT_TIMEOUT_S, options.download_timeout_s), read_s
+
+
+@contextlib.contextmanager
+def open_response(
+    url: str, options: IngestOptions, deadline: Deadline, headers: Mapping[str, str] | None = None
+) -> Iterator[requests.Response]:
+    """Send a GET request; yield the response, whatever its status, before its body is read.
+
+    Raises:
+        TransientError: the connection failed, in the body of the `with` statement too.
+        FetchError: no request can be sent to the URL.
+    """
+    timeouts = timeouts_s(options, deadline)
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=timeouts) as response:
+            yield response
+    except _PERMANENT as error:
+        raise FetchError(f"the request failed: {type(error).__name__}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise TransientError(_describe(error, options)) from error
+
+
+def _describe(error: Exception, options: IngestOptions) -> str:
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return f"no response within {options.download_timeout_s:g} s"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot connect"
+    return "truncated: the connection broke"
 
 
 def download(
     url: str, part: Path, options: IngestOptions, deadline: Deadline, advance: Advance,
     known: Validator | None = None,
 ) -> Validator:  # fmt: skip
-    """Make one try to complete `part`; what came is kept for the next.
+    """Complete the file `part`; what is received before an error is kept for the next attempt.
 
     Args:
         url: http or https.
         part: the file to complete; `<part>.json` keeps the version that it is of.
-        options: for the time-outs.
+        options: for the timeouts.
         deadline: of the whole download.
-        advance: told of the progress.
+        advance: called with the progress.
         known: the version that is in the cache already.
 
     Raises:
-        TransientError: another try may succeed.
-        FetchError: none will.
-        NotModifiedError: the version is still `known`.
+        TransientError: another attempt may succeed.
+        FetchError: no other attempt will.
+        NotModifiedError: the server still has the version `known`.
     """
-    notes = part.with_name(part.name + ".json")
-    kept = _kept(part, notes)
-    have = part.stat().st_size if kept else 0
+    partial = _partial_version(part)
+    size = part.stat().st_size if partial else 0
     headers = {"Accept-Encoding": "identity"}
-    if kept and have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": kept.strong}
+    if partial and size:
+        headers |= {"Range": f"bytes={size}-", "If-Range": partial.strong}
     elif known and known.etag:
         headers["If-None-Match"] = known.etag
     elif known and known.modified:
         headers["If-Modified-Since"] = known.modified
-    timeout = (
-        min(10.0, options.download_timeout_s),
-        min(options.download_timeout_s, max(deadline.left, 0.01)),
-    )
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
-            start = _start(answer, have, part)
-            validator = Validator(
-                answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-            )
-            write_text(notes, json.dumps(asdict(validator)))
-            total = _total(answer, start)
-            size = _copy(answer, part, start, total, deadline, advance)
-    except _HOPELESS as error:
-        raise FetchError(f"cannot be asked: {type(error).__name__}") from error
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise TransientError(_reason(error, options)) from error
-    if total is not None and size != total:
-        raise TransientError(f"truncated: expected {total} bytes, received {size}")
-    try:
-        refuse_page(part)
-    except (FetchError, TransientError):
-        # A page must not be taken for the start of the file by the next try.
-        discard(part)
-        raise
+    with open_response(url, options, deadline, headers) as response:
+        start = _body_start(response, size, part)
+        received = response.headers
+        validator = Validator(received.get("ETag", ""), received.get("Last-Modified", ""))
+        write_text(_version_file(part), json.dumps(asdict(validator)))
+        length = received.get("Content-Length", "")
+        total = start + int(length) if length.isdigit() else None
+        with open(part, "r+b" if start else "wb") as file:
+            file.seek(start)
+            file.truncate()
+            for block in _blocks(response, deadline, decode=False):
+                file.write(block)
+                advance(file.tell(), total)
     return validator
 
 
-def read_address(url: str, options: IngestOptions, limit: int) -> bytes:
-    """Return what a small file at an address holds.
+def read_http(url: str, limit_bytes: int, options: IngestOptions, deadline: Deadline) -> bytes:
+    """Return the content of a small file.
 
     Raises:
-        FetchError: it cannot be had, or is more than `limit` bytes.
+        TransientError: another attempt may succeed.
+        FetchError: no other attempt will, or the content exceeds `limit_bytes`.
     """
-    deadline = Deadline(options.download_deadline_s)
-    timeout = (min(10.0, options.download_timeout_s), options.download_timeout_s)
-
-    def once() -> bytes:
-        try:
-            with requests.get(url, stream=True, timeout=timeout) as answer:
-                if answer.status_code != 200:
-                    _refuse_status(answer)
-                total = _total(answer, 0)
-                data = bytearray()
-                while block := answer.raw.read1(_BLOCK, decode_content=True):
-                    data += block
-                    deadline.check()
-                    if len(data) > limit:
-                        raise FetchError(f"more than {limit} bytes")
-        except _HOPELESS as error:
-            raise FetchError(f"cannot be asked: {type(error).__name__}") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise TransientError(_reason(error, options)) from error
-        if total is not None and not answer.headers.get("Content-Encoding") and len(data) != total:
-            raise TransientError(f"truncated: expected {total} bytes, received {len(data)}")
-        return bytes(data)
-
-    return with_retries(once, options, deadline)
+    with open_response(url, options, deadline) as response:
+        if response.status_code != 200:
+            _refuse_status(response)
+        data = bytearray()
+        for block in _blocks(response, deadline, decode=True):
+            data += block
+            if len(data) > limit_bytes:
+                raise FetchError(f"expected at most {limit_bytes} bytes, received more")
+    return bytes(data)
 
 
 def discard(part: Path) -> None:
-    """Remove a partial file and its notes."""
+    """Remove a partial file and the version that it is of."""
     part.unlink(missing_ok=True)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
 
 
-def _kept(part: Path, notes: Path) -> Validator | None:
-    """Return the version of the partial file, None where it cannot be resumed safely."""
+def _version_file(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _partial_version(part: Path) -> Validator | None:
+    """Return the version of a partial file; None if it cannot be resumed safely."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        kept = Validator(**json.loads(notes.read_text(encoding="utf-8")))
-        if kept.strong and part.is_file():
-            return kept
+        version = Validator(**json.loads(_version_file(part).read_text(encoding="utf-8")))
+        if version.strong and part.is_file():
+            return version
     return None
 
 
-def _start(answer: requests.Response, have: int, part: Path) -> int:
-    """Return where the answer's bytes belong; refuse answers that have none for us."""
-    status = answer.status_code
+def _blocks(response: requests.Response, deadline: Deadline, *, decode: bool) -> Iterator[bytes]:
+    """Yield the body as it arrives; urllib3 raises if it is shorter than its announced length."""
+    # read1 returns the bytes of one packet. read waits for a full block, so a server that sends
+    # a byte at a time could exceed the deadline.
+    while block := response.raw.read1(_BLOCK_BYTES, decode_content=decode):
+        yield block
+        deadline.check()
+
+
+def _body_start(response: requests.Response, size: int, part: Path) -> int:
+    """Return the position in the file at which the body starts; refuse other responses."""
+    status = response.status_code
     if status == 200:
         return 0
     if status == 206:
-        span = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        if span and int(span.group(1)) == have:
-            return have
+        span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if span and int(span.group(1)) == size:
+            return size
         discard(part)
-        raise TransientError("the server answered with another range than was asked for")
+        raise TransientError("the server sent another range than requested")
     if status == 304:
         raise NotModifiedError
     if status == 416:
         discard(part)
         raise TransientError("the server refused to resume")
-    return _refuse_status(answer)
+    return _refuse_status(response)
 
 
-def _refuse_status(answer: requests.Response) -> NoReturn:
-    """Say of a status that is no success whether it may pass."""
-    status = answer.status_code
+def _refuse_status(response: requests.Response) -> NoReturn:
+    status = response.status_code
     if status in _RETRIED:
-        wait = answer.headers.get("Retry-After", "")
-        raise TransientError(f"HTTP {status} {answer.reason}", float(wait) if wait.isdigit() else 0)
+        wait_s = response.headers.get("Retry-After", "")
+        raise TransientError(
+            f"HTTP {status} {response.reason}", float(wait_s) if wait_s.isdigit() else 0.0
+        )
     if status in (401, 403, 404, 410):
-        refuse_html("", answer.url, status)
-    raise FetchError(f"HTTP {status} {answer.reason}")
-
-
-def _total(answer: requests.Response, start: int) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
-
-
-def _copy(
-    answer: requests.Response, part: Path, start: int, total: int | None, deadline: Deadline,
-    advance: Advance,
-) -> int:  # fmt: skip
-    """Write the body as it comes, so that a break loses little; return the file's size."""
-    with open(part, "r+b" if start else "wb") as file:
-        file.seek(start)
-        file.truncate()
-        # read1 returns with what one packet brought; read would wait for a full block, and
-        # let a server that drips bytes hold us beyond the deadline.
-        while block := answer.raw.read1(_BLOCK, decode_content=False):
-            file.write(block)
-            advance(file.tell(), total)
-            deadline.check()
-        return file.tell()
-
-
-def _reason(error: Exception, options: IngestOptions) -> str:
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return f"no answer within {options.download_timeout_s:g} s"
-    if isinstance(error, requests.ConnectionError):
-        return "cannot connect"
-    return "truncated: the connection broke"
+        refuse_page("", response.url, status)
+    raise FetchError(f"HTTP {status} {response.reason}")

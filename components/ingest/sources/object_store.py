@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from components.ingest.sources.archives import member_parts
 from components.ingest.sources.download_retry import (
@@ -16,79 +17,77 @@ from components.ingest.sources.download_retry import (
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import open_address
+from regraft_core.runtime.object_stores import open_store_uri
 
-_BLOCK = 1 << 20
+_BLOCK_BYTES = 1 << 20
+T = TypeVar("T")
 
 
-def is_file(address: str, options: IngestOptions) -> bool:
-    """Tell a file from a folder.
+def is_object(url: str, options: IngestOptions) -> bool:
+    """Return whether a URL is one object, not a folder of objects.
 
     Raises:
-        InputError: there is neither, or the store does not answer.
+        InputError: there is neither, or the store does not respond.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(url)
     deadline = Deadline(options.download_deadline_s)
-    info = with_retries(lambda: _asked(lambda: store.info(path)), options, deadline)
+    info = with_retries(lambda: _attempt(lambda: store.info(path)), options, deadline)
     return bool(info["type"] == "file")
 
 
-def download_object(address: str, part: Path, deadline: Deadline, advance: Advance) -> None:
-    """Copy one object to the file `part`.
+def download_object(url: str, part: Path, deadline: Deadline, advance: Advance) -> None:
+    """Make one attempt to copy an object to the file `part`.
 
     Raises:
-        TransientError, FetchError: as for other transfers.
+        TransientError: another attempt may succeed.
+        FetchError: no other attempt will.
     """
-    store, path = open_address(address)
-    _asked(lambda: _copy(store, path, part, deadline, advance))
+    store, path = open_store_uri(url)
+    _attempt(lambda: _copy(store, path, part, deadline, advance))
 
 
-def download_folder(address: str, folder: Path, options: IngestOptions) -> None:
-    """Copy all objects below an address into `folder`.
+def download_folder(url: str, folder: Path, options: IngestOptions) -> None:
+    """Copy all objects below a URL into `folder`.
 
     Raises:
-        InputError: the store does not answer, or a name is not safe.
+        InputError: the store does not respond, or a name is not safe.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(url)
     deadline = Deadline(options.download_deadline_s)
-    names = with_retries(lambda: _asked(lambda: store.find(path)), options, deadline)
+    names = with_retries(lambda: _attempt(lambda: store.find(path)), options, deadline)
     for name in names:
-        relative = os.path.relpath(name, path)
-        target = folder.joinpath(*member_parts(relative))
+        target = folder.joinpath(*member_parts(os.path.relpath(name, path)))
         target.parent.mkdir(parents=True, exist_ok=True)
 
         def copy(name: str = name, target: Path = target) -> None:
-            _asked(lambda: _copy(store, name, target, deadline, _unwatched))
+            _attempt(lambda: _copy(store, name, target, deadline, lambda *_: None))
 
         with_retries(copy, options, deadline)
 
 
-def read_object(address: str, options: IngestOptions, limit: int) -> bytes:
-    """Return the bytes of one object, at most `limit`.
+def read_object(url: str, limit_bytes: int) -> bytes:
+    """Return the content of a small object.
 
     Raises:
-        FetchError: it cannot be had.
+        TransientError: another attempt may succeed.
+        FetchError: no other attempt will, or the content exceeds `limit_bytes`.
     """
-    store, path = open_address(address)
+    store, path = open_store_uri(url)
 
     def read() -> bytes:
         with store.open(path, "rb") as source:
-            data: bytes = source.read(limit + 1)
-        if len(data) > limit:
-            raise FetchError(f"more than {limit} bytes")
+            data: bytes = source.read(limit_bytes + 1)
+        if len(data) > limit_bytes:
+            raise FetchError(f"expected at most {limit_bytes} bytes, received more")
         return data
 
-    return with_retries(lambda: _asked(read), options, Deadline(options.download_deadline_s))
-
-
-def _unwatched(done: int, total: int | None) -> None:
-    """Take progress that nobody watches."""
+    return _attempt(read)
 
 
 def _copy(store: Any, path: str, target: Path, deadline: Deadline, advance: Advance) -> None:
     with store.open(path, "rb") as source, open(target, "wb") as file:
         total = getattr(source, "size", None)
-        while block := source.read(_BLOCK):
+        while block := source.read(_BLOCK_BYTES):
             file.write(block)
             advance(file.tell(), total)
             deadline.check()
@@ -96,14 +95,14 @@ def _copy(store: Any, path: str, target: Path, deadline: Deadline, advance: Adva
             raise TransientError(f"truncated: expected {total} bytes, received {file.tell()}")
 
 
-def _asked(action: Any) -> Any:
-    """Run one request to a store; say of each failure whether it may pass."""
+def _attempt(action: Callable[[], T]) -> T:
+    """Send one request to a store; raise `TransientError` for each failure that may pass."""
     try:
         return action()
     except (InputError, TransientError):
         raise
     except FileNotFoundError as error:
-        raise FetchError("there is nothing at that address") from error
+        raise FetchError("nothing found at this URL") from error
     except PermissionError as error:
         raise FetchError(f"permission denied: {error}") from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The images that need no download."""
+"""Built-in samples: images that need no download."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FASHION_FILES = {"train": "train", "test": "t10k"}
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 handwritten digits as gray PNG files in class folders.
 
-    The 8 x 8 images of 17 gray levels are enlarged to 64 x 64, bicubic, so that people can see
-    them; nothing else is changed.
+    The 8 x 8 images of 17 gray levels are enlarged to 64 x 64 (bicubic), so that they are visible
+    in the data card; nothing else is changed.
     """
     from sklearn.datasets import load_digits
 
@@ -39,7 +39,7 @@ def write_digits(folder: Path) -> None:
 
 
 def is_fashion_folder(folder: Path) -> bool:
-    """Tell whether `folder` holds the idx files of Fashion-MNIST."""
+    """Return whether `folder` has the idx files of Fashion-MNIST."""
     return all(_idx_file(folder, f"{stem}-images-idx3-ubyte") for stem in _FASHION_FILES.values())
 
 
@@ -48,13 +48,17 @@ def write_fashion(folder: Path, source: Path | None = None, limit: int | None = 
 
     Args:
         folder: an empty folder to write to.
-        source: where the four idx files are, plain or gzipped; by default where Debian's package
-            `dataset-fashion-mnist` puts them.
-        limit: at most so many images of each part.
+        source: the folder of the four idx files, plain or gzipped; by default that of Debian's
+            package `dataset-fashion-mnist`.
+        limit: maximum number of images of each split.
+
+    Raises:
+        InputError: the files are missing or damaged.
     """
     if source is None:
-        places = [Path(place) for place in FASHION_FOLDERS]
-        source = next((place for place in places if is_fashion_folder(place)), None)
+        source = next(
+            (path for path in map(Path, FASHION_FOLDERS) if is_fashion_folder(path)), None
+        )
     if source is None:
         raise InputError(
             "sample:fashion-mnist needs the Debian package dataset-fashion-mnist "
@@ -64,7 +68,7 @@ def write_fashion(folder: Path, source: Path | None = None, limit: int | None = 
         images = _read_idx(source, f"{stem}-images-idx3-ubyte", dimensions=3)[:limit]
         labels = _read_idx(source, f"{stem}-labels-idx1-ubyte", dimensions=1)[:limit]
         if len(images) != len(labels) or (len(labels) and labels.max() >= len(FASHION_CLASSES)):
-            raise InputError(f"{source}: {len(images)} images do not fit {len(labels)} labels")
+            raise InputError(f"{source}: {len(images)} images do not match {len(labels)} labels")
         for name in FASHION_CLASSES:
             (folder / split / name).mkdir(parents=True)
         for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):

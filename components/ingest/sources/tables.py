@@ -1,4 +1,4 @@
-"""Lists of images: CSV or Parquet with a path or uri, a label, and perhaps a split and group."""
+"""Tables of images: CSV or Parquet with a path or uri, a label, and perhaps a split and group."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "validation", "val": "validation", "valid": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_PLACES = ("path", "uri")
+_FILE_COLUMNS = ("path", "uri")
 _COLUMNS = ("label", "split", "group")
 
 
 class Row(NamedTuple):
-    """One line of a table, as it stands there; `split` is one of ours or empty."""
+    """One row of a table, with the path or URI unchanged; `split` is a split's name or empty."""
 
-    place: str
+    file: str
     label: str
     split: str
     group: str
 
 
 def is_parquet(file: Path) -> bool:
-    """Tell a Parquet file by its first bytes."""
+    """Return whether a file starts as a Parquet file does."""
     with open(file, "rb") as opened:
         return opened.read(4) == b"PAR1"
 
@@ -46,7 +46,7 @@ def table_rows(file: Path, name: str) -> Iterator[Row]:
     """
     for number, values in _parquet(file, name) if is_parquet(file) else _csv(file, name):
         row = Row(*(str(value).strip() if value is not None else "" for value in values))
-        if not row.place or not row.label:
+        if not row.file or not row.label:
             raise InputError(f"{name}, row {number}: expected a path and a label, got {row[:2]}")
         if row.split and row.split.lower() not in SPLIT_NAMES:
             raise InputError(
@@ -56,14 +56,14 @@ def table_rows(file: Path, name: str) -> Iterator[Row]:
 
 
 def _columns(names: Sequence[str], name: str) -> tuple[str | None, ...]:
-    """Return the names of the columns that hold a row's fields; None for absent ones."""
-    place = next((column for column in _PLACES if column in names), None)
-    if place is None or "label" not in names:
+    """Return the column of each field of a row; None for absent ones."""
+    file = next((column for column in _FILE_COLUMNS if column in names), None)
+    if file is None or "label" not in names:
         raise InputError(
             f"{name}: expected the columns path (or uri) and label, and perhaps split and group; "
             f"found {', '.join(map(str, names))[:200] or 'none'}"
         )
-    return (place, *(column if column in names else None for column in _COLUMNS))
+    return (file, *(column if column in names else None for column in _COLUMNS))
 
 
 def _values(row: Mapping[Any, Any], columns: tuple[str | None, ...]) -> list[Any]:
@@ -92,15 +92,15 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            "Parquet needs pyarrow; in the checkout: pip install -c constraints.txt -e '.[cloud]'"
+            "Parquet needs pyarrow, which comes with the extra [cloud]; in a checkout: make install"
         ) from error
     try:
         opened = parquet.ParquetFile(file)
         columns = _columns(opened.schema_arrow.names, name)
-        wanted = [column for column in columns if column]
+        present = [column for column in columns if column]
         number = 0
-        # Without threads, as worker processes are forked while this is open.
-        for batch in opened.iter_batches(4096, columns=wanted, use_threads=False):
+        # Without threads, because worker processes are forked while this is open.
+        for batch in opened.iter_batches(4096, columns=present, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield number, _values(row, columns)

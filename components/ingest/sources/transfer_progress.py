@@ -1,4 +1,4 @@
-"""How far a long transfer is: a bar on a terminal, a few plain lines elsewhere."""
+"""The progress of a download: a bar on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,27 +18,23 @@ LINE_EVERY_S = 15.0
 
 @contextlib.contextmanager
 def transfer_progress(name: str) -> Iterator[Advance]:
-    """Yield a function that takes the bytes so far and the bytes in all (None if not known)."""
+    """Yield a function to call with the bytes so far and the bytes in total (None if unknown)."""
     if not sys.stderr.isatty():
-        yield _lines(name)
+        yield _log_lines(name)
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)
-
-        def advance(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _lines(name: str) -> Advance:
-    last = time.monotonic()
+def _log_lines(name: str) -> Advance:
+    last_s = time.monotonic()
 
     def advance(done: int, total: int | None) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            share = f" of {total >> 20} MB ({done / total:.0%})" if total else " MB"
-            log_progress(f"ingest: {name}: {done >> 20}{share}")
+        nonlocal last_s
+        if time.monotonic() - last_s >= LINE_EVERY_S:
+            last_s = time.monotonic()
+            of_total = f" of {total >> 20} MB ({done / total:.0%})" if total else " MB"
+            log_progress(f"ingest: {name}: {done >> 20}{of_total}")
 
     return advance

@@ -1,111 +1,69 @@
-"""Which split an image belongs to: a pure function of keys that come from content.
-
-A key is a uniform 63-bit number drawn from an image's content (or from its group) and the seed.
-Keys below one threshold are test, below another validation, the others train. So each image's
-split is decided by itself alone, and adding images moves no old one. Stratification follows in
-expectation, as every class is cut at the same thresholds.
-
-Only where a class would get fewer than the minimum in a split are its lowest (or next) keys moved
-over the threshold. Such an image may go back when its class has grown enough to fill the split.
-"""
+"""The split of each image of the catalog: that of the source, or that of its key."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from regraft_core.formats.manifests import Split
-
-KEY_BITS = 63
-TRAIN, VALIDATION, TEST = 0, 1, 2
-
-
-def key_of(content: bytes, seed: int) -> int:
-    """Return the key of an image (its SHA-256) or of a group (its name): 63 uniform bits."""
-    digest = hashlib.blake2b(content, digest_size=8, key=b"split %d" % seed).digest()
-    return int.from_bytes(digest, "big") >> (64 - KEY_BITS)
+from components.ingest.catalog import Catalog
+from components.ingest.splits.split_keys import assign_splits, thresholds
+from regraft_core.formats.manifests import SPLITS
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import DataError
 
 
-def thresholds(validation_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Return the keys at which test ends, and at which validation does."""
-    test_end = int(test_fraction * 2**KEY_BITS)
-    return test_end, test_end + int(validation_fraction * 2**KEY_BITS)
+def assign_catalog(catalog: Catalog, classes: Sequence[str], options: IngestOptions) -> list[str]:
+    """Assign a split to each image; return warnings.
 
-
-def split_of(key: int, ends: tuple[int, int]) -> Split:
-    """Return the split of one key by the thresholds alone."""
-    return "test" if key < ends[0] else "validation" if key < ends[1] else "train"
-
-
-def split_by_key(keys: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
-    """Return the splits (int8 [n]) of keys (int64 [n]) by the thresholds alone."""
-    splits = np.full(len(keys), TRAIN, dtype=np.int8)
-    splits[keys < ends[1]] = VALIDATION
-    splits[keys < ends[0]] = TEST
-    return splits
-
-
-def assign_splits(
-    keys: np.ndarray,
-    labels: np.ndarray,
-    *,
-    validation_fraction: float,
-    test_fraction: float,
-    minimum: int,
-) -> np.ndarray:
-    """Return the split of each image: `TRAIN`, `VALIDATION` or `TEST`.
-
-    Args:
-        keys: int64 [n], 0 .. 2**63 - 1; images with equal keys share a split.
-        labels: int [n], class indices.
-        validation_fraction: 0 .. 1; a split of fraction 0 gets nothing.
-        test_fraction: 0 .. 1, as above.
-        minimum: images that each class needs in each split. Where a class cannot have them,
-            its splits are left as its keys say, for the caller to count and refuse.
-
-    Returns:
-        int8 [n].
+    Raises:
+        DataError: a class has fewer images than the minimum in a split.
     """
-    test_end, validation_end = thresholds(validation_fraction, test_fraction)
-    splits = split_by_key(keys, (test_end, validation_end))
-    need = {TEST: minimum * (test_fraction > 0), VALIDATION: minimum * (validation_fraction > 0)}
-    for label in np.unique(labels):
-        own = labels == label
-        counts = np.bincount(splits[own], minlength=3)
-        if counts[TRAIN] >= minimum and all(counts[split] >= need[split] for split in need):
-            continue
-        units, sizes = np.unique(keys[own], return_counts=True)
-        first = int(np.searchsorted(units, test_end))
-        second = int(np.searchsorted(units, validation_end))
-        cuts = _cuts(sizes, first, second, (need[TEST], need[VALIDATION], minimum))
-        if cuts is None:
-            continue
-        for split, members in zip((TEST, VALIDATION, TRAIN), np.split(units, cuts), strict=True):
-            splits[np.isin(keys, members)] = split
-    return splits
+    warnings = []
+    source_splits = catalog.source_splits()
+    if source_splits != {""}:
+        # Near duplicates of an image with a split may have received its split.
+        catalog.use_source_splits()
+    if "" in source_splits:
+        _assign_by_key(catalog, "", classes, options, {"validation", "test"})
+    elif missing := {"validation", "test"} - source_splits:
+        warnings.append(
+            f"the source has no {' and no '.join(sorted(missing))} split; sampled from its train "
+            "split"
+        )
+        _assign_by_key(catalog, "train", classes, options, missing)
+    counts = catalog.count_by_split()
+    for split in SPLITS:
+        by_class = dict.fromkeys(classes, 0) | counts.get(split, {})
+        few = {name: count for name, count in by_class.items() if count < options.min_per_class}
+        if few:
+            listed = ", ".join(f"{name} {count}" for name, count in list(few.items())[:20])
+            option = "--min-per-class" if split == "train" else f"--{split}-fraction"
+            raise DataError(
+                f"expected at least {options.min_per_class} images of each class in the "
+                f"{split} split, found {listed}; add images, or change {option}"
+            )
+    return warnings
 
 
-def _cuts(
-    sizes: np.ndarray, first: int, second: int, need: tuple[int, int, int]
-) -> tuple[int, int] | None:
-    """Move the cuts of a class as little as gives each part what it needs; None if impossible.
-
-    Args:
-        sizes: images of each unit, in the order of keys.
-        first: units in test; second: units in test and validation.
-        need: images that test, validation and train must have.
-    """
-    below = np.concatenate([[0], np.cumsum(sizes)])
-    total = int(below[-1])
-    lowest_first = int(np.searchsorted(below, need[0]))
-    highest_second = int(np.searchsorted(below, total - need[2], side="right")) - 1
-    # Highest first cut that leaves validation what it needs below the highest second cut.
-    room = below[highest_second] - need[1] if highest_second >= 0 else -1
-    highest_first = int(np.searchsorted(below, room, side="right")) - 1
-    if room < 0 or lowest_first > highest_first:
-        return None
-    first = min(max(first, lowest_first), highest_first)
-    lowest_second = int(np.searchsorted(below, below[first] + need[1]))
-    second = min(max(second, lowest_second), highest_second)
-    return first, second
+def _assign_by_key(
+    catalog: Catalog, source_split: str, classes: Sequence[str], options: IngestOptions,
+    wanted: Collection[str],
+) -> None:  # fmt: skip
+    """Split the images of one split of the source by their keys, into train and `wanted`."""
+    validation = options.validation_fraction if "validation" in wanted else 0.0
+    test = options.test_fraction if "test" in wanted else 0.0
+    catalog.assign_by_key(source_split, thresholds(validation, test))
+    by_split = catalog.count_by_split(source_split).values()
+    counts = [count for by_class in by_split for count in by_class.values()]
+    if len(counts) == len(classes) * (1 + len(wanted)) and min(counts) >= options.min_per_class:
+        return
+    index = {name: number for number, name in enumerate(classes)}
+    rows = catalog.assignments(source_split)
+    splits = assign_splits(
+        np.array([key for _, key, _, _ in rows], np.int64),
+        np.array([index[label] for _, _, label, _ in rows], np.int64),
+        minimum=options.min_per_class, validation_fraction=validation, test_fraction=test,
+    )  # fmt: skip
+    assigned = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
+    catalog.assign((split, number) for split, number, before in assigned if split != before)

@@ -1,221 +1,99 @@
-"""Images that are there twice, and what is done so that none leaks from one split to another.
+"""Duplicates and what is done about them, so that none leaks from one split to another.
 
-Exact copies have the same SHA-256. Near copies (saved again, resized, slightly brightened) are
-searched by a 64-bit perceptual hash and confirmed by the pixels of a 32 x 32 gray version, as
-unlike images of simple things often share a hash: of scikit-learn's digits, more than a thousand
-pairs are within 8 bits, and no two are copies. Images too small or too flat for such a hash
-count as copies only when their pixels are equal.
-
-Confirmed pairs are joined to groups, closest first. A group is kept below a size limit, so that a
-chain of like images never swallows a class; pairs that would exceed it are reported.
+Exact duplicates have the same SHA-256; one is kept. Near duplicates are joined to groups, most
+similar pairs first, and a group stays in one split. The size of a group is limited, so that a chain
+of similar images never takes a whole class; pairs that would exceed the limit are reported.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
 
-import numpy as np
-
-from components.ingest.catalog import Catalog
-from components.ingest.checks.image_stats import LOOK_PX
+from components.ingest.catalog import Catalog, Duplicate
+from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError
 
-HASH_DISTANCE = 4
-MEAN_LEVELS = 4.0
-"""Mean absolute difference (0 .. 255) up to which two 32 x 32 versions are the same image."""
-MAX_LEVELS = 48.0
-"""Largest difference of one of their pixels; unlike images differ more somewhere."""
-BRIGHTNESS_LEVELS = 24.0
-WINDOW = 256
-"""An image is compared with so many neighbors in a bucket of like hashes, to stay bounded."""
-GROUP_SHARE, GROUP_FLOOR = 0.01, 16
+MAX_GROUP_FRACTION, MIN_GROUP_LIMIT = 0.01, 16
 EXAMPLES = 24
 
 
 @dataclass
-class Duplicates:
-    """What was found and done: counts for the manifest, examples for the data card."""
+class DuplicateReport:
+    """Counts for the manifest, warnings, and examples (pairs of numbers) for the data card."""
 
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     examples: list[tuple[int, int]] = field(default_factory=list)
 
 
-def resolve_duplicates(catalog: Catalog, options: IngestOptions) -> Duplicates:
-    """Drop exact copies, quarantine conflicting labels, group near copies, repair leakage.
+def resolve_duplicates(catalog: Catalog, options: IngestOptions) -> DuplicateReport:
+    """Drop exact duplicates, quarantine conflicting labels, group near duplicates, repair leakage.
 
     Raises:
-        DataError: copies cross given splits and `options.leakage` is `fail`.
+        DataError: duplicates are in several splits of the source and `options.leakage` is `fail`.
     """
-    found = Duplicates()
-    crossing = _resolve_exact(catalog, found)
+    report = DuplicateReport()
+    leaking = _drop_exact(catalog, report)
     if options.near_duplicates != "off":
-        pairs = near_pairs(catalog)
-        found.examples = [(a, b) for _, a, b in pairs[:EXAMPLES]]
-        found.counts["near_pairs"] = len(pairs)
-        _warn_of_labels(catalog, pairs, found)
+        pairs = find_near_pairs(catalog)
+        report.examples = [(pair.first, pair.second) for pair in pairs[:EXAMPLES]]
+        report.counts["near_pairs"] = len(pairs)
+        _warn_of_labels(catalog, pairs, report)
         if options.near_duplicates == "group":
-            _join(catalog, pairs, found)
-    _repair(catalog, options, found, crossing)
-    return found
+            _join(catalog, pairs, report)
+    _repair_leakage(catalog, options, report, leaking)
+    return report
 
 
-def _resolve_exact(catalog: Catalog, found: Duplicates) -> int:
-    """Keep one of each set of equal files; return how many sets cross given splits."""
-    sets = list(catalog.ask("SELECT id FROM images GROUP BY id HAVING count(*) > 1 ORDER BY id"))
-    dropped: list[tuple[bytes, str, str]] = []
-    numbers: list[tuple[int]] = []
-    crossing = 0
-    for (identity,) in sets:
-        copies = list(
-            catalog.ask(
-                "SELECT number, path, label, given FROM images WHERE id = ?"
-                " ORDER BY priority DESC, path",
-                (identity,),
-            )
-        )
-        labels = sorted({label for _, _, label, _ in copies})
-        crossing += len({given for _, _, _, given in copies if given}) > 1
-        keep = copies[0][1]
-        for number, path, _, given in copies if len(labels) > 1 else copies[1:]:
+def _drop_exact(catalog: Catalog, report: DuplicateReport) -> int:
+    """Keep one of each group of equal files; return the number of groups in several splits."""
+    excluded: list[tuple[bytes, str, str]] = []
+    numbers: list[int] = []
+    groups = leaking = 0
+    for group in catalog.exact_duplicates():
+        groups += 1
+        leaking += _is_leaking(group)
+        kept = group[0]
+        labels = sorted({image.label for image in group})
+        for image in group if len(labels) > 1 else group[1:]:
             if len(labels) > 1:
-                row = (path, "label-conflict", f"same bytes under {' and '.join(labels)}")
-            elif given != copies[0][3]:
-                row = (path, "leakage", f"same bytes as {_text(keep)} in {copies[0][3]}")
+                reason, detail = "label-conflict", f"same bytes in {' and '.join(labels)}"
+            elif image.source_split != kept.source_split:
+                reason = "leakage"
+                detail = f"same bytes as {_text(kept.path)} in {kept.source_split}"
             else:
-                row = (path, "exact-duplicate", f"same bytes as {_text(keep)}")
-            dropped.append(row)
-            numbers.append((number,))
-    catalog.quarantine(dropped)
-    catalog.change("DELETE FROM images WHERE number = ?", numbers)
-    found.counts["exact_sets"] = len(sets)
-    found.counts["exact_dropped"] = len(dropped)
-    return crossing
+                reason, detail = "exact-duplicate", f"same bytes as {_text(kept.path)}"
+            excluded.append((image.path, reason, detail))
+            numbers.append(image.number)
+    catalog.quarantine(excluded)
+    catalog.remove_images(numbers)
+    report.counts["exact_sets"] = groups
+    report.counts["exact_dropped"] = len(excluded)
+    return leaking
 
 
-def near_pairs(catalog: Catalog) -> list[tuple[float, int, int]]:
-    """Return the confirmed near copies: difference and two image numbers, closest first.
-
-    The order depends on content only: by difference, then by the ids.
-    """
-    pairs = [(0.0, *pair) for pair in _equal_pixels(catalog)]
-    columns = "SELECT number, hash64 FROM images WHERE thumb IS NOT NULL ORDER BY id"
-    table = np.fromiter(chain.from_iterable(catalog.ask(columns)), dtype=np.int64).reshape(-1, 2)
-    thumbs = _Thumbs(catalog)
-    for first, second in candidates(table[:, 1].astype(np.uint64)):
-        numbers = int(table[first, 0]), int(table[second, 0])
-        distance = difference(thumbs.of(numbers[0]), thumbs.of(numbers[1]))
-        if distance is not None:
-            pairs.append((distance, *numbers))
-    place = _places(catalog, {number for _, *pair in pairs for number in pair})
-    return sorted(pairs, key=lambda pair: (pair[0], place[pair[1]], place[pair[2]]))
-
-
-def _equal_pixels(catalog: Catalog) -> list[tuple[int, int]]:
-    """Return pairs of images too small or too flat to compare otherwise, neighbors by id."""
-    rows = catalog.ask(
-        "SELECT hash64, number FROM images WHERE thumb IS NULL AND hash64 IN"
-        " (SELECT hash64 FROM images WHERE thumb IS NULL GROUP BY 1 HAVING count(*) > 1)"
-        " ORDER BY hash64, id"
-    )
-    neighbors = pairwise(rows)
-    return [(first, second) for (one, first), (other, second) in neighbors if one == other]
-
-
-def _places(catalog: Catalog, numbers: set[int]) -> dict[int, bytes]:
-    """Return the ids of some images, which do not depend on the order of reading."""
-    asked = "SELECT number, id FROM images WHERE number IN (SELECT value FROM json_each(?))"
-    return dict(catalog.ask(asked, (json.dumps(sorted(numbers)),)))
-
-
-def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of places whose hashes differ in at most `HASH_DISTANCE` bits.
-
-    The bits are cut into one band more than may differ, so such a pair agrees in a whole band;
-    only images that agree in one are compared.
-
-    Args:
-        hashes: uint64 [n].
-    """
-    bands = np.array_split(np.arange(64, dtype=np.uint64), HASH_DISTANCE + 1)
-    found: set[tuple[int, int]] = set()
-    for band in bands:
-        low, width = band[0], np.uint64(len(band))
-        keys = (hashes >> low) & ((np.uint64(1) << width) - np.uint64(1))
-        members = np.lexsort((hashes, keys))
-        keys = keys[members]
-        for step in range(1, min(WINDOW, len(hashes) - 1) + 1):
-            same = keys[step:] == keys[:-step]
-            if not same.any():
-                break
-            first, second = members[:-step][same], members[step:][same]
-            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= HASH_DISTANCE
-            for a, b in zip(first[near].tolist(), second[near].tolist(), strict=True):
-                found.add((min(a, b), max(a, b)))
-    return sorted(found)
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Return how far two versions differ (mean levels), None if they are not the same image.
-
-    Args:
-        one, other: float32 [1024], 0 .. 255; a difference of brightness alone is forgiven.
-    """
-    shift = float(other.mean() - one.mean())
-    if abs(shift) > BRIGHTNESS_LEVELS:
-        return None
-    apart = np.abs(other - one - shift)
-    mean = float(apart.mean())
-    return round(mean, 4) if mean <= MEAN_LEVELS and float(apart.max()) <= MAX_LEVELS else None
-
-
-class _Thumbs:
-    """The small versions of the images last asked for."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._kept: dict[int, np.ndarray] = {}
-
-    def of(self, number: int) -> np.ndarray:
-        """Return float32 [1024], 0 .. 255."""
-        if number not in self._kept:
-            if len(self._kept) >= 1024:
-                self._kept.pop(next(iter(self._kept)))
-            rows = self._catalog.ask("SELECT thumb FROM images WHERE number = ?", (number,))
-            pixels = np.frombuffer(next(rows)[0], dtype=np.uint8, count=LOOK_PX * LOOK_PX)
-            self._kept[number] = pixels.astype(np.float32)
-        return self._kept[number]
-
-
-def _warn_of_labels(
-    catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicates
-) -> None:
-    unlike = []
-    for _, first, second in pairs:
-        rows = list(
-            catalog.ask("SELECT label, path FROM images WHERE number IN (?,?)", (first, second))
+def _warn_of_labels(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) -> None:
+    """Count the pairs with two labels; warn of them with one example."""
+    labels = catalog.labels({number for pair in pairs for number in pair[1:]})
+    conflicts = [pair for pair in pairs if labels[pair.first] != labels[pair.second]]
+    report.counts["near_label_conflicts"] = len(conflicts)
+    if conflicts:
+        listed = " and ".join(
+            f"{_text(catalog.path_of(number))} ({labels[number]})" for number in conflicts[0][1:]
         )
-        if rows[0][0] != rows[1][0]:
-            unlike.append(rows)
-    found.counts["near_under_two_classes"] = len(unlike)
-    if unlike:
-        (one, path), (other, other_path) = unlike[0]
-        found.warnings.append(
-            f"{len(unlike)} near-duplicate pairs have two labels, for instance "
-            f"{_text(path)} ({one}) and {_text(other_path)} ({other})"
+        report.warnings.append(
+            f"{len(conflicts)} near-duplicate pairs have two labels, for instance {listed}"
         )
 
 
-def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicates) -> None:
-    """Give the members of a group one key: the lowest, so that a test image stays in test."""
-    if pairs:
-        catalog.index_keys()
-    limit = max(GROUP_FLOOR, int(GROUP_SHARE * catalog.count()))
+def _join(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) -> None:
+    """Give the images of a group one key: the lowest, so that a test image stays in test."""
+    limit = max(MIN_GROUP_LIMIT, int(MAX_GROUP_FRACTION * catalog.count()))
+    keys = catalog.keys({number for pair in pairs for number in pair[1:]})
+    size = catalog.count_by_key(set(keys.values()))
     parent: dict[int, int] = {}
-    size: dict[int, int] = {}
 
     def root(key: int) -> int:
         while parent.setdefault(key, key) != key:
@@ -223,73 +101,63 @@ def _join(catalog: Catalog, pairs: list[tuple[float, int, int]], found: Duplicat
             key = parent[key]
         return key
 
-    def size_of(key: int) -> int:
-        if key not in size:
-            size[key] = next(catalog.ask("SELECT count(*) FROM images WHERE key = ?", (key,)))[0]
-        return size[key]
-
-    left = 0
+    ungrouped = 0
     for _, first, second in pairs:
-        keys = catalog.ask("SELECT key FROM images WHERE number IN (?,?)", (first, second))
-        roots = sorted({root(key) for (key,) in keys})
-        if len(roots) < 2:
+        low, high = sorted((root(keys[first]), root(keys[second])))
+        if low == high:
             continue
-        total = size_of(roots[0]) + size_of(roots[1])
+        total = size[low] + size[high]
         if total > limit:
-            left += 1
+            ungrouped += 1
             continue
-        parent[roots[1]], size[roots[0]] = roots[0], total
-    moved = [(root(key), key) for key in list(parent) if root(key) != key]
-    catalog.change("UPDATE images SET key = ? WHERE key = ?", moved)
-    found.counts["near_groups"] = len({target for target, _ in moved})
-    found.counts["near_grouped"] = sum(size[target] for target in {t for t, _ in moved})
-    found.counts["near_left"] = left
-    if left:
-        found.warnings.append(
-            f"{left} near-duplicate pairs were left apart, as their groups would exceed {limit} "
-            "images; they may lie in two splits"
+        parent[high], size[low] = low, total
+    changed = [(root(key), key) for key in list(parent) if root(key) != key]
+    catalog.change_keys(changed)
+    groups = {key for key, _ in changed}
+    report.counts["near_groups"] = len(groups)
+    report.counts["near_grouped"] = sum(size[key] for key in groups)
+    report.counts["near_ungrouped"] = ungrouped
+    if ungrouped:
+        report.warnings.append(
+            f"{ungrouped} near-duplicate pairs were not grouped because their groups would exceed "
+            f"{limit} images; they may be in two splits"
         )
 
 
-def _repair(catalog: Catalog, options: IngestOptions, found: Duplicates, crossing: int) -> None:
-    """See that no group lies in two given splits: by default only the test (or last) part stays."""
-    units: list[tuple[int]] = []
-    if len(list(catalog.ask("SELECT DISTINCT given FROM images LIMIT 2"))) > 1:
-        catalog.index_keys()
-        # The inner question is answered by the index alone.
-        repeated = "SELECT key FROM images GROUP BY key HAVING count(*) > 1"
-        crossed = "HAVING max(given) <> min(given) ORDER BY key"
-        question = f"SELECT key FROM images WHERE key IN ({repeated}) GROUP BY key {crossed}"  # noqa: S608
-        units = list(catalog.ask(question))
-    dropped, numbers, given = [], [], []
-    for (key,) in units:
-        members = list(
-            catalog.ask(
-                "SELECT number, path, given FROM images WHERE key = ? ORDER BY priority DESC, path",
-                (key,),
-            )
-        )
-        _, keep, split = members[0]
-        crossing += len({own for _, _, own in members if own}) > 1
-        for number, path, own in members:
-            if not own:
-                given.append((split, number))
-            elif own != split:
-                dropped.append((path, "leakage", f"like {_text(keep)} in {split}"))
-                numbers.append((number,))
-    found.counts["leaking"] = crossing
-    if crossing:
-        repaired = options.leakage == "repair"
-        action = "dropped outside the test split" if repaired else "near ones stay where they are"
-        text = f"{crossing} sets of duplicates lay in several of the given splits"
+def _repair_leakage(
+    catalog: Catalog, options: IngestOptions, report: DuplicateReport, leaking: int
+) -> None:
+    """Resolve groups in several splits of the source: by default only the test images stay."""
+    excluded: list[tuple[bytes, str, str]] = []
+    numbers: list[int] = []
+    splits: list[tuple[str, int]] = []
+    for group in catalog.groups_across_splits():
+        leaking += _is_leaking(group)
+        kept = group[0]
+        for image in group:
+            if not image.source_split:
+                splits.append((kept.source_split, image.number))
+            elif image.source_split != kept.source_split:
+                detail = f"similar to {_text(kept.path)} in {kept.source_split}"
+                excluded.append((image.path, "leakage", detail))
+                numbers.append(image.number)
+    report.counts["leaking"] = leaking
+    repair = options.leakage == "repair"
+    if leaking:
+        text = f"{leaking} sets of duplicates were in several splits of the source"
         if options.leakage == "fail":
             raise DataError(f"{text}; expected none (leakage: fail)")
-        found.warnings.append(f"{text}; {action}")
-    catalog.change("UPDATE images SET given = ? WHERE number = ?", given)
-    if options.leakage == "repair":
-        catalog.quarantine(dropped)
-        catalog.change("DELETE FROM images WHERE number = ?", numbers)
-    found.counts["leaking_dropped"] = len(numbers) if options.leakage == "repair" else 0
+        action = "dropped outside the test split" if repair else "near duplicates were kept"
+        report.warnings.append(f"{text}; {action}")
+    catalog.set_source_splits(splits)
+    if repair:
+        catalog.quarantine(excluded)
+        catalog.remove_images(numbers)
+    report.counts["leaking_dropped"] = len(numbers) if repair else 0
+
+
+def _is_leaking(group: Sequence[Duplicate]) -> bool:
+    return len({image.source_split for image in group if image.source_split}) > 1
 
 
 def _text(path: bytes) -> str:

@@ -1,37 +1,42 @@
-"""What can go wrong between a client and a server.
+"""Errors of the clients.
 
-ServingClientError            RegraftError, exit code 1
-|-- ConnectionFailedError     no server there, or it went away
-|-- DeadlineError             no answer in time
-`-- AnswerError               the server answered with a status other than OK
+RegraftClientError            base class; catches all of them
+|-- InvalidInputError         an argument cannot be used; nothing was sent (also a ValueError)
+|-- ConnectionFailedError     no server at the address, or the connection was lost
+|-- DeadlineError             no response in time
+`-- ResponseError             the server responded with a status other than OK
     |-- BadRequestError       INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE (HTTP 400)
     |-- NotFoundError         NOT_FOUND (404): no such model or version
     |-- AccessError           UNAUTHENTICATED, PERMISSION_DENIED (401, 403)
     |-- OverloadedError       RESOURCE_EXHAUSTED (429, 413)
-    |-- UnavailableError      UNAVAILABLE (503): the one that is tried again
+    |-- UnavailableError      UNAVAILABLE (503)
     |-- UnsupportedError      UNIMPLEMENTED (501)
-    `-- ServerFailedError     anything else
+    `-- ServerFailedError     any other status, or a response that cannot be parsed
+
+`UnavailableError` and `ConnectionFailedError` are retried, see `Retries`; the others are not.
 """
 
 from __future__ import annotations
 
-from regraft_core.runtime.errors import RegraftError
+
+class RegraftClientError(Exception):
+    """Base class of the clients' errors; the text is one line."""
 
 
-class ServingClientError(RegraftError):
-    """Base of a client's errors."""
+class InvalidInputError(RegraftClientError, ValueError):
+    """An argument, a file or an address given by the caller cannot be used."""
 
 
-class ConnectionFailedError(ServingClientError):
-    """No server answers at the address."""
+class ConnectionFailedError(RegraftClientError):
+    """No server responds at the address."""
 
 
-class DeadlineError(ServingClientError):
-    """The answer did not come in time."""
+class DeadlineError(RegraftClientError):
+    """The response did not arrive in time."""
 
 
-class AnswerError(ServingClientError):
-    """The server answered with an error; `code` is the name of the gRPC status."""
+class ResponseError(RegraftClientError):
+    """The server responded with an error; `code` is the name of the gRPC status."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -39,35 +44,35 @@ class AnswerError(ServingClientError):
         self.message = message
 
 
-class BadRequestError(AnswerError):
-    """The request does not fit the model."""
+class BadRequestError(ResponseError):
+    """The request does not match the model."""
 
 
-class NotFoundError(AnswerError):
+class NotFoundError(ResponseError):
     """No such model or version is served."""
 
 
-class AccessError(AnswerError):
+class AccessError(ResponseError):
     """The server refuses this client."""
 
 
-class OverloadedError(AnswerError):
-    """The request is too large, or a quota is used up."""
+class OverloadedError(ResponseError):
+    """The request is too large, or a quota is exhausted."""
 
 
-class UnavailableError(AnswerError):
-    """The server cannot answer now; trying again may help."""
+class UnavailableError(ResponseError):
+    """The server cannot respond now; a retry may succeed."""
 
 
-class UnsupportedError(AnswerError):
-    """The server does not know the method or the type."""
+class UnsupportedError(ResponseError):
+    """The server does not support the method or the data type."""
 
 
-class ServerFailedError(AnswerError):
-    """The server failed."""
+class ServerFailedError(ResponseError):
+    """The server failed, or its response cannot be parsed."""
 
 
-_BY_CODE: dict[str, type[AnswerError]] = {
+_BY_CODE: dict[str, type[ResponseError]] = {
     "INVALID_ARGUMENT": BadRequestError,
     "FAILED_PRECONDITION": BadRequestError,
     "OUT_OF_RANGE": BadRequestError,
@@ -78,7 +83,7 @@ _BY_CODE: dict[str, type[AnswerError]] = {
     "UNAVAILABLE": UnavailableError,
     "UNIMPLEMENTED": UnsupportedError,
 }
-_CODE_OF_HTTP = {
+_CODE_BY_HTTP_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -93,13 +98,18 @@ _CODE_OF_HTTP = {
 }
 
 
-def answer_error(code: str, message: str) -> ServingClientError:
-    """Return the error for a status by the name of its gRPC code."""
+def status_error(code: str, message: str) -> RegraftClientError:
+    """Return the error of a status, given by the name of its gRPC code."""
     if code == "DEADLINE_EXCEEDED":
         return DeadlineError(f"{code}: {message}")
     return _BY_CODE.get(code, ServerFailedError)(code, message)
 
 
-def http_error(status: int, message: str) -> ServingClientError:
-    """Return the error for an HTTP status."""
-    return answer_error(_CODE_OF_HTTP.get(status, "INTERNAL"), message)
+def http_error(status: int, message: str) -> RegraftClientError:
+    """Return the error of an HTTP status."""
+    return status_error(_CODE_BY_HTTP_STATUS.get(status, "INTERNAL"), message)
+
+
+def unreadable(problem: str) -> ServerFailedError:
+    """Return the error of a response that does not follow the protocol."""
+    return ServerFailedError("INTERNAL", f"the server's response cannot be read: {problem}")

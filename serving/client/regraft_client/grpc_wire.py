@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from regraft_client.errors import ServerFailedError, ServingClientError
-from regraft_client.messages import MESSAGES
-from regraft_client.rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
-from regraft_client.results import (
+from . import serving_pb2 as pb
+from .clients import ApiRequest
+from .errors import InvalidInputError, unreadable
+from .rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
+from .results import (
     ClassScore,
     Metadata,
     Prediction,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
-    predictions,
+    join_outputs,
 )
 
 PREDICTION = "/tensorflow.serving.PredictionService"
 MODEL = "/tensorflow.serving.ModelService"
 IMAGE_BYTES = "image_bytes"
-FLOAT, STRING, BOOL = 1, 7, 10
-STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
-CODES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-         "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-         "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
-         "UNAUTHENTICATED")  # fmt: skip
-DTYPES = {1: "DT_FLOAT", 2: "DT_DOUBLE", 3: "DT_INT32", 4: "DT_UINT8", 5: "DT_INT16", 6: "DT_INT8",
-          7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL", 14: "DT_BFLOAT16", 17: "DT_UINT16",
-          19: "DT_HALF", 22: "DT_UINT32", 23: "DT_UINT64"}  # fmt: skip
 
 
 class Target(NamedTuple):
-    """The model that is asked, and which version of it."""
+    """The model that requests are for, and optionally one of its versions or labels."""
 
     model: str
     version: int | None = None
@@ -42,102 +35,117 @@ class Target(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One unary call: the method's path, the request, the class of the answer."""
+    """One unary call: the method's path, the request, the class of the response."""
 
     path: str
     request: Any
-    answer: Any
+    response_type: Any
+
+
+@dataclass(frozen=True)
+class GrpcRequests:
+    """The requests of TF Serving's gRPC services for one model."""
+
+    target: Target
+
+    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
+        """Implement `ModelRequests.predict`."""
+        return ApiRequest(predict_call(self.target, images), parse_predictions)
+
+    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
+        """Implement `ModelRequests.classify`."""
+        return ApiRequest(classify_call(self.target, images), parse_classes)
+
+    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
+        """Implement `ModelRequests.features`."""
+        return ApiRequest(predict_call(self.target, images, FEATURES), parse_features)
+
+    def status(self) -> ApiRequest[list[VersionStatus]]:
+        """Implement `ModelRequests.status`."""
+        return ApiRequest(status_call(self.target), parse_status)
+
+    def metadata(self) -> ApiRequest[Metadata]:
+        """Implement `ModelRequests.metadata`."""
+        return ApiRequest(metadata_call(self.target), parse_metadata)
 
 
 def predict_call(target: Target, images: Sequence[bytes], signature: str = "") -> Call:
     """Return the call that sends encoded images as a string tensor [n]."""
-    request = MESSAGES["PredictRequest"]()
-    _fill_spec(request.model_spec, target, signature)
-    tensor = request.inputs[IMAGE_BYTES]
-    tensor.dtype = STRING
+    tensor = pb.TensorProto(dtype=pb.DT_STRING, string_val=images)
     tensor.tensor_shape.dim.add(size=len(images))
-    tensor.string_val.extend(images)
-    return Call(f"{PREDICTION}/Predict", request, MESSAGES["PredictResponse"])
-
-
-def features_call(target: Target, images: Sequence[bytes]) -> Call:
-    """Return the call of the signature `features`."""
-    return predict_call(target, images, FEATURES)
+    request = pb.PredictRequest(model_spec=_spec(target, signature), inputs={IMAGE_BYTES: tensor})
+    return Call(f"{PREDICTION}/Predict", request, pb.PredictResponse)
 
 
 def classify_call(target: Target, images: Sequence[bytes]) -> Call:
     """Return the call of the Classify API."""
-    request = MESSAGES["ClassificationRequest"]()
-    _fill_spec(request.model_spec, target, CLASSIFY)
+    request = pb.ClassificationRequest(model_spec=_spec(target, CLASSIFY))
     for image in images:
         example = request.input.example_list.examples.add()
         example.features.feature[EXAMPLE_KEY].bytes_list.value.append(image)
-    return Call(f"{PREDICTION}/Classify", request, MESSAGES["ClassificationResponse"])
+    return Call(f"{PREDICTION}/Classify", request, pb.ClassificationResponse)
 
 
 def status_call(target: Target) -> Call:
     """Return the call for the states of a model's versions."""
-    request = MESSAGES["GetModelStatusRequest"]()
-    _fill_spec(request.model_spec, target, "")
-    return Call(f"{MODEL}/GetModelStatus", request, MESSAGES["GetModelStatusResponse"])
+    request = pb.GetModelStatusRequest(model_spec=_spec(target))
+    return Call(f"{MODEL}/GetModelStatus", request, pb.GetModelStatusResponse)
 
 
 def metadata_call(target: Target) -> Call:
     """Return the call for a model's signatures."""
-    request = MESSAGES["GetModelMetadataRequest"]()
-    _fill_spec(request.model_spec, target, "")
-    request.metadata_field.append("signature_def")
-    return Call(f"{PREDICTION}/GetModelMetadata", request, MESSAGES["GetModelMetadataResponse"])
+    request = pb.GetModelMetadataRequest(model_spec=_spec(target), metadata_field=["signature_def"])
+    return Call(f"{PREDICTION}/GetModelMetadata", request, pb.GetModelMetadataResponse)
 
 
-def parse_predictions(answer: Any) -> list[Prediction]:
-    """Read the outputs of `serving_default`."""
-    labels = [value.decode("utf-8", "replace") for value in strings(answer, "label")]
-    confidences, _ = floats(answer, "confidence")
-    values, shape = floats(answer, "probabilities")
+def parse_predictions(response: Any) -> list[Prediction]:
+    """Parse the outputs of `serving_default`."""
+    labels = [value.decode("utf-8", "replace") for value in _strings(response, "label")]
+    confidences, _ = _floats(response, "confidence")
+    values, shape = _floats(response, "probabilities")
     width = shape[-1] if shape else 0
     rows = [values[start : start + width] for start in range(0, len(labels) * width, width or 1)]
-    familiar = bools(answer, "familiar") if "familiar" in answer.outputs else None
-    return predictions(labels, confidences, rows, familiar)
+    familiar = _bools(response, "familiar") if "familiar" in response.outputs else None
+    return join_outputs(labels, confidences, rows, familiar)
 
 
-def parse_features(answer: Any) -> list[tuple[float, ...]]:
-    """Read the only output of `features`, one row per image."""
-    if len(answer.outputs) != 1:
-        raise ServerFailedError("INTERNAL", f"expected one output, got {sorted(answer.outputs)}")
-    values, shape = floats(answer, next(iter(answer.outputs)))
+def parse_features(response: Any) -> list[tuple[float, ...]]:
+    """Parse the only output of `features`, one row per image."""
+    if len(response.outputs) != 1:
+        raise unreadable(f"expected one output, got {sorted(response.outputs)}")
+    values, shape = _floats(response, next(iter(response.outputs)))
     width = shape[-1] if len(shape) > 1 else 1
     return [tuple(values[start : start + width]) for start in range(0, len(values), width)]
 
 
-def parse_classes(answer: Any) -> list[list[ClassScore]]:
-    """Read the results of the Classify API."""
+def parse_classes(response: Any) -> list[list[ClassScore]]:
+    """Parse the results of the Classify API."""
     return [
         [ClassScore(entry.label, entry.score) for entry in row.classes]
-        for row in answer.result.classifications
+        for row in response.result.classifications
     ]
 
 
-def parse_status(answer: Any) -> list[VersionStatus]:
-    """Read the states of a model's versions."""
+def parse_status(response: Any) -> list[VersionStatus]:
+    """Parse the states of a model's versions."""
     return [
         VersionStatus(
             item.version,
-            STATES.get(item.state, str(item.state)),
-            code_name(item.status.error_code),
+            _enum_name(pb.ModelVersionStatus.State, item.state),
+            _enum_name(pb.Code, item.status.error_code),
             item.status.error_message,
         )
-        for item in answer.model_version_status
+        for item in response.model_version_status
     ]
 
 
-def parse_metadata(answer: Any) -> Metadata:
-    """Read a model's signatures."""
-    packed = answer.metadata["signature_def"]
-    signatures = MESSAGES["SignatureDefMap"].FromString(packed.value).signature_def
+def parse_metadata(response: Any) -> Metadata:
+    """Parse a model's signatures."""
+    packed = response.metadata["signature_def"]
+    signatures = pb.SignatureDefMap.FromString(packed.value).signature_def
     return Metadata(
-        answer.model_spec.name,
-        answer.model_spec.version.value,
+        response.model_spec.name,
+        response.model_spec.version.value,
         {
             name: SignatureInfo(item.method_name, _tensors(item.inputs), _tensors(item.outputs))
             for name, item in signatures.items()
@@ -146,24 +154,13 @@ def parse_metadata(answer: Any) -> Metadata:
     )
 
 
-def code_name(number: int) -> str:
-    """Return the name of a status code."""
-    return CODES[number] if 0 <= number < len(CODES) else "UNKNOWN"
+def _strings(response: Any, name: str) -> list[bytes]:
+    return list(_output(response, name, pb.DT_STRING).string_val)
 
 
-def strings(answer: Any, name: str) -> list[bytes]:
-    """Return the values of a string output."""
-    tensor = _output(answer, name)
-    if tensor.dtype != STRING:
-        raise ServerFailedError("INTERNAL", f"expected output {name} of strings")
-    return list(tensor.string_val)
-
-
-def floats(answer: Any, name: str) -> tuple[list[float], tuple[int, ...]]:
+def _floats(response: Any, name: str) -> tuple[list[float], tuple[int, ...]]:
     """Return the values and the shape of a float32 output."""
-    tensor = _output(answer, name)
-    if tensor.dtype != FLOAT:
-        raise ServerFailedError("INTERNAL", f"expected output {name} of float32")
+    tensor = _output(response, name, pb.DT_FLOAT)
     shape = tuple(int(dim.size) for dim in tensor.tensor_shape.dim)
     if tensor.tensor_content:
         count = len(tensor.tensor_content) // 4
@@ -171,27 +168,26 @@ def floats(answer: Any, name: str) -> tuple[list[float], tuple[int, ...]]:
     return list(tensor.float_val), shape
 
 
-def bools(answer: Any, name: str) -> list[bool]:
-    """Return the values of a bool output."""
-    tensor = _output(answer, name)
-    if tensor.dtype != BOOL:
-        raise ServerFailedError("INTERNAL", f"expected output {name} of bool")
+def _bools(response: Any, name: str) -> list[bool]:
+    tensor = _output(response, name, pb.DT_BOOL)
     return list(map(bool, tensor.tensor_content or tensor.bool_val))
 
 
-def _output(answer: Any, name: str) -> Any:
-    if name not in answer.outputs:
-        raise ServerFailedError(
-            "INTERNAL", f"expected {name!r} in the server's answer, got {sorted(answer.outputs)}"
-        )
-    return answer.outputs[name]
+def _output(response: Any, name: str, dtype: int) -> Any:
+    if name not in response.outputs:
+        raise unreadable(f"expected the output {name!r}, got {sorted(response.outputs)}")
+    tensor = response.outputs[name]
+    if tensor.dtype != dtype:
+        expected, received = (_enum_name(pb.DataType, kind) for kind in (dtype, tensor.dtype))
+        raise unreadable(f"expected output {name!r} as {expected}, got {received}")
+    return tensor
 
 
 def _tensors(items: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {
         alias: TensorInfo(
             item.name,
-            DTYPES.get(item.dtype, str(item.dtype)),
+            _enum_name(pb.DataType, item.dtype),
             None
             if item.tensor_shape.unknown_rank
             else tuple(int(dim.size) for dim in item.tensor_shape.dim),
@@ -200,12 +196,17 @@ def _tensors(items: Mapping[str, Any]) -> dict[str, TensorInfo]:
     }
 
 
-def _fill_spec(spec: Any, target: Target, signature: str) -> None:
+def _enum_name(kind: Any, number: int) -> str:
+    """Return the name of an enum's value, or its number if this client does not know it."""
+    return str(kind.Name(number)) if number in kind.values() else str(number)
+
+
+def _spec(target: Target, signature: str = "") -> pb.ModelSpec:
     if target.version is not None and target.label is not None:
-        raise ServingClientError("expected a version or a label, got both")
-    spec.name = target.model
-    spec.signature_name = signature
+        raise InvalidInputError("expected a version or a label, got both")
+    spec = pb.ModelSpec(name=target.model, signature_name=signature)
     if target.version is not None:
         spec.version.value = target.version
     if target.label is not None:
         spec.version_label = target.label
+    return spec

@@ -1,4 +1,4 @@
-"""`regraft predict`: images and folders of images, several requests at a time."""
+"""Predictions for image files and folders of images, with several requests in flight."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft_client.errors import BadRequestError
-from regraft_client.grpc import AsyncGrpcClient, Tls
-from regraft_client.rest import AsyncRestClient
-from regraft_client.results import Prediction
-from regraft_core.runtime.errors import InputError
+from .clients import AsyncClient
+from .errors import BadRequestError, InvalidInputError
+from .grpc import AsyncGrpcClient, Tls
+from .rest import AsyncRestClient
+from .results import Prediction
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
-_ASSERTED = re.compile(r"assertion failed: \[(?:image \d+: )?(?P<reason>[^\[\]]+)\]")
-AsyncClient = AsyncRestClient | AsyncGrpcClient
+_ASSERTION = re.compile(r"assertion failed: \[(?:image \d+: )?(?P<reason>[^\[\]]+)\]")
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What came of one file: a prediction, or the reason why there is none."""
+    """The prediction for one file, or the reason why there is none."""
 
     path: str
     prediction: Prediction | None
@@ -37,9 +36,9 @@ class FilePrediction:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How files are sent: images a request, requests at a time, seconds for each attempt."""
+    """How files are sent: images per request, requests in flight, seconds per attempt."""
 
-    batch: int = 1
+    batch_size: int = 1
     concurrency: int = 16
     timeout_s: float = 60.0
     version: int | None = None
@@ -48,10 +47,10 @@ class PredictOptions:
 
 
 def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the image files given or below the folders given, in order of their names.
+    """Return the given image files and those in the given folders, sorted by name per folder.
 
     Raises:
-        InputError: a path does not exist, or there is no image at all.
+        InvalidInputError: a path does not exist, or there is no image.
     """
     found: list[Path] = []
     for source in map(Path, sources):
@@ -61,18 +60,18 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
             inside = (p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
             found.extend(sorted(p for p in inside if p.is_file() and not p.name.startswith(".")))
         else:
-            raise InputError(f"expected an image or a folder, got {source}")
+            raise InvalidInputError(f"expected an image or a folder, got {source}")
     if not found:
-        where = ", ".join(map(str, sources))
-        raise InputError(f"found no image ({', '.join(SUFFIXES)}) in {where}")
+        folders = ", ".join(map(str, sources))
+        raise InvalidInputError(f"found no image ({', '.join(SUFFIXES)}) in {folders}")
     return found
 
 
 def make_client(server: str, model: str, options: PredictOptions) -> AsyncClient:
-    """Return the asyncio client for an address: grpc://, http:// or https://.
+    """Return the asyncio client for a server's URL: grpc://, http:// or https://.
 
     Raises:
-        InputError: the address begins with none of them.
+        InvalidInputError: the URL has none of these schemes.
     """
     version, label = options.version, options.label
     if server.startswith("grpc://"):
@@ -81,7 +80,9 @@ def make_client(server: str, model: str, options: PredictOptions) -> AsyncClient
         )
     if server.startswith(("http://", "https://")):
         return AsyncRestClient(server, model, options.timeout_s, version=version, label=label)
-    raise InputError(f"expected --server grpc://host:port or http://host:port, got {server!r}")
+    raise InvalidInputError(
+        f"server: expected grpc://host:port or http://host:port, got {server!r}"
+    )
 
 
 def predict_files(
@@ -91,21 +92,21 @@ def predict_files(
     options: PredictOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FilePrediction]:
-    """Predict image files and folders of them; the results are in the order of the files.
+    """Predict image files and folders of them; return the results in the order of the files.
 
-    An image that the model refuses has an `error` and no prediction; the others of its request
-    are sent again one by one.
+    An image that the model rejects has an `error` and no prediction; the other images of its
+    request are sent again one by one.
 
     Args:
         sources: files and folders.
         server: "grpc://host:port", "http://host:port" or "https://host:port".
         model: the model's name.
-        options: batching and concurrency.
-        progress: called with the number of files done and of all.
+        options: batch size, concurrency and version.
+        progress: called with the number of files done and in total.
 
     Raises:
-        InputError: no image, or an address of another kind.
-        ServingClientError: the server cannot be reached or does not know the model.
+        InvalidInputError: no image, or a URL of another scheme.
+        RegraftClientError: the server cannot be reached or does not serve the model.
     """
     options = options or PredictOptions()
     paths = find_images(sources)
@@ -120,22 +121,18 @@ async def _predict_all(
     progress: Callable[[int, int], None] | None,
 ) -> list[FilePrediction]:
     results: dict[int, FilePrediction] = {}
-    batches = iter(list(_batches(len(paths), options.batch)))
+    batches = _batches(len(paths), options.batch_size)
 
     async def work(client: AsyncClient) -> None:
         for numbers in batches:  # shared: each worker takes the next one
-            for number, result in zip(
-                numbers, await _one_batch(client, [paths[n] for n in numbers]), strict=True
-            ):
-                results[number] = result
+            done = await _predict_batch(client, [paths[number] for number in numbers])
+            results.update(zip(numbers, done, strict=True))
             if progress is not None:
                 progress(len(results), len(paths))
 
     async with make_client(server, model, options) as client:
-        tasks = [
-            asyncio.ensure_future(work(client))
-            for _ in range(min(max(options.concurrency, 1), len(paths)))
-        ]
+        workers = min(max(options.concurrency, 1), len(paths))
+        tasks = [asyncio.ensure_future(work(client)) for _ in range(workers)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -149,37 +146,37 @@ def _batches(count: int, size: int) -> Iterator[range]:
         yield range(start, min(start + max(size, 1), count))
 
 
-async def _one_batch(client: AsyncClient, paths: Sequence[Path]) -> list[FilePrediction]:
+async def _predict_batch(client: AsyncClient, paths: Sequence[Path]) -> list[FilePrediction]:
     contents = [await asyncio.to_thread(_read, path) for path in paths]
     readable = [(path, data) for path, data in zip(paths, contents, strict=True) if data]
-    answered = dict(await _ask(client, readable)) if readable else {}
+    done = dict(await _send(client, readable)) if readable else {}
     return [
-        answered.get(path) or FilePrediction(str(path), None, "cannot be read or is too large")
+        done.get(path) or FilePrediction(str(path), None, "cannot be read or is too large")
         for path in paths
     ]
 
 
-async def _ask(
+async def _send(
     client: AsyncClient, batch: Sequence[tuple[Path, bytes]]
 ) -> list[tuple[Path, FilePrediction]]:
     start = time.perf_counter()
     try:
-        found = await client.predict([data for _, data in batch])
+        predictions = await client.predict([data for _, data in batch])
     except BadRequestError as error:
         if len(batch) > 1:
-            return [pair for one in batch for pair in await _ask(client, [one])]
+            return [pair for one in batch for pair in await _send(client, [one])]
         path = batch[0][0]
         return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
     seconds = time.perf_counter() - start
     return [
         (path, FilePrediction(str(path), prediction, "", seconds))
-        for (path, _), prediction in zip(batch, found, strict=True)
+        for (path, _), prediction in zip(batch, predictions, strict=True)
     ]
 
 
 def reason_of(message: str) -> str:
-    """Return what an exported model says of an image, without TensorFlow's words around it."""
-    found = _ASSERTED.search(message)
+    """Return why an exported model rejected an image, from the whole error message."""
+    found = _ASSERTION.search(message)
     return found["reason"] if found else message
 
 
@@ -191,7 +188,7 @@ def _read(path: Path) -> bytes:
 
 
 def as_json(results: Sequence[FilePrediction]) -> str:
-    """Return the results as a JSON list; `familiar` is null where the model does not say."""
+    """Return the results as a JSON list; `familiar` is null if the model does not report it."""
     rows = []
     for result in results:
         row: dict[str, object] = {"path": result.path}
@@ -209,21 +206,21 @@ def as_json(results: Sequence[FilePrediction]) -> str:
 
 
 def as_csv(results: Sequence[FilePrediction]) -> str:
-    """Return the results as CSV; `familiar` is empty where the model does not say."""
+    """Return the results as CSV; `familiar` is empty if the model does not report it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "confidence", "familiar", "error"])
     for result in results:
         found = result.prediction
-        answer = (
+        columns = (
             (found.label, f"{found.confidence:.6f}", format_flag(found.familiar, "true", "false"))
             if found
             else ("", "", "")
         )
-        writer.writerow([result.path, *answer, result.error])
+        writer.writerow([result.path, *columns, result.error])
     return text.getvalue()
 
 
 def format_flag(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
-    """Return what a model says of an image's familiarity; nothing where it says nothing."""
+    """Return the text of a `familiar` flag; it is empty if the model does not report one."""
     return "" if familiar is None else yes if familiar else no

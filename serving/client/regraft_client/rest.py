@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import ssl
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import aiohttp
+import requests
+from requests.adapters import HTTPAdapter
 
-from regraft_client import rest_wire
-from regraft_client.errors import ConnectionFailedError, DeadlineError
-from regraft_client.methods import ApiRequest, AsyncClient, SyncClient
-from regraft_client.rest_wire import Call
-from regraft_client.results import ClassScore, Metadata, Prediction, VersionStatus
-from regraft_client.retrying import Retries
+from . import rest_wire
+from .clients import AsyncClient, SyncClient
+from .errors import ConnectionFailedError, DeadlineError
+from .rest_wire import Call, RestRequests
+from .retries import Retries
 
-
-@dataclass(frozen=True)
-class RestWire:
-    """The requests of TF Serving's REST API for one model, whose path is given."""
-
-    path: str
-
-    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
-        """As `Wire.predict`."""
-        return ApiRequest(rest_wire.predict_call(self.path, images), rest_wire.parse_predictions)
-
-    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
-        """As `Wire.classify`."""
-        return ApiRequest(rest_wire.classify_call(self.path, images), rest_wire.parse_classes)
-
-    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
-        """As `Wire.features`."""
-        call = rest_wire.predict_call(self.path, images, rest_wire.FEATURES)
-        return ApiRequest(call, rest_wire.parse_features)
-
-    def status(self) -> ApiRequest[list[VersionStatus]]:
-        """As `Wire.status`."""
-        return ApiRequest(Call("GET", self.path), rest_wire.parse_status)
-
-    def metadata(self) -> ApiRequest[Metadata]:
-        """As `Wire.metadata`."""
-        return ApiRequest(Call("GET", f"{self.path}/metadata"), rest_wire.parse_metadata)
+MAX_CONNECTIONS = 64
 
 
 class RestClient(SyncClient):
-    """Asks one model of a server by HTTP/JSON. Thread-safe; each thread keeps a connection."""
+    """Sends HTTP/JSON requests to one model of a server. Thread-safe; connections are kept."""
 
     def __init__(
         self,
@@ -61,92 +34,39 @@ class RestClient(SyncClient):
         retries: Retries | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Make a client; nothing is sent yet.
+        """Create a client; nothing is sent yet.
 
         Args:
             address: "host:port", "http://host:port" or "https://host:port".
             model: the model's name.
-            timeout_s: for each attempt of a call.
-            version: ask this version, not the newest.
-            label: ask the version with this label.
-            retries: of calls that end UNAVAILABLE.
-            tls: for https; by default the system's certificates.
+            timeout_s: limit of each attempt of a call, in seconds.
+            version: send requests to this version (default: the latest).
+            label: send requests to the version with this label.
+            retries: when a call is retried.
+            tls: for https (default: the system's certificates).
+
+        Raises:
+            InvalidInputError: the address is malformed, or both version and label are given.
         """
-        self._address = rest_wire.parse_address(address)
-        path = self._address.prefix + rest_wire.model_path(model, version, label)
-        super().__init__(RestWire(path), retries)
-        self._timeout_s = timeout_s
-        self._tls = tls
-        self._local = threading.local()
-        self._open: set[http.client.HTTPConnection] = set()
-        self._lock = threading.Lock()
+        origin, prefix = rest_wire.parse_address(address)
+        path = prefix + rest_wire.model_path(model, version, label)
+        super().__init__(RestRequests(path), retries)
+        self._transport = _Transport(origin, timeout_s, tls)
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            for connection in self._open:
-                connection.close()
-            self._open.clear()
+        self._transport.close()
 
     def _exchange(self, call: Call) -> Any:
-        return rest_wire.parse_answer(*self._reached(call))
-
-    def _reached(self, call: Call) -> tuple[int, bytes]:
-        fresh = getattr(self._local, "connection", None) is None
-        try:
-            return self._once(call)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            if fresh:
-                raise self._lost(error) from error
-        except TimeoutError as error:
-            raise DeadlineError(f"no answer within {self._timeout_s:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._lost(error) from error
-        # A kept connection that the server closed meanwhile says nothing about the server.
-        try:
-            return self._once(call)
-        except TimeoutError as error:
-            raise DeadlineError(f"no answer within {self._timeout_s:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._lost(error) from error
-
-    def _once(self, call: Call) -> tuple[int, bytes]:
-        connection = self._connection()
-        try:
-            headers = {"Content-Type": "application/json"} if call.body else {}
-            connection.request(call.method, call.path, call.body or None, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except BaseException:
-            self._local.connection = None
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
-            raise
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            host, port, secure, _ = self._address
-            if secure:
-                connection = http.client.HTTPSConnection(
-                    host, port, timeout=self._timeout_s, context=self._tls
-                )
-            else:
-                connection = http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-            self._local.connection = connection
-            with self._lock:
-                self._open.add(connection)
-        return connection
-
-    def _lost(self, error: Exception) -> ConnectionFailedError:
-        host, port, *_ = self._address
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return ConnectionFailedError(f"cannot reach {host}:{port}: {reason}")
+        return self._transport.exchange(call)
 
 
 class AsyncRestClient(AsyncClient):
-    """`RestClient` for asyncio; use it as `async with`."""
+    """`RestClient` for asyncio; use it with `async with`.
+
+    Requests are sent by up to `MAX_CONNECTIONS` threads, so that requests is the only library
+    needed. A cancelled request is abandoned: its thread ends with the response or the timeout.
+    """
 
     def __init__(
         self,
@@ -159,36 +79,77 @@ class AsyncRestClient(AsyncClient):
         retries: Retries | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Make a client; see `RestClient`."""
-        where = rest_wire.parse_address(address)
-        host = f"[{where.host}]" if ":" in where.host else where.host
-        self._origin = f"{'https' if where.secure else 'http'}://{host}:{where.port}"
-        path = where.prefix + rest_wire.model_path(model, version, label)
-        super().__init__(RestWire(path), retries)
-        self._timeout_s = timeout_s
-        self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
+        """Create a client; see `RestClient`."""
+        origin, prefix = rest_wire.parse_address(address)
+        path = prefix + rest_wire.model_path(model, version, label)
+        super().__init__(RestRequests(path), retries)
+        self._transport = _Transport(origin, timeout_s, tls)
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "regraft-rest")
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._transport.close()
 
     async def _exchange(self, call: Call) -> Any:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls else True)
-            timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._transport.exchange, call)
+
+
+class _Transport:
+    """Sends single requests over a pool of kept connections. Thread-safe.
+
+    The adapter is used without a `requests.Session`, which is not thread-safe and adds proxies,
+    cookies and redirects, none of which an API server needs.
+    """
+
+    def __init__(self, origin: str, timeout_s: float, tls: ssl.SSLContext | None) -> None:
+        if tls is None and origin.startswith("https:"):
+            tls = ssl.create_default_context()
+        self._origin = origin
+        self._timeout_s = timeout_s
+        self._verify = tls is None or tls.verify_mode is not ssl.CERT_NONE
+        self._adapter = _Adapter(tls)
+
+    def exchange(self, call: Call) -> Any:
+        """Send a call once; return the JSON value of the response."""
         headers = {"Content-Type": "application/json"} if call.body else {}
-        url = self._origin + call.path
+        request = requests.Request(
+            call.method, self._origin + call.path, headers=headers, data=call.body or None
+        ).prepare()
+        start = time.monotonic()
         try:
-            async with self._session.request(
-                call.method, url, data=call.body or None, headers=headers
-            ) as answer:
-                status, body = answer.status, await answer.read()
-        except TimeoutError as error:
-            raise DeadlineError(f"no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionFailedError(f"cannot reach {self._origin}: {error}") from error
-        return rest_wire.parse_answer(status, body)
+            response = self._adapter.send(request, timeout=self._timeout_s, verify=self._verify)
+            status, body = response.status_code, response.content
+        except requests.RequestException as error:
+            # A timeout while the body is read is raised as a connection error.
+            if isinstance(error, requests.Timeout) or time.monotonic() - start >= self._timeout_s:
+                raise DeadlineError(f"no response within {self._timeout_s:g} s") from error
+            raise ConnectionFailedError(f"cannot reach {self._origin}: {_cause(error)}") from error
+        return rest_wire.parse_response(status, body)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._adapter.close()
+
+
+class _Adapter(HTTPAdapter):
+    """Uses an SSL context as it is: requests would add its own list of authorities to it."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        super().__init__(pool_connections=1, pool_maxsize=MAX_CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Create the pool with the context."""
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave the verification to the context."""
+
+
+def _cause(error: BaseException) -> str:
+    """Return the text of the first error behind those of the libraries above it."""
+    while behind := error.__cause__ or error.__context__:
+        error = behind
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The REST protocol as pure functions: request bodies from values, values from answers."""
+"""The REST protocol as pure functions: request bodies from values, values from responses."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import base64
 import json
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from regraft_client.errors import ServerFailedError, ServingClientError, http_error
-from regraft_client.results import (
+from .clients import ApiRequest
+from .errors import InvalidInputError, http_error, unreadable
+from .results import (
     ClassScore,
     Metadata,
     Prediction,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
-    predictions,
+    join_outputs,
 )
 
 EXAMPLE_KEY = "image/encoded"
@@ -31,28 +33,57 @@ class Call(NamedTuple):
     body: bytes = b""
 
 
-class Address(NamedTuple):
-    """Where a REST server is."""
+@dataclass(frozen=True)
+class RestRequests:
+    """The requests of TF Serving's REST API for one model; `path` is the model's."""
 
-    host: str
-    port: int
-    secure: bool
-    prefix: str = ""
+    path: str
+
+    def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
+        """Implement `ModelRequests.predict`."""
+        return ApiRequest(predict_call(self.path, images), parse_predictions)
+
+    def classify(self, images: Sequence[bytes]) -> ApiRequest[list[list[ClassScore]]]:
+        """Implement `ModelRequests.classify`."""
+        return ApiRequest(classify_call(self.path, images), parse_classes)
+
+    def features(self, images: Sequence[bytes]) -> ApiRequest[list[tuple[float, ...]]]:
+        """Implement `ModelRequests.features`."""
+        return ApiRequest(predict_call(self.path, images, FEATURES), parse_features)
+
+    def status(self) -> ApiRequest[list[VersionStatus]]:
+        """Implement `ModelRequests.status`."""
+        return ApiRequest(Call("GET", self.path), parse_status)
+
+    def metadata(self) -> ApiRequest[Metadata]:
+        """Implement `ModelRequests.metadata`."""
+        return ApiRequest(Call("GET", f"{self.path}/metadata"), parse_metadata)
 
 
-def parse_address(address: str) -> Address:
-    """Read "host:port", "http://host:port" or "https://host:port/prefix"."""
-    text = address if "://" in address else f"http://{address}"
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ServingClientError(f"expected host:port or http(s)://host:port, got {address!r}")
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    return Address(parts.hostname, port, secure, parts.path.rstrip("/"))
+def parse_address(address: str) -> tuple[str, str]:
+    """Return the origin ("http://host:port") and the path before the API's of an address.
+
+    Raises:
+        InvalidInputError: it is not "host:port", "http://host:port" or "https://host:port/prefix".
+    """
+    try:
+        parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:  # also a port that is not a number
+        text = f"expected host:port or http(s)://host:port, got {address!r}"
+        raise InvalidInputError(text) from None
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
 
 
 def model_path(model: str, version: int | None, label: str | None) -> str:
-    """Return the path of a model, one of its versions or one of its labels."""
+    """Return the path of a model, one of its versions or one of its labels.
+
+    Raises:
+        InvalidInputError: both a version and a label are given.
+    """
+    if version is not None and label is not None:
+        raise InvalidInputError("expected a version or a label, got both")
     path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
     if version is not None:
         return f"{path}/versions/{version}"
@@ -76,18 +107,18 @@ def classify_call(path: str, images: Sequence[bytes]) -> Call:
     return Call("POST", f"{path}:classify", json.dumps(document).encode())
 
 
-def parse_answer(status: int, body: bytes) -> Any:
-    """Return the JSON of an answer.
+def parse_response(status: int, body: bytes) -> Any:
+    """Return the JSON value of a response.
 
     Raises:
-        ServingClientError: the answer is an error, or no JSON.
+        RegraftClientError: the response is an error, or is not JSON.
     """
     try:
         value = json.loads(body)
     except ValueError:
         if status != 200:
             raise http_error(status, body[:200].decode("utf-8", "replace")) from None
-        raise ServerFailedError("INTERNAL", "the server's answer is no JSON") from None
+        raise unreadable("expected JSON") from None
     if status != 200:
         message = value.get("error", "") if isinstance(value, dict) else str(value)
         raise http_error(status, str(message))
@@ -95,9 +126,9 @@ def parse_answer(status: int, body: bytes) -> Any:
 
 
 def parse_predictions(value: Any) -> list[Prediction]:
-    """Read the outputs of `serving_default`."""
+    """Parse the outputs of `serving_default`."""
     outputs = _member(value, "outputs")
-    return predictions(
+    return join_outputs(
         _member(outputs, "label"),
         _member(outputs, "confidence"),
         _member(outputs, "probabilities"),
@@ -106,12 +137,12 @@ def parse_predictions(value: Any) -> list[Prediction]:
 
 
 def parse_features(value: Any) -> list[tuple[float, ...]]:
-    """Read the only output of `features`, one row per image."""
+    """Parse the only output of `features`, one row per image."""
     return [tuple(map(float, row)) for row in _member(value, "outputs")]
 
 
 def parse_classes(value: Any) -> list[list[ClassScore]]:
-    """Read the results of the Classify API."""
+    """Parse the results of the Classify API."""
     return [
         [ClassScore(label, float(score)) for label, score in row]
         for row in _member(value, "results")
@@ -119,7 +150,7 @@ def parse_classes(value: Any) -> list[list[ClassScore]]:
 
 
 def parse_status(value: Any) -> list[VersionStatus]:
-    """Read the states of a model's versions."""
+    """Parse the states of a model's versions."""
     return [
         VersionStatus(
             int(item["version"]),
@@ -132,7 +163,7 @@ def parse_status(value: Any) -> list[VersionStatus]:
 
 
 def parse_metadata(value: Any) -> Metadata:
-    """Read a model's signatures."""
+    """Parse a model's signatures."""
     spec = _member(value, "model_spec")
     signatures = _member(value, "metadata")["signature_def"]["signature_def"]
     return Metadata(
@@ -167,6 +198,6 @@ def _b64(data: bytes) -> dict[str, str]:
 
 def _member(value: Any, name: str) -> Any:
     if not isinstance(value, dict) or name not in value:
-        got = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise ServerFailedError("INTERNAL", f"expected {name!r} in the server's answer, got {got}")
+        received = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise unreadable(f"expected {name!r}, got {received}")
     return value[name]

@@ -1,4 +1,4 @@
-"""What the clients answer with, whichever protocol brought it."""
+"""Results of the clients' methods, the same for both protocols."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image. Probabilities are in the order of the model's classes.
+    """The prediction for one image; `probabilities` are in the order of the model's classes.
 
-    `familiar` says whether the image excites the model as its own data did; None where the model
-    was exported without a threshold and does not say.
+    `familiar` is True for an in-distribution image and False for an out-of-distribution one; it is
+    None if the model was exported without an OOD threshold.
     """
 
     label: str
@@ -23,7 +23,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of a classification, best first as the model gives them."""
+    """One class of a classification, in the order of the model's response."""
 
     label: str
     score: float
@@ -31,7 +31,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """The state of one version: START, LOADING, AVAILABLE, UNLOADING, END."""
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING or END."""
 
     version: int
     state: str
@@ -41,7 +41,10 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output of a signature; a dimension -1 is open, shape None of unknown rank."""
+    """An input or output of a signature.
+
+    A dimension of unknown size is -1; `shape` is None if the rank is unknown.
+    """
 
     name: str
     dtype: str
@@ -59,24 +62,28 @@ class SignatureInfo:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The version that answered and its signatures by name."""
+    """The served version of a model, and its signatures by name."""
 
     name: str
     version: int
     signatures: Mapping[str, SignatureInfo]
 
 
-def predictions(
+def join_outputs(
     labels: Sequence[str],
     confidences: Sequence[float],
     probabilities: Sequence[Any],
     familiar: Sequence[bool] | None,
 ) -> list[Prediction]:
-    """Join the outputs of `serving_default`, all of one length, to one result an image."""
-    known: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
+    """Return one prediction per image from the outputs of `serving_default`.
+
+    Raises:
+        ValueError: the outputs differ in length.
+    """
+    flags: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
     return [
-        Prediction(label, float(confidence), tuple(map(float, row)), says)
-        for label, confidence, row, says in zip(
-            labels, confidences, probabilities, known, strict=True
+        Prediction(label, float(confidence), tuple(map(float, row)), flag)
+        for label, confidence, row, flag in zip(
+            labels, confidences, probabilities, flags, strict=True
         )
     ]

@@ -1,7 +1,7 @@
-"""Batching inside the graph, by the batch operation that TF Serving's own library is made of.
+"""Batching inside the graph, by the batch operation of TF Serving's own batching library.
 
-Requests that come at the same time run as one. What decodes images stays before the batch where
-the graph can be cut there, so that images of any sizes share a batch and a damaged one fails
+Requests that arrive at the same time are run as one batch. If the graph can be cut there, images
+are decoded before they are batched, so images of all sizes share a batch and a damaged one fails
 alone; otherwise the inputs themselves are batched.
 """
 
@@ -21,7 +21,7 @@ _CONTROL_FLOW = ("If", "StatelessIf", "While", "StatelessWhile", "Case", "Statel
 
 
 def batchable(signature: Signature) -> bool:
-    """Tell whether rows of the inputs give rows of the outputs, by the signature's shapes."""
+    """Return whether each row of the inputs yields a row of the outputs, by the shapes."""
     shapes = [spec.shape for spec in signature.inputs.values()]
     results = [spec.shape for spec in signature.outputs.values()]
     return (
@@ -34,8 +34,8 @@ def batchable(signature: Signature) -> bool:
 def add_batching(graph: Any, signature: Signature, config: BatchingConfig) -> dict[str, str]:
     """Add the batched form of a signature to its graph; return its tensor name by output alias.
 
-    The feeds stay those of the signature. The functions of the graph are inlined first, as a cut
-    can only be found in plain sight.
+    The feeds stay those of the signature. The functions of the graph are inlined first, because a
+    cut inside a function cannot be found.
     """
     with graph.as_default(), tf.name_scope(f"batched/{signature.name}"):
         flat, results = _part(graph, signature)
@@ -78,11 +78,11 @@ def add_batching(graph: Any, signature: Signature, config: BatchingConfig) -> di
 
 
 def find_cut(flat: Any, sources: Sequence[str], results: Sequence[str]) -> str | None:
-    """Return the first tensor of pixels through which all that the results need of the inputs goes.
+    """Return the first tensor of pixels that is on every path from the inputs to the results.
 
-    It must be numbers of a shape that is known but for the first dimension, so that rows of
-    different requests fit together; only strings as inputs are worth a cut. What runs before the
-    cut for its effect alone (a check) must belong to the cut, so that it still runs.
+    It must be numeric and of known shape except for the first dimension, so that rows of different
+    requests can be stacked; only string inputs are worth a cut. Checks on the inputs that other
+    nodes wait for must be part of what the cut depends on, so that they still run.
     """
     probe = tf.Graph()
     with probe.as_default():
@@ -104,10 +104,10 @@ def find_cut(flat: Any, sources: Sequence[str], results: Sequence[str]) -> str |
 
 
 def _on_all_paths(order: Sequence[Any], starts: set[str], ends: set[str]) -> list[str]:
-    """Return the nodes, in order, through which all data flows from `starts` to `ends`.
+    """Return the nodes, in order, that are on every path of data from `starts` to `ends`.
 
-    A node lies on all paths exactly if the paths through it are as many as all paths; they are
-    counted with random weights modulo a prime, which errs with negligible probability.
+    A node is on every path if as many paths lead through it as there are; they are counted with
+    random weights modulo a prime, which errs with negligible probability.
     """
     weights = random.Random(0)  # noqa: S311 (weights of a fingerprint, no secret)
     before: dict[str, int] = {}
@@ -136,12 +136,12 @@ def _on_all_paths(order: Sequence[Any], starts: set[str], ends: set[str]) -> lis
 def _keeps_checks(
     order: Sequence[Any], needs: Mapping[str, Sequence[str]], depends: set[str], cut: str
 ) -> bool:
-    """Tell whether all of the inputs that later nodes wait for is before the cut.
+    """Return whether everything that later nodes wait for is computed before or after the cut.
 
     Args:
-        order: the nodes, each after those that it needs.
-        needs: by node, in this order, the nodes that it needs.
-        depends: the nodes that need an input.
+        order: the nodes, each after its origins.
+        needs: the origins of each node, in this order.
+        depends: the nodes that depend on an input.
         cut: the node of the cut.
     """
     earlier = {cut}
@@ -190,7 +190,7 @@ def _waited_for(node: Any) -> list[str]:
 
 
 def _in_order(flat: Any) -> list[Any]:
-    """Return the nodes of a graph without loops, each after those that it needs."""
+    """Return the nodes of a graph without loops, each after its origins."""
     nodes = {node.name: node for node in flat.node}
     done: dict[str, bool] = {}
     order: list[Any] = []
@@ -227,12 +227,12 @@ def _after(flat: Any, sources: Mapping[str, Any], results: Sequence[str]) -> Any
                     or not name.startswith("^")]  # fmt: skip
             del node.input[:]
             node.input.extend(kept)
-    wanted = [name.split(":")[0] for name in results]
-    return tf.compat.v1.graph_util.extract_sub_graph(part, wanted)
+    ends = [name.split(":")[0] for name in results]
+    return tf.compat.v1.graph_util.extract_sub_graph(part, ends)
 
 
 def _inputs_behind(part: Any, cut: set[str]) -> set[str]:
-    """Return all nodes that the cut itself needs."""
+    """Return all nodes that the cut itself depends on."""
     nodes = {node.name: node for node in part.node}
     behind: set[str] = set()
     stack = list(cut)
@@ -245,7 +245,7 @@ def _inputs_behind(part: Any, cut: set[str]) -> set[str]:
 
 
 def _part(graph: Any, signature: Signature) -> tuple[Any, list[str]]:
-    """Return the part of the graph that a signature needs, and the names of its outputs."""
+    """Return the part of the graph that computes a signature, and the names of its outputs."""
     outputs = [spec.tensor for spec in signature.outputs.values()]
     names = sorted({name.split(":")[0] for name in outputs})
     definition = graph.as_graph_def(add_shapes=True)
@@ -270,14 +270,14 @@ def _inlined(part: Any, signature: Signature) -> tuple[Any, list[str]]:
     rewriting.min_graph_nodes = -1
     rewriting.optimizers.append("function")
     rewriting.function_optimization = type(rewriting).AGGRESSIVE
-    # Loops stay single nodes while the cut is looked for, and are taken apart only at the run.
+    # Loops are single nodes while the cut is searched for, and are lowered only at run time.
     functions = meta_graph.graph_def.library.function
     _set_lowering(meta_graph.graph_def.node, False)
     for function in functions:
         _set_lowering(function.node_def, False)
     inlined = tf_optimizer.OptimizeGraph(config, meta_graph)
     _set_lowering(inlined.node, True)
-    # Functions that stay must be what the graph already knows under their names.
+    # Functions that were not inlined must equal those of the same names in the graph.
     known = {function.signature.name: function for function in part.library.function}
     for function in inlined.library.function:
         if function.signature.name in known:

@@ -1,4 +1,4 @@
-"""Which versions of which models are there, in what state, and who is using them right now."""
+"""The versions of all models, their states, and how many requests use each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.server.protocol.status import Code, ServingError, invalid, not_foun
 
 
 class State(IntEnum):
-    """The life of a version, with the numbers of `ModelVersionStatus.State`."""
+    """The state of a version, with the numbers of `ModelVersionStatus.State`."""
 
     UNKNOWN = 0
     START = 10
@@ -25,7 +25,7 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a request asks for: a model, and at most one of a version and a label."""
+    """The model that a request is for, and at most one of a version and a label."""
 
     name: str
     version: int | None = None
@@ -34,7 +34,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """The state of one version, as GetModelStatus tells it."""
+    """The state of one version, as GetModelStatus reports it."""
 
     version: int
     state: State
@@ -44,7 +44,7 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class Lease:
-    """A version that stays loaded as long as the lease is held."""
+    """A version that stays loaded until the lease is released."""
 
     name: str
     version: int
@@ -73,7 +73,7 @@ class Catalog:
         """Resolve `spec` to an available version and hold it for the block.
 
         Raises:
-            ServingError: no name, an unknown label, or nothing available that fits.
+            ServingError: no name, an unknown label, or no such version is available.
         """
         with self._lock:
             number, version = self._resolve(spec)
@@ -89,7 +89,7 @@ class Catalog:
         """Return the states of a model's versions, newest first.
 
         Raises:
-            ServingError: NOT_FOUND, if the model or the version was never seen.
+            ServingError: NOT_FOUND if the model or the version has never been configured.
         """
         with self._lock:
             versions = dict(self._models.get(name, {}))
@@ -102,22 +102,22 @@ class Catalog:
             return [_status(number, versions[number]) for number in sorted(versions, reverse=True)]
 
     def available(self, name: str) -> list[int]:
-        """Return the numbers of the versions that answer, in ascending order."""
+        """Return the numbers of the available versions, ascending."""
         with self._lock:
             return self._available(name)
 
     def has(self, name: str) -> bool:
-        """Tell whether a version of this model was ever seen."""
+        """Return whether this model has ever had a version."""
         with self._lock:
             return name in self._models
 
     def names(self) -> list[str]:
-        """Return the names of all models that were ever seen, in order."""
+        """Return the names of all models that have ever had a version, sorted."""
         with self._lock:
             return sorted(self._models)
 
     def labels(self, name: str) -> dict[str, int]:
-        """Return the labels of a model and the versions they stand for."""
+        """Return the labels of a model and their versions."""
         with self._lock:
             return dict(self._labels.get(name, {}))
 
@@ -127,19 +127,19 @@ class Catalog:
             self._labels = {name: dict(of_model) for name, of_model in labels.items()}
 
     def loading(self, name: str, number: int) -> None:
-        """Note that a version is being loaded."""
+        """Record that a version is being loaded."""
         with self._lock:
             version = self._models.setdefault(name, {})[number] = _Version()
             version.state = State.LOADING
 
     def loaded(self, name: str, number: int, servable: Servable) -> None:
-        """Let a version answer from now on."""
+        """Make a version available."""
         with self._lock:
             version = self._models[name][number]
             version.servable, version.state = servable, State.AVAILABLE
 
     def failed(self, name: str, number: int, error: ServingError) -> None:
-        """Note that a version could not be loaded, and why."""
+        """Record that a version could not be loaded, and why."""
         with self._lock:
             version = self._models[name][number]
             version.state, version.error = State.END, error
@@ -150,7 +150,7 @@ class Catalog:
             self._models[name][number].note = text
 
     def unload(self, name: str, number: int) -> None:
-        """Stop giving the version out; it is closed once nobody uses it."""
+        """Stop serving a version; it is closed when its last lease is released."""
         with self._lock:
             version = self._models[name][number]
             version.state, version.note = State.UNLOADING, ""
@@ -179,20 +179,20 @@ class Catalog:
     def _resolve(self, spec: ModelSpec) -> tuple[int, _Version]:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
-        wanted = spec.version
+        number = spec.version
         if spec.label is not None:
-            wanted = self._labels.get(spec.name, {}).get(spec.label)
-            if wanted is None:
+            number = self._labels.get(spec.name, {}).get(spec.label)
+            if number is None:
                 raise invalid(f"Unrecognized servable version label: {spec.label}")
         available = self._available(spec.name)
-        if wanted is None and available:
-            wanted = available[-1]
-        if wanted is None or wanted not in available:
+        if number is None and available:
+            number = available[-1]
+        if number is None or number not in available:
             request = (
-                f"Latest({spec.name})" if wanted is None else f"Specific({spec.name}, {wanted})"
+                f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
             )
             raise not_found(f"Servable not found for request: {request}")
-        return wanted, self._models[spec.name][wanted]
+        return number, self._models[spec.name][number]
 
 
 def _status(number: int, version: _Version) -> VersionStatus:

@@ -1,6 +1,7 @@
-"""Which versions should be served, by the folders that are there; loads the new, unloads the old.
+"""Loads and unloads versions so that the served ones match the folders of the configured models.
 
-A new version answers before an old one goes, and one that fails to load takes nothing away.
+A new version is available before an old one is unloaded, and one that fails to load changes
+nothing.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from serving.server.models.servable import Servable
 from serving.server.protocol.status import Code, ServingError, failed_precondition
 
 Load = Callable[[str, int, Path], Servable]
-Say = Callable[[str], None]
-GONE = "the folder of this version is gone; it is served from memory"
+Log = Callable[[str], None]
+DELETED = "the folder of this version is gone; it is served from memory"
 
 
 class Lifecycle:
-    """Keeps a catalog in step with the folders of the configured models."""
+    """Keeps a catalog up to date with the folders of the configured models."""
 
     def __init__(
         self,
         catalog: Catalog,
         load: Load,
-        say: Say,
+        log: Log,
         allow_labels_for_unavailable: bool = False,
     ) -> None:
         self._catalog = catalog
         self._load = load
-        self._say = say
-        self._any_label = allow_labels_for_unavailable
+        self._log = log
+        self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._configs: list[ModelConfig] = []
         self._failures: dict[tuple[str, int], str] = {}
         self._busy = threading.Lock()
@@ -41,11 +42,11 @@ class Lifecycle:
         self._thread: threading.Thread | None = None
 
     def configure(self, configs: Sequence[ModelConfig]) -> None:
-        """Serve exactly these models: load what is new, unload what is left out.
+        """Serve exactly these models: load the new ones, unload those that are missing.
 
         Raises:
-            ServingError: a label stands on a version that is not available, or a new model has
-                no version that loads.
+            ServingError: a label names a version that is not available, or no version of a new
+                model can be loaded.
         """
         with self._busy:
             self._check_labels(configs)
@@ -56,23 +57,22 @@ class Lifecycle:
                 for number in self._catalog.available(name):
                     self._catalog.unload(name, number)
             for config in configs:
-                self._follow(config)
-            new = [config for config in configs if config.name not in known]
-            self._check_available(new)
+                self._update(config)
+            self._check_available([config for config in configs if config.name not in known])
 
     def poll(self) -> None:
-        """Look once at all folders and follow them."""
+        """Check the folders of all models once, and load and unload accordingly."""
         with self._busy:
             for config in self._configs:
-                self._follow(config)
+                self._update(config)
 
     def waiting(self) -> list[str]:
-        """Return the names of the configured models that have no version that answers."""
+        """Return the names of the configured models that have no available version."""
         with self._busy:
             return [c.name for c in self._configs if not self._catalog.available(c.name)]
 
     def watch(self, seconds: float) -> None:
-        """Poll every `seconds` from a thread of its own until `stop`; not at all for 0 or less."""
+        """Poll every `seconds` in a thread until `stop`; not at all for 0 or less."""
         if seconds <= 0:
             return
         self._thread = threading.Thread(
@@ -81,7 +81,7 @@ class Lifecycle:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the polling; a load that runs ends first."""
+        """End the polling, after a load that is in progress."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -90,54 +90,52 @@ class Lifecycle:
         while not self._stop.wait(seconds):
             try:
                 self.poll()
-            except Exception as error:  # whatever it was, the served versions serve on
-                self._say(f"cannot look for versions: {type(error).__name__}: {error}")
+            except Exception as error:  # the loaded versions are served whatever happens here
+                self._log(f"cannot check for versions: {type(error).__name__}: {error}")
 
-    def _follow(self, config: ModelConfig) -> None:
+    def _update(self, config: ModelConfig) -> None:
         name = config.name
         found = find_versions(config.base_path)
-        wanted = config.policy.choose(list(found))
+        chosen = config.policy.choose(list(found))
         available = self._catalog.available(name)
-        for number in wanted:
+        for number in chosen:
             if number not in available and not self._stop.is_set():
                 self._try_load(name, number, found[number])
-        now = self._catalog.available(name)
-        for number in now:
-            self._catalog.note(name, number, "" if number in found else GONE)
-        if not any(number in now for number in wanted):
-            return  # nothing to take over from the versions that answer
-        for number in set(now) - set(wanted):
+        available = self._catalog.available(name)
+        for number in available:
+            self._catalog.note(name, number, "" if number in found else DELETED)
+        if not any(number in available for number in chosen):
+            return  # the available versions have no successor
+        for number in set(available) - set(chosen):
             self._catalog.unload(name, number)
-            self._say(f"{name} version {number} unloaded")
+            self._log(f"{name} version {number} unloaded")
 
     def _try_load(self, name: str, number: int, path: Path) -> None:
-        print_of_folder = _folder_print(path)
-        if self._failures.get((name, number)) == print_of_folder:
-            return  # it failed as it is; only a changed folder is worth another try
+        state = _folder_state(path)
+        if self._failures.get((name, number)) == state:
+            return  # only a changed folder is worth another attempt
         self._catalog.loading(name, number)
         try:
             servable = self._load(name, number, path)
-        except ServingError as error:
-            self._failures[name, number] = print_of_folder
-            self._catalog.failed(name, number, error)
-            self._say(f"{name} version {number} not loaded: {error}")
-            return
         except Exception as error:
-            self._failures[name, number] = print_of_folder
-            self._catalog.failed(name, number, ServingError(Code.INTERNAL, repr(error)))
-            self._say(f"{name} version {number} not loaded: {error!r}")
+            if not isinstance(error, ServingError):
+                error = ServingError(Code.INTERNAL, repr(error))
+            self._failures[name, number] = state
+            self._catalog.failed(name, number, error)
+            self._log(f"{name} version {number} not loaded: {error}")
             return
         self._failures.pop((name, number), None)
         self._catalog.loaded(name, number, servable)
-        self._say(f"{name} version {number} available")
+        self._log(f"{name} version {number} available")
 
     def _check_labels(self, configs: Sequence[ModelConfig]) -> None:
         for config in configs:
             available = self._catalog.available(config.name)
             present = self._catalog.labels(config.name)
             for label, number in config.labels.items():
-                # With the flag, as in TF Serving, only a label that would not move is let through.
-                if self._any_label and present.get(label, number) == number:
+                # As in TF Serving, the flag does not allow a label to move to such a version.
+                allowed = self._allow_labels_for_unavailable
+                if allowed and present.get(label, number) == number:
                     continue
                 if number not in available:
                     raise failed_precondition(
@@ -177,8 +175,8 @@ def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and int(name) < 1 << 63
 
 
-def _folder_print(path: Path) -> str:
-    """Return a short text that changes when a file of the folder does."""
+def _folder_state(path: Path) -> str:
+    """Return a text that changes whenever a file of the folder does."""
     lines = []
     for root, _, names in os.walk(path):
         for name in names:

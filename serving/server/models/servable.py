@@ -1,7 +1,7 @@
-"""A loaded SavedModel: a graph and a session, as TF Serving holds it, and runs of its signatures.
+"""A SavedModel loaded as in TF Serving: a graph and a session, in which signatures are run.
 
-The session path is TF Serving's own: what it cannot restore or run fails here too, while Python's
-object loader (`tf.saved_model.load`) would forgive it.
+TF Serving loads models in the same way, so a model that it cannot restore or run fails here too;
+Python's object loader (`tf.saved_model.load`) is less strict.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Servable:
                 except ServingError as error:
                     if error.code is Code.UNAVAILABLE:
                         raise
-                # Another request of the batch may be to blame: this one's own run decides.
+                # Another request of the batch may have failed, so this one is run alone.
         return self._run(names, feeds, fetches)
 
     def _run(
@@ -97,14 +97,14 @@ class Servable:
     def _callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., Any]:
         key = (feeds, fetches)
         with self._lock:
-            made = self._callables.get(key)
-            if made is None:
+            found = self._callables.get(key)
+            if found is None:
                 graph = self._session.graph
-                tensors = [graph.get_tensor_by_name(name) for name in fetches]
-                sources = [graph.get_tensor_by_name(name) for name in feeds]
-                made = self._session.make_callable(tensors, feed_list=sources)
-                self._callables[key] = made
-            return made
+                outputs = [graph.get_tensor_by_name(name) for name in fetches]
+                inputs = [graph.get_tensor_by_name(name) for name in feeds]
+                found = self._session.make_callable(outputs, feed_list=inputs)
+                self._callables[key] = found
+            return found
 
 
 def load_servable(
@@ -113,7 +113,7 @@ def load_servable(
     """Load the SavedModel in `folder` for serving.
 
     Raises:
-        ServingError: it is no SavedModel, a part is missing, or a variable is not restored.
+        ServingError: it is not a SavedModel, a part is missing, or a variable is not restored.
     """
     path = Path(folder)
     _check_complete(path)
@@ -130,14 +130,14 @@ def load_servable(
     except ServingError:
         session.close()
         raise
-    except Exception as error:  # a damaged file surfaces as one of many kinds
+    except Exception as error:  # damaged files raise many kinds of errors
         session.close()
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ServingError(Code.INTERNAL, f"cannot load {path}: {line}") from error
 
 
 def from_op_error(error: tf.errors.OpError) -> ServingError:
-    """Turn TensorFlow's error into ours: the same code, the message without its stack."""
+    """Return the serving error of a TensorFlow error: its code, its message without the stack."""
     message = str(error.message or error).split("\n\nOriginal stack trace")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return ServingError(code_of(error.error_code), " ".join(lines)[:1000] or type(error).__name__)
@@ -145,7 +145,7 @@ def from_op_error(error: tf.errors.OpError) -> ServingError:
 
 def _session_config() -> Any:
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    # Each run's part of the graph is optimized alone: a version is ready in half the time.
+    # Only the part of the graph that a run needs is optimized: versions load in half the time.
     config.graph_options.place_pruned_graph = True
     return config
 
@@ -159,7 +159,7 @@ def _check_complete(path: Path) -> None:
 
 
 def _check_initialized(session: Any, meta_graph: Any) -> None:
-    """Refuse a model of which a signature reads a variable that nothing restored."""
+    """Reject a model with a signature that reads a variable that was not restored."""
     graph = session.graph
     fetches = [
         info.name.removeprefix("^").split(":")[0]

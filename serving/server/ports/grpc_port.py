@@ -15,9 +15,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server.config import TlsConfig
-from serving.server.core import Core
 from serving.server.protocol.status import Code, ServingError
 from serving.server.requests import service
+from serving.server.server_state import ServerState
 
 Reload = Callable[[Any], Any]
 PREDICTION = "tensorflow.serving.PredictionService"
@@ -25,12 +25,14 @@ MODEL = "tensorflow.serving.ModelService"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-async def _answer(core: Core, context: Any, model: str, api: str, work: Callable[[], Any]) -> Any:
-    """Run `work` in a worker until the client's deadline; end the call with its error, if any."""
+async def _respond(
+    state: ServerState, context: Any, model: str, api: str, work: Callable[[], Any]
+) -> Any:
+    """Run `work` in a worker until the client's deadline; abort the call with its error, if any."""
     left = context.time_remaining()
     deadline_s = left if left is not None and left < 1e9 else None
     try:
-        return await core.counted(model, api, "GRPC", lambda: core.workers.run(work, deadline_s))
+        return await state.measured(model, api, "GRPC", lambda: state.workers.run(work, deadline_s))
     except ServingError as error:
         await context.abort(_CODES[int(error.code)], error.message)
 
@@ -38,8 +40,8 @@ async def _answer(core: Core, context: Any, model: str, api: str, work: Callable
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """`tensorflow.serving.PredictionService`."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run any signature on tensors."""
@@ -59,7 +61,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return await self._call(spec, context, "MultiInference", service.multi_inference, request)
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Tell the signatures of a model."""
+        """Return the signatures of a model."""
         return await self._call(
             request.model_spec, context, "GetModelMetadata", service.model_metadata, request
         )
@@ -67,37 +69,37 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _call(
         self, spec: Any, context: Any, api: str, method: Callable[..., Any], request: Any
     ) -> Any:
-        core = self._core
+        state = self._state
         name = spec.name if spec is not None else ""
-        return await _answer(core, context, name, api, lambda: method(core.catalog, request))
+        return await _respond(state, context, name, api, lambda: method(state.catalog, request))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """`tensorflow.serving.ModelService`."""
 
-    def __init__(self, core: Core, reload: Reload) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, reload: Reload) -> None:
+        self._state = state
         self._reload = reload
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Tell the states of a model's versions."""
-        core = self._core
-        return await _answer(
-            core,
+        """Return the states of a model's versions."""
+        state = self._state
+        return await _respond(
+            state,
             context,
             request.model_spec.name,
             "GetModelStatus",
-            lambda: service.model_status(core.catalog, request),
+            lambda: service.model_status(state.catalog, request),
         )
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve exactly the models of the request's configuration."""
-        return await _answer(
-            self._core, context, "", "HandleReloadConfigRequest", lambda: self._reload(request)
+        return await _respond(
+            self._state, context, "", "HandleReloadConfigRequest", lambda: self._reload(request)
         )
 
 
-def make_server(core: Core, reload: Reload, max_bytes: int) -> tuple[Any, HealthServicer]:
+def make_server(state: ServerState, reload: Reload, max_bytes: int) -> tuple[Any, HealthServicer]:
     """Return a gRPC server with all services and its health servicer; it is not bound yet."""
     server = grpc.aio.server(
         options=[
@@ -107,30 +109,30 @@ def make_server(core: Core, reload: Reload, max_bytes: int) -> tuple[Any, Health
         ]
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(core), server
+        PredictionService(state), server
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core, reload), server)
-    checks = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(state, reload), server)
+    health_servicer = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(
         (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
-    return server, checks
+    return server, health_servicer
 
 
-async def set_health(checks: HealthServicer, serving: bool) -> None:
-    """Tell the health of the server and of both services."""
+async def set_health(health_servicer: HealthServicer, serving: bool) -> None:
+    """Set the health of the server and of both services."""
     status = health_pb2.HealthCheckResponse
     value = status.SERVING if serving else status.NOT_SERVING
     for name in ("", PREDICTION, MODEL):
-        await checks.set(name, value)
+        await health_servicer.set(name, value)
 
 
 def bind(server: Any, host: str, port: int, tls: TlsConfig | None) -> int:
-    """Bind the server; return the port, which is a free one where `port` is 0.
+    """Bind the server; return the port, which is a free one if `port` is 0.
 
     Raises:
-        ServingError: UNAVAILABLE, if the port is taken; FAILED_PRECONDITION for unusable PEM.
+        ServingError: UNAVAILABLE if the port is in use or the PEM texts are invalid.
     """
     name = f"[{host}]" if ":" in host else host
     address = f"{name}:{port}"

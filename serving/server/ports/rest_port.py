@@ -21,15 +21,15 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.core import Core
 from serving.server.models.catalog import ModelSpec
-from serving.server.protocol import json_tensor
+from serving.server.protocol import json_examples, json_tensor, json_values
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError, http_status, invalid, not_found
-from serving.server.requests import examples, inference, service
+from serving.server.requests import inference, service
+from serving.server.server_state import ServerState
 
 _SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-# The path ignores case, the method's name does not: `:PREDICT` is malformed.
+# Paths are case-insensitive, the name of the method is not: `:PREDICT` is malformed.
 _ACTION = re.compile(
     rf"(?i:/v1/models/(?P<name>[^/:]+){_SPEC}):(?P<method>classify|regress|predict)"
 )
@@ -40,7 +40,7 @@ _MAX_VERSION = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class Target:
-    """What a request line asks for: `method` is predict, classify, regress, status or metadata."""
+    """The target of a request line; `method` is predict, classify, regress, status or metadata."""
 
     spec: ModelSpec
     method: str
@@ -48,14 +48,14 @@ class Target:
 
 @dataclass(frozen=True)
 class RestLimits:
-    """Where a request is cut off: bytes of its body, sent and inflated, and seconds in all."""
+    """Limits of a request: bytes of its body, sent and inflated, and seconds in total."""
 
     max_bytes: int
     timeout_s: float
 
 
 def parse_target(verb: str, path: str) -> Target:
-    """Read a request line.
+    """Parse a request line.
 
     Raises:
         ServingError: INVALID_ARGUMENT `Malformed request: VERB path`, or no model name.
@@ -77,10 +77,10 @@ def parse_target(verb: str, path: str) -> Target:
 
 
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Return a body without its Content-Encoding, never more than `max_bytes`.
+    """Return the decoded body, of at most `max_bytes`.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for damaged data, RESOURCE_EXHAUSTED past the limit.
+        ServingError: INVALID_ARGUMENT for damaged data, RESOURCE_EXHAUSTED above the limit.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -105,26 +105,26 @@ class _TooLargeError(ServingError):
 
 
 class ConnectionReaper:
-    """The connections on which a whole request line with its headers has come.
+    """Closes connections on which no request with complete headers arrives.
 
-    aiohttp closes a connection that idles after a request, but waits without end for the first.
+    aiohttp closes a connection that idles after a request, but waits for the first without limit.
     """
 
     def __init__(self) -> None:
-        self._connections: set[object] = set()
+        self._active: set[object] = set()
 
-    def add(self, request: web.Request) -> None:
-        """Note the connection of a request."""
-        self._connections.add(request.protocol)
+    def keep(self, request: web.Request) -> None:
+        """Record that a request has arrived on its connection."""
+        self._active.add(request.protocol)
 
-    async def close_others(self, server: web.Server, timeout_s: float) -> None:
-        """Close connections that send no request within `timeout_s`, until it is cancelled."""
+    async def close_silent(self, server: web.Server, timeout_s: float) -> None:
+        """Close connections without a request for `timeout_s`, until this is cancelled."""
         since: dict[object, float] = {}
         while True:
             now = time.monotonic()
-            there = list(server.connections)
-            self._connections.intersection_update(there)
-            silent = [one for one in there if one not in self._connections]
+            connections = list(server.connections)
+            self._active.intersection_update(connections)
+            silent = [one for one in connections if one not in self._active]
             since = {one: since.get(one, now) for one in silent}
             for connection in silent:
                 if now - since[connection] > timeout_s:
@@ -133,16 +133,16 @@ class ConnectionReaper:
 
 
 def make_app(
-    core: Core, limits: RestLimits, metrics_path: str, page: str, greeted: ConnectionReaper
+    state: ServerState, limits: RestLimits, metrics_path: str, page: str, reaper: ConnectionReaper
 ) -> web.Application:
-    """Return the application; `metrics_path` and `page` (HTML) are off where empty."""
+    """Return the application; empty `metrics_path` and `page` (HTML) disable these."""
     app = web.Application(client_max_size=limits.max_bytes)
 
-    async def answer(request: web.Request) -> web.Response:
-        greeted.add(request)
+    async def respond(request: web.Request) -> web.Response:
+        reaper.keep(request)
         path = request.raw_path
         if metrics_path and path == metrics_path:
-            return web.Response(text=core.metrics.page(), content_type="text/plain")
+            return web.Response(text=state.metrics.page(), content_type="text/plain")
         if page and path in ("/", "/index.html") and request.method in ("GET", "HEAD"):
             return web.Response(text=page, content_type="text/html", headers=_PAGE_HEADERS)
         try:
@@ -150,14 +150,14 @@ def make_app(
                 raise not_found(f"no such path: {path}")
             target = parse_target(request.method, path)
             name, method = target.spec.name, target.method
-            body = await core.counted(
-                name, method, "REST", lambda: _call(core, limits, target, request)
+            body = await state.measured(
+                name, method, "REST", lambda: _call(state, limits, target, request)
             )
             return web.Response(body=body, content_type="application/json")
         except ServingError as error:
-            return _failure(error)
+            return _error_response(error)
 
-    app.router.add_route("*", "/{tail:.*}", answer)
+    app.router.add_route("*", "/{tail:.*}", respond)
     return app
 
 
@@ -169,22 +169,24 @@ _PAGE_HEADERS = {
 }
 
 
-def _failure(error: ServingError) -> web.Response:
+def _error_response(error: ServingError) -> web.Response:
     status = 413 if isinstance(error, _TooLargeError) else http_status(error.code)
     return web.Response(
-        body=json_tensor.dump({"error": error.message}),
+        body=json_values.dump({"error": error.message}),
         status=status,
         content_type="application/json",
     )
 
 
-async def _call(core: Core, limits: RestLimits, target: Target, request: web.Request) -> bytes:
-    """Read the body and compute the answer, both within the time limit."""
+async def _call(
+    state: ServerState, limits: RestLimits, target: Target, request: web.Request
+) -> bytes:
+    """Read the body and compute the response, both within the time limit."""
     loop = asyncio.get_running_loop()
     end = loop.time() + limits.timeout_s
     try:
         async with asyncio.timeout_at(end):
-            sent = await request.read() if target.method in _METHODS else b""
+            received = await request.read() if target.method in _METHODS else b""
     except TimeoutError:
         raise ServingError(Code.DEADLINE_EXCEEDED, "the body did not arrive in time") from None
     except web.HTTPRequestEntityTooLarge:
@@ -193,19 +195,19 @@ async def _call(core: Core, limits: RestLimits, target: Target, request: web.Req
 
     def work() -> bytes:
         if target.method == "status":
-            return _status(core, target.spec)
+            return _status(state, target.spec)
         if target.method == "metadata":
-            return _metadata(core, target.spec)
-        body = inflate(sent, encoding, limits.max_bytes)
-        return _METHODS[target.method](core, target.spec, body)
+            return _metadata(state, target.spec)
+        body = inflate(received, encoding, limits.max_bytes)
+        return _METHODS[target.method](state, target.spec, body)
 
-    return await core.workers.run(work, end - loop.time())
+    return await state.workers.run(work, end - loop.time())
 
 
-def _predict(core: Core, spec: ModelSpec, body: bytes) -> bytes:
-    document = json_tensor.parse_body(body)
-    name = json_tensor.signature_name(document) or DEFAULT_SIGNATURE
-    with core.catalog.lease(spec) as lease:
+def _predict(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
+    document = json_values.parse_body(body)
+    name = json_values.signature_name(document) or DEFAULT_SIGNATURE
+    with state.catalog.lease(spec) as lease:
         signature = lease.servable.signatures.get(name)
         if signature is None:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
@@ -216,21 +218,23 @@ def _predict(core: Core, spec: ModelSpec, body: bytes) -> bytes:
         return json_tensor.write_outputs(outputs, form)
 
 
-def _classify(core: Core, spec: ModelSpec, body: bytes) -> bytes:
+def _classify(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     request = classification_pb2.ClassificationRequest()
     _fill_examples(request, spec, body)
-    return json_tensor.dump(
-        examples.classification_json(service.classify(core.catalog, request).result)
+    return json_values.dump(
+        json_examples.classification_json(service.classify(state.catalog, request).result)
     )
 
 
-def _regress(core: Core, spec: ModelSpec, body: bytes) -> bytes:
+def _regress(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     request = regression_pb2.RegressionRequest()
     _fill_examples(request, spec, body)
-    return json_tensor.dump(examples.regression_json(service.regress(core.catalog, request).result))
+    return json_values.dump(
+        json_examples.regression_json(service.regress(state.catalog, request).result)
+    )
 
 
-_METHODS: dict[str, Callable[[Core, ModelSpec, bytes], bytes]] = {
+_METHODS: dict[str, Callable[[ServerState, ModelSpec, bytes], bytes]] = {
     "predict": _predict,
     "classify": _classify,
     "regress": _regress,
@@ -238,10 +242,10 @@ _METHODS: dict[str, Callable[[Core, ModelSpec, bytes], bytes]] = {
 
 
 def _fill_examples(request: Any, spec: ModelSpec, body: bytes) -> None:
-    document = json_tensor.parse_body(body)
+    document = json_values.parse_body(body)
     _fill_spec(request.model_spec, spec)
-    request.model_spec.signature_name = json_tensor.signature_name(document)
-    examples.input_from_json(document, request.input)
+    request.model_spec.signature_name = json_values.signature_name(document)
+    json_examples.read_examples(document, request.input)
 
 
 def _fill_spec(model_spec: Any, spec: ModelSpec) -> None:
@@ -255,14 +259,14 @@ def _fill_spec(model_spec: Any, spec: ModelSpec) -> None:
         model_spec.version_label = spec.label
 
 
-def _status(core: Core, spec: ModelSpec) -> bytes:
+def _status(state: ServerState, spec: ModelSpec) -> bytes:
     request = get_model_status_pb2.GetModelStatusRequest()
     _fill_spec(request.model_spec, spec)
-    return _json(service.model_status(core.catalog, request))
+    return _json(service.model_status(state.catalog, request))
 
 
-def _metadata(core: Core, spec: ModelSpec) -> bytes:
-    with core.catalog.lease(spec) as lease:
+def _metadata(state: ServerState, spec: ModelSpec) -> bytes:
+    with state.catalog.lease(spec) as lease:
         model_spec = model_pb2.ModelSpec(name=lease.name)
         model_spec.version.value = lease.version
         signatures: get_model_metadata_pb2.SignatureDefMap = service.signature_map(lease)
@@ -270,7 +274,7 @@ def _metadata(core: Core, spec: ModelSpec) -> bytes:
         "model_spec": _plain(model_spec),
         "metadata": {"signature_def": _plain(signatures)},
     }
-    return json_tensor.dump(values)
+    return json_values.dump(values)
 
 
 def _plain(message: Any) -> dict[str, Any]:
@@ -280,4 +284,4 @@ def _plain(message: Any) -> dict[str, Any]:
 
 
 def _json(message: Any) -> bytes:
-    return json_tensor.dump(_plain(message))
+    return json_values.dump(_plain(message))

@@ -1,4 +1,4 @@
-"""The signatures of a model as plain values."""
+"""Signatures of a model as plain values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ DEFAULT_SIGNATURE = "serving_default"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a signature. `shape` None is of unknown rank, a dimension -1 open."""
+    """One input or output of a signature.
+
+    A dimension of unknown size is -1; `shape` is None if the rank is unknown.
+    """
 
     tensor: str
     dtype: tf.DType
@@ -22,7 +25,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a signature by alias, in order of their names."""
+    """The inputs and outputs of a signature by alias, sorted."""
 
     name: str
     method: str

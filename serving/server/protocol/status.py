@@ -1,4 +1,4 @@
-"""The statuses of a request: gRPC's codes, their HTTP statuses, and the error that carries one."""
+"""Statuses of requests: gRPC's codes, their HTTP statuses, and the error that has one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """The canonical status codes; the numbers are gRPC's and TensorFlow's alike."""
+    """The canonical status codes; gRPC and TensorFlow use the same numbers."""
 
     OK = 0
     CANCELLED = 1
@@ -46,7 +46,7 @@ _HTTP = {
 
 
 def http_status(code: Code) -> int:
-    """Return the HTTP status that stands for a gRPC code; those without one are 500."""
+    """Return the HTTP status of a gRPC code, 500 if it has none."""
     return _HTTP.get(code, 500)
 
 
@@ -78,7 +78,7 @@ def failed_precondition(message: str) -> ServingError:
 
 
 def code_of(number: int | None) -> Code:
-    """Return the code with this number, UNKNOWN where there is none."""
+    """Return the code with this number, UNKNOWN if there is none."""
     try:
         return Code(number if number is not None else Code.UNKNOWN)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tensors on the wire: `TensorProto` to numpy and back, bounded and strict."""
+"""`TensorProto` to NumPy arrays and back, with limits and strict checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _FIELDS = {
     tf.uint64: "uint64_val",
     tf.string: "string_val",
 }
-_LITTLE_ITEM = {dtype: dtype.size for dtype in _FIELDS if dtype != tf.string}
 
 
 class Typed(NamedTuple):
@@ -42,11 +41,11 @@ def type_name(dtype: tf.DType) -> str:
 
 
 def from_proto(name: str, proto: Any, max_bytes: int = MAX_TENSOR_BYTES) -> np.ndarray:
-    """Read a `TensorProto`; strings come as an object array of bytes.
+    """Return the array of a `TensorProto`; strings become an object array of bytes.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where shape, type and values do not fit each other,
-            RESOURCE_EXHAUSTED where the tensor would be larger than `max_bytes`.
+        ServingError: INVALID_ARGUMENT if shape, type and values do not match,
+            RESOURCE_EXHAUSTED if the tensor would be larger than `max_bytes`.
     """
     broken = ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}")
     try:
@@ -54,7 +53,7 @@ def from_proto(name: str, proto: Any, max_bytes: int = MAX_TENSOR_BYTES) -> np.n
     except TypeError:
         raise broken from None
     if proto.tensor_shape.unknown_rank or dtype not in _FIELDS:
-        return _rare(proto, broken)
+        return _by_tensorflow(proto, broken)
     shape = tuple(int(dim.size) for dim in proto.tensor_shape.dim)
     if any(size < 0 for size in shape):
         raise broken
@@ -75,21 +74,23 @@ def from_proto(name: str, proto: Any, max_bytes: int = MAX_TENSOR_BYTES) -> np.n
 def _filled(
     values: Any, dtype: tf.DType, shape: tuple[int, ...], count: int, broken: ServingError
 ) -> np.ndarray:
-    """Lay `values` out; as TensorFlow does, the last one fills what is left, none means zeros."""
+    """Fill an array as TensorFlow does: the last value is repeated, no values are zeros."""
     if len(values) > count:
         raise broken
-    kind = object if dtype == tf.string else dtype.as_numpy_dtype
-    empty = b"" if dtype == tf.string else 0
-    array = np.empty(count, dtype=kind)
+    numpy_type = object if dtype == tf.string else dtype.as_numpy_dtype
+    array = np.empty(count, dtype=numpy_type)
     try:
-        array[: len(values)] = list(values) if dtype == tf.string else np.array(values, dtype=kind)
+        array[: len(values)] = (
+            list(values) if dtype == tf.string else np.array(values, dtype=numpy_type)
+        )
     except (OverflowError, ValueError):
         raise broken from None
-    array[len(values) :] = values[-1] if len(values) else empty
+    array[len(values) :] = values[-1] if len(values) else b"" if dtype == tf.string else 0
     return array.reshape(shape)
 
 
-def _rare(proto: Any, broken: ServingError) -> np.ndarray:
+def _by_tensorflow(proto: Any, broken: ServingError) -> np.ndarray:
+    """Return the array of a type without a field in `_FIELDS`."""
     if proto.tensor_shape.unknown_rank or any(dim.size < 0 for dim in proto.tensor_shape.dim):
         raise broken
     try:
@@ -99,7 +100,7 @@ def _rare(proto: Any, broken: ServingError) -> np.ndarray:
 
 
 def to_proto(array: Any, dtype: tf.DType, proto: Any) -> None:
-    """Fill `proto` with typed fields, as TF Serving answers, so that `float_val` holds floats."""
+    """Fill `proto` with typed fields such as `float_val`, as TF Serving responds."""
     array = np.asarray(array)
     proto.dtype = dtype.as_datatype_enum
     for size in array.shape:

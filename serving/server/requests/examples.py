@@ -1,55 +1,109 @@
-"""Classify, Regress and MultiInference: `tf.train.Example` in, classes or values out."""
+"""Classify, Regress and MultiInference: from `tf.train.Example`s to classes or values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from serving.server.models.servable import Servable
-from serving.server.protocol.json_tensor import decimal, decode_base64, is_base64, text_bytes
 from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature
 from serving.server.protocol.status import Code, ServingError, invalid
 
-CLASSIFY_METHOD = "tensorflow/serving/classify"
-REGRESS_METHOD = "tensorflow/serving/regress"
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+
+
+class Task(NamedTuple):
+    """A signature to run on the examples of a request, and the method: classify or regress."""
+
+    signature: Signature
+    method: str
+
+
+def find_task(servable: Servable, name: str, method: str) -> Task:
+    """Return the task of a Classify or Regress request ("" is the default signature).
+
+    Raises:
+        ServingError: INVALID_ARGUMENT if there is no such signature, or it has another method's
+            inputs and outputs.
+    """
+    name = name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise invalid(f"No signature was found with the name: {name}")
+    _CHECKS[method](signature)
+    return Task(signature, method)
+
+
+def find_tasks(servable: Servable, request: Any) -> list[Task]:
+    """Return the tasks of a `MultiInferenceRequest`.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for tasks of several models, a signature that occurs twice or
+            does not match its method; UNIMPLEMENTED for another method.
+    """
+    tasks: dict[str, Task] = {}
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise invalid("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise invalid(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        if name in tasks:
+            raise invalid(f"Duplicate evaluation of signature: {name}")
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise invalid(f"Requested signature not found in model graph: {name}")
+        if task.method_name not in _CHECKS:
+            raise ServingError(
+                Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
+            )
+        _CHECKS[task.method_name](signature)
+        tasks[name] = Task(signature, task.method_name)
+    return list(tasks.values())
 
 
 def serialized_examples(request_input: Any) -> np.ndarray:
     """Return the serialized examples of an `Input`, each joined with the context if there is one.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where there is none.
+        ServingError: INVALID_ARGUMENT if there are none.
     """
     kind = request_input.WhichOneof("kind")
-    examples: list[bytes] = []
-    if kind == "example_list":
-        examples = [e.SerializeToString() for e in request_input.example_list.examples]
-    elif kind == "example_list_with_context":
-        inputs = request_input.example_list_with_context
-        context = inputs.context.SerializeToString()
-        examples = [context + example.SerializeToString() for example in inputs.examples]
-    if not examples:
+    if kind is None or not getattr(request_input, kind).examples:
         raise invalid("Input is empty.")
+    examples = getattr(request_input, kind).examples
+    context = b""
+    if kind == "example_list_with_context":
+        context = request_input.example_list_with_context.context.SerializeToString()
     array = np.empty(len(examples), dtype=object)
-    array[:] = examples
+    array[:] = [context + example.SerializeToString() for example in examples]
     return array
 
 
-def find_signature(servable: Servable, name: str) -> Signature:
-    """Return the signature that a Classify or Regress asks for ("" is the default one)."""
-    name = name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise invalid(f"No signature was found with the name: {name}")
-    return signature
+def run_tasks(servable: Servable, tasks: Sequence[Task], examples: np.ndarray) -> list[Any]:
+    """Return the result message of each task; one run of the graph computes them all."""
+    inputs = [spec for task in tasks for spec in task.signature.inputs.values()]
+    for spec in inputs:
+        if spec.dtype != tf.string:
+            raise invalid(f"Expects arg[0] to be {spec.dtype.name} but string is provided")
+    fetches = [spec.tensor for task in tasks for spec in task.signature.outputs.values()]
+    values = iter(servable.run({spec.tensor: examples for spec in inputs}, fetches))
+    results = []
+    for signature, method in tasks:
+        outputs = {alias: next(values) for alias in signature.outputs}
+        results.append(_RESULTS[method](outputs, len(examples)))
+    return results
 
 
-def check_classification(signature: Signature) -> None:
-    """Refuse a signature that does not classify: one `inputs`; `classes`, `scores` or both."""
+def _check_classification(signature: Signature) -> None:
+    """Require one input `inputs`, and `classes`, `scores` or both as outputs."""
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(signature.outputs) not in (1, 2):
@@ -63,8 +117,8 @@ def check_classification(signature: Signature) -> None:
         )
 
 
-def check_regression(signature: Signature) -> None:
-    """Refuse a signature that does not regress: one `inputs`, one `outputs`."""
+def _check_regression(signature: Signature) -> None:
+    """Require one input `inputs` and one output `outputs`."""
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(signature.outputs) != 1:
@@ -75,64 +129,38 @@ def check_regression(signature: Signature) -> None:
         raise invalid(f"No regression outputs found in SignatureDef: {signature.name}")
 
 
-def classify(servable: Servable, signature: Signature, examples: np.ndarray) -> Any:
-    """Run a classification; return a `ClassificationResult`."""
-    check_classification(signature)
-    return classification_result(_run(servable, signature, examples), len(examples))
-
-
-def regress(servable: Servable, signature: Signature, examples: np.ndarray) -> Any:
-    """Run a regression; return a `RegressionResult`."""
-    check_regression(signature)
-    return regression_result(_run(servable, signature, examples), len(examples))
-
-
-def _run(servable: Servable, signature: Signature, examples: np.ndarray) -> dict[str, np.ndarray]:
-    (source,) = (spec for spec in signature.inputs.values())
-    if source.dtype != tf.string:
-        raise invalid(f"Expects arg[0] to be {source.dtype.name} but string is provided")
-    wanted = [alias for alias in signature.outputs if alias in ("classes", "scores", "outputs")]
-    tensors = [signature.outputs[alias].tensor for alias in wanted]
-    values = servable.run({source.tensor: examples}, tensors)
-    return dict(zip(wanted, values, strict=True))
-
-
-def classification_result(outputs: Mapping[str, np.ndarray], count: int) -> Any:
-    """Check the outputs of a classification and lay them out by example."""
-    result = classification_pb2.ClassificationResult()
-    classes, scores = outputs.get("classes"), outputs.get("scores")
-    for name, array in (("classes", classes), ("scores", scores)):
-        if array is None:
-            continue
+def _classification_result(outputs: Mapping[str, np.ndarray], count: int) -> Any:
+    """Return the `ClassificationResult` of [batch, classes] outputs, after checks."""
+    columns = {name: outputs[name] for name in ("classes", "scores") if name in outputs}
+    for name, array in columns.items():
         if array.ndim != 2:
             raise invalid(
                 f"Expected Tensor shape: [batch_size num_classes] but got {list(array.shape)}"
             )
-        expected = object if name == "classes" else np.float32
+        expected, kind = (object, "STRING") if name == "classes" else (np.float32, "FLOAT")
         if array.dtype != expected:
-            kind = "DT_STRING" if name == "classes" else "DT_FLOAT"
-            raise invalid(f"Expected {name} Tensor of {kind}. Got: {array.dtype}")
+            raise invalid(f"Expected {name} Tensor of DT_{kind}. Got: {array.dtype}")
         if len(array) != count:
             raise invalid(f"Expected {name} output batch size of {count}. Got: {len(array)}")
-    if classes is not None and scores is not None and classes.shape != scores.shape:
+    widths = [array.shape[1] for array in columns.values()]
+    if len(set(widths)) > 1:
         raise invalid(
-            "Tensors class and score should match in dim_size(1). Got "
-            f"{classes.shape[1]} vs. {scores.shape[1]}"
+            f"Tensors class and score should match in dim_size(1). Got {widths[0]} vs. {widths[1]}"
         )
-    width = (classes if classes is not None else scores).shape[1]  # type: ignore[union-attr]
+    result = classification_pb2.ClassificationResult()
     for row in range(count):
         added = result.classifications.add()
-        for column in range(width):
+        for column in range(widths[0]):
             entry = added.classes.add()
-            if classes is not None:
-                entry.label = classes[row, column].decode("utf-8", "replace")
-            if scores is not None:
-                entry.score = scores[row, column]
+            if "classes" in columns:
+                entry.label = columns["classes"][row, column].decode("utf-8", "replace")
+            if "scores" in columns:
+                entry.score = columns["scores"][row, column]
     return result
 
 
-def regression_result(outputs: Mapping[str, np.ndarray], count: int) -> Any:
-    """Check the output of a regression: float32 [batch] or [batch, 1]."""
+def _regression_result(outputs: Mapping[str, np.ndarray], count: int) -> Any:
+    """Return the `RegressionResult` of a float32 output [batch] or [batch, 1], after checks."""
     values = outputs["outputs"]
     if values.ndim != 1 and not (values.ndim == 2 and values.shape[1] == 1):
         raise invalid(
@@ -151,130 +179,11 @@ def regression_result(outputs: Mapping[str, np.ndarray], count: int) -> Any:
     return result
 
 
-def multi_inference(servable: Servable, request: Any) -> list[tuple[Signature, str, Any]]:
-    """Run the tasks of a `MultiInferenceRequest`; return signature, method and result of each."""
-    signatures: list[tuple[Signature, str]] = []
-    seen: set[str] = set()
-    model = request.tasks[0].model_spec.name if request.tasks else ""
-    for task in request.tasks:
-        if not task.model_spec.name:
-            raise invalid("Found ModelSpec with an empty model name.")
-        if task.model_spec.name != model:
-            raise invalid(
-                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            )
-        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
-        if name in seen:
-            raise invalid(f"Duplicate evaluation of signature: {name}")
-        seen.add(name)
-        signature = servable.signatures.get(name)
-        if signature is None:
-            raise invalid(f"Requested signature not found in model graph: {name}")
-        check_task(task.method_name, signature)
-        signatures.append((signature, task.method_name))
-    return _run_together(servable, signatures, serialized_examples(request.input))
-
-
-def check_task(method: str, signature: Signature) -> None:
-    """Refuse a task whose method is neither of the two, or whose signature does not fit it."""
-    if method == CLASSIFY_METHOD:
-        check_classification(signature)
-    elif method == REGRESS_METHOD:
-        check_regression(signature)
-    else:
-        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
-
-
-def _run_together(
-    servable: Servable, signatures: list[tuple[Signature, str]], examples: np.ndarray
-) -> list[tuple[Signature, str, Any]]:
-    """Run all tasks in one run of the graph, so that what they share is computed once."""
-    feeds = {
-        spec.tensor: examples for signature, _ in signatures for spec in signature.inputs.values()
-    }
-    fetches = [spec.tensor for signature, _ in signatures for spec in signature.outputs.values()]
-    values = iter(servable.run(feeds, fetches))
-    results = []
-    for signature, method in signatures:
-        outputs = {alias: next(values) for alias in signature.outputs}
-        make = classification_result if method == CLASSIFY_METHOD else regression_result
-        results.append((signature, method, make(outputs, len(examples))))
-    return results
-
-
-def input_from_json(document: Mapping[str, Any], request_input: Any) -> None:
-    """Fill an `Input` from the `examples` and `context` of a REST classify or regress body."""
-    examples = document.get("examples")
-    has_context = "context" in document
-    if has_context:
-        _example(document["context"], request_input.example_list_with_context.context)
-    if "examples" not in document:
-        raise invalid("When method is classify, key 'examples' is expected and was not found")
-    if not isinstance(examples, list):
-        raise invalid("Expecting 'examples' value to be an list/array")
-    if not examples:
-        raise invalid("'examples' value is an empty array")
-    target = request_input.example_list_with_context if has_context else request_input.example_list
-    for item in examples:
-        _example(item, target.examples.add())
-
-
-def _example(value: Any, example: Any) -> None:
-    if not isinstance(value, dict):
-        raise invalid(f"Example must be JSON object but got JSON {_json_type(value)}")
-    example.SetInParent()
-    for name, content in value.items():
-        key = text_bytes(name).decode("utf-8", "replace")
-        feature = example.features.feature[key]
-        for item in content if isinstance(content, list) else [content]:
-            _add_value(item, name, feature)
-
-
-def _add_value(value: Any, name: str, feature: Any) -> None:
-    if (
-        value is None
-        or isinstance(value, list)
-        or (isinstance(value, dict) and not is_base64(value))
-    ):
-        raise invalid(f"Feature: {name} has element with unexpected JSON type: {_json_type(value)}")
-    kind = "bytes_list" if isinstance(value, str | dict) else "int64_list"
-    if isinstance(value, float):
-        kind = "float_list"
-    present = feature.WhichOneof("kind")
-    if present not in (None, kind):
-        shown = present.removesuffix("_list")
-        raise invalid(f"Unexpected element type in feature: {name} expecting type: {shown}")
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
-    if isinstance(value, str):
-        feature.bytes_list.value.append(text_bytes(value))
-    elif isinstance(value, dict):
-        feature.bytes_list.value.append(decode_base64(value))
-    else:
-        getattr(feature, kind).value.append(value)
-
-
-def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    kinds = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
-    return kinds.get(type(value), "Number")
-
-
-def classification_json(result: Any) -> dict[str, Any]:
-    """Return `{"results": [[[label, score], ...], ...]}`."""
-    if not result.classifications:
-        raise invalid("Cannot convert empty ClassificationResults to JSON")
-    return {
-        "results": [
-            [[entry.label, decimal(entry.score, single=True)] for entry in row.classes]
-            for row in result.classifications
-        ]
-    }
-
-
-def regression_json(result: Any) -> dict[str, Any]:
-    """Return `{"results": [value, ...]}`."""
-    if not result.regressions:
-        raise invalid("Cannot convert empty RegressionResults to JSON")
-    return {"results": [decimal(entry.value, single=True) for entry in result.regressions]}
+_CHECKS: dict[str, Callable[[Signature], None]] = {
+    CLASSIFY: _check_classification,
+    REGRESS: _check_regression,
+}
+_RESULTS: dict[str, Callable[[Mapping[str, np.ndarray], int], Any]] = {
+    CLASSIFY: _classification_result,
+    REGRESS: _regression_result,
+}

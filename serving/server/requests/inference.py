@@ -1,4 +1,4 @@
-"""What a request does with a servable, whatever protocol brought it: checks, run, results."""
+"""Predict on a servable: checks of the inputs, the run, the outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.server.protocol.tensors import Typed, type_name
 
 
 def find_signature(servable: Servable, name: str) -> Signature:
-    """Return the signature that a Predict asks for ("" is the default one).
+    """Return the signature of a Predict request ("" is the default one).
 
     Raises:
         ServingError: FAILED_PRECONDITION, as TF Serving's Predict.
@@ -33,13 +33,13 @@ def predict(
     inputs: Mapping[str, Typed],
     output_filter: Sequence[str] = (),
 ) -> dict[str, Typed]:
-    """Run a signature; return its outputs (or those of the filter) by alias.
+    """Run a signature; return its outputs by alias, or those of the filter.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where inputs or filter do not fit the signature.
+        ServingError: INVALID_ARGUMENT if the inputs or the filter do not match the signature.
     """
-    outputs = chosen_outputs(signature, output_filter)
-    feeds = checked_feeds(servable, signature, inputs)
+    outputs = filter_outputs(signature, output_filter)
+    feeds = check_feeds(servable, signature, inputs)
     values = servable.run(feeds, [outputs[alias].tensor for alias in outputs])
     return {
         alias: Typed(np.asarray(value), outputs[alias].dtype)
@@ -48,20 +48,21 @@ def predict(
 
 
 def check_count(servable: Servable, signature: Signature, names: Sequence[str]) -> None:
-    """Refuse a wrong number of inputs, before any of them is read."""
-    given, wanted = sorted(names), sorted(signature.inputs)
+    """Reject an incorrect number of inputs before any of them is read."""
+    received, expected = sorted(names), sorted(signature.inputs)
     defaults = servable.meta_graph.signature_def[signature.name].defaults
-    if len(given) > len(wanted) or (len(given) < len(wanted) and not defaults):
-        extra, missing = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
+    if len(received) > len(expected) or (len(received) < len(expected) and not defaults):
+        extra = sorted(set(received) - set(expected))
+        missing = sorted(set(expected) - set(received))
         raise invalid(
-            f"input size does not match signature: {len(given)}!={len(wanted)} "
-            f"len({{{','.join(given)}}}) != len({{{','.join(wanted)}}}). "
+            f"input size does not match signature: {len(received)}!={len(expected)} "
+            f"len({{{','.join(received)}}}) != len({{{','.join(expected)}}}). "
             f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
         )
 
 
 def check_names(servable: Servable, signature: Signature, names: Sequence[str]) -> None:
-    """Refuse inputs that leave one of the signature's out that has no default."""
+    """Reject inputs without one that the signature requires."""
     defaults = servable.meta_graph.signature_def[signature.name].defaults
     for alias in signature.inputs:
         if alias not in names and alias not in defaults:
@@ -72,8 +73,8 @@ def check_names(servable: Servable, signature: Signature, names: Sequence[str]) 
             )
 
 
-def chosen_outputs(signature: Signature, output_filter: Sequence[str]) -> dict[str, TensorSpec]:
-    """Return the outputs to fetch, all of them where the filter is empty."""
+def filter_outputs(signature: Signature, output_filter: Sequence[str]) -> dict[str, TensorSpec]:
+    """Return the outputs to fetch, all of them if the filter is empty."""
     chosen: dict[str, TensorSpec] = {}
     for alias in output_filter:
         if alias not in signature.outputs:
@@ -87,10 +88,10 @@ def chosen_outputs(signature: Signature, output_filter: Sequence[str]) -> dict[s
     return chosen or dict(signature.outputs)
 
 
-def checked_feeds(
+def check_feeds(
     servable: Servable, signature: Signature, inputs: Mapping[str, Typed]
 ) -> dict[str, np.ndarray]:
-    """Return the arrays by tensor name, after checks of type and shape."""
+    """Return the arrays by tensor name, after checking types and shapes."""
     feeds: dict[str, np.ndarray] = {}
     defaults = servable.meta_graph.signature_def[signature.name].defaults
     for position, (alias, spec) in enumerate(signature.inputs.items()):
@@ -109,12 +110,11 @@ def checked_feeds(
 
 
 def _check_shape(alias: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
-    wanted = spec.shape
-    if wanted is None:
+    expected = spec.shape
+    if expected is None:
         return
-    fits = len(wanted) == len(shape) and all(
-        w in (-1, got) for w, got in zip(wanted, shape, strict=True)
-    )
-    if not fits:
-        text = ",".join("?" if size == -1 else str(size) for size in wanted)
+    if len(expected) != len(shape) or any(
+        size not in (-1, received) for size, received in zip(expected, shape, strict=True)
+    ):
+        text = ",".join("?" if size == -1 else str(size) for size in expected)
         raise invalid(f"input {alias}: expected shape [{text}], got {list(shape)}")

@@ -1,4 +1,4 @@
-"""The methods of the protocol on its own messages; gRPC and REST both end here."""
+"""The methods of the API on TF Serving's messages; both ports call them."""
 
 from __future__ import annotations
 
@@ -17,36 +17,14 @@ from tensorflow_serving.apis import (
 
 from serving.server.models.catalog import Catalog, Lease, ModelSpec
 from serving.server.protocol import tensors
-from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import invalid
 from serving.server.protocol.tensors import Typed
 from serving.server.requests import examples, inference
 
 
-def spec_of(request: Any) -> ModelSpec:
-    """Return what a request's `model_spec` asks for.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT where it has none.
-    """
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    return _spec(request.model_spec)
-
-
-def _spec(model_spec: Any) -> ModelSpec:
-    match model_spec.WhichOneof("version_choice"):
-        case "version":
-            return ModelSpec(model_spec.name, version=model_spec.version.value)
-        case "version_label":
-            return ModelSpec(model_spec.name, label=model_spec.version_label)
-        case _:
-            return ModelSpec(model_spec.name)
-
-
 def predict(catalog: Catalog, request: Any) -> Any:
-    """Answer a `PredictRequest`."""
-    with catalog.lease(spec_of(request)) as lease:
+    """Return the response to a `PredictRequest`."""
+    with catalog.lease(_requested(request)) as lease:
         signature = inference.find_signature(lease.servable, request.model_spec.signature_name)
         names = list(request.inputs)
         inference.check_count(lease.servable, signature, names)
@@ -61,48 +39,47 @@ def predict(catalog: Catalog, request: Any) -> Any:
         }
         outputs = inference.predict(lease.servable, signature, inputs, request.output_filter)
         response = predict_pb2.PredictResponse()
-        _echo(response.model_spec, lease, signature.name)
+        _set_served(response.model_spec, lease, signature.name)
         for alias, typed in outputs.items():
             tensors.to_proto(typed.array, typed.dtype, response.outputs[alias])
         return response
 
 
 def classify(catalog: Catalog, request: Any) -> Any:
-    """Answer a `ClassificationRequest`."""
-    with catalog.lease(spec_of(request)) as lease:
-        name = request.model_spec.signature_name
-        signature = examples.find_signature(lease.servable, name)
-        examples.check_classification(signature)
-        batch = examples.serialized_examples(request.input)
-        response = classification_pb2.ClassificationResponse()
-        response.result.CopyFrom(examples.classify(lease.servable, signature, batch))
-        _echo(response.model_spec, lease, signature.name)
-        return response
+    """Return the response to a `ClassificationRequest`."""
+    response = classification_pb2.ClassificationResponse()
+    return _run_on_examples(catalog, request, examples.CLASSIFY, response)
 
 
 def regress(catalog: Catalog, request: Any) -> Any:
-    """Answer a `RegressionRequest`."""
-    with catalog.lease(spec_of(request)) as lease:
-        name = request.model_spec.signature_name
-        signature = examples.find_signature(lease.servable, name)
-        examples.check_regression(signature)
+    """Return the response to a `RegressionRequest`."""
+    response = regression_pb2.RegressionResponse()
+    return _run_on_examples(catalog, request, examples.REGRESS, response)
+
+
+def _run_on_examples(catalog: Catalog, request: Any, method: str, response: Any) -> Any:
+    with catalog.lease(_requested(request)) as lease:
+        task = examples.find_task(lease.servable, request.model_spec.signature_name, method)
         batch = examples.serialized_examples(request.input)
-        response = regression_pb2.RegressionResponse()
-        response.result.CopyFrom(examples.regress(lease.servable, signature, batch))
-        _echo(response.model_spec, lease, signature.name)
+        (result,) = examples.run_tasks(lease.servable, [task], batch)
+        response.result.CopyFrom(result)
+        _set_served(response.model_spec, lease, task.signature.name)
         return response
 
 
 def multi_inference(catalog: Catalog, request: Any) -> Any:
-    """Answer a `MultiInferenceRequest`; its first task says which version."""
+    """Return the response to a `MultiInferenceRequest`; its first task selects the version."""
     if not request.tasks:
         raise invalid("Input is empty.")
-    with catalog.lease(_spec(request.tasks[0].model_spec)) as lease:
+    with catalog.lease(_model_spec(request.tasks[0].model_spec)) as lease:
+        tasks = examples.find_tasks(lease.servable, request)
+        batch = examples.serialized_examples(request.input)
         response = inference_pb2.MultiInferenceResponse()
-        for signature, method, result in examples.multi_inference(lease.servable, request):
+        results = examples.run_tasks(lease.servable, tasks, batch)
+        for (signature, method), result in zip(tasks, results, strict=True):
             added = response.results.add()
-            _echo(added.model_spec, lease, signature.name)
-            if method == examples.CLASSIFY_METHOD:
+            _set_served(added.model_spec, lease, signature.name)
+            if method == examples.CLASSIFY:
                 added.classification_result.CopyFrom(result)
             else:
                 added.regression_result.CopyFrom(result)
@@ -110,8 +87,8 @@ def multi_inference(catalog: Catalog, request: Any) -> Any:
 
 
 def model_metadata(catalog: Catalog, request: Any) -> Any:
-    """Answer a `GetModelMetadataRequest`: the signatures, packed in an Any."""
-    spec = spec_of(request)
+    """Return the response to a `GetModelMetadataRequest`: the signatures, packed in an Any."""
+    spec = _requested(request)
     if not request.metadata_field:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
@@ -119,8 +96,7 @@ def model_metadata(catalog: Catalog, request: Any) -> Any:
             raise invalid(f"Metadata field {field} is not supported")
     with catalog.lease(spec) as lease:
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = lease.name
-        response.model_spec.version.value = lease.version
+        _set_served(response.model_spec, lease)
         response.metadata["signature_def"].Pack(signature_map(lease))
         return response
 
@@ -135,8 +111,8 @@ def signature_map(lease: Lease) -> Any:
 
 
 def model_status(catalog: Catalog, request: Any) -> Any:
-    """Answer a `GetModelStatusRequest`, newest version first."""
-    spec = spec_of(request)
+    """Return the response to a `GetModelStatusRequest`, newest version first."""
+    spec = _requested(request)
     if spec.label is not None:
         spec = ModelSpec(spec.name, catalog.labels(spec.name).get(spec.label), None)
         if spec.version is None:
@@ -151,7 +127,29 @@ def model_status(catalog: Catalog, request: Any) -> Any:
     return response
 
 
-def _echo(model_spec: Any, lease: Lease, signature: str) -> None:
-    model_spec.name = lease.name
-    model_spec.version.value = lease.version
-    model_spec.signature_name = signature or DEFAULT_SIGNATURE
+def _requested(request: Any) -> ModelSpec:
+    """Return the model and version that a request is for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT if it has no `model_spec`.
+    """
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    return _model_spec(request.model_spec)
+
+
+def _model_spec(message: Any) -> ModelSpec:
+    match message.WhichOneof("version_choice"):
+        case "version":
+            return ModelSpec(message.name, version=message.version.value)
+        case "version_label":
+            return ModelSpec(message.name, label=message.version_label)
+        case _:
+            return ModelSpec(message.name)
+
+
+def _set_served(message: Any, lease: Lease, signature: str = "") -> None:
+    """Fill a response's `model_spec` with the version that served it."""
+    message.name = lease.name
+    message.version.value = lease.version
+    message.signature_name = signature

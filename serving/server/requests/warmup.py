@@ -1,4 +1,4 @@
-"""A model's own warm-up requests, replayed before its version answers."""
+"""A model's own warm-up requests, replayed before its version becomes available."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_RECORDS = 1000
 
 
 def warm_up(servable: Servable, name: str, version: int, folder: Path) -> int:
-    """Replay the records of `folder`'s warm-up file; return how many.
+    """Replay the records of `folder`'s warm-up file; return their number.
 
     Raises:
-        ServingError: a record fails or is none, or there are more than 1000.
+        ServingError: a record fails or cannot be parsed, or there are more than 1000.
     """
     path = folder / WARMUP_FILE
     if not path.exists():

@@ -8,7 +8,8 @@ from kfp import dsl
 
 from components.conclude.component import conclude as face
 from components.conclude.conclude import RunStatus, conclude
-from regraft_core.formats.manifests import MadeBy, Preprocessing, SavedModelManifest
+from regraft_core.formats.manifest_storage import MadeBy
+from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
 from regraft_core.runtime.errors import InputError
 
 LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"

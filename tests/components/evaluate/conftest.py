@@ -13,10 +13,10 @@ from components.evaluate.assess import ChampionResult, Cost, LabeledLogits, asse
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.selection import choose
 from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData
+from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import (
     DatasetManifest,
     Epoch,
-    MadeBy,
     ModelManifest,
     Parameters,
     Preprocessing,

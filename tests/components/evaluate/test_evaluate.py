@@ -17,8 +17,8 @@ from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import open_address
-from regraft_core.training.models import load_model
+from regraft_core.runtime.object_stores import open_store_uri
+from regraft_core.training.model_files import load_model
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_worse_than_the_champion_beyond_noise_is_rejected(dataset, trained, tmp_
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 def test_the_champion_may_stand_in_a_bucket(dataset, trained, tmp_path, publish, bucket) -> None:
-    files, path = open_address(f"{bucket}/shapes")
+    files, path = open_store_uri(f"{bucket}/shapes")
     folders = list(trained.candidates.values())
     for version in (1, 2):
         folder = publish(version, knows=version == 1)

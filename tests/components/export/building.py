@@ -15,28 +15,22 @@ from PIL import Image
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join
 from regraft_core.backbones.table import find_backbone
+from regraft_core.formats.manifest_storage import MadeBy, digest_file
 from regraft_core.formats.manifests import (
     Check,
     ClassMetrics,
     DatasetManifest,
     EvaluationManifest,
-    MadeBy,
     ModelManifest,
     Preprocessing,
     Shard,
     SplitInfo,
-    digest_file,
 )
 from regraft_core.formats.options import HeadOptions
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.training.models import (
-    build_head,
-    count_parameters,
-    pooling_layer,
-    save_model,
-    standardize,
-)
+from regraft_core.training.heads import build_head, pooling_layer, standardize
+from regraft_core.training.model_files import count_parameters, save_model
 
 CLASSES = ["café", "cat", "dog"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")

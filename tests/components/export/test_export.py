@@ -16,7 +16,7 @@ from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RejectedError
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from tests.components.export.building import CLASSES, FORMATS, PX, Built, image, write_evaluation
 
 IMAGES = [image(i, FORMATS[i % len(FORMATS)]) for i in range(7)]

@@ -12,7 +12,7 @@ from components.export.signatures import Postprocessing
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.images.preprocess import load_images
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from tests.components.export.building import CLASSES, PX, Built, image
 
 IMAGES = [image(i) for i in range(3)]

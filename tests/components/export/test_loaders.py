@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from components.export.warmup import example_of
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 from tests.components.export.building import CLASSES, FORMATS, PX, Built, image
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,8 @@ from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest
-from regraft_core.formats.options import FeatureOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
@@ -154,7 +155,7 @@ def test_one_view_is_told_to_be_plain(
 
 def test_several_views_without_augmentation_are_refused() -> None:
     with pytest.raises(InputError, match="augment: expected light or strong"):
-        checked(FeatureOptions, views=2)
+        parse_options(FeatureOptions, views=2)
 
 
 def test_moments_are_the_same_in_blocks_of_any_size(dataset: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from components.fine_tune.choose_strategy import LARGE_CLASS, Evidence, neighbor
 from components.fine_tune.fine_tune import fine_tune
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions, GateOptions
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

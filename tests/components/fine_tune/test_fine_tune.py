@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
-from components.fine_tune.strategies import rate_shares
+from components.fine_tune.strategies import lr_ratios
 from components.train_head.train_head import train_head
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import freeze, join, split
 from regraft_core.backbones.table import BACKBONES
 from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest, Preprocessing
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 from regraft_core.images.augment import Strength
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
+from regraft_core.training.heads import build_head, pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, class_weights, train
-from regraft_core.training.models import build_head, load_model, pooling_layer, save_model
+from regraft_core.training.model_files import load_model, save_model
 from regraft_core.training.training_source import Source
 from regraft_core.training.winograd import winograd
 
@@ -275,7 +277,7 @@ def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
 )  # fmt: skip
 def test_senseless_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
-        checked(FineTuneOptions, **{name: value})
+        parse_options(FineTuneOptions, **{name: value})
 
 
 def test_a_loss_that_is_not_a_number_leaves_no_candidate(
@@ -401,7 +403,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
         f"{str(tmp_path / 'killed')!r}, options)\n"
     )
     said = kill_and_run_again(program, f"{strategy} epoch 3/6")
-    assert f"{strategy}: goes on after epoch" in said.again
+    assert f"{strategy}: resumes after epoch" in said.again
     assert f"{strategy} epoch 2/6" not in said.again
     options = FineTuneOptions(**given)
     whole = fine_tune(dataset, [augmented], weak_head, tmp_path / "whole", options)
@@ -439,12 +441,12 @@ def test_half_precision_trains_and_saves_a_float32_candidate(
 
 def test_rates_rise_with_depth() -> None:
     backbone = build_backbone("tiny", 32)
-    shares = rate_shares(backbone, 0.1)
+    shares = lr_ratios(backbone, 0.1)
     assert shares is not None
     assert len(shares) == len(backbone.trainable_variables)
     assert (min(shares), max(shares)) == (pytest.approx(0.1), 1.0)
     assert list(shares) == sorted(shares)
-    assert rate_shares(backbone, 1.0) is None
+    assert lr_ratios(backbone, 1.0) is None
 
 
 def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
@@ -457,7 +459,7 @@ def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
     first = fine_tune(dataset, [trained.features], weak_head, tmp_path / "first", options)
     capsys.readouterr()
     second = fine_tune(dataset, [trained.features], weak_head, tmp_path / "second", options)
-    assert "top: goes on after epoch 2" in capsys.readouterr().out
+    assert "top: resumes after epoch 2" in capsys.readouterr().out
     assert second.history == first.history
     for mine, theirs in zip(
         load_model(tmp_path / "second")[0].get_weights(),

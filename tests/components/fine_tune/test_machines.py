@@ -17,7 +17,7 @@ from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
 from regraft_core.formats.manifests import ModelManifest
 from regraft_core.formats.options import FineTuneOptions, HeadOptions
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

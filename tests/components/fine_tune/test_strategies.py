@@ -12,7 +12,8 @@ from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join, split
 from regraft_core.formats.manifests import FeaturesManifest
 from regraft_core.formats.options import FineTuneOptions
-from regraft_core.training.models import load_model, pooling_layer
+from regraft_core.training.heads import pooling_layer
+from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

@@ -1,9 +1,8 @@
-"""Small folders of images for the tests of ingest."""
+"""Small folders of images and a local web server for the tests of ingest."""
 
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from web import Web, certificates, serving
+from tests.components.ingest.web import Web, certificates, serving
 
 
 def photo(seed: int, px: int = 64) -> Image.Image:
-    """Return a colorful smooth image that no other seed resembles."""
+    """Return a colorful smooth image, dissimilar to that of any other seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((px, px), Image.Resampling.BICUBIC)
 
@@ -52,14 +49,14 @@ def make_photo() -> Callable[..., Image.Image]:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """A real local web server that misbehaves as planned."""
+    """A local web server with planned responses and faults."""
     with serving() as server:
         yield server
 
 
 @pytest.fixture
 def drive(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
-    """The local server in the place of Google Drive: as a proxy, with a trusted certificate."""
+    """The local server as Google Drive: as a proxy, with a trusted certificate."""
     folder = tmp_path / "certificates"
     folder.mkdir()
     hosts = ["drive.google.com", "drive.usercontent.google.com", "accounts.google.com"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from web import Reply, Web
 
 from regraft_core.formats.manifests import DatasetManifest
+from tests.components.ingest.web import Reply, Web
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,10 +11,10 @@ import fsspec
 import pyarrow
 import pytest
 from pyarrow import parquet
-from web import Reply, Web
 
 from regraft.cli.main import main
 from regraft_core.formats.manifests import DatasetManifest
+from tests.components.ingest.web import Reply, Web
 
 ID = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
 LINK = f"https://drive.google.com/file/d/{ID}/view?usp=sharing"

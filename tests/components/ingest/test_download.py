@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web import Reply, Web
 
 from components.ingest.sources.download import download_cached
 from components.ingest.sources.download_retry import shown
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
+from tests.components.ingest.web import Reply, Web
 
 BODY = b"PK\x03\x04" + os.urandom(300_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -35,7 +35,11 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 def options(tmp_path: Path, **values: Any) -> IngestOptions:
-    defaults: dict[str, Any] = {"attempts": 3, "backoff_s": 0.0, "timeout_s": 5.0}
+    defaults: dict[str, Any] = {
+        "download_attempts": 3,
+        "download_backoff_s": 0.0,
+        "download_timeout_s": 5.0,
+    }
     return IngestOptions(download_cache=str(tmp_path / "cache"), **(defaults | values))
 
 
@@ -193,8 +197,8 @@ def test_a_killed_download_leaves_nothing_that_is_read_as_whole(web: Web, tmp_pa
     )
     code = (
         "import sys; from regraft_core.formats.options import IngestOptions;"
-        "from components.ingest.sources.download import obtain;"
-        "obtain(sys.argv[1], IngestOptions(download_cache=sys.argv[2]))"
+        "from components.ingest.sources.download import download_cached;"
+        "download_cached(sys.argv[1], IngestOptions(download_cache=sys.argv[2]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, url, str(tmp_path / "cache")],

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import SPLITS, DatasetManifest, digest_file
-from regraft_core.formats.options import IngestOptions, checked
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError
 
@@ -144,7 +146,7 @@ def test_a_full_folder_is_never_overwritten(images: Path, tmp_path: Path) -> Non
 
 def test_options_are_checked_together() -> None:
     with pytest.raises(InputError, match=r"test_fraction: expected validation_fraction \+"):
-        checked(IngestOptions, validation_fraction=0.5, test_fraction=0.5)
+        parse_options(IngestOptions, validation_fraction=0.5, test_fraction=0.5)
 
 
 def test_tensorflow_is_never_imported(images: Path, tmp_path: Path) -> None:

@@ -5,12 +5,8 @@ from pathlib import Path
 import pytest
 
 from components.publish.publish import publish
-from regraft_core.formats.manifests import (
-    MadeBy,
-    ParityManifest,
-    PublishedManifest,
-    SavedModelManifest,
-)
+from regraft_core.formats.manifest_storage import MadeBy
+from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError, ParityError
 from serving.publishing.publish import read_labels
 

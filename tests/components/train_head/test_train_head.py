@@ -12,11 +12,12 @@ import pytest
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, ModelManifest, Split
-from regraft_core.formats.options import FeatureOptions, HeadOptions, checked
+from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
 from regraft_core.training.loop import class_weights
-from regraft_core.training.models import load_model
+from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
     from tests.conftest import Resumed, Trained
@@ -130,7 +131,7 @@ def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> N
 )  # fmt: skip
 def test_senseless_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
-        checked(HeadOptions, **{name: value})
+        parse_options(HeadOptions, **{name: value})
 
 
 def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_killed_step_goes_on_from_its_last_epoch(
     said = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head epoch 5/"
     )
-    assert "head: goes on after epoch" in said.again
+    assert "head: resumes after epoch" in said.again
     assert "head epoch 4/" not in said.again
     train_head([features], tmp_path / "whole", options)
     assert len(ModelManifest.read(killed).history) == 300
@@ -225,7 +226,7 @@ def test_a_killed_search_goes_on_from_its_last_epoch(
     said = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head search epoch 5/"
     )
-    assert "head search: goes on after epoch" in said.again
+    assert "head search: resumes after epoch" in said.again
     assert "head search epoch 4/" not in said.again
     train_head([features], tmp_path / "whole", options)
     assert_same(killed, tmp_path / "whole")

@@ -14,7 +14,8 @@ from components.verify.parity import (
     parity_table,
     worst_by_protocol,
 )
-from regraft_core.formats.manifests import MadeBy, ParityManifest
+from regraft_core.formats.manifest_storage import MadeBy
+from regraft_core.formats.manifests import ParityManifest
 
 
 def answer(label: str, *probabilities: float) -> Answer:

@@ -1,7 +1,7 @@
-"""A local server that speaks the part of the KFP v2beta1 API that a submission uses.
+"""A local server with the part of the KFP v2beta1 API that a submission uses.
 
-Requests and answers pass through the models of `kfp_server_api`, which are generated from the
-API's public description. It misbehaves as it is told.
+Requests and responses pass through the models of `kfp_server_api`, which are generated from the
+public description of the API. Tests can plan faults.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request: a status, or a connection that breaks before or after."""
+    """A planned fault of one request: a status, or a broken connection (`done`: after it)."""
 
     status: int = 0
     body: bytes = b'{"error": "failed", "code": 13, "message": "failed on purpose"}'
@@ -57,8 +57,8 @@ class KfpServer(LocalServer):
         self.runs: dict[str, api.V2beta1Run] = {}
         self.recurring: dict[str, api.V2beta1RecurringRun] = {}
         self.script: list[Any] = ran(accepted=True)
-        self.looks = 0
-        self.on_look: Callable[[], Any] = lambda: None
+        self.requests_of_run = 0
+        self.on_get_run: Callable[[], Any] = lambda: None
         self._api = api.ApiClient()
         self._lock = threading.Lock()
 
@@ -66,8 +66,8 @@ class KfpServer(LocalServer):
         """Plan faults for the next requests whose "METHOD /path" matches."""
         self.faults += [(pattern, fault) for fault in faults]
 
-    def asked(self, pattern: str) -> int:
-        """Return how many requests matched."""
+    def count(self, pattern: str) -> int:
+        """Return the number of matching requests."""
         return sum(bool(re.search(pattern, f"{m} {p}")) for m, p, _ in self.requests)
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -107,10 +107,10 @@ class KfpServer(LocalServer):
         if self.tokens is not None and token not in self.tokens:
             return 401, {"code": 16, "message": f"Unauthenticated: token {token} has expired"}
         path = name.replace("/apis/v2beta1", "")
-        wanted = _wanted_name(query)
+        name_filter = _filter_name(query)
 
         def named(values: dict[str, Any], only: Callable[[Any], bool] = lambda _: True) -> Any:
-            return [v for v in values.values() if only(v) and wanted in ("", v.display_name)]
+            return [v for v in values.values() if only(v) and name_filter in ("", v.display_name)]
 
         owner = query.get("experiment_id", [""])[0]
         match path:
@@ -119,16 +119,16 @@ class KfpServer(LocalServer):
             case "GET /experiments":
                 return 200, api.V2beta1ListExperimentsResponse(named(self.experiments))
             case "POST /experiments":
-                made = self._read(body, "V2beta1Experiment")
-                return 200, self._add(self.experiments, made, "experiment_id")
+                created = self._read(body, "V2beta1Experiment")
+                return 200, self._add(self.experiments, created, "experiment_id")
             case "GET /pipelines":
                 return 200, api.V2beta1ListPipelinesResponse(named(self.pipelines))
             case "POST /pipelines/upload":
                 spec = _uploaded(handler, body)
-                made = api.V2beta1Pipeline(display_name=query["name"][0])
-                self._add(self.pipelines, made, "pipeline_id")
-                self._add_version(made.pipeline_id, query["name"][0], spec)
-                return 200, made
+                created = api.V2beta1Pipeline(display_name=query["name"][0])
+                self._add(self.pipelines, created, "pipeline_id")
+                self._add_version(created.pipeline_id, query["name"][0], spec)
+                return 200, created
             case "POST /pipelines/upload_version":
                 spec = _uploaded(handler, body)
                 return 200, self._add_version(query["pipelineid"][0], query["name"][0], spec)
@@ -136,61 +136,61 @@ class KfpServer(LocalServer):
                 found = named(self.runs, lambda run: run.experiment_id == owner)
                 return 200, api.V2beta1ListRunsResponse(found)
             case "POST /runs":
-                made = self._read(body, "V2beta1Run")
-                self._check(made)
-                return 200, self._add(self.runs, made, "run_id")
+                created = self._read(body, "V2beta1Run")
+                self._check(created)
+                return 200, self._add(self.runs, created, "run_id")
             case "GET /recurringruns":
                 found = named(self.recurring, lambda run: run.experiment_id == owner)
                 return 200, api.V2beta1ListRecurringRunsResponse(found)
             case "POST /recurringruns":
-                made = self._read(body, "V2beta1RecurringRun")
-                self._check(made)
-                return 200, self._add(self.recurring, made, "recurring_run_id")
+                created = self._read(body, "V2beta1RecurringRun")
+                self._check(created)
+                return 200, self._add(self.recurring, created, "recurring_run_id")
         if found := re.fullmatch(r"GET /pipelines/([^/]+)/versions", path):
             versions = named(self.versions, lambda version: version.pipeline_id == found[1])
             return 200, api.V2beta1ListPipelineVersionsResponse(versions)
         if (found := re.fullmatch(r"GET /runs/([^/]+)", path)) and found[1] in self.runs:
-            return 200, self._look(self.runs[found[1]])
+            return 200, self._next_state(self.runs[found[1]])
         return 404, {"code": 5, "message": f"{path} not found"}
 
-    def _look(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Answer with the next state of the script; the last one stays."""
-        state, tasks = self.script[min(self.looks, len(self.script) - 1)]
-        self.looks += 1
-        self.on_look()
+    def _next_state(self, run: api.V2beta1Run) -> api.V2beta1Run:
+        """Return the run with the next state of the script; the last one is repeated."""
+        state, tasks = self.script[min(self.requests_of_run, len(self.script) - 1)]
+        self.requests_of_run += 1
+        self.on_get_run()
         run.state = state
         run.run_details = api.V2beta1RunDetails(task_details=tasks)
         return run
 
     def _read(self, body: bytes, kind: str) -> Any:
-        """Read a request's body as a model, which has no other keys than the API."""
+        """Read the body of a request as a model, which has only keys of the API."""
         allowed = set(getattr(api, kind).attribute_map.values())
         assert set(json.loads(body)) <= allowed
         return self._api.deserialize(SimpleNamespace(data=body.decode()), kind)
 
-    def _check(self, made: Any) -> None:
-        """Refuse what the real server refuses: a version or parameters that do not exist."""
-        reference = made.pipeline_version_reference
+    def _check(self, created: Any) -> None:
+        """Refuse unknown versions and parameters, as the real server does."""
+        reference = created.pipeline_version_reference
         version = self.versions[reference.pipeline_version_id]
         assert version.pipeline_id == reference.pipeline_id
         known = version.pipeline_spec["root"]["inputDefinitions"]["parameters"]
-        assert set(made.runtime_config.parameters) <= set(known)
+        assert set(created.runtime_config.parameters) <= set(known)
 
-    def _add(self, values: dict[str, Any], made: Any, key: str) -> Any:
+    def _add(self, values: dict[str, Any], created: Any, key: str) -> Any:
         identity = f"{key.removesuffix('_id')}-{len(values) + 1}"
-        setattr(made, key, identity)
-        values[identity] = made
-        return made
+        setattr(created, key, identity)
+        values[identity] = created
+        return created
 
     def _add_version(self, pipeline: str, name: str, spec: list[Any]) -> Any:
-        made = api.V2beta1PipelineVersion(
+        created = api.V2beta1PipelineVersion(
             pipeline_id=pipeline, display_name=name, pipeline_spec=spec[0]
         )
-        return self._add(self.versions, made, "pipeline_version_id")
+        return self._add(self.versions, created, "pipeline_version_id")
 
 
 def task(name: str, state: str, seconds: int = 7, error: str = "", number: int = 0) -> Any:
-    """Return a task's detail as the server tells it."""
+    """Return the details of a task as the server reports them."""
     ended = state in ("SUCCEEDED", "FAILED")
     return api.V2beta1PipelineTaskDetail(
         task_id=f"{name}-{number}",
@@ -204,26 +204,26 @@ def task(name: str, state: str, seconds: int = 7, error: str = "", number: int =
 
 
 def ran(*, accepted: bool) -> list[Any]:
-    """Return the looks at a run that ends SUCCEEDED, with KFP's own tasks between the steps."""
+    """Return the states of a run that ends as SUCCEEDED, with KFP's own tasks among the steps."""
     own = [task(name, "SUCCEEDED") for name in ("root-driver", "root", "executor", "condition-1")]
-    looks: list[Any] = [("PENDING", None)]
+    states: list[Any] = [("PENDING", None)]
     for number, name in enumerate(TASKS):
         done = [task(before, "SUCCEEDED") for before in TASKS[:number]]
-        looks.append(("RUNNING", [*own, *done, task(name, "RUNNING")]))
+        states.append(("RUNNING", [*own, *done, task(name, "RUNNING")]))
     done = [task(name, "SUCCEEDED") for name in TASKS]
     release = [task(name, "SUCCEEDED" if accepted else "SKIPPED") for name in RELEASE]
-    looks.append(("SUCCEEDED", [*own, *done, *release]))
-    return looks
+    states.append(("SUCCEEDED", [*own, *done, *release]))
+    return states
 
 
 def failed(name: str, error: str) -> list[Any]:
-    """Return the looks at a run in which a step fails."""
+    """Return the states of a run in which a step fails."""
     tasks = [task(before, "SUCCEEDED") for before in TASKS[: TASKS.index(name)]]
     return [("RUNNING", tasks), ("FAILED", [*tasks, task(name, "FAILED", error=error)])]
 
 
-def _wanted_name(query: dict[str, list[str]]) -> str:
-    """Return the name that a list is filtered by, or nothing."""
+def _filter_name(query: dict[str, list[str]]) -> str:
+    """Return the name in the filter of a list, or an empty text."""
     if "filter" not in query:
         return ""
     (predicate,) = json.loads(query["filter"][0])["predicates"]

@@ -1,4 +1,4 @@
-"""The file for Kubeflow: all steps, the gate's condition, each parameter with its description."""
+"""The compiled file: all steps, the condition of the gate, each parameter with a description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return next(yaml.safe_load_all(path.read_text()))
 
 
-def test_all_steps_are_there(compiled: dict[str, Any]) -> None:
+def test_all_steps_are_compiled(compiled: dict[str, Any]) -> None:
     executors = compiled["deploymentSpec"]["executors"]
     assert {name.removeprefix("exec-") for name in executors} == STEPS
 
@@ -48,7 +48,7 @@ def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None
     assert parameters["head_epochs"]["defaultValue"] == DEFAULTS["head_epochs"]
 
 
-def test_the_last_step_follows_all_others_whatever_happened(compiled: dict[str, Any]) -> None:
+def test_the_last_step_runs_after_all_others_also_after_a_failure(compiled: dict[str, Any]) -> None:
     tasks = compiled["root"]["dag"]["tasks"]
     assert set(tasks) == {"transfer", "conclude"}
     last = tasks["conclude"]
@@ -66,17 +66,17 @@ def tasks_of(pipeline: dict[str, Any]) -> dict[str, Any]:
     return {name: task for name, task in tasks if name in STEPS}
 
 
-def test_every_step_is_tried_again_after_a_wait_that_grows(compiled: dict[str, Any]) -> None:
+def test_every_step_has_retries_with_growing_waits(compiled: dict[str, Any]) -> None:
     tasks = tasks_of(compiled)
     assert set(tasks) == STEPS
     for name, task in tasks.items():
-        patience = RETRY_POLICIES[name.replace("-", "_")]
-        assert task["retryPolicy"]["maxRetryCount"] == patience.retries >= 1
-        assert task["retryPolicy"]["backoffDuration"] == f"{patience.first_wait_s}s"
+        policy = RETRY_POLICIES[name.replace("-", "_")]
+        assert task["retryPolicy"]["maxRetryCount"] == policy.retries >= 1
+        assert task["retryPolicy"]["backoffDuration"] == f"{policy.first_wait_s}s"
         assert task["retryPolicy"]["backoffFactor"] == 2.0
 
 
-def test_a_run_on_this_machine_is_not_tried_again() -> None:
+def test_a_local_run_has_no_retries() -> None:
     from pipelines.pipeline import pipeline
 
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
@@ -91,7 +91,9 @@ def test_publish_is_never_cached(compiled: dict[str, Any]) -> None:
     assert not any(task["cachingOptions"].get("enableCache") for task in tasks)
 
 
-def test_the_command_puts_image_and_claim_on_each_step(regraft: Regraft, tmp_path: Path) -> None:
+def test_the_command_sets_container_image_and_pvc_of_each_step(
+    regraft: Regraft, tmp_path: Path
+) -> None:
     file = tmp_path / "pipeline.yaml"
     ended = regraft("compile", "digits", "-o", file, "--image", "ghcr.io/me/regraft-python:1",
                     "--pvc", "models=/models", "--destination", "/models")  # fmt: skip
@@ -103,14 +105,12 @@ def test_the_command_puts_image_and_claim_on_each_step(regraft: Regraft, tmp_pat
     assert {pod["pvcMount"][0]["mountPath"] for pod in pods} == {"/models"}
 
 
-def test_the_command_tells_of_a_destination_that_is_still_to_be_given(
-    regraft: Regraft, tmp_path: Path
-) -> None:
+def test_the_command_warns_about_a_missing_destination(regraft: Regraft, tmp_path: Path) -> None:
     ended = regraft("compile", "digits", "-o", tmp_path / "pipeline.yaml")
     assert ended.code == 0
-    assert "destination" in ended.err
+    assert "destination has no default" in ended.err
 
 
-def test_another_ending_is_refused(tmp_path: Path) -> None:
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml"):
         compile_pipeline({}, tmp_path / "pipeline.txt")

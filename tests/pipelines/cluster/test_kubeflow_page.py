@@ -1,4 +1,4 @@
-"""Each command of docs/kubeflow.md: run here, or shown by `--dry-run`, or its files looked up."""
+"""Each command of docs/kubeflow.md: is run, or run with `--dry-run`, or its files are checked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ REGRAFT = [words[1:] for words in COMMANDS if words[0] == "regraft"]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the page's reader has: images, a token, and the recipe of `init`."""
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of a reader of the page: images and a token."""
     folder = tmp_path_factory.mktemp("reader")
     for name in ("cat", "dog"):
         (folder / "images" / name).mkdir(parents=True)
@@ -36,10 +36,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", REGRAFT, ids=" ".join)
-def test_a_command_of_ours_does_what_the_page_says(
-    words: list[str], workplace: Path, regraft: Regraft, monkeypatch: pytest.MonkeyPatch
+def test_a_regraft_command_of_the_page_works(
+    words: list[str], reader_folder: Path, regraft: Regraft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(reader_folder)
     if "pets.yaml" in words and words[0] != "init" and not Path("pets.yaml").exists():
         assert regraft("init", "./images", "-o", "pets.yaml").code == 0
     if words[0] == "init":
@@ -55,21 +55,21 @@ def test_a_command_of_ours_does_what_the_page_says(
         assert documents[0]["root"]["inputDefinitions"]["parameters"]["sources"]
 
 
-def test_every_step_of_the_way_has_a_command() -> None:
+def test_the_page_has_a_command_for_each_task() -> None:
     ours = {words[0] for words in REGRAFT}
-    assert ours >= {"init", "compile", "submit", "plan", "predict"}
+    assert ours >= {"init", "compile", "submit", "estimate", "predict"}
     others = {words[0] for words in COMMANDS} - {"regraft"}
     assert others == {"export", "kubectl", "make", "docker"}
 
 
-def test_the_files_that_kubectl_gets_are_there() -> None:
+def test_the_files_for_kubectl_exist() -> None:
     for words in COMMANDS:
         for option, value in itertools.pairwise(words):
             if words[0] == "kubectl" and option in ("-f", "-k") and "://" not in value:
                 assert (ROOT / value).exists(), value
 
 
-def test_claim_and_model_are_those_that_serving_reads() -> None:
+def test_pvc_and_model_are_those_that_serving_reads() -> None:
     claim = yaml.safe_load((ROOT / "serving/k8s/base/pvc.yaml").read_text())["metadata"]["name"]
     served = (ROOT / "serving/k8s/base/models.config").read_text()
     submits = [" ".join(words) for words in REGRAFT if "--pvc" in words]

@@ -1,4 +1,4 @@
-"""What each preset asks of Kubernetes, read from the compiled file."""
+"""The requests of each preset, read from the compiled file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pods(platform: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_kfps_own_format_takes_it(compiled: dict[str, Any], name: str) -> None:
+def test_the_file_has_the_format_of_kfp(compiled: dict[str, Any], name: str) -> None:
     pipeline, platform = compiled[name]
     spec = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
     assert spec.pipeline_info.name == "regraft"
@@ -59,30 +59,30 @@ def test_kfps_own_format_takes_it(compiled: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_step_states_what_it_needs(compiled: dict[str, Any], name: str) -> None:
+def test_every_step_requests_its_node(compiled: dict[str, Any], name: str) -> None:
     pipeline, platform = compiled[name]
-    asked = resources(pipeline)
-    assert set(asked) == set(pods(platform)) == STEPS
+    requested = resources(pipeline)
+    assert set(requested) == set(pods(platform)) == STEPS
     for step, node in ((step, find_preset(name).node(step)) for step in STEPS):
-        assert asked[step]["resourceCpuRequest"] == node.cpu_request
-        assert asked[step]["resourceMemoryLimit"] == node.memory_limit
+        assert requested[step]["resourceCpuRequest"] == node.cpu_request
+        assert requested[step]["resourceMemoryLimit"] == node.memory_limit
 
 
 @pytest.mark.parametrize("name", GPU_PRESETS)
-def test_the_heavy_steps_take_a_gpu_and_no_other_does(compiled: dict[str, Any], name: str) -> None:
+def test_only_heavy_steps_request_a_gpu(compiled: dict[str, Any], name: str) -> None:
     pipeline, platform = compiled[name]
-    wanted = {"resourceType": GPU, "resourceCount": "1"}
-    for step, asked in resources(pipeline).items():
+    gpu = {"resourceType": GPU, "resourceCount": "1"}
+    for step, requested in resources(pipeline).items():
         pod = pods(platform)[step]
-        given = asked.get("accelerator", {})
+        accelerator = requested.get("accelerator", {})
         if step in HEAVY_STEPS:
-            assert {key: given[key] for key in wanted} == wanted
+            assert {key: accelerator[key] for key in gpu} == gpu
             assert pod["tolerations"] == [
                 {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
             ]
             assert pod["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
         else:
-            assert not given
+            assert not accelerator
             assert "tolerations" not in pod
             (off,) = pod["nodeAffinity"][0]["matchExpressions"]
             assert off["operator"] in ("DoesNotExist", "NotIn")
@@ -92,7 +92,7 @@ def test_the_heavy_steps_take_a_gpu_and_no_other_does(compiled: dict[str, Any], 
     ("name", "key"),
     [("nvidia", "nvidia.com/gpu.present"), ("gke", "cloud.google.com/gke-accelerator")],
 )
-def test_a_label_leads_to_the_gpu_nodes(compiled: dict[str, Any], name: str, key: str) -> None:
+def test_a_label_selects_the_gpu_nodes(compiled: dict[str, Any], name: str, key: str) -> None:
     for step, pod in pods(compiled[name][1]).items():
         labels = pod.get("nodeSelector", {}).get("labels", {})
         assert (key in labels) is (step in HEAVY_STEPS)
@@ -109,7 +109,7 @@ def test_on_eks_light_and_heavy_steps_share_no_instance_type(compiled: dict[str,
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_missing_gpu_fails_where_one_was_asked_for(compiled: dict[str, Any], name: str) -> None:
+def test_a_requested_gpu_is_required(compiled: dict[str, Any], name: str) -> None:
     pipeline, _ = compiled[name]
     parameter = pipeline["root"]["inputDefinitions"]["parameters"]["require_gpu"]
     assert parameter["defaultValue"] is (name in GPU_PRESETS)
@@ -119,35 +119,37 @@ def test_a_missing_gpu_fails_where_one_was_asked_for(compiled: dict[str, Any], n
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_steps_with_a_gpu_run_in_the_image_with_cuda(compiled: dict[str, Any], name: str) -> None:
+def test_steps_with_a_gpu_have_the_container_image_with_cuda(
+    compiled: dict[str, Any], name: str
+) -> None:
     executors = compiled[name][0]["deploymentSpec"]["executors"].values()
     expected = GPU_IMAGE if name in GPU_PRESETS else IMAGE
     assert {executor["container"]["image"] for executor in executors} == {expected}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_try_has_a_deadline(compiled: dict[str, Any], name: str) -> None:
+def test_every_attempt_has_a_time_limit(compiled: dict[str, Any], name: str) -> None:
     for step, pod in pods(compiled[name][1]).items():
         assert int(pod["activeDeadlineSeconds"]) == RETRY_POLICIES[step].timeout_s
 
 
-def test_a_value_of_the_users_stands_over_the_presets(tmp_path: Path) -> None:
+def test_an_option_overrides_the_preset(tmp_path: Path) -> None:
     compile_pipeline({"require_gpu": False}, tmp_path / "p.yaml", find_preset("gke"))
     pipeline = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     parameters = pipeline["root"]["inputDefinitions"]["parameters"]
     assert parameters["require_gpu"]["defaultValue"] is False
 
 
-def test_json_is_refused_as_it_cannot_hold_the_nodes(tmp_path: Path) -> None:
+def test_json_is_refused_because_it_has_no_node_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml file"):
         compile_pipeline({}, tmp_path / "p.json", find_preset("cpu"))
 
 
-def test_an_unknown_preset_names_near_ones() -> None:
+def test_an_unknown_preset_gets_suggestions() -> None:
     with pytest.raises(InputError, match="unknown hardware 'nvida'; did you mean nvidia"):
         find_preset("nvida")
 
 
-def test_a_profile_is_frozen() -> None:
+def test_a_preset_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         PRESETS["cpu"].heavy.accelerators = 8  # type: ignore[misc]

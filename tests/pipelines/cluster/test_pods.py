@@ -1,4 +1,4 @@
-"""What every container gets: an image, secrets by name, claims; and nothing in plain text."""
+"""Settings of all pods: a container image, secrets by name, PVCs; and no secret in plain text."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def documents() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(submission.pipeline))
 
 
-def test_every_step_gets_image_secrets_and_claims(documents: list[dict[str, Any]]) -> None:
+def test_every_step_has_image_secrets_and_pvcs(documents: list[dict[str, Any]]) -> None:
     spec, platform = documents
     executors = spec["deploymentSpec"]["executors"]
     assert {e["container"]["image"] for e in executors.values()} == {"ghcr.io/me/regraft-python:1"}
-    asked = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert {name.removeprefix("exec-") for name in asked} >= STEPS
-    for pod in asked.values():
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {name.removeprefix("exec-") for name in pods} >= STEPS
+    for pod in pods.values():
         variables = [pair for one in pod["secretAsEnv"] for pair in one["keyToEnv"]]
         assert {(v["secretKey"], v["envVar"]) for v in variables} == {
             ("access", "AWS_ACCESS_KEY_ID"), ("secret", "AWS_SECRET_ACCESS_KEY"),
@@ -44,21 +44,20 @@ def test_every_step_gets_image_secrets_and_claims(documents: list[dict[str, Any]
         assert [v["mountPath"] for v in pod["pvcMount"]] == ["/data"]
 
 
-def test_without_cache_no_task_is_cached(documents: list[dict[str, Any]]) -> None:
-    tasks = [
-        task
-        for component in [documents[0]["root"], *documents[0]["components"].values()]
-        for task in component.get("dag", {}).get("tasks", {}).values()
-    ]
-    assert len(tasks) >= len(STEPS)
-    assert not any(task.get("cachingOptions") for task in tasks)
+def test_without_cache_no_step_is_cached(documents: list[dict[str, Any]]) -> None:
+    components = [documents[0]["root"], *documents[0]["components"].values()]
+    tasks = [task for component in components
+             for task in component.get("dag", {}).get("tasks", {}).items()]  # fmt: skip
+    steps = {name: task for name, task in tasks if name in STEPS}
+    assert set(steps) == STEPS
+    assert not any(task.get("cachingOptions", {}).get("enableCache") for task in steps.values())
 
 
-def test_a_folder_below_a_claim_is_seen_by_the_steps() -> None:
-    assert PODS.holds("/data")
-    assert PODS.holds("/data/models")
-    assert not PODS.holds("/database")
-    assert not PODS.holds("data/models")
+def test_a_folder_in_a_pvc_is_mounted() -> None:
+    assert PODS.has_mounted("/data")
+    assert PODS.has_mounted("/data/models")
+    assert not PODS.has_mounted("/database")
+    assert not PODS.has_mounted("data/models")
 
 
 def test_no_variable_is_set_in_plain_text(documents: list[dict[str, Any]]) -> None:

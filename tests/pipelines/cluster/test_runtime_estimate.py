@@ -1,10 +1,10 @@
-"""The cost model's arithmetic: worked by hand, and how it answers to nodes, network and cache."""
+"""The arithmetic of the cost model: an example by hand, and the effect of nodes and bandwidth."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, extraction_s, fitted
+from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, extraction_s, fit_rates
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
@@ -14,9 +14,11 @@ RATES = Rates(
 )  # fmt: skip
 
 
-def test_a_run_worked_by_hand() -> None:
-    plan = Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=1000, cache_gb=1,
-                train_share=0.6, validation_share=0.2, head_epochs=20, top_epochs=10)  # fmt: skip
+def test_an_example_by_hand() -> None:
+    plan = Plan(
+        100_000, nodes=4, node_mb_s=100, storage_mb_s=1000, cache_gb=1,
+        train_fraction=0.6, validation_fraction=0.2, head_epochs=20, top_epochs=10,
+    )  # fmt: skip
     found = estimate_run(plan, RATES)
     assert found.steps == pytest.approx({
         "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
@@ -33,20 +35,20 @@ def test_a_run_worked_by_hand() -> None:
     assert found.node_hours == pytest.approx((alone + 4 * 210) / 3600)
 
 
-def test_more_nodes_help_until_shards_or_storage_end_them() -> None:
+def test_more_nodes_help_up_to_the_number_of_shards_and_the_bandwidth() -> None:
     times = [
         estimate_run(Plan(100_000, nodes=n), RATES).steps["extract_features"] for n in (1, 2, 80)
     ]
     assert times == pytest.approx([10 + 800, 10 + 400, 10 + 1000 / 100])
     more = estimate_run(Plan(100_000, nodes=10_000), RATES)
     assert more.steps["extract_features"] == pytest.approx(times[-1])
-    narrow = Plan(100_000, nodes=80, storage_mb_s=80)
-    assert estimate_run(narrow, RATES).steps["extract_features"] == pytest.approx(
+    slow_storage = Plan(100_000, nodes=80, storage_mb_s=80)
+    assert estimate_run(slow_storage, RATES).steps["extract_features"] == pytest.approx(
         10 + 1000 * 110_000 / 1e6
     )
 
 
-def test_activations_beyond_the_budget_are_not_kept() -> None:
+def test_activations_beyond_the_cache_are_recomputed() -> None:
     found = estimate_run(Plan(100_000, cache_gb=0.5, top_epochs=10), RATES)
     assert not found.cached
     assert found.steps["fine_tune"] == pytest.approx(10 + 10 * 65_000 * (1 / 100 + 1 / 500))
@@ -60,17 +62,24 @@ def test_time_grows_with_images_and_falls_with_nodes(images: int) -> None:
     assert 5 < one.total_s / fewer.total_s <= 10
 
 
-def test_start_and_rate_are_fitted_to_two_workers() -> None:
-    rates = fitted((5000, 60.0), (1000, 20.0), Rates())
+def test_start_up_time_and_rate_of_two_workers() -> None:
+    rates = fit_rates((5000, 60.0), (1000, 20.0), Rates())
     assert (rates.start_s, rates.extract_rate) == pytest.approx((10.0, 100.0))
     assert extraction_s(3000, rates) == pytest.approx(40.0)
     with pytest.raises(InputError, match="take longer"):
-        fitted((5000, 20.0), (1000, 20.0), Rates())
+        fit_rates((5000, 20.0), (1000, 20.0), Rates())
 
 
-@pytest.mark.parametrize("values", [{"images": 0}, {"nodes": 0}, {"node_mb_s": float("nan")},
-                                    {"train_share": 0.9, "validation_share": 0.1}])  # fmt: skip
-def test_senseless_values_are_refused(values: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"images": 0},
+        {"nodes": 0},
+        {"node_mb_s": float("nan")},
+        {"train_fraction": 0.9, "validation_fraction": 0.1},
+    ],
+)
+def test_invalid_values_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected"):
         estimate_run(Plan(**{"images": 1000, **values}), RATES)
 
@@ -79,7 +88,7 @@ def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> 
     ended = regraft("estimate", "--images", "1e8", "--nodes", 1, "--nodes", 16, "--json")
     assert ended.code == 0, ended.err
     assert [(one["images"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
-    assert "not kept" in regraft("estimate", "--images", "1e8").out
+    assert "not cached" in regraft("estimate", "--images", "1e8").out
     assert regraft("estimate", "--images", "0").code == 2
     for flag in ("--extract-rate", "--image-kb"):
         ended = regraft("estimate", flag, "0")

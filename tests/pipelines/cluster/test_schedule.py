@@ -1,4 +1,4 @@
-"""Cron expressions: what Kubeflow gets, and what is refused here."""
+"""Cron expressions for Kubeflow: accepted and refused ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`regraft submit` against a server that speaks KFP's API: sent once, watched, judged; faults."""
+"""`regraft submit` with a local server of the KFP API: runs, waiting, credentials, faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 
 @pytest.fixture(scope="module")
 def prepared() -> Callable[..., Submission]:
-    """Return submissions of the digits, each compiled once."""
+    """Return submissions of the recipe digits, each compiled once."""
 
     @functools.cache
     def make(schedule: str = "", hardware: str = "") -> Submission:
@@ -60,8 +60,8 @@ def submit(server: KfpServer, regraft: Regraft) -> Regraft:
     """Submit the digits to the local server."""
 
     def run(*arguments: str | Path | int) -> Ended:
-        return regraft("submit", "digits", "--host", server.address, "--destination", DESTINATION,
-                       "--poll-s", "0.01", *arguments)  # fmt: skip
+        return regraft("submit", "digits", "--endpoint", server.address, "--poll-s", "0.01",
+                       "--destination", DESTINATION, *arguments)  # fmt: skip
 
     return run
 
@@ -74,7 +74,7 @@ def one_line(ended: Ended) -> str:
     return line
 
 
-def test_a_run_refers_to_an_uploaded_version_and_brings_the_recipe(
+def test_a_run_has_an_uploaded_version_and_the_recipe_as_parameters(
     server: KfpServer, submit: Regraft
 ) -> None:
     ended = submit("--experiment", "mine", "--run-name", "first", "--service-account", "runner",
@@ -100,15 +100,15 @@ def test_the_same_pipeline_is_uploaded_once(server: KfpServer, submit: Regraft) 
     assert len({run.display_name for run in server.runs.values()}) == 3
     assert len(server.pipelines) == 1
     assert len(server.versions) <= 2
-    uploads = server.asked("POST .*/upload")
+    uploads = server.count("POST .*/upload")
     assert submit("--hardware", "nvidia").code == 0
-    assert server.asked("POST .*/upload") == uploads + 1
+    assert server.count("POST .*/upload") == uploads + 1
 
 
 @pytest.mark.parametrize(
     ("accepted", "code", "verdict"), [(True, 0, "accepted"), (False, 3, "rejected")]
 )
-def test_waiting_shows_each_step_and_ends_as_the_verdict(
+def test_waiting_shows_each_step_and_exits_with_the_verdict(
     server: KfpServer, submit: Regraft, accepted: bool, code: int, verdict: str
 ) -> None:
     server.script = ran(accepted=accepted)
@@ -128,14 +128,14 @@ def test_a_failed_step_ends_with_1_and_its_message(server: KfpServer, submit: Re
     ended = submit("--wait")
     assert ended.code == 1
     last = ended.err.splitlines()[-1]
-    assert "the run ended FAILED: train-head: loss is not a number" in last
+    assert "the run ended as FAILED: train-head: loss is not a number" in last
 
 
 @pytest.mark.parametrize("name", ["train-head", "publish"])
 def test_a_run_that_succeeds_after_a_failed_step_has_failed(
     server: KfpServer, submit: Regraft, name: str
 ) -> None:
-    """The last step runs after a failure, and its success may be all that the server counts."""
+    """The last step also runs after a failure, and the server may report its success only."""
     *_, (_, tasks) = ran(accepted=True)
     tasks = [task(name, "FAILED", error="out of memory") if one.display_name == name else one
              for one in tasks]  # fmt: skip
@@ -144,33 +144,31 @@ def test_a_run_that_succeeds_after_a_failed_step_has_failed(
     server.script = [("SUCCEEDED", [*tasks, task("conclude", "SUCCEEDED")])]
     ended = submit("--wait")
     assert ended.code == 1
-    assert f"the run ended FAILED: {name}: out of memory" in ended.err.splitlines()[-1]
+    assert f"the run ended as FAILED: {name}: out of memory" in ended.err.splitlines()[-1]
 
 
 def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraft) -> None:
     server.script = [("SUCCEEDED", None)]
     ended = submit("--wait")
     assert ended.code == 1
-    assert "its verdict is not known" in one_line(ended)
+    assert "verdict unknown" in one_line(ended)
 
 
 def test_a_cancelled_run_ends_with_1(server: KfpServer, submit: Regraft) -> None:
     server.script = [("RUNNING", None), ("CANCELING", None), ("CANCELED", None)]
     ended = submit("--wait")
     assert ended.code == 1
-    assert "the run ended CANCELED" in one_line(ended)
+    assert "the run ended as CANCELED" in one_line(ended)
 
 
 def test_waiting_has_a_deadline(server: KfpServer, submit: Regraft) -> None:
     server.script = [("RUNNING", None)]
     ended = submit("--wait", "--wait-timeout-s", "0")
     assert ended.code == 1
-    assert "has not ended within 0 s; it goes on" in one_line(ended)
+    assert "has not ended within 0 s; it continues" in one_line(ended)
 
 
-def test_waiting_outlasts_a_server_that_fails_for_a_while(
-    server: KfpServer, submit: Regraft
-) -> None:
+def test_waiting_survives_a_temporary_outage(server: KfpServer, submit: Regraft) -> None:
     server.fail(r"GET .*/runs/run", *[Fault(503)] * 4, *[Fault()] * 4, *[Fault(500)] * 4)
     assert submit("--wait").code == 0
 
@@ -190,7 +188,7 @@ def test_a_schedule_is_a_recurring_run(server: KfpServer, submit: Regraft) -> No
 
 
 @pytest.mark.parametrize(
-    ("option", "where"), [("--existing-token", "given on the command line"), ("--token-file", "")]
+    ("option", "where"), [("--existing-token", "from the command line"), ("--token-file", "")]
 )
 def test_a_token_is_sent_and_never_shown(
     server: KfpServer, submit: Regraft, tmp_path: Path, option: str, where: str
@@ -205,7 +203,7 @@ def test_a_token_is_sent_and_never_shown(
     ended = submit(option, value)
     assert ended.code == 2
     line = one_line(ended)
-    assert "missing, expired or of another server (401)" in line
+    assert "missing, expired or for another server (401)" in line
     assert (where or str(file)) in line
     assert "token *** has expired" in line
     shown = submit(option, value, "--dry-run")
@@ -215,34 +213,34 @@ def test_a_token_is_sent_and_never_shown(
 
 def test_debug_shows_no_token_either(server: KfpServer, regraft: Regraft) -> None:
     server.tokens = {"another"}
-    ended = regraft("--debug", "submit", "digits", "--host", server.address, "--destination",
+    ended = regraft("--debug", "submit", "digits", "--endpoint", server.address, "--destination",
                     DESTINATION, "--existing-token", TOKEN)  # fmt: skip
     assert ended.code == 2
     assert TOKEN not in ended.err + ended.out
 
 
-def test_a_token_that_is_renewed_while_waiting_is_read_anew(
+def test_a_token_that_is_renewed_while_waiting_is_read_again(
     server: KfpServer, submit: Regraft, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
     file.write_text("old")
     server.tokens = {"old"}
-    server.on_look = lambda: (file.write_text("new"), server.tokens.add("new"),  # type: ignore
+    server.on_get_run = lambda: (file.write_text("new"), server.tokens.add("new"),  # type: ignore
                               server.tokens.discard("old"))  # fmt: skip
     assert submit("--token-file", file, "--wait").code == 0
     assert any("Bearer new" in headers for _, _, headers in server.requests)
 
 
-def test_a_token_that_expires_while_waiting_says_that_the_run_goes_on(
+def test_an_error_for_an_expired_token_says_that_the_run_continues(
     server: KfpServer, submit: Regraft
 ) -> None:
     server.tokens = {TOKEN}
-    server.on_look = lambda: server.tokens.clear()
+    server.on_get_run = lambda: server.tokens.clear()
     ended = submit("--existing-token", TOKEN, "--wait")
     assert ended.code == 2
     last = ended.err.splitlines()[-1]
     assert "401" in last
-    assert "goes on" in last
+    assert "continues" in last
 
 
 @pytest.mark.parametrize(
@@ -255,7 +253,7 @@ def test_a_token_that_expires_while_waiting_says_that_the_run_goes_on(
     [Fault(503), Fault(500), Fault(), Fault(done=True), Fault(502, b"<html>bad</html>", done=True)],
     ids=["503", "500", "lost before", "lost after", "502 after"],
 )
-def test_a_fault_that_passes_makes_no_second_run(
+def test_a_temporary_fault_creates_no_second_run(
     server: KfpServer, submit_now: Callable[..., SubmittedRun], pattern: str, fault: Fault
 ) -> None:
     if pattern.endswith("upload_version"):
@@ -269,7 +267,7 @@ def test_a_fault_that_passes_makes_no_second_run(
     assert len(server.experiments) == 1
 
 
-def test_a_lost_answer_makes_no_second_recurring_run(
+def test_a_lost_response_creates_no_second_recurring_run(
     server: KfpServer, submit_now: Callable[..., SubmittedRun]
 ) -> None:
     server.fail("POST .*/recurringruns", Fault(done=True))
@@ -282,16 +280,17 @@ def test_a_lost_answer_makes_no_second_recurring_run(
     [
         (Fault(503), 1, "the server failed (503): failed on purpose"),
         (Fault(), 1, "the connection broke: Remote end closed connection"),
-        (Fault(403), 2, "no permission (403), namespace: not given: failed on purpose"),
+        (Fault(403), 2, "no permission (403), namespace: not set: failed on purpose"),
         (Fault(400), 2, "the server refused the request (400): failed on purpose"),
-        (Fault(302, headers=(("Location", "/dex/auth"),)), 2, "redirects elsewhere (302)"),
+        (Fault(302, headers=(("Location", "/dex/auth"),)), 2,
+         "expected the API, got a redirect (302)"),
         (Fault(200, b"<html>Log in</html>", headers=(("Content-Type", "text/html"),)), 2,
          "expected the API of Kubeflow Pipelines, got text/html"),
         (Fault(500, b"x" * 5000), 1, "xxx..."),
         (Fault(400, f"no user has Bearer {TOKEN} or {TOKEN}".encode()), 2, "has *** or ***"),
     ],
 )  # fmt: skip
-def test_a_fault_that_stays_is_bounded_and_one_line(
+def test_retries_of_a_lasting_fault_are_bounded_and_the_error_is_one_line(
     server: KfpServer,
     submit_now: Callable[..., SubmittedRun],
     fault: Fault,
@@ -308,39 +307,37 @@ def test_a_fault_that_stays_is_bounded_and_one_line(
     assert "\n" not in line
     assert TOKEN not in line
     assert len(line) < 600
-    assert server.asked("GET .*/healthz") <= 5
+    assert server.count("GET .*/healthz") <= 5
     assert not server.runs
 
 
-def test_a_server_that_does_not_answer_is_given_up(
-    server: KfpServer, prepared: Callable[..., Submission]
-) -> None:
+def test_a_silent_server_times_out(server: KfpServer, prepared: Callable[..., Submission]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         connection = Connection(address, timeout_s=0.05, attempts=2, backoff_s=0.0)
-        with pytest.raises(NoResponseError, match=r"no answer within 0\.05 s"):
+        with pytest.raises(NoResponseError, match=r"no response within 0\.05 s"):
             send(Client(connection), connection, prepared())
 
 
-def test_nobody_at_the_address(regraft: Regraft, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server(regraft: Regraft, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ended = regraft("submit", "digits", "--host", f"http://127.0.0.1:{port}", "--destination",
+    ended = regraft("submit", "digits", "--endpoint", f"http://127.0.0.1:{port}", "--destination",
                     DESTINATION)  # fmt: skip
     assert ended.code == 1
     assert "cannot be reached" in one_line(ended)
     assert "refused" in one_line(ended)
 
 
-def test_tls_needs_the_authority(
+def test_tls_requires_the_certificate_authority(
     regraft: Regraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     authority, own = certificates(tmp_path, ["localhost"])
     with kfp_server(own) as server:
-        given = ["submit", "digits", "--host", server.address, "--destination", DESTINATION]
+        given = ["submit", "digits", "--endpoint", server.address, "--destination", DESTINATION]
         assert regraft(*given, "--ca-cert", authority).code == 0
         ended = regraft(*given)
     assert ended.code == 2
@@ -348,7 +345,7 @@ def test_tls_needs_the_authority(
     assert "--ca-cert" in one_line(ended)
 
 
-def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: Regraft) -> None:
+def test_a_multi_user_server_requires_a_namespace(server: KfpServer, submit: Regraft) -> None:
     server.multi_user = True
     ended = submit()
     assert ended.code == 2
@@ -364,11 +361,11 @@ def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: 
         (("--hardware", "nvdia"), "did you mean nvidia"),
         (("--schedule", "61 * * * *"), "schedule: expected a value of 0 to 59 as minute, got '61'"),
         (("--schedule", "0 3 * * *", "--wait"), "--wait and --schedule"),
-        (("--source", "./images"), "does not see this machine; got './images'"),
-        (("--destination", ""), "destination: expected where models are published"),
-        (("--destination", "/models"), "destination: expected an address, or a path below"),
-        (("--work-dir", "work"), "work_dir: expected an address"),
-        (("--pipeline-root", "runs"), "pipeline_root: expected an address"),
+        (("--source", "./images"), "cannot read this machine; got './images'"),
+        (("--destination", ""), "destination: expected a bucket URI"),
+        (("--destination", "/models"), "destination: expected a URI, or a path in a mounted --pvc"),
+        (("--work-dir", "work"), "work_dir: expected a URI"),
+        (("--pipeline-root", "runs"), "pipeline_root: expected a URI"),
         (("--secret-env", "hunter2"), "secret-env: expected SECRET:KEY=VARIABLE"),
         (("--secret-volume", "s3"), "secret-volume: expected NAME=/absolute/path"),
         (("--pvc", "a=/x", "--pvc", "b=/x"), "expected each path once, got /x twice"),
@@ -377,9 +374,13 @@ def test_a_server_of_several_users_wants_a_namespace(server: KfpServer, submit: 
         (("--existing-token", "Bearer x"), "expected the bare token"),
         (("--existing-token", "a\nb: c"), "expected the bare token"),
         (("--existing-token", "a", "--token-file", "b"), "got both"),
-        (("--ca-cert", "ca.pem"), "expected a host of https"),
+        (("--ca-cert", "ca.pem"), "expected an https endpoint"),
         (("--run-name", "x" * 129), "run_name: expected at most 128 characters"),
-        (("--wait-timeout-s", "soon"), "wait-s"),
+        (("--wait-timeout-s", "soon"), "wait-timeout-s"),
+        (("--wait", "--wait-timeout-s", "-1"), "wait_timeout_s: expected 0 or more"),
+        (("--wait", "--poll-s", "0"), "poll_s: expected 0.01 or more"),
+        (("--claim", "a=/x"), "did you mean --pvc?"),
+        (("--wait-s", "3"), "did you mean --wait-timeout-s?"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
@@ -393,23 +394,23 @@ def test_bad_input_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("host", "message"),
+    ("endpoint", "message"),
     [
-        ("kubeflow.example.com", "as in https://kubeflow.example.com"),
-        ("ftp://a", "host: expected http"),
-        ("https://", "host: expected http"),
+        ("kubeflow.example.com", "such as https://kubeflow.example.com"),
+        ("ftp://a", "endpoint: expected http"),
+        ("https://", "endpoint: expected http"),
         ("https://user:hunter2@a", "without user, password"),
-        ("user:hunter2@a", "host: expected"),
+        ("user:hunter2@a", "endpoint: expected"),
         ("https://a/?token=hunter2", "without user, password, query"),
     ],
 )
-def test_a_host_without_secrets_is_expected(host: str, message: str) -> None:
+def test_an_endpoint_without_secrets_is_expected(endpoint: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        check_connection(Connection(host))
+        check_connection(Connection(endpoint))
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: Regraft) -> None:
+def test_a_dry_run_sends_nothing_and_needs_no_endpoint(server: KfpServer, regraft: Regraft) -> None:
     ended = regraft("submit", "digits", "--dry-run", "--json", "--destination", "/data/models",
                     "--pvc", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
                     "--hardware", "gke", "--image", "ghcr.io/me/regraft-python:1")  # fmt: skip

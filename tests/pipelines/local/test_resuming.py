@@ -1,4 +1,4 @@
-"""A run that is repeated, or killed within any step and started again."""
+"""Runs that are repeated, or killed within any step and started again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regraft_core.formats.manifests import SavedModelManifest
 
 STEPS = ("ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
          "publish")  # fmt: skip
-ALWAYS = {"ingest", "evaluate", "publish"}  # they look whether the outside has changed
+ALWAYS = {"ingest", "evaluate", "publish"}  # their sources outside the run may change
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
@@ -37,7 +37,7 @@ def started(progress: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_an_unchanged_run_does_nothing_twice_and_a_changed_source_is_seen(
+def test_an_unchanged_run_is_reused_and_a_changed_source_is_noticed(
     shapes: Path, tmp_path: Path
 ) -> None:
     archive, out = tmp_path / "shapes.zip", tmp_path / "run"
@@ -51,7 +51,7 @@ def test_an_unchanged_run_does_nothing_twice_and_a_changed_source_is_seen(
     assert set(started(progress)) == ALWAYS
     assert second.model_copy(update={"timings": {}}) == first.model_copy(update={"timings": {}})
 
-    _pack(archive, shapes, images[1:])  # the same link, other content
+    _pack(archive, shapes, images[1:])  # the same path, other content
     code, progress = run(archive, out)
     assert code in (0, 3), progress
     assert set(STEPS[:5]) <= set(started(progress))
@@ -65,7 +65,7 @@ def _pack(archive: Path, root: Path, images: list[Path]) -> None:
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_in_each_step_goes_on(shapes: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_in_each_step_resumes(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done: set[str] = set()
     for step in STEPS:
@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_in_each_step_goes_on(shapes: Path, tmp_path: Path)
         done |= set(STEPS[: STEPS.index(step)])
         assert not (out / "summary.json").exists()
         assert _versions(out) == []
-    _kill_at("publish: done", command(shapes, out))  # published, but nobody knows yet
+    _kill_at("publish: done", command(shapes, out))  # published, but not yet reported
     code, progress = run(shapes, out)
     assert code == 0, progress
     assert not set(started(progress)) & done - ALWAYS
@@ -89,10 +89,10 @@ def test_a_run_that_is_killed_in_each_step_goes_on(shapes: Path, tmp_path: Path)
     ("step", "options"),
     [("extract_features", ("--workers", "3")), ("fine_tune", ("--strategies", "head,top,full"))],
 )
-def test_what_was_done_in_a_loop_is_not_done_again(
+def test_finished_steps_of_a_loop_are_not_repeated(
     shapes: Path, tmp_path: Path, step: str, options: tuple[str, ...]
 ) -> None:
-    """kfp takes two turns at once, so that the third starts when one of the others is done."""
+    """kfp runs two tasks of a loop at a time, so the third starts after one has ended."""
     out = tmp_path / "run"
     _kill_at(f"{step}: start", command(shapes, out, *options), times=3)
     code, progress = run(shapes, out, *options)
@@ -100,25 +100,25 @@ def test_what_was_done_in_a_loop_is_not_done_again(
     assert 1 <= started(progress).count(step) <= 2
 
 
-def _kill_at(wanted: str, arguments: list[str], times: int = 1) -> str:
+def _kill_at(start: str, arguments: list[str], times: int = 1) -> str:
     """Start a run, kill it with all its processes at a line of progress; return all lines."""
     process = subprocess.Popen(
         arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    said = []
+    lines = []
     assert process.stderr is not None
     for line in process.stderr:
-        said.append(line)
-        times -= line.startswith(wanted)
+        lines.append(line)
+        times -= line.startswith(start)
         if not times:
             break
     else:
-        pytest.fail(f"the run ended before '{wanted}': {''.join(said)}")
+        pytest.fail(f"the run ended before '{start}': {''.join(lines)}")
     os.killpg(process.pid, signal.SIGKILL)
     process.stderr.close()
     process.wait(timeout=60)
-    return "".join(said)
+    return "".join(lines)
 
 
 def _versions(out: Path) -> list[Path]:

@@ -1,10 +1,12 @@
-"""The whole pipeline under kfp's local runner: accepted, rejected, and stopped by bad data."""
+"""The whole pipeline with kfp's local runner: accepted, rejected, and stopped by bad data."""
 
 from __future__ import annotations
 
 import builtins
+import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +37,7 @@ def accepted(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return summary
 
 
-def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
+def test_an_accepted_run_publishes_a_verified_version(accepted: Summary) -> None:
     assert accepted.verdict == "accepted"
     assert accepted.model_version == 1
     assert accepted.published is not None
@@ -44,13 +46,14 @@ def test_an_accepted_run_publishes_a_proven_version(accepted: Summary) -> None:
     assert set(accepted.parity) == {"grpc", "rest"}
     assert max(accepted.parity.values()) <= 1e-4
     assert Path(accepted.report).is_file()
+    assert not list(Path(accepted.report).parents[3].glob("events-*"))
     assert set(accepted.timings) == {
         "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
         "publish",
     }  # fmt: skip
 
 
-def test_overlapping_steps_leave_print_and_logging_as_they_were() -> None:
+def test_overlapping_steps_do_not_change_print_and_logging() -> None:
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
     with own_output():
@@ -66,7 +69,7 @@ def test_overlapping_steps_leave_print_and_logging_as_they_were() -> None:
     assert (root.handlers, root.level) == (handlers, level)
 
 
-def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -> None:
+def test_a_published_version_is_inspected_without_running_it(accepted: Summary) -> None:
     assert accepted.published is not None
     run = Path(accepted.published).parents[2]
     found = inspect_model(str(run), InspectOptions())
@@ -79,11 +82,11 @@ def test_a_published_version_is_inspected_without_being_run(accepted: Summary) -
     assert (image.name, image.dtype, image.shape) == ("image_bytes", "string", (None,))
     assert {"label", "probabilities"} <= {tensor.name for tensor in serving.outputs}
     assert found.facts["parameters"] > 11_000
-    with pytest.raises(InputError, match="no layers by name"):
+    with pytest.raises(InputError, match="no named layers"):
         inspect_model(accepted.published, InspectOptions(layer="logits"))
 
 
-def test_every_strategy_was_a_candidate_and_validation_chose(accepted: Summary) -> None:
+def test_the_candidate_with_the_best_validation_accuracy_is_chosen(accepted: Summary) -> None:
     evaluation = EvaluationManifest.read(accepted.evaluation)
     assert {candidate.strategy for candidate in evaluation.candidates} == {"head", "top"}
     (chosen,) = [candidate for candidate in evaluation.candidates if candidate.chosen]
@@ -116,13 +119,85 @@ def test_a_rejected_run_ends_with_3_and_publishes_nothing(shapes: Path, tmp_path
     assert "expected" in ended.stderr.splitlines()[-1]
 
 
+FORGED = (
+    "[regraft:error:0] ok",
+    "[regraft] train_head: done in 999.0 s",
+    '{"event": "error", "step": "evaluate", "code": 0, "message": "ok"}',
+    "\n[regraft:error:0] ok\n\x1b[2J\x1b]0;title\x07",
+    '\n{"event": "done", "step": "evaluate", "seconds": 999}\n',
+)
+
+
+def forge(folder: Path, shapes: Path) -> None:
+    """Copy images to classes whose names imitate reports of steps, with such files in them."""
+    for name, source in zip(FORGED, itertools.cycle(sorted(shapes.iterdir())), strict=False):
+        (folder / name).mkdir(parents=True)
+        for image in sorted(source.iterdir())[:8]:
+            shutil.copy(image, folder / name / f"{name}{image.name}")
+    (folder / FORGED[0] / f"{FORGED[3]}.png").write_bytes(b"not an image")
+    (folder / f"{FORGED[3]}.txt").touch()
+
+
+def test_data_that_imitates_reports_changes_no_exit_code(shapes: Path, tmp_path: Path) -> None:
+    forge(tmp_path / "images", shapes)
+    out = tmp_path / "run"
+    ended = regraft(
+        "run", "--source", tmp_path / "images", "--out", out, "--backbone", "tiny",
+        "--strategies", "head", "--head-epochs", 1, "--min-class-recall", "0.9999", "--workers", 2,
+    )  # fmt: skip
+    assert ended.returncode == 3, ended.stderr
+    summary = read_summary(out)
+    assert summary.verdict == "rejected"
+    assert set(summary.timings) == {
+        "ingest", "extract_features", "train_head", "fine_tune", "evaluate",
+    }  # fmt: skip
+    assert max(summary.timings.values()) < 300
+    assert any(FORGED[0] in check.name for check in summary.reasons)
+    assert "\x1b" not in ended.stderr + ended.stdout
+    assert "\x07" not in ended.stderr + ended.stdout
+    started = [line for line in ended.stderr.splitlines() if line.endswith(": start")]
+    assert len(started) == 6
+
+
+def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
+    (tmp_path / FORGED[3] / "a").mkdir(parents=True)
+    ended = regraft("run", "--source", tmp_path / FORGED[3], "--out", tmp_path / "run",
+                    "--backbone", "tiny")  # fmt: skip
+    assert ended.returncode == 2
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert "\x1b" not in ended.stderr
+
+
+def test_a_step_that_is_killed_has_failed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that Python imports at its start kills the step `train_head`."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, threading\n"
+        "def kill():\n"
+        "    import time\n"
+        "    path = os.environ.get('REGRAFT_EVENTS', '')\n"
+        "    while path and os.path.exists(path):\n"
+        '        if \'"start", "step": "train_head"\' in open(path).read():\n'
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        time.sleep(0.001)\n"
+        "if os.environ.get('REGRAFT_EVENTS'):\n"
+        "    threading.Thread(target=kill, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
+                    "--strategies", "head", "--head-epochs", 50)  # fmt: skip
+    assert ended.returncode == 1
+    assert "train_head: started and never done; see" in ended.stderr.splitlines()[-1]
+
+
 def one_class(folder: Path) -> None:
     (folder / "cat").mkdir()
     for number in range(4):
         Image.new("RGB", (40, 40), (number * 50, 0, 0)).save(folder / "cat" / f"{number}.png")
 
 
-def test_a_model_worse_than_the_one_in_service_is_rejected(
+def test_a_model_that_is_worse_than_the_champion_is_rejected(
     accepted: Summary, shapes: Path, tmp_path: Path
 ) -> None:
     assert accepted.published is not None
@@ -160,7 +235,8 @@ def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, me
         (("--strategies", "heda"), "strategies"),
         (("--min-accuracy", "1.01"), "min_accuracy"),
         (("--head-epochs", "x"), "should be a valid integer"),
-        (("--bakcbone", "tiny"), "No such option"),
+        (("--bakcbone", "tiny"), "unknown option '--bakcbone'; did you mean --backbone?"),
+        (("--head", "gap"), "unknown option '--head'; did you mean --pooling?"),
         (("--views", "3"), "augment"),
         (("--image-px", "31"), "vgg16 expects at least 32, got 31"),
         pytest.param(("--require-gpu",), "expected a GPU", marks=pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""How containers of a local run are started; no engine is needed to see it."""
+"""Options of the containers of a local run; no Docker engine is needed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.runners import container_options, in_containers, make_runner
+from pipelines.local.runners import container_options, make_runner, with_absolute_paths
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.errors import InputError
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """A recipe with relative paths, beside a folder that is called as weights are."""
+    """A recipe with relative paths, next to a folder with the name of weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("images", "imagenet"):
@@ -23,17 +23,18 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
                        destination="models", work_dir="work")  # fmt: skip
 
 
-def test_paths_mean_the_same_inside(recipe: Recipe, tmp_path: Path) -> None:
-    inside = in_containers(recipe)
+def test_paths_mean_the_same_in_containers(recipe: Recipe, tmp_path: Path) -> None:
+    inside = with_absolute_paths(recipe)
     assert inside.sources == (str(tmp_path / "images"), "sample:digits", "https://host/a.zip")
     assert inside.destination == str(tmp_path / "models")
     assert inside.work_dir == str(tmp_path / "work")
-    assert inside.cache == str(tmp_path / "home" / ".cache" / "regraft")
+    assert inside.download_cache == str(tmp_path / "home" / ".cache" / "regraft")
     assert inside.weights == "imagenet"
 
 
 def test_only_what_is_written_can_be_written(recipe: Recipe, tmp_path: Path) -> None:
-    options = container_options(in_containers(recipe), tmp_path / "out")
+    events = tmp_path / "out" / "events.jsonl"
+    options = container_options(with_absolute_paths(recipe), tmp_path / "out", events)
     mounts = {mount["Target"]: mount["ReadOnly"] or False for mount in options["mounts"]}
     home = tmp_path / "home"
     assert mounts == {
@@ -43,17 +44,18 @@ def test_only_what_is_written_can_be_written(recipe: Recipe, tmp_path: Path) -> 
         str(home / ".keras"): False,
         str(tmp_path / "images"): True,
     }
+    assert options["environment"]["REGRAFT_EVENTS"] == str(events)
     assert options["user"] == f"{os.getuid()}:{os.getgid()}"
     assert options["read_only"] and options["cap_drop"] == ["ALL"]
     assert options["device_requests"] == []
 
 
 def test_a_required_gpu_is_passed_on(recipe: Recipe, tmp_path: Path) -> None:
-    wanted = recipe.model_copy(update={"require_gpu": True})
-    (request,) = container_options(wanted, tmp_path / "out")["device_requests"]
+    with_gpu = recipe.model_copy(update={"require_gpu": True})
+    (request,) = container_options(with_gpu, tmp_path / "out", tmp_path)["device_requests"]
     assert request["Capabilities"] == [["gpu"]]
 
 
-def test_an_unknown_runner_names_near_ones(recipe: Recipe, tmp_path: Path) -> None:
+def test_an_unknown_runner_gets_suggestions(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown runner 'dokcer'; did you mean docker"):
-        make_runner("dokcer", recipe, tmp_path)
+        make_runner("dokcer", recipe, tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""The digits with a real backbone: strategies compared, or chosen, explained and let out."""
+"""The digits with a real backbone: strategies compared, chosen, explained and published."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def candidate_row(result: CandidateResult) -> str:
 
 
 @pytest.mark.long
-def test_strategies_on_the_digits_choose_explain_and_pass_the_gate(
-    regraft: Regraft, tmp_path: Path
-) -> None:
+def test_strategies_for_the_digits_are_compared_or_chosen(regraft: Regraft, tmp_path: Path) -> None:
     common = ["run", "digits", "--out", tmp_path / "run"]
 
     assert regraft(*common, "--strategies", "head,top,full").code == 0
@@ -40,7 +38,7 @@ def test_strategies_on_the_digits_choose_explain_and_pass_the_gate(
         assert candidate_row(one) in report
     assert compared.verdict == "accepted"
 
-    # Data and features stay as they are, and are not made again.
+    # Dataset and features are reused.
     assert regraft(*common, "--strategies", "auto").code == 0
     decided = read_summary(tmp_path / "run")
     assert decided.verdict == "accepted"

@@ -1,4 +1,4 @@
-"""A run's options: checked before anything starts, near names suggested."""
+"""The options of a run: checked before anything starts, similar names suggested."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from regraft_core.runtime.errors import InputError
     [
         ({"backbone": "vgg61"}, "unknown backbone 'vgg61'; did you mean vgg19 or vgg16"),
         ({"strategies": ("heda",)}, "strategies: expected 'head', 'top', 'full' or 'auto'"),
-        ({"strategies": ("top", "top")}, "each strategy once"),
+        ({"strategies": ("top", "top")}, "strategies: expected each strategy once"),
         ({"strategies": ()}, "strategies"),
         ({"sources": ()}, "sources"),
-        ({"sources": ("",)}, "source: expected a path, link or sample, got an empty text"),
+        ({"sources": ("",)}, "source: expected a path, URL or sample, got an empty text"),
         ({"min_accuracy": 1.01}, "min_accuracy: expected less than or equal to 1, got 1.01"),
         ({"min_accuracy": float("nan")}, "min_accuracy"),
         ({"learning_rate": -1.0}, "learning_rate: expected greater than 0, got -1.0"),
@@ -25,6 +25,9 @@ from regraft_core.runtime.errors import InputError
         ({"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),
         ({"model_name": "../up"}, "model_name"),
         ({"bakcbone": "vgg16"}, "unknown option 'bakcbone'; did you mean backbone"),
+        ({"lr": 0.1}, "unknown option 'lr'; did you mean learning_rate"),
+        ({"strategy": "top"}, "unknown option 'strategy'; did you mean strategies"),
+        ({"validation_fraction": 0.9}, r"below 1, got 0\.9 \+ 0\.2"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(values: dict[str, object], message: str) -> None:
@@ -33,13 +36,13 @@ def test_a_bad_value_is_one_clear_line(values: dict[str, object], message: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_defaults_are_the_lectures() -> None:
+def test_defaults() -> None:
     recipe = make_recipe(sources=("sample:digits",))
     assert recipe.backbone == "vgg16"
     assert recipe.strategies == ("head", "top")
 
 
-def test_workers_are_numbered_shares() -> None:
+def test_workers_become_shards() -> None:
     recipe = make_recipe(sources=("sample:digits",), workers=3)
     assert recipe.arguments()["shards"] == [0, 1, 2]
 

@@ -1,4 +1,4 @@
-"""`regraft init`: a recipe for a folder, that fits what is there and can be run."""
+"""`regraft init`: a recipe for a folder, which fits its contents and can be run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from pipelines.recipes.recipe_file import RECIPES, read_recipe, recipe_of
+from pipelines.recipes.recipe_file import known_recipes, read_recipe, recipe_of
 from tests.command_line import Regraft
 
 
@@ -33,7 +33,7 @@ def test_a_recipe_fits_the_folder(tmp_path: Path, regraft: Regraft) -> None:
     assert values["image_px"] == 64
     assert values["class_weights"] == "balanced"
     assert values["min_accuracy"] == 0.62
-    assert "# About 2 images of dog: big to test with" in output.read_text()
+    assert "# Only about 2 test images of dog: big: " in output.read_text()
     assert recipe_of(str(output), {}).strategies == ("head", "top")
 
 
@@ -43,8 +43,8 @@ def test_a_split_folder_keeps_its_splits(tmp_path: Path, regraft: Regraft) -> No
     output = tmp_path / "recipe.yml"
     assert regraft("init", tmp_path / "images", "-o", output).code == 0
     text = output.read_text()
-    assert "# The folder is split: 6 train, 6 validation." in text
-    assert "# test is drawn from train." in text
+    assert "# The folder is already split: 6 train, 6 validation." in text
+    assert "# Images for test are sampled from train." in text
     values = read_recipe(str(output))
     assert "validation_fraction" not in values
     assert values["test_fraction"] == 0.2
@@ -52,7 +52,7 @@ def test_a_split_folder_keeps_its_splits(tmp_path: Path, regraft: Regraft) -> No
     assert values["class_weights"] == "off"
 
 
-def test_a_file_is_not_written_over(tmp_path: Path, regraft: Regraft) -> None:
+def test_a_file_is_not_overwritten(tmp_path: Path, regraft: Regraft) -> None:
     folder = write(tmp_path / "images", {"a": 2, "b": 2})
     output = tmp_path / "recipe.yaml"
     output.write_text("mine")
@@ -79,22 +79,22 @@ def test_a_folder_without_classes_is_refused(
     assert not (tmp_path / "recipe.yaml").exists()
 
 
-def test_what_is_no_folder_or_no_image_is_refused(tmp_path: Path, regraft: Regraft) -> None:
+def test_a_folder_without_readable_images_is_refused(tmp_path: Path, regraft: Regraft) -> None:
     assert "expected a folder" in regraft("init", tmp_path / "none").err
     for name in "ab":
         (tmp_path / "images" / name).mkdir(parents=True)
         (tmp_path / "images" / name / "1.png").write_text("no image")
     ended = regraft("init", tmp_path / "images", "-o", tmp_path / "recipe.yaml")
     assert ended.code == 2
-    assert "none can be read" in ended.err
+    assert "found no readable image" in ended.err
     assert "expected a .yaml" in regraft("init", tmp_path / "images", "-o", "recipe.txt").err
 
 
-def test_the_schema_holds_for_the_recipes_that_come_along(regraft: Regraft) -> None:
+def test_built_in_recipes_match_the_schema(regraft: Regraft) -> None:
     schema = regraft("recipe-schema").json
     jsonschema.Draft202012Validator.check_schema(schema)
-    for path in RECIPES.glob("*.yaml"):
-        values = json.loads(json.dumps(read_recipe(str(path))))
+    for name in known_recipes():
+        values = json.loads(json.dumps(read_recipe(name)))
         jsonschema.validate(values, schema)
     with pytest.raises(jsonschema.ValidationError, match="bakcbone"):
         jsonschema.validate({"bakcbone": "vgg16"}, schema)

@@ -12,7 +12,7 @@ import yaml
 from pipelines.recipes.recipe_file import known_recipes, read_recipe, recipe_of, with_recipe
 from regraft_core.runtime.errors import InputError
 
-LECTURE = "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
+CATS_VS_DOGS = "gdrive:1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(tmp_path: Path):
     return write
 
 
-def test_the_recipes_that_come_along_are_whole() -> None:
+def test_built_in_recipes_are_complete() -> None:
     assert known_recipes() == ["cats_vs_dogs", "digits", "fashion_mnist"]
     for name in known_recipes():
         recipe = recipe_of(name, {})
@@ -33,14 +33,14 @@ def test_the_recipes_that_come_along_are_whole() -> None:
         assert recipe.min_accuracy > 0
 
 
-def test_cats_vs_dogs_is_the_lecture() -> None:
+def test_cats_vs_dogs_compares_three_strategies() -> None:
     recipe = recipe_of("cats_vs_dogs", {})
-    assert recipe.sources == (LECTURE,)
+    assert recipe.sources == (CATS_VS_DOGS,)
     assert (recipe.backbone, recipe.cut) == ("vgg16", "block4_pool")
     assert set(recipe.strategies) == {"full", "top", "head"}
 
 
-def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
+def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
     values = read_recipe(write(
         "sources: [a]\nnear_duplicates: off\naugment: off\nmin_recall_by_class: {no: 0.9, 7: 1}\n"
         "learning_rate: 1e-3\nmodel_name: 2026-01-01\nhead_search: true\nl2: 0\n"
@@ -59,8 +59,8 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         ("bakcbone: vgg16", "line 1: unknown key 'bakcbone'; did you mean backbone?"),
         ("sources: [a]\nsource: [b]", "line 2: unknown key 'source'; did you mean sources"),
         ("sources: [a]\nstrategy: top", "unknown key 'strategy'; did you mean strategies"),
-        ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: the key 'seed' stands twice, first in"),
-        ("min_recall_by_class: {a: 0.1, a: 0.2}", "the key 'a' stands twice"),
+        ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: invalid YAML: found duplicate key"),
+        ("min_recall_by_class: {a: 0.1, a: 0.2}", "line 1: invalid YAML: found duplicate key"),
         ("sources: ./images", "line 1: sources: expected a list, got './images'"),
         ("head_epochs: '3'", "head_epochs: expected a valid integer, got '3'"),
         ("head_epochs: 2.5", "head_epochs: expected a valid integer, got 2.5"),
@@ -75,13 +75,18 @@ def test_words_that_yaml_once_took_for_booleans_stay_words(write) -> None:
         ("digits", "expected a mapping of options, got the value 'digits'"),
         ("", "got an empty file"),
         ("# only a comment\n", "got an empty file"),
-        ("a: [1, 2", "line 1: expected YAML"),
-        ("a: 1\n---\nb: 2", "expected YAML"),
-        ("? [a, b]\n: 1", "expected a plain key"),
-        ("min_recall_by_class: &x {a: 0.1}\nsources: *x", "line 2: expected YAML: aliases"),
-        ("seed: !!python/object:os.system x", "could not determine a constructor"),
-        ("model_name: !!binary aGk=", "not JSON serializable"),
-        ("a: " + "[" * 5000, "deep nesting"),
+        ("a: [1, 2", "line 1: invalid YAML: expected"),
+        ("a: 1\n---\nb: 2", "line 2: invalid YAML: but found another document"),
+        ("min_recall_by_class: {? [a, b] : 1}", "expected plain keys and values"),
+        ("min_recall_by_class: &x {a: 0.1}\nsources: *x", "line 2: invalid YAML: aliases"),
+        ("sources: [a]\nseed: !!python/object:os.system x", "line 2: invalid YAML: tags ("),
+        ("model_name: !!binary aGk=", "line 1: invalid YAML: tags ("),
+        ("a: " + "[" * 5000 + "]" * 5000, "deep nesting"),
+        ("a: \x07", "invalid YAML: "),
+        ("sources: [a]\nhead: gap", "line 2: unknown key 'head'; did you mean pooling?"),
+        ("lr: 1e-3", "unknown key 'lr'; did you mean learning_rate?"),
+        ("epochs: 3", "did you mean fine_tune_epochs or head_epochs?"),
+        ("validation_fraction: 0.9", "validation_fraction + test_fraction below 1, got 0.9 + 0.2"),
         (b"\xff\xfe\x00", "expected text in UTF-8"),
         (b"a" * ((1 << 20) + 1), "at most 1 MB"),
     ],
@@ -102,12 +107,12 @@ def test_a_bad_file_is_one_clear_line(write, text: str | bytes, message: str) ->
         ("recipes", "got the folder"),
     ],
 )
-def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
+def test_a_missing_recipe_is_named(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_recipe(name)
 
 
-def test_options_stand_in_the_recipes_place(write) -> None:
+def test_options_override_the_recipe(write) -> None:
     path = write("sources: [a.zip]\nsha256: '" + "0" * 64 + "'\nmirrors: [b.zip]\nseed: 3\n")
     assert with_recipe(path, {"seed": 4})["seed"] == 4
     other = with_recipe(path, {"sources": ["c.zip"]})
@@ -116,11 +121,11 @@ def test_options_stand_in_the_recipes_place(write) -> None:
     assert other["sources"] == ["c.zip"]
 
 
-def test_a_recipes_name_as_source_stands_for_its_sources(
+def test_the_name_of_a_recipe_as_source_means_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"sources": ["a", "cats_vs_dogs"]}
-    assert with_recipe(None, given)["sources"] == ("a", LECTURE)
+    assert with_recipe(None, given)["sources"] == ("a", CATS_VS_DOGS)
     monkeypatch.chdir(tmp_path)
     Path("cats_vs_dogs").mkdir()
     assert with_recipe(None, given)["sources"] == ["a", "cats_vs_dogs"]
@@ -135,6 +140,6 @@ def test_a_recipe_compiles_with_its_options_as_defaults(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     ir = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     parameters = ir["root"]["inputDefinitions"]["parameters"]
-    assert parameters["sources"]["defaultValue"] == [LECTURE]
+    assert parameters["sources"]["defaultValue"] == [CATS_VS_DOGS]
     assert parameters["cut"]["defaultValue"] == "block4_pool"
     assert parameters["seed"]["defaultValue"] == 5

@@ -1,4 +1,4 @@
-"""`regraft bench`: finds a benchmark by its name and hands it its options."""
+"""`regraft bench`: runs a benchmark by name, with its own options."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
 
-def test_help_is_the_commands_before_a_name_and_the_benchmarks_after(regraft: Regraft) -> None:
+def test_help_before_and_after_the_name_of_a_benchmark(regraft: Regraft) -> None:
     own = regraft("bench", "--help")
     assert own.code == 0
     assert all(name in own.out for name in BENCHMARKS)
-    its = regraft("bench", "evaluation", "--help")
-    assert its.code == 0
-    assert "usage: regraft bench evaluation" in its.out
-    assert "--batch-size" in its.out
+    of_benchmark = regraft("bench", "evaluation", "--help")
+    assert of_benchmark.code == 0
+    assert "usage: regraft bench evaluation" in of_benchmark.out
+    assert "--batch-size" in of_benchmark.out
 
 
-def test_a_benchmark_wants_a_file_to_write_to(regraft: Regraft) -> None:
+def test_a_benchmark_requires_an_output_file(regraft: Regraft) -> None:
     ended = regraft("bench", "export", "--rounds", 1)
     assert ended.code == 2
     assert "--json" in ended.err
 
 
-def test_unknown_names_get_near_ones(regraft: Regraft) -> None:
+def test_an_unknown_benchmark_gets_suggestions(regraft: Regraft) -> None:
     ended = regraft("bench", "evalution", "--json", "x.json")
     assert ended.code == 2
     assert "did you mean evaluation" in ended.err
 
 
-def test_outside_a_checkout_it_says_where_benchmarks_are(tmp_path: Path) -> None:
+def test_outside_a_checkout_there_are_no_benchmarks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="benchmarks are part of a checkout"):
         run_benchmark("export", [], tmp_path)

@@ -1,4 +1,4 @@
-"""What a new user may get wrong is told in one line, before anything is run."""
+"""Mistakes of new users: one line on standard error, before anything is run."""
 
 from __future__ import annotations
 
@@ -10,34 +10,56 @@ from tests.command_line import Regraft
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             "run --out OUT",
-            "sources: expected a recipe or --source, got neither; `regraft init FOLDER`",
+            "sources: expected a folder of images, a recipe or --source, got none; "
+            "`regraft run FOLDER`",
         ),
         ("run mine.yaml --out OUT", "found no file mine.yaml"),
         ("run --source x --backbone tiny --out FILE", "out: cannot write to the folder FILE: File"),
         ("run --source x --backbone tiny --out FILE/run", "FILE/run: Not a directory"),
         ("run --source x --destination shop://models --out OUT", "cannot open shop://"),
-        ("serve OUT --port 99999", "Invalid value for '--port': "),
+        ("serve OUT --port 99999", "port: expected 0 to 65535, got 99999"),
+        ("run digits --lr 1e-3", "unknown option '--lr'; did you mean --learning-rate?"),
+        ("run digits --img-size 64", "did you mean --image-px?"),
+        ("run digits --epochs 3", "did you mean --fine-tune-epochs or --head-epochs?"),
+        ("run digits --model vgg16", "did you mean --backbone?"),
+        ("run digits --batch 8", "did you mean --batch-size?"),
+        ("run digits --augmentation light", "did you mean --augment?"),
+        ("run digits --averaging 0.9", "did you mean --ema-momentum?"),
+        ("run digits --label canary", "did you mean --version-label?"),
+        ("run digits --pictures 8", "did you mean --verify-images?"),
+        ("run digits --cache DIR", "did you mean --download-cache?"),
+        ("estimate --pictures 1e6", "did you mean --images?"),
+        ("inspect vgg16 --plan top", "did you mean --strategy?"),
+        ("classify cat.png --top 3", "did you mean --top-k?"),
+        ("doctor --work runs", "did you mean --runs-dir?"),
+        ("report runs/x --picture x.png", "did you mean --screenshot?"),
+        ("predict cat.png --label stable", "did you mean --version-label?"),
+        ("plan --images 5", "unknown command 'plan'; did you mean estimate?"),
+        ("train digits", "unknown command 'train'; did you mean run?"),
+        ("run imges", "unknown recipe or folder 'imges'; "),
+        ("run digits --bakcbone vgg16", "unknown option '--bakcbone'; did you mean --backbone?"),
+        ("run digits --zzz 1", "unknown option '--zzz'. See 'regraft run --help'"),
     ],
 )
-def test_it_is_one_line_and_bad_input(
-    regraft: Regraft, tmp_path: Path, words: str, told: str
+def test_a_mistake_is_one_line_with_exit_code_2(
+    regraft: Regraft, tmp_path: Path, words: str, message: str
 ) -> None:
-    places = {"OUT": tmp_path / "out", "FILE": tmp_path / "file"}
-    places["FILE"].touch()
-    for name, place in places.items():
-        words, told = words.replace(name, str(place)), told.replace(name, str(place))
+    paths = {"OUT": tmp_path / "out", "FILE": tmp_path / "file"}
+    paths["FILE"].touch()
+    for name, path in paths.items():
+        words, message = words.replace(name, str(path)), message.replace(name, str(path))
     ended = regraft(*words.split())
     assert ended.code == 2
-    assert told in ended.err
+    assert message in ended.err
     assert ended.err.count("\n") == 1
-    assert not places["OUT"].exists()
+    assert not paths["OUT"].exists()
 
 
-def test_a_path_with_a_space_is_quoted_where_it_is_to_be_typed(
+def test_a_path_with_a_space_is_quoted_in_the_next_command(
     regraft: Regraft, shapes: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "my recipe.yaml"
@@ -45,7 +67,7 @@ def test_a_path_with_a_space_is_quoted_where_it_is_to_be_typed(
     assert f"next: regraft run '{recipe}' --out" in ended.out
 
 
-def test_ingest_tells_its_progress_beside_its_result(
+def test_ingest_prints_progress_to_standard_error(
     regraft: Regraft, shapes: Path, tmp_path: Path
 ) -> None:
     ended = regraft("ingest", shapes, "--out", tmp_path / "dataset", "--processes", 1)

@@ -1,4 +1,4 @@
-"""`regraft classify`: the lecture's first exercise, without a network."""
+"""`regraft classify`: a pretrained model for files, folders and URLs, without a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.command_line import Regraft
 
 @pytest.fixture(scope="module")
 def site(cat: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with the cat and a page."""
+    """The URL of a server with an image of a cat and a page."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(cat, folder / "cat.png")
     (folder / "page.html").write_text("<html>no image</html>")
@@ -33,7 +33,7 @@ def site(cat: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
-def test_knows_cat_and_coffee_in_files_folders_and_addresses(
+def test_cat_and_coffee_in_files_folders_and_urls(
     regraft: Regraft, cat: Path, coffee: Path, site: str, tmp_path: Path
 ) -> None:
     shutil.copy(coffee, tmp_path / "cup.png")
@@ -42,29 +42,33 @@ def test_knows_cat_and_coffee_in_files_folders_and_addresses(
     assert [one["image"] for one in ended.json] == [
         str(cat), str(tmp_path / "cup.png"), f"{site}/cat.png",
     ]  # fmt: skip
-    first = [one["guesses"][0] for one in ended.json]
-    assert [guess["names"][0] for guess in first] == ["Egyptian cat", "espresso", "Egyptian cat"]
-    assert [guess["class"] for guess in first] == [285, 967, 285]
+    first = [one["predictions"][0] for one in ended.json]
+    assert [prediction["names"][0] for prediction in first] == [
+        "Egyptian cat",
+        "espresso",
+        "Egyptian cat",
+    ]
+    assert [prediction["class"] for prediction in first] == [285, 967, 285]
     assert first[0]["wordnet"] == "n02124075"
     assert first[0]["probability"] == pytest.approx(0.788, abs=0.02)
-    assert all(len(one["guesses"]) == 5 for one in ended.json)
+    assert all(len(one["predictions"]) == 5 for one in ended.json)
 
 
-def test_unreadable_images_are_told_apart(
+def test_unreadable_images_have_an_error(
     regraft: Regraft, cat: Path, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     monkeypatch.setattr(classification, "MAX_IMAGE_BYTES", cat.stat().st_size)
     large = tmp_path / "large.png"
     large.write_bytes(cat.read_bytes() + b"0")
-    addresses = (f"{site}/page.html", f"{site}/none.png")
-    ended = regraft("classify", tmp_path / "broken.jpg", large, *addresses, cat, "--top-k", 1)
+    urls = (f"{site}/page.html", f"{site}/none.png")
+    ended = regraft("classify", tmp_path / "broken.jpg", large, *urls, cat, "--top-k", 1)
     assert ended.code == 2
-    assert "4 of 5 images were refused, the first: " in ended.err
+    assert "4 of 5 images were refused; the first is " in ended.err
     assert len(ended.err.splitlines()) == 1
     lines = ended.out.splitlines()
     for start in (
-        f"│ {tmp_path / 'broken.jpg'} ", f"│ {large} ", *(f"│ {at} " for at in addresses),
+        f"│ {tmp_path / 'broken.jpg'} ", f"│ {large} ", *(f"│ {at} " for at in urls),
     ):  # fmt: skip
         assert any(line.startswith(start) for line in lines), start
     assert sum("Egyptian cat" in line for line in lines) == 1
@@ -90,13 +94,13 @@ def test_bad_usage_is_one_line(
     assert len(ended.err.splitlines()) == 1
 
 
-def test_a_file_of_weights_stands_in_for_the_download(
+def test_a_file_of_weights_replaces_the_download(
     regraft: Regraft, cat: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "lite.weights.h5"
     build_classifier("efficientnet_lite0").save_weights(path)
     ended = regraft("classify", cat, "--weights", path, "--top-k", 1, "--json")
-    assert ended.json[0]["guesses"][0]["names"] == ["Egyptian cat"]
+    assert ended.json[0]["predictions"][0]["names"] == ["Egyptian cat"]
 
 
 def test_class_names_are_unique() -> None:

@@ -1,4 +1,4 @@
-"""Counted operations against those that TensorFlow's profiler finds in the graph."""
+"""Counted operations, compared with those that the profiler of TensorFlow finds."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ def profiled(model: keras.Model) -> int:
 
 def check(name: str) -> None:
     model = build_backbone(name, 96, "random")
-    # Element by element the two differ a little: how many steps a normalization has is a matter
-    # of the graph.
+    # Element-wise operations differ a little: the graph decides how many a normalization has.
     assert model_flops(model) == pytest.approx(profiled(model), rel=0.03)
 
 
-def test_operations_are_those_of_the_graph() -> None:
+def test_operations_equal_those_of_the_graph() -> None:
     check("tiny")
 
 
@@ -40,13 +39,13 @@ def test_operations_are_those_of_the_graph() -> None:
     ["efficientnet_lite0", "vgg16", "resnet50", "mobilenetv2", "mobilenetv3small", "convnexttiny",
      "efficientnetv2b0", "xception", "nasnetmobile", "densenet121", "inceptionv3"],
 )  # fmt: skip
-def test_operations_of_other_families_are_those_of_the_graph(name: str) -> None:
+def test_operations_of_other_families_equal_those_of_the_graph(name: str) -> None:
     assert name in BACKBONES
     check(name)
     keras.backend.clear_session()
 
 
-def test_a_convolution_counts_each_multiplication_with_its_addition_twice() -> None:
+def test_a_multiplication_with_its_addition_counts_as_two() -> None:
     inputs = keras.Input((8, 8, 3))
     outputs = keras.layers.Conv2D(5, 3, padding="same")(inputs)
     assert model_flops(keras.Model(inputs, outputs)) == 8 * 8 * 5 * (2 * 3 * 3 * 3 + 1)

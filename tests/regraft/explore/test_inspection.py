@@ -1,4 +1,4 @@
-"""`regraft inspect`: backbones, files and folders of models; nothing in them is run."""
+"""`regraft inspect`: backbones, files and folders of models; their code is not run."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ import pytest
 
 from regraft.cli import console_output
 from regraft_core.formats.manifests import ModelManifest
-from regraft_core.training.models import MODEL_FILE
+from regraft_core.training.model_files import MODEL_FILE
 from tests.command_line import Regraft
 from tests.conftest import CLASSES, Trained
 
 
 @pytest.mark.parametrize("strategy", ["head", "top"])
-def test_a_plan_counts_what_training_then_trains(
+def test_the_counts_of_a_strategy_are_those_of_its_training(
     regraft: Regraft, trained: Trained, strategy: str
 ) -> None:
-    planned = regraft("inspect", "tiny", "--strategy", strategy, "--classes", len(CLASSES),
+    inspected = regraft("inspect", "tiny", "--strategy", strategy, "--classes", len(CLASSES),
                       "--batch-norm", "adapt", "--json")  # fmt: skip
     parameters = ModelManifest.read(trained.candidates[strategy]).parameters
-    plan = planned.json["plan"]
-    assert plan["trainable_parameters"] == parameters.trainable
-    assert plan["frozen_parameters"] == parameters.frozen
-    assert plan["cut"] == (None if strategy == "head" else "block1_out")
+    counts = inspected.json["strategy"]
+    assert counts["trainable_parameters"] == parameters.trainable
+    assert counts["frozen_parameters"] == parameters.frozen
+    assert counts["cut"] == (None if strategy == "head" else "block1_out")
     if strategy == "top":
-        (cut,) = [row for row in planned.json["cuts"] if row["name"] == "block1_out"]
-        assert (plan["forward_flops"], plan["cache_bytes"]) == (cut["flops_above"], 2 * 8 * 8 * 16)
-        assert plan["first_trained"] == "block2a_conv"
+        (cut,) = [row for row in inspected.json["cuts"] if row["name"] == "block1_out"]
+        assert (counts["forward_flops"], counts["cache_bytes"]) == (
+            cut["flops_above"],
+            2 * 8 * 8 * 16,
+        )
+        assert counts["first_trained"] == "block2a_conv"
 
 
-def test_plans_differ_by_cut_and_batch_norm(regraft: Regraft) -> None:
+def test_counts_depend_on_cut_and_batch_norm(regraft: Regraft) -> None:
     def trainable(*options: str) -> int:
         ended = regraft("inspect", "tiny", "--json", "--strategy", *options)
-        count: int = ended.json["plan"]["trainable_parameters"]
+        count: int = ended.json["strategy"]["trainable_parameters"]
         return count
 
     head, top, full = trainable("head"), trainable("top"), trainable("full")
@@ -59,9 +62,9 @@ def test_a_candidate_shows_its_layers_as_they_were_trained(
     states = {row["name"]: row["state"] for row in whole["layers"]}
     assert whole["kind"] == "candidate"
     assert (states["block1_conv"], states["block3_conv"]) == ("frozen", "trainable")
-    assert [row["head"] for row in whole["heads"]] == ["gap", "flatten"]
-    assert whole["heads"][0] == {"head": "gap", "nodes": 32, "parameters": 33 * len(CLASSES)}
-    assert whole["heads"][1]["nodes"] == 4 * 4 * 32
+    assert [row["pooling"] for row in whole["heads"]] == ["gap", "flatten"]
+    assert whole["heads"][0] == {"pooling": "gap", "inputs": 32, "parameters": 33 * len(CLASSES)}
+    assert whole["heads"][1]["inputs"] == 4 * 4 * 32
     layer = regraft("inspect", folder / MODEL_FILE, "--layer", "block3_bn", "--json").json
     assert layer["trainable_weights"] == ["gamma", "beta"]
     assert layer["non_trainable_weights"] == ["moving_mean", "moving_variance"]
@@ -88,7 +91,7 @@ def test_a_changed_file_is_not_shown_as_the_candidate(
 
 
 def write_with(path: Path, layer: dict[str, Any]) -> None:
-    """Write a small model whose description was changed: one more layer."""
+    """Write a small model with one more layer in its description."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="plain")])
     model.save(path)
     with zipfile.ZipFile(path) as archive:
@@ -103,13 +106,13 @@ def write_with(path: Path, layer: dict[str, Any]) -> None:
 
 def with_code(path: Path, mark: Path) -> None:
     """Write a model with a layer of Python code, which would leave a file behind."""
-    place = str(mark)
-    layer = keras.layers.Lambda(lambda x: (open(place, "w").close(), x)[1])
+    file = str(mark)
+    layer = keras.layers.Lambda(lambda x: (open(file, "w").close(), x)[1])
     write_with(path, keras.saving.serialize_keras_object(layer))
 
 
 def of_another_module(path: Path, mark: Path) -> None:
-    """Write a model with a layer of a module that is not of Keras, and leaves a file behind."""
+    """Write a model with a layer of another module, which would leave a file behind."""
     module = f"module_{mark.parent.name}"
     (mark.parent / f"{module}.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
     write_with(path, {"module": module, "class_name": "Layer", "config": {}})
@@ -131,7 +134,7 @@ def test_code_in_a_file_is_refused_and_not_run(
     write(path, mark)
     ended = regraft("inspect", path)
     assert ended.code == 2
-    assert "expected a sound Keras model without code of its own" in ended.err
+    assert "expected a valid Keras model without code of its own" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not mark.exists()
 
@@ -148,7 +151,7 @@ def test_code_in_a_file_is_refused_and_not_run(
         (("tiny", "--strategy", "top", "--cut", "block2b_bn"), "is not a point that every path"),
         (
             ("tiny", "--strategy", "full", "--cut", "block2_add"),
-            "expected --strategy top beside it",
+            "expected --strategy top with it",
         ),
         (("tiny", "--layer", "block1_nb"), "did you mean block1_bn"),
     ],

@@ -27,7 +27,7 @@ def tiny() -> keras.Model:
     return build_backbone("tiny")
 
 
-def test_rows_follow_the_graph_and_add_up_to_the_model(tiny: keras.Model) -> None:
+def test_rows_are_in_the_order_of_the_graph_and_sum_to_the_model(tiny: keras.Model) -> None:
     rows = layer_rows(tiny)
     assert [row.name for row in rows][:3] == ["image", "stem_conv", "stem_bn"]
     assert {row.name for row in rows} == {layer.name for layer in tiny.layers}
@@ -55,7 +55,7 @@ def test_both_sides_of_every_cut_are_those_of_the_split_model(tiny: keras.Model)
         assert row.kept_bytes == 4 * sum(outputs)
 
 
-def test_weights_are_told_apart_with_their_figures(tiny: keras.Model) -> None:
+def test_weights_have_statistics(tiny: keras.Model) -> None:
     layer = find_layer(tiny, "block1_bn")
     values = np.linspace(-1, 2, 16, dtype=np.float32)
     layer.moving_mean.assign(values)
@@ -63,16 +63,14 @@ def test_weights_are_told_apart_with_their_figures(tiny: keras.Model) -> None:
     assert [name for name, row in rows.items() if row.trainable] == ["gamma", "beta"]
     mean = rows["moving_mean"]
     assert mean.shape == (16,)
-    assert (mean.mean, mean.least, mean.most) == pytest.approx((values.mean(), -1, 2))
-    assert mean.deviation == pytest.approx(values.std())
-    assert (rows["beta"].zeros, rows["gamma"].zeros) == (1.0, 0.0)
+    assert (mean.mean, mean.min, mean.max) == pytest.approx((values.mean(), -1, 2))
+    assert mean.std == pytest.approx(values.std())
+    assert (rows["beta"].zero_fraction, rows["gamma"].zero_fraction) == (1.0, 0.0)
     with pytest.raises(InputError, match="did you mean block1_bn"):
         find_layer(tiny, "block1_nb")
 
 
-def test_exported_weights_are_all_weights_without_pickles(
-    tiny: keras.Model, tmp_path: Path
-) -> None:
+def test_all_weights_are_exported_without_pickle(tiny: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     assert export_weights(tiny.layers, path) == len(tiny.weights)
     with np.load(path, allow_pickle=False) as arrays:
@@ -82,7 +80,7 @@ def test_exported_weights_are_all_weights_without_pickles(
                 stored = arrays[f"{layer.name}/{variable.name}"]
                 np.testing.assert_array_equal(stored, variable.numpy())
     assert [file.name for file in tmp_path.iterdir()] == ["weights.npz"]
-    with pytest.raises(InputError, match=r"expected a file \.npz"):
+    with pytest.raises(InputError, match=r"expected an \.npz file"):
         export_weights(tiny.layers, tmp_path / "weights.pkl")
     with pytest.raises(InputError, match="cannot write"):
         export_weights(tiny.layers, tmp_path / "none" / "weights.npz")

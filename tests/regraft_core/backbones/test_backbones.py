@@ -16,7 +16,7 @@ import pytest
 from regraft_core.backbones.build import build_backbone, build_classifier, weights_digest
 from regraft_core.backbones.cuts import find_cut
 from regraft_core.backbones.table import BACKBONES, find_backbone
-from regraft_core.formats.manifests import digest_file
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 
 CHEAP = ("vgg16", "mobilenetv2", "efficientnet_lite0", "tiny")

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from regraft_core.formats.manifests import (
-    DatasetManifest,
+from regraft_core.formats.manifest_storage import (
     MadeBy,
-    Shard,
-    SplitInfo,
     digest_file,
     digest_of,
     staged_folder,
     write_text,
 )
+from regraft_core.formats.manifests import DatasetManifest, Shard, SplitInfo
 from regraft_core.runtime.errors import InputError
 
 
@@ -48,10 +46,10 @@ def test_missing_manifest_names_file_and_folder(tmp_path: Path) -> None:
     [
         ({"schema_version": 1}, "expected schema_version 2, got 1"),
         ({"classes": "cat"}, "classes"),
-        ({"unheard_of": 1}, "unheard_of"),
+        ({"unknown_key": 1}, "unknown_key"),
     ],
 )
-def test_another_form_is_refused(
+def test_another_format_is_an_error(
     tmp_path: Path, manifest: DatasetManifest, change: dict[str, object], message: str
 ) -> None:
     values = json.loads(manifest.model_dump_json()) | change
@@ -66,7 +64,7 @@ def test_damaged_json_is_one_clear_error(tmp_path: Path) -> None:
         DatasetManifest.read(tmp_path)
 
 
-def test_staged_folder_appears_whole(tmp_path: Path) -> None:
+def test_staged_folder_appears_complete(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with staged_folder(target) as folder:
         (folder / "a").write_text("1")
@@ -90,7 +88,7 @@ def test_staged_folder_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "kept").exists()
 
 
-def test_write_text_replaces_whole(tmp_path: Path) -> None:
+def test_write_text_replaces_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_text(path, "old")
     write_text(path, "new")

@@ -1,4 +1,4 @@
-"""TFRecord files written without TensorFlow are TensorFlow's own, and the other way round."""
+"""TFRecord files written without TensorFlow equal TensorFlow's, and the reverse."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from regraft_core.formats.records import (
     ImageRecord,
+    parse_record,
     read_records,
-    record_of,
-    record_places,
+    record_offsets,
     write_records,
 )
 from regraft_core.runtime.errors import InputError
 
 RECORDS = [
-    ImageRecord(b"\x00\xffpicture", 0, "a" * 64, "cat/1.png"),
+    ImageRecord(b"\x00\xffimage", 0, "a" * 64, "cat/1.png"),
     ImageRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
 ]
 
@@ -28,7 +28,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(read_records(path)) == RECORDS
 
 
-def test_tensorflow_reads_what_is_written(tmp_path: Path) -> None:
+def test_tensorflow_reads_written_records(tmp_path: Path) -> None:
     write_records(tmp_path / "r", RECORDS)
     (first, second) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
     example = tf.train.Example.FromString(first)
@@ -38,7 +38,7 @@ def test_tensorflow_reads_what_is_written(tmp_path: Path) -> None:
     ]
 
 
-def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
+def test_records_that_tensorflow_wrote_are_read(tmp_path: Path) -> None:
     def feature(value: bytes) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
@@ -51,16 +51,16 @@ def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "r")) == [ImageRecord(b"x", 7, "i", "p")]
 
 
-def test_places_lead_to_the_records(tmp_path: Path) -> None:
+def test_offsets_point_to_the_records(tmp_path: Path) -> None:
     path = tmp_path / "r"
     write_records(path, RECORDS)
     data = path.read_bytes()
-    assert [record_of(data[o : o + n]) for o, n in record_places(path)] == RECORDS
+    assert [parse_record(data[o : o + n]) for o, n in record_offsets(path)] == RECORDS
 
 
 @pytest.mark.parametrize("label", [0, 1, 127, 128, 999, 70_000])
 @pytest.mark.parametrize("length", [0, 5, 120, 200, 20_000])
-def test_bytes_are_those_of_protobuf(tmp_path: Path, label: int, length: int) -> None:
+def test_bytes_equal_those_of_protobuf(tmp_path: Path, label: int, length: int) -> None:
     write_records(tmp_path / "r", [ImageRecord(b"x" * length, label, "c" * 64, "dog/1.png")])
     (data,) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
     example = tf.train.Example.FromString(data)
@@ -69,7 +69,7 @@ def test_bytes_are_those_of_protobuf(tmp_path: Path, label: int, length: int) ->
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "header"])
-def test_damage_is_found(tmp_path: Path, damage: str) -> None:
+def test_damage_is_detected(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "r"
     write_records(path, RECORDS)
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Augmented views: what each range does alone, their strengths, and draws by the seed."""
+"""Augmented views: the effect of each range, the strengths, and the seed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from regraft_core.images.augment import RANGES, Ranges, Strength, augment
 
 IMAGES = 16
 NONE = Ranges(flip=False, rotation=0.0, zoom=0.0, translation=0.0, brightness=0.0, contrast=0.0)
-# Of 255: bringing an image to its mean and back rounds.
+# Of 255: subtracting the mean of an image and adding it again has rounding errors.
 ROUNDING = 1e-3
 
 
 def smooth_images() -> NDArray[np.float32]:
-    """Return images without symmetries, of values that no light or strong tone takes to an end.
+    """Return images without symmetries, whose values no brightness or contrast clips.
 
-    They change little from pixel to pixel, so that a difference tells how far something moved.
+    Neighboring pixels differ little, so that a difference shows how far something moved.
     """
     y, x = np.mgrid[0:24, 0:32] / 24
     rng = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def seeds(seed: int = 0) -> NDArray[np.int32]:
 
 @pytest.fixture
 def view(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
-    """Views of images by given ranges alone."""
+    """Return views of images with only the given ranges."""
 
     def build(pixels: NDArray[np.float32], **ranges: float) -> NDArray[np.float32]:
         monkeypatch.setitem(RANGES, "light", replace(NONE, **ranges))
@@ -47,7 +47,7 @@ def view(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
     return build
 
 
-def test_ranges_of_nothing_change_nothing(view: Callable[..., NDArray[np.float32]]) -> None:
+def test_ranges_of_zero_change_nothing(view: Callable[..., NDArray[np.float32]]) -> None:
     pixels = smooth_images()
     np.testing.assert_allclose(view(pixels), pixels, atol=ROUNDING)
     np.testing.assert_array_equal(augment(tf.constant(pixels), seeds(), "off"), pixels)
@@ -63,7 +63,7 @@ def test_each_range_alone_changes_every_image_by_its_width(
     assert more.mean() > 2 * some.mean() > 0
 
 
-def test_a_flip_mirrors_some_images_and_leaves_the_others(
+def test_a_flip_mirrors_some_images_and_keeps_the_others(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
     pixels = smooth_images()
@@ -79,7 +79,7 @@ def test_a_flip_mirrors_some_images_and_leaves_the_others(
 def test_rotation_and_zoom_keep_the_center_and_translation_does_not(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
-    """Of an image with a middle pixel, bright in the middle alone."""
+    """The image has a center pixel and is bright only around it."""
     pixels = np.zeros((IMAGES, 25, 25, 3), np.float32)
     pixels[:, 11:14, 11:14] = 200.0
     for name in ("rotation", "zoom"):
@@ -89,7 +89,7 @@ def test_rotation_and_zoom_keep_the_center_and_translation_does_not(
     assert (moved.max(axis=(1, 2, 3)) > 100).all()
 
 
-def test_brightness_shifts_and_contrast_spreads_about_the_mean(
+def test_brightness_shifts_the_mean_and_contrast_keeps_it(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
     pixels = smooth_images()
@@ -97,16 +97,16 @@ def test_brightness_shifts_and_contrast_spreads_about_the_mean(
     assert shift.std(axis=(1, 2, 3)).max() < ROUNDING
     shifts = shift.mean(axis=(1, 2, 3))
     assert shifts.min() < -10 and shifts.max() > 10 and np.abs(shifts).max() < 0.2 * 255
-    spread = view(pixels, contrast=0.3)
-    means = [values.mean(axis=(1, 2, 3)) for values in (spread, pixels)]
+    contrasted = view(pixels, contrast=0.3)
+    means = [values.mean(axis=(1, 2, 3)) for values in (contrasted, pixels)]
     np.testing.assert_allclose(*means, atol=0.01)
-    ratios = spread.std(axis=(1, 2, 3)) / pixels.std(axis=(1, 2, 3))
+    ratios = contrasted.std(axis=(1, 2, 3)) / pixels.std(axis=(1, 2, 3))
     assert 0.7 < ratios.min() < 0.9 and 1.1 < ratios.max() < 1.3
 
 
 @pytest.mark.parametrize("strength", [one for one in get_args(Strength) if one != "off"])
 def test_values_stay_in_range(strength: Strength) -> None:
-    """Of images of black and white, which a tone takes beyond both ends."""
+    """Also for black and white images, which brightness and contrast take beyond both ends."""
     rng = np.random.default_rng(0)
     pixels = rng.choice([0.0, 255.0], (IMAGES, 20, 20, 3)).astype(np.float32)
     views = augment(tf.constant(pixels), seeds(), strength).numpy()
@@ -116,7 +116,7 @@ def test_values_stay_in_range(strength: Strength) -> None:
 
 
 def test_light_changes_less_than_strong() -> None:
-    """Without the flip, which both do alike."""
+    """Without the flip, which both contain."""
     pixels = smooth_images()
     symmetric = (pixels + pixels[:, :, ::-1]) / 2
     light, strong = (
@@ -126,17 +126,17 @@ def test_light_changes_less_than_strong() -> None:
     assert 0.5 < light < 0.7 * strong
 
 
-def test_a_seed_tells_the_view_whatever_the_batch() -> None:
+def test_a_seed_determines_the_view_in_any_batch() -> None:
     pixels = tf.constant(smooth_images())
     views = augment(pixels, seeds(), "strong").numpy()
     np.testing.assert_array_equal(augment(pixels, seeds(), "strong"), views)
-    alone = augment(pixels[3:4], seeds()[3:4], "strong").numpy()
-    np.testing.assert_allclose(alone[0], views[3], atol=ROUNDING)
+    single = augment(pixels[3:4], seeds()[3:4], "strong").numpy()
+    np.testing.assert_allclose(single[0], views[3], atol=ROUNDING)
     others = np.abs(augment(pixels, seeds(1), "strong").numpy() - views)
     assert (others.max(axis=(1, 2, 3)) > 1).all()
 
 
-def test_one_image_gets_other_views_by_other_seeds() -> None:
+def test_different_seeds_give_different_views_of_an_image() -> None:
     pixels = tf.repeat(smooth_images()[:1], IMAGES, axis=0)
     views = augment(pixels, seeds(), "light").numpy()
     distances = np.abs(views[:, None] - views[None]).max(axis=(2, 3, 4))

@@ -1,4 +1,4 @@
-"""Headers: formats, sides and orientations of whole batches, whatever the bytes are."""
+"""Headers: formats, sides and orientations of batches, for any bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from regraft_core.images.headers import (
     window,
 )
 
-# Test modules are imported one by one, so the builders of the folder's conftest come by their path.
+# Test modules are imported separately, so the builders of conftest.py are loaded by path.
 _SPEC = importlib.util.spec_from_file_location("images", Path(__file__).parents[1] / "conftest.py")
 assert _SPEC and _SPEC.loader
 images = importlib.util.module_from_spec(_SPEC)
@@ -47,8 +47,8 @@ def test_formats_and_sides_of_a_mixed_batch(samples: dict[str, bytes]) -> None:
 
 def test_a_window_outside_a_string_is_zero() -> None:
     texts = tf.constant([b"abc", b"", b"abcdef"])
-    found = window(texts, tf.constant([1, 5, -3]), 4)
-    assert found.numpy().tolist() == [[98, 99, 0, 0], [0] * 4, [97, 98, 99, 100]]
+    windows = window(texts, tf.constant([1, 5, -3]), 4)
+    assert windows.numpy().tolist() == [[98, 99, 0, 0], [0] * 4, [97, 98, 99, 100]]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -56,7 +56,7 @@ def test_orientation_in_both_byte_orders(order: str) -> None:
     assert orientations([exif_jpeg(tiff(n, order)) for n in range(1, 9)]) == list(range(1, 9))
 
 
-def test_orientation_behind_other_segments() -> None:
+def test_orientation_after_other_segments() -> None:
     jpeg = exif_jpeg(tiff(6))
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x/>"
     others = [(0xE0, b"JFIF\0" + bytes(9)), (0xFE, b"comment"), (0xE1, xmp), (0xED, bytes(60000))]
@@ -86,32 +86,32 @@ def test_damaged_exif_is_upright(damaged: bytes) -> None:
     assert orientations([exif_jpeg(damaged), exif_jpeg(tiff(3))]) == [1, 3]
 
 
-def test_many_tags_are_read_to_a_bound() -> None:
+def test_tags_are_read_up_to_a_limit() -> None:
     entry = struct.pack("<HHIHH", 0x0110, 3, 1, 7, 0)
-    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 8, 0)
+    rotated = struct.pack("<HHIHH", 0x0112, 3, 1, 8, 0)
     head = b"II*\0" + struct.pack("<I", 8)
-    last = head + struct.pack("<H", 128) + entry * 127 + turned
-    beyond = head + struct.pack("<H", 129) + entry * 128 + turned
+    last = head + struct.pack("<H", 128) + entry * 127 + rotated
+    beyond = head + struct.pack("<H", 129) + entry * 128 + rotated
     assert orientations([exif_jpeg(last), exif_jpeg(beyond)]) == [8, 1]
 
 
-def test_no_bytes_break_the_headers(samples: dict[str, bytes]) -> None:
+def test_random_bytes_give_valid_results(samples: dict[str, bytes]) -> None:
     rng = np.random.default_rng(5)
     starts = [*samples.values(), exif_jpeg(tiff(6, ">"))]
     mutants = []
     for _ in range(2000):
         mutant = np.frombuffer(starts[rng.integers(len(starts))][:400], np.uint8).copy()
-        places = rng.integers(0, min(len(mutant), 120), rng.integers(1, 8))
-        mutant[places] = rng.integers(0, 256, len(places))
+        positions = rng.integers(0, min(len(mutant), 120), rng.integers(1, 8))
+        mutant[positions] = rng.integers(0, 256, len(positions))
         mutants.append(mutant[: rng.integers(0, len(mutant) + 1)].tobytes())
-    found = orientations(mutants)
-    assert set(found) <= set(range(1, 9))
-    assert len(set(found)) == 8
+    received = orientations(mutants)
+    assert set(received) <= set(range(1, 9))
+    assert len(set(received)) == 8
     sides = read_headers(tf.constant(mutants)).sides.numpy()
     assert (sides >= 0).all()
 
 
-def test_segments_without_end_are_given_up() -> None:
+def test_segments_are_read_up_to_a_limit() -> None:
     empty = b"\xff\xe2\x00\x02" * 5000
     jpeg = exif_jpeg(tiff(6))
     assert orientations([jpeg[:2] + empty + jpeg[2:], jpeg]) == [1, 6]

@@ -1,4 +1,4 @@
-"""Work done ahead: in order, bounded, its errors where the results would be."""
+"""Prefetching: in order, limited, with errors in place of the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from regraft_core.images.prefetch import prefetch_map
 
 
-def test_results_come_in_the_order_of_the_items() -> None:
+def test_results_have_the_order_of_the_items() -> None:
     second_done = threading.Event()
 
     def slow_first(item: int) -> int:
@@ -23,22 +23,22 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(prefetch_map(slow_first, range(5), 2)) == [0, 1, 4, 9, 16]
 
 
-def test_few_items_are_drawn_ahead_of_the_caller() -> None:
-    drawn = []
+def test_few_items_are_read_ahead() -> None:
+    read = []
 
     def items() -> Iterator[int]:
         for item in range(100):
-            drawn.append(item)
+            read.append(item)
             yield item
 
     results = prefetch_map(str, items(), 2)
     assert next(results) == "0"
-    assert len(drawn) == 3
+    assert len(read) == 3
     results.close()  # type: ignore[attr-defined]
-    assert len(drawn) == 3
+    assert len(read) == 3
 
 
-def test_an_error_comes_where_the_result_would_be() -> None:
+def test_an_error_is_raised_in_place_of_the_result() -> None:
     results = prefetch_map(lambda item: 1 // item, [1, 0, 1], 2)
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Preprocessing: equal to Pillow, equal by all routes, bounded, and clear about what it refuses."""
+"""Preprocessing: equal to Pillow, equal in all modes, limited, with clear errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_sixteen_bits_become_the_upper_eight(
     )
 
 
-def test_all_routes_give_the_same_pixels(
+def test_all_modes_give_the_same_pixels(
     samples: dict[str, bytes], load: Callable[[list[bytes]], tf.Tensor], load_naming: Callable
 ) -> None:
     encoded = list(samples.values())
@@ -90,10 +90,10 @@ def test_all_routes_give_the_same_pixels(
     assert graph.min() >= -1e-3 and graph.max() <= 255.001
     np.testing.assert_array_equal(load_images(tf.constant(encoded), 24), graph)
     np.testing.assert_array_equal(load_naming(encoded), graph)
-    one_by_one = tf.data.Dataset.from_tensor_slices(encoded).map(lambda one: load_image(one, 24))
-    np.testing.assert_array_equal(np.stack(list(one_by_one.as_numpy_iterator())), graph)
+    single = tf.data.Dataset.from_tensor_slices(encoded).map(lambda image: load_image(image, 24))
+    np.testing.assert_array_equal(np.stack(list(single.as_numpy_iterator())), graph)
     batched = tf.data.Dataset.from_tensor_slices(encoded).batch(7)
-    batched = batched.map(lambda some: load_images(some, 24, name_damaged=True))
+    batched = batched.map(lambda images: load_images(images, 24, name_damaged=True))
     np.testing.assert_array_equal(np.concatenate(list(batched.as_numpy_iterator())), graph)
 
 
@@ -105,7 +105,7 @@ def test_loading_is_resized_decoding(samples: dict[str, bytes], load: Callable) 
         np.testing.assert_allclose(pixels, resized, atol=1e-3)
 
 
-def test_an_exported_graph_gives_the_same_by_both_loaders(
+def test_an_exported_graph_gives_the_same_with_both_loaders(
     samples: dict[str, bytes], load: Callable, load_naming: Callable, tmp_path: Path
 ) -> None:
     encoded = list(samples.values())
@@ -133,16 +133,16 @@ def test_a_batch_may_be_empty(load: Callable, load_naming: Callable) -> None:
 @pytest.mark.parametrize(
     "other", [b"", b"\xff", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"GIF"]
 )
-def test_other_bytes_are_named_by_their_place(other: bytes, samples: dict, load: Callable) -> None:
-    good = samples["png"]
+def test_other_bytes_are_reported_by_index(other: bytes, samples: dict, load: Callable) -> None:
+    valid = samples["png"]
     with pytest.raises(DAMAGED, match="image 2: expected an image as JPEG, PNG, GIF, BMP or"):
-        load([good, good, other, other])
+        load([valid, valid, other, other])
     with pytest.raises(DAMAGED, match="image 0: expected an image"):
         load_image(tf.constant(other), 24)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp", "webp animated"])
-def test_damage_is_named_by_its_place(name: str, samples: dict, load_naming: Callable) -> None:
+def test_damage_is_reported_by_index(name: str, samples: dict, load_naming: Callable) -> None:
     whole = samples[name]
     for end in (len(whole) // 3, len(whole) * 2 // 3):
         with pytest.raises(DAMAGED, match="image 1: expected an undamaged image"):
@@ -151,13 +151,13 @@ def test_damage_is_named_by_its_place(name: str, samples: dict, load_naming: Cal
             load_naming([whole[:end]])
 
 
-def test_a_batch_of_damage_alone(samples: dict, load_naming: Callable) -> None:
+def test_a_batch_of_damaged_images(samples: dict, load_naming: Callable) -> None:
     with pytest.raises(DAMAGED, match="image 0: expected an undamaged image"):
         load_naming([samples["png"][:99]] * 3)
 
 
 def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
-    """Return small files that claim, or unpack to, more pixels than any memory holds."""
+    """Return small files that declare, or unpack to, more pixels than fit in any memory."""
     gif, bmp = samples["gif"], samples["bmp"]
     wide = struct.pack("<HH", 65000, 65000)
     frame = gif.index(b"\x2c\0\0\0\0") + 5
@@ -181,7 +181,7 @@ def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
     "name",
     ["jpeg", "png", "png overflow", "gif", "gif frame", "bmp", "webp", "webp animated"],
 )
-def test_enormous_images_are_refused_undecoded(
+def test_enormous_images_are_an_error_before_decoding(
     name: str, samples: dict[str, bytes], load: Callable
 ) -> None:
     bomb = enormous(samples)[name]
@@ -197,13 +197,13 @@ def test_later_frames_are_never_unpacked(samples: dict[str, bytes], load: Callab
 
 
 @pytest.mark.parametrize("bits", [1, 4, 16])
-def test_other_bmp_depths_are_refused(bits: int, samples: dict, decode: Callable) -> None:
+def test_other_bmp_depths_are_an_error(bits: int, samples: dict, decode: Callable) -> None:
     bmp = samples["bmp"]
     with pytest.raises(DAMAGED, match=f"expected an uncompressed BMP .* got {bits} bits"):
         decode(bmp[:28] + struct.pack("<H", bits) + bmp[30:])
 
 
-def test_a_bmp_from_the_top_down(samples: dict[str, bytes], decode: Callable) -> None:
+def test_a_bmp_with_rows_from_top_to_bottom(samples: dict[str, bytes], decode: Callable) -> None:
     bmp = samples["bmp"]
     (height,) = struct.unpack("<i", bmp[22:26])
     downward = bmp[:22] + struct.pack("<i", -height) + bmp[26:]
@@ -211,7 +211,7 @@ def test_a_bmp_from_the_top_down(samples: dict[str, bytes], decode: Callable) ->
 
 
 @pytest.mark.parametrize("scaling", sorted(SCALINGS))
-def test_scaling_is_that_of_keras(scaling: str) -> None:
+def test_scaling_equals_that_of_keras(scaling: str) -> None:
     pixels = np.random.default_rng(2).uniform(0, 255, (2, 5, 4, 3)).astype(np.float32)
     scaled = scale(tf.constant(pixels), scaling)
     module = getattr(keras.applications, scaling, None)
@@ -230,7 +230,7 @@ def test_every_backbone_has_a_scaling() -> None:
         scale(tf.zeros([1, 2, 2, 3]), "vgg61")
 
 
-def test_the_graph_runs_no_python(samples: dict[str, bytes], load_naming: Callable) -> None:
+def test_the_graph_contains_no_python(samples: dict[str, bytes], load_naming: Callable) -> None:
     graph = load_naming.get_concrete_function().graph
     functions = graph.as_graph_def().library.function
     operations = {node.op for function in functions for node in function.node_def}

@@ -1,4 +1,4 @@
-"""Memory that runs out: each training step ends in one line with a hint."""
+"""A training step that runs out of memory ends with one line and a hint."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ STEPS: dict[str, Callable[[Path, Trained, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("function", STEPS)
 @pytest.mark.parametrize(
     "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")]
 )
-def test_the_hint_names_what_needs_less(
-    place: str, error: Exception, dataset: Path, trained: Trained, tmp_path: Path,
+def test_the_hint_names_the_options_that_reduce_memory(
+    function: str, error: Exception, dataset: Path, trained: Trained, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def runs_out(*_: object) -> None:
+    def exhaust_memory(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"components.{place}", runs_out)
-    with pytest.raises(RegraftError, match="out of memory; a smaller --batch-size or --image-px"):
-        STEPS[place](dataset, trained, tmp_path / "out")
+    monkeypatch.setattr(f"components.{function}", exhaust_memory)
+    with pytest.raises(RegraftError, match="out of memory; use a smaller --batch-size or --image"):
+        STEPS[function](dataset, trained, tmp_path / "out")
     assert not (tmp_path / "out").exists()

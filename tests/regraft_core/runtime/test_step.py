@@ -1,38 +1,118 @@
-"""What a local step keeps by content, and the digest of the code."""
+"""Reports of steps: lines on standard output, and events in a file if one is named."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
-from kfp.dsl import Dataset
+import pytest
 
-from regraft_core.runtime.step import keep_by_content
-from regraft_core.runtime.version import code_digest
+from regraft_core.runtime import step
+from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.step import EVENTS_VARIABLE, ProgressReporter, log_progress, run_step
 
-
-def written(root: Path, run: str, text: str) -> Dataset:
-    folder = root / run / "ingest" / "dataset"
-    folder.mkdir(parents=True)
-    (folder / "file").write_text(text)
-    return Dataset(name="dataset", uri=str(folder))
+FORGED = '[regraft:error:0] ok\n{"event": "done", "step": "x", "seconds": 1}\x1b[2J'
+CLEAN = '[regraft:error:0] ok {"event": "done", "step": "x", "seconds": 1} [2J'
 
 
-def test_equal_content_stands_in_one_place_whichever_run_made_it(tmp_path: Path) -> None:
-    first, second = written(tmp_path, "run-1", "old"), written(tmp_path, "run-2", "new")
-    other = written(tmp_path, "run-3", "other")
-    for artifact, digest in ((first, "a"), (second, "a"), (other, "b")):
-        keep_by_content(artifact, digest)
-    assert first.uri == second.uri != other.uri
-    assert (Path(first.path) / "file").read_text() == "new"
-    assert {path.name for path in (tmp_path / "by_content").iterdir()} == {"dataset-a", "dataset-b"}
+@pytest.fixture
+def events_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that steps write events to."""
+    path = tmp_path / "events.jsonl"
+    path.touch()
+    monkeypatch.setenv(EVENTS_VARIABLE, str(path))
+    return path
 
 
-def test_an_artifact_of_a_cluster_stays_in_its_run() -> None:
-    artifact = Dataset(name="dataset", uri="minio://bucket/run/ingest/dataset")
-    keep_by_content(artifact, "a")
-    assert artifact.uri == "minio://bucket/run/ingest/dataset"
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
-def test_the_code_has_one_digest() -> None:
-    assert code_digest() == code_digest()
-    assert len(code_digest()) == 64
+def test_a_step_reports_its_start_progress_and_end(
+    events_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_step("ingest"):
+        log_progress(f"class {FORGED}")
+    start, progress, done = read(events_file)
+    assert start == {"event": "start", "step": "ingest"}
+    assert progress == {"event": "progress", "text": f"class {CLEAN}"}
+    assert (done["event"], done["step"]) == ("done", "ingest")
+    assert 0 <= done["seconds"] < 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["[regraft] ingest: start", f"[regraft] class {CLEAN}"]
+    assert lines[2].startswith("[regraft] ingest: done in ")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(("kind", "code"), [(InputError, 2), (ParityError, 1)])
+def test_an_error_is_one_event_and_one_line(
+    events_file: Path, capsys: pytest.CaptureFixture[str], kind: type[Exception], code: int
+) -> None:
+    with pytest.raises(SystemExit) as ended, run_step("verify"):
+        raise kind(f"path {FORGED}")
+    assert ended.value.code == code
+    assert read(events_file)[1:] == [
+        {"event": "error", "step": "verify", "code": code, "message": f"path {CLEAN}"}
+    ]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"[regraft:error:{code}] verify: path {CLEAN}"
+    ]
+
+
+def test_a_fault_of_the_program_is_reported_and_raised(events_file: Path) -> None:
+    with pytest.raises(ZeroDivisionError), run_step("export"):
+        _ = 1 / 0
+    _, error = read(events_file)
+    assert (error["event"], error["step"], error["code"]) == ("error", "export", 1)
+    assert error["message"].startswith("ZeroDivisionError: division by zero")
+
+
+def test_without_a_file_only_lines_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(EVENTS_VARIABLE, raising=False)
+    with run_step("ingest"):
+        pass
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_counter_reports_each_second_as_event_and_each_minute_as_line(
+    events_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 0.5, 1.1, 1.9, 61.0])
+    monkeypatch.setattr(step.time, "perf_counter", lambda: next(times))
+    reporter = ProgressReporter("view 1/1", 90)
+    for done in (10, 20, 30, 40):
+        reporter(done)
+    first, last = "20 of 90 (18.2 per second)", "40 of 90 (0.7 per second)"
+    assert read(events_file) == [
+        {"event": "live", "text": f"view 1/1: {first}"},
+        {"event": "live", "text": f"view 1/1: {last}"},
+        {"event": "count", "text": f"view 1/1: {last}"},
+    ]
+    assert capsys.readouterr().out.splitlines() == [f"[regraft] view 1/1: {last}"]
+
+
+def _report_many(number: int) -> None:
+    with run_step(f"step{number}"):
+        for count in range(200):
+            log_progress(f"{number} {count} {'x' * 500}")
+
+
+def test_parallel_steps_share_the_file(events_file: Path) -> None:
+    processes = [
+        multiprocessing.get_context("spawn").Process(target=_report_many, args=(number,))
+        for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    events = read(events_file)
+    assert len(events) == 4 * 202
+    for number in range(4):
+        own = [e["text"].split()[1] for e in events if e.get("text", "").startswith(f"{number} ")]
+        assert own == [str(count) for count in range(200)]

@@ -1,4 +1,4 @@
-"""Run by a test in a process of its own: the same training on one device and on two replicas."""
+"""Run by a test in a separate process: the same training on one device and on two replicas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.training.acceleration import accelerated
+from regraft_core.training.acceleration import accelerate
 from regraft_core.training.loop import Settings, train
 from regraft_core.training.training_source import Source
 
@@ -22,7 +22,7 @@ SETTINGS = Settings(
 
 
 def source(seed: int, count: int) -> Source:
-    """Return random images; no batch size divides their number, so that shares are filled up."""
+    """Return random images; the batch size does not divide their number, so batches are padded."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count).astype(np.int32)
     inputs = (rng.normal(0, 1, (count, 8, 8, 3)) + labels[:, None, None, None]).astype(np.float32)
@@ -38,7 +38,7 @@ def source(seed: int, count: int) -> Source:
 def network() -> keras.Model:
     """Build a network with adapting BatchNormalization and a penalty on its weights.
 
-    A bias before the normalization has no gradient but rounding, which Adam would blow up.
+    A bias before the normalization has no gradient but rounding errors, which Adam would amplify.
     """
     keras.utils.set_random_seed(1)
     penalty = keras.regularizers.L2(1e-2)
@@ -58,7 +58,7 @@ def trained(strategy: Any) -> list[NDArray[np.float32]]:
     """Train under `strategy`; return the weights with the losses of the epochs."""
     with strategy.scope():
         model = network()
-        with accelerated(model.layers, mixed=False):
+        with accelerate(model.layers, mixed=False):
             history = train(model, source(0, 34), source(1, 13), SETTINGS)
     losses = [value for line in history for value in (line.loss, line.validation_loss)]
     return [*model.get_weights(), np.array(losses, np.float32)]

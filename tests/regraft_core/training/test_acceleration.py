@@ -1,4 +1,4 @@
-"""Half precision in training only, and replicas that take the steps of one device."""
+"""Half precision in training only, and replicas that take the same steps as one device."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import tensorflow as tf
 from regraft_core.backbones.build import build_backbone
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.acceleration import (
-    accelerated,
+    accelerate,
+    distribution_strategy,
     is_chief,
-    mixed_precision,
-    training_strategy,
+    use_mixed_precision,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ REPLICAS_TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize(
-    ("wanted", "capabilities", "expected"),
+    ("precision", "capabilities", "expected"),
     [
         ("auto", [], False),
         ("auto", [(7, 0)], True),
@@ -41,20 +41,20 @@ REPLICAS_TOLERANCE = 1e-5
         ("mixed", [], True),
     ],
 )
-def test_half_precision_where_every_gpu_gains(
-    wanted: str, capabilities: list[tuple[int, int]], expected: bool
+def test_auto_uses_half_precision_if_every_gpu_has_tensor_cores(
+    precision: str, capabilities: list[tuple[int, int]], expected: bool
 ) -> None:
-    assert mixed_precision(wanted, capabilities) is expected  # type: ignore[arg-type]
+    assert use_mixed_precision(precision, capabilities) is expected  # type: ignore[arg-type]
 
 
 def test_half_precision_ends_with_the_training() -> None:
-    """Layers compute in float16 with float32 variables, and are saved as float32 ones."""
+    """Layers compute in float16 with float32 variables, and are saved as float32 layers."""
     backbone = build_backbone("tiny", 32)
     head = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
     model = keras.Model(backbone.input, head(backbone.output))
     pixels = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
     before = model(pixels).numpy()
-    with accelerated(backbone.layers, mixed=True):
+    with accelerate(backbone.layers, mixed=True):
         assert backbone(pixels).dtype == "float16"
         half = model(pixels)
         assert half.dtype == "float32"
@@ -64,8 +64,8 @@ def test_half_precision_ends_with_the_training() -> None:
     assert "float16" not in model.to_json()
 
 
-def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
-    """With BatchNormalization over all replicas, clipping, penalty, and shares of unequal size."""
+def test_two_replicas_take_the_same_steps_as_one(tmp_path: Path) -> None:
+    """With BatchNormalization over all replicas, clipping, a penalty, and padded batches."""
     script = Path(__file__).with_name("mirrored_training.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
@@ -75,19 +75,19 @@ def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
     with np.load(tmp_path / "weights.npz") as arrays:
         values = [arrays[name] for name in arrays.files]
     one, two = values[: len(values) // 2], values[len(values) // 2 :]
-    for mine, theirs in zip(one, two, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=REPLICAS_TOLERANCE)
+    for expected, received in zip(one, two, strict=True):
+        np.testing.assert_allclose(received, expected, atol=REPLICAS_TOLERANCE)
 
 
 @pytest.mark.parametrize("cluster", [{"worker": ["a:1", "b:1"]},
                                      {"chief": ["a:1"], "worker": ["b:1"]}])  # fmt: skip
-def test_several_machines_train_full_only(
+def test_several_machines_only_train_full(
     monkeypatch: pytest.MonkeyPatch, cluster: dict[str, list[str]]
 ) -> None:
     task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
-    with pytest.raises(InputError, match=r"names 2 machines: only strategy full .* got top"):
-        training_strategy("top")
+    with pytest.raises(InputError, match=r"names 2 machines: expected strategy full, got top"):
+        distribution_strategy("top")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_several_machines_train_full_only(
         (("chief", "worker"), ("worker", 0), False),
     ],
 )
-def test_the_first_machine_writes(
+def test_only_the_first_machine_is_the_chief(
     monkeypatch: pytest.MonkeyPatch, jobs: tuple[str, ...], task: tuple[str, int], chief: bool
 ) -> None:
     spec = tf.train.ClusterSpec({job: ["a:1", "b:1"] for job in jobs})

@@ -1,4 +1,4 @@
-"""The training loop: order, resume, early stop, NaN stop, and cached steps that equal true ones."""
+"""The training loop: order, resuming, early stopping, NaN check, rows in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.out_of_memory import out_of_memory_explained
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.training.checkpoint import STATE_FILE
 from regraft_core.training.loop import Settings, Start, _optimizer, train
 from regraft_core.training.training_source import Resident, Source, epoch_order
@@ -56,16 +56,16 @@ def loss_of(model: keras.Model, data: Source) -> float:
     return float(loss(labels, model(inputs, training=False)))
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     pass
 
 
-def killed_in_epoch(data: Source, epoch: int) -> Source:
+def interrupt_in_epoch(data: Source, epoch: int) -> Source:
     def fetch(
         indices: NDArray[np.int64], now: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         if now == epoch:
-            raise Killed
+            raise Interrupted
         return data.fetch(indices, now)
 
     return dataclasses.replace(data, fetch=fetch)
@@ -83,40 +83,40 @@ def test_training_learns_and_keeps_the_best_epoch(data: tuple[Source, Source]) -
     assert loss_of(model, data[1]) == pytest.approx(losses[best], abs=1e-5)
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     assert epoch_order(10, 1, 2).tolist() == epoch_order(10, 1, 2).tolist()
     assert epoch_order(10, 1, 2).tolist() != epoch_order(10, 1, 3).tolist()
     assert sorted(epoch_order(10, 0, 0).tolist()) == list(range(10))
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(
+def test_an_interrupted_training_resumes_and_ends_the_same(
     tmp_path: Path, data: tuple[Source, Source]
 ) -> None:
     whole = head()
     expected = train(whole, *data, SETTINGS)
-    killed = head()
-    with pytest.raises(Exception, match="Killed"):
-        train(killed, killed_in_epoch(data[0], 3), data[1], SETTINGS, tmp_path / "c")
+    interrupted = head()
+    with pytest.raises(Exception, match="Interrupted"):
+        train(interrupted, interrupt_in_epoch(data[0], 3), data[1], SETTINGS, tmp_path / "c")
     resumed = head(seed=99)
     history = train(resumed, *data, SETTINGS, tmp_path / "c")
     assert [line.epoch for line in history] == [line.epoch for line in expected]
-    for mine, theirs in zip(history, expected, strict=True):
-        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
-    for mine, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    for ours, theirs in zip(history, expected, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_a_finished_training_is_not_run_again(tmp_path: Path, data: tuple[Source, Source]) -> None:
     model = head()
     train(model, *data, SETTINGS, tmp_path / "c")
     again = head(seed=99)
-    history = train(again, killed_in_epoch(data[0], 0), data[1], SETTINGS, tmp_path / "c")
+    history = train(again, interrupt_in_epoch(data[0], 0), data[1], SETTINGS, tmp_path / "c")
     assert len(history) == SETTINGS.epochs
-    for mine, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_early_stop(data: tuple[Source, Source]) -> None:
+def test_early_stopping(data: tuple[Source, Source]) -> None:
     model = head()
     settings = dataclasses.replace(SETTINGS, epochs=500, patience=2, learning_rate=0.5)
     losses = [line.validation_loss for line in train(model, *data, settings)]
@@ -130,40 +130,40 @@ def test_a_worse_training_keeps_the_start(data: tuple[Source, Source]) -> None:
     model = head()
     before = model.get_weights()
     train(model, *data, dataclasses.replace(SETTINGS, learning_rate=10.0), start=Start(1e-9, 1.0))
-    for mine, theirs in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_averaged_weights_are_kept_and_resumed(tmp_path: Path, data: tuple[Source, Source]) -> None:
-    """What is kept is the average, while training itself goes on from the live weights."""
+    """The average is kept, while training itself continues from the current weights."""
     settings = dataclasses.replace(SETTINGS, ema_momentum=0.9)
     whole, plain = head(), head()
     history = train(whole, *data, settings)
     train(plain, *data, SETTINGS)
     assert np.abs(whole.get_weights()[0] - plain.get_weights()[0]).max() > 1e-4
-    killed = head()
-    with pytest.raises(Exception, match="Killed"):
-        train(killed, killed_in_epoch(data[0], 3), data[1], settings, tmp_path / "c")
+    interrupted = head()
+    with pytest.raises(Exception, match="Interrupted"):
+        train(interrupted, interrupt_in_epoch(data[0], 3), data[1], settings, tmp_path / "c")
     resumed = head(seed=99)
     again = train(resumed, *data, settings, tmp_path / "c")
     assert [line.loss for line in again] == pytest.approx([line.loss for line in history])
-    for mine, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_share_of_the_rate_for_each_variable(data: tuple[Source, Source]) -> None:
+def test_a_learning_rate_ratio_for_each_variable(data: tuple[Source, Source]) -> None:
     model = head()
     before = model.get_weights()
-    train(model, *data, dataclasses.replace(SETTINGS, rate_shares=(0.0, 1.0)))
+    train(model, *data, dataclasses.replace(SETTINGS, lr_ratios=(0.0, 1.0)))
     kernel, bias = model.get_weights()
     np.testing.assert_array_equal(kernel, before[0])
     assert np.abs(bias - before[1]).max() > 1e-3
 
 
-def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
+def test_rows_in_memory_train_the_same_as_fetched_rows(
     data: tuple[Source, Source],
 ) -> None:
-    """Two views, so that the choice of the view is compared too."""
+    """With two views, so that the choice of the view is compared too."""
     rng = np.random.default_rng(1)
     views = rng.normal(0, 1, (2, 30, CLASSES)).astype(np.float32)
     labels = rng.integers(0, CLASSES, 30).astype(np.int32)
@@ -175,21 +175,21 @@ def test_rows_in_memory_give_the_steps_of_rows_that_are_fetched(
 
     fetched = Source(30, fetch, tf.TensorSpec([None, CLASSES], tf.float32))
     resident = Resident(tf.constant(views.reshape(60, CLASSES)), tf.constant(labels), views=2)
-    held = dataclasses.replace(fetched, resident=resident)
+    in_memory = dataclasses.replace(fetched, resident=resident)
     weighted = dataclasses.replace(SETTINGS, class_weights=(1.0, 2.0, 3.0))
     models = head(), head()
     curves = [train(model, rows, data[1], weighted)
-              for model, rows in zip(models, (fetched, held), strict=True)]  # fmt: skip
+              for model, rows in zip(models, (fetched, in_memory), strict=True)]  # fmt: skip
     assert [line.loss for line in curves[0]] == pytest.approx([line.loss for line in curves[1]])
-    for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    for ours, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 BATCHES_THAT_FIT = 7
 
 
 class NeedsTooMuch(keras.layers.Layer):
-    """Asks for more memory than any machine has, from the second epoch of training on."""
+    """Allocates more memory than any machine has, from the second epoch of training on."""
 
     def build(self, input_shape: object) -> None:
         self.batches = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -197,25 +197,25 @@ class NeedsTooMuch(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         self.batches.assign_add(float(training))
         count = tf.where(self.batches > BATCHES_THAT_FIT, tf.constant(1 << 45, tf.int64), 1)
-        # Zeros would be folded away before any memory is asked for.
+        # Zeros would be folded away before any memory is allocated.
         return inputs + tf.reduce_sum(tf.random.uniform([count]))
 
 
-def test_out_of_memory_is_told_and_finished_epochs_are_kept(
+def test_out_of_memory_is_reported_and_finished_epochs_are_kept(
     tmp_path: Path, data: tuple[Source, Source]
 ) -> None:
     inputs = keras.Input((CLASSES,))
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(NeedsTooMuch()(inputs)))
     with (
-        pytest.raises(RegraftError, match="out of memory; a smaller --batch-size"),
-        out_of_memory_explained(),
+        pytest.raises(RegraftError, match="out of memory; use a smaller --batch-size"),
+        explain_out_of_memory(),
     ):
         train(model, *data, SETTINGS, tmp_path)
     kept = json.loads((tmp_path / STATE_FILE).read_text())
-    assert [line["epoch"] for line in kept["facts"]["history"]] == [0]
+    assert [line["epoch"] for line in kept["metadata"]["history"]] == [0]
 
 
-def test_a_loss_that_is_no_number_stops(data: tuple[Source, Source]) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(data: tuple[Source, Source]) -> None:
     broken = source(np.full((8, CLASSES), np.nan, np.float32), np.zeros(8, np.int32))
     with pytest.raises(RegraftError, match="the loss became nan in epoch 1"):
         train(head(), broken, data[1], SETTINGS)
@@ -243,7 +243,7 @@ def flipped(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [half_written, flipped, of_another_model])
-def test_a_damaged_checkpoint_is_never_a_silent_restart(
+def test_a_damaged_checkpoint_is_an_error(
     tmp_path: Path, data: tuple[Source, Source], damage: Callable[[Path], None]
 ) -> None:
     train(head(), *data, SETTINGS, tmp_path / "c")
@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_never_a_silent_restart(
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "another"}, {"fingerprint": ""}])
-def test_a_checkpoint_of_other_options_is_refused(
+def test_a_checkpoint_of_other_options_is_an_error(
     tmp_path: Path, data: tuple[Source, Source], change: dict[str, str]
 ) -> None:
     train(head(), *data, SETTINGS, tmp_path / "c")
@@ -261,7 +261,7 @@ def test_a_checkpoint_of_other_options_is_refused(
         train(head(), *data, dataclasses.replace(SETTINGS, **change), tmp_path / "c")
 
 
-def test_a_checkpoint_that_does_not_fit_the_model_leaves_it_alone(
+def test_a_checkpoint_that_does_not_match_does_not_change_the_model(
     tmp_path: Path, data: tuple[Source, Source]
 ) -> None:
     train(head(), *data, SETTINGS, tmp_path / "c")
@@ -270,12 +270,12 @@ def test_a_checkpoint_that_does_not_fit_the_model_leaves_it_alone(
     before = deeper.get_weights()
     with pytest.raises(InputError, match="another model, dataset or options"):
         train(deeper, *data, SETTINGS, tmp_path / "c")
-    for mine, theirs in zip(deeper.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for ours, theirs in zip(deeper.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_class_weights_shift_the_answer() -> None:
-    """Classes that overlap, the first one rare in training: unweighted, it is hardly ever given."""
+def test_class_weights_raise_the_recall_of_a_rare_class() -> None:
+    """Classes overlap and the first one is rare: unweighted, it is hardly ever predicted."""
     rng = np.random.default_rng(0)
     rare, even = np.repeat([0, 1, 2], [4, 48, 48]), np.repeat([0, 1, 2], 30)
     sources = []
@@ -292,14 +292,14 @@ def test_class_weights_shift_the_answer() -> None:
             SETTINGS, class_weights=weights, epochs=10, learning_rate=0.05
         )
         train(model, *sources, settings)
-        answers = model(inputs, training=False).numpy().argmax(1)
-        recalls.append(float((answers[labels == 0] == 0).mean()))
+        predicted = model(inputs, training=False).numpy().argmax(1)
+        recalls.append(float((predicted[labels == 0] == 0).mean()))
     plain, weighted = recalls
     assert weighted > plain + 0.2
 
 
-def test_label_smoothing_costs_a_perfect_head_and_spares_validation() -> None:
-    """The loss of sure answers is the smoothed share times their distance to the other classes."""
+def test_label_smoothing_affects_the_training_loss_but_not_validation() -> None:
+    """A confident head's loss is the smoothed fraction times its distance to the other classes."""
     labels = np.arange(9, dtype=np.int32) % CLASSES
     rows = source(np.eye(CLASSES, dtype=np.float32)[labels], labels)
     lines = []
@@ -315,15 +315,19 @@ def test_label_smoothing_costs_a_perfect_head_and_spares_validation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("warm_up_share", "rates"),
+    ("warm_up_fraction", "rates"),
     [(0.1, {0: 0.002, 5: 0.011, 10: 0.02, 55: 0.01, 100: 0.0}),
      (0.0, {0: 0.02, 1: 0.02, 100: 0.0})],
 )  # fmt: skip
-def test_the_rate_rises_evenly_then_falls_as_a_cosine(
-    warm_up_share: float, rates: dict[int, float]
+def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine(
+    warm_up_fraction: float, rates: dict[int, float]
 ) -> None:
     settings = dataclasses.replace(
-        SETTINGS, epochs=10, learning_rate=0.02, cosine_decay=True, warm_up_share=warm_up_share
+        SETTINGS,
+        epochs=10,
+        learning_rate=0.02,
+        cosine_decay=True,
+        warm_up_fraction=warm_up_fraction,
     )
     optimizer = _optimizer(settings, steps=10)
     for step, rate in rates.items():
@@ -337,11 +341,11 @@ def test_the_rate_rises_evenly_then_falls_as_a_cosine(
 def test_a_gradient_longer_than_the_limit_is_cut_to_it(
     clip: float | None, length: float, kept: float
 ) -> None:
-    """Seen in Adam's first moment, as its step hardly depends on a gradient's length."""
+    """Measured in Adam's first moment, because its step hardly depends on a gradient's length."""
     optimizer = _optimizer(dataclasses.replace(SETTINGS, gradient_clip=clip), steps=1)
     weights = keras.Variable(np.zeros(4, np.float32))
     optimizer.build([weights])
     optimizer.apply([tf.constant(np.float32([0.6, 0.0, -0.8, 0.0]) * length)], [weights])
     (moment,) = optimizer._momentums
-    share = 1 - optimizer.beta_1
-    np.testing.assert_allclose(moment, [0.6 * kept * share, 0, -0.8 * kept * share, 0], rtol=1e-4)
+    weight = 1 - optimizer.beta_1
+    np.testing.assert_allclose(moment, [0.6 * kept * weight, 0, -0.8 * kept * weight, 0], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Winograd's convolution equals the direct one, and is lent to layers only for a while."""
+"""Winograd's convolution equals the direct one, and layers use it only while the body runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from regraft_core.training.winograd import convolve, winograd, worthwhile
 
-# Of the largest value: sums are formed in another order, from values of other sizes.
+# Relative to the largest value: sums have another order, and terms of other magnitudes.
 TOLERANCE = 5e-5
 
 
@@ -17,26 +17,28 @@ TOLERANCE = 5e-5
     ("height", "width", "channels", "filters"),
     [(9, 9, 24, 16), (3, 3, 8, 8), (5, 7, 6, 10), (1, 1, 4, 4), (2, 4, 5, 3), (14, 14, 8, 8)],
 )
-def test_it_equals_the_direct_way(height: int, width: int, channels: int, filters: int) -> None:
-    """Values, and the gradients of inputs and kernel, whatever the last tiles overhang."""
+def test_it_equals_the_direct_convolution(
+    height: int, width: int, channels: int, filters: int
+) -> None:
+    """Values, and gradients of inputs and kernel, also if tiles do not divide the size."""
     rng = np.random.default_rng(0)
     inputs = tf.constant(rng.normal(size=(3, height, width, channels)), tf.float32)
     kernel = tf.constant(rng.normal(size=(3, 3, channels, filters)), tf.float32)
     weights = tf.constant(rng.normal(size=(3, height, width, filters)), tf.float32)
-    found = []
-    for way in (convolve, lambda x, k: tf.nn.conv2d(x, k, 1, "SAME")):
+    results = []
+    for function in (convolve, lambda x, k: tf.nn.conv2d(x, k, 1, "SAME")):
         with tf.GradientTape() as tape:
             tape.watch([inputs, kernel])
-            outputs = way(inputs, kernel)
+            outputs = function(inputs, kernel)
             loss = tf.reduce_sum(outputs * weights)
-        found.append([outputs, *tape.gradient(loss, [inputs, kernel])])
-    for ours, theirs in zip(*found, strict=True):
-        assert ours.shape == theirs.shape
-        limit = TOLERANCE * float(tf.reduce_max(tf.abs(theirs)))
-        np.testing.assert_allclose(ours, theirs, atol=limit)
+        results.append([outputs, *tape.gradient(loss, [inputs, kernel])])
+    for received, expected in zip(*results, strict=True):
+        assert received.shape == expected.shape
+        limit = TOLERANCE * float(tf.reduce_max(tf.abs(expected)))
+        np.testing.assert_allclose(received, expected, atol=limit)
 
 
-def test_layers_have_it_while_the_body_runs() -> None:
+def test_layers_use_it_while_the_body_runs() -> None:
     inputs = keras.Input((9, 9, 256))
     tensor = keras.layers.Conv2D(256, 3, padding="same", activation="relu")(inputs)
     tensor = keras.layers.Conv2D(128, 3, strides=2, padding="same")(tensor)
@@ -57,7 +59,7 @@ def test_layers_have_it_while_the_body_runs() -> None:
     np.testing.assert_array_equal(model(pixels), before)
 
 
-def test_layers_get_their_own_way_back_after_an_error() -> None:
+def test_the_direct_convolution_is_restored_after_an_error() -> None:
     layer = keras.layers.Conv2D(128, 3, padding="same")
     layer.build((None, 9, 9, 128))
     with pytest.raises(ValueError, match="stop"), winograd([layer]):
@@ -77,7 +79,7 @@ def test_layers_get_their_own_way_back_after_an_error() -> None:
         ((2, 2, 512, 512), False),
     ],
 )
-def test_large_maps_and_few_channels_keep_the_direct_way(
+def test_large_maps_and_few_channels_keep_the_direct_convolution(
     shape: tuple[int, int, int, int], expected: bool
 ) -> None:
     assert worthwhile(*shape) is expected

@@ -1,18 +1,24 @@
-"""What the clients promise beside answers: no TensorFlow, one error tree, bounded retries."""
+"""Behavior of the clients in addition to their results: errors, retries, folders of images."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
-import sys
+import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from regraft_client import errors, grpc_wire
-from regraft_client.grpc import GrpcClient
-from regraft_client.messages import MESSAGES
+from regraft_client import (
+    NO_RETRIES,
+    AsyncGrpcClient,
+    AsyncRestClient,
+    GrpcClient,
+    Prediction,
+    RestClient,
+    Retries,
+    errors,
+)
 from regraft_client.predict_files import (
     PredictOptions,
     as_csv,
@@ -20,111 +26,131 @@ from regraft_client.predict_files import (
     find_images,
     predict_files,
 )
-from regraft_client.rest import RestClient, RestWire
-from regraft_client.retrying import NO_RETRIES, Retries, Until
-from regraft_core.runtime.errors import InputError
-from serving.running.model_discovery import find_models, models_config
+from regraft_client.rest_wire import RestRequests, model_path, parse_address
+from regraft_client.retries import ReadinessDeadline
 from serving.running.runner import Addresses, free_port
 
-FAMILIAR = [True, True, False, False]  # of the images, by how bright they are
+FAMILIAR = [True, True, False, False]  # of the test images, by their brightness
+CLIENTS = [RestClient, GrpcClient]
 
 
-def test_the_clients_import_no_tensorflow(server: Addresses) -> None:
-    program = (
-        "import sys; from regraft_client.grpc import GrpcClient; "
-        "from regraft_client.predict_files import predict_files; "
-        f"c = GrpcClient({server.grpc!r}, 'tiny'); print(c.status()[0].state, "
-        "'tensorflow' in sys.modules or 'numpy' in sys.modules)"
-    )
-    root = str(Path(__file__).resolve().parents[3])
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True
-    )
-    assert done.stdout.split() == ["AVAILABLE", "False"]
+def address_of(kind: type, server: Addresses) -> str:
+    return server.rest if kind in (RestClient, AsyncRestClient) else server.grpc
 
 
-def test_messages_are_those_of_the_official_stubs() -> None:
-    import tensorflow as tf
-    from tensorflow.core.framework.tensor_pb2 import TensorProto
-    from tensorflow_serving.apis import classification_pb2, get_model_status_pb2, predict_pb2
-
-    call = grpc_wire.predict_call(grpc_wire.Target("m", label="canary"), [b"a", b"b"], "features")
-    official = predict_pb2.PredictRequest.FromString(call.request.SerializeToString())
-    assert official.model_spec.version_label == "canary"
-    assert official.model_spec.signature_name == "features"
-    assert tf.make_ndarray(official.inputs["image_bytes"]).tolist() == [b"a", b"b"]
-    mine = MESSAGES["PredictRequest"].FromString(official.SerializeToString())
-    assert mine == call.request
-
-    classify = grpc_wire.classify_call(grpc_wire.Target("m", version=3), [b"a"])
-    read = classification_pb2.ClassificationRequest.FromString(classify.request.SerializeToString())
-    (example,) = read.input.example_list.examples
-    assert read.model_spec.version.value == 3
-    assert list(example.features.feature["image/encoded"].bytes_list.value) == [b"a"]
-
-    answer = predict_pb2.PredictResponse()
-    answer.outputs["label"].CopyFrom(tf.make_tensor_proto([b"x", b"y"]))
-    answer.outputs["confidence"].CopyFrom(tf.make_tensor_proto(np.array([0.5, 1], np.float32)))
-    table = np.array([[0.5, 0.5], [0, 1]], np.float32)
-    answer.outputs["probabilities"].CopyFrom(tf.make_tensor_proto(table))
-    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
-    assert [p.probabilities for p in grpc_wire.parse_predictions(mine)] == [(0.5, 0.5), (0.0, 1.0)]
-    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [None, None]
-    answer.outputs["familiar"].CopyFrom(tf.make_tensor_proto([True, False]))
-    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
-    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [True, False]
-    answer.outputs["familiar"].CopyFrom(TensorProto(dtype=10, tensor_content=b"\0\1"))
-    mine = MESSAGES["PredictResponse"].FromString(answer.SerializeToString())
-    assert [p.familiar for p in grpc_wire.parse_predictions(mine)] == [False, True]
-
-    status = get_model_status_pb2.GetModelStatusResponse()
-    status.model_version_status.add(version=4, state="END").status.error_code = 13
-    mine = MESSAGES["GetModelStatusResponse"].FromString(status.SerializeToString())
-    (found,) = grpc_wire.parse_status(mine)
-    assert (found.version, found.state, found.error_code) == (4, "END", "INTERNAL")
-
-
-@pytest.mark.parametrize("kind", [RestClient, GrpcClient])
-def test_one_error_tree(server: Addresses, kind: type, images: list[bytes]) -> None:
-    address = server.rest if kind is RestClient else server.grpc
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_both_protocols_raise_the_same_errors(
+    server: Addresses, kind: type, images: list[bytes]
+) -> None:
+    address = address_of(kind, server)
     with kind(address, "none") as client, pytest.raises(errors.NotFoundError):
         client.predict(images)
     with kind(address, "tiny") as client, pytest.raises(errors.BadRequestError):
         client.predict([b"no image"])
     with kind(address, "tiny", label="none") as client, pytest.raises(errors.BadRequestError):
         client.predict(images)
-    with kind(f"127.0.0.1:{free_port()}", "tiny", retries=NO_RETRIES) as client:
-        with pytest.raises(errors.ConnectionFailedError):
+    with (
+        pytest.raises(errors.InvalidInputError, match="a version or a label, got both"),
+        kind(address, "tiny", label="stable", version=1) as client,
+    ):
+        client.predict(images)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_server_that_is_not_running(kind: type, images: list[bytes]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    refused = rf"cannot reach .*{address}: .*Connection refused"
+    with kind(address, "tiny", retries=NO_RETRIES) as client:
+        with pytest.raises(errors.ConnectionFailedError, match=refused):
             client.predict(images)
-        with pytest.raises(errors.DeadlineError):
+        with pytest.raises(errors.DeadlineError, match=r"not ready within 0\.3 s"):
             client.wait_ready(0.3)
 
 
-def test_only_unavailable_is_tried_again_and_not_for_ever() -> None:
-    retries = Retries(attempts=3, first_s=0.1, longest_s=0.15)
-    pause_after = retries.patience()
-    again = errors.UnavailableError("UNAVAILABLE", "full")
-    first, second = pause_after(again), pause_after(again)
+@pytest.mark.parametrize("kind", [AsyncRestClient, AsyncGrpcClient])
+def test_a_server_that_is_not_running_by_asyncio(kind: type) -> None:
+    async def run() -> None:
+        async with kind(f"127.0.0.1:{free_port()}", "tiny", retries=NO_RETRIES) as client:
+            with pytest.raises(errors.ConnectionFailedError):
+                await client.status()
+            with pytest.raises(errors.DeadlineError, match=r"not ready within 0\.3 s"):
+                await client.wait_ready(0.3)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_response_that_takes_too_long(server: Addresses, kind: type, images: list[bytes]) -> None:
+    with (
+        kind(address_of(kind, server), "tiny", timeout_s=0.01) as client,
+        pytest.raises(errors.DeadlineError),
+    ):
+        client.predict(images * 500)
+
+
+def test_a_model_without_an_available_version_is_waited_for(server: Addresses) -> None:
+    class Ended(RestClient):
+        attempts = 0
+
+        def _exchange(self, call: object) -> object:
+            self.attempts += 1
+            state = "AVAILABLE" if self.attempts == 3 else "LOADING"
+            status = {"error_code": "OK", "error_message": ""}
+            versions = [{"version": "1", "state": state, "status": status}]
+            return {"model_version_status": versions}
+
+    with Ended(server.rest, "tiny") as client:
+        client.wait_ready(30)
+        assert client.attempts == 3
+        with pytest.raises(errors.DeadlineError, match="version 1 is LOADING"):
+            client.wait_ready(0)
+
+
+def test_pauses_between_attempts_grow_to_a_limit() -> None:
+    first, second = Retries(attempts=3, first_s=0.1, longest_s=0.15).pauses()
     assert 0.05 <= first <= 0.1
     assert 0.075 <= second <= 0.15
+    assert list(NO_RETRIES.pauses()) == []
+
+
+class Failing(RestClient):
+    """Fails with the given errors, then responds."""
+
+    def __init__(self, *failures: errors.RegraftClientError) -> None:
+        super().__init__("127.0.0.1:1", "m", retries=Retries(3, first_s=0, longest_s=0))
+        self.failures = list(failures)
+
+    def _exchange(self, call: object) -> object:
+        if self.failures:
+            raise self.failures.pop(0)
+        return {"model_version_status": []}
+
+
+UNAVAILABLE = errors.UnavailableError("UNAVAILABLE", "full")
+LOST = errors.ConnectionFailedError("lost")
+
+
+def test_only_unavailable_servers_are_retried_and_not_for_ever() -> None:
+    assert Failing(UNAVAILABLE, LOST).status() == []
     with pytest.raises(errors.UnavailableError):
-        pause_after(again)
+        Failing(LOST, LOST, UNAVAILABLE).status()
+    client = Failing(errors.NotFoundError("NOT_FOUND", "no"), UNAVAILABLE)
     with pytest.raises(errors.NotFoundError):
-        retries.patience()(errors.NotFoundError("NOT_FOUND", "no"))
+        client.status()
+    assert len(client.failures) == 1
 
 
 def test_waiting_for_a_model_outlasts_any_error_and_ends() -> None:
     unknown = errors.NotFoundError("NOT_FOUND", "no")
-    assert Until(60).patience()(unknown) > 0
+    assert ReadinessDeadline(60).pause_after(unknown) > 0
     with pytest.raises(errors.DeadlineError, match=r"within 0 s: NOT_FOUND: no"):
-        Until(0).patience()(unknown)
+        ReadinessDeadline(0).pause_after(unknown)
 
 
-@pytest.mark.parametrize("answer", [{}, {"model_version_status": [{"version": "x"}]}, [], 5])
-def test_an_answer_of_another_shape_is_the_servers_fault(answer: object) -> None:
-    question = RestWire("/v1/models/m").status()
-    with pytest.raises(errors.ServerFailedError):
-        question.read(answer)
+@pytest.mark.parametrize("value", [{}, {"model_version_status": [{"version": "x"}]}, [], 5])
+def test_a_response_of_another_shape_is_the_servers_error(value: object) -> None:
+    with pytest.raises(errors.ServerFailedError, match="response cannot be read"):
+        RestRequests("/v1/models/m").status().read(value)
 
 
 HTTP_STATUSES = [
@@ -145,6 +171,33 @@ def test_http_statuses_become_errors(status: int, kind: type) -> None:
     assert type(errors.http_error(status, "x")) is kind
 
 
+ADDRESSES = [
+    ("localhost:8501", ("http://localhost:8501", "")),
+    ("http://[::1]:8501/", ("http://[::1]:8501", "")),
+    ("https://host/prefix/", ("https://host", "/prefix")),
+]
+
+
+@pytest.mark.parametrize(("address", "expected"), ADDRESSES)
+def test_addresses(address: str, expected: tuple[str, str]) -> None:
+    assert parse_address(address) == expected
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://host", "http://", "host:port", "host:99999", "http://["]
+)
+def test_malformed_addresses_are_invalid_input(address: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match=re.escape(f"got {address!r}")):
+        RestClient(address, "m")
+
+
+def test_names_are_quoted_in_paths(server: Addresses) -> None:
+    assert model_path("a/b c", None, "ü") == "/v1/models/a%2Fb%20c/labels/%C3%BC"
+    with RestClient(server.rest, "a/b c?") as client, pytest.raises(errors.NotFoundError) as caught:
+        client.status()
+    assert caught.value.message == "Could not find any versions of model a/b c?"
+
+
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_folder_is_predicted(
     server: Addresses, images: list[bytes], tmp_path: Path, scheme: str
@@ -156,16 +209,17 @@ def test_a_folder_is_predicted(
     address = f"{scheme}://{server.grpc if scheme == 'grpc' else server.rest}"
     done: list[tuple[int, int]] = []
     results = predict_files(
-        [tmp_path], address, "tiny", PredictOptions(batch=4, concurrency=3),
+        [tmp_path], address, "tiny", PredictOptions(batch_size=4, concurrency=3),
         lambda count, of: done.append((count, of)),
     )  # fmt: skip
     assert [Path(r.path).name for r in results] == [*(f"{n}.png" for n in range(9)), "bad.png"]
-    assert all(r.prediction is not None for r in results[:9])
+    predictions = [r.prediction for r in results[:9] if r.prediction]
+    assert len(predictions) == 9
     assert results[9].prediction is None
     assert results[9].error
     assert done[-1] == (10, 10)
     rows = json.loads(as_json(results))
-    assert rows[0]["label"] == results[0].prediction.label  # type: ignore[union-attr]
+    assert rows[0]["label"] == predictions[0].label
     assert "error" in rows[9]
     assert [row.get("familiar") for row in rows[:4]] == FAMILIAR
     header, *lines = as_csv(results).splitlines()
@@ -174,37 +228,29 @@ def test_a_folder_is_predicted(
     assert lines[9].split(",")[1:4] == ["", "", ""]
 
 
-@pytest.mark.parametrize("kind", [RestClient, GrpcClient])
-def test_a_model_may_say_whether_an_image_is_familiar(
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_familiar_is_reported_if_the_model_has_a_threshold(
     server: Addresses, kind: type, images: list[bytes]
 ) -> None:
-    address = server.rest if kind is RestClient else server.grpc
+    def flags(predictions: list[Prediction]) -> list[bool | None]:
+        return [prediction.familiar for prediction in predictions]
+
+    address = address_of(kind, server)
     with kind(address, "tiny", version=2) as client:
-        assert [one.familiar for one in client.predict(images)] == FAMILIAR
+        assert flags(client.predict(images)) == FAMILIAR
     with kind(address, "tiny", version=1) as client:
-        assert [one.familiar for one in client.predict(images)] == [None] * 4
+        assert flags(client.predict(images)) == [None] * 4
 
 
-def test_what_cannot_be_predicted_is_bad_input(tmp_path: Path, server: Addresses) -> None:
-    with pytest.raises(InputError, match="found no image"):
+def test_paths_and_urls_that_cannot_be_used_are_invalid_input(
+    tmp_path: Path, server: Addresses
+) -> None:
+    with pytest.raises(errors.InvalidInputError, match="found no image"):
         find_images([tmp_path])
-    with pytest.raises(InputError, match="expected an image or a folder"):
+    with pytest.raises(errors.InvalidInputError, match="expected an image or a folder"):
         find_images([tmp_path / "none"])
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(InputError, match="expected --server"):
+    with pytest.raises(errors.InvalidInputError, match="server: expected grpc://"):
         predict_files([tmp_path], "ftp://x", "tiny")
     with pytest.raises(errors.NotFoundError):
         predict_files([tmp_path], f"grpc://{server.grpc}", "none")
-
-
-def test_all_models_below_a_folder_are_found(tmp_path: Path) -> None:
-    for name in ("a/1", "a/2", "b/7", "none", ".hidden"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "a" / "labels.json").write_text('{"stable": 1, "canary": 9}')
-    models = find_models(tmp_path)
-    assert [(m.name, m.labels) for m in models] == [("a", {"stable": 1}), ("b", {})]
-    text = models_config(models)
-    assert "specific { versions: 1 versions: 2 }" in text
-    assert [m.name for m in find_models(tmp_path / "b")] == ["b"]
-    with pytest.raises(InputError, match="found no version"):
-        find_models(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""`regraft predict` against a running server: what a person and what a program reads."""
+"""`regraft predict` against a running server: its table, and its output for programs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import pytest
 
 from regraft.cli.main import main
 from regraft_client.predict_files import reason_of
-from serving.running.runner import Addresses
+from serving.running.runner import Addresses, free_port
 
-Told = tuple[int, str, str]
+Ended = tuple[int, str, str]
 
 
 @pytest.fixture
 def predict(
     server: Addresses, images: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Told]:
-    """Return a function that asks about a bright and a dark image: exit code, output, errors."""
+) -> Callable[..., Ended]:
+    """Return a function that predicts a bright and a dark image: exit code, output, errors."""
+    folder = tmp_path / "images"
+    folder.mkdir()
     for name, image in (("bright", images[0]), ("dark", images[3])):
-        (tmp_path / f"{name}.png").write_bytes(image)
+        (folder / f"{name}.png").write_bytes(image)
 
-    def ask(*options: str, model: str = "tiny") -> Told:
-        address = f"grpc://{server.grpc}"
+    def run(*options: str, model: str = "tiny", path: Path = folder, address: str = "") -> Ended:
+        address = address or f"grpc://{server.grpc}"
         with pytest.raises(SystemExit) as ended:
-            main(["predict", str(tmp_path), "--server", address, "--model", model, *options])
+            main(["predict", str(path), "--server", address, "--model", model, *options])
         written = capsys.readouterr()
         return int(ended.value.code or 0), written.out, written.err
 
-    return ask
+    return run
 
 
 def cells(table: str, name: str) -> list[str]:
@@ -38,7 +40,7 @@ def cells(table: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃").split("│")]
 
 
-def test_a_table_tells_whether_images_are_familiar(predict: Callable[..., Told]) -> None:
+def test_a_table_shows_whether_images_are_familiar(predict: Callable[..., Ended]) -> None:
     code, out, _ = predict("--version", "2")
     assert code == 0
     assert "familiar" in out
@@ -46,26 +48,45 @@ def test_a_table_tells_whether_images_are_familiar(predict: Callable[..., Told])
     assert cells(out, "dark.png")[-1] == "no"
 
 
-def test_where_the_model_does_not_say_there_is_no_such_column(predict: Callable[..., Told]) -> None:
+def test_a_model_without_a_threshold_has_no_such_column(predict: Callable[..., Ended]) -> None:
     _, out, _ = predict("--version", "1")
     assert "familiar" not in out
     assert len(cells(out, "bright.png")) == 3
 
 
-def test_programs_read_it_as_json_and_csv(predict: Callable[..., Told]) -> None:
-    said = [row["familiar"] for row in json.loads(predict("--version", "2", "--json")[1])]
-    assert said == [True, False]
-    said = [row["familiar"] for row in json.loads(predict("--version", "1", "--json")[1])]
-    assert said == [None, None]
+def test_programs_read_json_and_csv(predict: Callable[..., Ended]) -> None:
+    flags = [row["familiar"] for row in json.loads(predict("--version", "2", "--json")[1])]
+    assert flags == [True, False]
+    flags = [row["familiar"] for row in json.loads(predict("--version", "1", "--json")[1])]
+    assert flags == [None, None]
     for version, expected in (("2", ["true", "false"]), ("1", ["", ""])):
         _, out, _ = predict("--version", version, "--csv")
         assert [line.split(",")[3] for line in out.splitlines()[1:]] == expected
 
 
-def test_a_model_that_the_server_does_not_know_is_bad_input(predict: Callable[..., Told]) -> None:
-    code, _, err = predict(model="regraft")
-    assert code == 2
-    assert err.startswith("regraft: error: --model regraft: the server knows none: ")
+def test_bad_input_ends_with_exit_code_2_in_one_line(
+    predict: Callable[..., Ended], tmp_path: Path
+) -> None:
+    unknown_model = predict(model="regraft")
+    missing = predict(path=tmp_path / "missing")
+    bad_url = predict(address="ftp://host")
+    assert [code for code, _, _ in (unknown_model, missing, bad_url)] == [2, 2, 2]
+    assert unknown_model[2].startswith("regraft: error: --model regraft: ")
+    assert missing[2].startswith("regraft: error: expected an image or a folder, got ")
+    assert bad_url[2].startswith("regraft: error: server: expected grpc://host:port or ")
+    assert [err.count("\n") for _, _, err in (missing, bad_url)] == [1, 1]
+
+
+def test_a_server_that_is_not_running_ends_with_exit_code_1_in_one_line(
+    predict: Callable[..., Ended],
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    for url in (f"http://{address}", f"grpc://{address}"):
+        code, out, err = predict(address=url)
+        assert (code, out) == (1, "")
+        assert f"regraft: error: cannot reach {url.removeprefix('grpc://')}: " in err
+        assert "(--debug shows the traceback)" not in err
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -79,5 +100,5 @@ def test_a_model_that_the_server_does_not_know_is_bad_input(predict: Callable[..
         ("Expects arg[0] to be string", "Expects arg[0] to be string"),
     ],
 )
-def test_a_refusal_is_told_without_the_graphs_words(message: str, reason: str) -> None:
+def test_a_rejection_is_shown_without_the_graphs_words(message: str, reason: str) -> None:
     assert reason_of(message) == reason

@@ -1,3 +1,5 @@
+"""Publishing to a folder: versions, labels, rollback, retention, and rejected models."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,11 +13,11 @@ from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError, RegraftError
 from serving.publishing.publish import (
+    delete_old_versions,
     open_store,
     publish_saved_model,
     publish_version,
     read_labels,
-    retain,
     rollback,
     set_label,
 )
@@ -28,7 +30,7 @@ def models(tmp_path: Path) -> str:
 
 
 def add(exported: Path, models: str) -> int:
-    """Publish without the proof, which takes seconds."""
+    """Publish without loading the model, which takes seconds."""
     return open_store(models, "m").add(exported, check_fingerprint)
 
 
@@ -53,7 +55,7 @@ def test_a_version_that_exists_is_never_overwritten(exported: Path, models: str)
     assert (other / "foreign.txt").read_text() == "keep"
 
 
-def test_a_flipped_bit_is_found_and_nothing_appears(exported: Path, models: str) -> None:
+def test_a_flipped_bit_is_found_and_nothing_is_published(exported: Path, models: str) -> None:
     data = exported / "variables" / "variables.data-00000-of-00001"
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
@@ -74,7 +76,7 @@ def test_a_model_that_does_not_load_is_not_published(
     assert not list((Path(models) / "m").glob(".publishing-*"))
 
 
-def test_files_missing_or_added_are_found(exported: Path) -> None:
+def test_missing_and_added_files_are_found(exported: Path) -> None:
     (exported / "assets.extra" / "note.txt").write_text("x")
     with pytest.raises(InputError, match=r"assets\.extra/note\.txt is not part"):
         check_fingerprint(exported)
@@ -85,7 +87,7 @@ def test_files_missing_or_added_are_found(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "12", ".hidden"])
-def test_a_name_that_is_no_model_name_is_refused(exported: Path, models: str, name: str) -> None:
+def test_invalid_names_are_rejected(exported: Path, models: str, name: str) -> None:
     with pytest.raises(InputError, match="name: expected"):
         publish_version(exported, models, name)
 
@@ -102,11 +104,11 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
     assert visible(models) == ["1", "labels.json"]
     with pytest.raises(InputError, match="two versions or more"):
         rollback(models, "m")
-    # The number of the withdrawn version is not given again.
+    # The number of the withdrawn version is not used again.
     assert add(exported, models) == 3
 
 
-def test_bad_labels_and_versions_are_refused(exported: Path, models: str) -> None:
+def test_invalid_labels_and_versions_are_rejected(exported: Path, models: str) -> None:
     with pytest.raises(InputError, match="did you mean stable"):
         publish_saved_model(exported, models, "m", label="stabel")
     assert not Path(models).exists()
@@ -118,22 +120,22 @@ def test_bad_labels_and_versions_are_refused(exported: Path, models: str) -> Non
     with pytest.raises(InputError, match=r"expected two versions or more .* got \[1\]"):
         rollback(models, "m")
     add(exported, models)
-    with pytest.raises(InputError, match="newest one already"):
+    with pytest.raises(InputError, match="already the latest"):
         rollback(models, "m", to=2)
 
 
-def test_keep_last_spares_the_labeled(exported: Path, models: str) -> None:
+def test_keep_last_keeps_labeled_versions(exported: Path, models: str) -> None:
     set_label(models, "m", "stable", add(exported, models))
     for _ in range(2):
         add(exported, models)
     publish_saved_model(exported, models, "m", keep_last=2)
     assert visible(models) == ["1", "3", "4", "labels.json"]
-    assert retain(models, "m", 1) == [3]
+    assert delete_old_versions(models, "m", 1) == [3]
     with pytest.raises(InputError, match="keep_last"):
         publish_saved_model(exported, models, "m", keep_last=-1)
 
 
-def test_labels_become_the_configuration_of_tf_serving(exported: Path, models: str) -> None:
+def test_labels_are_written_to_the_configuration_of_tf_serving(exported: Path, models: str) -> None:
     for _ in range(4):
         add(exported, models)
     set_label(models, "m", "stable", 2)

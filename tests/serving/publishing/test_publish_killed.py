@@ -1,4 +1,4 @@
-"""Publishers that are killed, for real, at every point at which they touch the disk."""
+"""Publishers that are really killed, at every point at which they access the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regraft_core.formats.fingerprint import check_fingerprint
 from serving.publishing.publish import open_store
 
 ROOT = Path(__file__).resolve().parents[3]
-# Kills itself at the given event (open, rename, mkdir, ...) that names a path of the destination.
+# Kills itself at the n-th event (open, rename, mkdir, ...) with a path of the destination.
 KILLED = """
 import os, signal, sys
 
@@ -19,14 +19,14 @@ exported, models, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 from regraft_core.formats.fingerprint import check_fingerprint
 from serving.publishing.publish import open_store
 
-seen = 0
+count = 0
 
 
 def hook(event, arguments):
-    global seen
+    global count
     if event.startswith(("open", "os.", "shutil.")) and any(models in str(a) for a in arguments):
-        seen += 1
-        if seen == kill_at:
+        count += 1
+        if count == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -56,7 +56,7 @@ def run(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_publisher_leaves_no_half_version(exported: Path, tmp_path: Path) -> None:
+def test_a_killed_publisher_leaves_no_incomplete_version(exported: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     killed, kill_at = 0, 1
     while True:
@@ -72,12 +72,12 @@ def test_a_killed_publisher_leaves_no_half_version(exported: Path, tmp_path: Pat
         killed += 1
         kill_at += 4
     assert killed > 10
-    # The one that came through swept what the dead left behind.
+    # The publisher that was not killed deleted the folders of the killed ones.
     assert not list((models / "m").glob(".publishing-*"))
     check_fingerprint(models / "m" / out.strip())
 
 
-def test_publishers_at_once_get_distinct_versions(exported: Path, tmp_path: Path) -> None:
+def test_concurrent_publishers_get_distinct_versions(exported: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     children = [run(PUBLISHING, str(exported), str(models)) for _ in range(3)]
     outputs = [child.communicate("go", timeout=120)[0] for child in children]

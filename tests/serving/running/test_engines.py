@@ -1,7 +1,7 @@
-"""Each engine's path through runner and `regraft serve`, with stand-ins for what is not installed.
+"""Each engine in the runner and in `regraft serve`, with stand-ins for programs not installed.
 
-The stand-ins are real programs on PATH: they note their arguments, and start the embedded server
-with the flags of TF Serving that they were given.
+The stand-ins are real programs on PATH: they store their arguments, and start the embedded server
+with the flags of TF Serving among them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import json, os, pathlib, sys
 pathlib.Path(__file__ + ".json").write_text(json.dumps(sys.argv[1:]))
 known = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith(
     ("--rm", "--init", "--volume", "--publish", "--entrypoint"))]
-os.execv(sys.executable, [sys.executable, "-m", "serving.server", *known])
+os.execv(sys.executable, [sys.executable, "-P", "-m", "serving.server", *known])
 """
 
 
@@ -50,8 +50,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(stand_in: Path) -> list[str]:
-    """Return the arguments that a stand-in was started with."""
+def arguments_of(stand_in: Path) -> list[str]:
+    """Return the arguments of the last start of a stand-in."""
     return [str(part) for part in json.loads(Path(f"{stand_in}.json").read_text())]
 
 
@@ -59,19 +59,19 @@ def given(stand_in: Path) -> list[str]:
 def labeled(exports: dict[str, Path], tmp_path: Path) -> Path:
     """Two versions of `tiny` and one of `other`; the first of `tiny` is stable."""
     base = tmp_path / "models"
-    for place, mark in (("tiny/1", "odd"), ("tiny/2", "even"), ("other/7", "odd")):
-        shutil.copytree(exports[mark], base / place)
+    for version, mark in (("tiny/1", "odd"), ("tiny/2", "even"), ("other/7", "odd")):
+        shutil.copytree(exports[mark], base / version)
     (base / "tiny" / "labels.json").write_text('{"stable": 1}')
     return base
 
 
-def test_auto_takes_the_real_server_where_it_is_installed(
+def test_auto_uses_the_real_server_if_it_is_installed(
     stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
     with serving_folder(labeled) as served:
         at = served.addresses
         assert at.engine == "tensorflow_model_server"
-        flags = given(stand_ins / "tensorflow_model_server")
+        flags = arguments_of(stand_ins / "tensorflow_model_server")
         assert flags[:2] == [f"--port={at.grpc.split(':')[1]}",
                              f"--rest_api_port={at.rest.split(':')[1]}"]  # fmt: skip
         assert "--allow_version_labels_for_unavailable_models=true" in flags
@@ -87,23 +87,23 @@ def test_auto_takes_the_real_server_where_it_is_installed(
         for labels in ({"stable": 1, "canary": 3}, {"stable": 3, "canary": 3}):
             (labeled / "tiny" / "labels.json").write_text(json.dumps(labels))
 
-            def in_effect(wanted: dict[str, int] = labels) -> bool:
-                served.follow()
-                return labels_of(at.grpc, images) == wanted
+            def in_effect(expected: dict[str, int] = labels) -> bool:
+                served.poll()
+                return labels_of(at.grpc, images) == expected
 
             until(in_effect)
 
 
 def labels_of(address: str, images: list[bytes]) -> dict[str, int]:
-    """Return the versions that answer for the labels of `tiny`."""
+    """Return the versions that respond to the labels of `tiny`."""
     stubs = Stubs(address)
     found = {}
     for label in ("stable", "canary"):
         request = predict_request("", image_bytes=np.array(images[:1], object))
         request.model_spec.version_label = label
         with contextlib.suppress(grpc.RpcError):
-            answer = stubs.prediction.Predict(request, timeout=60)
-            found[label] = answer.model_spec.version.value
+            response = stubs.prediction.Predict(request, timeout=60)
+            found[label] = response.model_spec.version.value
     stubs.channel.close()
     return found
 
@@ -115,41 +115,41 @@ def serve_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stdout is not None
-        shown: dict[str, str] = {}
+        printed: dict[str, str] = {}
         for line in process.stdout:
             name, _, value = line.strip().partition(" ")
-            shown[name] = value.strip()
+            printed[name] = value.strip()
             if name == "REST":
                 break
         try:
-            yield process, shown
+            yield process, printed
         finally:
             process.terminate()
 
 
-def test_serve_starts_the_container_and_ends_it(
+def test_serve_starts_and_stops_the_container(
     stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
     ports = ("--port=0", "--rest-api-port=0")
-    with serve_command(str(labeled), "--engine", "docker", *ports) as (process, shown):
-        assert shown["models"] == "other, tiny"
-        command = given(stand_ins / "docker")
+    with serve_command(str(labeled), "--engine", "docker", *ports) as (process, printed):
+        assert printed["models"] == "other, tiny"
+        command = arguments_of(stand_ins / "docker")
         assert command[:3] == ["run", "--rm", "--init"]
-        for place in (labeled / "tiny", labeled / "other", BATCHING_FILE.parent):
-            assert f"--volume={place}:{place}:ro" in command
-        port = shown["gRPC"].rsplit(":", 1)[1]
+        for folder in (labeled / "tiny", labeled / "other", BATCHING_FILE.parent):
+            assert f"--volume={folder}:{folder}:ro" in command
+        port = printed["gRPC"].rsplit(":", 1)[1]
         assert f"--publish=127.0.0.1:{port}:{port}" in command
         entry = command.index("--entrypoint")
         assert command[entry : entry + 3] == [
             "--entrypoint", "tensorflow_model_server", serving_image()
         ]  # fmt: skip
-        with GrpcClient(shown["gRPC"], "tiny", label="stable") as client:
+        with GrpcClient(printed["gRPC"], "tiny", label="stable") as client:
             assert client.predict(images[:1])[0].label.startswith("odd")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 
 
-def test_what_is_not_installed_is_bad_input(
+def test_an_engine_that_is_not_installed_is_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -164,41 +164,42 @@ def test_what_is_not_installed_is_bad_input(
 def test_a_page_needs_the_embedded_engine(stand_ins: Path, labeled: Path) -> None:
     server = serving_folder(labeled, "docker", page=True)
     with pytest.raises(InputError, match="--page needs the embedded engine"), server:
-        pytest.fail("it must not come up")
+        pytest.fail("it must not start")
 
 
 @pytest.mark.parametrize("option", ["port", "rest_api_port"])
-def test_a_port_in_use_is_told_before_anything_is_loaded(labeled: Path, option: str) -> None:
+def test_a_port_in_use_is_reported_before_models_are_loaded(labeled: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         options = ServeOptions(**{option: port})  # type: ignore[arg-type]
         server = serving_folder(labeled, "embedded", options)
         flag = "--" + option.replace("_", "-")
         with pytest.raises(InputError, match=f"{flag}: 127.0.0.1:{port} is in use"), server:
-            pytest.fail("it must not come up")
+            pytest.fail("it must not start")
 
 
-def test_a_host_of_another_machine_is_told(labeled: Path) -> None:
+def test_a_host_of_another_machine_is_bad_input(labeled: Path) -> None:
     server = serving_folder(labeled, "embedded", ServeOptions(host="203.0.113.9", port=8500))
     with pytest.raises(InputError, match=r"--port: cannot listen on 203.0.113.9:8500: ."), server:
-        pytest.fail("it must not come up")
+        pytest.fail("it must not start")
 
 
-def test_an_engine_that_ends_at_once_is_told(stand_ins: Path, labeled: Path) -> None:
+def test_an_engine_that_exits_at_once_is_reported(stand_ins: Path, labeled: Path) -> None:
     (stand_ins / "docker").write_text(
         "#!/bin/sh\necho cannot pull the image; echo; echo \"Run 'docker run --help' for more\"\n"
         "exit 125\n"
     )
     server = serving_folder(labeled, "docker", ServeOptions(deadline_s=60))
     with pytest.raises(RegraftError, match="exit code 125: cannot pull the image"), server:
-        pytest.fail("it must not come up")
+        pytest.fail("it must not start")
 
 
 @pytest.mark.long
-def test_the_conformance_suite_runs_against_a_given_server(server: Addresses) -> None:
-    files = [f"tests/serving/test_conformance_{protocol}.py" for protocol in ("rest", "grpc")]
-    given = [f"--serving-address={server.grpc}", f"--serving-rest-address={server.rest}"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *given]
+def test_the_conformance_suite_runs_against_an_external_server(server: Addresses) -> None:
+    folder = "tests/serving/server"
+    files = [f"{folder}/test_conformance_{protocol}.py" for protocol in ("rest", "grpc")]
+    options = [f"--serving-address={server.grpc}", f"--serving-rest-address={server.rest}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout

@@ -1,7 +1,8 @@
-"""Every production file is read by its own parser or checked against its own schema."""
+"""Production files of the package, read by their parsers or checked with their schemas."""
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from serving.server.config import (
     read_tls,
 )
 
-SERVING = Path(__file__).resolve().parents[3] / "serving"
+SERVING = Path(str(resources.files("serving")))
 CONFIG, BASE = SERVING / "config", SERVING / "k8s" / "base"
 KUBERNETES = sorted(
     path
@@ -32,7 +33,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def test_text_protos_are_read_by_the_servers_own_messages() -> None:
+def test_text_protos_are_read_by_the_server() -> None:
     from tensorflow_serving.config import model_server_config_pb2
 
     message = model_server_config_pb2.ModelServerConfig()
@@ -47,25 +48,25 @@ def test_text_protos_are_read_by_the_servers_own_messages() -> None:
 
 
 @pytest.mark.parametrize("name", ["models", "batching", "monitoring"])
-def test_the_cluster_gets_the_same_text_protos(name: str) -> None:
+def test_the_cluster_uses_the_same_text_protos(name: str) -> None:
     assert (BASE / f"{name}.config").read_bytes() == (CONFIG / f"{name}.config").read_bytes()
 
 
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda p: p.name)
-def test_kubernetes_files_keep_their_schema(path: Path) -> None:
+def test_kubernetes_files_match_their_schema(path: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
     for document in documents(path):
         validate.validate(document, "1.31", strict=True)
 
 
 @pytest.mark.parametrize("path", sorted((SERVING / "k8s").rglob("kustomization.yaml")), ids=str)
-def test_kustomizations_name_files_that_are_there(path: Path) -> None:
+def test_kustomizations_list_existing_files(path: Path) -> None:
     (found,) = documents(path)
     assert found["kind"] == "Kustomization"
-    named = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
+    names = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
     for generator in found.get("configMapGenerator", []):
-        named += generator["files"]
-    for name in named:
+        names += generator["files"]
+    for name in names:
         assert (path.parent / name).exists()
 
 
@@ -82,7 +83,7 @@ def merged(base: Any, patch: Any) -> Any:
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_overlays_give_a_sound_deployment(overlay: str) -> None:
+def test_overlays_yield_a_valid_deployment(overlay: str) -> None:
     validate = pytest.importorskip("kubernetes_validate")
     (base,) = documents(BASE / "deployment.yaml")
     (patch,) = documents(SERVING / "k8s" / "overlays" / overlay / "resources.yaml")
@@ -108,7 +109,7 @@ def test_the_deployment_is_locked_down_and_probed() -> None:
     assert {"requests", "limits"} == set(container["resources"])
 
 
-def test_the_gpu_image_is_of_the_same_version() -> None:
+def test_the_gpu_container_image_has_the_same_version() -> None:
     (found,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "kustomization.yaml")
     name, tag = serving_image().split(":")
     assert found["images"] == [{"name": name, "newTag": f"{tag}-gpu"}]

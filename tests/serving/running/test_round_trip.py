@@ -1,4 +1,4 @@
-"""A real server answers, by both protocols and all clients alike."""
+"""A real server returns the same results by both protocols and to all clients."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_rest_equals_grpc(server: Addresses, images: list[bytes]) -> None:
             assert one.label.startswith("even-")
         assert rest.status() == grpc.status()
         assert rest.metadata() == grpc.metadata()
-        for mine, theirs in zip(rest.features(images), grpc.features(images), strict=True):
-            assert mine == pytest.approx(theirs)
+        for one, other in zip(rest.features(images), grpc.features(images), strict=True):
+            assert one == pytest.approx(other)
         for row, same in zip(rest.classify(images), grpc.classify(images), strict=True):
             assert [c.label for c in row] == [c.label for c in same]
             assert [c.score for c in row] == pytest.approx(
@@ -30,7 +30,7 @@ def test_rest_equals_grpc(server: Addresses, images: list[bytes]) -> None:
             )
 
 
-def test_a_batch_answers_as_its_images_alone(server: Addresses, images: list[bytes]) -> None:
+def test_a_batch_is_predicted_like_its_images_alone(server: Addresses, images: list[bytes]) -> None:
     with GrpcClient(server.grpc, "tiny") as client:
         together = client.predict(images)
         for image, expected in zip(images, together, strict=True):
@@ -39,8 +39,8 @@ def test_a_batch_answers_as_its_images_alone(server: Addresses, images: list[byt
             assert alone.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
-def test_asyncio_clients_answer_alike(server: Addresses, images: list[bytes]) -> None:
-    async def ask() -> list[list[Prediction]]:
+def test_asyncio_clients_return_the_same(server: Addresses, images: list[bytes]) -> None:
+    async def run() -> list[list[Prediction]]:
         async with (
             AsyncRestClient(server.rest, "tiny") as rest,
             AsyncGrpcClient(server.grpc, "tiny") as grpc,
@@ -55,14 +55,14 @@ def test_asyncio_clients_answer_alike(server: Addresses, images: list[bytes]) ->
                 *(client.predict([image]) for image in images for client in (rest, grpc))
             )
 
-    answers = asyncio.run(ask())
-    for by_rest, by_grpc in zip(answers[::2], answers[1::2], strict=True):
+    results = asyncio.run(run())
+    for by_rest, by_grpc in zip(results[::2], results[1::2], strict=True):
         assert by_rest[0].probabilities == pytest.approx(
             by_grpc[0].probabilities, rel=1e-6, abs=1e-7
         )
 
 
-def test_a_version_or_a_label_may_be_asked_for(server: Addresses, images: list[bytes]) -> None:
+def test_a_version_or_a_label_can_be_selected(server: Addresses, images: list[bytes]) -> None:
     for client in (RestClient, GrpcClient):
         address = server.rest if client is RestClient else server.grpc
         with (

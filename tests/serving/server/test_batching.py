@@ -1,4 +1,4 @@
-"""Batched runs answer as single ones, and one bad image spoils nobody else's answer."""
+"""Batched runs return what single runs do, and a damaged image fails its own request only."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def strings(values: list[bytes]) -> np.ndarray:
     return array
 
 
-def ask(servable: Servable, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+def run(servable: Servable, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     signature = servable.signatures[name]
     (source,) = signature.inputs.values()
     outputs = [spec.tensor for spec in signature.outputs.values()]
-    found = servable.run({source.tensor: values}, outputs)
-    return dict(zip(signature.outputs, found, strict=True))
+    results = servable.run({source.tensor: values}, outputs)
+    return dict(zip(signature.outputs, results, strict=True))
 
 
 @pytest.mark.parametrize("name", ["serving_default", "features"])
@@ -48,22 +48,22 @@ def test_images_of_mixed_sizes_share_batches(
 ) -> None:
     requests = [strings([images[n % 4]] * (1 + n % 3)) for n in range(24)]
     with ThreadPoolExecutor(12) as pool:
-        together = list(pool.map(lambda r: ask(batched, name, r), requests))
-    for request, answers in zip(requests, together, strict=True):
-        alone = ask(plain, name, request)
+        together = list(pool.map(lambda r: run(batched, name, r), requests))
+    for request, batch in zip(requests, together, strict=True):
+        alone = run(plain, name, request)
         for alias, value in alone.items():
-            assert len(answers[alias]) == len(request)
+            assert len(batch[alias]) == len(request)
             if value.dtype == object:
-                assert answers[alias].tolist() == value.tolist()
+                assert batch[alias].tolist() == value.tolist()
             else:
-                np.testing.assert_allclose(answers[alias], value, rtol=1e-5)
+                np.testing.assert_allclose(batch[alias], value, rtol=1e-5)
 
 
 def test_a_damaged_image_fails_alone(batched: Servable, images: list[bytes]) -> None:
     def one(number: int) -> Code:
         data = b"damaged" if number % 5 == 2 else images[number % 4]
         try:
-            ask(batched, "serving_default", strings([data]))
+            run(batched, "serving_default", strings([data]))
         except ServingError as error:
             return error.code
         return Code.OK
@@ -76,10 +76,10 @@ def test_a_damaged_image_fails_alone(batched: Servable, images: list[bytes]) -> 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 30])
 def test_any_number_of_rows(batched: Servable, rows: int) -> None:
     values = np.arange(rows, dtype=np.int64)
-    assert ask(batched, "large", values)["y"].tolist() == values.tolist()
+    assert run(batched, "large", values)["y"].tolist() == values.tolist()
 
 
-def test_decoding_stays_before_the_batch(plain: Servable) -> None:
+def test_images_are_decoded_before_the_batch(plain: Servable) -> None:
     from serving.server.models.batching import _inlined, _part
 
     signature = plain.signatures["serving_default"]
@@ -88,7 +88,7 @@ def test_decoding_stays_before_the_batch(plain: Servable) -> None:
     assert find_cut(flat, sources, results) is not None
 
 
-def test_only_rows_to_rows_is_batched(plain: Servable) -> None:
+def test_only_signatures_of_rows_to_rows_are_batched(plain: Servable) -> None:
     assert batchable(plain.signatures["images"])
     assert not batchable(plain.signatures["odd"])  # one of its outputs is a scalar
 
@@ -99,7 +99,7 @@ def test_a_full_queue_is_unavailable(exports: dict[str, Path], images: list[byte
 
     def one(number: int) -> Code:
         try:
-            ask(servable, "serving_default", strings([images[number % 4]]))
+            run(servable, "serving_default", strings([images[number % 4]]))
         except ServingError as error:
             return error.code
         return Code.OK

@@ -103,7 +103,7 @@ PREDICT_ERRORS: list[tuple[str, Callable[[], Any], str, str]] = [
         "input size does not match signature: 2!=1",
     ),
     (
-        "wrong name",
+        "another name",
         changed(keep, "large", z=ONE),
         "INVALID_ARGUMENT",
         "Signature input alias: x not found in request and no default value provided",
@@ -210,28 +210,28 @@ def test_the_order_of_checks(stubs: Stubs, make: Callable[[], Any], part: str) -
     assert part in failure(stubs.prediction.Predict, make())[1]
 
 
-def test_the_answer_names_model_version_and_signature(stubs: Stubs) -> None:
+def test_the_response_names_model_version_and_signature(stubs: Stubs) -> None:
     import tensorflow as tf
 
-    answer = stubs.prediction.Predict(predict_request("large", x=np.array([4, 5])), timeout=60)
-    assert answer.model_spec.name == "tiny"
-    assert answer.model_spec.version.value == 2
-    assert answer.model_spec.signature_name == "large"
-    assert tf.make_ndarray(answer.outputs["y"]).tolist() == [4, 5]
-    assert list(answer.outputs["y"].int64_val) == [4, 5]
+    response = stubs.prediction.Predict(predict_request("large", x=np.array([4, 5])), timeout=60)
+    assert response.model_spec.name == "tiny"
+    assert response.model_spec.version.value == 2
+    assert response.model_spec.signature_name == "large"
+    assert tf.make_ndarray(response.outputs["y"]).tolist() == [4, 5]
+    assert list(response.outputs["y"].int64_val) == [4, 5]
 
 
 def test_the_default_signature_is_named(stubs: Stubs, images: list[bytes]) -> None:
     request = predict_request("", image_bytes=np.array(images, dtype=object))
     request.model_spec.version_label = "stable"
-    answer = stubs.prediction.Predict(request, timeout=60)
-    assert answer.model_spec.signature_name == "serving_default"
-    assert answer.model_spec.version.value == 1
-    assert set(answer.outputs) == {"label", "confidence", "probabilities"}
-    assert len(answer.outputs["probabilities"].float_val) == 3 * len(images)
+    response = stubs.prediction.Predict(request, timeout=60)
+    assert response.model_spec.signature_name == "serving_default"
+    assert response.model_spec.version.value == 1
+    assert set(response.outputs) == {"label", "confidence", "probabilities"}
+    assert len(response.outputs["probabilities"].float_val) == 3 * len(images)
 
 
-def test_an_output_filter_chooses(stubs: Stubs) -> None:
+def test_an_output_filter_selects_outputs(stubs: Stubs) -> None:
     request = predict_request("mix", a=np.array([1.0], "float32"), b=np.array([2], "int32"))
     request.output_filter.append("twice")
     assert list(stubs.prediction.Predict(request, timeout=60).outputs) == ["twice"]
@@ -248,17 +248,17 @@ SHORT_FORMS = [
     ("proto", "expected"), [c[1:] for c in SHORT_FORMS], ids=[c[0] for c in SHORT_FORMS]
 )
 def test_tensors_may_be_short(stubs: Stubs, proto: Any, expected: list[int]) -> None:
-    answer = stubs.prediction.Predict(predict_request("large", x=proto), timeout=60)
-    assert list(answer.outputs["y"].int64_val) == expected
+    response = stubs.prediction.Predict(predict_request("large", x=proto), timeout=60)
+    assert list(response.outputs["y"].int64_val) == expected
 
 
 def test_messages_of_more_than_four_megabytes(stubs: Stubs) -> None:
     values = np.arange(1_000_000, dtype=np.int64)
-    answer = stubs.prediction.Predict(predict_request("large", x=values), timeout=60)
-    assert len(answer.outputs["y"].int64_val) == 1_000_000
+    response = stubs.prediction.Predict(predict_request("large", x=values), timeout=60)
+    assert len(response.outputs["y"].int64_val) == 1_000_000
 
 
-def test_a_client_with_default_options_is_answered_in_kind(server: Addresses) -> None:
+def test_a_large_response_exceeds_a_clients_default_limit(server: Addresses) -> None:
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
     with grpc.insecure_channel(server.grpc) as channel:
@@ -296,10 +296,10 @@ def add_examples(target: Any, images: list[bytes]) -> None:
 
 def test_classify(stubs: Stubs, images: list[bytes]) -> None:
     request = examples_request("classify", "classify", images)
-    answer = stubs.prediction.Classify(request, timeout=60)
-    assert answer.model_spec.signature_name == "classify"
-    assert answer.model_spec.version.value == 2
-    rows = answer.result.classifications
+    response = stubs.prediction.Classify(request, timeout=60)
+    assert response.model_spec.signature_name == "classify"
+    assert response.model_spec.version.value == 2
+    rows = response.result.classifications
     assert len(rows) == len(images)
     assert [c.label for c in rows[0].classes] == ["even-circle", "even-cross", "even-square"]
     assert sum(c.score for c in rows[0].classes) == pytest.approx(1.0)
@@ -307,8 +307,8 @@ def test_classify(stubs: Stubs, images: list[bytes]) -> None:
 
 def test_regress(stubs: Stubs, images: list[bytes]) -> None:
     request = examples_request("regress", "regress", images)
-    answer = stubs.prediction.Regress(request, timeout=60)
-    assert len(answer.result.regressions) == len(images)
+    response = stubs.prediction.Regress(request, timeout=60)
+    assert len(response.result.regressions) == len(images)
 
 
 @pytest.mark.parametrize("kind", ["classify", "regress"])
@@ -332,14 +332,14 @@ def test_example_errors(
     assert part in details
 
 
-def test_a_context_counts_for_each_example(stubs: Stubs, images: list[bytes]) -> None:
+def test_a_context_is_joined_to_each_example(stubs: Stubs, images: list[bytes]) -> None:
     request = examples_request("regress", "regress", [])
     both = request.input.example_list_with_context
     both.context.features.feature["image/encoded"].bytes_list.value.append(images[1])
     both.examples.add()
     both.examples.add()
-    answer = stubs.prediction.Regress(request, timeout=60)
-    first, second = answer.result.regressions
+    response = stubs.prediction.Regress(request, timeout=60)
+    first, second = response.result.regressions
     assert first.value == second.value
 
 
@@ -360,10 +360,10 @@ def multi(tasks: list[tuple[str, str, str]], images: list[bytes]) -> Any:
 
 def test_multi_inference(stubs: Stubs, images: list[bytes]) -> None:
     tasks = [("tiny", "classify", CLASSIFY_METHOD), ("tiny", "regress", REGRESS_METHOD)]
-    answer = stubs.prediction.MultiInference(multi(tasks, images), timeout=60)
-    classes, values = answer.results
-    assert [r.model_spec.signature_name for r in answer.results] == ["classify", "regress"]
-    assert {r.model_spec.version.value for r in answer.results} == {2}
+    response = stubs.prediction.MultiInference(multi(tasks, images), timeout=60)
+    classes, values = response.results
+    assert [r.model_spec.signature_name for r in response.results] == ["classify", "regress"]
+    assert {r.model_spec.version.value for r in response.results} == {2}
     for row, value in zip(
         classes.classification_result.classifications,
         values.regression_result.regressions,
@@ -421,10 +421,10 @@ def metadata_request(
 def test_metadata(stubs: Stubs) -> None:
     from tensorflow_serving.apis import get_model_metadata_pb2
 
-    answer = stubs.prediction.GetModelMetadata(metadata_request(), timeout=60)
-    assert answer.model_spec.version.value == 2
+    response = stubs.prediction.GetModelMetadata(metadata_request(), timeout=60)
+    assert response.model_spec.version.value == 2
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert response.metadata["signature_def"].Unpack(signatures)
     assert {"serving_default", "images", "classify", "features"} <= set(signatures.signature_def)
 
 
@@ -465,8 +465,8 @@ def status_request(name: str | None = "tiny", number: int | None = None) -> Any:
 
 
 def test_status(stubs: Stubs) -> None:
-    answer = stubs.model.GetModelStatus(status_request(), timeout=60)
-    found = [(s.version, s.state, s.status.error_code) for s in answer.model_version_status]
+    response = stubs.model.GetModelStatus(status_request(), timeout=60)
+    found = [(s.version, s.state, s.status.error_code) for s in response.model_version_status]
     assert found == [(2, 30, 0), (1, 30, 0)]
 
 

@@ -1,4 +1,4 @@
-"""The contract of TF Serving's REST API, row by row, against the server under test."""
+"""The contract of TF Serving's REST API, row by row, on the server under test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("verb", "path"), MALFORMED)
-def test_a_malformed_request_line(server: Addresses, verb: str, path: str) -> None:
+def test_malformed_request_lines(server: Addresses, verb: str, path: str) -> None:
     status, headers, body = http_request(server.rest, verb, path, b'{"instances": [1]}')
     assert status == 400
     assert headers["content-type"].split(";")[0] == "application/json"
@@ -58,7 +58,7 @@ def test_other_paths_are_not_found(server: Addresses) -> None:
     assert http_request(server.rest, "GET", "/elsewhere")[0] == 404
 
 
-GOOD_LINES = [
+REQUEST_LINES = [
     f"{M}:predict",
     f"{M}/versions/2:predict",
     f"{M}/versions/00002:predict",
@@ -68,28 +68,28 @@ GOOD_LINES = [
 ]
 
 
-@pytest.mark.parametrize("path", GOOD_LINES)
-def test_a_good_request_line(server: Addresses, path: str, images: list[bytes]) -> None:
-    status, answer = post(server.rest, path, {"instances": [b64(images[0])]})
+@pytest.mark.parametrize("path", REQUEST_LINES)
+def test_request_lines(server: Addresses, path: str, images: list[bytes]) -> None:
+    status, document = post(server.rest, path, {"instances": [b64(images[0])]})
     assert status == 200
-    assert answer["predictions"][0]["label"].startswith("even-")
+    assert document["predictions"][0]["label"].startswith("even-")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "image/png"])
 def test_any_content_type_is_read(server: Addresses, kind: str) -> None:
     body = json.dumps({"signature_name": "large", "instances": [1, 2]})
-    status, _, answer = http_request(
+    status, _, content = http_request(
         server.rest, "POST", f"{M}:predict", body, {"Content-Type": kind}
     )
-    assert (status, json.loads(answer)) == (200, {"predictions": [1, 2]})
+    assert (status, json.loads(content)) == (200, {"predictions": [1, 2]})
 
 
 def test_gzip_is_inflated(server: Addresses) -> None:
     body = gzip.compress(json.dumps({"signature_name": "large", "inputs": [1, 2]}).encode())
-    status, _, answer = http_request(
+    status, _, content = http_request(
         server.rest, "POST", f"{M}:predict", body, {"Content-Encoding": "gzip"}
     )
-    assert (status, json.loads(answer)) == (200, {"outputs": [1, 2]})
+    assert (status, json.loads(content)) == (200, {"outputs": [1, 2]})
 
 
 MIX = {"signature_name": "mix"}
@@ -197,7 +197,7 @@ PREDICT_ERRORS: list[tuple[str, Any, int, str]] = [
     ),
     ("no image", {"instances": [b64(b"no image")]}, 400, ""),
     (
-        "wrong shape",
+        "another shape",
         {"signature_name": "images", "inputs": [[1.0, 2.0]]},
         400,
         "",
@@ -209,33 +209,33 @@ PREDICT_ERRORS: list[tuple[str, Any, int, str]] = [
     ("body", "code", "part"), [c[1:] for c in PREDICT_ERRORS], ids=[c[0] for c in PREDICT_ERRORS]
 )
 def test_predict_errors(server: Addresses, body: Any, code: int, part: str) -> None:
-    status, answer = post(server.rest, f"{M}:predict", body)
+    status, document = post(server.rest, f"{M}:predict", body)
     assert status == code
-    assert part in answer.get("error", "")
-    assert code == 200 or set(answer) == {"error"}
+    assert part in document.get("error", "")
+    assert code == 200 or set(document) == {"error"}
 
 
-def test_json_comes_before_the_model(server: Addresses) -> None:
+def test_json_is_checked_before_the_model(server: Addresses) -> None:
     assert post(server.rest, "/v1/models/none:predict", "{bad")[0] == 400
     assert post(server.rest, "/v1/models/none:predict", {"signature_name": 1})[0] == 400
-    status, answer = post(server.rest, "/v1/models/none:predict", {})
-    assert (status, answer["error"]) == (404, "Servable not found for request: Latest(none)")
+    status, document = post(server.rest, "/v1/models/none:predict", {})
+    assert (status, document["error"]) == (404, "Servable not found for request: Latest(none)")
 
 
-NOT_THERE = [
+MISSING = [
     ("/v1/models/none:predict", 404, "Servable not found for request: Latest(none)"),
     (f"{M}/versions/7:predict", 404, "Servable not found for request: Specific(tiny, 7)"),
     (f"{M}/labels/none:predict", 400, "Unrecognized servable version label: none"),
 ]
 
 
-@pytest.mark.parametrize(("path", "code", "message"), NOT_THERE)
-def test_models_that_are_not_there(server: Addresses, path: str, code: int, message: str) -> None:
-    status, answer = post(server.rest, path, {"instances": [1]})
-    assert (status, answer["error"]) == (code, message)
+@pytest.mark.parametrize(("path", "code", "message"), MISSING)
+def test_missing_models(server: Addresses, path: str, code: int, message: str) -> None:
+    status, document = post(server.rest, path, {"instances": [1]})
+    assert (status, document["error"]) == (code, message)
 
 
-ANSWERS: list[tuple[str, Any, Any]] = [
+RESPONSES: list[tuple[str, Any, Any]] = [
     ("bare rows", {**LARGE, "instances": [1, 2]}, {"predictions": [1, 2]}),
     ("named rows", {**LARGE, "instances": [{"x": 1}, {"x": 2}]}, {"predictions": [1, 2]}),
     ("bare column", {**LARGE, "inputs": [1, 2]}, {"outputs": [1, 2]}),
@@ -273,16 +273,16 @@ ANSWERS: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"), [c[1:] for c in ANSWERS], ids=[c[0] for c in ANSWERS]
+    ("body", "expected"), [c[1:] for c in RESPONSES], ids=[c[0] for c in RESPONSES]
 )
-def test_predict_answers(server: Addresses, body: Any, expected: Any) -> None:
+def test_predict_responses(server: Addresses, body: Any, expected: Any) -> None:
     assert post(server.rest, f"{M}:predict", body) == (200, expected)
 
 
 def test_whole_floats_and_special_values_as_text(server: Addresses) -> None:
     body = '{"signature_name": "odd", "inputs": [3, NaN, Infinity, -Infinity, 0.2]}'
-    status, _, answer = http_request(server.rest, "POST", f"{M}:predict", body)
-    text = "".join(answer.decode().split())
+    status, _, content = http_request(server.rest, "POST", f"{M}:predict", body)
+    text = "".join(content.decode().split())
     assert status == 200
     assert '"same":[3.0,NaN,Infinity,-Infinity,0.2]' in text
 
@@ -293,29 +293,29 @@ def example(data: bytes) -> dict[str, Any]:
 
 def test_classify_and_regress(server: Addresses, images: list[bytes]) -> None:
     rows = [example(image) for image in images]
-    status, answer = post(
+    status, document = post(
         server.rest, f"{M}:classify", {"signature_name": "classify", "examples": rows}
     )
     assert status == 200
-    assert [len(row) for row in answer["results"]] == [3] * len(images)
-    assert [label for label, _ in answer["results"][0]] == [
+    assert [len(row) for row in document["results"]] == [3] * len(images)
+    assert [label for label, _ in document["results"][0]] == [
         "even-circle",
         "even-cross",
         "even-square",
     ]
-    best = [max(score for _, score in row) for row in answer["results"]]
-    status, answer = post(
+    best = [max(score for _, score in row) for row in document["results"]]
+    status, document = post(
         server.rest, f"{M}:regress", {"signature_name": "regress", "examples": rows}
     )
     assert status == 200
-    assert answer["results"] == pytest.approx(best)
+    assert document["results"] == pytest.approx(best)
 
 
 def test_a_context_is_joined_to_each_example(server: Addresses, images: list[bytes]) -> None:
     body = {"signature_name": "regress", "context": example(images[0]), "examples": [{}, {}]}
-    status, answer = post(server.rest, f"{M}:regress", body)
+    status, document = post(server.rest, f"{M}:regress", body)
     assert status == 200
-    assert len(set(answer["results"])) == 1
+    assert len(set(document["results"])) == 1
 
 
 CLASSIFY = {"signature_name": "classify"}
@@ -337,7 +337,7 @@ EXAMPLE_ERRORS: list[tuple[str, Any, int, str]] = [
         "No signature was found with the name: x",
     ),
     ("no classification", {"examples": [{}]}, 400, "Expected one or two output Tensors"),
-    ("a wrong feature", {**CLASSIFY, "examples": [{"image/encoded": 1}]}, 400, ""),
+    ("a feature of another type", {**CLASSIFY, "examples": [{"image/encoded": 1}]}, 400, ""),
 ]
 
 
@@ -345,15 +345,15 @@ EXAMPLE_ERRORS: list[tuple[str, Any, int, str]] = [
     ("body", "code", "part"), [c[1:] for c in EXAMPLE_ERRORS], ids=[c[0] for c in EXAMPLE_ERRORS]
 )
 def test_classify_errors(server: Addresses, body: Any, code: int, part: str) -> None:
-    status, answer = post(server.rest, f"{M}:classify", body)
+    status, document = post(server.rest, f"{M}:classify", body)
     assert status == code
-    assert part in answer["error"]
+    assert part in document["error"]
 
 
 def test_status(server: Addresses) -> None:
-    fine = {"error_code": "OK", "error_message": ""}
+    ok = {"error_code": "OK", "error_message": ""}
     newest, older = (
-        {"version": str(number), "state": "AVAILABLE", "status": fine} for number in (2, 1)
+        {"version": str(number), "state": "AVAILABLE", "status": ok} for number in (2, 1)
     )
     for path, expected in (
         (M, [newest, older]),
@@ -367,13 +367,13 @@ def test_status(server: Addresses) -> None:
 STATUS_ERRORS = [
     ("/v1/models/none", "Could not find any versions of model none"),
     (f"{M}/versions/9", "Could not find version 9 of model tiny"),
-    # A query is part of the path as a whole, and here of the name.
+    # A query is part of the path, and here of the name.
     (f"{M}?x=1", "Could not find any versions of model tiny?x=1"),
 ]
 
 
 @pytest.mark.parametrize(("path", "message"), STATUS_ERRORS)
-def test_status_of_what_is_not_there(server: Addresses, path: str, message: str) -> None:
+def test_status_of_missing_models(server: Addresses, path: str, message: str) -> None:
     status, _, body = http_request(server.rest, "GET", path)
     assert (status, json.loads(body)) == (404, {"error": message})
 
@@ -388,10 +388,10 @@ def test_status_of_what_is_not_there(server: Addresses, path: str, message: str)
 )
 def test_metadata(server: Addresses, path: str, version: str) -> None:
     status, _, body = http_request(server.rest, "GET", path)
-    answer = json.loads(body)
+    document = json.loads(body)
     assert status == 200
-    assert answer["model_spec"] == {"name": "tiny", "signature_name": "", "version": version}
-    signature = answer["metadata"]["signature_def"]["signature_def"]["mix"]
+    assert document["model_spec"] == {"name": "tiny", "signature_name": "", "version": version}
+    signature = document["metadata"]["signature_def"]["signature_def"]["mix"]
     assert signature["method_name"] == "tensorflow/serving/predict"
     assert signature["inputs"]["a"]["dtype"] == "DT_FLOAT"
     assert signature["inputs"]["a"]["tensor_shape"] == {
@@ -400,7 +400,7 @@ def test_metadata(server: Addresses, path: str, version: str) -> None:
     }
 
 
-def test_metadata_of_what_is_not_there(server: Addresses) -> None:
+def test_metadata_of_a_missing_model(server: Addresses) -> None:
     status, _, body = http_request(server.rest, "GET", "/v1/models/none/metadata")
     assert status == 404
     assert json.loads(body)["error"] == "Servable not found for request: Latest(none)"

@@ -1,4 +1,4 @@
-"""Hostile and unlucky requests: each gets its status, and the server lives on."""
+"""Malicious and malformed requests: each receives its status, and the server keeps running."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def small(conformance_base: Path) -> Iterator[Addresses]:
 
 @pytest.fixture(scope="module")
 def impatient(conformance_base: Path) -> Iterator[Addresses]:
-    """A server that gives headers and bodies one second."""
+    """A server that waits one second for headers and bodies."""
     flags = ("--rest_api_timeout_in_ms=1000",)
     base = conformance_base / "tiny"
     with running_server(base, "tiny", "embedded", ServeOptions(flags=flags)) as addresses:
@@ -56,7 +56,7 @@ def impatient(conformance_base: Path) -> Iterator[Addresses]:
 
 
 @pytest.fixture(autouse=True)
-def _lives_on(small: Addresses, images: list[bytes]) -> Iterator[None]:
+def _keeps_running(small: Addresses, images: list[bytes]) -> Iterator[None]:
     yield
     with RestClient(small.rest, "tiny") as client:
         assert len(client.predict(images)) == len(images)
@@ -81,21 +81,21 @@ NESTED = [
 @pytest.mark.parametrize("body", NESTED, ids=range(len(NESTED)))
 @pytest.mark.parametrize("method", ["predict", "classify", "regress"])
 def test_deep_nesting_is_400(small: Addresses, body: bytes, method: str) -> None:
-    status, _, answer = http_request(small.rest, "POST", f"{M}:{method}", body)
+    status, _, content = http_request(small.rest, "POST", f"{M}:{method}", body)
     assert status == 400
-    assert "JSON Parse error" in json.loads(answer)["error"]
+    assert "JSON Parse error" in json.loads(content)["error"]
 
 
 def test_a_body_over_the_limit_is_413(small: Addresses) -> None:
-    status, _, answer = http_request(small.rest, "POST", f"{M}:predict", b"1" * (LIMIT + 1))
+    status, _, content = http_request(small.rest, "POST", f"{M}:predict", b"1" * (LIMIT + 1))
     assert status == 413
-    assert "error" in json.loads(answer)
+    assert "error" in json.loads(content)
 
 
-def test_a_gzip_bomb_is_413_and_takes_no_memory(small: Addresses) -> None:
+def test_a_gzip_bomb_is_413_and_uses_no_memory(small: Addresses) -> None:
     before = resident_mb(small.pid)
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(squeezer.compress(b" " * 10_000_000) for _ in range(60)) + squeezer.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(compressor.compress(b" " * 10_000_000) for _ in range(60)) + compressor.flush()
     assert len(bomb) < LIMIT
     headers = {"Content-Encoding": "gzip"}
     status, _, _ = http_request(small.rest, "POST", f"{M}:predict", bomb, headers)
@@ -111,7 +111,7 @@ def test_damaged_gzip_is_400(small: Addresses, body: bytes) -> None:
     assert http_request(small.rest, "POST", f"{M}:predict", body, headers)[0] == 400
 
 
-def test_a_slow_sender_is_cut_off(impatient: Addresses) -> None:
+def test_a_slow_body_times_out(impatient: Addresses) -> None:
     host, port = impatient.rest.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as slow:
         slow.sendall(
@@ -123,7 +123,7 @@ def test_a_slow_sender_is_cut_off(impatient: Addresses) -> None:
 @pytest.mark.parametrize(
     "start", [b"", f"POST {M}:predict HTTP/1.1\r\nHost: x\r\nX-Slow: ".encode()]
 )
-def test_slow_headers_are_cut_off(impatient: Addresses, start: bytes) -> None:
+def test_slow_headers_time_out(impatient: Addresses, start: bytes) -> None:
     host, port = impatient.rest.split(":")
     with socket.create_connection((host, int(port)), timeout=0.1) as slow:
         slow.sendall(start)
@@ -134,13 +134,13 @@ def test_slow_headers_are_cut_off(impatient: Addresses, start: bytes) -> None:
                 return
             except TimeoutError:
                 with contextlib.suppress(ConnectionError):
-                    slow.sendall(b"x" if start else b"")  # a byte now and then keeps nothing open
+                    slow.sendall(b"x" if start else b"")  # single bytes do not keep it open
             except ConnectionError:
                 return
     pytest.fail("the connection stayed open")
 
 
-def test_many_slow_connections_keep_nobody_out(small: Addresses, images: list[bytes]) -> None:
+def test_many_slow_connections_block_no_other_client(small: Addresses, images: list[bytes]) -> None:
     host, port = small.rest.split(":")
     with contextlib.ExitStack() as stack:
         for _ in range(200):
@@ -150,10 +150,10 @@ def test_many_slow_connections_keep_nobody_out(small: Addresses, images: list[by
             assert len(client.predict(images)) == len(images)
 
 
-def test_abandoned_work_leaves_nothing_behind(
+def test_abandoned_work_releases_its_version(
     model_base: Path, exports: dict[str, Path], images: list[bytes]
 ) -> None:
-    """Runs that outlast their deadline end by themselves, and let their version go."""
+    """Runs that outlast their deadline end, and release their version."""
     flags = ("--file_system_poll_wait_seconds=0.1",)
     with running_server(model_base, "tiny", "embedded", ServeOptions(flags=flags)) as at:
         with GrpcClient(at.grpc, "tiny", timeout_s=0.02) as hasty:
@@ -189,9 +189,9 @@ def test_a_tensor_that_would_fill_the_memory(small: Addresses) -> None:
 
 def test_a_damaged_image_fails_its_request(small: Addresses, images: list[bytes]) -> None:
     body = {"instances": [b64(images[0]), b64(images[1][:40])]}
-    status, answer = post(small.rest, f"{M}:predict", body)
+    status, document = post(small.rest, f"{M}:predict", body)
     assert status == 400
-    assert answer["error"]
+    assert document["error"]
 
 
 def enormous(kind: str) -> bytes:
@@ -203,19 +203,19 @@ def enormous(kind: str) -> bytes:
         data[16:24] = struct.pack(">II", 65_000, 65_000)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     else:
-        place = data.index(b"\xff\xc0") + 5
-        data[place : place + 4] = struct.pack(">HH", 65_000, 65_000)
+        start = data.index(b"\xff\xc0") + 5
+        data[start : start + 4] = struct.pack(">HH", 65_000, 65_000)
     return bytes(data)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_an_enormous_image_is_refused_unread(
+def test_an_enormous_image_is_rejected_undecoded(
     small: Addresses, images: list[bytes], kind: str
 ) -> None:
     before = resident_mb(small.pid)
     batch = [images[0], enormous(kind)]
     body = {"signature_name": "guarded", "instances": [b64(one) for one in batch]}
-    status, answer = post(small.rest, f"{M}:predict", body)
+    status, document = post(small.rest, f"{M}:predict", body)
     assert status == 400
     stubs = Stubs(small.grpc)
     code, details = failure(
@@ -223,13 +223,13 @@ def test_an_enormous_image_is_refused_unread(
     )
     stubs.channel.close()
     assert code == "INVALID_ARGUMENT"
-    for text in (answer["error"], details):
+    for text in (document["error"], details):
         assert "image 1: expected" in text
         assert "at most" in text
     assert resident_mb(small.pid) - before < 200
 
 
-ODD_BODIES: list[Any] = [
+UNUSUAL_BODIES: list[Any] = [
     b"\xff\xfe\x00",
     b'{"instances": ["\xff\xfe"], "signature_name": "texts"}',
     '{"instances": ["\\ud800"], "signature_name": "texts"}',
@@ -247,18 +247,18 @@ ODD_BODIES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("body", ODD_BODIES, ids=range(len(ODD_BODIES)))
+@pytest.mark.parametrize("body", UNUSUAL_BODIES, ids=range(len(UNUSUAL_BODIES)))
 @pytest.mark.parametrize("method", ["predict", "classify"])
-def test_odd_bodies_are_no_server_error(small: Addresses, body: Any, method: str) -> None:
-    status, _, answer = http_request(small.rest, "POST", f"{M}:{method}", body)
+def test_unusual_bodies_are_not_a_server_error(small: Addresses, body: Any, method: str) -> None:
+    status, _, content = http_request(small.rest, "POST", f"{M}:{method}", body)
     assert status in (200, 400)
-    json.loads(answer.decode("utf-8", "replace"))
+    json.loads(content.decode("utf-8", "replace"))
 
 
-ODD_PATHS = ["/v1/models/%ff:predict", "/v1/models/%00", "/v1/models/tiny/versions/" + "9" * 30]
+UNUSUAL_PATHS = ["/v1/models/%ff:predict", "/v1/models/%00", "/v1/models/tiny/versions/" + "9" * 30]
 
 
-@pytest.mark.parametrize("path", ODD_PATHS)
-def test_odd_paths_are_no_server_error(small: Addresses, path: str) -> None:
+@pytest.mark.parametrize("path", UNUSUAL_PATHS)
+def test_unusual_paths_are_not_a_server_error(small: Addresses, path: str) -> None:
     verb = "POST" if path.endswith("predict") else "GET"
     assert http_request(small.rest, verb, path, b'{"instances": [1]}')[0] in (400, 404)

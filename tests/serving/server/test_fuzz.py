@@ -1,4 +1,4 @@
-"""Whatever JSON a client sends, the REST port answers with no 5xx but 501 and 503, and lives."""
+"""Whatever JSON a client sends, the REST port sends no 5xx but 501 and 503, and keeps running."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def fuzz(server: Addresses, examples: int) -> None:
     @given(body=bodies, method=methods)
     def send(body: bytes, method: str) -> None:
         connection.request("POST", f"/v1/models/tiny:{method}", body)
-        answer = connection.getresponse()
-        text = answer.read()
-        assert answer.status < 500 or answer.status in (501, 503), text
+        response = connection.getresponse()
+        text = response.read()
+        assert response.status < 500 or response.status in (501, 503), text
         json.loads(text.decode("utf-8", "replace"))
 
     send()

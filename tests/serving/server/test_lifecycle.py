@@ -1,8 +1,7 @@
-"""Versions come, fail and go while requests are answered."""
+"""Versions are added, fail to load and are removed while requests are served."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -11,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ FAST = ServeOptions(flags=("--file_system_poll_wait_seconds=0.1",))
 
 
 def publish(source: Path, target: Path) -> None:
-    """Copy beside and rename, as the publisher does."""
+    """Copy to a hidden folder and rename, as the publisher does."""
     staging = target.parent / f".publishing-{target.name}"
     shutil.copytree(source, staging)
     staging.rename(target)
@@ -49,16 +47,7 @@ def test_a_new_version_takes_over(
         assert c.predict(images[:1])[0].label.startswith("even-")
 
 
-@contextlib.contextmanager
-def swapping(base: Path) -> Iterator[RestClient]:
-    with (
-        running_server(base, "tiny", "embedded", FAST) as at,
-        RestClient(at.rest, "tiny") as client,
-    ):
-        yield client
-
-
-def damaged(kind: str, folder: Path, source: Path) -> None:
+def write_damaged(kind: str, folder: Path, source: Path) -> None:
     shutil.copytree(source, folder)
     if kind == "no variables":
         shutil.rmtree(folder / "variables")
@@ -74,14 +63,14 @@ def damaged(kind: str, folder: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["no variables", "no graph", "truncated", "bad warm-up"])
-def test_a_bad_version_takes_nothing_away_and_may_be_mended(
+def test_a_damaged_version_changes_nothing_and_can_be_replaced(
     model_base: Path, exports: dict[str, Path], images: list[bytes], kind: str, tmp_path: Path
 ) -> None:
     with (
         running_server(model_base, "tiny", "embedded", FAST) as at,
         RestClient(at.rest, "tiny") as c,
     ):
-        damaged(kind, tmp_path / "bad", exports["even"])
+        write_damaged(kind, tmp_path / "bad", exports["even"])
         (tmp_path / "bad").rename(model_base / "2")
         until(lambda: states(c) == {2: "END", 1: "AVAILABLE"})
         newest = c.status()[0]
@@ -93,7 +82,7 @@ def test_a_bad_version_takes_nothing_away_and_may_be_mended(
         until(lambda: states(c) == {2: "AVAILABLE", 1: "END"})
 
 
-def test_a_deleted_version_serves_on(model_base: Path, images: list[bytes]) -> None:
+def test_a_deleted_version_is_still_served(model_base: Path, images: list[bytes]) -> None:
     with (
         running_server(model_base, "tiny", "embedded", FAST) as at,
         RestClient(at.rest, "tiny") as c,
@@ -111,8 +100,8 @@ def swap_under_load(
     callers: int,
     per_swap: int,
 ) -> int:
-    """Publish versions while requests run; return how many requests there were."""
-    wrong: list[str] = []
+    """Publish versions while requests run; return the number of requests."""
+    problems: list[str] = []
     counts = [0] * callers
     done = threading.Event()
 
@@ -123,13 +112,13 @@ def swap_under_load(
         request = predict_request("", image_bytes=tf.constant([images[number % 4]]).numpy())
         while not done.is_set():
             try:
-                answer = stubs.prediction.Predict(request, timeout=60)
-                label = answer.outputs["label"].string_val[0].decode()
-                mark = "odd" if answer.model_spec.version.value % 2 else "even"
-                if not label.startswith(mark):
-                    wrong.append(f"{answer.model_spec.version.value}: {label}")
+                response = stubs.prediction.Predict(request, timeout=60)
+                label = response.outputs["label"].string_val[0].decode()
+                version = response.model_spec.version.value
+                if not label.startswith("odd" if version % 2 else "even"):
+                    problems.append(f"{version}: {label}")
             except Exception as error:
-                wrong.append(repr(error))
+                problems.append(repr(error))
             counts[number] += 1
         stubs.channel.close()
 
@@ -142,12 +131,12 @@ def swap_under_load(
                 publish(exports["odd" if number % 2 else "even"], base / str(number))
                 until(lambda n=number: states(c).get(n) == "AVAILABLE")
                 enough = (number - 1) * per_swap
-                until(lambda wanted=enough: sum(counts) >= wanted or bool(wrong), 300)
+                until(lambda minimum=enough: sum(counts) >= minimum or bool(problems), 300)
         finally:
             done.set()
             for thread in threads:
                 thread.join()
-    assert wrong == []
+    assert problems == []
     return sum(counts)
 
 
@@ -196,7 +185,7 @@ def test_reload_is_declarative(
         ):
             assert other.predict(images[:1])[0].label.startswith("even-")
             assert s.predict(images[:1])[0].label.startswith("odd-")
-        for bad, code, part in (
+        for models, code, part in (
             ([("a", tmp_path, {}), ("a", tmp_path, {})], "INVALID_ARGUMENT", "multiple times"),
             ([("a", Path("relative"), {})], "INVALID_ARGUMENT", "to have an absolute path"),
             ([("a", Path("/"), {})], "PERMISSION_DENIED", "is not below"),
@@ -207,7 +196,7 @@ def test_reload_is_declarative(
                 "available for inference",
             ),
         ):
-            found, details = failure(handle, reload_request(*bad))
+            found, details = failure(handle, reload_request(*models))
             assert found == code
             assert part in details
         handle(reload_request(("other", publish_to, {})), timeout=60)
@@ -216,8 +205,8 @@ def test_reload_is_declarative(
 
 
 def test_reload_is_off_unless_allowed(server: Addresses) -> None:
-    if server.engine == "given":
-        pytest.skip("the real server allows it")
+    if server.engine == "external":
+        pytest.skip("TF Serving allows it")
     stubs = Stubs(server.grpc)
     assert (
         failure(stubs.model.HandleReloadConfigRequest, reload_request())[0] == "PERMISSION_DENIED"
@@ -234,21 +223,21 @@ def test_health_and_reflection(server: Addresses) -> None:
 
     with grpc.insecure_channel(server.grpc) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        response = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
         names = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert "tensorflow.serving.PredictionService" in names
 
 
 def test_metrics_under_tf_servings_names(model_base: Path, tmp_path: Path) -> None:
     monitoring = tmp_path / "monitoring.config"
-    monitoring.write_text('prometheus_config { enable: true path: "/figures" }')
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
     options = ServeOptions(flags=(f"--monitoring_config_file={monitoring}",))
     with running_server(model_base, "tiny", "embedded", options) as at:
         body = json.dumps({"signature_name": "large", "instances": [1]})
         http_request(at.rest, "POST", "/v1/models/tiny:predict", body)
         http_request(at.rest, "POST", "/v1/models/tiny:predict", "{")
-        text = http_request(at.rest, "GET", "/figures")[2].decode()
+        text = http_request(at.rest, "GET", "/metrics")[2].decode()
     assert ':tensorflow:serving:request_count{model_name="tiny",status="OK"} 1' in text
     counted = ":tensorflow:serving:request_count"
     assert f'{counted}{{model_name="tiny",status="INVALID_ARGUMENT"}} 1' in text
@@ -258,10 +247,10 @@ def test_metrics_under_tf_servings_names(model_base: Path, tmp_path: Path) -> No
     assert ":tensorflow:serving:runtime_latency_count" in text
 
 
-def test_sigterm_finishes_what_is_under_way_and_exits_with_0(
+def test_sigterm_completes_requests_in_progress_and_exits_with_0(
     model_base: Path, images: list[bytes]
 ) -> None:
-    answers: list[Any] = []
+    counts: list[int] = []
     body = json.dumps({"inputs": [b64(p) for p in images * 200]}).encode()
     with running_server(model_base, "tiny", "embedded") as at:
         host, port = at.rest.split(":")
@@ -270,60 +259,60 @@ def test_sigterm_finishes_what_is_under_way_and_exits_with_0(
                 f"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
             )
             sending.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
-            assert b"100 Continue" in sending.recv(1000)  # so the request is under way
+            assert b"100 Continue" in sending.recv(1000)  # so the request is in progress
             os.kill(at.pid, signal.SIGTERM)
             sending.sendall(body)
-            answer = http.client.HTTPResponse(sending)
-            answer.begin()
-            answers.append(len(json.loads(answer.read())["outputs"]["label"]))
+            response = http.client.HTTPResponse(sending)
+            response.begin()
+            counts.append(len(json.loads(response.read())["outputs"]["label"]))
         end = os.waitid(os.P_PID, at.pid, os.WEXITED | os.WNOWAIT)
-    assert answers == [len(images) * 200]
+    assert counts == [len(images) * 200]
     assert end is not None
     assert (end.si_code, end.si_status) == (os.CLD_EXITED, 0)
 
 
-BAD_STARTS = [
+FAILED_STARTS = [
     (["--model_base_path=/nowhere"], "expected a folder of versions"),
     ([], "expected --model_base_path or --model_config_file"),
     (["--model_base_path={base}", "--port=http"], "expected a port"),
     (["--model_base_path={base}", "--unknown"], "unrecognized arguments: --unknown"),
-    (["--model_config_file={bad}"], "is no text proto of ModelServerConfig"),
+    (["--model_config_file={bad}"], "is not a text proto of ModelServerConfig"),
     (["--model_base_path={base}", "--ssl_config_file={pem}"], "expected server_key as PEM text"),
     (
         ["--model_base_path={base}", "--enable_batching", "--batching_parameters_file={bad}"],
-        "is no text proto of BatchingParameters",
+        "is not a text proto of BatchingParameters",
     ),
     (["--model_base_path={base}", "--port={taken}"], "cannot listen on 127.0.0.1:{taken}"),
 ]
 
 
-@pytest.mark.parametrize(("flags", "part"), BAD_STARTS)
-def test_bad_starts_end_in_one_line(
+@pytest.mark.parametrize(("flags", "part"), FAILED_STARTS)
+def test_a_start_that_fails_prints_one_line(
     server: Addresses, model_base: Path, tmp_path: Path, flags: list[str], part: str
 ) -> None:
     import sys
 
     (tmp_path / "bad").write_text("nonsense {")
     (tmp_path / "pem").write_text('server_key: "x" server_cert: "y"')
-    places = {
+    values = {
         "base": model_base,
         "bad": tmp_path / "bad",
         "pem": tmp_path / "pem",
         "taken": server.grpc.rsplit(":", 1)[1],
     }
-    command = [sys.executable, "-m", "serving.server", *(f.format(**places) for f in flags)]
+    command = [sys.executable, "-P", "-m", "serving.server", *(f.format(**values) for f in flags)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     lines = [line for line in done.stderr.splitlines() if line.startswith("serving: ")]
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert len(lines) == 1
-    assert part.format(**places) in lines[0]
+    assert part.format(**values) in lines[0]
 
 
-def test_a_first_version_that_fails_ends_the_start(model_base: Path) -> None:
+def test_a_first_version_that_fails_to_load_ends_the_server(model_base: Path) -> None:
     shutil.rmtree(model_base / "1" / "variables")
     from regraft_core.runtime.errors import RegraftError
 
     server = started_server([f"--model_base_path={model_base}"])
     with pytest.raises(RegraftError, match="did not become available"), server:
-        pytest.fail("it must not come up")
+        pytest.fail("it must not start")

@@ -1,28 +1,16 @@
-"""The page in a real browser: an image is uploaded, label and probabilities are shown."""
+"""The page in a real browser: an image is uploaded, its label and probabilities are shown."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from serving.running.runner import Addresses, started_server
 from tests.serving.raw import http_request
-
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +30,29 @@ def test_the_page_has_no_external_assets(page_server: Addresses) -> None:
     assert b'value="tiny"' in body
 
 
-def test_the_page_is_off_unless_asked_for(server: Addresses) -> None:
+def test_the_page_is_off_by_default(server: Addresses) -> None:
     assert http_request(server.rest, "GET", "/")[0] == 404
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_an_image_is_uploaded_and_named(
-    page_server: Addresses, images: list[bytes], tmp_path: Path
+def test_an_image_is_uploaded_and_classified(
+    page_server: Addresses, images: list[bytes], browser: Browser, tmp_path: Path
 ) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(images[1])
     bad.write_bytes(b"no image")
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, headless=True, args=FLAGS
-        )
-        page = context.pages[0]
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"http://{page_server.rest}/")
-        page.set_input_files("#files", [str(good)])
-        page.wait_for_selector("#results .bar")
-        assert page.inner_text("#results .label").startswith("even-")
-        assert page.locator("#results .bar").count() == 3
-        assert "ms" in page.inner_text("#results .meta")
-        assert "even-" in page.inner_text("#results .bar >> nth=0")
-        page.set_input_files("#files", [str(bad)])
-        page.wait_for_selector("#results .error")
-        if shots := os.environ.get("PAGE_SCREENSHOTS"):
-            page.screenshot(path=f"{shots}/page.png", full_page=True)
-        context.close()
-    assert complaints == []
+    page = browser.new_page()
+    script_errors: list[str] = []
+    page.on("pageerror", lambda error: script_errors.append(str(error)))
+    page.goto(f"http://{page_server.rest}/")
+    page.set_input_files("#files", [str(good)])
+    page.wait_for_selector("#results .bar")
+    assert page.inner_text("#results .label").startswith("even-")
+    assert page.locator("#results .bar").count() == 3
+    assert "ms" in page.inner_text("#results .meta")
+    assert "even-" in page.inner_text("#results .bar >> nth=0")
+    page.set_input_files("#files", [str(bad)])
+    page.wait_for_selector("#results .error")
+    if shots := os.environ.get("PAGE_SCREENSHOTS"):
+        page.screenshot(path=f"{shots}/page.png", full_page=True)
+    page.close()
+    assert script_errors == []

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS: by gRPC at the server itself, by REST at a proxy before it."""
+"""TLS and mutual TLS: by gRPC on the server itself, by REST on a proxy in front of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from regraft_client import errors
-from regraft_client.grpc import AsyncGrpcClient, GrpcClient, Tls
+from regraft_client import (
+    NO_RETRIES,
+    AsyncGrpcClient,
+    AsyncRestClient,
+    GrpcClient,
+    Prediction,
+    RestClient,
+    Tls,
+    errors,
+)
 from regraft_client.predict_files import PredictOptions, predict_files
-from regraft_client.rest import AsyncRestClient, RestClient
-from regraft_client.results import Prediction
-from regraft_client.retrying import NO_RETRIES
 from serving.running.runner import Addresses, ServeOptions, running_server
 from tests.serving.certificates import Authority, Pair
 
@@ -50,12 +55,12 @@ def secured(base: Path, folder: Path, text: str) -> Iterator[Addresses]:
         yield at
 
 
-def ask(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
+def predict(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
     with GrpcClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
         return client.predict(images)
 
 
-def ask_async(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
+def predict_async(address: str, tls: Tls | None, images: list[bytes]) -> list[Prediction]:
     async def run() -> list[Prediction]:
         async with AsyncGrpcClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
             return await client.predict(images)
@@ -72,29 +77,29 @@ def test_tls_and_mutual_tls_by_grpc(
 ) -> None:
     trusted = Tls(authority.certificate)
     with secured(conformance_base, tmp_path, ssl_config(server_pair)) as at:
-        for call in (ask, ask_async):
+        for call in (predict, predict_async):
             assert len(call(at.grpc, trusted, images)) == len(images)
             for tls in (None, Tls(Authority("another").certificate)):
                 with pytest.raises(REFUSED):
                     call(at.grpc, tls, images)
     mutual = ssl_config(server_pair, authority.certificate, client_verify=True)
     with secured(conformance_base, tmp_path, mutual) as at:
-        mine, foreign = authority.sign("client"), Authority("another").sign("client")
-        shown = Tls(authority.certificate, mine.key, mine.certificate)
-        for call in (ask, ask_async):
-            assert len(call(at.grpc, shown, images)) == len(images)
+        own, foreign = authority.sign("client"), Authority("another").sign("client")
+        mutual_tls = Tls(authority.certificate, own.key, own.certificate)
+        for call in (predict, predict_async):
+            assert len(call(at.grpc, mutual_tls, images)) == len(images)
             for tls in (trusted, Tls(authority.certificate, foreign.key, foreign.certificate)):
                 with pytest.raises(REFUSED):
                     call(at.grpc, tls, images)
         (tmp_path / "a.png").write_bytes(images[0])
-        options = PredictOptions(tls=shown)
+        options = PredictOptions(tls=mutual_tls)
         (found,) = predict_files([tmp_path / "a.png"], f"grpc://{at.grpc}", "tiny", options)
         assert found.prediction is not None
 
 
 @contextlib.contextmanager
 def tls_proxy(target: str, context: ssl.SSLContext) -> Iterator[str]:
-    """Take TLS connections and pass their bytes on; yield "host:port"."""
+    """Accept TLS connections and forward their bytes; yield "host:port"."""
     loop = asyncio.new_event_loop()
     stop, ready = asyncio.Event(), threading.Event()
     address: list[str] = []
@@ -109,8 +114,8 @@ def tls_proxy(target: str, context: ssl.SSLContext) -> Iterator[str]:
             await writer.wait_closed()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inside = await asyncio.open_connection(*target.split(":"))
-        await asyncio.gather(copy(reader, inside[1]), copy(inside[0], writer))
+        upstream = await asyncio.open_connection(*target.split(":"))
+        await asyncio.gather(copy(reader, upstream[1]), copy(upstream[0], writer))
 
     async def run() -> None:
         server = await asyncio.start_server(connect, "127.0.0.1", 0, ssl=context)
@@ -148,23 +153,24 @@ def test_tls_and_mutual_tls_by_rest(
     context.load_cert_chain(files["server"])
     context.load_verify_locations(cadata=authority.certificate.decode())
     context.verify_mode = ssl.CERT_REQUIRED
-    nameless = ssl.create_default_context(cadata=authority.certificate.decode())
-    shown = ssl.create_default_context(cadata=authority.certificate.decode())
-    shown.load_cert_chain(files["client"])
+    anonymous = ssl.create_default_context(cadata=authority.certificate.decode())
+    mutual = ssl.create_default_context(cadata=authority.certificate.decode())
+    mutual.load_cert_chain(files["client"])
 
-    async def ask(address: str, tls: ssl.SSLContext | None) -> list[Prediction]:
+    async def predict_by_asyncio(address: str, tls: ssl.SSLContext | None) -> list[Prediction]:
         async with AsyncRestClient(address, "tiny", 20, tls=tls, retries=NO_RETRIES) as client:
             return await client.predict(images)
 
     with tls_proxy(server.rest, context) as proxy:
-        with RestClient(f"https://{proxy}", "tiny", 20, tls=shown) as client:
+        with RestClient(f"https://{proxy}", "tiny", 20, tls=mutual) as client:
             assert len(client.predict(images)) == len(images)
-        assert len(asyncio.run(ask(f"https://{proxy}", shown))) == len(images)
-        for tls in (None, nameless):
+        assert len(mutual.get_ca_certs()) == 1  # no authority is added to the given context
+        assert len(asyncio.run(predict_by_asyncio(f"https://{proxy}", mutual))) == len(images)
+        for tls in (None, anonymous):
             with (
                 RestClient(f"https://{proxy}", "tiny", 20, tls=tls, retries=NO_RETRIES) as client,
                 pytest.raises(errors.ConnectionFailedError),
             ):
                 client.predict(images)
             with pytest.raises(errors.ConnectionFailedError):
-                asyncio.run(ask(f"https://{proxy}", tls))
+                asyncio.run(predict_by_asyncio(f"https://{proxy}", tls))

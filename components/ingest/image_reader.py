@@ -1,0 +1,133 @@
+"""Reading images in worker processes: bytes, checks, measurements, key and split of each file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.ingest.checks.image_stats import (
+    MIN_HASHED_SIDE_PX,
+    ImageStats,
+    measure_small_images,
+)
+from components.ingest.checks.image_validation import validate_image
+from components.ingest.checks.invalid_image import InvalidImageError
+from components.ingest.checks.png import PlainPng, unpack_small
+from components.ingest.sources.download import read_url
+from components.ingest.sources.download_retry import FetchError
+from components.ingest.sources.folders import LabeledFile
+from components.ingest.sources.urls import is_url
+from components.ingest.splits.split_keys import split_key, split_of, thresholds
+from components.ingest.spool import MAX_FILE_BYTES, SpoolWriter, read_file
+from regraft_core.formats.options import IngestOptions
+
+FILES_PER_CHUNK = 256
+SPOOL_BYTES = 64 * 1024
+"""Smaller images are kept in a spool file, because opening their files again takes longer."""
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """Files to read, each the tuple of a `LabeledFile`, and the folder of spool files."""
+
+    files: list[tuple]
+    spool: Path
+    options: IngestOptions
+
+
+@dataclass
+class ChunkResult:
+    """The valid images of a chunk, and its invalid files with path, reason and detail.
+
+    Each image is the tuple of an `ImageRow`, which is sent to another process in half the time.
+    """
+
+    images: list[tuple]
+    invalid: list[tuple[bytes, str, str]]
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How the split of an image follows from its content: the seed of its key, the thresholds."""
+
+    seed: int
+    ends: tuple[int, int]
+
+
+def chunk_tasks(
+    files: Iterable[LabeledFile], spool: Path, options: IngestOptions
+) -> Iterator[ChunkTask]:
+    """Yield the tasks of the workers for a stream of files."""
+    files = iter(files)
+    while chunk := list(map(tuple, itertools.islice(files, FILES_PER_CHUNK))):
+        yield ChunkTask(chunk, spool, options)
+
+
+def read_chunk(task: ChunkTask) -> ChunkResult:
+    """Read, decode and measure the files of one chunk; append the bytes to store to the spool."""
+    options, result = task.options, ChunkResult([], [])
+    with_hash = options.near_duplicates != "off"
+    small: list[tuple[LabeledFile, bytes, PlainPng]] = []
+    ends = thresholds(options.validation_fraction, options.test_fraction)
+    rule = SplitRule(options.seed, ends)
+    # One spool file for each process, so that readers need not open many.
+    number = os.getpid()
+    with warnings.catch_warnings(), open(task.spool / str(number), "ab") as opened:
+        # Pillow warns about unusual EXIF data and palettes, which do not make an image invalid.
+        warnings.simplefilter("ignore")
+        spool = SpoolWriter(number, opened, opened.tell())
+        for file in map(LabeledFile._make, task.files):
+            try:
+                data = _read(file, options)
+                png = unpack_small(
+                    data, max_side_px=MIN_HASHED_SIDE_PX - 1, max_pixels=options.max_pixels
+                )
+                if png:
+                    small.append((file, data, png))
+                    continue
+                stats = validate_image(data, max_pixels=options.max_pixels, with_hash=with_hash)
+            except InvalidImageError as error:
+                result.invalid.append((os.fsencode(file.path), error.reason, error.detail))
+                continue
+            result.images.append(_image_row(file, data, stats, spool, rule))
+        measured = measure_small_images([png for *_, png in small], with_hash=with_hash)
+        for (file, data, _), stats in zip(small, measured, strict=True):
+            result.images.append(_image_row(file, data, stats, spool, rule))
+    return result
+
+
+def _read(file: LabeledFile, options: IngestOptions) -> bytes:
+    if not is_url(file.file):
+        return read_file(file.file)
+    try:
+        return read_url(file.file, options, MAX_FILE_BYTES)
+    except FetchError as error:
+        raise InvalidImageError("unreadable", str(error)) from error
+
+
+def _image_row(
+    file: LabeledFile, data: bytes, stats: ImageStats, spool: SpoolWriter, rule: SplitRule
+) -> tuple:
+    """Describe a valid image for the catalog; spool its bytes if it is small or not a file.
+
+    Returns:
+        The tuple of an `ImageRow`, because making one takes longer than hashing the bytes.
+    """
+    stored = data if stats.encoded is None else stats.encoded
+    start, spool_number, source = 0, -1, file.file
+    if stats.encoded is not None or len(data) <= SPOOL_BYTES or is_url(source):
+        start, spool_number, source = spool.append(stored), spool.number, ""
+    digest = hashlib.sha256(data).digest()
+    key = split_key(b"group " + os.fsencode(file.group) if file.group else digest, rule.seed)
+    signed_hash = stats.hash64 - (1 << 64) if stats.hash64 >> 63 else stats.hash64
+    return (
+        digest, key, os.fsencode(file.path), os.fsencode(source),
+        file.label, file.split, spool_number, start, len(stored),
+        stats.width, stats.height, ",".join(stats.conversions), ",".join(stats.notes),
+        signed_hash, stats.thumbnail or None, file.split or split_of(key, rule.ends),
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""The files of a source and their classes.
+
+A source is a folder of class folders, a folder that is already split, an archive of either, a URL
+of one, a table (CSV or Parquet) or a sample.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin
+
+from components.ingest.sources.archives import archive_kind, extract
+from components.ingest.sources.download import download_cached
+from components.ingest.sources.drive import PREFIX, drive_id
+from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
+from components.ingest.sources.html_pages import refuse_page_file
+from components.ingest.sources.object_store import download_folder, is_object
+from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
+from components.ingest.sources.system_files import is_system_file
+from components.ingest.sources.tables import is_parquet, table_rows
+from components.ingest.sources.urls import is_http, is_url, redact
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True)
+class SourceContext:
+    """What the reader of a source needs: a folder to write to, the options, the tally to update."""
+
+    work: Path
+    options: IngestOptions
+    tally: Tally
+
+
+Reader = Callable[[str, SourceContext], Iterator[LabeledFile]]
+
+
+def source_files(
+    sources: Sequence[str], work: Path, options: IngestOptions, tally: Tally
+) -> Iterator[LabeledFile]:
+    """Yield the files of all sources; with several sources, paths start with the source's name.
+
+    Args:
+        sources: as given by the user.
+        work: a folder for downloaded and extracted files; the caller removes it.
+        options: for downloads and archives.
+        tally: updated while the files are read.
+
+    Raises:
+        InputError: a source is unknown, cannot be read or has no class folders.
+    """
+    if not sources:
+        raise InputError("expected at least one source, got none")
+    if len(sources) > 1 and (options.sha256 or options.mirrors):
+        raise InputError("sha256 and mirrors apply to one source, got several sources")
+    readers = [_find_reader(source) for source in sources]
+    for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
+        context = SourceContext(work / f"source-{number}", options, tally)
+        prefix = f"{number}-{_short_name(source)}/" if len(sources) > 1 else ""
+        for file in reader(source, context):
+            yield file._replace(path=prefix + file.path) if prefix else file
+
+
+def source_name(source: str) -> str:
+    """Return a source as written to the manifest: without passwords and signatures."""
+    identity = drive_id(source) if not Path(source).exists() else ""
+    return f"{PREFIX}{identity}" if identity else redact(source)
+
+
+def _short_name(source: str) -> str:
+    return re.split(r"[/:=]", source_name(source).rstrip("/"))[-1] or "source"
+
+
+def _find_reader(source: str) -> Reader:
+    """Return the function that reads a source.
+
+    Raises:
+        InputError: there is none; similar names are suggested.
+    """
+    path = Path(source)
+    if source in SAMPLES:
+        return _read_sample
+    if path.is_dir():
+        return _read_folder
+    if path.is_file():
+        return _read_local_file
+    if drive_id(source) or is_http(source):
+        return _read_download
+    if re.match(r"[a-z][a-z0-9+]*://", source):
+        return _read_object_store
+    known = list(SAMPLES)
+    if path.parent.is_dir() and ":" not in source:
+        known += [str(near) for near in path.parent.iterdir() if not is_system_file(near.name)]
+    raise unknown_name("source", source, known)
+
+
+def _read_sample(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    _refuse_checksum(source, context)
+    context.work.mkdir(parents=True)
+    SAMPLES[source](context.work)
+    return labeled_files(context.work, context.tally)
+
+
+def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    _refuse_checksum(source, context)
+    folder = Path(source)
+    if is_fashion_folder(folder):
+        context.work.mkdir(parents=True)
+        write_fashion(context.work, folder)
+        folder = context.work
+    return labeled_files(folder, context.tally)
+
+
+def _read_local_file(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    expected = context.options.sha256.lower()
+    if expected and (digest := digest_file(source)) != expected:
+        raise InputError(f"{source}: expected SHA-256 {expected}, found {digest}")
+    return _read_file(Path(source), source, context)
+
+
+def _read_download(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    return _read_file(download_cached(source, context.options), source, context)
+
+
+def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    if is_object(source, context.options):
+        return _read_download(source, context)
+    _refuse_checksum(source, context)
+    context.work.mkdir(parents=True)
+    download_folder(source, context.work, context.options)
+    return labeled_files(context.work, context.tally)
+
+
+def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    """Yield the files of an archive or a table, detected by its first bytes."""
+    name = source_name(source)
+    if archive_kind(file):
+        context.work.mkdir(parents=True)
+        context.tally.ignored += extract(file, context.work, context.options, name)
+        return labeled_files(context.work, context.tally)
+    refuse_page_file(file)
+    if is_parquet(file) or name.lower().endswith((".csv", ".csv.txt")):
+        return _read_table(file, source, context)
+    with open(file, "rb") as opened:
+        start = opened.read(8)
+    raise InputError(
+        f"{name}: expected a zip or tar archive, or a CSV or Parquet table; "
+        + (f"its first bytes are {start.hex(' ')}" if start else "it is empty")
+    )
+
+
+def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    for row in table_rows(table, source_name(source)):
+        context.tally.classes.add(row.label)
+        file = row.file
+        if not is_url(file):
+            file = urljoin(source, file) if is_url(source) else str(table.parent / file)
+        yield LabeledFile(file, redact(row.file), row.label, row.split, row.group)
+
+
+def _refuse_checksum(source: str, context: SourceContext) -> None:
+    if context.options.sha256 or context.options.mirrors:
+        raise InputError(f"sha256 and mirrors apply to an archive or a table, got {source}")

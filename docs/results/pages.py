@@ -1,0 +1,119 @@
+"""Writes measured values from `benchmarks/results` into the README and the pages.
+
+A table is written between two comments, by the function of that name:
+
+    <!-- results: training_speed -->
+    <!-- end of results -->
+
+A value in a sentence has a comment directly after it, and keeps its number of decimals:
+
+    33.4<!-- result: training.vgg16_head_speedup_over_keras_defaults --> times
+    1.8<!-- result: demo.peak_memory / 1000 --> GB
+
+The default name of the container image, with its version, is that of the code.
+
+`python -m docs.results.pages` rewrites all pages; a test fails if a page is not up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from docs.results import readme, tables
+from docs.results.values import ROOT, Results, load_results, tiny
+from regraft_core.runtime.container_image import IMAGE
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "readme": readme.readme,
+    "demo_output": readme.demo_output,
+    "training_speed": tables.training_speed,
+    "training_limits": tables.training_limits,
+    "training_scaling": tables.training_scaling,
+    "training_accuracy": tables.training_accuracy,
+    "ingest_speed": tables.ingest_speed,
+    "export_speed": tables.export_speed,
+    "serving_metrics": tables.serving_metrics,
+    "serving_batching": tables.serving_batching,
+    "local_orchestration": tables.local_orchestration,
+}
+_TABLE = re.compile(
+    r"(?P<start><!-- results: (?P<name>\w+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL
+)
+_VALUE = re.compile(
+    r"(?P<number>[+-]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)"
+    r"(?P<marker><!-- result: (?P<result>\w+)\.(?P<metric>\w+)"
+    r"(?: (?P<operator>[*/]) (?P<factor>\d+))? -->)"
+)
+_IMAGE = re.compile(rf"{IMAGE.partition(':')[0]}:\d+\.\d+\.\d+")
+_MARKER = re.compile(r"<!-- (?:results?: |end of results)")
+
+
+def pages() -> list[Path]:
+    """Return README.md and the written pages of the site."""
+    written = (p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "reference")
+    return [ROOT / "README.md", *sorted(written)]
+
+
+def render(text: str, results: Results) -> str:
+    """Return a page with the values and tables of `results`.
+
+    Raises:
+        ValueError: a marker has a typo, or names a table or a metric that does not exist.
+    """
+    text, table_count = _TABLE.subn(
+        lambda match: f"{match['start']}{_table(match['name'], results)}\n{match['end']}", text
+    )
+    text, value_count = _VALUE.subn(lambda match: _value(match, results) + match["marker"], text)
+    text = _IMAGE.sub(IMAGE, text)
+    markers = len(_MARKER.findall(text))
+    if markers != 2 * table_count + value_count:
+        raise ValueError(
+            f"expected {markers} markers of results to follow a number or to enclose a table, "
+            f"got {2 * table_count + value_count} that do"
+        )
+    return text
+
+
+def update(files: Iterable[Path]) -> list[Path]:
+    """Rewrite the pages that are not up to date; return them."""
+    results = load_results()
+    changed = []
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        try:
+            rendered = render(text, results)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        if rendered != text:
+            file.write_text(rendered, encoding="utf-8")
+            changed.append(file)
+    return changed
+
+
+def _table(name: str, results: Results) -> str:
+    if name not in TABLES:
+        raise ValueError(f"expected a table such as {', '.join(TABLES)}, got {name!r}")
+    return TABLES[name](results)
+
+
+def _value(match: re.Match[str], results: Results) -> str:
+    """Return the value that a marker names, formatted like the number before the marker."""
+    value = getattr(results.get(match["result"]), match["metric"], None)
+    if value is None:
+        raise ValueError(
+            f"expected a metric of the results, got {match['result']}.{match['metric']}"
+        )
+    factor = float(match["factor"] or 1)
+    value = value * factor if match["operator"] == "*" else value / factor
+    number = match["number"]
+    if "e" in number:
+        return tiny(value)
+    sign = "+" if number.startswith("+") else ""
+    return f"{value:{sign},.{len(number.partition('.')[2])}f}"
+
+
+if __name__ == "__main__":
+    for page in update(pages()):
+        print(page.relative_to(ROOT))

@@ -1,0 +1,261 @@
+"""The tables and outputs of the README with measured values."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_DOWN, Decimal
+from typing import Any
+
+from docs.results.values import Results, Row, goal, markdown, tiny
+
+
+def readme(results: Results) -> str:
+    """Return the overview of all benchmarks."""
+    parts = (_demo, _training, _evaluation, _ingest, _export, _serving, _orchestration, _scale_out)
+    rows: list[Row] = []
+    for part in parts:
+        name = part.__name__.lstrip("_")
+        (metric, measured, aim), *others = part(results[name])
+        rows.append((metric, measured, aim, _command(name)))
+        rows += [(*row, "") for row in others]
+    return markdown(("metric", "measured", "goal", "command"), rows)
+
+
+def demo_output(results: Results) -> str:
+    """Return the end of the demo's output, abridged, with the accuracy of its result."""
+    demo = results["demo"]
+    accuracy, low, high = (
+        _four_decimals(value)
+        for value in (demo.test_accuracy, demo.test_accuracy_low, demo.test_accuracy_high)
+    )
+    return f"""\
+```
+accepted (strategy top)
+  accuracy   at least 0.93 (lower bound of the 95% interval)   {low}   passed
+test accuracy {accuracy} (95% interval {low} to {high})
+report  .../runs/demo/steps/by_content/evaluation-.../report.html
+version .../runs/demo/models/digits/1
+served by runs/demo/models/digits
+  image        true class   gRPC           REST
+  8/1383.png   8               8  1.0000      8  1.0000
+  1/0336.png   1               1  0.9987      1  0.9987
+```"""
+
+
+def _four_decimals(value: float) -> Decimal:
+    """Round half down, because results have five digits, of which the last is rounded up here."""
+    return Decimal(repr(float(value))).quantize(Decimal("0.0001"), ROUND_HALF_DOWN)
+
+
+def _command(name: str) -> str:
+    return f"[`regraft bench {name}`](benchmarks/results/{name}.json)"
+
+
+def _demo(demo: Any) -> list[Row]:
+    low, high = demo.test_accuracy_low, demo.test_accuracy_high
+    return [
+        (
+            "demo: test accuracy on the digits",
+            f"{demo.test_accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+            goal(demo.test_accuracy),
+        ),
+        (
+            "demo: largest difference between served and trained probabilities, gRPC / REST",
+            f"{tiny(demo.max_abs_diff_grpc)} / {tiny(demo.max_abs_diff_rest)}",
+            goal(demo.max_abs_diff_grpc, demo.max_abs_diff_rest),
+        ),
+        (
+            "demo: wall time after installation / peak memory",
+            f"{demo.wall_time:.0f} s / {demo.peak_memory / 1000:.1f} GB",
+            f"{goal(demo.wall_time)} s / {goal(demo.peak_memory, scale=1000)} GB",
+        ),
+    ]
+
+
+def _training(training: Any) -> list[Row]:
+    def both(suffix: str) -> tuple[Any, Any]:
+        return tuple(
+            getattr(training, f"{name}_{suffix}") for name in ("efficientnet_lite0", "vgg16")
+        )
+
+    lite0, vgg16 = both("head_speedup_over_keras_defaults")
+    lite0_limit, vgg16_limit = both("head_ratio_to_forward_pass")
+    lite0_extraction, vgg16_extraction = both("extraction_ratio_to_bare_forward")
+    top = training.vgg16_top_speedup_over_keras_defaults
+    digits, fashion = training.digits_accuracy_difference, training.fashion_accuracy_difference
+    return [
+        (
+            "head, 20 epochs at 150 px, speedup over Keras' defaults: `efficientnet_lite0` "
+            "(5,000 images) / VGG16 (1,500 images)",
+            f"{lite0:.1f} / {vgg16:.1f}",
+            goal(lite0, vgg16),
+        ),
+        (
+            "head, time of one forward pass of the bare backbone relative to the whole training",
+            f"{lite0_limit:.2f} / {vgg16_limit:.2f}",
+            goal(lite0_limit, vgg16_limit),
+        ),
+        (
+            "feature extraction, speed relative to the bare forward pass: `efficientnet_lite0` / "
+            "VGG16",
+            f"{lite0_extraction:.2f} / {vgg16_extraction:.2f}",
+            goal(lite0_extraction, vgg16_extraction),
+        ),
+        (
+            "`top` from `block4_pool`, 10 epochs, VGG16 at 150 px, with feature extraction: "
+            "speedup over Keras' defaults / without XLA",
+            f"{top:.1f} / {training.vgg16_top_speedup_over_keras_without_xla:.1f}",
+            goal(top),
+        ),
+        (
+            "test accuracy minus that of Keras with the same head, end to end, five seeds: "
+            "digits / 1,000 images of Fashion-MNIST",
+            f"{digits:+.2f} / {fashion:+.2f} points",
+            f"{goal(digits, fashion)} points",
+        ),
+        (
+            "test accuracy minus that of Keras with a plain head (dropout and a dense layer)",
+            f"{training.digits_accuracy_above_plain_head:+.1f} / "
+            f"{training.fashion_accuracy_above_plain_head:+.1f} points",
+            "",
+        ),
+        (
+            "50,000 images relative to 1,000: peak memory of extraction / of head training",
+            f"{training.scaling_extraction_memory_ratio:.1f} / "
+            f"{training.scaling_head_memory_ratio:.1f}",
+            "",
+        ),
+        (
+            "extraction, time per additional image above 10,000 images relative to below",
+            f"{training.scaling_time_per_image_ratio:.2f}",
+            "",
+        ),
+    ]
+
+
+def _evaluation(evaluation: Any) -> list[Row]:
+    ratio, size = evaluation.ratio_to_bare_forward, evaluation.report_size
+    return [
+        (
+            "evaluation, speed relative to the bare forward pass, 224 px",
+            f"{ratio:.2f}",
+            goal(ratio),
+        ),
+        ("report of a run with 10 classes", f"{size:.2f} MB", f"{goal(size)} MB"),
+    ]
+
+
+def _ingest(ingest: Any) -> list[Row]:
+    photos = ingest.ratio_to_pillow_photos_1_process, ingest.ratio_to_pillow_photos_2_processes
+    fashion = (
+        ingest.ratio_to_pillow_fashion_mnist_1_process,
+        ingest.ratio_to_pillow_fashion_mnist_2_processes,
+    )
+    memory = ingest.peak_memory_ratio
+    return [
+        (
+            "ingest, speed relative to a bare Pillow loop, 2,000 JPEG photos: 1 / 2 processes",
+            f"{photos[0]:.2f} / {photos[1]:.2f}",
+            goal(*photos),
+        ),
+        (
+            "the same with 60,000 Fashion-MNIST PNG",
+            f"{fashion[0]:.2f} / {fashion[1]:.2f}",
+            goal(*fashion),
+        ),
+        ("ingest, peak memory for ten times the images", f"{memory:.2f} times", goal(memory)),
+    ]
+
+
+def _export(export: Any) -> list[Row]:
+    one, many = export.ratio_to_separate_batch_1, export.ratio_to_separate_batch_32
+    return [
+        (
+            "export of `efficientnet_lite0`",
+            f"{export.export:.1f} s",
+            f"{goal(export.export)} s",
+        ),
+        (
+            "bytes signature, speed relative to decoding and backbone called separately: "
+            "batch 1 / 32",
+            f"{one:.2f} / {many:.2f}",
+            goal(one, many),
+        ),
+        (
+            "SavedModel folder / relative to the `.keras` file",
+            f"{export.saved_model:.1f} MB / {export.size_ratio:.2f} times",
+            f"{goal(export.size_ratio)} times",
+        ),
+    ]
+
+
+def _serving(serving: Any) -> list[Row]:
+    grpc, rest = serving.grpc_ratio_to_in_process, serving.rest_ratio_to_in_process
+    latencies = [
+        (
+            f"one request at a time, {percentile}: in process / gRPC / REST",
+            " / ".join(
+                f"{getattr(serving, f'{side}_c1_{percentile}'):.1f}"
+                for side in ("in_process", "grpc", "rest")
+            )
+            + " ms",
+            goal(*(getattr(serving, f"{side}_c1_{percentile}") for side in ("grpc", "rest")))
+            + " ms",
+        )
+        for percentile in ("p50", "p99")
+    ]
+    growth, failed = serving.memory_growth_after_first_fifth, serving.swap_failed_requests
+    return [
+        (
+            "embedded server at concurrency 16, throughput relative to the best batch in process: "
+            "gRPC / REST",
+            f"{grpc:.2f} / {rest:.2f}",
+            goal(grpc, rest),
+        ),
+        *latencies,
+        (
+            f"server, memory growth after the first fifth of {serving.memory_requests:,.0f} "
+            "requests",
+            f"{growth:.1f} MB",
+            f"{goal(growth)} MB",
+        ),
+        ("a new version under load: failed requests", f"{failed:.0f}", goal(failed)),
+        (
+            "a new version under load: p99 while it loads / before and after",
+            f"{serving.swap_c1_p99:.0f} / {serving.steady_c1_p99:.1f} ms",
+            "",
+        ),
+    ]
+
+
+def _orchestration(o: Any) -> list[Row]:
+    return [
+        (
+            "local run: overhead per step (kfp, Python, importing TensorFlow) / unchanged rerun",
+            f"{o.overhead_per_step:.1f} / {o.unchanged_rerun:.1f} s",
+            f"{goal(o.overhead_per_step)} s / {goal(o.unchanged_rerun)} s",
+        ),
+        (
+            "two extraction workers on two cores, efficiency relative to one worker on one core",
+            f"{o.efficiency_2_workers:.2f}",
+            "",
+        ),
+        (
+            "container image for CPUs (`--only container-image`): build without cache / size",
+            f"{o.container_image_build:.0f} s / {o.container_image_size:.1f} GB",
+            "",
+        ),
+    ]
+
+
+def _scale_out(scale_out: Any) -> list[Row]:
+    return [
+        (
+            f"slowest of {count} extraction workers: measured / predicted by the cost model",
+            f"{slowest:.1f} / {predicted:.1f} s",
+            f"error {goal(error, percent=True)}",
+        )
+        for count, slowest, predicted, error in (
+            (2, scale_out.slowest_of_2, scale_out.predicted_of_2, scale_out.relative_error_of_2),
+            (4, scale_out.slowest_of_4, scale_out.predicted_of_4, scale_out.relative_error_of_4),
+        )
+    ]

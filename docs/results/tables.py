@@ -1,0 +1,207 @@
+"""The tables of measured values in the pages, each as a function from the results to Markdown."""
+
+from __future__ import annotations
+
+from docs.results.values import Results, goal, markdown, with_prefix
+
+
+def training_speed(results: Results) -> str:
+    """Return the times of Regraft and of both baselines."""
+    training = results["training"]
+    cases = [
+        ("head, 20 epochs, `efficientnet_lite0`, {images} images", "efficientnet_lite0_head", 20),
+        ("head, 20 epochs, VGG16, {images} images", "vgg16_head", 20),
+        ("`top`, 10 epochs, VGG16 from `block4_pool`, {images} images", "vgg16_top", 10),
+    ]
+    rows = []
+    for name, prefix, epochs in cases:
+        value = with_prefix(training, prefix)
+        regraft_s = value(f"{epochs}_epochs")
+        rows.append((
+            name.format(images=f"{value('images'):,.0f}"),
+            f"{regraft_s:,.{1 if regraft_s < 100 else 0}f} s",
+            *(f"{value(f'{epochs}_epochs_{way}'):,.0f} s ({value(f'speedup_over_{way}'):.1f} times)"
+              for way in ("keras_defaults", "keras_without_xla")),
+            goal(value("speedup_over_keras_defaults")) + " times",
+        ))  # fmt: skip
+    columns = ("", "Regraft, whole steps", "Keras' defaults", "Keras without XLA", "goal")
+    return markdown(columns, rows)
+
+
+def training_limits(results: Results) -> str:
+    """Return how close extraction and head training come to the bare forward pass."""
+    training = results["training"]
+    rows = []
+    for name, prefix in (("`efficientnet_lite0`", "efficientnet_lite0"), ("VGG16", "vgg16")):
+        value = with_prefix(training, prefix)
+        head = value("head_ratio_to_forward_pass")
+        extraction = value("extraction_ratio_to_bare_forward")
+        rows.append((name, f"{head:.2f}", goal(head), f"{extraction:.2f}", goal(extraction)))
+    columns = ("", "head, 20 epochs", "goal", "extraction after its start", "goal")
+    return markdown(columns, rows)
+
+
+def training_scaling(results: Results) -> str:
+    """Return time and memory of extraction and head training by number of images."""
+    training = results["training"]
+    rows = []
+    for count in (1_000, 10_000, 50_000):
+        cells = [f"{count:,}"]
+        for step in ("extraction", "head"):
+            value = with_prefix(training, f"scaling_{step}")
+            cells += [f"{value(count):.1f} s", f"{value(f'memory_{count}'):,.0f} MB"]
+        rows.append(tuple(cells))
+    columns = ("images", "extraction", "its peak memory", "head training", "its peak memory")
+    return markdown(columns, rows)
+
+
+def training_accuracy(results: Results) -> str:
+    """Return the test accuracies of Regraft and Keras, with standard deviations."""
+    training = results["training"]
+    rows = []
+    for name, prefix in (
+        ("digits, 1,797 images", "digits"),
+        ("Fashion-MNIST, 1,000 training and 1,000 test images", "fashion"),
+    ):
+        value = with_prefix(training, prefix)
+        accuracies = (
+            f"{value(f'{side}_test_accuracy'):.3f} ({value(f'{side}_test_accuracy_std'):.3f})"
+            for side in ("regraft", "keras", "plain_head")
+        )
+        rows.append((
+            name, *accuracies, f"{value('accuracy_difference'):+.2f} points",
+            f"{value('accuracy_above_plain_head'):+.1f} points",
+        ))  # fmt: skip
+    columns = ("64 px, `efficientnet_lite0`", "Regraft", "Keras, same head", "Keras, plain head",
+               "Regraft minus same head", "Regraft minus plain head")  # fmt: skip
+    return markdown(columns, rows)
+
+
+def ingest_speed(results: Results) -> str:
+    """Return the speed of ingest and of a bare Pillow loop."""
+    ingest = vars(results["ingest"])
+    rows = []
+    for name, suffix in (
+        ("60,000 Fashion-MNIST PNG", "fashion_mnist"),
+        ("2,000 JPEG of 1280 x 960", "photos"),
+    ):
+        for processes in ("1_process", "2_processes"):
+            case = f"{suffix}_{processes}"
+            ratio = ingest[f"ratio_to_pillow_{case}"]
+            rows.append((
+                name, processes[0], f"{ingest[f'pillow_{case}']:,.0f} images/s",
+                f"{ingest[f'ingest_{case}']:,.0f} images/s", f"{ratio:.2f}", goal(ratio),
+                f"{ingest[f'cpu_ratio_to_pillow_{case}']:.2f}",
+            ))  # fmt: skip
+    columns = ("images", "processes", "Pillow loop", "ingest", "ratio", "goal",
+               "ratio of CPU time")  # fmt: skip
+    return markdown(columns, rows)
+
+
+def export_speed(results: Results) -> str:
+    """Return the time, speed and size of an export."""
+    export = results["export"]
+    rows = [("export", f"{export.export:.1f} s", f"{goal(export.export)} s")]
+    for size in (1, 32):
+        ratio = getattr(export, f"ratio_to_separate_batch_{size}")
+        for name, part in (("decoding", "decode"), ("backbone and head", "backbone"),
+                           ("`serving_default`, from bytes", "bytes")):  # fmt: skip
+            speed = getattr(export, f"{part}_batch_{size}")
+            rows.append((f"{name}, batch {size}", f"{speed:.1f} images/s", ""))
+        rows.append((f"`serving_default` relative to both parts called separately, batch {size}",
+                     f"{ratio:.2f}", goal(ratio)))  # fmt: skip
+    rows += [
+        ("SavedModel folder", f"{export.saved_model:.1f} MB", ""),
+        ("`.keras` file", f"{export.keras_file:.1f} MB", ""),
+        ("SavedModel folder relative to the `.keras` file", f"{export.size_ratio:.2f}",
+         goal(export.size_ratio)),
+    ]  # fmt: skip
+    return markdown(("metric", "measured", "goal"), rows)
+
+
+def serving_metrics(results: Results) -> str:
+    """Return the metrics of the embedded server."""
+    s = results["serving"]
+    rows = [
+        (f"in process, best batch size ({s.in_process_best_batch:.0f})",
+         f"{s.in_process_best_rate:.1f} images/s", ""),
+        ("gRPC, concurrency 16, relative to that", f"{s.grpc_ratio_to_in_process:.2f}",
+         goal(s.grpc_ratio_to_in_process)),
+        ("REST, concurrency 16, relative to that", f"{s.rest_ratio_to_in_process:.2f}",
+         goal(s.rest_ratio_to_in_process)),
+    ]  # fmt: skip
+    for percentile in ("p50", "p99"):
+        for name, prefix in (("in process, one image", "in_process"),
+                             ("gRPC, concurrency 1", "grpc"),
+                             ("REST, concurrency 1", "rest")):  # fmt: skip
+            value = with_prefix(s, prefix)(f"c1_{percentile}")
+            limit = f"{goal(value)} ms" if value.goal else ""
+            rows.append((f"{name}, {percentile}", f"{value:.1f} ms", limit))
+    rows += [
+        ("publishing a version to its first response, idle server",
+         f"{s.publish_to_first_response:.1f} s", ""),
+        ("the same at concurrency 1", f"{s.publish_to_first_response_under_load:.1f} s", ""),
+        ("failed requests meanwhile", f"{s.swap_failed_requests:.0f}",
+         goal(s.swap_failed_requests)),
+        ("p99 at concurrency 1 before and after", f"{s.steady_c1_p99:.1f} ms", ""),
+        ("p99 while the new version loads", f"{s.swap_c1_p99:.1f} ms", ""),
+        ("longest request while the new version loads", f"{s.swap_c1_max:.1f} ms", ""),
+        (f"memory growth after the first fifth of {s.memory_requests:,.0f} requests (backbone "
+         f"`tiny`, {s.memory_rate:.0f} requests/s)",
+         f"{s.memory_growth_after_first_fifth:.1f} MB of {s.memory_end:,.0f} MB",
+         f"{goal(s.memory_growth_after_first_fifth)} MB"),
+        ("SIGTERM to exit", f"{s.sigterm_to_exit:.1f} s", ""),
+    ]  # fmt: skip
+    return markdown(("metric", "measured", "goal"), rows)
+
+
+def serving_batching(results: Results) -> str:
+    """Return throughput and latency by protocol, signature and concurrency."""
+    rows = []
+    for protocol, prefix in (("gRPC", "grpc"), ("REST", "rest")):
+        for signature in ("serving_default", "features", "classify"):
+            for concurrency in (1, 16):
+                cells = [protocol, f"`{signature}`", str(concurrency)]
+                for batching in ("batched", "unbatched"):
+                    value = with_prefix(
+                        results["serving"], f"{prefix}_{signature}_c{concurrency}_{batching}"
+                    )
+                    cells += [f"{value('rate'):.0f}", f"{value('p50'):.0f} ms",
+                              f"{value('p99'):.0f} ms"]  # fmt: skip
+                rows.append(tuple(cells))
+    columns = ("protocol", "signature", "concurrency", "with batching: images/s", "p50", "p99",
+               "without batching: images/s", "p50", "p99")  # fmt: skip
+    return markdown(columns, rows)
+
+
+def local_orchestration(results: Results) -> str:
+    """Return the overhead of local runs and the prediction of the cost model."""
+    o, scale = results["orchestration"], results["scale_out"]
+    rows = [
+        ("local run of 8 steps, 64 px: wall time / time in the steps",
+         f"{o.wall_time:.0f} / {o.steps_time:.0f} s", "", "`regraft bench orchestration`"),
+        ("overhead per step: kfp, starting Python, importing kfp and TensorFlow",
+         f"{o.overhead_per_step:.1f} s", f"{goal(o.overhead_per_step)} s", ""),
+        ("the same run again (only `ingest`, `evaluate` and `publish` check their inputs)",
+         f"{o.unchanged_rerun:.1f} s", f"{goal(o.unchanged_rerun)} s", ""),
+        ("extraction, 128 px, 3 views: one worker on one core / on both",
+         f"{o.extraction_1_worker_1_core:.1f} / {o.extraction_1_worker:.1f} s", "", ""),
+        ("the same, two workers on two cores", f"{o.extraction_2_workers:.1f} s (efficiency "
+         f"{o.efficiency_2_workers:.2f})", "", ""),
+        ("container image for CPUs: build without cache / unpacked size",
+         f"{o.container_image_build:.0f} s / {o.container_image_size:.1f} GB", "",
+         "`regraft bench orchestration --only container-image`"),
+        ("extraction of 19,200 Fashion-MNIST images, 64 px, with start: one worker",
+         f"{scale.one_worker:.1f} s", "", "`regraft bench scale_out`"),
+    ]  # fmt: skip
+    for workers, nodes in ((2, "two nodes"), (4, "four nodes")):
+        error = getattr(scale, f"relative_error_of_{workers}")
+        slowest, predicted = (
+            getattr(scale, f"{kind}_of_{workers}") for kind in ("slowest", "predicted")
+        )
+        rows.append((
+            f"{nodes}: the slowest worker, measured / predicted by the cost model",
+            f"{slowest:.1f} / {predicted:.1f} s "
+            f"(error {error:.1%})", goal(error, percent=True), "",
+        ))  # fmt: skip
+    return markdown(("metric", "measured", "goal", "command"), rows)

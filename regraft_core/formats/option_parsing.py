@@ -1,0 +1,51 @@
+"""Builds options from plain values; an invalid one is an error of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from regraft_core.runtime.errors import InputError, unknown_name
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse_options(kind: type[T], **values: Any) -> T:
+    """Build `kind` from `values`.
+
+    Raises:
+        InputError: a value is out of range or of another type, or a name is unknown.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise as_input_error(kind, error) from error
+
+
+def select_options(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build `kind` from those of `values` that it has fields for, such as a component's arguments.
+
+    Raises:
+        InputError: as `parse_options`.
+    """
+    names = kind.model_fields
+    return parse_options(kind, **{name: values[name] for name in names if name in values})
+
+
+def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
+    """Return the first error of a validation as one line: what was expected and received."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else kind.__name__
+    if first["type"] == "extra_forbidden":
+        return unknown_name("option", name, kind.model_fields)
+    if first["type"] == "missing":
+        return InputError(f"{name}: expected a value, got none")
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        return InputError(f"{name}: expected {expected}, got {first['input']!r}")
+    if first["type"] == "value_error":
+        return InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}")
+    message = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
+    return InputError(f"{name}: expected {message}, got {first['input']!r}")
