@@ -37,7 +37,7 @@ class _Storage(NamedTuple):
 
     key: str
     dtype: np.dtype[Any]
-    count: int
+    length: int
 
 
 class _View(NamedTuple):
@@ -111,7 +111,7 @@ def _parse(data: bytes) -> dict[str, NDArray[Any]]:
     values, position = {}, file.tell()
     for key in keys:
         (count,) = struct.unpack_from("<q", data, position)
-        if count < 0 or count != storages[key].count:
+        if count < 0 or count != storages[key].length:
             raise ValueError(f"storage {key} with {count} values")
         values[key] = np.frombuffer(data, storages[key].dtype, count, position + 8)
         position += 8 + values[key].nbytes
