@@ -39,7 +39,7 @@ def module_lines(module: ModuleType) -> Iterator[str]:
     yield from (inspect.cleandoc(module.__doc__ or ""), "")
     for name in getattr(module, "__all__", ()):
         value = getattr(module, name)
-        yield from (f"### {module.__name__}.{name}", "")
+        yield from (f"### `{module.__name__}.{name}`", "")
         if inspect.isclass(value):
             yield from _class_lines(name, value)
         elif callable(value):

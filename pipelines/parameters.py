@@ -26,9 +26,9 @@ def with_parameters(fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any]
         flat = [_parameter(name, field, defaults) for name, field in fields.items()]
 
         def pipeline(*values: Any) -> Any:
-            given = dict(zip([p.name for p in own + flat], values, strict=True))
-            options = {name: given.pop(name) for name in fields}
-            return wiring(**given, options=options)
+            arguments = dict(zip([p.name for p in own + flat], values, strict=True))
+            options = {name: arguments.pop(name) for name in fields}
+            return wiring(**arguments, options=options)
 
         pipeline.__name__ = wiring.__name__
         described = "".join(f"    {n}: {f.description or n}\n" for n, f in fields.items())

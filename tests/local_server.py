@@ -1,4 +1,4 @@
-"""A local HTTP server for tests: a free port, a thread, and one method that answers."""
+"""A local HTTP server for tests: a free port, a thread, and one method that responds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Self
 
 
 class LocalServer(ABC):
-    """Serves while it is a context, each request in a thread of its own."""
+    """A server that runs inside a `with` statement, with a thread for each request."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.answer(self)
+                server.respond(self)
 
             def do_POST(self) -> None:
-                server.answer(self)
+                server.respond(self)
 
             def log_message(self, format: str, *values: object) -> None:
                 pass
@@ -45,8 +45,8 @@ class LocalServer(ABC):
         self._thread.join(5)
 
     @abstractmethod
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        """Read the request from the handler and write the answer to it."""
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        """Read a request from the handler and write the response to it."""
 
 
 def read_body(handler: http.server.BaseHTTPRequestHandler) -> bytes:
@@ -54,12 +54,12 @@ def read_body(handler: http.server.BaseHTTPRequestHandler) -> bytes:
     return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
 
 
-def write_answer(
+def write_response(
     handler: http.server.BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    """Write a whole answer."""
+    """Write a complete response."""
     handler.send_response(status)
-    for key, text in (headers | {"Content-Length": str(len(body))}).items():
-        handler.send_header(key, text)
+    for name, value in (headers | {"Content-Length": str(len(body))}).items():
+        handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(body)

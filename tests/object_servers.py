@@ -1,4 +1,4 @@
-"""Object stores as they are spoken to: local servers of S3 and of Google Cloud Storage."""
+"""Local servers of S3 and of Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unittest import mock
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """Run moto's server of S3; yield the environment that leads s3fs to it."""
+    """Run moto's server of S3; yield the environment variables that direct s3fs to it."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -31,19 +31,19 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def gcs_server() -> Iterator[dict[str, str]]:
-    """Run an emulator of Google Cloud Storage; yield the environment that leads gcsfs to it."""
+    """Run an emulator of Google Cloud Storage; yield the variables that direct gcsfs to it."""
     from gcp_storage_emulator import server as emulator
 
     with mock.patch.object(emulator, "HANDLERS", _with_preconditions(emulator.HANDLERS)):
         server = emulator.create_server("127.0.0.1", 0, in_memory=True)
         server.start()
-        # A reader that closes a stream before its end is no error to print.
+        # A reader that closes a stream before its end is not an error to print.
         server._api._httpd.handle_error = lambda *_: None
         port = server._api._httpd.server_address[1]
         try:
             yield {
                 "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
-                # Neither Google's own machines nor its gRPC interface are there to be asked.
+                # There are no Google machines and no gRPC interface to connect to.
                 "NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             }  # fmt: skip
         finally:
@@ -51,7 +51,7 @@ def gcs_server() -> Iterator[dict[str, str]]:
 
 
 def _with_preconditions(handlers: Any) -> tuple[Any, ...]:
-    """Let uploads heed `ifGenerationMatch=0` (create only), as Google's do."""
+    """Add `ifGenerationMatch=0` (create only) to uploads, as Google Cloud Storage has it."""
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import objects
 

@@ -15,12 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-INVALID_REASONS = (
-    "missing-file", "unreadable", "empty-file", "not-an-image", "unsupported-format", "damaged",
-    "too-many-pixels", "label-conflict",
-)  # fmt: skip
-"""Reasons that count as invalid files; the others (duplicates, leakage) only drop a copy."""
-
 MEASURES = {
     "longer_side_px": "max(width, height)",
     "aspect_ratio": "1.0 * width / height",
@@ -168,11 +162,7 @@ class Catalog:
         return self._count_words("notes")
 
     def histogram(self, measure: str, bins: int) -> tuple[float, float, dict[int, int]]:
-        """Return minimum, maximum and counts by bin of one of `MEASURES`; the last bin is closed.
-
-        Returns:
-            Minimum, maximum, and the number of images by bin; if all are equal, no counts.
-        """
+        """Return minimum, maximum and counts by bin of a measure; no counts if all are equal."""
         value = MEASURES[measure]
         low, high = next(self._query(f"SELECT min({value}), max({value}) FROM images"))  # noqa: S608
         if low == high:

@@ -1,4 +1,4 @@
-"""The KFP face of the step."""
+"""The KFP component of the step."""
 
 from typing import List
 
@@ -34,30 +34,30 @@ def ingest(
     source_state: str = "",
     work_dir: str = "",
 ) -> None:
-    """Read labeled images, check and split them, and store them in shards.
+    """Read labeled images, validate and split them, and store them in shards.
 
     Args:
-        sources: Folders, archives, addresses, tables (CSV, Parquet), samples or recipes.
+        sources: Folders, archives, URLs, tables (CSV, Parquet) or samples.
         dataset: TFRecord shards by split, with dataset.json and quarantine.csv.
-        data_card: A page that shows what is in the dataset.
-        validation_fraction: Share of images for validation.
-        test_fraction: Share of images for the test split.
-        min_per_class: Fewest images of a class in each split.
-        max_invalid_fraction: Share of unusable files above which the step stops.
-        max_pixels: Pixels above which an image is not decoded.
-        near_duplicates: group (keep in one split), report or off.
-        leakage: Duplicates across given splits; repair, report or fail.
-        seed: Another seed draws other splits.
-        processes: Worker processes; 0 is one for each core.
-        sha256: SHA-256 that the source's archive must have.
-        mirrors: Other addresses of the same archive.
+        data_card: A page that describes the dataset.
+        validation_fraction: Fraction of images for the validation split.
+        test_fraction: Fraction of images for the test split.
+        min_per_class: Minimum number of images of a class in each split.
+        max_invalid_fraction: Largest fraction of invalid files; the step fails above it.
+        max_pixels: Largest number of pixels of an image that is decoded.
+        near_duplicates: Near duplicates; group (keep in one split), report or off.
+        leakage: Duplicates in several splits of the source; repair, report or fail.
+        seed: Random seed for splits.
+        processes: Number of worker processes; 0 uses one for each core.
+        sha256: Expected SHA-256 of the source's archive or table.
+        mirrors: Other URLs of the same archive.
         download_cache: Folder that keeps downloaded archives.
-        download_timeout_s: Seconds without a byte before a connection is given up.
-        download_deadline_s: Seconds that all of a download may take.
-        download_attempts: Tries for each address.
-        download_backoff_s: First wait between tries.
-        max_archive_bytes: Bytes that an archive may unpack to.
-        max_archive_members: Largest number of members in an archive.
+        download_timeout_s: Seconds without a byte after which a connection is closed.
+        download_deadline_s: Seconds that a whole download may take.
+        download_attempts: Attempts for each URL.
+        download_backoff_s: First wait between attempts, in seconds; doubles, with jitter.
+        max_archive_bytes: Largest number of bytes that an archive may extract to.
+        max_archive_members: Largest number of members of an archive.
         source_state: What `resolve` found; another state is another input for the cache.
         work_dir: Folder or bucket for finished work and for resuming; empty disables it.
     """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.ingest.card.data_card import write_data_card
-from components.ingest.catalog import INVALID_REASONS, Catalog
+from components.ingest.catalog import Catalog
 from components.ingest.image_reader import FILES_PER_CHUNK, chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
@@ -28,6 +28,11 @@ from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
 WORK = ".work"
+INVALID_REASONS = (
+    "missing-file", "unreadable", "empty-file", "not-an-image", "unsupported-format", "damaged",
+    "too-many-pixels", "label-conflict",
+)  # fmt: skip
+"""Reasons that count as invalid files; the others (duplicates, leakage) only drop a copy."""
 _UNBALANCED_RATIO, _FEW_IMAGES = 5, 30
 _CHUNKS_PER_LINE = 40
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

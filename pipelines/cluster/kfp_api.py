@@ -54,7 +54,7 @@ class AccessError(InputError):
 class Connection:
     """How to connect to a server. `token_file` is read for each request, because tokens expire."""
 
-    endpoint: str
+    host: str
     namespace: str = ""
     token: str = field(default="", repr=False)
     token_file: Path | None = None
@@ -77,17 +77,15 @@ def check_connection(connection: Connection) -> None:
     Raises:
         InputError: one of them is invalid. The token is not shown.
     """
-    parts = urlsplit(connection.endpoint)
+    parts = urlsplit(connection.host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         example = (
-            f", such as https://{connection.endpoint}"
-            if connection.endpoint and not parts.scheme
-            else ""
+            f", such as https://{connection.host}" if connection.host and not parts.scheme else ""
         )
-        raise InputError(f"endpoint: expected http://... or https://...{example}, "
-                         f"got {_without_password(connection.endpoint)!r}")  # fmt: skip
+        raise InputError(f"host: expected http://... or https://...{example}, "
+                         f"got {_without_password(connection.host)!r}")  # fmt: skip
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError("endpoint: expected a URL without user, password, query and fragment; use "
+        raise InputError("host: expected a URL without user, password, query and fragment; use "
                          "--token-file for credentials")  # fmt: skip
     if connection.token and connection.token_file:
         raise InputError("expected one of --existing-token and --token-file, got both")
@@ -97,7 +95,7 @@ def check_connection(connection: Connection) -> None:
         read_token(connection.token_file)
     if connection.ca_cert:
         if parts.scheme == "http":
-            raise InputError("ca-cert: expected an https endpoint, got http")
+            raise InputError("ca-cert: expected an https host, got http")
         try:
             ssl.create_default_context(cafile=str(connection.ca_cert))
         except (OSError, ssl.SSLError) as error:
@@ -144,7 +142,7 @@ class Client(kfp.Client):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             super().__init__(
-                host=connection.endpoint,
+                host=connection.host,
                 namespace=connection.namespace or "kubeflow",
                 existing_token=connection.token or None,
                 credentials=credentials,
@@ -202,13 +200,13 @@ class _Transport(RESTClientObject):
         except ValueError:
             kind = str(response.getheader("content-type") or "no type")[:60]
             raise AccessError(
-                f"{self._connection.endpoint}: expected the API of Kubeflow Pipelines, got {kind}; "
+                f"{self._connection.host}: expected the API of Kubeflow Pipelines, got {kind}; "
                 "this is a login page or another service"
             ) from None
         return response
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> RegraftError:
-        host, seconds = self._connection.endpoint, self._connection.timeout_s
+        host, seconds = self._connection.host, self._connection.timeout_s
         cause = getattr(error, "reason", None) or error
         if isinstance(error, kfp_server_api.ApiException) and error.status:
             return self._refusal(error, headers)
@@ -223,7 +221,7 @@ class _Transport(RESTClientObject):
         return NoResponseError(f"{host}: the connection broke: {_reason(cause)}")
 
     def _refusal(self, error: Any, headers: dict[str, str]) -> RegraftError:
-        host, status = self._connection.endpoint, int(error.status)
+        host, status = self._connection.host, int(error.status)
         message = _message(error.body, headers)
         message = f": {message}" if message else ""
         if status == 401:
@@ -279,6 +277,6 @@ def _reason(error: object) -> str:
     return text.strip() or type(error).__name__
 
 
-def _without_password(endpoint: str) -> str:
+def _without_password(host: str) -> str:
     """Return a URL without user and password."""
-    return endpoint.rsplit("@", 1)[-1][:100]
+    return host.rsplit("@", 1)[-1][:100]

@@ -133,7 +133,7 @@ def describe(submission: Submission, connection: Connection) -> dict[str, Any]:
     names = [f"{one.secret}:{one.key} as {one.variable}" for one in pods.secret_variables]
     names += [f"{one.name} at {one.path}" for one in pods.secret_volumes]
     return {
-        "endpoint": connection.endpoint,
+        "host": connection.host,
         "namespace": connection.namespace,
         "token": connection.credentials,
         "experiment": settings.experiment,
@@ -243,7 +243,7 @@ def _create_run(
         ).run_id
 
     run = _create_once(connection, create, lambda: next(iter(run_ids() - before), None))
-    page = f"{connection.endpoint.rstrip('/')}/#/runs/details/{run}"
+    page = f"{connection.host.rstrip('/')}/#/runs/details/{run}"
     return SubmittedRun(run, submission.run_name, page, recurring=False)
 
 
@@ -280,7 +280,7 @@ def _create_recurring(
         ).recurring_run_id
 
     created = _create_once(connection, create, existing)
-    page = f"{connection.endpoint.rstrip('/')}/#/recurringrun/details/{created}"
+    page = f"{connection.host.rstrip('/')}/#/recurringrun/details/{created}"
     return SubmittedRun(created, submission.run_name, page, recurring=True)
 
 

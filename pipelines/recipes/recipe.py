@@ -131,7 +131,7 @@ def make_recipe(**values: Any) -> Recipe:
             "`regraft run FOLDER` uses the defaults for a folder"
         )
     for name in values:
-        if name not in Recipe.model_fields:
+        if name not in RECIPE_FIELDS:
             raise unknown_option("option", name, RECIPE_FIELDS)
     recipe = parse_options(Recipe, **values)
     find_backbone(recipe.backbone).side_px(recipe.image_px)

@@ -30,31 +30,31 @@ class RunOptions:
     note: str = ""
 
 
-def choose_options(recipe_or_images: str | None, given: Mapping[str, Any]) -> RunOptions:
+def choose_options(recipe_or_images: str | None, overrides: Mapping[str, Any]) -> RunOptions:
     """Return the options of a run.
 
     Args:
         recipe_or_images: a recipe's name or YAML file, or images: a folder, an archive, a table, a
             URL or a sample. If a built-in recipe and a file or folder have the same name, the
             recipe is used.
-        given: options that override those of the recipe or the defaults.
+        overrides: options that override those of the recipe or the defaults.
 
     Raises:
         InputError: it does not exist, or cannot be used.
     """
     if recipe_or_images is None:
-        return RunOptions(with_recipe(None, given), str(given.get("model_name", "regraft")))
+        return RunOptions(with_recipe(None, overrides), str(overrides.get("model_name", "regraft")))
     name = recipe_or_images
     path = Path(name)
     if name in known_recipes():
         note = f"recipe {name}; the images in ./{name} are not used: give ./{name} for them"
-        return RunOptions(with_recipe(name, given), name, note if path.exists() else "")
+        return RunOptions(with_recipe(name, overrides), name, note if path.exists() else "")
     if path.suffix not in SUFFIXES:
         if not (path.exists() or _is_uri(name)):
             siblings = [str(sibling) for sibling in path.parent.glob("*")]
             raise unknown_name("recipe or folder", name, [*known_recipes(), *siblings])
-        return _without_recipe(name, given)
-    return RunOptions(with_recipe(name, given), name_for(path.with_suffix("")))
+        return _without_recipe(name, overrides)
+    return RunOptions(with_recipe(name, overrides), name_for(path.with_suffix("")))
 
 
 def default_options(images: str) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def default_options(images: str) -> dict[str, Any]:
     }
 
 
-def _without_recipe(images: str, given: Mapping[str, Any]) -> RunOptions:
-    if "sources" in given:
+def _without_recipe(images: str, overrides: Mapping[str, Any]) -> RunOptions:
+    if "sources" in overrides:
         raise InputError(f"expected either {images} or --source, got both")
-    values = default_options(images) | dict(given)
+    values = default_options(images) | dict(overrides)
     shown = ", ".join(
         f"{name.replace('_', ' ')} {_text(values[name])}" for name in _SHOWN if name in values
     )

@@ -105,7 +105,7 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in values}
 
 
-def with_recipe(recipe: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_recipe(recipe: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a recipe, overridden by the given ones.
 
     Given sources also remove the recipe's checksum and mirrors, which belong to its own sources. A
@@ -116,9 +116,9 @@ def with_recipe(recipe: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         InputError: as `read_recipe`.
     """
     values = read_recipe(recipe) if recipe else {}
-    if "sources" in given:
+    if "sources" in overrides:
         values = {name: value for name, value in values.items() if name not in _OF_THE_SOURCE}
-    return _with_sources_of_recipes({**values, **given})
+    return _with_sources_of_recipes({**values, **overrides})
 
 
 def _with_sources_of_recipes(values: dict[str, Any]) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def _with_sources_of_recipes(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"sources": tuple(sources)} if named else values
 
 
-def recipe_of(recipe: str | None, given: Mapping[str, Any]) -> Recipe:
+def recipe_of(recipe: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """Return the checked recipe of a file or name, overridden by the given options.
 
     Raises:
         InputError: as `read_recipe` and `make_recipe`.
     """
-    return make_recipe(**with_recipe(recipe, given))
+    return make_recipe(**with_recipe(recipe, overrides))
 
 
 def _load(file: Traversable) -> CommentedMap:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.json_flag import JsonFlag
-from regraft.cli.option_groups import with_groups
-from regraft.cli.recipe_options import RecipeArgument, with_recipe_options
+from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.option_groups import with_groups
+from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
@@ -30,7 +30,7 @@ _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
 class Server:
     """The API of Kubeflow Pipelines and its credentials."""
 
-    endpoint: Annotated[
+    host: Annotated[
         str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of the KFP API.")
     ] = ""
     namespace: Annotated[
@@ -51,13 +51,13 @@ class Server:
     ] = None
 
     def connection(self) -> Connection:
-        """Return the client's settings, checked if there is an endpoint."""
+        """Return the client's settings, checked if there is a host."""
         from pipelines.cluster.kfp_api import Connection, check_connection
 
         connection = Connection(
-            self.endpoint, self.namespace, self.existing_token, self.token_file, self.ca_cert
+            self.host, self.namespace, self.existing_token, self.token_file, self.ca_cert
         )
-        if self.endpoint:
+        if self.host:
             check_connection(connection)
         return connection
 
@@ -102,7 +102,7 @@ class PodOptions:
         from pipelines.cluster.pods import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
-        return make_pods(self.image, *(tuple(given or ()) for given in lists))
+        return make_pods(self.image, *(tuple(texts or ()) for texts in lists))
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def submit(
 ) -> None:
     """Run the pipeline on Kubeflow, now or on a schedule.
 
-    Example: regraft submit digits --endpoint https://kubeflow.example.com/pipeline
+    Example: regraft submit digits --host https://kubeflow.example.com/pipeline
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
     from pipelines.cluster.submit import describe, prepare
@@ -218,8 +218,8 @@ def submit(
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
-    if not (server.endpoint or dry_run):
-        raise InputError("endpoint: expected --endpoint, the URL of the KFP API, got none")
+    if not (server.host or dry_run):
+        raise InputError("host: expected --host, the URL of the KFP API, got none")
     if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()

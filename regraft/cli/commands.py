@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("recipes.init", "Write a commented recipe for a folder of images."),
     "report": ("local_run.report", "Rebuild the report of a run from its metrics, and open it."),
     "serve": ("serving.serve", "Serve published models over gRPC and REST."),
-    "predict": ("serving.predict", "Send images to a server and print its predictions."),
+    "predict": ("serving.predict", "Predict images with a served or a local model."),
     "publish": ("serving.publish", "Publish an exported model, label a version, or roll back."),
     "classify": ("explore.classify", "Classify images with a pretrained ImageNet model."),
     "inspect": ("explore.inspect", "Show the layers, weights and cut points of a model."),
@@ -51,7 +51,7 @@ class CommandGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             from pipelines.recipes.option_hints import suggest_commands
-            from regraft.cli.usage_errors import with_suggestions
+            from regraft.cli.options.usage_errors import with_suggestions
 
             similar = suggest_commands(name, COMMANDS)
             ctx.fail(with_suggestions(f"unknown command {name!r}", similar))

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from regraft.cli.benchmarks import BENCHMARKS, run_benchmark
-from regraft.cli.completion import completing
-from regraft.cli.json_flag import JsonFlag
+from regraft.cli.options.completion import completing
+from regraft.cli.options.json_flag import JsonFlag
 
 
 def doctor(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
-from regraft.cli.json_flag import JsonFlag
+from regraft.cli.options.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli.completion import complete_backbones, completing
-from regraft.cli.json_flag import JsonFlag
+from regraft.cli.options.completion import complete_backbones, completing
+from regraft.cli.options.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from regraft.cli.completion import complete_recipes
-from regraft.cli.json_flag import JsonFlag
-from regraft.cli.recipe_options import with_recipe_options
+from regraft.cli.options.completion import complete_recipes
+from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.recipe_options import with_recipe_options
 from regraft_core.runtime.errors import RejectedError
 
 

@@ -44,8 +44,8 @@ Tab completion for this shell: regraft --install-completion"""
 PANELS_WIDTH = 80
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from regraft_core.runtime.version import VERSION
 
         print(VERSION)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RegraftClientError as error:
         code = _fail(error, 2 if isinstance(error, InvalidInputError) else 1)
     except typer.TyperException as error:
-        from regraft.cli.usage_errors import usage_error
+        from regraft.cli.options.usage_errors import usage_error
 
         code = _fail(usage_error(error), 2)
     except (KeyboardInterrupt, typer.Abort):

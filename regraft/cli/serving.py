@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.json_flag import JsonFlag
+from regraft.cli.options.json_flag import JsonFlag
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def serve(
             "tensorflow_model_server if installed, otherwise embedded."
         ),
     ] = "auto",
-    host: Annotated[
+    bind: Annotated[
         str, typer.Option(help="Network interface to listen on, by host name or IP.")
     ] = "127.0.0.1",
     port: Annotated[
@@ -52,7 +52,7 @@ def serve(
     for name, number in (("port", port), ("rest_api_port", rest_api_port)):
         if not 0 <= number <= 65535:
             raise InputError(f"{name}: expected 0 to 65535, got {number}")
-    options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
+    options = ServeOptions(host=bind, port=port, rest_api_port=rest_api_port)
     raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
 
 
@@ -84,7 +84,7 @@ def predict(
     json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Predict images with a served model, or with a model on this machine.
+    """Predict images with a served or a local model.
 
     Give either --server or --model-dir.
 

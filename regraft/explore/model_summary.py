@@ -86,13 +86,13 @@ def cut_rows(model: keras.Model) -> list[CutRow]:
     sizes = [FLOAT32_BYTES * elements((None, *step.output)) for step in steps]
     rows = []
     for point in cut_points(model)[1:-1]:
-        below, above = steps[: point.place + 1], steps[point.place + 1 :]
+        below, above = steps[: point.index + 1], steps[point.index + 1 :]
         rows.append(
             CutRow(
                 point.name,
                 tuple(point.tensor.shape[1:]),
                 FLOAT16_BYTES * elements(point.tensor.shape),
-                sum(sizes[point.place + 1 :]),
+                sum(sizes[point.index + 1 :]),
                 sum(step.parameters for step in below),
                 sum(step.parameters for step in above),
                 sum(step.flops for step in below),

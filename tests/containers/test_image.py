@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ kill $!
 
 def test_a_built_in_recipe_runs_and_is_served(in_image: Callable[..., str], shapes: Path) -> None:
     printed = in_image(
-        "sh", "-c", WHOLE_RUN, network_mode="none",
+        "sh", "-c", WHOLE_RUN, network_mode="none", user=f"{os.getuid()}:{os.getgid()}",
         volumes={str(shapes): {"bind": "/images", "mode": "ro"}},
     )  # fmt: skip
     assert printed.splitlines()[:2] == [VERSION, VERSION]

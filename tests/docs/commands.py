@@ -74,8 +74,9 @@ def _check_recipe(given: dict[str, Any]) -> None:
         if "tuple" in str(Recipe.model_fields[name].annotation) and isinstance(value, str):
             values[name] = value.split(",")
     recipe = given.get("recipe") or ""
-    if recipe and "/" not in recipe and not recipe.endswith(".yaml"):
-        values = with_recipe(recipe, values)  # built-in; a reader's own file is checked as a block
+    own = "/" in recipe or recipe.endswith(".yaml") or recipe.isupper()
+    if recipe and not own:  # built-in; a reader's own file is checked as a block
+        values = with_recipe(recipe, values)
     make_recipe(**{"sources": ("sample:digits",), **values})
 
 

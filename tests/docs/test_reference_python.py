@@ -71,7 +71,7 @@ def test_signatures_have_no_quotes_and_long_ones_have_lines() -> None:
 
 def test_functions_show_arguments_and_errors() -> None:
     text = page()
-    assert text.startswith("## package\n\nA package.\n\nWith two names.\n\n### package.predict\n")
+    assert text.startswith("## package\n\nA package.\n\nWith two names.\n\n### `package.predict`\n")
     assert "- `images`: paths, or bytes.\n" in text
     assert "**Returns:** One label per image.\n" in text
     assert "- `ValueError`: an image is damaged.\n" in text

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
+import regraft
+import regraft_client
 from pipelines.recipes.recipe import OPTION_FIELDS
 from regraft.cli.main import app
 from regraft_core.formats import manifest_storage, manifests
@@ -55,6 +57,13 @@ def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
                 assert f"`{parameter.opts[-1]}`" in reference
     recipe = (ROOT / "docs/reference/recipe.md").read_text(encoding="utf-8")
     assert [name for name in OPTION_FIELDS if f"| `{name}` |" not in recipe] == []
+
+
+def test_the_reference_has_the_python_api(site: Path) -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    for module in (regraft, regraft_client):
+        missing = [n for n in module.__all__ if f"### `{module.__name__}.{n}`\n" not in page]
+        assert missing == []
 
 
 def formats() -> Iterator[type[manifest_storage.Record]]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,8 +37,11 @@ SMALLEST = shlex.split(
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with both distributions, each wheel built from its sdist."""
-    out = tmp_path_factory.mktemp("dist")
-    for source in (ROOT, ROOT / "serving" / "client"):
+    # From a copy, because setuptools would go by what an earlier build noted in the checkout.
+    out, copy = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source")
+    ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "runs")
+    shutil.copytree(ROOT, copy, ignore=ignored, dirs_exist_ok=True)
+    for source in (copy, copy / "serving" / "client"):
         run_uv("build", "--quiet", "--out-dir", out, source)
     return out
 

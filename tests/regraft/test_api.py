@@ -98,7 +98,7 @@ def test_the_version_and_unknown_names() -> None:
         ({"learning_rat": 1e-3}, "unknown option 'learning_rat'; did you mean learning_rate"),
         ({"epochs": 3}, "unknown option 'epochs'; did you mean fine_tune_epochs or head_epochs"),
         ({"strategy": "top"}, "did you mean strategies"),
-        ({"backbone": "vgg61"}, "did you mean vgg16"),
+        ({"backbone": "vgg61"}, "did you mean vgg19 or vgg16"),
         ({"min_accuracy": 2.0}, "min_accuracy: expected"),
         ({"strategies": ["heda"]}, "strategies: expected"),
         ({"sources": ["x"]}, "expected either source or sources, got both"),

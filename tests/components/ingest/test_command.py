@@ -1,4 +1,4 @@
-"""The command line as a user runs it: exit codes, and one line for an error."""
+"""The command `regraft ingest` in a process: exit codes, and one line for an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `regraft ingest`, with at most two short tries of a download."""
+    """Run `regraft ingest`, with at most two attempts of a download."""
     quick = ("--processes", "1", "--download-attempts", "2", "--download-backoff-s", "0")
     return subprocess.run(
         [sys.executable, "-m", "regraft.cli.main", "ingest", *map(str, arguments), *quick],
@@ -31,27 +31,27 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def errors(ran: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return what stands on stderr beside the progress."""
+    """Return the lines on stderr that are not progress."""
     return [line for line in ran.stderr.splitlines() if not line.startswith("ingest: ")]
 
 
-def zip_of(folder: Path) -> Path:
+def make_zip(folder: Path) -> Path:
     return Path(shutil.make_archive(str(folder) + "-packed", "zip", folder))
 
 
-def tar_of(folder: Path) -> Path:
+def make_tar(folder: Path) -> Path:
     return Path(shutil.make_archive(str(folder) + "-packed", "gztar", folder))
 
 
-def table_of(folder: Path) -> Path:
+def make_table(folder: Path) -> Path:
     rows = [f"{file},{file.parent.name}" for file in sorted(folder.rglob("*.png"))]
     table = folder.parent / "table.csv"
     table.write_text("\n".join(["path,label", *rows]))
     return table
 
 
-def fashion_of(folder: Path) -> Path:
-    """Return a folder with small idx files of Fashion-MNIST's form."""
+def make_fashion(folder: Path) -> Path:
+    """Return a folder with small idx files, as those of Fashion-MNIST."""
     random = np.random.default_rng(0)
     idx = folder.parent / "fashion"
     idx.mkdir()
@@ -67,11 +67,11 @@ def fashion_of(folder: Path) -> Path:
 
 SOURCES: dict[str, Callable[[Path], str | Path]] = {
     "folder": lambda folder: folder,
-    "zip": zip_of,
-    "tar": tar_of,
-    "table": table_of,
+    "zip": make_zip,
+    "tar": make_tar,
+    "table": make_table,
     "digits": lambda _: "sample:digits",
-    "fashion": fashion_of,
+    "fashion": make_fashion,
 }
 
 
@@ -84,14 +84,14 @@ def test_each_kind_of_source_works(images: Path, tmp_path: Path, kind: str) -> N
     assert DatasetManifest.read(out).splits["train"].count > 0
 
 
-def test_an_archive_comes_over_http(images: Path, tmp_path: Path, web: Web) -> None:
-    address = web.plan("/pets.zip", Reply(zip_of(images).read_bytes()))
+def test_an_archive_is_downloaded_over_http(images: Path, tmp_path: Path, web: Web) -> None:
+    address = web.plan("/pets.zip", Reply(make_zip(images).read_bytes()))
     ran = run(address, "--out", tmp_path / "out", "--download-cache", tmp_path / "cache")
     assert (ran.returncode, errors(ran)) == (0, [])
 
 
 def broken(folder: Path) -> Path:
-    archive = zip_of(folder)
+    archive = make_zip(folder)
     archive.write_bytes(archive.read_bytes()[:-300])
     return archive
 
@@ -111,7 +111,7 @@ FAULTS: dict[str, tuple[Callable[[Path], str | Path], str]] = {
     "unknown": (lambda _: "sample:digit", "unknown source 'sample:digit'"),
     "truncated": (broken, "images-packed.zip"),
     "one class": (one_class, "expected at least two classes, found 1: cat 20"),
-    "bad files": (mostly_text, "unusable files, found 30 of 70: not-an-image 30"),
+    "invalid files": (mostly_text, "invalid files, found 30 of 70: not-an-image 30"),
     "unreachable": (lambda _: "http://127.0.0.1:1/pets.zip", "127.0.0.1"),
     "page": (lambda folder: folder / "cat" / "000.png", "expected a zip or tar archive"),
 }
@@ -128,8 +128,8 @@ def test_a_fault_is_one_line_and_exit_code_2(images: Path, tmp_path: Path, fault
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_senseless_options_are_one_line(images: Path, tmp_path: Path) -> None:
-    for wrong in (["--test-fraction", "2"], ["--no-such-option"], ["--seed", "x"]):
-        ran = run(images, "--out", tmp_path / "out", *wrong)
+def test_invalid_options_are_one_line(images: Path, tmp_path: Path) -> None:
+    for invalid in (["--test-fraction", "2"], ["--no-such-option"], ["--seed", "x"]):
+        ran = run(images, "--out", tmp_path / "out", *invalid)
         assert ran.returncode == 2
         assert len(ran.stderr.splitlines()) == 1

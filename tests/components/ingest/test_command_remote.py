@@ -1,4 +1,4 @@
-"""`regraft ingest` on sources from the network: Drive, buckets and tables, through `main`."""
+"""`regraft ingest` with sources from the network: Drive, buckets and tables."""
 
 from __future__ import annotations
 
@@ -32,20 +32,14 @@ def ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ingest:
 
     def run(source: str | Path, *more: str) -> tuple[int, str]:
         quick = (
-            "--processes",
-            "1",
-            "--download-attempts",
-            "2",
-            "--download-backoff-s",
-            "0",
-            "--download-timeout-s",
-            "5",
-        )
-        places = ("--out", str(tmp_path / "out"), "--download-cache", str(tmp_path / "cache"))
+            "--processes", "1", "--download-attempts", "2", "--download-backoff-s", "0",
+            "--download-timeout-s", "5",
+        )  # fmt: skip
+        folders = ("--out", str(tmp_path / "out"), "--download-cache", str(tmp_path / "cache"))
         with pytest.raises(SystemExit) as ended:
-            main(["ingest", str(source), *places, *quick, *more])
-        told = capsys.readouterr().err.splitlines(keepends=True)
-        errors = "".join(line for line in told if not line.startswith("ingest: "))
+            main(["ingest", str(source), *folders, *quick, *more])
+        lines = capsys.readouterr().err.splitlines(keepends=True)
+        errors = "".join(line for line in lines if not line.startswith("ingest: "))
         return int(ended.value.code or 0), errors
 
     return run
@@ -80,8 +74,8 @@ def require_pets(out: Path) -> DatasetManifest:
     return manifest
 
 
-def require_refused(ended: tuple[int, str], message: str, tmp_path: Path) -> None:
-    code, error = ended
+def require_refused(result: tuple[int, str], message: str, tmp_path: Path) -> None:
+    code, error = result
     (line,) = error.splitlines()
     assert code == 2
     assert line.startswith("regraft: error: ")
@@ -104,10 +98,10 @@ def test_google_drive(
     [
         ("Sorry: too many users have viewed or downloaded this file recently.", "quota"),
         ("You need access. Request access.", "not shared with everyone who has the link"),
-        ("The file you have requested does not exist.", "the file does not exist there"),
+        ("The file you have requested does not exist.", "the file does not exist"),
     ],
 )
-def test_google_drive_says_no(
+def test_google_drive_refuses(
     ingest: Ingest, drive: Web, tmp_path: Path, page: str, message: str
 ) -> None:
     body = f"<!DOCTYPE html><html><title>Google Drive</title><p>{page}</p></html>".encode()
@@ -131,21 +125,23 @@ def test_buckets(ingest: Ingest, bucket: str, images: Path, tmp_path: Path) -> N
     assert len(digests) == 1
 
 
-def test_buckets_say_no(ingest: Ingest, bucket: str, images: Path, tmp_path: Path) -> None:
+def test_invalid_files_in_buckets_are_refused(
+    ingest: Ingest, bucket: str, images: Path, tmp_path: Path
+) -> None:
     files = fsspec.filesystem(bucket.split(":")[0])
     body = packed(images)
     files.pipe_file(f"{bucket}/cut.zip", body[: len(body) // 2])
     files.pipe_file(f"{bucket}/page.zip", b"<html><title>Maintenance</title></html>")
     files.pipe_file(f"{bucket}/pets.zip", body)
     for name, message in (
-        ("none.zip", "there is nothing at that address"),
+        ("none.zip", "nothing found at this URL"),
         ("cut.zip", "cut.zip: "),
         ("page.zip", "received an HTML page"),
     ):
         require_refused(ingest(f"{bucket}/{name}"), message, tmp_path)
     pinned = ingest(f"{bucket}/pets.zip", "--sha256", "0" * 64)
     require_refused(pinned, "expected SHA-256 0000", tmp_path)
-    require_refused(ingest(f"{bucket}-of-nobody/a.zip"), "nothing at that address", tmp_path)
+    require_refused(ingest(f"{bucket}-of-nobody/a.zip"), "nothing found at this URL", tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -158,7 +154,9 @@ def test_tables(ingest: Ingest, web: Web, images: Path, tmp_path: Path, suffix: 
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_tables_say_no(ingest: Ingest, images: Path, tmp_path: Path, suffix: str) -> None:
+def test_invalid_tables_are_refused(
+    ingest: Ingest, images: Path, tmp_path: Path, suffix: str
+) -> None:
     rows = rows_of(images, "images/")
     table = tmp_path / f"pets.{suffix}"
     nameless = [{"uri": row["uri"], "class": row["label"]} for row in rows]
@@ -167,4 +165,4 @@ def test_tables_say_no(ingest: Ingest, images: Path, tmp_path: Path, suffix: str
     write_table(table, [{**row, "split": "exam"} for row in rows])
     require_refused(ingest(table), "expected split train, validation or test", tmp_path)
     write_table(table, [{**row, "uri": f"lost/{row['uri']}"} for row in rows])
-    require_refused(ingest(table), "all 40 files are unusable (missing-file 40)", tmp_path)
+    require_refused(ingest(table), "all 40 files are invalid (missing-file 40)", tmp_path)

@@ -1,4 +1,4 @@
-"""The face under kfp's local runner, and that it says the same as the options."""
+"""The KFP component under the local runner; its defaults are those of the options."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from regraft_core.formats.options import IngestOptions
 
 
 def test_defaults_are_those_of_the_options() -> None:
-    face = inspect.signature(ingest.python_func).parameters
+    component = inspect.signature(ingest.python_func).parameters
     for name, field in IngestOptions.model_fields.items():
-        default = face[name].default
+        default = component[name].default
         assert (tuple(default) if isinstance(default, list) else default) == field.default
-    assert set(face) - set(IngestOptions.model_fields) == {"sources", "dataset", "data_card"}
+    assert set(component) - set(IngestOptions.model_fields) == {"sources", "dataset", "data_card"}
 
 
-def test_the_face_makes_the_artifacts(runner: Path, images: Path) -> None:
+def test_the_component_writes_the_artifacts(runner: Path, images: Path) -> None:
     task = ingest(sources=[str(images)], processes=1)
     dataset = task.outputs["dataset"]
     manifest = DatasetManifest.read(dataset.path)

@@ -1,4 +1,4 @@
-"""The data card: one page that needs nothing else and says what is in the dataset."""
+"""The data card: one self-contained page that describes the dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
-        self.addresses: list[str] = []
+        self.urls: list[str] = []
         self.text = ""
         self.feed(text)
         self.close()
@@ -33,7 +33,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.urls += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -60,40 +60,47 @@ def test_the_card_is_self_contained_and_complete(
     text = (tmp_path / "out" / "data_card.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
-    assert page.addresses
-    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert page.urls
+    assert all(url.startswith("data:image/") for url in page.urls)
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
     words = " ".join(page.text.split())
     for expected in (
         "<script>alert(1)", "<img src=x>.jpg", "not-an-image", "nearly black",
         "fewer than 30 images", CONVERSIONS["alpha"], DUPLICATES["near_groups"],
-        "The closest near duplicates", "Longer side, px", "validation_fraction",
+        "The most similar near duplicates", "Longer side, px", "validation_fraction",
     ):  # fmt: skip
         assert expected in words
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
 
 
-def test_a_calm_dataset_says_so(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
+def test_a_dataset_without_problems(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
     source = make_classes(tmp_path / "in", count=40)
     ingest([str(source)], tmp_path / "out", OPTIONS)
     words = Page((tmp_path / "out" / "data_card.html").read_text(encoding="utf-8")).text
-    for expected in ("Nothing: the classes", "None found.", "No image.", "All the same: 64"):
+    for expected in (
+        "None: the classes",
+        "None found.",
+        "None. 0 other files",
+        "The same for all images: 64",
+    ):
         assert expected in words
 
 
-def test_every_conversion_and_count_has_its_words(tmp_path: Path) -> None:
+def test_each_conversion_and_count_has_a_description(tmp_path: Path) -> None:
     source = Path(__file__).parents[3] / "components" / "ingest"
     named = re.findall(
         r'conversions\.append\("([^"]+)"\)',
-        "".join((source / name).read_text() for name in ("validate.py", "jpeg.py")),
+        "".join(
+            (source / name).read_text() for name in ("checks/image_validation.py", "checks/jpeg.py")
+        ),
     )
     assert set(named) == set(CONVERSIONS)
-    counted = re.findall(r'counts\["([^"]+)"\]', (source / "duplicates.py").read_text())
+    counted = re.findall(r'counts\["([^"]+)"\]', (source / "splits/duplicates.py").read_text())
     assert set(counted) == set(DUPLICATES)
 
 
-def test_many_classes_are_cut_short(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
+def test_many_classes_are_abridged(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
     names = [f"class-{number:03d}" for number in range(260)]
     source = make_classes(tmp_path / "in", names, count=3)
     ingest([str(source)], tmp_path / "out", OPTIONS.model_copy(update={"near_duplicates": "off"}))

@@ -1,4 +1,4 @@
-"""Downloads from a real local server that stalls, truncates, drips, lies and says no."""
+"""Downloads from a local server that stalls, truncates, sends slowly or incorrectly, or refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from components.ingest.sources.download import download_cached
-from components.ingest.sources.download_retry import shown
+from components.ingest.sources.urls import redact
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from tests.components.ingest.web import Reply, Web
@@ -43,12 +43,12 @@ def options(tmp_path: Path, **values: Any) -> IngestOptions:
     return IngestOptions(download_cache=str(tmp_path / "cache"), **(defaults | values))
 
 
-def left_over(tmp_path: Path) -> list[str]:
+def partial_files(tmp_path: Path) -> list[str]:
     partial = tmp_path / "cache" / "partial"
     return [path.name for path in partial.rglob("*") if path.suffix != ".lock" and path.is_file()]
 
 
-def test_a_file_comes_whole_and_is_cached_by_digest(web: Web, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_and_cached_by_digest(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG))
     file = download_cached(url, options(tmp_path))
     assert (file.name, file.read_bytes()) == (DIGEST, BODY)
@@ -58,10 +58,10 @@ def test_a_file_comes_whole_and_is_cached_by_digest(web: Web, tmp_path: Path) ->
     assert len(web.requests) == 2
     web.plan("/a.zip", Reply(b"PK\x03\x04new", headers={"ETag": '"two"'}))
     assert download_cached(url, options(tmp_path)).read_bytes() == b"PK\x03\x04new"
-    assert left_over(tmp_path) == []
+    assert partial_files(tmp_path) == []
 
 
-def test_a_damaged_cache_is_not_believed(web: Web, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_not_used(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG))
     file = download_cached(url, options(tmp_path))
     file.write_bytes(b"PK damaged")
@@ -69,7 +69,7 @@ def test_a_damaged_cache_is_not_believed(web: Web, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_broke(web: Web, tmp_path: Path, ranges: bool) -> None:
+def test_a_broken_download_is_resumed(web: Web, tmp_path: Path, ranges: bool) -> None:
     broken = Reply(BODY, headers=ETAG, send=100_000)
     url = web.plan("/a.zip", broken, Reply(BODY, headers=ETAG, ranges=ranges))
     assert download_cached(url, options(tmp_path)).read_bytes() == BODY
@@ -77,17 +77,17 @@ def test_a_broken_download_goes_on_where_it_broke(web: Web, tmp_path: Path, rang
     assert web.requests[1][1]["If-Range"] == '"one"'
 
 
-def test_a_later_run_goes_on_too(web: Web, tmp_path: Path) -> None:
+def test_a_later_run_resumes_too(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=100_000))
-    with pytest.raises(InputError, match=r"truncated: the connection broke \(3 tries\)"):
+    with pytest.raises(InputError, match=r"truncated: the connection broke \(3 attempts\)"):
         download_cached(url, options(tmp_path))
     web.plan("/a.zip", Reply(BODY, headers=ETAG))
     assert download_cached(url, options(tmp_path)).read_bytes() == BODY
-    # Three tries brought 100,000 bytes each.
+    # Three attempts received 100,000 bytes each.
     assert web.requests[-1][1]["Range"] == "bytes=300000-"
 
 
-def test_another_version_is_not_spliced_on(web: Web, tmp_path: Path) -> None:
+def test_another_version_is_not_appended(web: Web, tmp_path: Path) -> None:
     other = b"PK\x03\x04" + os.urandom(300_000)
     url = web.plan(
         "/a.zip", Reply(BODY, headers=ETAG, send=100_000), Reply(other, headers={"ETag": '"two"'})
@@ -101,27 +101,27 @@ def test_without_a_version_nothing_is_resumed(web: Web, tmp_path: Path) -> None:
     assert "Range" not in web.requests[1][1]
 
 
-def test_a_stalled_connection_is_given_up(web: Web, tmp_path: Path) -> None:
+def test_a_stalled_connection_is_closed(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=5000, after="stall"))
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"no answer within 0\.3 s \(2 tries\)"):
+    with pytest.raises(InputError, match=r"no response within 0\.3 s \(2 attempts\)"):
         download_cached(url, options(tmp_path, download_timeout_s=0.3, download_attempts=2))
     assert time.monotonic() - start < 15
 
 
-def test_a_dripping_server_is_stopped_by_the_deadline(web: Web, tmp_path: Path) -> None:
+def test_a_slow_server_is_stopped_by_the_deadline(web: Web, tmp_path: Path) -> None:
     url = web.plan("/a.zip", Reply(BODY, after="drip"))
-    with pytest.raises(InputError, match=r"more than its deadline of 0\.5 s"):
+    with pytest.raises(InputError, match=r"exceeded its deadline of 0\.5 s"):
         download_cached(url, options(tmp_path, download_deadline_s=0.5))
 
 
-def test_a_dead_address_is_given_up(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot connect.*\(3 tries\)"):
+def test_an_unreachable_server_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot connect.*\(3 attempts\)"):
         download_cached("http://127.0.0.1:1/a.zip", options(tmp_path))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_statuses_that_may_pass_are_tried_again(web: Web, tmp_path: Path, status: int) -> None:
+def test_transient_statuses_are_retried(web: Web, tmp_path: Path, status: int) -> None:
     url = web.plan("/a.zip", Reply(b"busy", status), Reply(b"busy", status), Reply(BODY))
     assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     assert len(web.requests) == 3
@@ -132,7 +132,7 @@ def test_statuses_that_may_pass_are_tried_again(web: Web, tmp_path: Path, status
     [(401, "permission denied"), (403, "permission denied"), (404, "does not exist"),
      (410, "does not exist"), (418, "HTTP 418")],
 )  # fmt: skip
-def test_statuses_that_will_not_pass_are_final(
+def test_permanent_statuses_are_not_retried(
     web: Web, tmp_path: Path, status: int, message: str
 ) -> None:
     url = web.plan("/a.zip", Reply(b"no", status))
@@ -141,57 +141,59 @@ def test_statuses_that_will_not_pass_are_final(
     assert len(web.requests) == 1
 
 
-def test_a_page_under_the_archives_name_is_refused(web: Web, tmp_path: Path) -> None:
+def test_a_page_instead_of_an_archive_is_refused(web: Web, tmp_path: Path) -> None:
     page = b"\n <!doctype html><html><title>Our\n moved page</title><body>gone</body></html>"
     url = web.plan("/a.zip", Reply(page, headers=ETAG | {"Content-Type": "application/zip"}))
     with pytest.raises(InputError, match=r"received an HTML page \('Our moved page'\)"):
         download_cached(url, options(tmp_path))
     assert len(web.requests) == 1
-    assert left_over(tmp_path) == []
+    assert partial_files(tmp_path) == []
 
 
-def test_a_quota_page_is_tried_again_and_then_the_mirror(web: Web, tmp_path: Path) -> None:
+def test_a_quota_page_is_retried_and_then_the_mirror(web: Web, tmp_path: Path) -> None:
     quota = web.plan("/quota.zip", Reply(QUOTA, headers=ETAG))
     mirror = web.plan("/mirror.zip", Reply(BODY))
     assert download_cached(quota, options(tmp_path, mirrors=(mirror,))).read_bytes() == BODY
     assert [path for path, _ in web.requests] == ["/quota.zip"] * 3 + ["/mirror.zip"]
-    with pytest.raises(InputError, match=r"quota of this file is used up; try later \(3 tries\)"):
+    with pytest.raises(
+        InputError, match=r"quota of this file is used up; try later \(3 attempts\)"
+    ):
         download_cached(quota, options(tmp_path))
 
 
-def test_a_wrong_checksum_is_refused_and_the_mirror_asked(web: Web, tmp_path: Path) -> None:
-    wrong = web.plan("/wrong.zip", Reply(b"PK\x03\x04 other", headers=ETAG))
+def test_an_incorrect_checksum_is_refused_and_the_mirror_used(web: Web, tmp_path: Path) -> None:
+    incorrect = web.plan("/incorrect.zip", Reply(b"PK\x03\x04 other", headers=ETAG))
     with pytest.raises(InputError, match=f"expected SHA-256 {DIGEST}, received [0-9a-f]{{64}}"):
-        download_cached(wrong, options(tmp_path, sha256=DIGEST))
-    assert left_over(tmp_path) == []
+        download_cached(incorrect, options(tmp_path, sha256=DIGEST))
+    assert partial_files(tmp_path) == []
     mirror = web.plan("/mirror.zip", Reply(BODY))
     pinned = options(tmp_path, sha256=DIGEST, mirrors=(mirror,))
-    assert download_cached(wrong, pinned).read_bytes() == BODY
+    assert download_cached(incorrect, pinned).read_bytes() == BODY
     local = tmp_path / "local.zip"
     local.write_bytes(BODY)
     pinned = options(tmp_path / "other", sha256=DIGEST, mirrors=(str(local),))
-    assert download_cached(wrong, pinned) == local
+    assert download_cached(incorrect, pinned) == local
 
 
-def test_wrong_ranges_start_anew(web: Web, tmp_path: Path) -> None:
-    lying = Reply(BODY, 206, ETAG | {"Content-Range": "bytes 7-300003/300004"})
-    url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=100_000), lying, Reply(BODY))
+def test_incorrect_ranges_restart_the_download(web: Web, tmp_path: Path) -> None:
+    incorrect = Reply(BODY, 206, ETAG | {"Content-Range": "bytes 7-300003/300004"})
+    url = web.plan("/a.zip", Reply(BODY, headers=ETAG, send=100_000), incorrect, Reply(BODY))
     assert download_cached(url, options(tmp_path)).read_bytes() == BODY
     refusing = Reply(b"", 416)
     url = web.plan("/b.zip", Reply(BODY, headers=ETAG, send=100_000), refusing, Reply(BODY))
     assert download_cached(url, options(tmp_path)).read_bytes() == BODY
 
 
-def test_secrets_in_addresses_are_never_said(web: Web, tmp_path: Path) -> None:
+def test_secrets_in_urls_are_not_shown(web: Web, tmp_path: Path) -> None:
     host = web.address.removeprefix("http://")
     secret = f"http://user:pass@{host}/none.zip?token=abc#part"
-    assert shown(secret) == f"http://{host}/none.zip"
+    assert redact(secret) == f"http://{host}/none.zip"
     with pytest.raises(InputError) as caught:
         download_cached(secret, options(tmp_path))
     assert not any(word in str(caught.value) for word in ("pass", "token", "abc"))
 
 
-def test_a_killed_download_leaves_nothing_that_is_read_as_whole(web: Web, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(web: Web, tmp_path: Path) -> None:
     url = web.plan(
         "/a.zip", Reply(BODY, headers=ETAG, send=200_000, after="stall"), Reply(BODY, headers=ETAG)
     )
@@ -225,13 +227,13 @@ DRIVE_SOURCES = [
 
 
 @pytest.mark.parametrize("source", DRIVE_SOURCES)
-def test_a_drive_file_comes_by_gdown(drive: Web, tmp_path: Path, source: str) -> None:
+def test_a_drive_file_is_downloaded(drive: Web, tmp_path: Path, source: str) -> None:
     drive.plan(DRIVE_PATH, Reply(BODY, headers=ATTACHED))
     assert download_cached(source, options(tmp_path)).read_bytes() == BODY
-    assert left_over(tmp_path) == []
+    assert partial_files(tmp_path) == []
 
 
-def test_drives_page_for_large_files_is_passed(drive: Web, tmp_path: Path) -> None:
+def test_the_drive_page_for_large_files_is_confirmed(drive: Web, tmp_path: Path) -> None:
     page = (
         b'<!DOCTYPE html><html><body><form id="download-form" method="get" '
         b'action="https://drive.usercontent.google.com/download">'
@@ -243,9 +245,9 @@ def test_drives_page_for_large_files_is_passed(drive: Web, tmp_path: Path) -> No
     assert download_cached(f"gdrive:{ID}", options(tmp_path)).read_bytes() == BODY
 
 
-def test_drives_quota_page_is_tried_again_and_then_the_mirror(drive: Web, tmp_path: Path) -> None:
+def test_the_drive_quota_page_is_retried_and_then_the_mirror(drive: Web, tmp_path: Path) -> None:
     drive.plan(DRIVE_PATH, Reply(QUOTA, headers=HTML))
-    with pytest.raises(InputError, match=r"download quota of this file is used up.*\(3 tries\)"):
+    with pytest.raises(InputError, match=r"download quota of this file is used up.*\(3 attempts\)"):
         download_cached(f"gdrive:{ID}", options(tmp_path))
     assert [path for path, _ in drive.requests] == [DRIVE_PATH] * 3
     mirror = drive.plan("/mirror.zip", Reply(BODY))
@@ -262,16 +264,16 @@ def test_drives_quota_page_is_tried_again_and_then_the_mirror(drive: Web, tmp_pa
          "the file does not exist"),
     ],
 )  # fmt: skip
-def test_a_drive_file_that_is_not_shared_is_final(
+def test_a_drive_file_that_is_not_shared_is_not_retried(
     drive: Web, tmp_path: Path, reply: Reply, message: str
 ) -> None:
     drive.plan(DRIVE_PATH, reply)
     with pytest.raises(InputError, match=message) as caught:
         download_cached(f"gdrive:{ID}", options(tmp_path))
-    assert "tries" not in str(caught.value)
+    assert "attempts" not in str(caught.value)
 
 
-def test_a_drive_download_that_breaks_goes_on(drive: Web, tmp_path: Path) -> None:
+def test_a_broken_drive_download_is_resumed(drive: Web, tmp_path: Path) -> None:
     headers, body = ATTACHED | ETAG, BODY * 5
     broken = Reply(body, headers=headers, send=1_200_000)
     drive.plan(DRIVE_PATH, broken, Reply(body, headers=headers))

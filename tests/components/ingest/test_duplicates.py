@@ -1,4 +1,4 @@
-"""Copies, exact and near; labels and splits that disagree; what must not be taken for a copy."""
+"""Exact and near duplicates, conflicting labels and splits, and images that are not duplicates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from components.ingest.checks.validate import examine
+from components.ingest.checks.image_validation import validate_image
 from components.ingest.ingest import ingest
-from components.ingest.splits.duplicates import HASH_DISTANCE, candidates, difference
+from components.ingest.splits.near_duplicates import HASH_DISTANCE, candidates, difference
 from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import read_split
@@ -29,7 +29,7 @@ def run(source: Path, out: Path, **values: object) -> DatasetManifest:
     return ingest([str(source)], out, OPTIONS.model_copy(update=values))
 
 
-def places(out: Path) -> dict[str, str]:
+def splits_by_path(out: Path) -> dict[str, str]:
     return {record.path: split for split in SPLITS for record in read_split(out, split)}
 
 
@@ -50,13 +50,13 @@ def scene(seed: int) -> Image.Image:
     return image
 
 
-def test_exact_copies_are_kept_once(images: Path, tmp_path: Path) -> None:
+def test_exact_duplicates_are_kept_once(images: Path, tmp_path: Path) -> None:
     copy = images / "cat" / "zzz.png"
     copy.write_bytes((images / "cat" / "000.png").read_bytes())
     manifest = run(images, tmp_path / "out")
     assert reasons(tmp_path / "out") == {"cat/zzz.png": "exact-duplicate"}
     assert manifest.duplicates["exact_dropped"] == 1
-    assert len(places(tmp_path / "out")) == 40
+    assert len(splits_by_path(tmp_path / "out")) == 40
 
 
 def test_one_image_under_two_classes_is_quarantined(images: Path, tmp_path: Path) -> None:
@@ -69,11 +69,11 @@ def test_one_image_under_two_classes_is_quarantined(images: Path, tmp_path: Path
     for number in range(1, 8):
         same = (images / "cat" / f"{number:03d}.png").read_bytes()
         (images / "dog" / f"same{number}.png").write_bytes(same)
-    with pytest.raises(DataError, match=r"at most 5\.0% unusable files.*label-conflict 16"):
+    with pytest.raises(DataError, match=r"at most 5\.0% invalid files.*label-conflict 16"):
         run(images, tmp_path / "other")
 
 
-def test_near_copies_share_a_split(tmp_path: Path) -> None:
+def test_near_duplicates_share_a_split(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name, first in (("cat", 0), ("dog", 100)):
         (source / name).mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_near_copies_share_a_split(tmp_path: Path) -> None:
             brighter = ImageEnhance.Brightness(image).enhance(1.06)
             brighter.save(source / name / f"{number}-bright.png")
     manifest = run(source, tmp_path / "out")
-    split_of = places(tmp_path / "out")
+    split_of = splits_by_path(tmp_path / "out")
     whole = 0
     for name in ("cat", "dog"):
         for number in range(25):
@@ -95,40 +95,40 @@ def test_near_copies_share_a_split(tmp_path: Path) -> None:
     assert whole == 50
     assert manifest.duplicates["near_groups"] == 50
     assert manifest.duplicates["near_grouped"] == 200
-    assert manifest.duplicates["near_left"] == 0
+    assert manifest.duplicates["near_ungrouped"] == 0
 
 
-def test_a_near_copy_never_takes_an_image_out_of_test(tmp_path: Path) -> None:
+def test_a_near_duplicate_never_takes_an_image_out_of_test(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name, first in (("cat", 0), ("dog", 100)):
         (source / name).mkdir(parents=True)
         for number in range(30):
             scene(first + number).save(source / name / f"{number}.png")
     run(source, tmp_path / "before")
-    before = places(tmp_path / "before")
+    before = splits_by_path(tmp_path / "before")
     for name, first in (("cat", 0), ("dog", 100)):
         for number in range(0, 30, 2):
             scene(first + number).save(source / name / f"{number}-saved.jpg", quality=75)
     run(source, tmp_path / "after")
-    after = places(tmp_path / "after")
+    after = splits_by_path(tmp_path / "after")
     assert all(after[path] == "test" for path, split in before.items() if split == "test")
     odd = [path for path in before if int(Path(path).stem) % 2]
     assert all(after[path] == before[path] for path in odd)
 
 
-def test_like_images_of_simple_things_are_no_copies(tmp_path: Path) -> None:
+def test_similar_images_of_simple_objects_are_not_duplicates(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("left", "right"):
         (source / name).mkdir(parents=True)
     for number in range(40):
-        # Thick strokes at slightly other places: one hash for many of them, other pixels.
+        # Thick strokes at slightly different positions: the same hash for many, different pixels.
         image = Image.new("L", (64, 64))
         draw = ImageDraw.Draw(image)
         draw.line((12 + number % 8, 8, 18 + number // 8 * 3, 56), fill=255, width=8)
         image.save(source / ("left", "right")[number % 2] / f"{number}.png")
     manifest = run(source, tmp_path / "out")
     assert manifest.duplicates["near_pairs"] <= 4
-    assert len(places(tmp_path / "out")) == 40
+    assert len(splits_by_path(tmp_path / "out")) == 40
 
 
 def test_tiny_images_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -> None:
@@ -141,11 +141,11 @@ def test_tiny_images_are_compared_by_pixels(tmp_path: Path, make_photo: Photo) -
     make_photo(3, px=28).convert("L").save(source / "cat" / "again.png", compress_level=1)
     manifest = run(source, tmp_path / "out")
     assert manifest.duplicates["near_pairs"] == 1
-    split_of = places(tmp_path / "out")
+    split_of = splits_by_path(tmp_path / "out")
     assert split_of["cat/3.png"] == split_of["cat/again.png"]
 
 
-def test_a_chain_of_like_images_does_not_swallow_a_class(tmp_path: Path) -> None:
+def test_a_chain_of_similar_images_does_not_take_a_whole_class(tmp_path: Path) -> None:
     source = tmp_path / "source"
     base = np.asarray(scene(1).convert("L").resize((64, 64)), dtype=np.float32)
     other = np.asarray(scene(2).convert("L").resize((64, 64)), dtype=np.float32)
@@ -156,8 +156,8 @@ def test_a_chain_of_like_images_does_not_swallow_a_class(tmp_path: Path) -> None
         Image.fromarray(mixed.astype(np.uint8)).save(source / "film" / f"{number:02d}.png")
         scene(100 + number).save(source / "rest" / f"{number:02d}.png")
     manifest = run(source, tmp_path / "out")
-    assert manifest.duplicates["near_left"] > 0
-    assert any("left apart" in warning for warning in manifest.warnings)
+    assert manifest.duplicates["near_ungrouped"] > 0
+    assert any("were not grouped" in warning for warning in manifest.warnings)
     assert all(info.by_class["film"] >= 3 for info in manifest.splits.values())
 
 
@@ -185,20 +185,20 @@ def test_leakage_is_repaired_in_favor_of_test(tmp_path: Path) -> None:
     assert {split: info.count for split, info in manifest.splits.items()} == {
         "train": 24, "validation": 8, "test": 8,
     }  # fmt: skip
-    assert all(path.startswith(split) for path, split in places(tmp_path / "out").items())
+    assert all(path.startswith(split) for path, split in splits_by_path(tmp_path / "out").items())
     assert manifest.duplicates["leaking"] == 3
-    assert any("lay in several of the given splits" in text for text in manifest.warnings)
+    assert any("in several splits of the source" in text for text in manifest.warnings)
 
 
-def test_leakage_may_be_kept_or_refused(tmp_path: Path) -> None:
+def test_leakage_is_reported_or_refused(tmp_path: Path) -> None:
     source = split_source(tmp_path / "source")
     manifest = run(source, tmp_path / "kept", leakage="report")
     assert sum(info.count for info in manifest.splits.values()) == 42
-    with pytest.raises(DataError, match="3 sets of duplicates lay in several"):
+    with pytest.raises(DataError, match="3 sets of duplicates were in several"):
         run(source, tmp_path / "refused", leakage="fail")
 
 
-def test_near_copies_may_be_left_alone(tmp_path: Path) -> None:
+def test_near_duplicates_are_ignored_or_reported(tmp_path: Path) -> None:
     source = split_source(tmp_path / "source")
     manifest = run(source, tmp_path / "out", near_duplicates="off")
     assert "near_pairs" not in manifest.duplicates
@@ -208,11 +208,11 @@ def test_near_copies_may_be_left_alone(tmp_path: Path) -> None:
     assert set(reasons(tmp_path / "other")) == {"train/cat/leak.png"}
 
 
-def test_the_hash_is_the_librarys() -> None:
+def test_the_hash_is_that_of_the_library() -> None:
     image = scene(3)
-    seen = examine(_png(image), max_pixels=10**8)
+    stats = validate_image(_png(image), max_pixels=10**8)
     small = image.reduce(180 // 64).convert("L").resize((32, 32), Image.Resampling.BOX)
-    assert f"{seen.hash64:016x}" == str(imagehash.phash(small))
+    assert f"{stats.hash64:016x}" == str(imagehash.phash(small))
 
 
 def _png(image: Image.Image) -> bytes:
@@ -241,7 +241,7 @@ def test_candidates_are_all_near_hashes(hashes: list[int], data: st.DataObject) 
     assert candidates(table) == expected
 
 
-def test_difference_forgives_brightness_only() -> None:
+def test_difference_ignores_brightness_only() -> None:
     base = np.linspace(20, 200, 1024, dtype=np.float32)
     assert difference(base, base + 10) == 0.0
     assert difference(base, base + 40) is None

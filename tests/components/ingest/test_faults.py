@@ -1,4 +1,4 @@
-"""Kills, full disks and lost workers: a rerun works, and nothing half-made is read as whole."""
+"""Interrupted runs, full disks and killed workers: no partial dataset, and a new run works."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from components.ingest.ingest import WORK, ingest
-from components.ingest.stale_folders import remove_leftovers
-from components.ingest.workers import in_processes
+from components.ingest.process_pool import map_in_processes
+from components.ingest.stale_folders import remove_stale_folders
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError, RegraftError
@@ -28,7 +28,7 @@ CODE = (
 )
 
 
-# Kills all of the run at the first event that has a mark, in whatever process that is.
+# Kills all processes of the run at the first event with a mark, in any process.
 KILLING = (
     "import os, signal, sys;"
     "events = ('open', 'os.rename', 'sqlite3.connect');"
@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 STAGES = {
     "starting": "sqlite3.connect ",
-    "looking": "/.work/spool/",
+    "reading": "/.work/spool/",
     "writing": ".tfrecord",
     "describing": "data_card.html.j2",
     "listing": ".dataset.json.",
@@ -66,7 +66,7 @@ STAGES = {
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_kill_at_any_point_leaves_no_dataset_and_a_rerun_works(
+def test_an_interrupted_run_leaves_no_dataset_and_a_new_run_works(
     tmp_path: Path, make_classes: Callable[..., Path], stage: str, processes: int
 ) -> None:
     source = make_classes(tmp_path / "in", count=20)
@@ -79,7 +79,7 @@ def test_a_kill_at_any_point_leaves_no_dataset_and_a_rerun_works(
         DatasetManifest.read(out)
     manifest = ingest([str(source)], out, IngestOptions(processes=1))
     assert sum(info.count for info in manifest.splits.values()) == 40
-    # Between the end of the work and the renaming nothing tells the dead from the living.
+    # Between the end of the work and the renaming there is no lock to detect the interruption by.
     assert bool(list(tmp_path.glob(".out.*"))) == (stage == "publishing")
 
 
@@ -87,13 +87,13 @@ SPOOLED = ".out.*/.work/spool/*"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_never_removes_what_another_is_writing(
+def test_a_run_never_removes_the_folder_of_a_running_one(
     tmp_path: Path, make_classes: Callable[..., Path], processes: int
 ) -> None:
     source = make_classes(tmp_path / "in", count=150)
     process = start(source, tmp_path / "out", processes)
     wait_for(lambda: any(tmp_path.glob(SPOOLED)), process)
-    remove_leftovers(tmp_path / "out", WORK)
+    remove_stale_folders(tmp_path / "out", WORK)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert DatasetManifest.read(tmp_path / "out").classes == ["cat", "dog"]
@@ -107,11 +107,11 @@ def test_workers_end_with_a_killed_parent(
     wait_for(lambda: any(tmp_path.glob(SPOOLED)), process)
     process.kill()
     process.communicate(timeout=30)
-    # A worker that lives holds the lock, so the folder goes when all of them have ended.
+    # A running worker holds the lock, so the folder is removed when all of them have ended.
     deadline = time.monotonic() + 60
     while list(tmp_path.glob(".out.*")):
         assert time.monotonic() < deadline
-        remove_leftovers(tmp_path / "out", WORK)
+        remove_stale_folders(tmp_path / "out", WORK)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_a_rerun_elsewhere_works(
+def test_a_full_disk_is_one_line_and_another_disk_works(
     tmp_path: Path, small_disk: Path, make_classes: Callable[..., Path]
 ) -> None:
     source = make_classes(tmp_path / "in", count=60)
@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_line_and_a_rerun_elsewhere_works(
     ingest([str(source)], tmp_path / "out", IngestOptions(processes=1))
 
 
-def test_a_limit_of_file_sizes_is_one_line_too(
+def test_a_limit_of_file_sizes_is_one_line(
     tmp_path: Path, make_classes: Callable[..., Path]
 ) -> None:
     source = make_classes(tmp_path / "in", count=60)
@@ -162,20 +162,20 @@ def die(number: int) -> int:
 
 def test_a_killed_worker_is_one_line() -> None:
     with pytest.raises(RegraftError, match="a worker process was killed"):
-        list(in_processes(die, range(8), 2))
+        list(map_in_processes(die, range(8), 2))
 
 
-def test_results_come_in_order_with_few_tasks_in_flight() -> None:
-    taken = []
+def test_results_are_in_order_with_few_tasks_in_flight() -> None:
+    started = []
 
     def tasks() -> Iterator[int]:
         for number in range(40):
-            taken.append(number)
+            started.append(number)
             yield number
 
-    results = in_processes(abs, tasks(), 2)
+    results = map_in_processes(abs, tasks(), 2)
     assert next(results) == 0
-    assert len(taken) <= 6
+    assert len(started) <= 6
     assert list(results) == list(range(1, 40))
 
 
@@ -183,14 +183,15 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> No
     import numpy as np
     from PIL import Image
 
-    from components.ingest.checks.image_bytes import StoredImages
+    from components.ingest.catalog import StoredImage
+    from components.ingest.spool import StoredImageReader
 
     path = tmp_path / "1.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
-    row = (b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0)
-    with StoredImages(tmp_path) as stored, pytest.raises(InputError, match="changed while"):
-        stored.read(row)
+    image = StoredImage(b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0)
+    with StoredImageReader(tmp_path) as reader, pytest.raises(InputError, match="changed while"):
+        reader.read(image)
     path.unlink()
-    with StoredImages(tmp_path) as stored, pytest.raises(InputError, match="No such file"):
-        stored.read(row)
+    with StoredImageReader(tmp_path) as reader, pytest.raises(InputError, match="No such file"):
+        reader.read(image)

@@ -1,4 +1,4 @@
-"""The step as a function: what it writes, what it refuses, and that it repeats itself."""
+"""The step as a function: what it writes and refuses, and that it is deterministic."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_digest_depends_on_content_only(
     assert ingest([str(images)], tmp_path / "four", OPTIONS).digest != one.digest
 
 
-def test_another_seed_draws_other_splits(images: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_splits(images: Path, tmp_path: Path) -> None:
     one = ingest([str(images)], tmp_path / "one", OPTIONS)
     two = ingest([str(images)], tmp_path / "two", IngestOptions(processes=1, seed=1))
     assert one.digest != two.digest
@@ -114,7 +114,7 @@ def test_several_sources_are_one_dataset(tmp_path: Path, make_classes: Callable[
         ({"cat": 9, "dog": 2}, "at least 1 images of each class in the .* split, found"),
     ],
 )
-def test_too_little_is_refused_with_the_counts(
+def test_too_few_images_are_refused_with_the_counts(
     tmp_path: Path, make_classes: Callable[..., Path], classes: dict[str, int], message: str
 ) -> None:
     source = tmp_path / "source"
@@ -126,7 +126,7 @@ def test_too_little_is_refused_with_the_counts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
 
 
-def test_unknown_sources_get_near_names(images: Path, tmp_path: Path) -> None:
+def test_similar_names_are_suggested_for_unknown_sources(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown source 'sample:digit'; did you mean sample:dig"):
         ingest(["sample:digit"], tmp_path / "out", OPTIONS)
     with pytest.raises(InputError, match=r"did you mean .*images"):
@@ -135,7 +135,7 @@ def test_unknown_sources_get_near_names(images: Path, tmp_path: Path) -> None:
         ingest([], tmp_path / "out", OPTIONS)
 
 
-def test_a_full_folder_is_never_overwritten(images: Path, tmp_path: Path) -> None:
+def test_a_folder_with_content_is_never_overwritten(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("mine")

@@ -1,4 +1,4 @@
-"""Every kind of source, through the whole step, and what is wrong with each."""
+"""Each kind of source, through the whole step, and the faults of each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(source: object, tmp_path: Path, name: str = "out", **values: Any) -> Dat
     return ingest([str(source)], tmp_path / name, options)
 
 
-def places(out: Path) -> dict[str, str]:
+def splits_by_path(out: Path) -> dict[str, str]:
     return {record.path: split for split in SPLITS for record in read_split(out, split)}
 
 
@@ -69,23 +69,23 @@ def test_a_split_folder_keeps_its_splits(
     assert {split: info.count for split, info in manifest.splits.items()} == dict.fromkeys(
         SPLITS, 12
     )
-    assert {path.split("/")[0].lower()[:3] for path in places(tmp_path / "out")} == {
+    assert {path.split("/")[0].lower()[:3] for path in splits_by_path(tmp_path / "out")} == {
         "tra", "val", "tes",
     }  # fmt: skip
 
 
-def test_missing_splits_are_drawn_from_train(tmp_path: Path, make_classes: Make) -> None:
+def test_missing_splits_are_sampled_from_train(tmp_path: Path, make_classes: Make) -> None:
     source = tmp_path / "in"
     make_classes(source / "train", count=30)
     make_classes(source / "test", count=5, first=400)
     manifest = run(source, tmp_path)
-    split_of = places(tmp_path / "out")
+    split_of = splits_by_path(tmp_path / "out")
     assert all((split == "test") == path.startswith("test/") for path, split in split_of.items())
     assert manifest.splits["validation"].count >= 2
     assert any("no validation split" in warning for warning in manifest.warnings)
 
 
-def test_a_class_that_train_lacks_is_refused(tmp_path: Path, make_classes: Make) -> None:
+def test_a_class_missing_in_train_is_refused(tmp_path: Path, make_classes: Make) -> None:
     source = split_folder(tmp_path / "in", make_classes, "train", "validation", "test")
     make_classes(source / "test", ("bird",), count=3, first=900)
     with pytest.raises(DataError, match="at least 1 images of each class in the train split"):
@@ -93,16 +93,16 @@ def test_a_class_that_train_lacks_is_refused(tmp_path: Path, make_classes: Make)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar"])
-def test_archives_are_like_their_folders(tmp_path: Path, images: Path, kind: str) -> None:
-    (images / "cat" / ".DS_Store").write_bytes(b"litter")
+def test_archives_are_equal_to_their_folders(tmp_path: Path, images: Path, kind: str) -> None:
+    (images / "cat" / ".DS_Store").write_bytes(b"x")
     archive = shutil.make_archive(str(tmp_path / "a"), kind, images.parent, images.name)
     manifest = run(archive, tmp_path)
     assert manifest.digest == run(images, tmp_path, "other").digest
     assert manifest.ignored == 1
-    assert sorted(places(tmp_path / "out"))[0] == "images/cat/000.png"
+    assert sorted(splits_by_path(tmp_path / "out"))[0] == "images/cat/000.png"
 
 
-def test_litter_is_ignored_and_counted(tmp_path: Path, images: Path) -> None:
+def test_system_files_are_ignored_and_counted(tmp_path: Path, images: Path) -> None:
     (images / "__MACOSX").mkdir()
     (images / "__MACOSX" / "._1.png").write_bytes(b"x")
     (images / ".git").mkdir()
@@ -114,7 +114,7 @@ def test_litter_is_ignored_and_counted(tmp_path: Path, images: Path) -> None:
     assert (manifest.ignored, manifest.quarantined) == (6, {})
 
 
-def test_what_is_no_file_is_quarantined(tmp_path: Path, images: Path) -> None:
+def test_pipes_and_broken_links_are_quarantined(tmp_path: Path, images: Path) -> None:
     os.mkfifo(images / "cat" / "pipe.png")
     (images / "cat" / "lost.png").symlink_to("nowhere.png")
     (images / "cat" / "loop").symlink_to(images)
@@ -124,7 +124,7 @@ def test_what_is_no_file_is_quarantined(tmp_path: Path, images: Path) -> None:
         "cat/pipe.png": "unreadable",
         "cat/lost.png": "missing-file",
     }
-    assert (manifest.ignored, len(places(tmp_path / "out"))) == (1, 41)
+    assert (manifest.ignored, len(splits_by_path(tmp_path / "out"))) == (1, 41)
 
 
 def test_names_need_not_be_text(tmp_path: Path, images: Path) -> None:
@@ -132,18 +132,18 @@ def test_names_need_not_be_text(tmp_path: Path, images: Path) -> None:
     (images / "cat" / "000.png").rename(images / "cat" / name)
     (images / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"")
     run(images, tmp_path)
-    assert f"cat/{name}" in places(tmp_path / "out")
+    assert f"cat/{name}" in splits_by_path(tmp_path / "out")
     assert list(reasons(tmp_path / "out")) == [os.fsdecode(b"cat/\xff.png")]
 
 
-def test_bad_files_are_quarantined_and_too_many_refused(tmp_path: Path, images: Path) -> None:
+def test_invalid_files_are_quarantined_and_too_many_refused(tmp_path: Path, images: Path) -> None:
     good = (images / "cat" / "000.png").read_bytes()
     (images / "cat" / "zero.png").write_bytes(b"")
     (images / "cat" / "words.jpg").write_text("words")
     manifest = run(images, tmp_path)
     assert manifest.quarantined == {"empty-file": 1, "not-an-image": 1}
     (images / "dog" / "cut.png").write_bytes(good[: len(good) // 2])
-    expected = r"at most 5\.0% unusable files, found 3 of 43: damaged 1, empty-file 1, not-an-image"
+    expected = r"at most 5\.0% invalid files, found 3 of 43: damaged 1, empty-file 1, not-an-image"
     with pytest.raises(DataError, match=expected):
         run(images, tmp_path, "other")
     assert not (tmp_path / "other").exists()
@@ -167,11 +167,11 @@ def test_a_checksum_pins_a_local_archive(tmp_path: Path, images: Path) -> None:
     archive = zipped(images, tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"expected SHA-256 0{64}, found"):
         run(archive, tmp_path, sha256="0" * 64)
-    with pytest.raises(InputError, match="belong to an archive"):
+    with pytest.raises(InputError, match="apply to an archive"):
         run(images, tmp_path, sha256="0" * 64)
 
 
-def test_an_archive_comes_over_http(tmp_path: Path, images: Path, web: Web) -> None:
+def test_an_archive_is_downloaded_over_http(tmp_path: Path, images: Path, web: Web) -> None:
     archive = zipped(images, tmp_path / "a.zip").read_bytes()
     url = web.plan("/data?key=secret", Reply(archive))
     manifest = run(url, tmp_path)
@@ -180,10 +180,10 @@ def test_an_archive_comes_over_http(tmp_path: Path, images: Path, web: Web) -> N
     assert "secret" not in (tmp_path / "out" / "dataset.json").read_text()
 
 
-def test_the_recipe_leads_to_the_lectures_archive(
+def test_the_recipe_cats_vs_dogs_downloads_its_archive(
     tmp_path: Path, make_classes: Make, drive: Web
 ) -> None:
-    """An archive of the same layout as `cats_and_dogs_small.zip`, from the same address."""
+    """An archive with the layout and the URL of `cats_and_dogs_small.zip`."""
     identity = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"
     recipe = recipe_of("cats_vs_dogs", {})
     assert recipe.sources == (f"gdrive:{identity}",)
@@ -204,13 +204,15 @@ def test_the_recipe_leads_to_the_lectures_archive(
 
 @pytest.fixture
 def store() -> Iterator[str]:
-    """An object store as fsspec has it, in memory."""
+    """A folder in the object store that fsspec keeps in memory."""
     name = uuid.uuid4().hex
     yield f"memory://{name}"
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
 
 
-def test_object_stores_hold_archives_and_folders(tmp_path: Path, images: Path, store: str) -> None:
+def test_archives_and_folders_are_read_from_object_stores(
+    tmp_path: Path, images: Path, store: str
+) -> None:
     files = fsspec.filesystem("memory")
     for path in images.rglob("*.png"):
         files.pipe(f"{store}/set/{path.relative_to(images)}", path.read_bytes())
@@ -218,11 +220,11 @@ def test_object_stores_hold_archives_and_folders(tmp_path: Path, images: Path, s
     digest = run(images, tmp_path).digest
     assert run(f"{store}/set", tmp_path, "folder").digest == digest
     assert run(f"{store}/a.zip", tmp_path, "archive").digest == digest
-    with pytest.raises(InputError, match="nothing at that address"):
+    with pytest.raises(InputError, match="nothing found at this URL"):
         run(f"{store}/none", tmp_path, "none")
 
 
-def test_object_stores_without_their_package_say_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_package_of_an_object_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the extra \[cloud\]"):
         run("abfs://container/a.zip", tmp_path)
     with pytest.raises(InputError, match="cannot open nosuch://: Protocol not known"):
@@ -252,21 +254,23 @@ def table_of(images: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_tables_name_images(tmp_path: Path, images: Path, suffix: str, processes: int) -> None:
+def test_images_are_read_from_tables(
+    tmp_path: Path, images: Path, suffix: str, processes: int
+) -> None:
     table = write_table(tmp_path / f"t{suffix}", table_of(images))
     manifest = run(table, tmp_path, processes=processes)
     assert manifest.digest == run(images, tmp_path, "other").digest
-    assert "images/cat/000.png" in places(tmp_path / "out")
+    assert "images/cat/000.png" in splits_by_path(tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_tables_give_splits_and_groups(tmp_path: Path, images: Path, suffix: str) -> None:
+def test_splits_and_groups_are_read_from_tables(tmp_path: Path, images: Path, suffix: str) -> None:
     rows = table_of(images)
     for number, row in enumerate(rows):
         row["split"] = ("train", "val", "test")[number % 3] if number % 2 else ""
         row["group"] = "" if number % 2 else f"visit {number // 10}"
     run(write_table(tmp_path / f"t{suffix}", rows), tmp_path)
-    split_of = places(tmp_path / "out")
+    split_of = splits_by_path(tmp_path / "out")
     groups: dict[str, set[str]] = {}
     for row in rows:
         split = split_of[row["path"]]
@@ -278,23 +282,25 @@ def test_tables_give_splits_and_groups(tmp_path: Path, images: Path, suffix: str
     assert len(groups) == 4
 
 
-def test_tables_name_addresses(tmp_path: Path, images: Path, web: Web, store: str) -> None:
+def test_urls_are_read_from_tables(tmp_path: Path, images: Path, web: Web, store: str) -> None:
     rows = []
     for number, path in enumerate(sorted(images.rglob("*.png"))):
-        address = f"{store}/{number}.png"
+        url = f"{store}/{number}.png"
         if number % 2:
-            address = web.plan(f"/{number}.png?signature=s", Reply(path.read_bytes()))
+            url = web.plan(f"/{number}.png?signature=s", Reply(path.read_bytes()))
         else:
-            fsspec.filesystem("memory").pipe(address, path.read_bytes())
-        rows.append({"uri": address, "label": path.parent.name})
+            fsspec.filesystem("memory").pipe(url, path.read_bytes())
+        rows.append({"uri": url, "label": path.parent.name})
     rows.append({"uri": web.address + "/none.png", "label": "cat"})
     manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
     assert manifest.digest == run(images, tmp_path, "other").digest
     assert manifest.quarantined == {"unreadable": 1}
-    assert not any("signature" in path for path in places(tmp_path / "out"))
+    assert not any("signature" in path for path in splits_by_path(tmp_path / "out"))
 
 
-def test_a_table_over_http_names_its_neighbors(tmp_path: Path, images: Path, web: Web) -> None:
+def test_paths_in_a_table_over_http_are_relative_to_it(
+    tmp_path: Path, images: Path, web: Web
+) -> None:
     for path in images.rglob("*.png"):
         web.plan(f"/set/images/{path.relative_to(images)}", Reply(path.read_bytes()))
     table = write_table(tmp_path / "t.csv", table_of(images))
@@ -315,13 +321,13 @@ def test_a_table_over_http_names_its_neighbors(tmp_path: Path, images: Path, web
         ("path,label\n", "expected images, found none"),
     ],
 )
-def test_bad_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         run(tmp_path / "t.csv", tmp_path)
 
 
-def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,cat\n")
     with pytest.raises(InputError, match="CSV table in UTF-8"):
         run(tmp_path / "t.csv", tmp_path)
@@ -367,7 +373,7 @@ def test_tar_with_a_hostile_member_leaves_nothing(tmp_path: Path, images: Path) 
         opened.add(images, "in")
         info = tarfile.TarInfo("in/cat/../../../up.png")
         opened.addfile(info)
-    with pytest.raises(InputError, match="climbs out"):
+    with pytest.raises(InputError, match="leads outside"):
         run(archive, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "images"]
 

@@ -1,4 +1,4 @@
-"""A real web server that misbehaves as it is told, also as Google Drive behind TLS."""
+"""A local web server with planned responses and faults, also as Google Drive behind TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass
 class Reply:
-    """One answer. `send` bytes of the body are sent; then `after` happens: close, stall or drip."""
+    """One response: `send` bytes of the body, then `after`: close, stall or (instead) drip."""
 
     body: bytes = b""
     status: int = 200
@@ -31,7 +31,7 @@ class Reply:
 
 
 class Web:
-    """A server on a free port of the loopback; answers are planned by path, the last one stays."""
+    """A server on a free local port; responses are planned by path, and the last one repeats."""
 
     def __init__(self) -> None:
         self.plans: dict[str, list[Reply]] = {}
@@ -43,7 +43,7 @@ class Web:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                web.answer(self)
+                web.respond(self)
 
             def do_CONNECT(self) -> None:
                 web.tunnel(self)
@@ -71,18 +71,18 @@ class Web:
         self.plans[path] = list(replies)
         return self.address + path
 
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         self.requests.append((handler.path, dict(handler.headers)))
         plan = self.plans.get(handler.path) or [Reply(b"not found", 404)]
         reply = plan.pop(0) if len(plan) > 1 else plan[0]
         status, body, headers = reply.status, reply.body, dict(reply.headers)
-        wanted = handler.headers.get("Range", "")
+        requested = handler.headers.get("Range", "")
         etag = headers.get("ETag", "")
         if status == 200 and etag and handler.headers.get("If-None-Match") == etag:
             status, body = 304, b""
         same = handler.headers.get("If-Range") in (None, etag)
-        if status == 200 and wanted and reply.ranges and same:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if status == 200 and requested and reply.ranges and same:
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             status, body = 206, body[start:]
         handler.send_response(status)
@@ -106,7 +106,7 @@ class Web:
             self.stop.wait(20)
 
     def tunnel(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        """Answer a CONNECT of any host by ourselves, with a certificate for it."""
+        """Respond to a CONNECT of any host as that host, with a certificate for it."""
         assert self.tls is not None
         handler.send_response(200)
         handler.end_headers()
@@ -124,7 +124,7 @@ def _name(text: str) -> x509.Name:
 
 
 def certificates(folder: Path, hosts: list[str]) -> tuple[Path, Path]:
-    """Write a test authority's certificate, and a key with a certificate of it for `hosts`."""
+    """Write the certificate of a test authority, and a key with its certificate for `hosts`."""
     now = datetime.datetime.now(datetime.UTC)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     key = ec.generate_private_key(ec.SECP256R1())

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import mr_openapi as api
 
-from tests.local_server import LocalServer, read_body, write_answer
+from tests.local_server import LocalServer, read_body, write_response
 
 PREFIX = "/api/model_registry/v1"
 
@@ -27,7 +27,7 @@ class RegistryServer(LocalServer):
         self.artifacts: dict[str, Any] = {}
         self.fault: tuple[str, int] = ("", 0)
 
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         body = read_body(handler)
         parts = urlsplit(handler.path)
         path = f"{handler.command} {parts.path.removeprefix(PREFIX)}"
@@ -37,7 +37,7 @@ class RegistryServer(LocalServer):
         else:
             status, value = self._handle(path, query, body)
         headers = {"Content-Type": "application/json"}
-        write_answer(handler, status, headers, json.dumps(value).encode())
+        write_response(handler, status, headers, json.dumps(value).encode())
 
     def _handle(self, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         given = json.loads(body) if body else {}

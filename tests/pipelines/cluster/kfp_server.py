@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 import kfp_server_api as api
 import yaml
 
-from tests.local_server import LocalServer, read_body, write_answer
+from tests.local_server import LocalServer, read_body, write_response
 
 TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate")
 RELEASE = ("export", "verify", "publish")
@@ -70,7 +70,7 @@ class KfpServer(LocalServer):
         """Return the number of matching requests."""
         return sum(bool(re.search(pattern, f"{m} {p}")) for m, p, _ in self.requests)
 
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         body = read_body(handler)
         parts = urlsplit(handler.path)
         name = f"{handler.command} {parts.path}"
@@ -87,7 +87,7 @@ class KfpServer(LocalServer):
             handler.close_connection = True
             return
         with contextlib.suppress(OSError):
-            write_answer(handler, status, headers, answer)
+            write_response(handler, status, headers, answer)
 
     def _next_fault(self, name: str) -> Fault | None:
         for place, (pattern, fault) in enumerate(self.faults):

@@ -60,7 +60,7 @@ def submit(server: KfpServer, regraft: Regraft) -> Regraft:
     """Submit the digits to the local server."""
 
     def run(*arguments: str | Path | int) -> Ended:
-        return regraft("submit", "digits", "--endpoint", server.address, "--poll-s", "0.01",
+        return regraft("submit", "digits", "--host", server.address, "--poll-s", "0.01",
                        "--destination", DESTINATION, *arguments)  # fmt: skip
 
     return run
@@ -213,7 +213,7 @@ def test_a_token_is_sent_and_never_shown(
 
 def test_debug_shows_no_token_either(server: KfpServer, regraft: Regraft) -> None:
     server.tokens = {"another"}
-    ended = regraft("--debug", "submit", "digits", "--endpoint", server.address, "--destination",
+    ended = regraft("--debug", "submit", "digits", "--host", server.address, "--destination",
                     DESTINATION, "--existing-token", TOKEN)  # fmt: skip
     assert ended.code == 2
     assert TOKEN not in ended.err + ended.out
@@ -324,7 +324,7 @@ def test_an_unreachable_server(regraft: Regraft, monkeypatch: pytest.MonkeyPatch
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ended = regraft("submit", "digits", "--endpoint", f"http://127.0.0.1:{port}", "--destination",
+    ended = regraft("submit", "digits", "--host", f"http://127.0.0.1:{port}", "--destination",
                     DESTINATION)  # fmt: skip
     assert ended.code == 1
     assert "cannot be reached" in one_line(ended)
@@ -337,7 +337,7 @@ def test_tls_requires_the_certificate_authority(
     monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     authority, own = certificates(tmp_path, ["localhost"])
     with kfp_server(own) as server:
-        given = ["submit", "digits", "--endpoint", server.address, "--destination", DESTINATION]
+        given = ["submit", "digits", "--host", server.address, "--destination", DESTINATION]
         assert regraft(*given, "--ca-cert", authority).code == 0
         ended = regraft(*given)
     assert ended.code == 2
@@ -374,7 +374,7 @@ def test_a_multi_user_server_requires_a_namespace(server: KfpServer, submit: Reg
         (("--existing-token", "Bearer x"), "expected the bare token"),
         (("--existing-token", "a\nb: c"), "expected the bare token"),
         (("--existing-token", "a", "--token-file", "b"), "got both"),
-        (("--ca-cert", "ca.pem"), "expected an https endpoint"),
+        (("--ca-cert", "ca.pem"), "expected an https host"),
         (("--run-name", "x" * 129), "run_name: expected at most 128 characters"),
         (("--wait-timeout-s", "soon"), "wait-timeout-s"),
         (("--wait", "--wait-timeout-s", "-1"), "wait_timeout_s: expected 0 or more"),
@@ -394,23 +394,23 @@ def test_bad_input_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "message"),
+    ("host", "message"),
     [
         ("kubeflow.example.com", "such as https://kubeflow.example.com"),
-        ("ftp://a", "endpoint: expected http"),
-        ("https://", "endpoint: expected http"),
+        ("ftp://a", "host: expected http"),
+        ("https://", "host: expected http"),
         ("https://user:hunter2@a", "without user, password"),
-        ("user:hunter2@a", "endpoint: expected"),
+        ("user:hunter2@a", "host: expected"),
         ("https://a/?token=hunter2", "without user, password, query"),
     ],
 )
-def test_an_endpoint_without_secrets_is_expected(endpoint: str, message: str) -> None:
+def test_a_host_without_secrets_is_expected(host: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        check_connection(Connection(endpoint))
+        check_connection(Connection(host))
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_dry_run_sends_nothing_and_needs_no_endpoint(server: KfpServer, regraft: Regraft) -> None:
+def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: Regraft) -> None:
     ended = regraft("submit", "digits", "--dry-run", "--json", "--destination", "/data/models",
                     "--pvc", "work=/data", "--secret-env", "s3:key=AWS_SECRET_ACCESS_KEY",
                     "--hardware", "gke", "--image", "ghcr.io/me/regraft-python:1")  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_bad_file_is_one_clear_line(write, text: str | bytes, message: str) ->
     [
         ("digit", "did you mean digits"),
         ("no/such/file.yaml", "found no file no/such/file.yaml"),
-        ("recipes", "got the folder"),
+        ("docs", "got the folder"),
     ],
 )
 def test_a_missing_recipe_is_named(name: str, message: str) -> None:

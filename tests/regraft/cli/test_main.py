@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from regraft.cli.completion import complete_backbones, complete_recipes, completing
 from regraft.cli.main import FIRST_STEPS, app
+from regraft.cli.options.completion import complete_backbones, complete_recipes, completing
 from regraft_core.runtime.version import VERSION
 from tests.command_line import Regraft
 from tests.docs.commands import complaint

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from regraft.cli.option_groups import with_groups
+from regraft.cli.options.option_groups import with_groups
 
 
 @dataclass(frozen=True)

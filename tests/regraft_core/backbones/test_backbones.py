@@ -1,4 +1,4 @@
-"""The table of backbones, how rows are built, and what their digests depend on."""
+"""The table of backbones, building its rows, their weights and digests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tiny() -> keras.Model:
 
 
 def check_row(name: str) -> None:
-    """Build a row small, with random weights, and hold it against what the table says."""
+    """Build a row at its smallest size with random weights and compare it with the table."""
     row = BACKBONES[name]
     model = build_backbone(row, row.min_px, "random")
     assert model.input_shape == (None, row.min_px, row.min_px, 3)
@@ -47,34 +47,34 @@ def test_the_table_covers_keras_applications() -> None:
 
 
 @pytest.mark.parametrize("name", CHEAP)
-def test_a_row_builds_as_the_table_says(name: str) -> None:
+def test_a_row_builds_as_the_table_states(name: str) -> None:
     check_row(name)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(CHEAP)))
-def test_every_row_builds_as_the_table_says(name: str) -> None:
+def test_every_row_builds_as_the_table_states(name: str) -> None:
     check_row(name)
     keras.backend.clear_session()
 
 
-def test_importing_the_table_loads_no_tensorflow() -> None:
+def test_importing_the_table_does_not_import_tensorflow() -> None:
     code = "import sys, regraft_core.backbones.table; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_an_unknown_name_gets_near_names() -> None:
+def test_similar_names_are_suggested_for_an_unknown_name() -> None:
     with pytest.raises(InputError, match=r"unknown backbone 'vgg61'; did you mean .*vgg16"):
         find_backbone("vgg61")
 
 
-def test_an_image_may_be_too_small() -> None:
+def test_too_small_an_image_is_an_error() -> None:
     with pytest.raises(InputError, match="image_px: xception expects at least 71, got 64"):
         build_backbone("xception", 64, "random")
 
 
-def test_random_weights_follow_their_seed_alone() -> None:
+def test_random_weights_depend_only_on_their_seed() -> None:
     random.seed(1)
     before = random.getstate()
     one = weights_digest(build_backbone("tiny", 32, "random", seed=3))
@@ -85,13 +85,13 @@ def test_random_weights_follow_their_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3small", "xception"])
-def test_layer_names_do_not_depend_on_what_was_built_before(name: str) -> None:
+def test_layer_names_do_not_depend_on_models_built_before(name: str) -> None:
     first, second = (build_backbone(name, 96, "random") for _ in range(2))
     assert [o.name for o in first.operations] == [o.name for o in second.operations]
     assert weights_digest(first) == weights_digest(second)
 
 
-def test_the_digest_survives_saving_and_notices_one_bit(tmp_path: Path) -> None:
+def test_the_digest_is_kept_by_saving_and_changes_with_one_bit(tmp_path: Path) -> None:
     model = build_backbone("tiny", 32, "random")
     digest = weights_digest(model)
     model.save(tmp_path / "tiny.keras")
@@ -103,7 +103,7 @@ def test_the_digest_survives_saving_and_notices_one_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
+def test_weights_are_loaded_from_a_file(tmp_path: Path, suffix: str) -> None:
     source = build_backbone("tiny", 32, "random", seed=9)
     path = tmp_path / f"tiny{suffix}"
     source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
@@ -111,11 +111,11 @@ def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
     for weights in (str(path), path.as_uri(), f"{path}#sha256={sha256}"):
         model = build_backbone("tiny", 48, weights)
         assert weights_digest(model) == weights_digest(source)
-    with pytest.raises(InputError, match=f"expected SHA-256 {'0' * 64}, found {sha256}"):
+    with pytest.raises(InputError, match=f"expected SHA-256 {'0' * 64}, got {sha256}"):
         build_backbone("tiny", 32, f"{path}#sha256={'0' * 64}")
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path, tiny: keras.Model) -> None:
+def test_weights_that_do_not_match_are_an_error(tmp_path: Path, tiny: keras.Model) -> None:
     path = tmp_path / "tiny.weights.h5"
     tiny.save_weights(path)
     with pytest.raises(InputError, match="expected weights of vgg16 without top"):
@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, tiny: keras.Model) 
         build_backbone("tiny", 32, str(damaged))
 
 
-def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
+def test_weights_with_nan_are_an_error(tmp_path: Path) -> None:
     model = build_backbone("tiny", 32, "random")
     weights = model.get_weights()
     weights[0].flat[0] = np.nan
@@ -144,12 +144,12 @@ def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
         (__file__, r"expected a file \.weights\.h5"),
     ],
 )
-def test_weights_that_are_no_file_of_weights(weights: str, message: str) -> None:
+def test_weights_that_are_not_a_weights_file_are_an_error(weights: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_backbone("tiny", 32, weights)
 
 
-def test_weights_out_of_reach_say_what_to_do(
+def test_unavailable_weights_are_an_error_with_fixes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
@@ -157,17 +157,17 @@ def test_weights_out_of_reach_say_what_to_do(
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path), raising=False)
-    remedy = r"vgg16.*Name or service.*https://\S*vgg16\S*notop\.h5.*--weights.*efficientnet_lite0"
-    with pytest.raises(InputError, match=remedy):
+    fixes = r"vgg16.*Name or service.*https://\S*vgg16\S*notop\.h5.*--weights.*efficientnet_lite0"
+    with pytest.raises(InputError, match=fixes):
         build_backbone("vgg16", 32)
-    remedy = r"mobilenet.*Name or service.*https://\S*mobilenet_1_0_224_tf\.h5.*--weights PATH"
-    with pytest.raises(InputError, match=remedy):
+    fixes = r"mobilenet.*Name or service.*https://\S*mobilenet_1_0_224_tf\.h5.*--weights PATH"
+    with pytest.raises(InputError, match=fixes):
         build_classifier("mobilenet")
     assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.long
-def test_a_classifier_gives_the_logits_of_keras_probabilities(tmp_path: Path) -> None:
+def test_the_softmax_of_a_classifier_equals_that_of_keras(tmp_path: Path) -> None:
     whole = keras.applications.MobileNetV2(weights=None)
     whole.save_weights(tmp_path / "whole.weights.h5")
     classifier = build_classifier("mobilenetv2", str(tmp_path / "whole.weights.h5"))
@@ -179,7 +179,7 @@ def test_a_classifier_gives_the_logits_of_keras_probabilities(tmp_path: Path) ->
         build_classifier("mobilenetv2", str(tmp_path / "none.weights.h5"))
 
 
-def test_every_row_of_keras_can_end_in_logits() -> None:
+def test_every_keras_row_can_return_logits() -> None:
     for row in BACKBONES.values():
         if row.imported_from == "keras.applications":
             constructor = getattr(keras.applications, row.constructor)
@@ -188,6 +188,6 @@ def test_every_row_of_keras_can_end_in_logits() -> None:
         build_classifier("tiny")
 
 
-def test_tiny_keeps_its_weights(tiny: keras.Model) -> None:
+def test_tiny_has_fixed_weights(tiny: keras.Model) -> None:
     assert tiny.count_params() < 12_000
     assert weights_digest(tiny) == weights_digest(build_backbone("tiny", 64))

@@ -1,4 +1,4 @@
-"""Cuts: found from the graph, exact when joined again, clear when they are impossible."""
+"""Cuts: found from the graph, exact when joined again, with clear errors."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_a_head_joins_flat() -> None:
     ("cut", "message"),
     [
         ("block4_pol", r"did you mean block4_pool"),
-        ("block5_pool", r"is an end of the backbone"),
+        ("block5_pool", r"is the first or last layer; choose one in between"),
         ("top:0", r"top:N with N from 1 to 17, got top:0"),
         ("top:x", r"got top:x"),
         ("fraction:1.5", r"S between 0 and 1, got fraction:1\.5"),
         ("fraction:nan", r"S between 0 and 1, got fraction:nan"),
     ],
 )
-def test_an_impossible_cut_is_explained(cut: str, message: str) -> None:
+def test_an_invalid_cut_is_explained(cut: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_cut(build("vgg16"), cut)
 
@@ -89,8 +89,13 @@ def test_a_layer_inside_a_branch_names_the_next_cut_point() -> None:
         find_cut(build("resnet50"), "conv5_block2_1_conv")
 
 
-def test_cut_by_number_and_by_share() -> None:
+def test_cut_by_number_and_by_fraction() -> None:
     model = build("vgg16")
     assert find_cut(model, "top:1").name == "block5_conv3"
-    top = split(model, find_cut(model, "fraction:0.5").name)[1]
-    assert top.count_params() <= 0.5 * model.count_params()
+    assert find_cut(model, "top:17").name == "block1_conv1"
+    points = cut_points(model)
+    for fraction in (0.9, 0.5, 0.1):
+        point = find_cut(model, f"fraction:{fraction}")
+        below = next(p for p in points if p.index == point.index - 1)
+        above, more = (split(model, p.name)[1].count_params() for p in (point, below))
+        assert above <= fraction * model.count_params() < more

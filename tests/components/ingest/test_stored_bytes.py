@@ -1,4 +1,4 @@
-"""What is kept is read alike by the model's decoding; what that would refuse never passes."""
+"""Stored bytes are decoded by the model to the same pixels; what it cannot decode is invalid."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from components.ingest.checks.image_stats import measure_small_images, over_white
+from components.ingest.checks.image_validation import validate_image
 from components.ingest.checks.invalid_image import InvalidImageError
-from components.ingest.checks.png import small_png
-from components.ingest.checks.validate import examine
+from components.ingest.checks.png import unpack_small
 from regraft_core.images.preprocess import decode_image
 
 Photo = Callable[..., Image.Image]
 
 
-def encode(image: Image.Image, form: str, **values: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **values: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form, **values)
+    image.save(buffer, kind, **values)
     return buffer.getvalue()
 
 
@@ -39,7 +39,7 @@ def png_of(color: int, bits: int, width: int, height: int, packed: bytes) -> byt
 
 
 def files(photo: Image.Image) -> dict[str, bytes]:
-    """Return a file of each form and variety that ingest knows."""
+    """Return a file of each format and variant that ingest supports."""
     alpha = photo.copy()
     alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
     exif = Image.Exif()
@@ -53,7 +53,7 @@ def files(photo: Image.Image) -> dict[str, bytes]:
         "jpeg-progressive": encode(photo, "JPEG", progressive=True),
         "jpeg-rgb": encode(photo, "JPEG", keep_rgb=True),
         "jpeg-cmyk": encode(photo.convert("CMYK"), "JPEG"),
-        "jpeg-turned": encode(photo, "JPEG", exif=exif),
+        "jpeg-rotated": encode(photo, "JPEG", exif=exif),
         "jpeg-restarts": encode(photo, "JPEG", restart_marker_blocks=2),
         "jpeg-arithmetic": bytes(arithmetic),
         "png": encode(photo, "PNG"),
@@ -74,30 +74,30 @@ def files(photo: Image.Image) -> dict[str, bytes]:
 
 
 def stored_of(data: bytes) -> bytes | None:
-    """Return what ingest stores of a file, None if it leaves it out."""
+    """Return the bytes that ingest stores of a file; None if it is invalid."""
     try:
-        seen = examine(data, max_pixels=10**7)
+        stats = validate_image(data, max_pixels=10**7)
     except InvalidImageError:
         return None
-    return data if seen.encoded is None else seen.encoded
+    return data if stats.encoded is None else stats.encoded
 
 
 @pytest.mark.parametrize("name", files(Image.new("RGB", (8, 8))))
-def test_stored_bytes_are_read_alike(make_photo: Photo, name: str) -> None:
+def test_stored_bytes_are_decoded_to_the_same_pixels(make_photo: Photo, name: str) -> None:
     data = files(make_photo(31, px=120).resize((120, 90)))[name]
-    seen = examine(data, max_pixels=10**6)
-    pixels = decode_image(tf.constant(seen.encoded or data)).numpy()
-    assert pixels.shape == (seen.height, seen.width, 3)
-    shown = np.asarray(over_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
-    # Decoders of JPEG and lossy WebP may enlarge colors in different ways.
-    mean = np.abs(pixels.astype(int) - shown).mean()
+    stats = validate_image(data, max_pixels=10**6)
+    pixels = decode_image(tf.constant(stats.encoded or data)).numpy()
+    assert pixels.shape == (stats.height, stats.width, 3)
+    expected = np.asarray(over_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+    # Decoders of JPEG and lossy WebP may upsample colors in different ways.
+    mean = np.abs(pixels.astype(int) - expected).mean()
     assert mean < (3 if name.startswith(("jpeg", "webp")) else 0.6)
 
 
 STREAMS = {
     "no checksum": lambda packed: packed[:-4],
     "half a checksum": lambda packed: packed[:-2],
-    "wrong checksum": lambda packed: packed[:-4] + b"abcd",
+    "incorrect checksum": lambda packed: packed[:-4] + b"abcd",
 }
 
 
@@ -112,10 +112,10 @@ def test_png_without_its_end_is_damaged(px: int, color: int, bits: int, damage: 
     assert stored_of(png_of(color, bits, px, px, packed)) is not None
     data = png_of(color, bits, px, px, STREAMS[damage](packed))
     assert stored_of(data) is None
-    assert small_png(data, side_px=40, max_pixels=10**6) is None
+    assert unpack_small(data, max_side_px=40, max_pixels=10**6) is None
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(data))
-    if damage != "wrong checksum":
+    if damage != "incorrect checksum":
         Image.open(io.BytesIO(data)).load()
 
 
@@ -124,7 +124,7 @@ def test_a_segment_within_the_stream_of_a_jpeg_is_damage(make_photo: Photo) -> N
     data[-200:-196] = b"\xff\xe1\xff\xf0"
     Image.open(io.BytesIO(data)).load()
     with pytest.raises(InvalidImageError, match="no end marker"):
-        examine(bytes(data), max_pixels=10**6)
+        validate_image(bytes(data), max_pixels=10**6)
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(bytes(data)))
 
@@ -139,8 +139,8 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
             for _ in range(random.integers(1, 6)):
                 changed[random.integers(len(data))] = random.integers(256)
         case 2:
-            place = random.integers(len(data) - 1)
-            changed[place : place + 2] = bytes((0xFF, random.integers(0xC0, 256)))
+            position = random.integers(len(data) - 1)
+            changed[position : position + 2] = bytes((0xFF, random.integers(0xC0, 256)))
     return bytes(changed)
 
 
@@ -151,7 +151,7 @@ def damaged_files(photo: Image.Image, each: int) -> Iterator[tuple[str, bytes]]:
             yield name, damaged(data, random)
 
 
-def test_what_passes_with_damage_is_still_served(make_photo: Photo) -> None:
+def test_damaged_files_that_are_valid_are_served(make_photo: Photo) -> None:
     kept = 0
     for name, data in damaged_files(make_photo(33, px=100), each=20):
         stored = stored_of(data)
@@ -161,17 +161,17 @@ def test_what_passes_with_damage_is_still_served(make_photo: Photo) -> None:
     assert kept > 50
 
 
-def test_a_jpeg_at_small_scale_is_as_strict_as_in_full_size(make_photo: Photo) -> None:
+def test_a_jpeg_at_small_scale_is_checked_as_in_full_size(make_photo: Photo) -> None:
     for name, data in damaged_files(make_photo(34, px=300), each=30):
         if name.startswith("jpeg") and stored_of(data) is not None:
             Image.open(io.BytesIO(data)).load()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_small_images_are_seen_together_as_alone(make_photo: Photo, mode: str) -> None:
+def test_small_images_are_measured_together_as_alone(make_photo: Photo, mode: str) -> None:
     photos = [make_photo(seed, px=px).convert(mode) for seed in range(6) for px in (5, 28, 39)]
     photos.append(Image.new(mode, (28, 28)))
     encoded = [encode(photo, "PNG") for photo in photos]
-    unpacked = [small_png(data, side_px=40, max_pixels=10**6) for data in encoded]
-    together = list(measure_small_images([one for one in unpacked if one], hashed=True))
-    assert together == [examine(data, max_pixels=10**6) for data in encoded]
+    unpacked = [unpack_small(data, max_side_px=39, max_pixels=10**6) for data in encoded]
+    together = list(measure_small_images([png for png in unpacked if png], with_hash=True))
+    assert together == [validate_image(data, max_pixels=10**6) for data in encoded]

@@ -1,0 +1,71 @@
+"""The Makefile: what it installs and builds, and its errors."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make without uv, and without the settings of the make that started the tests."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    return subprocess.run(
+        ["make", "--no-print-directory", "UV=", *arguments], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def commands(*arguments: str) -> list[list[str]]:
+    """Return the commands that make would run."""
+    done = make("--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.replace("\\\n", " ").splitlines()]
+
+
+def test_without_a_suitable_python_one_line_says_so(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    done = make(f"VENV={venv}", "PYTHON=python-that-is-not-there", "install")
+    assert done.returncode != 0
+    said, _ = done.stderr.splitlines()
+    assert said.startswith("expected Python 3.11, 3.12 or 3.13")
+    assert not venv.exists()
+
+
+def test_own_distributions_are_installed_by_path_in_one_command(tmp_path: Path) -> None:
+    for target in ("install", "dev"):
+        installs = [line for line in commands(f"VENV={tmp_path}", target) if "install" in line]
+        locked, own = (line[line.index("install") + 1 :] for line in installs)
+        assert locked[1:4] == ["--no-deps", "--require-hashes", "--requirement"]
+        assert own[1:] == ["--no-deps", "--editable", "serving/client", "--editable", "."]
+
+
+def test_the_container_image_is_tagged_as_the_steps_expect() -> None:
+    for tag, requirements, arguments in ((IMAGE, "run", []), (GPU_IMAGE, "gpu", ["GPU=1"])):
+        (build,) = commands("image", *arguments)
+        assert build[build.index("--tag") + 1] == tag
+        assert f"REQUIREMENTS={requirements}" in build
+
+
+def test_pre_commit_runs_what_lint_runs() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    (repository,) = yaml.safe_load(text)["repos"]
+    assert repository["repo"] == "local"
+    hooks = [hook["entry"].removesuffix(" --force-exclude") for hook in repository["hooks"]]
+    linted = [" ".join(line).removesuffix(" .") for line in commands("lint") if "bin/" in line[0]]
+    assert linted[-4:] == hooks
+
+
+def test_ci_runs_targets_of_the_makefile() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    targets = [line.split()[1] for line in lines if line.strip().startswith("make ")]
+    assert targets == ["lint", "test", "test-long", "test-containers"]
+    for target in targets:
+        assert commands(target)
