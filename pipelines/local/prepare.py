@@ -11,7 +11,7 @@ from pipelines.preflight import check_backbone, check_destination
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.gpu_check import check_gpu
 
-MODELS_FOLDER, WORK_FOLDER = "models", "work"
+MODELS_FOLDER = "models"
 
 
 def prepare_recipe(
@@ -19,18 +19,14 @@ def prepare_recipe(
 ) -> Recipe:
     """Return the checked recipe of a run into the folder `out`.
 
-    Models are published to `<out>/models` and checkpoints are written to `<out>/work`, unless the
-    options set `destination` and `work_dir`.
+    Models are published to `<out>/models` unless the options set `destination`.
 
     Raises:
         InputError: an unknown option, a value out of range, no source, or something that this
             machine lacks.
     """
-    folders = {
-        "destination": str((Path(out) / MODELS_FOLDER).absolute()),
-        "work_dir": str((Path(out) / WORK_FOLDER).absolute()),
-    }
-    recipe = make_recipe(**(folders | dict(options)))
+    destination = str((Path(out) / MODELS_FOLDER).absolute())
+    recipe = make_recipe(**{"destination": destination, **options})
     if runner != "docker":  # the container image has its own packages
         check_destination(recipe)
         check_gpu(recipe.require_gpu)

@@ -25,7 +25,7 @@ from regraft_core.formats.manifests import (
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step import EVENTS_VARIABLE
 
-STEPS_FOLDER, LOG_FILE = "steps", "run.log"
+STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
 
 
 class Summary(Record):
@@ -62,7 +62,8 @@ def run_locally(
 ) -> Summary:
     """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
-    The steps' outputs go to `<out>/steps`, and what they print to `<out>/run.log`. A step that an
+    The steps' outputs go to `<out>/steps`, by content to the store in it unless the recipe names
+    another, and what they print to `<out>/run.log`. A step that an
     earlier run into `out` has finished is not run again, unless its inputs or Regraft's code have
     changed.
 
@@ -84,6 +85,9 @@ def run_locally(
         (out / LOG_FILE).touch()
     except OSError as error:
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
+    if not recipe.work_dir:
+        store = out / STEPS_FOLDER / STORE_FOLDER
+        recipe = recipe.model_copy(update={"work_dir": str(store)})
     if runner == "docker":
         recipe = with_absolute_paths(recipe)
     outputs, timings = _execute(recipe, out, listener, runner)
