@@ -1,4 +1,4 @@
-"""The page in a real browser: its parts are there, drawn, and nothing runs out of the screen."""
+"""The report in a real browser: its parts are drawn and fit the screen."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from components.evaluate.report.report import render
 from regraft.cli.screenshot import capture_page, run_chromium
 from regraft_core.runtime.errors import InputError
 
-# A frame of a phone's width, as a window of Chromium itself is never narrower than 500 px. Its own
-# script asks the page inside how wide it is and what it holds.
+# A frame as wide as a phone, because a window of Chromium is never narrower than 500 px. The script
+# reads the width and the contents of the page in it.
 FRAME = """<!doctype html><body style="margin:0"><iframe id="page" style="border:0"
  width="{width}" height="2000" srcdoc="{page}"></iframe><script>
 onload = () => {{
@@ -39,7 +39,7 @@ def test_the_page_shows_its_parts_and_fits_the_screen(report_of, tmp_path, width
     assert title, shown[-2000:]
     scroll_width, drawn, images, verdict = json.loads(html.unescape(title[1]))
     assert scroll_width <= width
-    # Of ten classes: an interval and a chart a class at a desktop's width, besides the other
+    # Of ten classes: an interval and, on a desktop, a chart per class, in addition to the other
     # charts and twelve images in six pairs.
     assert drawn >= 20 + (10 if width > 640 else 0)
     assert (images, verdict) == (12, "Accepted")
@@ -60,7 +60,7 @@ def test_the_page_follows_light_and_dark(report_of, tmp_path) -> None:
     assert min(light) > 220 and max(dark) < 60
 
 
-def test_without_chromium_the_error_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_without_chromium_the_error_names_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="apt-get install chromium"):
         capture_page(tmp_path / "page.html", tmp_path / "page.png")
