@@ -1,6 +1,6 @@
-"""An evaluation that a run on this machine made before is found again, where nothing has changed.
+"""Finds the evaluation of an earlier run on this machine if nothing has changed.
 
-kfp's cache cannot tell, as it knows the model in service by its place only.
+The cache of kfp cannot, because it identifies the champion by its path only.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _NO_CHAMPION = digest_of(None)[:_LENGTH]
 
 @dataclass(frozen=True)
 class EvaluationKey:
-    """What an evaluation answers, by content: the candidates, the data, the gate, the champion."""
+    """The inputs of an evaluation by content: candidates, dataset, gate and code; the champion."""
 
-    asked: str
+    inputs: str
     champion: str
     champion_model: str | None
 
     @property
     def digest(self) -> str:
-        """A name for the answer: 16 digits for all but the champion, 16 for that."""
-        return self.asked[:_LENGTH] + self.champion[:_LENGTH]
+        """Name of the evaluation: 16 digits of the inputs and 16 of the champion."""
+        return self.inputs[:_LENGTH] + self.champion[:_LENGTH]
 
 
 def evaluation_key(
@@ -47,7 +47,7 @@ def evaluation_key(
     gate: Mapping[str, Any],
     champion: str,
 ) -> EvaluationKey | None:
-    """Return what is to be answered, or None where the model in service cannot be told by content.
+    """Return the key of an evaluation; None if the champion cannot be identified by content.
 
     Args:
         candidates: folders of the candidates.
@@ -59,37 +59,37 @@ def evaluation_key(
         return None  # a folder that may change; a bucket, from which all would have to be copied
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
     data = DatasetManifest.read(dataset).digest
-    asked = digest_of([models, data, dict(gate), code_digest()])
+    inputs = digest_of([models, data, dict(gate), code_digest()])
     with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
-        rival = find_champion(champion, Path(work))
-        if rival is None:
-            return EvaluationKey(asked, _NO_CHAMPION, None)
+        published = find_champion(champion, Path(work))
+        if published is None:
+            return EvaluationKey(inputs, _NO_CHAMPION, None)
         try:
-            manifest = SavedModelManifest.read(rival.folder)
+            manifest = SavedModelManifest.read(published.folder)
         except InputError:
             return None
     own = manifest.model_digest if manifest.model_digest in models else None
-    return EvaluationKey(asked, manifest.digest, own)
+    return EvaluationKey(inputs, manifest.digest, own)
 
 
-def find_cached(question: EvaluationKey, kept: Path) -> Path | None:
-    """Return the folder of the evaluation that answers the question, among those that are kept.
+def find_cached(key: EvaluationKey, kept: Path) -> Path | None:
+    """Return the folder of the kept evaluation with this key.
 
-    Where the model in service is the very one that an evaluation of the same candidates let out,
-    that evaluation stands: a model is not judged against itself.
+    If the champion is the model that an evaluation of the same candidates accepted, that evaluation
+    is valid too: a model is not compared with itself.
 
     Args:
-        question: what is asked.
-        kept: the folder named in `keep_by_content`.
+        key: of the evaluation.
+        kept: the folder of `keep_by_content`.
     """
-    exact = kept / f"evaluation-{question.asked[:_LENGTH]}{question.champion[:_LENGTH]}"
-    others = sorted(kept.glob(f"evaluation-{question.asked[:_LENGTH]}*"))
+    exact = kept / f"evaluation-{key.digest}"
+    others = sorted(kept.glob(f"evaluation-{key.inputs[:_LENGTH]}*"))
     for folder in [exact, *others]:
         try:
-            answer = EvaluationManifest.read(folder)
+            manifest = EvaluationManifest.read(folder)
         except InputError:
             continue
-        let_out = answer.verdict == "accepted" and answer.model_digest == question.champion_model
-        if folder == exact or let_out:
+        accepted = manifest.verdict == "accepted" and manifest.model_digest == key.champion_model
+        if folder == exact or accepted:
             return folder
     return None

@@ -1,4 +1,4 @@
-"""What KFP shows of an evaluation: figures, confusion matrix, ROC curve and the report."""
+"""The KFP outputs of an evaluation: metrics, confusion matrix, ROC curve and the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate_artifacts(
     gate: Mapping[str, Any],
     champion: str,
 ) -> bool:
-    """Run the step on KFP artifacts, fill the outputs, and return whether the model may go out.
+    """Run the step on KFP artifacts, fill the outputs, and return whether the gate accepts.
 
     Args:
         candidates: artifacts with a `path`.
@@ -41,7 +41,7 @@ def evaluate_artifacts(
     """
     options = parse_options(GateOptions, **gate)
     folders = [Path(candidate.path) for candidate in candidates]
-    result = _answer(folders, dataset.path, outputs["evaluation"], options, champion)
+    result = _find_or_evaluate(folders, dataset.path, outputs["evaluation"], options, champion)
     folder = Path(outputs["evaluation"].path)
     outputs["evaluation"].metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
@@ -55,32 +55,32 @@ def evaluate_artifacts(
     return result.verdict == "accepted"
 
 
-def _answer(
+def _find_or_evaluate(
     folders: Sequence[Path], dataset: str, evaluation: Any, options: GateOptions, champion: str
 ) -> EvaluationManifest:
-    """Find the evaluation that a local run made of the same, or make it."""
-    question = None
+    """Return the evaluation of an earlier local run with the same inputs, or evaluate."""
+    key = None
     if "://" not in evaluation.uri:
-        question = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
-    if question and (found := find_cached(question, kept_folder(evaluation))):
-        log_progress("evaluate: nothing has changed since it was done")
-        evaluation.uri = str(found)
-        return EvaluationManifest.read(found)
-    from components.evaluate.evaluate import evaluate  # loads TensorFlow
+        key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
+    if key and (cached := find_cached(key, kept_folder(evaluation))):
+        log_progress("evaluate: nothing has changed since the last evaluation")
+        evaluation.uri = str(cached)
+        return EvaluationManifest.read(cached)
+    from components.evaluate.evaluate import evaluate  # imports TensorFlow
 
     result = evaluate(folders, dataset, evaluation.path, options, champion)
-    if question:
-        keep_by_content(evaluation, question.digest)
+    if key:
+        keep_by_content(evaluation, key.digest)
     return result
 
 
-def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:
-    shown.log_confusion_matrix(result.classes, result.confusion)
+def _log_classification(artifact: Any, result: EvaluationManifest, folder: Path) -> None:
+    artifact.log_confusion_matrix(result.classes, result.confusion)
     with np.load(folder / PREDICTIONS_FILE) as saved:
         probabilities, true_labels = saved["probabilities"], saved["true_labels"]
-    known = np.isfinite(probabilities).all(axis=1)
-    if known.any():
-        curve = roc_points(probabilities[known], true_labels[known])
-        # The UI draws a few hundred points at most; the ends stay.
-        kept = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
-        shown.log_roc_curve(*(values[kept].tolist() for values in curve))
+    finite = np.isfinite(probabilities).all(axis=1)
+    if finite.any():
+        curve = roc_points(probabilities[finite], true_labels[finite])
+        # The UI draws at most a few hundred points; the first and last are kept.
+        points = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
+        artifact.log_roc_curve(*(values[points].tolist() for values in curve))

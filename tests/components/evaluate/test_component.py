@@ -1,4 +1,4 @@
-"""The face: the options of the gate, and what it fills of KFP's artifacts."""
+"""The KFP component: the options of the gate, and the KFP artifacts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from regraft_core.runtime.errors import InputError
 ARTIFACTS = {"candidates", "dataset", "evaluation", "metrics", "classification", "report"}
 
 
-def test_the_faces_options_are_those_of_the_gate() -> None:
-    face = inspect.signature(evaluate.python_func).parameters
-    assert set(face) - set(GateOptions.model_fields) == ARTIFACTS | {"champion"}
+def test_the_inputs_of_the_component_are_the_options_of_the_gate() -> None:
+    inputs = inspect.signature(evaluate.python_func).parameters
+    assert set(inputs) - set(GateOptions.model_fields) == ARTIFACTS | {"champion"}
     defaults = GateOptions().model_dump()
     for name, value in defaults.items():
-        assert face[name].default == value
+        assert inputs[name].default == value
 
 
-def test_a_value_out_of_range_is_refused_before_anything_is_read() -> None:
+def test_a_value_out_of_range_is_an_error_before_anything_is_read() -> None:
     outputs = {"evaluation": SimpleNamespace(path="nowhere")}
     with pytest.raises(InputError, match="min_accuracy"):
         evaluate_artifacts([], None, outputs, {"min_accuracy": 1.01}, "")
 
 
-def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> None:
+def test_the_component_fills_the_artifacts_of_the_kfp_ui(dataset, trained, tmp_path) -> None:
     outputs = {
         name: kind(name=name, uri=str(tmp_path / "steps" / "run" / "evaluate" / name))
         for name, kind in (("evaluation", Artifact), ("metrics", Metrics),
@@ -40,8 +40,8 @@ def test_the_face_fills_what_the_kfp_ui_shows(dataset, trained, tmp_path) -> Non
     }  # fmt: skip
     candidates = [Model(name="model", uri=str(trained.candidates["head"]))]
     data = Dataset(name="dataset", uri=str(dataset))
-    may_go_out = evaluate.python_func(candidates, data, **outputs, min_accuracy=0.999)
-    assert may_go_out is False
+    accepted = evaluate.python_func(candidates, data, **outputs, min_accuracy=0.999)
+    assert accepted is False
     result = EvaluationManifest.read(outputs["evaluation"].path)
     assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
     assert outputs["metrics"].metadata["test_accuracy"] == result.metrics["test_accuracy"]

@@ -1,4 +1,4 @@
-"""When an evaluation of before stands, and when it does not."""
+"""When an earlier evaluation is reused, and when not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from components.evaluate.evaluation_cache import EvaluationKey, evaluation_key, 
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.options import GateOptions
 
-ASKED, CHAMPION, MODEL = "a" * 64, "c" * 64, "m" * 64
+INPUTS, CHAMPION, MODEL = "a" * 64, "c" * 64, "m" * 64
 
 
 @pytest.fixture(scope="module")
@@ -21,44 +21,44 @@ def made(dataset, trained, tmp_path_factory) -> EvaluationManifest:
     return evaluate([trained.candidates["head"]], dataset, out, GateOptions())
 
 
-def keep(made: EvaluationManifest, kept: Path, question: EvaluationKey, **changes: Any) -> Path:
-    folder = kept / f"evaluation-{question.digest}"
+def keep(made: EvaluationManifest, kept: Path, key: EvaluationKey, **changes: Any) -> Path:
+    folder = kept / f"evaluation-{key.digest}"
     folder.mkdir(parents=True)
     made.model_copy(update=changes).write(folder)
     return folder
 
 
-def test_the_same_question_has_its_answer(made, tmp_path) -> None:
-    question = EvaluationKey(ASKED, CHAMPION, None)
-    assert find_cached(question, tmp_path) is None
-    folder = keep(made, tmp_path, question)
-    assert find_cached(question, tmp_path) == folder
+def test_an_equal_key_finds_its_evaluation(made, tmp_path) -> None:
+    key = EvaluationKey(INPUTS, CHAMPION, None)
+    assert find_cached(key, tmp_path) is None
+    folder = keep(made, tmp_path, key)
+    assert find_cached(key, tmp_path) == folder
 
 
-def test_another_champion_or_another_gate_is_another_question(made, tmp_path) -> None:
-    keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None))
-    assert find_cached(EvaluationKey(ASKED, "d" * 64, None), tmp_path) is None
+def test_another_champion_or_gate_is_another_key(made, tmp_path) -> None:
+    keep(made, tmp_path, EvaluationKey(INPUTS, CHAMPION, None))
+    assert find_cached(EvaluationKey(INPUTS, "d" * 64, None), tmp_path) is None
     assert find_cached(EvaluationKey("b" * 64, CHAMPION, None), tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("verdict", "model", "stands"),
+    ("verdict", "model", "valid"),
     [("accepted", MODEL, True), ("rejected", MODEL, False), ("accepted", "n" * 64, False)],
 )
-def test_a_model_is_not_judged_against_itself(made, tmp_path, verdict, model, stands) -> None:
-    before = keep(made, tmp_path, EvaluationKey(ASKED, CHAMPION, None), verdict=verdict,
+def test_a_model_is_not_compared_with_itself(made, tmp_path, verdict, model, valid) -> None:
+    before = keep(made, tmp_path, EvaluationKey(INPUTS, CHAMPION, None), verdict=verdict,
                   model_digest=model)  # fmt: skip
-    found = find_cached(EvaluationKey(ASKED, "d" * 64, MODEL), tmp_path)
-    assert found == (before if stands else None)
+    cached = find_cached(EvaluationKey(INPUTS, "d" * 64, MODEL), tmp_path)
+    assert cached == (before if valid else None)
 
 
-def test_a_half_made_answer_is_none(tmp_path) -> None:
-    question = EvaluationKey(ASKED, CHAMPION, None)
-    (tmp_path / f"evaluation-{question.digest}").mkdir()
-    assert find_cached(question, tmp_path) is None
+def test_an_incomplete_evaluation_is_not_reused(tmp_path) -> None:
+    key = EvaluationKey(INPUTS, CHAMPION, None)
+    (tmp_path / f"evaluation-{key.digest}").mkdir()
+    assert find_cached(key, tmp_path) is None
 
 
-def test_the_question_follows_content_and_gate(dataset, trained, tmp_path) -> None:
+def test_the_key_depends_on_content_and_gate(dataset, trained, tmp_path) -> None:
     head, top = (trained.candidates[name] for name in ("head", "top"))
     gate = GateOptions().model_dump(mode="json")
     one = evaluation_key([head, top], dataset, gate, "")
@@ -66,4 +66,4 @@ def test_the_question_follows_content_and_gate(dataset, trained, tmp_path) -> No
     assert one == evaluation_key([top, head], dataset, gate, str(tmp_path / "none"))
     assert one != evaluation_key([head], dataset, gate, "")
     assert one != evaluation_key([head, top], dataset, gate | {"min_accuracy": 0.5}, "")
-    assert evaluation_key([head], dataset, gate | {"unfamiliar": "folder"}, "") is None
+    assert evaluation_key([head], dataset, gate | {"ood_images": "folder"}, "") is None
