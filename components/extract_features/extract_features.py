@@ -64,7 +64,9 @@ def extract_features(
     freeze(model)
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
-    told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
+    told = options.model_dump(
+        include={"poolings", "keep_cut", "views", "augment", "feature_dtype", "seed"}
+    )
     mixed = use_mixed_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
         log_progress(

@@ -73,7 +73,7 @@ def test_features_by_winograd_are_what_the_backbone_gives(
         return convolve(inputs, kernel)
 
     monkeypatch.setattr("regraft_core.training.winograd.convolve", seen)
-    changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "dtype": "float32"}
+    changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "feature_dtype": "float32"}
     folders = extracted(dataset, tmp_path, **changes)
     assert {side for side, *_ in shapes} == {24, 12, 6, 3}
     backbone = build_backbone("vgg16", 48, "random")
@@ -221,6 +221,25 @@ def test_finished_shards_are_not_computed_again(
     for folders in (first, again):
         np.testing.assert_allclose(rows(folders), whole, rtol=5e-3, atol=5e-3)
     assert not list(again[0].glob("*.done"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature_dtype": "float32"},
+        {"poolings": ("gmp",)},
+        {"keep_cut": False},
+        {"views": 2, "augment": "light"},
+        {"image_px": 16},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_features_have_another_digest(
+    dataset: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    (first,) = extracted(dataset, tmp_path / "first")
+    (other,) = extracted(dataset, tmp_path / "other", **change)
+    assert FeaturesManifest.read(first).digest != FeaturesManifest.read(other).digest
 
 
 @pytest.mark.long

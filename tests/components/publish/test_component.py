@@ -15,7 +15,7 @@ def test_the_face_compiles_and_describes_its_inputs(tmp_path: Path) -> None:
     inputs = component["inputDefinitions"]
     assert {"saved_model", "parity"} <= set(inputs["artifacts"])
     assert set(inputs["parameters"]) == {
-        "destination", "model_name", "label", "keep_last", "model_registry",
+        "destination", "model_name", "version_label", "keep_last", "model_registry",
     }  # fmt: skip
     kinds = [*inputs["artifacts"].values(), *inputs["parameters"].values()]
     assert all(one["description"] for one in kinds)
