@@ -72,10 +72,10 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     part = build_backbone(row, image_px, "imagenet")
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     names = tuple(f"class {number}" for number in range(CLASSES))
-    answering = Postprocessing(
+    postprocessing = Postprocessing(
         Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None
     )
-    build_archive(model, "head_gap", answering).write_out(str(folder), verbose=False)
+    build_archive(model, "head_gap", postprocessing).write_out(str(folder), verbose=False)
     write_warmup(folder, images, image_px, ExportOptions().warmup_batch_size)
 
 
