@@ -1,4 +1,4 @@
-"""The KFP face of `export`."""
+"""The KFP component `export`."""
 
 from typing import List
 
@@ -17,15 +17,15 @@ def export(
     warmup_batch_size: int = 32,
     formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
 ) -> None:
-    """Export the accepted candidate as a SavedModel that takes images' bytes.
+    """Export the accepted candidate as a SavedModel that accepts encoded images.
 
     Args:
-        candidates: The complete candidates, the chosen one among them.
-        evaluation: The verdict.
-        dataset: The dataset, for the images of the warm-up.
-        saved_model: The exported model.
+        candidates: Complete candidates, including the chosen one.
+        evaluation: Evaluation with the verdict.
+        dataset: Dataset with the images of the warm-up.
+        saved_model: Exported model.
         warmup_batch_size: Images in the larger warm-up request of each signature.
-        formats: Formats to write besides, of `litert` and `onnx`.
+        formats: Additional export formats: `litert`, `onnx`.
     """
     from components.export.export import export as run
     from regraft_core.formats.option_parsing import parse_options

@@ -1,4 +1,4 @@
-"""The KFP face of `fine_tune`."""
+"""The KFP component `fine_tune`."""
 
 from typing import List
 
@@ -26,24 +26,24 @@ def fine_tune(
     ema_momentum: float = 0.0,
     work_dir: str = "",
 ) -> None:
-    """Make one complete candidate from the head by one strategy.
+    """Train a complete candidate from the head with one strategy.
 
     Args:
-        dataset: The ingested dataset.
-        features: The features of all workers.
-        head: The trained head.
-        model: The complete candidate.
-        strategy: `head` (nothing more is trained), `top` (from the cut), `full`, or `auto`.
-        fine_tune_epochs: Passes over the training images.
-        learning_rate: Adam's highest learning rate, after a warm-up and before a cosine decay.
-        batch_size: Images in one step.
-        batch_norm: `frozen`, or `adapt` to let the trained part's statistics follow the data.
-        seed: Seed of the order.
-        require_gpu: Fail at once where no GPU is seen.
-        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
-        lowest_lr_ratio: Share of the rate for the lowest trained layer, rising to the head.
-        ema_momentum: Momentum of the weights' moving average that is kept; 0 is off.
-        work_dir: Folder in which a killed step finds what it had done; empty keeps nothing.
+        dataset: Ingested dataset.
+        features: Features of all workers.
+        head: Trained head.
+        model: Complete candidate.
+        strategy: `head` (trains nothing more), `top` (above the cut), `full`, or `auto`.
+        fine_tune_epochs: Number of epochs.
+        learning_rate: Peak learning rate, after warm-up and before cosine decay.
+        batch_size: Images per batch.
+        batch_norm: BatchNormalization above the cut: keep or update (`adapt`) its statistics.
+        seed: Random seed of the order of images.
+        require_gpu: Stop at once if TensorFlow finds no GPU.
+        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs with tensor cores.
+        lowest_lr_ratio: Earliest trained layer's learning rate relative to the head's; 1 is equal.
+        ema_momentum: Momentum of the moving average of the weights; 0 disables it.
+        work_dir: Checkpoint folder for resuming an interrupted step; empty disables it.
     """
     values = locals()
     from regraft_core.formats.option_parsing import select_options

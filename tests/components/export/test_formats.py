@@ -21,8 +21,8 @@ IMAGES = [image(i) for i in range(3)]
 def written(built: Built, folder: Path, name: str) -> dict[str, float]:
     model, manifest = load_model(built.candidate)
     temperature = EvaluationManifest.read(built.evaluation).temperature
-    answering = Postprocessing(manifest.preprocessing, tuple(CLASSES), temperature, None)
-    return write_formats(folder, model, answering, [name], IMAGES)
+    postprocessing = Postprocessing(manifest.preprocessing, tuple(CLASSES), temperature, None)
+    return write_formats(folder, model, postprocessing, [name], IMAGES)
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
