@@ -136,7 +136,9 @@ def _rows(
 ) -> Rows:
     rows = {kind: FeatureRows(features, split, kind, views) for kind in kinds}
     resident = {kind: rows[kind].in_memory() for kind in kinds}
-    statistics = {kind: moments(rows[kind]) for kind in kinds} if split == "train" else {}
+    statistics: dict[str, Any] = (
+        {kind: moments(rows[kind]) for kind in kinds} if split == "train" else {}
+    )
     inputs: dict[str, tf.Tensor] = {kind: resident[kind].inputs for kind in kinds}
     return Rows(inputs, resident[kinds[0]].labels, len(rows[kinds[0]]), views, statistics)
 
