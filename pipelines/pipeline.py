@@ -15,7 +15,7 @@ from components.ingest.component import ingest
 from components.publish.component import publish
 from components.train_head.component import train_head
 from components.verify.component import verify
-from pipelines.parameters import inputs_of, with_parameters
+from pipelines.pipeline_parameters import inputs_of, with_parameters
 from pipelines.recipes.recipe import DEFAULTS, FINE_TUNE_FIELDS, PARAMETER_FIELDS
 
 Options = dict[str, Any]

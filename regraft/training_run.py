@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-from pipelines.local.prepare import prepare_recipe
+from pipelines.local.prepare_recipe import prepare_recipe
 from pipelines.local.progress import Progress
 from pipelines.local.run import STEPS_FOLDER, StepError, Summary, read_summary, run_locally
 from pipelines.recipes.option_hints import unknown_option

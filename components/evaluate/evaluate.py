@@ -24,7 +24,7 @@ from components.evaluate.predict import (
     predict,
     predict_encoded,
 )
-from components.evaluate.report.gallery import Gallery, build_gallery
+from components.evaluate.report.error_gallery import Gallery, build_gallery
 from components.evaluate.report.report import REPORT_FILE, render
 from components.evaluate.report.report_data import (
     PREDICTIONS_FILE,

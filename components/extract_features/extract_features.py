@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.extract_features.forward import Arrays, Forward, build_forward
+from components.extract_features.forward_pass import Arrays, Forward, build_forward
 from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze

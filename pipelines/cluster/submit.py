@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
 from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
+from pipelines.cluster.cron import kfp_cron
 from pipelines.cluster.kfp_api import Client, Connection, retrying
 from pipelines.cluster.node_presets import Hardware
-from pipelines.cluster.pods import Pods
-from pipelines.cluster.schedule import kfp_cron
+from pipelines.cluster.pod_settings import Pods
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError

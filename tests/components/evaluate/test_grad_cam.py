@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.report.gallery import SIDE_PX, data_uri, overlay, select_errors
+from components.evaluate.report.error_gallery import SIDE_PX, data_uri, overlay, select_errors
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
 
 
