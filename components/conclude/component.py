@@ -1,4 +1,4 @@
-"""The KFP face of `conclude`. It runs when all else has ended, and after a failure too."""
+"""The KFP component `conclude`. It runs after all other steps have ended, also after a failure."""
 
 from kfp import dsl
 from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
@@ -14,14 +14,14 @@ def conclude(
     destination: str = "",
     model_name: str = "regraft",
 ) -> None:
-    """Say how the run ended: published, rejected, failed or cancelled.
+    """Report how the run ended: published, rejected, failed or canceled.
 
     Args:
-        status: What kfp says of the run.
-        outcome: The end in words, for the KFP UI.
-        started: When the run was created.
-        destination: Folder or address (`s3://`, `gs://`) that holds models.
-        model_name: The model's name there.
+        status: Status of the run.
+        outcome: How the run ended, for the KFP UI.
+        started: Time at which the run was created.
+        destination: Folder or URI (`s3://`, `gs://`) of published models.
+        model_name: Name of the model at the destination.
     """
     from pathlib import Path
 
@@ -30,7 +30,7 @@ def conclude(
     from regraft_core.runtime.step import log_progress, run_step
 
     with run_step("conclude"):
-        ending = RunStatus(status.state, status.error_message or "")
-        text = run(ending, destination, model_name, started)
+        run_status = RunStatus(status.state, status.error_message or "")
+        text = run(run_status, destination, model_name, started)
         Path(outcome.path).write_text(text, encoding="utf-8")
         log_progress(" ".join(text.split()))

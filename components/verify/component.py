@@ -1,4 +1,4 @@
-"""The KFP face of `verify`. Never cache it: it proves what a server answers today."""
+"""The KFP component `verify`. Never cache it: it tests the current server."""
 
 from typing import List
 
@@ -20,18 +20,18 @@ def verify(
     verify_images: int = 32,
     parity_tolerance: float = 1e-4,
 ) -> None:
-    """Serve the exported model and prove that it answers as the trained one does.
+    """Serve the exported model and compare its predictions with the trained model's.
 
     Args:
-        saved_model: The exported model.
-        candidates: The complete candidates, the exported one among them.
-        evaluation: The verdict, for the temperature.
-        dataset: The dataset, for images of the test split.
-        parity: The proof.
-        table: The proof as a table, for the KFP UI.
-        engine: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
-        verify_images: Test images sent by each protocol.
-        parity_tolerance: Largest difference of a probability.
+        saved_model: Exported model.
+        candidates: Complete candidates, including the exported one.
+        evaluation: Evaluation with the temperature.
+        dataset: Dataset with the test images.
+        parity: Parity report.
+        table: Parity report as a table for the KFP UI.
+        engine: Server: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
+        verify_images: Number of test images sent by each protocol.
+        parity_tolerance: Maximum difference between served and trained probabilities.
     """
     import shutil
 
@@ -48,7 +48,7 @@ def verify(
             verify_images=verify_images,
             parity_tolerance=parity_tolerance,
         )
-        proof = run(saved_model.path, [item.path for item in candidates], evaluation.path,
-                    dataset.path, parity.path, options)  # fmt: skip
+        report = run(saved_model.path, [item.path for item in candidates], evaluation.path,
+                     dataset.path, parity.path, options)  # fmt: skip
         shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)
-    parity.metadata.update(engine=proof.engine, **proof.max_abs_diff)
+    parity.metadata.update(engine=report.engine, **report.max_abs_diff)

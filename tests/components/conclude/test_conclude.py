@@ -1,4 +1,4 @@
-"""The last step's words, and that it runs after a failure under kfp's local runner."""
+"""The texts of the last step, and that it runs after a failure with kfp's local runner."""
 
 # kfp 2.17 cannot read postponed annotations, so they are not postponed here.
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components.conclude.component import conclude as face
+from components.conclude.component import conclude as component
 from components.conclude.conclude import RunStatus, conclude
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
@@ -16,7 +16,7 @@ LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
 
 
 def publish_version(folder: Path) -> Path:
-    """A version's folder, with the manifest alone."""
+    """Write a version with only its manifest."""
     folder.mkdir(parents=True)
     preprocessing = Preprocessing(image_px=64, scaling="tiny")
     SavedModelManifest(
@@ -31,28 +31,32 @@ def publish_version(folder: Path) -> Path:
 
 def test_a_published_version_is_named(tmp_path: Path) -> None:
     publish_version(tmp_path / "m" / "9")
-    newest = publish_version(tmp_path / "m" / "10")
+    latest = publish_version(tmp_path / "m" / "10")
     text = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", LONG_AGO)
-    assert text == f"# Published\n\n`{newest}`: strategy top, test accuracy 0.9750.\n"
+    assert text == f"# Published\n\n`{latest}`: strategy top, test accuracy 0.9750.\n"
     older = conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", FAR_AHEAD)
     assert older.startswith("# Rejected")
 
 
 @pytest.mark.parametrize(
-    ("ending", "destination", "expected"),
+    ("status", "destination", "expected"),
     [
-        (RunStatus("FAILED", "verify: answers\n differ"), "models", "# Failed\n\nverify: answers"),
-        (RunStatus("FAILED"), "models", "see the log of the red step"),
+        (
+            RunStatus("FAILED", "verify: predictions\n differ"),
+            "models",
+            "# Failed\n\nverify: predictions",
+        ),
+        (RunStatus("FAILED"), "models", "see the log of the failed step"),
         (RunStatus("CANCELLED"), "models", "# Cancelled"),
         (RunStatus("SUCCEEDED"), "nowhere", "# Rejected"),
         (RunStatus("SUCCEEDED"), "s3://bucket/models", "s3://bucket/models/m"),
     ],
 )
-def test_each_end_has_its_words(ending: RunStatus, destination: str, expected: str) -> None:
-    assert expected in conclude(ending, destination, "m", LONG_AGO)
+def test_each_status_has_its_text(status: RunStatus, destination: str, expected: str) -> None:
+    assert expected in conclude(status, destination, "m", LONG_AGO)
 
 
-def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_start_time_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ISO 8601, got 'today'"):
         conclude(RunStatus("SUCCEEDED"), str(tmp_path), "m", "today")
 
@@ -62,7 +66,7 @@ def fail() -> None:
     raise SystemExit(3)
 
 
-def test_the_face_runs_after_a_failure(runner: Path) -> None:
+def test_the_component_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="inner")
     def inner() -> None:
         fail()
@@ -70,7 +74,7 @@ def test_the_face_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="outer")
     def outer() -> None:
         work = inner()
-        last = face(started="2026-01-01T00:00:00Z", destination=str(runner), model_name="m")
+        last = component(started="2026-01-01T00:00:00Z", destination=str(runner), model_name="m")
         last.after(work).ignore_upstream_failure()
 
     with pytest.raises(RuntimeError):

@@ -39,7 +39,7 @@ def test_onnx_equals_the_model(built: Built, tmp_path: Path) -> None:
     assert written(built, tmp_path, "onnx")["onnx"] <= 1e-5
 
 
-def test_onnx_without_its_packages_says_what_it_needs(
+def test_onnx_without_its_packages_names_them(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

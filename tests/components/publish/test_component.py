@@ -8,7 +8,7 @@ from kfp import compiler
 from components.publish.component import publish
 
 
-def test_the_face_compiles_and_describes_its_inputs(tmp_path: Path) -> None:
+def test_the_component_compiles_and_describes_its_inputs(tmp_path: Path) -> None:
     path = tmp_path / "publish.yaml"
     compiler.Compiler().compile(publish, str(path))
     (component,) = yaml.safe_load(path.read_text())["components"].values()

@@ -1,4 +1,4 @@
-"""The faces of the three training steps: the options' own defaults, and a chain that runs."""
+"""The KFP components of the three training steps: their defaults, and a pipeline of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from components.train_head.component import train_head
 from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
-FACES = [
+COMPONENTS = [
     (extract_features, FeatureOptions, {"keep_cut", "poolings"},
      {"dataset", "features", "shard", "shards", "strategies", "pooling", "head_search"}),
     (train_head, HeadOptions, set(), {"features", "model"}),
@@ -24,13 +24,15 @@ FACES = [
 
 
 @pytest.mark.parametrize(
-    ("face", "options", "made", "own"), FACES, ids=["extract_features", "train_head", "fine_tune"]
+    ("component", "options", "derived", "own"),
+    COMPONENTS,
+    ids=["extract_features", "train_head", "fine_tune"],
 )
 def test_defaults_are_those_of_the_options(
-    face: Any, options: Any, made: set[str], own: set[str]
+    component: Any, options: Any, derived: set[str], own: set[str]
 ) -> None:
-    parameters = inspect.signature(face.python_func).parameters
-    fields = {n: f for n, f in options.model_fields.items() if n not in made}
+    parameters = inspect.signature(component.python_func).parameters
+    fields = {n: f for n, f in options.model_fields.items() if n not in derived}
     assert set(parameters) - own == set(fields)
     for name, field in fields.items():
         assert parameters[name].default == field.default, name
@@ -40,7 +42,7 @@ def found(root: Path, name: str) -> list[Path]:
     return sorted(path.parent for path in root.rglob(name) if ".work" not in path.parts)
 
 
-def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
+def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
     work = str(runner / "work")
 
     @dsl.pipeline
@@ -51,7 +53,7 @@ def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
                 dataset=data.output, shard=shard, shards=[0, 1], strategies=["auto"],
                 backbone="tiny", head_search=True, work_dir=work,
             )  # fmt: skip
-        # kfp changes a Collected where it is used, so each consumer needs its own.
+        # kfp modifies a Collected when it is used, so each consumer needs its own.
         features = dsl.Collected(extracted.outputs["features"])
         again = dsl.Collected(extracted.outputs["features"])
         head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
@@ -74,7 +76,7 @@ def test_the_faces_run_one_after_the_other(runner: Path, dataset: Path) -> None:
     assert {"extract_features", "train_head", "fine_tune-top-frozen"} <= steps
 
 
-def test_a_gpu_that_is_not_there_fails_the_task_in_one_line(
+def test_a_missing_gpu_fails_the_task_with_one_line(
     runner: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
