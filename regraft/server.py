@@ -81,7 +81,7 @@ def serve(
 
 
 def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
-    """Return the folder of a published model, or of several, that `path` stands for."""
+    """Return the folder of a published model, or of several, that `path` refers to."""
     source = published_by(path)
     folder = Path(source)
     if not is_store_uri(source):

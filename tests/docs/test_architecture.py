@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.architecture_diagram import DIAGRAM, ROLES, Layer, Architecture, draw, read_architecture
+from docs.architecture_diagram import DIAGRAM, ROLES, Architecture, Layer, draw, read_architecture
 from docs.results.pages import pages
 from docs.results.values import ROOT
 
