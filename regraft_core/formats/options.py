@@ -247,7 +247,7 @@ class GateOptions(Options):
     )
     accuracy_rule: Literal["lower_bound", "point"] = Field(
         default="lower_bound",
-        description="What must reach min-accuracy: the lower bound of the interval, or the estimate.",
+        description="What reaches min-accuracy: the lower bound of the interval, or the estimate.",
     )
     min_class_recall: Fraction = Field(
         default=0.0, description="Minimum recall of every class; 0 disables the check."
