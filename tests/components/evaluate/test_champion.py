@@ -41,7 +41,7 @@ def test_a_file_is_not_a_champion(tmp_path) -> None:
 
 
 def test_classes_are_compared_by_name_in_any_order(publish, dataset, tmp_path) -> None:
-    champion = find_champion(str(publish(1, knows=True)), tmp_path / "work")
+    champion = find_champion(str(publish(1, correct=True)), tmp_path / "work")
     assert champion is not None
     classes = DatasetManifest.read(dataset).classes
     assert list(champion.classes) != classes
@@ -53,7 +53,7 @@ def test_classes_are_compared_by_name_in_any_order(publish, dataset, tmp_path) -
 def test_labels_are_the_champions_predictions_for_any_batch_size(
     publish, dataset, tmp_path
 ) -> None:
-    champion = find_champion(str(publish(1, knows=True)), tmp_path / "work")
+    champion = find_champion(str(publish(1, correct=True)), tmp_path / "work")
     assert champion is not None
     classes = DatasetManifest.read(dataset).classes
     records = list(read_split(dataset, "test"))
@@ -62,7 +62,7 @@ def test_labels_are_the_champions_predictions_for_any_batch_size(
 
 
 def test_a_champion_that_cannot_be_run_is_an_error(publish, tmp_path) -> None:
-    folder = publish(1, knows=True)
+    folder = publish(1, correct=True)
     (folder / "saved_model.pb").write_bytes(b"\xff\xff\xff")
     champion = find_champion(str(folder), tmp_path / "work")
     assert champion is not None
@@ -71,7 +71,7 @@ def test_a_champion_that_cannot_be_run_is_an_error(publish, tmp_path) -> None:
 
 
 def test_a_champion_without_labels_is_an_error(publish, tmp_path) -> None:
-    folder = publish(1, knows=True)
+    folder = publish(1, correct=True)
     (folder / "assets" / "labels.txt").unlink()
     with pytest.raises(InputError, match=r"expected assets/labels\.txt"):
         find_champion(str(folder), tmp_path / "work")
