@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from regraft.training_run import Run, run
     from regraft_client.results import Prediction
     from regraft_core.runtime.errors import DataError, InputError, RegraftError, RejectedError
-    from regraft_core.runtime.version import VERSION as __version__
+
+    __version__: str
 
 __all__ = [
     "DataError",
