@@ -20,6 +20,8 @@ from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.runtime.errors import RegraftError
 from tests.command_line import Regraft
 
+pytestmark = pytest.mark.long
+
 TRAINING = {"backbone": "tiny", "strategies": ["head"], "head_epochs": 2, "engine": "embedded"}
 
 
