@@ -148,7 +148,7 @@ def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
     for name in ("pooling", "dense_width", "dropout"):
         assert manifest.head[name] == trials[0][name]
     assert manifest.options["head_learning_rate"] == trials[0]["head_learning_rate"]
-    assert f"of {trials[0]['head']}, width" in manifest.reasoning[0]
+    assert f", {trials[0]['pooling']} with width" in manifest.reasoning[0]
 
 
 def test_the_search_skips_a_pooling_that_does_not_fit_in_memory(
