@@ -46,13 +46,13 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     """Return images/s of the bare forward pass and of `predict`, and the number of images."""
     import tensorflow as tf
 
-    from components.evaluate.predict import predict, runner_of
+    from components.evaluate.predict import build_runner, predict
     from regraft_core.formats.manifests import Split
     from regraft_core.formats.records import read_split
     from regraft_core.training.model_files import load_model
 
     model, manifest = load_model(candidate)
-    runner = runner_of(model, manifest.preprocessing)
+    runner = build_runner(model, manifest.preprocessing)
     splits: tuple[Split, ...] = ("validation", "test")
     encoded = [record.encoded for split in splits for record in read_split(dataset, split)]
     count = len(encoded)

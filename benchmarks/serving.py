@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Load, percentile, run_load
+from benchmarks.batching_search import tune
+from benchmarks.load_generator import Load, percentile, run_load
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from benchmarks.serving_soak import memory, swap
-from benchmarks.serving_tune import tune
 from regraft_client import grpc_wire, rest_wire
 from regraft_client.grpc_wire import Target
 from serving.running.runner import ServeOptions, running_server

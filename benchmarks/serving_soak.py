@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.load import Load, LoadResult, percentile, run_load, started_load
+from benchmarks.load_generator import Load, LoadResult, percentile, run_load, started_load
 from benchmarks.result import Metric
 from regraft_client.rest import RestClient
 from serving.running.runner import Addresses, ServeOptions, running_server

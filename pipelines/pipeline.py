@@ -25,7 +25,7 @@ from components.record_rejection.component import record_rejection
 from components.resolve.component import resolve
 from components.train_head.component import train_head
 from components.verify.component import verify
-from pipelines.parameters import inputs_of, with_parameters
+from pipelines.pipeline_parameters import inputs_of, with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
 
 Options = dict[str, Any]

@@ -17,17 +17,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from regraft_core.runtime.errors import DataError, InputError, RegraftError, RejectedError
-from regraft_core.runtime.version import VERSION
-
 if TYPE_CHECKING:
     from regraft.image_inputs import ImageError
     from regraft.model import Model, load
     from regraft.server import Server, serve
     from regraft.training_run import Run, run
     from regraft_client.results import Prediction
+    from regraft_core.runtime.errors import DataError, InputError, RegraftError, RejectedError
 
-__version__ = VERSION
+    __version__: str
+
 __all__ = [
     "DataError",
     "ImageError",
@@ -45,11 +44,16 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DataError": "regraft_core.runtime.errors",
     "ImageError": "regraft.image_inputs",
+    "InputError": "regraft_core.runtime.errors",
     "Model": "regraft.model",
     "Prediction": "regraft_client.results",
+    "RegraftError": "regraft_core.runtime.errors",
+    "RejectedError": "regraft_core.runtime.errors",
     "Run": "regraft.training_run",
     "Server": "regraft.server",
+    "VERSION": "regraft_core.runtime.version",
     "load": "regraft.model",
     "run": "regraft.training_run",
     "serve": "regraft.server",
@@ -58,6 +62,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
+    if name == "__version__":
+        return __getattr__("VERSION")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

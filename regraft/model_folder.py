@@ -19,7 +19,7 @@ EXPECTED = (
 
 
 def find_model_folder(path: str | os.PathLike[str], work: Path) -> Path:
-    """Return the folder of the exported model or of the candidate that `path` stands for.
+    """Return the folder of the exported model or of the candidate that `path` refers to.
 
     Args:
         path: a folder, or the URL of a published model.

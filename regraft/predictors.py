@@ -78,7 +78,7 @@ def load_candidate(folder: Path) -> Predictor:
         raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")
     preprocessing = manifest.preprocessing
     plain = Postprocessing(
-        preprocessing, tuple(manifest.classes), temperature=1.0, familiar_threshold=None
+        preprocessing, tuple(manifest.classes), temperature=1.0, ood_threshold=None
     )
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])

@@ -81,11 +81,11 @@ def serve(
 
 
 def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
-    """Return the folder of a published model, or of several, that `path` stands for."""
+    """Return the folder of a published model, or of several, that `path` refers to."""
     source = published_by(path)
     folder = Path(source)
     if not is_store_uri(source):
-        if source != os.fspath(path):  # a run, whose model may have other versions
+        if source != os.fspath(path).removeprefix("file://"):  # a run: all versions of its model
             return folder.parent
         if folder.is_dir() and (versions_in(folder) or models_in(folder)):
             return folder.resolve()

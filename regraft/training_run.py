@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-from pipelines.local.prepare import prepare_recipe
+from pipelines.local.prepare_recipe import prepare_recipe
 from pipelines.local.progress import Progress
 from pipelines.local.run import STEPS_FOLDER, StepError, Summary, read_summary, run_locally
 from pipelines.recipes.option_hints import unknown_option
@@ -102,13 +102,12 @@ def run(
 
     A model that the gate rejects is not an error: the result's `accepted` is False. A run into the
     same `out` reuses every step whose inputs have not changed. The steps are processes of their
-    own, so the calling process may have TensorFlow loaded; on a GPU it must leave them memory.
+    own, so the calling process may have TensorFlow loaded; on a GPU it must leave memory for them.
 
     Args:
         source: Images to learn from: a folder with one subfolder per class, an archive, a CSV file,
-            a URL or a sample, or several of these. Without `recipe`, a single source gets the
-            options that `regraft run SOURCE` gives it, for a folder those that `regraft init`
-            writes; it may also be a recipe, by its name or YAML file.
+            a URL or a sample, or several of these. Without `recipe`, a single source uses the
+            defaults of `regraft run SOURCE`, and it may also be a recipe, by its name or YAML file.
         out: Folder of the run: its outputs, log and `summary.json`; by default `runs/` and the name
             of the recipe or images. Models are published to `<out>/models` unless `destination`
             is set.

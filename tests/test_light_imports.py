@@ -17,6 +17,8 @@ LIGHT = {
     "regraft": ROOT / "regraft",
     "regraft_client": ROOT / "serving/client/regraft_client",
 }
+# What predicts in this process; nothing imports it before it is called.
+HEAVY = {"regraft.predictors"}
 CODE = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -29,7 +31,8 @@ for name in sys.argv[1:]:
 @pytest.mark.parametrize("package", LIGHT)
 def test_no_module_of_a_light_package_imports_tensorflow(package: str) -> None:
     found = pkgutil.walk_packages([str(LIGHT[package])], f"{package}.")
-    modules = [module.name for module in found if not module.name.endswith("__main__")]
+    names = {module.name for module in found if not module.name.endswith("__main__")}
+    modules = sorted(names - HEAVY)
     assert len(modules) >= 3
     command = [sys.executable, "-c", CODE, package, *modules]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

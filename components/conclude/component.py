@@ -1,4 +1,4 @@
-"""The KFP component `conclude`. It runs when all else has ended, also after a failure."""
+"""The KFP component `conclude`. It runs after all other steps have ended, also after a failure."""
 
 from kfp import dsl
 from kfp.dsl import Markdown, Output
@@ -13,10 +13,10 @@ def conclude(
     """Report how the run ended: published, rejected, or without a verdict.
 
     Args:
-        outcome: The end in words, for the KFP UI.
+        outcome: How the run ended, for the KFP UI.
         run_id: ID of the run.
-        destination: Folder or bucket that holds models.
-        model_name: The model's name there.
+        destination: Folder or URI (`s3://`, `gs://`) of published models.
+        model_name: Name of the model at the destination.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From what models said of images to figures and a verdict: arithmetic on arrays, no model."""
+"""From the logits of models to metrics and a verdict: arithmetic on arrays, without a model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
     fit_temperature,
-    probabilities_of,
     reliability,
+    to_probabilities,
 )
-from components.evaluate.metrics.classification import Figures, measure
+from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
 from components.evaluate.metrics.ood_score import OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-UNCALIBRATED = "temperature stays 1: validation data do not ask for another"
+UNCALIBRATED = "the temperature stays 1: no other value improves the validation loss"
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,22 @@ class LabeledLogits:
 
 @dataclass(frozen=True)
 class ChampionResult:
-    """Which test images the model in service has right, bool [n], in the same order.
+    """Whether the champion predicts each test image correctly, bool [n], in the same order.
 
-    `dataset_digest` is that of the dataset it learned from, where known.
+    `dataset_digest` is that of its training dataset, None if unknown.
     """
 
     name: str
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     dataset_digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the chosen model costs, and what it had to reach on validation; None: not known."""
+    """Cost of the chosen model, and its validation accuracies; None if unknown.
+
+    `head_validation_accuracy` is what the model had to reach to be chosen.
+    """
 
     model_mb: float | None = None
     latency_ms: float | None = None
@@ -57,14 +60,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All that evaluation finds out about the chosen model.
+    """The result of an evaluation of the chosen model.
 
-    `probabilities` float64 [n, classes] are those of the test split as they will be served, that
-    is, at `temperature`; NaN where the model gave no number. `true_labels` int [n].
+    `probabilities` float64 [n, classes] are those of the test split at `temperature`, as they will
+    be served; NaN if a logit is not finite. `true_labels` int [n].
     """
 
     verdict: Verdict
-    figures: Figures
+    metrics: SplitMetrics
     temperature: float
     probabilities: Floats
     true_labels: Ints
@@ -83,38 +86,39 @@ def assess(
     *,
     cost: Cost,
     champion: ChampionResult | None = None,
-    unfamiliar: Floats | None = None,
+    ood_logits: Floats | None = None,
 ) -> Assessment:
-    """Fit the temperature and the familiarity threshold on validation, measure and judge on test.
+    """Fit temperature and OOD threshold on validation, measure on test, and apply the gate.
 
-    Images with predictions that are not numbers fail the gate; the figures leave them out.
+    Images with logits that are not finite fail the gate; the metrics exclude them.
     """
-    sound, _ = _finite(validation)
-    tested, finite = _finite(test)
-    temperature = fit_temperature(sound.logits, sound.true_labels)
-    raw, served = probabilities_of(tested.logits), probabilities_of(tested.logits, temperature)
-    measured = measure(served, tested.true_labels, classes)
-    familiar = fit_ood_threshold(
-        sound.logits, tested.logits, unfamiliar, options.in_distribution_fraction
+    finite_validation, _ = _select_finite(validation)
+    finite_test, finite = _select_finite(test)
+    temperature = fit_temperature(finite_validation.logits, finite_validation.true_labels)
+    raw = to_probabilities(finite_test.logits)
+    served = to_probabilities(finite_test.logits, temperature)
+    measured = measure_predictions(served, finite_test.true_labels, classes)
+    ood = fit_ood_threshold(
+        finite_validation.logits, finite_test.logits, ood_logits, options.in_distribution_fraction
     )
-    comparison = _compared(test, finite, champion, options.seed) if champion else None
-    metrics = (
-        measured.metrics
-        | _calibration_metrics(raw, served, tested.true_labels)
-        | _familiar_metrics(familiar)
+    comparison = _compare(test, finite, champion, options.seed) if champion else None
+    values = (
+        measured.values
+        | _calibration_metrics(raw, served, finite_test.true_labels)
+        | _finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
-        | _cost_metrics(cost)
+        | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
-    figures = replace(measured, metrics=metrics)
+    metrics = replace(measured, values=values)
     return Assessment(
-        verdict=apply_gate(_evidence(figures, finite, cost, comparison), options),
-        figures=figures,
+        verdict=apply_gate(_evidence(metrics, finite, cost, comparison), options),
+        metrics=metrics,
         temperature=temperature,
-        probabilities=_spread(served, finite, len(classes)),
+        probabilities=_expand(served, finite, len(classes)),
         true_labels=test.true_labels,
-        reliability_before=reliability(raw, tested.true_labels) if len(raw) else [],
-        reliability_after=reliability(served, tested.true_labels) if len(raw) else [],
-        ood=familiar,
+        reliability_before=reliability(raw, finite_test.true_labels) if len(raw) else [],
+        reliability_after=reliability(served, finite_test.true_labels) if len(raw) else [],
+        ood=ood,
         comparison=comparison,
         notes=[
             *measured.notes,
@@ -124,53 +128,44 @@ def assess(
     )
 
 
-def _finite(said: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
-    """Return what was said in numbers, and of which images that is, bool [n]."""
-    finite = np.asarray(np.isfinite(said.logits).all(axis=1))
-    return LabeledLogits(said.logits[finite], said.true_labels[finite]), finite
+def _select_finite(labeled: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
+    """Return the images whose logits are all finite, and which images these are, bool [n]."""
+    finite = np.asarray(np.isfinite(labeled.logits).all(axis=1))
+    return LabeledLogits(labeled.logits[finite], labeled.true_labels[finite]), finite
 
 
-def _compared(
+def _compare(
     test: LabeledLogits, finite: NDArray[np.bool_], champion: ChampionResult, seed: int
 ) -> Comparison:
-    right = finite & (_labels(test.logits) == test.true_labels)
-    return compare(right, champion.right, champion.name, seed)
+    predicted = test.logits.argmax(axis=1) if len(test.logits) else np.empty(0, int)
+    correct = finite & (predicted == test.true_labels)
+    return compare(correct, champion.correct, champion.name, seed)
 
 
 def _evidence(
-    figures: Figures, finite: NDArray[np.bool_], cost: Cost, comparison: Comparison | None
+    metrics: SplitMetrics, finite: NDArray[np.bool_], cost: Cost, comparison: Comparison | None
 ) -> Evidence:
     return Evidence(
         images=len(finite),
-        accuracy=figures.metrics.get("test_accuracy"),
-        accuracy_low=figures.metrics.get("test_accuracy_low"),
-        recalls={row.name: row.recall for row in figures.per_class},
+        accuracy=metrics.values.get("test_accuracy"),
+        accuracy_low=metrics.values.get("test_accuracy_low"),
+        recalls={row.name: row.recall for row in metrics.per_class},
         not_finite=int(np.sum(~finite)),
-        calibration_error=figures.metrics.get("calibration_error"),
+        calibration_error=metrics.values.get("calibration_error"),
         champion=comparison,
         **asdict(cost),
     )
 
 
-def _spread(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:
-    """Put `rows` back in their places among all images; the others are NaN."""
-    spread = np.full((len(finite), classes), np.nan)
-    spread[finite] = rows
-    return spread
-
-
-def _labels(logits: Floats) -> Ints:
-    return logits.argmax(axis=1) if len(logits) else np.empty(0, int)
-
-
-def _familiar_metrics(familiar: OodThreshold | None) -> dict[str, float]:
-    if familiar is None or familiar.auroc is None:
-        return {}
-    return {"unfamiliar_auroc": familiar.auroc}
+def _expand(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:
+    """Return a row for each image, NaN for those that are not finite."""
+    expanded = np.full((len(finite), classes), np.nan)
+    expanded[finite] = rows
+    return expanded
 
 
 def _calibration_metrics(raw: Floats, served: Floats, true_labels: Ints) -> dict[str, float]:
-    """Return the calibration errors of probabilities as they were and as they will be served."""
+    """Return the calibration errors before and after temperature scaling."""
     if not len(true_labels):
         return {}
     return {
@@ -179,14 +174,10 @@ def _calibration_metrics(raw: Floats, served: Floats, true_labels: Ints) -> dict
     }
 
 
-def _cost_metrics(cost: Cost) -> dict[str, float]:
-    return _known({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
-
-
 def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
     if comparison is None:
         return {}
-    return _known(
+    return _finite_values(
         {
             "champion_accuracy": comparison.champion_accuracy,
             "champion_difference": comparison.difference,
@@ -197,8 +188,7 @@ def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
     )
 
 
-def _known(values: dict[str, float | None]) -> dict[str, float]:
-    """Return the figures that are numbers."""
+def _finite_values(values: dict[str, float | None]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""The evaluation step's KFP face."""
+"""The KFP component `evaluate`."""
 
 from typing import Dict
 
@@ -36,37 +36,37 @@ def evaluate(
     require_gpu: bool = False,
     work_dir: str = "",
 ) -> bool:
-    """Choose the best candidate on validation and judge it on the test split.
+    """Choose the best candidate on validation and apply the gate on the test split.
 
     Args:
-        candidates: Complete candidates, all trained on the dataset.
-        dataset: the dataset with its test split.
-        evaluation: The verdict with all metrics and predictions.
+        candidates: Complete candidates, trained on the dataset, in one folder.
+        dataset: Dataset with its test split.
+        evaluation: Verdict with all metrics and predictions.
         model: The chosen candidate.
-        metrics: the figures, for the KFP UI.
-        classification: confusion matrix and ROC curve, for the KFP UI.
-        report: the page that a person reads before trusting the model.
-        min_accuracy: what the test accuracy must reach, 0 to 1.
-        accuracy_rule: what is compared, "lower_bound" of the 95 % Wilson interval or "point".
-        min_class_recall: what the recall of every class must reach; 0 is no floor.
-        min_recall_by_class: floors of single classes by name, in place of min_class_recall.
-        max_calibration_error: the most that confidence may be off, after scaling; 1 is no limit.
-        max_model_mb: the largest model in megabytes; 0 is no limit.
-        max_latency_ms: the longest time for one image in milliseconds; 0 is no limit.
-        champion: Folder or URL of the champion's version; empty without one.
-        champion_digest: Its digest; another champion is another input for the cache.
-        champion_policy: "not-worse" (beyond noise) or "better" (beyond noise).
-        champion_margin: the largest drop against the champion, even within noise; 1 is no limit.
-        champion_significance: the chance to reject an equal model that is accepted.
-        ood_images: folder of images of no class, to measure familiarity by; may be empty.
-        in_distribution_fraction: the share of validation images that must count as familiar.
-        batch_size: images a batch.
-        seed: of the bootstrap.
-        require_gpu: Fail immediately if no GPU is visible.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        metrics: Metrics for the KFP UI.
+        classification: Confusion matrix and ROC curve for the KFP UI.
+        report: Report as a web page.
+        min_accuracy: Minimum test accuracy (0 to 1); 0 disables the check.
+        accuracy_rule: What must reach min_accuracy: `lower_bound` of the 95% interval or `point`.
+        min_class_recall: Minimum recall of every class; 0 disables the check.
+        min_recall_by_class: Minimum recall of single classes, overrides min_class_recall.
+        max_calibration_error: Maximum calibration error after scaling; 1 disables the check.
+        max_model_mb: Maximum model size in MB; 0 disables the check.
+        max_latency_ms: Maximum latency per image in ms; 0 disables the check.
+        champion: Folder or URI of the champion; may be empty or not exist yet.
+        champion_digest: Digest of the champion, so that another one invalidates the cache.
+        champion_policy: `not-worse` or `better`: required result of the champion test.
+        champion_margin: Maximum accuracy drop against the champion; 1 disables the check.
+        champion_significance: Significance level of the champion test.
+        ood_images: Folder of out-of-distribution images to measure detection on; may be empty.
+        in_distribution_fraction: Fraction of validation images that must be in-distribution.
+        batch_size: Images per batch.
+        seed: Random seed of the bootstrap.
+        require_gpu: Stop at once if TensorFlow finds no GPU.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
 
     Returns:
-        Whether the model may go out.
+        Whether the gate accepted the model.
     """
     from regraft_core.runtime.gpu_check import check_gpu
     from regraft_core.runtime.step import run_step

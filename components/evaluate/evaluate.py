@@ -1,4 +1,4 @@
-"""The evaluation step: choose on validation, measure on the test split, judge, report."""
+"""The evaluation step: choose on validation, measure on test, apply the gate, write the report."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import numpy as np
 
 from components.evaluate.assess import Assessment, ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.evaluation_manifest import build_manifest
-from components.evaluate.gate.champion import champion_labels, find_champion, require_same_classes
+from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
 from components.evaluate.gate.selection import Choice, choose
 from components.evaluate.metrics.ood_images import read_ood_images
 from components.evaluate.predict import (
     Predictions,
     Runner,
-    latency_ms,
+    build_runner,
+    measure_latency_ms,
     predict,
     predict_encoded,
-    runner_of,
 )
-from components.evaluate.report.gallery import Gallery, gallery
+from components.evaluate.report.error_gallery import Gallery, build_gallery
 from components.evaluate.report.report import REPORT_FILE, render
 from components.evaluate.report.report_data import (
     PREDICTIONS_FILE,
     ReliabilityBin,
     ReportData,
-    versions,
+    installed_versions,
     without_shards,
 )
 from regraft_core.formats.manifest_storage import staged_folder, write_text
@@ -52,31 +52,31 @@ def evaluate(
     options: GateOptions,
     champion: str = "",
 ) -> EvaluationManifest:
-    """Choose the best candidate on validation and decide on the test split whether it may go out.
+    """Choose the best candidate on validation and apply the gate to its test predictions.
 
     Args:
         candidates: folders of complete candidates, all trained on `dataset`.
         dataset: the dataset's folder.
         out: receives `evaluation.json`, `predictions.npz`, `report.json` and `report.html`.
         options: the thresholds.
-        champion: folder or address of the model in service, or of one of its versions; may be
-            empty or not exist yet.
+        champion: folder or URI of the champion or of one of its versions; may be empty or not
+            exist yet.
 
     Raises:
-        InputError: the candidates, the dataset and the champion do not belong together.
+        InputError: the candidates, the dataset and the champion do not match.
     """
     clock = Clock()
     data = DatasetManifest.read(dataset)
     manifests = [ModelManifest.read(folder) for folder in candidates]
     choice = choose(manifests)
     for manifest in manifests:
-        _require_same_data(manifest, data)
-    _require_known_floors(options, data.classes)
-    rival = _champion_said(champion, dataset, data.classes, options)
-    strangers = read_ood_images(options.ood_images) if options.ood_images else []
+        _check_same_data(manifest, data)
+    _check_class_names(options, data.classes)
+    champion_result = _run_champion(champion, dataset, data.classes, options)
+    ood_images = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
-    log_progress(f"evaluate: {manifest.strategy} chosen of {len(manifests)} on validation")
-    runner = runner_of(model, manifest.preprocessing)
+    log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
+    runner = build_runner(model, manifest.preprocessing)
     validation, test = predict(runner, dataset, ("validation", "test"), options.batch_size)
     assessment = assess(
         LabeledLogits(validation.logits, validation.true_labels),
@@ -84,21 +84,21 @@ def evaluate(
         data.classes,
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
-        champion=rival,
-        unfamiliar=predict_encoded(runner, strangers, options.batch_size) if strangers else None,
+        champion=champion_result,
+        ood_logits=predict_encoded(runner, ood_images, options.batch_size) if ood_images else None,
     )
-    rival_data = rival.dataset_digest if rival else None
-    evaluation = build_manifest(assessment, manifests, choice, data, rival_data, clock.seconds)
-    mistakes = gallery(
+    champion_data = champion_result.dataset_digest if champion_result else None
+    evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)
+    errors = build_gallery(
         model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
     )
-    report = _report(evaluation, data, manifests, assessment, mistakes, options)
+    report = _report(evaluation, data, manifests, assessment, errors, options)
     _write(out, evaluation, report, test, assessment)
     log_progress(f"evaluate: {evaluation.verdict}")
     return evaluation
 
 
-def _require_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
+def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
     if manifest.kind != "candidate":
         raise InputError(f"expected a complete candidate, got a {manifest.kind}")
     if manifest.classes != data.classes:
@@ -113,7 +113,7 @@ def _require_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
         )
 
 
-def _require_known_floors(options: GateOptions, classes: list[str]) -> None:
+def _check_class_names(options: GateOptions, classes: list[str]) -> None:
     unknown = sorted(set(options.min_recall_by_class) - set(classes))
     if unknown:
         raise InputError(f"min_recall_by_class: expected names among {classes}, got {unknown}")
@@ -126,30 +126,32 @@ def _cost(
     runner: Runner,
     dataset: str | os.PathLike[str],
 ) -> Cost:
-    some = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_IMAGES)]
+    images = [record.encoded for record in islice(read_split(dataset, "test"), LATENCY_IMAGES)]
+    known = np.isfinite(choice.head_accuracy)
     return Cost(
         model_mb=content_file(folder, MODEL_FILE).stat().st_size / 1e6,
-        latency_ms=latency_ms(runner, some),
+        latency_ms=measure_latency_ms(runner, images),
         validation_accuracy=manifest.validation_accuracy,
-        head_validation_accuracy=choice.floor if np.isfinite(choice.floor) else None,
+        head_validation_accuracy=choice.head_accuracy if known else None,
     )
 
 
-def _champion_said(
-    place: str,
+def _run_champion(
+    location: str,
     dataset: str | os.PathLike[str],
     classes: list[str],
     options: GateOptions,
 ) -> ChampionResult | None:
     with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
-        rival = find_champion(place, Path(work))
-        if rival is None:
+        champion = find_champion(location, Path(work))
+        if champion is None:
             return None
-        require_same_classes(rival, classes)
+        check_classes(champion, classes)
         records = list(read_split(dataset, "test"))
-        said = champion_labels(rival, [record.encoded for record in records], options.batch_size)
+        encoded = [record.encoded for record in records]
+        predicted = champion_labels(champion, encoded, options.batch_size)
     true_labels = np.array([classes[record.label] for record in records])
-    return ChampionResult(rival.name, said == true_labels, rival.dataset_digest)
+    return ChampionResult(champion.name, predicted == true_labels, champion.dataset_digest)
 
 
 def _report(
@@ -157,7 +159,7 @@ def _report(
     data: DatasetManifest,
     manifests: Sequence[ModelManifest],
     assessment: Assessment,
-    mistakes: Gallery,
+    errors: Gallery,
     options: GateOptions,
 ) -> ReportData:
     return ReportData(
@@ -166,9 +168,9 @@ def _report(
         models=list(manifests),
         reliability_before=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_before],
         reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
-        gallery=mistakes.items,
-        gallery_note=mistakes.note,
-        versions=versions(),
+        gallery=errors.items,
+        gallery_note=errors.note,
+        versions=installed_versions(),
         options=options.model_dump(),
     )
 

@@ -1,7 +1,7 @@
-"""Finds the evaluation that an earlier run made of the same candidates, data, gate and champion.
+"""Finds the evaluation of an earlier run if nothing has changed.
 
-Kubeflow's cache cannot, because publishing changes the champion: the run after an accepted one has
-another champion, the model that it accepted.
+The cache of Kubeflow Pipelines cannot, because publishing changes the champion: the run after an
+accepted one has another champion, the model that the earlier run accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_CHAMPION = digest_of(None)[:_LENGTH]
 
 @dataclass(frozen=True)
 class EvaluationKey:
-    """An evaluation's inputs by content: `inputs` for all but the champion, `champion` for that.
+    """The inputs of an evaluation by content: candidates, dataset, gate and code; the champion.
 
     `champion_model` is the digest of the champion's model if it is one of the candidates.
     """
@@ -38,7 +38,7 @@ class EvaluationKey:
 
     @property
     def name(self) -> str:
-        """Name of the evaluation in a content store."""
+        """Name in a content store: 16 digits of the inputs and 16 of the champion."""
         return f"{_KIND}-{self.inputs[:_LENGTH]}{self.champion[:_LENGTH]}"
 
 
@@ -48,7 +48,7 @@ def evaluation_key(
     gate: Mapping[str, Any],
     champion: str,
 ) -> EvaluationKey | None:
-    """Return the key of an evaluation, or None if an input is not known by its content.
+    """Return the key of an evaluation; None if the champion cannot be identified by content.
 
     Args:
         candidates: folders of the candidates.
@@ -62,11 +62,12 @@ def evaluation_key(
     if gate.get("ood_images"):
         return None  # a folder that may change
     models = sorted(ModelManifest.read(folder).digest for folder in candidates)
-    inputs = digest_of([models, DatasetManifest.read(dataset).digest, dict(gate), code_digest()])
-    found = locate_version(champion) if champion else None
-    if found is None:
+    data = DatasetManifest.read(dataset).digest
+    inputs = digest_of([models, data, dict(gate), code_digest()])
+    location = locate_version(champion) if champion else None
+    if location is None:
         return EvaluationKey(inputs, _NO_CHAMPION, None)
-    manifest = read_version_manifest(found[0])
+    manifest = read_version_manifest(location[0])
     if manifest is None:
         return None  # exported by another program
     own = manifest.model_digest if manifest.model_digest in models else None
@@ -74,30 +75,30 @@ def evaluation_key(
 
 
 def find_cached(key: EvaluationKey, work_dir: str) -> Path | None:
-    """Return a local folder of the evaluation with this key, if the store has one.
+    """Return a local folder of the stored evaluation with this key.
 
-    If the champion is the very model that an evaluation of the same candidates accepted, that
-    evaluation counts: a model is not compared with itself.
+    If the champion is the model that an evaluation of the same candidates accepted, that evaluation
+    is valid too: a model is not compared with itself.
 
     Args:
-        key: the evaluation's inputs.
+        key: of the evaluation.
         work_dir: root of the content store.
 
     Raises:
         InputError: the store cannot be read.
     """
     store = ContentStore(work_dir)
-    alike = f"{_KIND}-{key.inputs[:_LENGTH]}"
-    others = [name for name in store.names() if name.startswith(alike) and name != key.name]
+    prefix = f"{_KIND}-{key.inputs[:_LENGTH]}"
+    others = [name for name in store.names() if name.startswith(prefix) and name != key.name]
     for name in [key.name, *others]:
-        if not store.holds(name, EvaluationManifest.file_name):
+        if not store.contains(name, EvaluationManifest.file_name):
             continue
         folder = working_folder(work_dir, name)
         try:
-            found = EvaluationManifest.read(folder or "")
+            manifest = EvaluationManifest.read(folder or "")
         except InputError:
             continue
-        accepted = found.verdict == "accepted" and found.model_digest == key.champion_model
+        accepted = manifest.verdict == "accepted" and manifest.model_digest == key.champion_model
         if name == key.name or accepted:
             return folder
     return None

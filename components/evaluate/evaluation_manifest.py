@@ -1,4 +1,4 @@
-"""From an assessment to the manifest that export, verify and people read."""
+"""Builds the evaluation manifest from an assessment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from components.evaluate.assess import Assessment
-from components.evaluate.gate.selection import Choice, results
+from components.evaluate.gate.selection import Choice, list_results
 from regraft_core.formats.manifest_storage import MadeBy, digest_of
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.runtime.version import VERSION
@@ -21,15 +21,15 @@ def build_manifest(
     champion_dataset: str | None,
     seconds: float,
 ) -> EvaluationManifest:
-    """Return the manifest of an assessment; its digest covers what was decided about what.
+    """Return the manifest of an assessment; its digest covers the verdict, model and dataset.
 
     Args:
-        assessment: what was found.
-        manifests: the candidates, in the order of `choice`.
-        choice: which of them was assessed.
+        assessment: of the chosen candidate.
+        manifests: all candidates.
+        choice: the chosen candidate.
         data: the dataset.
-        champion_dataset: digest of the dataset that the champion learned from, where known.
-        seconds: that the evaluation took.
+        champion_dataset: digest of the champion's training dataset, None if unknown.
+        seconds: duration of the evaluation.
     """
     verdict, chosen = assessment.verdict, manifests[choice.index]
     decided: Literal["accepted", "rejected"] = "accepted" if verdict.accepted else "rejected"
@@ -38,10 +38,10 @@ def build_manifest(
         [decided, [c.model_dump() for c in checks], chosen.digest, data.digest],
     )
     notes = list(assessment.notes)
-    familiar, comparison = assessment.ood, assessment.comparison
+    ood, comparison = assessment.ood, assessment.comparison
     if comparison is not None and champion_dataset not in (None, data.digest):
         notes.append(
-            f"{comparison.name} learned from another dataset and may know some test images"
+            f"{comparison.name} was trained on another dataset, which may contain test images"
         )
     return EvaluationManifest(
         digest=digest,
@@ -52,14 +52,14 @@ def build_manifest(
         model_digest=chosen.digest,
         dataset_digest=data.digest,
         classes=data.classes,
-        candidates=results(manifests, choice.index),
-        metrics=assessment.figures.metrics,
-        per_class=assessment.figures.per_class,
-        confusion=assessment.figures.confusion,
+        candidates=list_results(manifests, choice.index),
+        metrics=assessment.metrics.values,
+        per_class=assessment.metrics.per_class,
+        confusion=assessment.metrics.confusion,
         temperature=assessment.temperature,
         notes=notes,
         details={
-            "familiar": asdict(familiar) if familiar else None,
+            "ood": asdict(ood) if ood else None,
             "champion": asdict(comparison) if comparison else None,
         },
     )

@@ -1,4 +1,4 @@
-"""What KFP shows of an evaluation: figures, confusion matrix, ROC curve and the report."""
+"""The KFP outputs of an evaluation: metrics, confusion matrix, ROC curve and the report."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def evaluate_artifacts(
     dataset: Any,
     outputs: Mapping[str, Any],
     gate: Mapping[str, Any],
-    places: tuple[str, str],
+    locations: tuple[str, str],
 ) -> bool:
-    """Run the step on KFP artifacts, fill the outputs, and return whether the model is accepted.
+    """Run the step on KFP artifacts, fill the outputs, and return whether the gate accepts.
 
     Args:
         candidates: the artifact with one folder per candidate.
         dataset: the dataset's artifact.
         outputs: `evaluation`, `model`, `metrics`, `classification` and `report`.
         gate: the values of `GateOptions`.
-        places: the champion as in `evaluate`, and the root of the content store or "".
+        locations: the champion as in `evaluate`, and the root of the content store or "".
     """
     options = parse_options(GateOptions, **gate)
     names = CandidatesManifest.read(candidates.path).candidates
     folders = [Path(candidates.path) / name for name in names]
     evaluation = outputs["evaluation"]
-    result = _evaluated(folders, dataset.path, evaluation, options, places)
+    result = _find_or_evaluate(folders, dataset.path, evaluation, options, locations)
     evaluation.metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
     )
-    _hand_on(outputs["model"], candidates, folders, result)
+    _pass_on(outputs["model"], candidates, folders, result)
     for name, value in result.metrics.items():
         if math.isfinite(value):
             outputs["metrics"].log_metric(name, value)
@@ -59,23 +59,23 @@ def evaluate_artifacts(
     return result.verdict == "accepted"
 
 
-def _evaluated(
+def _find_or_evaluate(
     folders: Sequence[Path],
     dataset: str,
     evaluation: Any,
     options: GateOptions,
-    places: tuple[str, str],
+    locations: tuple[str, str],
 ) -> EvaluationManifest:
-    """Find the evaluation that an earlier run made of the same inputs, or make it."""
-    champion, work_dir = places
+    """Return the evaluation of an earlier run with the same inputs, or evaluate."""
+    champion, work_dir = locations
     key = None
     if work_dir:
         key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
-    if key and (found := find_cached(key, work_dir)):
+    if key and (cached := find_cached(key, work_dir)):
         log_progress("evaluate: nothing has changed since the last evaluation")
-        copy_artifact(found, Path(evaluation.path))
+        copy_artifact(cached, Path(evaluation.path))
     else:
-        from components.evaluate.evaluate import evaluate  # loads TensorFlow
+        from components.evaluate.evaluate import evaluate  # imports TensorFlow
 
         evaluate(folders, dataset, evaluation.path, options, champion)
     result = EvaluationManifest.read(evaluation.path)
@@ -86,10 +86,10 @@ def _evaluated(
     return result
 
 
-def _hand_on(
+def _pass_on(
     model: Any, candidates: Any, folders: Sequence[Path], result: EvaluationManifest
 ) -> None:
-    """Make the chosen candidate the output `model`: on this machine the very same folder."""
+    """Make the chosen candidate the output `model`; on this machine it is the same folder."""
     (chosen,) = (f for f in folders if ModelManifest.read(f).digest == result.model_digest)
     if "://" in candidates.uri:
         copy_artifact(chosen, Path(model.path))
@@ -98,13 +98,13 @@ def _hand_on(
     model.metadata.update(digest=result.model_digest, strategy=result.strategy)
 
 
-def _log_classification(shown: Any, result: EvaluationManifest, folder: Path) -> None:
-    shown.log_confusion_matrix(result.classes, result.confusion)
+def _log_classification(artifact: Any, result: EvaluationManifest, folder: Path) -> None:
+    artifact.log_confusion_matrix(result.classes, result.confusion)
     with np.load(folder / PREDICTIONS_FILE) as saved:
         probabilities, true_labels = saved["probabilities"], saved["true_labels"]
-    known = np.isfinite(probabilities).all(axis=1)
-    if known.any():
-        curve = roc_points(probabilities[known], true_labels[known])
-        # The UI draws a few hundred points at most; the ends stay.
-        kept = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
-        shown.log_roc_curve(*(values[kept].tolist() for values in curve))
+    finite = np.isfinite(probabilities).all(axis=1)
+    if finite.any():
+        curve = roc_points(probabilities[finite], true_labels[finite])
+        # The UI draws at most a few hundred points; the first and last are kept.
+        points = np.unique(np.linspace(0, len(curve[0]) - 1, ROC_POINTS).astype(int))
+        artifact.log_roc_curve(*(values[points].tolist() for values in curve))

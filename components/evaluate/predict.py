@@ -1,4 +1,4 @@
-"""Running a candidate over stored images, through the same preprocessing as serving."""
+"""Predictions of a candidate for stored images, with the same preprocessing as serving."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Graph = Callable[[tf.Tensor], tf.Tensor]
 
 @dataclass(frozen=True)
 class Runner:
-    """A model in two graphs, as building them takes seconds.
+    """A model as two graphs, which are built once because building takes seconds.
 
     `load` is from encoded images, string [n], to pixels float32 [n, px, px, 3] in 0..255;
-    `forward` is from there to logits float32 [n, classes].
+    `forward` is from pixels to logits float32 [n, classes].
     """
 
     load: Graph
@@ -38,9 +38,9 @@ class Runner:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of the n images of a split, in manifest order.
+    """Predictions for the n images of a split, in manifest order.
 
-    `logits` float32 [n, classes], `true_labels` int32 [n]; ids and paths as stored.
+    `logits` float32 [n, classes], `true_labels` int32 [n]; IDs and paths as stored.
     """
 
     logits: NDArray[np.float32]
@@ -49,8 +49,8 @@ class Predictions:
     paths: tuple[str, ...]
 
 
-def runner_of(model: keras.Model, preprocessing: Preprocessing) -> Runner:
-    """Return the graphs of a model that takes the backbone's input."""
+def build_runner(model: keras.Model, preprocessing: Preprocessing) -> Runner:
+    """Return the graphs of a model from the backbone's input to logits."""
     px = preprocessing.image_px
 
     @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)])
@@ -63,56 +63,56 @@ def runner_of(model: keras.Model, preprocessing: Preprocessing) -> Runner:
 def predict(
     runner: Runner, dataset: str | os.PathLike[str], splits: Sequence[Split], batch_size: int
 ) -> list[Predictions]:
-    """Run a model over some splits in one pass; decoding goes on while the model computes."""
+    """Run a model over several splits; images are decoded while the model computes."""
     manifest = DatasetManifest.read(dataset)
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
-    seen: list[ImageRecord] = []
-    stored = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
-    for records, pixels in decode_batches(stored, batch_size, runner.load):
+    done: list[ImageRecord] = []
+    images = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
+    for records, pixels in decode_batches(images, batch_size, runner.load):
         logits.append(runner.forward(pixels).numpy())
-        # The stored bytes are not needed any more, and there may be many of them.
-        seen += [record._replace(encoded=b"") for record in records]
+        # The stored bytes are no longer needed and may be large.
+        done += [record._replace(encoded=b"") for record in records]
     rows = np.concatenate(logits)
     ends = np.cumsum([0, *(manifest.splits[split].count for split in splits)]).tolist()
     return [
         Predictions(
             logits=rows[start:end],
-            true_labels=np.array([record.label for record in seen[start:end]], np.int32),
-            ids=tuple(record.id for record in seen[start:end]),
-            paths=tuple(readable(record.path) for record in seen[start:end]),
+            true_labels=np.array([record.label for record in done[start:end]], np.int32),
+            ids=tuple(record.id for record in done[start:end]),
+            paths=tuple(printable_path(record.path) for record in done[start:end]),
         )
         for start, end in itertools.pairwise(ends)
     ]
 
 
-def readable(path: str) -> str:
-    """Return a stored path as text that any file can hold: bytes that are no UTF-8 replaced."""
+def printable_path(path: str) -> str:
+    """Return a stored path as valid text: bytes that are not UTF-8 are replaced."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def predict_encoded(
     runner: Runner, encoded: Sequence[bytes], batch_size: int
 ) -> NDArray[np.float32]:
-    """Return the logits [k, classes] of encoded images; those that do not decode are left out."""
-    loaded = (
+    """Return the logits [k, classes] of encoded images, skipping those that cannot be decoded."""
+    batches = (
         tf.data.Dataset.from_tensor_slices(list(encoded))
-        .map(lambda one: load_image(one, runner.image_px), tf.data.AUTOTUNE)
+        .map(lambda image: load_image(image, runner.image_px), tf.data.AUTOTUNE)
         .ignore_errors()
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
-    logits = [runner.forward(pixels).numpy() for pixels in loaded]
+    logits = [runner.forward(pixels).numpy() for pixels in batches]
     return np.concatenate(logits) if logits else np.empty((0, 0), np.float32)
 
 
-def latency_ms(runner: Runner, encoded: Sequence[bytes]) -> float:
-    """Return the median time from one image's bytes to its logits, in milliseconds.
+def measure_latency_ms(runner: Runner, encoded: Sequence[bytes]) -> float:
+    """Return the median time from an image's bytes to its logits, in milliseconds.
 
-    The first two images warm the graphs up and do not count; NaN without any further one.
+    The first two images warm up the graphs and do not count; NaN without further ones.
     """
     times = []
-    for one in encoded:
+    for image in encoded:
         clock = Clock()
-        runner.forward(runner.load(tf.constant([one]))).numpy()
+        runner.forward(runner.load(tf.constant([image]))).numpy()
         times.append(clock.seconds)
     return float(np.median(times[WARM_UP:]) * 1000) if len(times) > WARM_UP else float("nan")

@@ -1,4 +1,4 @@
-"""The KFP face of `export`."""
+"""The KFP component `export`."""
 
 from typing import List
 
@@ -18,16 +18,16 @@ def export(
     formats: List[str] = [],  # noqa: B006 - kfp stores it as a constant
     work_dir: str = "",
 ) -> None:
-    """Export the accepted candidate as a SavedModel that takes images' bytes.
+    """Export the accepted candidate as a SavedModel that accepts encoded images.
 
     Args:
-        model: The accepted candidate.
-        evaluation: The verdict.
-        dataset: The dataset, for the images of the warm-up.
-        saved_model: The exported model.
+        model: Accepted candidate.
+        evaluation: Evaluation with the verdict.
+        dataset: Dataset with the images of the warm-up.
+        saved_model: Exported model.
         warmup_batch_size: Images in the larger warm-up request of each signature.
-        formats: Additional formats to write, of `litert` and `onnx`.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        formats: Additional export formats: `litert`, `onnx`.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
     from components.export.export import export as run
     from regraft_core.formats.option_parsing import parse_options

@@ -1,4 +1,4 @@
-"""The export step: the accepted candidate becomes a SavedModel that takes images' bytes."""
+"""The export step: writes the accepted candidate as a SavedModel that accepts encoded images."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from regraft_core.runtime.step import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 
-_ANSWERS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
-_FAMILIAR = ", `familiar` bool [n], `familiarity` float [n]"
+_OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
+_OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
 
 
 def export(
@@ -50,27 +50,27 @@ def export(
         model: folder of the chosen candidate.
         evaluation: folder of the verdict.
         dataset: the dataset, for the images of the warm-up.
-        out: the folder to make.
-        options: batch size of the warm-up, and other formats to write.
+        out: the folder to create.
+        options: batch size of the warm-up, and additional formats.
 
     Raises:
         RejectedError: the verdict is not `accepted`.
-        InputError: candidates, evaluation and dataset do not belong together.
+        InputError: candidates, evaluation and dataset do not match.
     """
     clock, options = Clock(), options or ExportOptions()
     verdict = EvaluationManifest.read(evaluation)
     if verdict.verdict != "accepted":
         raise RejectedError("export: expected an accepted model, got a rejected one")
     trained, manifest = load_chosen(model, verdict)
-    require_dataset(dataset, verdict)
-    answering = Postprocessing(
+    check_dataset(dataset, verdict)
+    postprocessing = Postprocessing(
         preprocessing=manifest.preprocessing,
         classes=tuple(manifest.classes),
         temperature=verdict.temperature,
-        familiar_threshold=familiar_threshold(verdict),
+        ood_threshold=ood_threshold(verdict),
     )
     with staged_folder(out) as folder:
-        archive = build_archive(trained, f"head_{manifest.head['pooling']}", answering)
+        archive = build_archive(trained, f"head_{manifest.head['pooling']}", postprocessing)
         archive.write_out(folder, verbose=False)
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)
@@ -83,8 +83,8 @@ def export(
             raise DataError(f"{dataset}: expected images in the validation split, found none")
         px = manifest.preprocessing.image_px
         write_warmup(folder, validation, px, options.warmup_batch_size)
-        formats = write_formats(folder, trained, answering, options.formats, validation[:7])
-        exported = _describe(verdict, manifest, answering, formats)
+        formats = write_formats(folder, trained, postprocessing, options.formats, validation[:7])
+        exported = _describe(verdict, manifest, postprocessing, formats)
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         exported = exported.model_copy(
@@ -101,7 +101,7 @@ def export(
 def load_chosen(
     folder: str | os.PathLike[str], evaluation: EvaluationManifest
 ) -> tuple[keras.Model, ModelManifest]:
-    """Load the candidate that the evaluation chose, its file checked against the digest.
+    """Load the candidate that the evaluation chose, after checking its digest.
 
     Raises:
         InputError: it is another model, or its classes differ.
@@ -119,11 +119,11 @@ def load_chosen(
     return model, manifest
 
 
-def require_dataset(dataset: str | os.PathLike[str], evaluation: EvaluationManifest) -> None:
-    """Check that `dataset` is the one that the evaluation used.
+def check_dataset(dataset: str | os.PathLike[str], evaluation: EvaluationManifest) -> None:
+    """Check that the evaluation used `dataset`.
 
     Raises:
-        InputError: it is not.
+        InputError: it used another one.
     """
     digest = DatasetManifest.read(dataset).digest
     if digest != evaluation.dataset_digest:
@@ -132,31 +132,31 @@ def require_dataset(dataset: str | os.PathLike[str], evaluation: EvaluationManif
         )
 
 
-def familiar_threshold(evaluation: EvaluationManifest) -> float | None:
+def ood_threshold(evaluation: EvaluationManifest) -> float | None:
     """Return the threshold of the energy score that the evaluation set, or None."""
-    familiar = evaluation.details.get("familiar")
-    if not familiar or familiar.get("score") != "energy":
+    ood = evaluation.details.get("ood")
+    if not ood or ood.get("score") != "energy":
         return None
-    threshold = float(familiar["threshold"])
+    threshold = float(ood["threshold"])
     return threshold if math.isfinite(threshold) else None
 
 
 def _describe(
     evaluation: EvaluationManifest,
     model: ModelManifest,
-    answering: Postprocessing,
+    postprocessing: Postprocessing,
     formats: dict[str, float],
 ) -> SavedModelManifest:
-    """Return the manifest, its digest and origin still open."""
-    given = _ANSWERS + (_FAMILIAR if answering.familiar_threshold is not None else "")
+    """Return the manifest without its digest and duration."""
+    outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood_threshold is not None else "")
     details: dict[str, Any] = {
         "verdict": evaluation.verdict,
-        "formats": {FILES[name]: {"max_abs_diff": off} for name, off in formats.items()},
+        "formats": {FILES[name]: {"max_abs_diff": diff} for name, diff in formats.items()},
         "evaluation_notes": evaluation.notes,
-        "familiar": evaluation.details.get("familiar"),
+        "ood": evaluation.details.get("ood"),
         "signatures": {
-            "serving_default": f"`image_bytes` string [n], images' bytes, any sizes, to {given}",
-            "images": f"`images` float [n, height, width, 3] in 0..255, to {given}",
+            "serving_default": f"`image_bytes` string [n], images of any size, to {outputs}",
+            "images": f"`images` float [n, height, width, 3] in 0..255, to {outputs}",
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",
             "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "

@@ -1,4 +1,4 @@
-"""Other formats of the exported model, LiteRT and ONNX, each proven against the model itself."""
+"""Additional formats of the exported model, LiteRT and ONNX, each compared with the model."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ _PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
 _TOLERANCE = 1e-4
 
 
-def pixels_model(model: keras.Model, answering: Postprocessing) -> keras.Model:
-    """Return the model that these formats hold: no bytes, as they know no decoder.
+def pixels_model(model: keras.Model, postprocessing: Postprocessing) -> keras.Model:
+    """Return the model for these formats, which have no image decoders.
 
-    It takes pixels float32 [n, px, px, 3] in 0..255 and gives probabilities float32 [n, classes].
+    It is from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
     """
-    px = answering.preprocessing.image_px
+    px = postprocessing.preprocessing.image_px
     pixels = keras.Input((px, px, 3), name="pixels")
-    logits = model(scale(pixels, answering.preprocessing.scaling), training=False)
-    probabilities = keras.layers.Softmax(name="probabilities")(logits / answering.temperature)
+    logits = model(scale(pixels, postprocessing.preprocessing.scaling), training=False)
+    probabilities = keras.layers.Softmax(name="probabilities")(logits / postprocessing.temperature)
     return keras.Model(pixels, probabilities)
 
 
 def write_formats(
     folder: str | os.PathLike[str],
     model: keras.Model,
-    answering: Postprocessing,
+    postprocessing: Postprocessing,
     formats: Sequence[str],
     images: Sequence[bytes],
 ) -> dict[str, float]:
-    """Write `model` in each of `formats` into `folder`; return how far each is off.
+    """Write `model` in each of `formats` into `folder`; return their maximum differences.
 
     Args:
         folder: the SavedModel.
         model: the candidate, the backbone's input to logits.
-        answering: preprocessing and temperature.
+        postprocessing: preprocessing and temperature.
         formats: of `litert` and `onnx`.
-        images: encoded images to compare by.
+        images: encoded images to compare predictions on.
 
     Raises:
         InputError: a format needs a package that is not installed.
@@ -56,33 +56,33 @@ def write_formats(
     """
     if not formats:
         return {}
-    whole = pixels_model(model, answering)
-    pixels = load_images(tf.constant(list(images)), answering.preprocessing.image_px).numpy()
+    whole = pixels_model(model, postprocessing)
+    pixels = load_images(tf.constant(list(images)), postprocessing.preprocessing.image_px).numpy()
     expected = np.asarray(whole(pixels, training=False))
-    off = {}
+    differences = {}
     for name in formats:
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
         try:
-            got = _write_and_run(name, whole, path, pixels)
+            received = _write_and_run(name, whole, path, pixels)
         except ImportError as error:
             raise InputError(
                 f"format {name} needs {_PACKAGES[name]}, which is not installed: {error}"
             ) from error
-        off[name] = float(np.max(np.abs(got - expected)))
-        if not off[name] <= _TOLERANCE:
+        differences[name] = float(np.max(np.abs(received - expected)))
+        if not differences[name] <= _TOLERANCE:
             raise ParityError(
                 f"format {name}: expected probabilities within {_TOLERANCE:g}, "
-                f"got ones off by {off[name]:.3g}"
+                f"got a difference of {differences[name]:.3g}"
             )
-    return off
+    return differences
 
 
 def _write_and_run(
     name: str, model: keras.Model, path: Path, pixels: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     with warnings.catch_warnings():
-        # Both converters lean on names that their own libraries call outdated.
+        # Both converters use names that their own libraries deprecate.
         warnings.simplefilter("ignore")
         if name == "onnx":
             return _onnx(model, path, pixels)
@@ -93,16 +93,16 @@ def _litert(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDAr
     model.export(path, format="litert", verbose=False)
     run = tf.lite.Interpreter(str(path)).get_signature_runner()
     (alias,) = run.get_input_details()
-    (answer,) = run(**{alias: pixels}).values()
-    found: NDArray[np.float32] = answer
-    return found
+    (output,) = run(**{alias: pixels}).values()
+    probabilities: NDArray[np.float32] = output
+    return probabilities
 
 
 def _onnx(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    onnxruntime = importlib.import_module("onnxruntime")  # an extra: not there for the type checker
+    onnxruntime = importlib.import_module("onnxruntime")  # an extra, unknown to the type checker
     spec = keras.InputSpec(shape=(None, *pixels.shape[1:]), dtype="float32")
     model.export(path, format="onnx", verbose=False, input_signature=[spec])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (fed,) = session.get_inputs()
-    found: NDArray[np.float32] = session.run(None, {fed.name: pixels})[0]
-    return found
+    (model_input,) = session.get_inputs()
+    probabilities: NDArray[np.float32] = session.run(None, {model_input.name: pixels})[0]
+    return probabilities

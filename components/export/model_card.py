@@ -1,4 +1,4 @@
-"""The model card: what a person should know before using the model, as Markdown."""
+"""The model card: metrics, usage, provenance and limits of a model, as Markdown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ def model_card(
     """Return the model card of an exported model."""
     metrics = evaluation.metrics
     low, high = metrics.get("test_accuracy_low"), metrics.get("test_accuracy_high")
-    interval = f" (95 % interval {low:.4f} to {high:.4f})" if low and high else ""
+    interval = ""
+    if low is not None and high is not None:
+        interval = f" (95% interval {low:.4f} to {high:.4f})"
     accuracy = metrics.get("test_accuracy", float("nan"))
     px = model.preprocessing.image_px
     parts = [
         "# Model card",
-        f"A classifier of images into {len(model.classes)} classes, grafted on "
-        f"`{model.backbone}` by strategy `{model.strategy}`.",
-        "## Figures on the test split",
+        f"An image classifier for {len(model.classes)} classes: a head on the backbone "
+        f"`{model.backbone}`, trained with strategy `{model.strategy}`.",
+        "## Metrics on the test split",
         f"Accuracy {accuracy:.4f}{interval}.",
         _table(
             ("class", "images", "precision", "recall", "F1"),
@@ -33,22 +35,22 @@ def model_card(
                 for row in evaluation.per_class[:_SHOWN_CLASSES]
             ],
         ),
-        "## Verdict",
+        "## Gate checks",
         _table(
-            ("check", "expected", "received", "holds"),
+            ("check", "expected", "received", "passed"),
             [
                 (check.name, check.expected, check.received, "yes" if check.passed else "no")
                 for check in evaluation.checks
             ],
         ),
-        "## How to ask it",
+        "## Usage",
         _signatures(exported),
-        f"Images are decoded, turned upright by their EXIF orientation and resized to "
+        "Images are decoded, rotated by their EXIF orientation and resized to "
         f"{px} x {px} pixels in the graph. An image that cannot be decoded fails its batch with "
-        "INVALID_ARGUMENT and its index; the others of the batch can be sent again without it.",
-        "## Where it came from",
+        "INVALID_ARGUMENT and its index; send the other images again without it.",
+        "## Provenance",
         _table(
-            ("what", "value"),
+            ("name", "value"),
             [
                 ("dataset digest", model.dataset_digest),
                 ("model digest", model.digest),
@@ -59,8 +61,8 @@ def model_card(
             ],
         ),
         "## Limits",
-        "It knows these classes only and answers with one of them for every image. "
-        "Its figures hold for images like those of the test split.",
+        "The model predicts one of these classes for every image. "
+        "Its metrics are valid only for images similar to those of the test split.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -21,77 +21,77 @@ _Tensors = dict[str, Any]
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """All that turns a model's logits into answers.
+    """How encoded images become inputs, and logits become outputs.
 
-    `familiar_threshold` is what logsumexp(logits) must reach for a familiar image, or None.
+    `ood_threshold` is the minimum logsumexp(logits) of an in-distribution image, or None.
     """
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     temperature: float
-    familiar_threshold: float | None
+    ood_threshold: float | None
 
 
 def with_features(model: keras.Model, pooling: str) -> keras.Model:
-    """Return `model` with two outputs: its pooled features, the output of `pooling`, and logits."""
+    """Return `model` with two outputs: the pooled features (output of `pooling`) and the logits."""
     return keras.Model(model.input, [model.get_layer(pooling).output, model.output])
 
 
-def postprocess(logits: tf.Tensor, answering: Postprocessing) -> _Tensors:
+def postprocess(logits: tf.Tensor, postprocessing: Postprocessing) -> _Tensors:
     """Turn logits float [n, classes] into label, confidence and probabilities (see `export`)."""
     logits = tf.cast(logits, tf.float32)
-    probabilities = tf.nn.softmax(logits / answering.temperature)
+    probabilities = tf.nn.softmax(logits / postprocessing.temperature)
     best = tf.argmax(logits, axis=-1)
-    with tf.device(_CPU):  # there are no strings on a GPU
-        label = tf.gather(tf.constant(answering.classes), best)
-    found = {
+    with tf.device(_CPU):  # GPUs do not support strings
+        label = tf.gather(tf.constant(postprocessing.classes), best)
+    outputs = {
         "label": label,
         "confidence": tf.reduce_max(probabilities, axis=-1),
         "probabilities": probabilities,
     }
-    if answering.familiar_threshold is not None:
+    if postprocessing.ood_threshold is not None:
         score = tf.reduce_logsumexp(logits, axis=-1)
-        found["familiarity"] = score
-        found["familiar"] = score >= answering.familiar_threshold
-    return found
+        outputs["familiarity"] = score
+        outputs["familiar"] = score >= postprocessing.ood_threshold
+    return outputs
 
 
 def build_archive(
-    model: keras.Model, pooling: str, answering: Postprocessing
+    model: keras.Model, pooling: str, postprocessing: Postprocessing
 ) -> keras.export.ExportArchive:
     """Return the archive of a candidate with all signatures.
 
     Args:
         model: the backbone's input to logits.
-        pooling: name of the layer that gives the pooled features.
-        answering: how logits become answers.
+        pooling: name of the layer that returns the pooled features.
+        postprocessing: how logits become outputs.
     """
     both = with_features(model, pooling)
     archive = keras.export.ExportArchive()
     # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
-    # would save each of them a second time, through Keras' own wrapper of it.
-    for name, (fn, spec) in _endpoints(both, answering).items():
+    # would save each of them a second time, through its Keras wrapper.
+    for name, (fn, spec) in _endpoints(both, postprocessing).items():
         archive.add_endpoint(name, fn, input_signature=[spec])
     return archive
 
 
-def _some(batch: tf.Tensor) -> tf.Tensor:
-    """Return `batch`, or fail where it is empty: not every kernel takes an empty batch."""
+def _not_empty(batch: tf.Tensor) -> tf.Tensor:
+    """Return `batch`, or fail if it is empty: not every kernel accepts an empty batch."""
     with tf.device(_CPU):
         text = "expected one image or more, got none"
-        there = tf.debugging.Assert(tf.shape(batch)[0] > 0, [text])
-    with tf.control_dependencies([there]):
+        check = tf.debugging.Assert(tf.shape(batch)[0] > 0, [text])
+    with tf.control_dependencies([check]):
         return tf.identity(batch)
 
 
 def _endpoints(
-    both: keras.Model, answering: Postprocessing
+    both: keras.Model, postprocessing: Postprocessing
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
-    px, scaling = answering.preprocessing.image_px, answering.preprocessing.scaling
-    texts = tf.constant(answering.classes)
+    px, scaling = postprocessing.preprocessing.image_px, postprocessing.preprocessing.scaling
+    texts = tf.constant(postprocessing.classes)
     # Traced once for all signatures.
     decode = tf.function(
-        lambda encoded: load_images(_some(encoded), px, name_damaged=True),
+        lambda encoded: load_images(_not_empty(encoded), px, name_damaged=True),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
@@ -101,21 +101,21 @@ def _endpoints(
         return outputs
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
-        return postprocess(run(decode(image_bytes))[1], answering)
+        return postprocess(run(decode(image_bytes))[1], postprocessing)
 
     def images(images: tf.Tensor) -> _Tensors:
-        pixels = tf.image.resize(_some(images), [px, px], method="bilinear", antialias=True)
-        return postprocess(run(pixels)[1], answering)
+        pixels = tf.image.resize(_not_empty(images), [px, px], method="bilinear", antialias=True)
+        return postprocess(run(pixels)[1], postprocessing)
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         with tf.device(_CPU):
             parsed = tf.io.parse_example(
                 inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
             )
-        found = postprocess(run(decode(parsed[EXAMPLE_KEY]))[1], answering)
+        outputs = postprocess(run(decode(parsed[EXAMPLE_KEY]))[1], postprocessing)
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
-        return {"classes": classes, "scores": found["probabilities"]}
+        return {"classes": classes, "scores": outputs["probabilities"]}
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
         return {"features": tf.cast(run(decode(image_bytes))[0], tf.float32)}

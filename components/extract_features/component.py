@@ -1,4 +1,4 @@
-"""The KFP face of `extract_features`."""
+"""The KFP component `extract_features`."""
 
 from typing import List
 
@@ -31,29 +31,29 @@ def extract_features(
     cache_gb: float = 20.0,
     work_dir: str = "",
 ) -> None:
-    """Compute the frozen backbone's features of one worker's share, once.
+    """Compute the features of one worker's shards with the frozen backbone, once.
 
     Args:
-        dataset: The ingested dataset.
+        dataset: Ingested dataset.
         features: Pooled features and activations at the cut.
         shard: Number of this worker, from 0.
         workers: Number of workers that share the dataset.
-        strategies: The strategies to come; `top` and `auto` need activations at the cut.
+        strategies: Strategies of the run; `top` and `auto` need activations at the cut.
         backbone: Name of the pretrained backbone.
-        weights: `imagenet`, `random`, or a path or URI of weights.
-        image_px: Side of the images in pixels; 0 is the backbone's own.
-        cut: The cut point of strategy `top`; `auto` is the backbone's own.
-        pooling: The head's pooling: `gap`, `gmp` or `flatten`.
-        head_search: Extract all poolings, as heads of every kind are to be compared.
-        views: Number of cached views of each training image.
-        augment: Strength of the augmented views: `off`, `light` or `strong`.
-        batch_size: Images in one step.
-        feature_dtype: Type of cached features: `float16` or `float32`.
-        seed: Seed of the augmentation.
-        require_gpu: Fail at once where no GPU is seen.
-        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
-        cache_gb: Gigabytes that cached activations may take; beyond, `top` streams images.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        weights: Backbone weights: `imagenet`, `random`, or the path or URI of a file.
+        image_px: Input image size in pixels; 0 uses the backbone's default.
+        cut: Cut point for `top`; `auto` uses the backbone's default.
+        pooling: Pooling of the feature map: `gap`, `gmp` or `flatten`.
+        head_search: Extract all poolings for the head search.
+        views: Cached views of each training image; 1 caches only the original image.
+        augment: Strength of the image augmentation: `off`, `light` or `strong`.
+        batch_size: Images per batch.
+        feature_dtype: Data type of the cached features: `float16` or `float32`.
+        seed: Random seed of the augmentation.
+        require_gpu: Stop at once if TensorFlow finds no GPU.
+        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs with tensor cores.
+        cache_gb: Maximum GB of cached activations; above it, `top` trains from images.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
     values = locals()
     from regraft_core.formats.option_parsing import select_options

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.extract_features.forward import Arrays, Forward, forward_of
+from components.extract_features.forward_pass import Arrays, Forward, build_forward
 from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
@@ -44,15 +44,15 @@ def extract_features(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> FeaturesManifest:
-    """Run the frozen backbone once over a worker's share of the dataset's shards.
+    """Run the frozen backbone once over a worker's part of the dataset's shards.
 
-    Writes the pooled features and, where asked for, the activations at the cut, for `train` and
-    `validation`. The first view is the plain image; only `train` gets further views.
+    Writes the pooled features and, with `keep_cut`, the activations at the cut, for `train` and
+    `validation`. The first view is the original image; only `train` has further views.
 
     Raises:
-        InputError: unknown backbone, cut or share, weights out of reach, or activations that
-            float16 cannot hold.
-        RegraftError: memory ran out.
+        InputError: unknown backbone, cut or shard, unavailable weights, or activations outside
+            the range of float16.
+        RegraftError: the memory is exhausted.
     """
     clock = Clock()
     check_gpu(options.require_gpu)
@@ -65,16 +65,17 @@ def extract_features(
     freeze(model)
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
-    told = options.model_dump(include={"poolings", "keep_cut", "views", "augment", "dtype", "seed"})
+    used = options.model_dump(
+        include={"poolings", "keep_cut", "views", "augment", "feature_dtype", "seed"}
+    )
     mixed = use_mixed_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
         log_progress(
-            "extract_features: the one view is the plain image, so only strategy full trains on "
-            "augmented ones; --views 4 gives them to head and top too"
+            "extract_features: the only view is the original image, so only strategy full trains "
+            "on augmented images; use --views 4 for head and top"
         )
-    place = [shard_index, shard_count, image_px]
-    digest = digest_of([data.digest, weights, cut, *place, told, mixed])
-    shards = list(_share(data, options.views, shard_index, shard_count))
+    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, mixed])
+    shards = list(_select_shards(data, options.views, shard_index, shard_count))
     extractor = _extractor(model, cut, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
@@ -87,7 +88,7 @@ def extract_features(
         accelerate(model.layers, mixed=mixed),
         winograd(model.layers),
     ):
-        forward = forward_of(extractor, backbone, options, image_px)
+        forward = build_forward(extractor, backbone, options, image_px)
         store = ShardStore(work or folder, kinds, marked=work is not None)
         _extract(Path(dataset), shards, forward, store, options.views)
         if work is not None:
@@ -123,44 +124,43 @@ def _extract(
     store: ShardStore,
     views: int,
 ) -> None:
-    """Write the shards that the store does not hold yet, by one pass over the images a view."""
+    """Write the shards that the store does not contain yet, view by view."""
     for view in range(views):
         part = [(file, info) for file, info in shards if info.view == view]
-        pending = [(file, info) for file, info in part if not store.holds(info)]
+        pending = [(file, info) for file, info in part if not store.contains(info)]
         files = (content_file(dataset, file) for file, _ in pending)
         images = itertools.chain.from_iterable(map(read_records, files))
         count = sum(info.count for _, info in pending)
-        pulse = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)
-        rows = _Rows(_told(forward(images, view), pulse))
+        progress = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)
+        rows = _Rows(_report(forward(images, view), progress))
         for _, info in pending:
             store.write(info, rows.take(info.count))
         before = len(part) - len(pending)
-        held = f", {before} of {len(part)} shards were there already" if before else ""
-        log_progress(f"extract_features: view {view + 1}/{views}: {count} images{held}")
+        reused = f", {before} of {len(part)} shards were there already" if before else ""
+        log_progress(f"extract_features: view {view + 1}/{views}: {count} images{reused}")
 
 
-def _told(batches: Iterator[Arrays], pulse: ProgressReporter) -> Iterator[Arrays]:
-    """Yield the batches and tell how many images have come."""
+def _report(batches: Iterator[Arrays], progress: ProgressReporter) -> Iterator[Arrays]:
+    """Yield the batches and report the number of images."""
     done = 0
     for batch in batches:
         done += len(batch[LABELS])
-        pulse(done)
+        progress(done)
         yield batch
 
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
     if not options.keep_cut:
         return None
-    wanted = backbone.cut if options.cut == "auto" else options.cut
-    return find_cut(model, wanted).name
+    return find_cut(model, backbone.cut if options.cut == "auto" else options.cut).name
 
 
 def _extractor(
     model: keras.Model, cut: str | None, options: FeatureOptions, data: DatasetManifest
 ) -> keras.Model:
-    """Return the model from the backbone's input to all arrays that are kept.
+    """Return the model from the backbone's input to all cached arrays.
 
-    The activations at the cut are among them unless those of all workers exceed the disk budget.
+    They include the activations at the cut unless those of all workers exceed `cache_gb`.
     """
     outputs: dict[str, Any] = {kind: pooling_layer(kind)(model.output)
                                for kind in options.poolings}  # fmt: skip
@@ -173,15 +173,15 @@ def _extractor(
         else:
             log_progress(
                 f"extract_features: activations at {cut} would take {rows * row_bytes / 1e9:.3g} "
-                f"GB, more than cache-gb {options.cache_gb:g}: top will stream images"
+                f"GB, more than cache-gb {options.cache_gb:g}: top will train from images"
             )
     return keras.Model(model.input, outputs)
 
 
-def _share(
+def _select_shards(
     data: DatasetManifest, views: int, shard_index: int, shard_count: int
 ) -> Iterator[tuple[str, FeatureShard]]:
-    """Yield a worker's share: every `shard_count`-th dataset shard, in each of its views."""
+    """Yield a worker's shards: every `shard_count`-th dataset shard, in each of its views."""
     every = [(split, shard) for split in SPLITS_TO_EXTRACT for shard in data.splits[split].shards]
     for split, shard in every[shard_index::shard_count]:
         for view in range(views if split == "train" else 1):
@@ -191,9 +191,9 @@ def _share(
 
 
 class _Rows:
-    """Cuts a stream of batches into pieces of any length, so that batches may span shards.
+    """Splits a stream of batches into pieces of any length, so that batches can span shards.
 
-    A pass of its own a shard would start the decoding anew, which takes longer than a small shard.
+    Restarting the decoding for each shard would take longer than a small shard.
     """
 
     def __init__(self, batches: Iterator[Arrays]) -> None:
@@ -201,10 +201,10 @@ class _Rows:
         self._rest: Arrays = {}
 
     def take(self, count: int) -> Iterator[Arrays]:
-        """Yield the next `count` rows, in pieces of a batch at most.
+        """Yield the next `count` rows, in pieces of at most a batch.
 
         Raises:
-            DataError: the stream ends before.
+            DataError: the stream ends early.
         """
         while count:
             if not self._rest or not len(self._rest[LABELS]):

@@ -1,4 +1,4 @@
-"""Feature shards being written: each is whole or not there, so that a killed step goes on."""
+"""Writes feature shards completely or not at all, so that an interrupted step can resume."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DONE = ".done"
 
 
 class ShardStore:
-    """A folder of feature shards; `kinds` gives dtype and shape of a row of each array.
+    """A folder of feature shards; `kinds` are dtype and row shape of each array.
 
-    With `marked`, each finished shard leaves a mark by which a later process knows it.
+    With `marked`, each finished shard has a marker file for later processes.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class ShardStore:
         self._folder, self._kinds, self._marked = folder, kinds, marked
         folder.mkdir(parents=True, exist_ok=True)
 
-    def holds(self, info: FeatureShard) -> bool:
-        """Whether a shard was written to its end, and its arrays are still whole."""
+    def contains(self, info: FeatureShard) -> bool:
+        """Return whether a shard is completely written and its arrays are intact."""
         if not self._mark(info).exists():
             return False
         try:
@@ -47,7 +47,7 @@ class ShardStore:
         return True
 
     def write(self, info: FeatureShard, pieces: Iterable[dict[str, NDArray[Any]]]) -> None:
-        """Write one shard's arrays through memory maps, piece by piece.
+        """Write the arrays of one shard by memory mapping, piece by piece.
 
         Raises:
             InputError: a value is too large for float16, or the disk is full.
@@ -70,7 +70,7 @@ class ShardStore:
             raise InputError(f"cannot write features to {self._folder}: {error}") from error
 
     def link_into(self, folder: Path) -> None:
-        """Put all arrays into `folder` too, as links where the file system can."""
+        """Link all arrays into `folder`, or copy them if the file system has no links."""
         for path in self._folder.glob("*.npy"):
             try:
                 os.link(path, folder / path.name)
@@ -82,7 +82,7 @@ class ShardStore:
         path = array_file(self._folder, info.stem, name)
         path.unlink(missing_ok=True)  # it may be linked into an earlier output
         array = np.lib.format.open_memmap(path, "w+", dtype, (info.count, *shape))
-        # Else a full disk would end the process at a page of the map, not here with an error.
+        # Otherwise a full disk would kill the process at a page of the map.
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return array

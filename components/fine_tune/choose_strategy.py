@@ -1,7 +1,7 @@
-"""Strategy `auto`: chosen by the size of the dataset and its likeness to the backbone's own data.
+"""Strategy `auto`: chosen by the size of the dataset and its similarity to the pretraining data.
 
-Likeness is told by the features: images that resemble what a backbone learned from are told
-apart by its pretrained features far better than by those of the same backbone untrained.
+Similarity is measured by the features: images similar to the pretraining data are separated by
+pretrained features far better than by those of the same backbone untrained.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from regraft_core.training.heads import pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
 
 Resolved = Literal["head", "top", "full"]
-# Training images of the median class from which on a dataset counts as large.
+# Minimum number of training images of the median class of a large dataset.
 LARGE_CLASS = 500
-# Share of the untrained features' mistakes that pretrained ones must avoid to count as similar.
-SIMILAR_SHARE = 0.5
-NEIGHBOURS = 5
-# Images that go through the untrained backbone: it costs a forward pass each.
+# Fraction of the errors of untrained features that pretrained ones must avoid on similar images.
+MIN_SIMILARITY = 0.5
+NEIGHBORS = 5
+# Images that go through the untrained backbone, each of which costs a forward pass.
 SAMPLE = {"train": 512, "validation": 256}
 UNTRAINED_SEED = 1
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What `auto` looks at; the scores are accuracies of nearest neighbors on validation.
+    """The input of `auto`; the scores are validation accuracies of nearest neighbors.
 
     `pretrained` and `untrained` are measured on the same sampled images.
     """
@@ -50,57 +50,56 @@ class Evidence:
     sampled_validation: int
 
     @property
-    def likeness(self) -> float:
-        """Share of the mistakes of chance and of untrained features that pretrained ones avoid."""
-        floor = max(self.chance, self.untrained)
-        return (self.pretrained - floor) / (1.0 - floor) if floor < 1.0 else 0.0
+    def similarity(self) -> float:
+        """Fraction of the errors of chance and untrained features that pretrained ones avoid."""
+        baseline = max(self.chance, self.untrained)
+        return (self.pretrained - baseline) / (1.0 - baseline) if baseline < 1.0 else 0.0
 
     @property
     def large(self) -> bool:
-        """Whether the classes are large enough to train many weights."""
+        """Whether the classes are large enough to train many parameters."""
         return self.per_class >= LARGE_CLASS
 
     @property
     def similar(self) -> bool:
-        """Whether the images are like those that the backbone learned from."""
-        return self.likeness >= SIMILAR_SHARE
+        """Whether the images are similar to the pretraining data."""
+        return self.similarity >= MIN_SIMILARITY
 
     @property
     def strategy(self) -> Resolved:
-        """The strategy by the table of size and likeness."""
+        """The strategy by the table of size and similarity."""
         if self.large:
             return "top" if self.similar else "full"
         return "head" if self.similar else "top"
 
-    def figures(self) -> dict[str, Any]:
-        """Return what was measured and concluded, for the manifest."""
-        return {**asdict(self), "likeness": self.likeness, "large": self.large,
+    def measurements(self) -> dict[str, Any]:
+        """Return the measurements and conclusions, for the manifest."""
+        return {**asdict(self), "similarity": self.similarity, "large": self.large,
                 "similar": self.similar, "strategy": self.strategy}  # fmt: skip
 
     def sentences(self) -> list[str]:
-        """Return the reasoning in plain sentences."""
+        """Return the reasoning in sentences."""
         size = "large" if self.large else "small"
-        like = "similar to" if self.similar else "unlike"
-        why = {
-            "head": "few similar images: the pretrained features fit, and more training would "
-            "rather overfit",
-            "top": "many similar images: the late layers can be fitted to them, the early ones "
-            "fit already"
+        similar = "similar to" if self.similar else "dissimilar from"
+        reason = {
+            "head": "few similar images: the pretrained features are suitable, and training more "
+            "layers would overfit",
+            "top": "many similar images: the late layers can be trained, the early ones are "
+            "suitable"
             if self.similar
-            else "few images of another kind: the late layers must change, and there are too "
-            "few images to train all",
-            "full": "many images of another kind: all layers must and can be fitted to them",
+            else "few dissimilar images: the late layers must change, and there are too few images "
+            "to train all layers",
+            "full": "many dissimilar images: all layers must be trained, and can be",
         }[self.strategy]
         return [
-            f"The median class has {self.per_class:.0f} training images; from {LARGE_CLASS} on a "
-            f"set counts as large, so this one is {size}.",
+            f"The median class has {self.per_class:.0f} training images; datasets with at least "
+            f"{LARGE_CLASS} are large, so this one is {size}.",
             f"Nearest neighbors on {self.sampled_train} training and {self.sampled_validation} "
-            f"validation images: {self.pretrained:.3f} right by pretrained features, "
-            f"{self.untrained:.3f} by the same backbone untrained, {self.chance:.3f} by chance.",
-            f"Pretraining avoids {max(self.likeness, 0.0):.0%} of the mistakes that are left "
-            f"without it; from {SIMILAR_SHARE:.0%} on images count as similar, so these are "
-            f"{like} the backbone's own.",
-            f"Strategy {self.strategy} was chosen: {why}.",
+            f"validation images: accuracy {self.pretrained:.3f} with pretrained features, "
+            f"{self.untrained:.3f} with the same backbone untrained, {self.chance:.3f} by chance.",
+            f"Pretraining avoids {max(self.similarity, 0.0):.0%} of the errors without it; images "
+            f"are similar from {MIN_SIMILARITY:.0%}, so these are {similar} the pretraining data.",
+            f"Strategy {self.strategy} was chosen: {reason}.",
         ]
 
 
@@ -110,7 +109,7 @@ def gather_evidence(
     head: ModelManifest,
     seed: int,
 ) -> Evidence:
-    """Measure size and likeness; the cached features serve as the pretrained ones."""
+    """Measure size and similarity; the cached features are the pretrained ones."""
     kind: HeadKind = head.head["pooling"]
     untrained = _untrained_extractor(head, kind)
     pretrained_sets, untrained_sets = [], []
@@ -138,30 +137,30 @@ def gather_evidence(
 def neighbor_accuracy(
     features: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.int32]]
 ) -> float:
-    """Return the accuracy on validation of the nearest neighbors in standardized features.
+    """Return the validation accuracy of nearest neighbors in standardized features.
 
     `features` float32 [n, width] and `labels` int32 [n] are those of train and of validation.
-    The labels of the five most similar rows (by cosine) vote, each by its similarity.
+    The labels of the five most similar rows (by cosine) vote, weighted by similarity.
     """
     train, validation = features
     train_labels, validation_labels = labels
     if not (np.isfinite(train).all() and np.isfinite(validation).all()):
         return 0.0
-    mean, spread = train.mean(axis=0), train.std(axis=0) + 1e-12
-    near, far = ((rows - mean) / spread for rows in (train, validation))
-    near /= np.linalg.norm(near, axis=1, keepdims=True) + 1e-12
-    far /= np.linalg.norm(far, axis=1, keepdims=True) + 1e-12
-    similarity = far @ near.T
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
-    votes = np.zeros((len(far), int(train_labels.max()) + 1), np.float64)
+    mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-12
+    train, validation = ((rows - mean) / deviation for rows in (train, validation))
+    train /= np.linalg.norm(train, axis=1, keepdims=True) + 1e-12
+    validation /= np.linalg.norm(validation, axis=1, keepdims=True) + 1e-12
+    similarity = validation @ train.T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBORS]
+    votes = np.zeros((len(validation), int(train_labels.max()) + 1), np.float64)
     for column in nearest.T:
-        rows = np.arange(len(far))
+        rows = np.arange(len(validation))
         votes[rows, train_labels[column]] += 1.0 + similarity[rows, column]
     return float((votes.argmax(axis=1) == validation_labels).mean())
 
 
-def _sample(count: int, most: int, seed: int) -> NDArray[np.int64]:
-    chosen = np.random.default_rng(seed).permutation(count)[:most]
+def _sample(count: int, limit: int, seed: int) -> NDArray[np.int64]:
+    chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.sort(chosen)
 
 

@@ -1,4 +1,4 @@
-"""The KFP face of `fine_tune`."""
+"""The KFP component `fine_tune`."""
 
 from typing import List
 
@@ -26,24 +26,24 @@ def fine_tune(
     ema_momentum: float = 0.0,
     work_dir: str = "",
 ) -> None:
-    """Make one complete candidate per strategy, all from the same head.
+    """Train one complete candidate per strategy, all from the same head.
 
     Args:
-        dataset: The ingested dataset.
-        features: The features of the dataset.
-        head: The trained head.
-        candidates: A folder with one complete candidate per strategy.
-        strategies: `head` (trains nothing more), `top` (trains above the cut), `full` or `auto`.
-        fine_tune_epochs: Passes over the training images.
-        learning_rate: Adam's highest learning rate, after a warm-up and before a cosine decay.
-        batch_size: Images in one step.
-        batch_norm: `frozen`, or `adapt` to let the trained part's statistics follow the data.
-        seed: Seed of the order.
-        require_gpu: Fail at once where no GPU is seen.
-        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs that gain from it.
-        lowest_lr_ratio: Share of the rate for the lowest trained layer, rising to the head.
-        ema_momentum: Momentum of the weights' moving average that is kept; 0 is off.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        dataset: Ingested dataset.
+        features: Features of the dataset.
+        head: Trained head.
+        candidates: Complete candidates, in one folder.
+        strategies: `head` (trains nothing more), `top` (above the cut), `full`, or `auto`.
+        fine_tune_epochs: Number of epochs.
+        learning_rate: Peak learning rate, after warm-up and before cosine decay.
+        batch_size: Images per batch.
+        batch_norm: BatchNormalization above the cut: keep or update (`adapt`) its statistics.
+        seed: Random seed of the order of images.
+        require_gpu: Stop at once if TensorFlow finds no GPU.
+        precision: `float32`, `mixed` (float16), or `auto`: mixed on GPUs with tensor cores.
+        lowest_lr_ratio: Earliest trained layer's learning rate relative to the head's; 1 is equal.
+        ema_momentum: Momentum of the moving average of the weights; 0 disables it.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
     values = locals()
     from regraft_core.formats.option_parsing import select_options

@@ -1,7 +1,7 @@
-"""From a head to a complete candidate, by one of the three strategies of transfer learning.
+"""From a head to a complete candidate, with one of the three strategies of transfer learning.
 
 `head` trains nothing more; `top` trains the layers above the cut from cached activations; `full`
-trains everything from images; `auto` chooses among them by evidence.
+trains all layers from images; `auto` chooses among them by evidence.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from regraft_core.training.winograd import winograd
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: its curve, and loss and accuracy of the weights that were kept."""
+    """The result of a training: its history, and loss and accuracy of the weights it kept."""
 
     batch_norm: str
     history: list[Epoch]
@@ -62,15 +62,15 @@ def fine_tune(
     out: str | os.PathLike[str],
     options: FineTuneOptions,
 ) -> ModelManifest:
-    """Make a complete candidate (backbone's input to logits) by one strategy.
+    """Train a complete candidate (backbone's input to logits) with one strategy.
 
     Trains on all GPUs of this machine and, with `full`, on all machines that `TF_CONFIG` names, of
     which only the first writes the candidate.
 
     Raises:
-        InputError: the head is of another dataset or other weights, no cut was chosen, no GPU is
-            seen where one is required, or several machines were given to a strategy but `full`.
-        RegraftError: the loss is not a number, or memory ran out.
+        InputError: the head is of another dataset or other weights, no cut was chosen, a required
+            GPU is missing, or there are several machines for a strategy other than `full`.
+        RegraftError: the loss is not finite, or the memory is exhausted.
     """
     check_gpu(options.require_gpu)
     with distribution_strategy(options.strategy).scope():
@@ -95,15 +95,15 @@ def _fine_tune(
         evidence = gather_evidence(dataset, features, parts.head, options.seed)
         strategy = evidence.strategy
         reasoning = evidence.sentences()
-        measurements["auto"] = evidence.figures()
-    best, tried = _train_each(parts, strategy, options, evidence)
-    if len(tried) > 1:
-        told = ", ".join(f"{way.batch_norm} {way.accuracy:.4f}" for way in tried)
-        reasoning.append(f"BatchNorm was tried both ways, accuracy on validation: {told}; "
+        measurements["auto"] = evidence.measurements()
+    best, outcomes = _train_each(parts, strategy, options, evidence)
+    if len(outcomes) > 1:
+        accuracies = ", ".join(f"{one.batch_norm} {one.accuracy:.4f}" for one in outcomes)
+        reasoning.append(f"Validation accuracy by the treatment of BatchNorm: {accuracies}; "
                          f"{best.batch_norm} was kept for its lower loss.")  # fmt: skip
         measurements["batch_norm"] = {
-            way.batch_norm: {"validation_loss": way.loss, "validation_accuracy": way.accuracy}
-            for way in tried
+            one.batch_norm: {"validation_loss": one.loss, "validation_accuracy": one.accuracy}
+            for one in outcomes
         }
     for sentence in reasoning:
         log_progress(f"fine_tune: {sentence}")
@@ -137,7 +137,7 @@ def _fine_tune(
 
 @contextlib.contextmanager
 def _destination(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the folder to write to; what machines other than the first write is dropped."""
+    """Yield the folder to write to; files of machines other than the first are discarded."""
     if is_chief():
         with staged_folder(out) as folder:
             yield folder
@@ -164,7 +164,7 @@ def _load_parts(
         ("image size", image_px, extracted.image_px),
     ):
         if ours != theirs:
-            raise InputError(f"dataset, features and head do not belong together: another {what}")
+            raise InputError(f"dataset, features and head do not match: different {what}")
     backbone = build_backbone(find_backbone(manifest.backbone), image_px, manifest.weights)
     digest = weights_digest(backbone)
     if digest != manifest.weights_digest:
@@ -180,10 +180,10 @@ def _load_parts(
 def _train_each(
     parts: Parts, strategy: str, options: FineTuneOptions, evidence: Evidence | None
 ) -> tuple[Outcome, list[Outcome]]:
-    """Train with each treatment of BatchNormalization that is to be tried; leave the best one."""
+    """Train with each treatment of BatchNormalization; restore the weights of the best one."""
     start = parts.complete.get_weights()
     mixed = use_mixed_precision(options.precision, gpu_capabilities())
-    tried = []
+    outcomes = []
     for batch_norm in _treatments(parts, strategy, options, evidence):
         parts.complete.set_weights(start)
         layers = parts.backbone.layers
@@ -193,18 +193,18 @@ def _train_each(
             )
         loss, accuracy = _best(parts.head, history)
         weights = parts.complete.get_weights()
-        tried.append(Outcome(batch_norm, history, loss, accuracy, weights))
-    best = min(tried, key=lambda outcome: outcome.loss)
+        outcomes.append(Outcome(batch_norm, history, loss, accuracy, weights))
+    best = min(outcomes, key=lambda outcome: outcome.loss)
     parts.complete.set_weights(best.weights)
     if strategy != "head":
         unfreeze(parts, strategy, options.model_copy(update={"batch_norm": best.batch_norm}), 1)
-    return best, tried
+    return best, outcomes
 
 
 def _treatments(
     parts: Parts, strategy: str, options: FineTuneOptions, evidence: Evidence | None
 ) -> tuple[str, ...]:
-    """Return which ways of BatchNormalization to train: both where `auto` finds unlike data."""
+    """Return the treatments of BatchNormalization to train with: both for dissimilar data."""
     if evidence is None or evidence.similar or strategy == "head":
         return (options.batch_norm,)
     part = trained_part(parts, strategy)
@@ -213,8 +213,8 @@ def _treatments(
 
 
 def _best(head: ModelManifest, history: list[Epoch]) -> tuple[float, float]:
-    """Return loss and accuracy on validation of the weights that were kept (see `train`)."""
+    """Return validation loss and accuracy of the weights that `train` kept."""
     start = (head.validation_loss, head.validation_accuracy)
-    kept = [(line.validation_loss, line.validation_accuracy) for line in history
-            if line.validation_accuracy >= head.validation_accuracy]  # fmt: skip
+    kept = [(epoch.validation_loss, epoch.validation_accuracy) for epoch in history
+            if epoch.validation_accuracy >= head.validation_accuracy]  # fmt: skip
     return min([start, *kept], key=lambda pair: pair[0])

@@ -1,4 +1,4 @@
-"""How each strategy trains: `top` from cached activations above the cut, `full` from images."""
+"""The training of each strategy: `top` from cached activations at the cut, `full` from images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, Start, class_weights, train
 from regraft_core.training.training_source import Source
 
-# With `adapt`, a moving average forgets what it started from about this many times over.
+# With `adapt`, the moving averages have time to replace their initial values this many times.
 ADAPT_TURNOVERS = 8
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What fine-tuning starts from; `complete` is the backbone with the head's layers on it."""
+    """The input of fine-tuning; `complete` is the backbone followed by the head's layers."""
 
     dataset: str | os.PathLike[str]
     folders: Sequence[str | os.PathLike[str]]
@@ -39,25 +39,25 @@ class Parts:
 
     @property
     def cached(self) -> bool:
-        """Whether the activations at the cut were kept, or `top` has to stream images."""
+        """Whether the activations at the cut are cached; otherwise `top` trains from images."""
         return CUT in self.features.arrays
 
     @property
     def start(self) -> Start:
-        """Where training starts from: the head's result on validation."""
+        """Validation loss and accuracy before training, which are those of the head."""
         return Start(self.head.validation_loss, self.head.validation_accuracy)
 
 
 def train_strategy(
     parts: Parts, strategy: str, options: FineTuneOptions, *, mixed: bool = False
 ) -> list[Epoch]:
-    """Train what `strategy` trains, in place, and return the learning curve.
+    """Train the part of `strategy` in place and return the history.
 
-    With `mixed`, layers of the backbone compute in float16, so that the loss is to be scaled.
+    With `mixed`, layers of the backbone compute in float16, so the loss is scaled.
 
     Raises:
         InputError: no cut was chosen when the features were extracted.
-        RegraftError: the loss is not a number.
+        RegraftError: the loss is not finite.
     """
     if strategy == "head":
         freeze(parts.backbone)
@@ -86,10 +86,10 @@ def trained_part(parts: Parts, strategy: str) -> keras.Model:
 
 
 def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) -> None:
-    """Make the part of `strategy` and the head trainable, and all else not.
+    """Make the part of `strategy` and the head trainable, and freeze all other layers.
 
-    BatchNormalization stays, or follows the new data. The head's own standardization goes along:
-    where the features change their scale it must too.
+    BatchNormalization keeps its statistics, or updates them with `adapt`. So does the head's
+    standardization, because the scale of the features changes with them.
     """
     freeze(parts.backbone)
     for layer in [*trained_part(parts, strategy).layers, *parts.head_layers]:
@@ -102,29 +102,29 @@ def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) 
 def _data(
     parts: Parts, strategy: str, trained: keras.Model, seed: int
 ) -> tuple[keras.Model, Source, Source]:
-    """Return the model to train and what it trains on: cached activations, or images.
+    """Return the model to train, and its training and validation data: activations or images.
 
-    Images are augmented as strongly as the cached views are, by a draw an epoch from `seed`.
+    Images are augmented with the strength of the cached views, differently in each epoch.
     """
     if strategy == "top" and parts.cached:
-        cached = FeatureRows(parts.folders, "train", CUT, parts.features.views)
-        judged = FeatureRows(parts.folders, "validation", CUT)
+        train_rows = FeatureRows(parts.folders, "train", CUT, parts.features.views)
+        validation_rows = FeatureRows(parts.folders, "validation", CUT)
         model = join(trained, parts.head_layers)
-        return model, feature_source(cached), feature_source(judged)
+        return model, feature_source(train_rows), feature_source(validation_rows)
     if strategy == "top":
         log_progress(
-            "fine_tune top: no cached activations, as they would exceed cache-gb: from images"
+            "fine_tune top: trains from images, because cached activations would exceed cache-gb"
         )
-    shape, strength = parts.head.preprocessing, parts.features.augment
-    images, plain = (ImageRows(parts.dataset, split) for split in ("train", "validation"))
-    augmented = image_source(images, shape, strength, seed)
-    return parts.complete, augmented, image_source(plain, shape)
+    preprocessing, strength = parts.head.preprocessing, parts.features.augment
+    images, validation = (ImageRows(parts.dataset, split) for split in ("train", "validation"))
+    augmented = image_source(images, preprocessing, strength, seed)
+    return parts.complete, augmented, image_source(validation, preprocessing)
 
 
 def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
-    """Return each trainable variable's share of the rate: `lowest` at the bottom, 1 at the top.
+    """Return each trainable variable's learning rate ratio: `lowest` for the first layer to 1.
 
-    It rises by the same factor from layer to layer, counting those that are trained.
+    It rises by the same factor from each trained layer to the next.
     """
     if lowest == 1.0:
         return None
@@ -146,9 +146,9 @@ def _settings(
     count: int,
     mixed: bool,
 ) -> Settings:
-    told = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
+    used = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
     fingerprint = digest_of(
-        [parts.head.digest, parts.features.digest, parts.cached, phase, count, told, mixed]
+        [parts.head.digest, parts.features.digest, parts.cached, phase, count, used, mixed]
     )
     head = HeadOptions(**parts.head.options)
     classes = len(parts.head.classes)
@@ -160,7 +160,7 @@ def _settings(
         learning_rate=options.learning_rate,
         seed=options.seed,
         classes=classes,
-        # As in the head's training, which this one goes on from.
+        # The same as in the training of the head.
         label_smoothing=head.label_smoothing,
         class_weights=class_weights(head.class_weights, labels, classes),
         warm_up_fraction=0.1,

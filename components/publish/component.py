@@ -1,4 +1,4 @@
-"""The KFP face of `publish`. Never cache it: the destination is not among its inputs."""
+"""The KFP component `publish`. Never cache it: the destination may have changed."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output
@@ -18,18 +18,18 @@ def publish(
     model_registry: str = "",
     run_id: str = "",
 ) -> None:
-    """Publish a proven model as the next version at its destination.
+    """Publish a verified model as the next version at its destination.
 
     Args:
-        saved_model: The exported model.
-        parity: The proof that `verify` wrote.
-        published: The record of version, place and parity.
-        destination: Folder or address (`s3://`, `gs://`) that holds models.
-        model_name: The model's name there.
-        version_label: `stable`, `canary`, or empty for none.
-        keep_last: How many versions stay; 0 keeps all.
-        model_registry: URL of a Kubeflow Model Registry to add the version to; may be empty.
-        run_id: ID of the run, for a record at the destination; empty writes none.
+        saved_model: Exported model.
+        parity: Parity report of `verify`.
+        published: Record of version, path and parity.
+        destination: Folder or URI (`s3://`, `gs://`) of published models.
+        model_name: Name of the model at the destination.
+        version_label: Label of the new version: `stable`, `canary`; empty sets none.
+        keep_last: Number of versions to keep; 0 keeps all of them.
+        model_registry: URL of a Kubeflow Model Registry to register the version in; may be empty.
+        run_id: ID of the run, for the record at the destination; empty writes none.
     """
     from components.publish.publish import publish as run
     from regraft_core.formats.option_parsing import parse_options

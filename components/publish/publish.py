@@ -1,4 +1,4 @@
-"""The publish step: a proven model becomes the next version at its destination."""
+"""The publish step: a verified model becomes the next version at its destination."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ def publish(
     options: PublishOptions | None = None,
     run_id: str = "",
 ) -> PublishedManifest:
-    """Publish a model whose served answers were proven, and write `published.json` into `out`.
+    """Publish a verified model, and write `published.json` into `out`.
 
-    Where the newest version in a folder is this very model already, it stays the newest, so that a
-    run that is repeated, or was killed after this step, adds no version.
+    If the latest version in a folder is already this model, no version is added, so that a run can
+    be repeated, or resumed after an interruption.
 
     Args:
         saved_model: the exported folder.
-        parity: what `verify` wrote about this very folder.
+        parity: the parity report that `verify` wrote for this folder.
         out: receives `published.json`.
-        destination: folder or address that holds models.
-        name: the model's name.
-        options: label, number of versions that stay, and model registry.
-        run_id: ID of the run on a cluster, which leaves a record at the destination.
+        destination: folder or URI of published models.
+        name: name of the model.
+        options: label, number of versions to keep, and model registry.
+        run_id: ID of the run on a cluster, which writes its record at the destination.
 
     Raises:
-        ParityError: the proof is of another model, or it failed.
-        InputError: as `serving.publishing.publish.publish_saved_model` and `Registry`.
-        RegistryError: no registry answers, and nothing was published; or it failed afterwards.
+        ParityError: verification failed.
+        InputError: the report is of another model; as `publish_saved_model` and `Registry`.
+        RegistryError: the registry does not respond and nothing was published, or it failed
+            afterwards.
     """
     clock, options = Clock(), options or PublishOptions()
-    model, proof = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
-    _check_proof(proof, model, parity)
+    model, report = SavedModelManifest.read(saved_model), ParityManifest.read(parity)
+    _check_parity(report, model, parity)
     registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
-        version = _published_already(model, destination, name)
+        version = _find_published(model, destination, name)
         if version is None:
             version = publish_saved_model(
                 saved_model,
@@ -66,7 +67,7 @@ def publish(
             version=version.number,
             path=version.path,
             saved_model_digest=model.digest,
-            parity=proof.max_abs_diff,
+            parity=report.max_abs_diff,
         )
         manifest.write(folder)
     if run_id:
@@ -74,43 +75,43 @@ def publish(
                              checks=model.checks, version=version.number,
                              path=version.path)  # fmt: skip
         write_outcome(destination, name, run_id, outcome)
-    if registry and not registry.knows(name, version.number):
-        _record(registry, manifest, model)
+    if registry and not registry.contains(name, version.number):
+        _register(registry, manifest, model)
     log_progress(f"publish: version {version.number} at {version.path}")
     return manifest
 
 
-def _check_proof(
-    proof: ParityManifest, model: SavedModelManifest, where: str | os.PathLike[str]
+def _check_parity(
+    report: ParityManifest, model: SavedModelManifest, path: str | os.PathLike[str]
 ) -> None:
-    if not proof.passed:
-        raise ParityError(f"{where}: expected a passed proof, got a failed one")
-    if proof.saved_model_digest != model.digest:
+    if not report.passed:
+        raise ParityError(f"{path}: expected a passed parity report, got a failed one")
+    if report.saved_model_digest != model.digest:
         raise InputError(
-            f"{where}: expected a proof of the model {model.digest[:12]}, "
-            f"got one of {proof.saved_model_digest[:12]}"
+            f"{path}: expected a parity report of the model {model.digest[:12]}, "
+            f"got one of {report.saved_model_digest[:12]}"
         )
 
 
-def _published_already(model: SavedModelManifest, destination: str, name: str) -> Version | None:
+def _find_published(model: SavedModelManifest, destination: str, name: str) -> Version | None:
     if "://" in destination:
         return None
     store = open_store(destination, name)
     for number in store.versions()[-1:]:
         try:
-            newest = SavedModelManifest.read(store.path(number))
+            latest = SavedModelManifest.read(store.path(number))
         except InputError:
-            continue  # exported by something else
-        if newest.digest == model.digest:
+            continue  # not exported by Regraft
+        if latest.digest == model.digest:
             return Version(number, store.path(number))
     return None
 
 
-def _record(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:
+def _register(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:
     try:
-        registry.record(published.name, published.version, published.path, model)
+        registry.register(published.name, published.version, published.path, model)
     except RegistryError as error:
         raise RegistryError(
-            f"version {published.version} is published at {published.path}, but not entered in "
-            f"the registry: {error}"
+            f"version {published.version} is published at {published.path}, but not registered: "
+            f"{error}"
         ) from error

@@ -1,4 +1,4 @@
-"""A published version's entry in a Kubeflow Model Registry, made by the registry's own client."""
+"""Registers published versions in a Kubeflow Model Registry, with the registry's own client."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ T = TypeVar("T")
 
 
 class RegistryError(RegraftError):
-    """The registry failed, or cannot be reached."""
+    """The registry failed or does not respond."""
 
 
 class Registry:
-    """A registry that answered once; the client finds the service account's token by itself."""
+    """A connected registry; the client finds the token of the service account automatically."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, url: str) -> None:
         """Connect.
 
         Args:
-            address: http(s)://host[:port].
+            url: http(s)://host[:port].
 
         Raises:
-            InputError: the address is unusable, or the extra `registry` is not installed.
-            RegistryError: no registry answers there.
+            InputError: the URL is invalid, or the extra `registry` is not installed.
+            RegistryError: the registry does not respond.
         """
-        self.address = address
-        parts = urlsplit(address)
+        self.url = url
+        parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise InputError("model_registry: expected http(s)://host:port without user and "
-                             f"password, got {address.rsplit('@', 1)[-1]!r}")  # fmt: skip
+                             f"password, got {url.rsplit('@', 1)[-1]!r}")  # fmt: skip
         try:
             from model_registry import ModelRegistry
         except ImportError as error:
@@ -48,8 +48,8 @@ class Registry:
                 "model_registry: expected the extra 'registry': pip install model-registry"
             ) from error
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of a missing token, which http may not need
-            self._client = self._asked(
+            warnings.simplefilter("ignore")  # about a missing token, which http may not need
+            self._client = self._send(
                 lambda: ModelRegistry(
                     f"{parts.scheme}://{parts.hostname}",
                     parts.port or (443 if parts.scheme == "https" else 8080),
@@ -58,14 +58,14 @@ class Registry:
                 )
             )
 
-    def record(self, name: str, version: int, path: str, model: SavedModelManifest) -> None:
-        """Enter a published version: where it is, what it came from, its figures.
+    def register(self, name: str, version: int, path: str, model: SavedModelManifest) -> None:
+        """Register a published version with its URI, provenance and metrics.
 
         Raises:
-            RegistryError: the registry failed, or has this version already.
+            RegistryError: the registry failed, or already contains this version.
         """
         uri = path if "://" in path else Path(path).absolute().as_uri()
-        self._asked(
+        self._send(
             lambda: self._client.register_model(
                 name,
                 uri,
@@ -77,14 +77,14 @@ class Registry:
             )
         )
 
-    def knows(self, name: str, version: int) -> bool:
-        """Tell whether the version was entered before, as a run that is repeated finds it.
+    def contains(self, name: str, version: int) -> bool:
+        """Return whether the version is already registered, such as by a repeated run.
 
         Raises:
             RegistryError: the registry failed.
         """
         return bool(
-            self._asked(
+            self._send(
                 lambda: (
                     self._client.get_registered_model(name)
                     and self._client.get_model_version(name, str(version))
@@ -92,20 +92,20 @@ class Registry:
             )
         )
 
-    def _asked(self, action: Any) -> Any:
-        """Run a request of the client, whose errors quote headers and whole answers."""
+    def _send(self, action: Any) -> Any:
+        """Run a request of the client, and shorten its errors, which quote whole responses."""
         from mr_openapi.exceptions import ApiException
 
         try:
             return action()
         except ApiException as error:
-            raise RegistryError(f"{self.address}: the registry answered {error.status}: "
-                                f"{_said(error.body)}") from None  # fmt: skip
+            raise RegistryError(f"{self.url}: the registry responded {error.status}: "
+                                f"{_message(error.body)}") from None  # fmt: skip
         except TimeoutError:
-            raise RegistryError(f"{self.address}: no answer within {TIMEOUT_S:g} s") from None
-        except Exception as error:  # aiohttp's and the client's own have no common base
+            raise RegistryError(f"{self.url}: no response within {TIMEOUT_S:g} s") from None
+        except Exception as error:  # the errors of aiohttp and of the client have no common base
             text = " ".join(str(error).split())[:200]
-            raise RegistryError(f"{self.address}: {text or type(error).__name__}") from None
+            raise RegistryError(f"{self.url}: {text or type(error).__name__}") from None
 
 
 def _bounded(request: Coroutine[Any, Any, T]) -> T:
@@ -113,7 +113,7 @@ def _bounded(request: Coroutine[Any, Any, T]) -> T:
 
 
 def _properties(model: SavedModelManifest) -> dict[str, str | float]:
-    """Return what the registry shows beside a version."""
+    """Return the properties of a version in the registry."""
     texts = {
         "digest": model.digest,
         "dataset_digest": model.dataset_digest,
@@ -125,8 +125,8 @@ def _properties(model: SavedModelManifest) -> dict[str, str | float]:
     return {**texts, **{f"metric_{name}": float(value) for name, value in model.metrics.items()}}
 
 
-def _said(body: Any) -> str:
+def _message(body: Any) -> str:
     try:
         return str(json.loads(body)["message"])[:200]
     except (ValueError, KeyError, TypeError):
-        return "no reason given"
+        return "no message"

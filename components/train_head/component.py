@@ -1,4 +1,4 @@
-"""The KFP face of `train_head`."""
+"""The KFP component `train_head`."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output
@@ -24,24 +24,24 @@ def train_head(
     seed: int = 0,
     work_dir: str = "",
 ) -> None:
-    """Train the head on cached features: feature-extraction training.
+    """Train the head on cached features (feature extraction).
 
     Args:
-        features: The features of the dataset.
-        model: The trained head.
-        pooling: The head's pooling: `gap`, `gmp` or `flatten`.
-        dense_width: Width of a hidden layer; 0 is none.
-        dropout: Share of inputs dropped in training.
-        l2: L2 penalty on the head's weights.
-        label_smoothing: Share of each target spread over all classes.
-        class_weights: `balanced` makes each class weigh the same; `off`.
-        head_epochs: Passes over the features.
-        head_learning_rate: Adam's learning rate.
-        batch_size: Images in one step.
-        patience: Epochs without a better validation loss before training stops.
-        head_search: Train a grid of heads together and keep the best on validation.
-        seed: Seed of initial weights and order.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        features: Features of the dataset.
+        model: Trained head.
+        pooling: Pooling of the feature map: `gap`, `gmp` or `flatten`.
+        dense_width: Units of a hidden layer; 0 adds none.
+        dropout: Dropout rate of the head's inputs; 0 disables it.
+        l2: L2 penalty on the head's weights; 0 disables it.
+        label_smoothing: Label smoothing of the loss; 0 disables it.
+        class_weights: `balanced` weights classes inversely to frequency; `off`.
+        head_epochs: Maximum number of epochs.
+        head_learning_rate: Learning rate (Adam).
+        batch_size: Images per batch.
+        patience: Epochs without a lower validation loss after which training stops.
+        head_search: Train a grid of heads together and keep the best one on validation.
+        seed: Random seed of initial weights and order.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
     values = locals()
     from components.train_head.train_head import train_head as run

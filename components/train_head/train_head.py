@@ -1,4 +1,4 @@
-"""The head, trained on cached features: feature-extraction training."""
+"""The head step: trains the head on cached features (feature extraction)."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def train_head(
     """Train a head on the pooled features of all workers.
 
     Raises:
-        InputError: the features are incomplete, or hold no pooling of the wanted kind.
-        DataError: there is no validation image to choose by.
-        RegraftError: the loss is not a number, or memory ran out.
+        InputError: the features are incomplete, or lack the requested pooling.
+        DataError: there is no training or no validation image.
+        RegraftError: the loss is not finite, or the memory is exhausted.
     """
     clock = Clock()
     manifest = read_manifests(features)[0]
     measurements: dict[str, Any] = {}
     reasoning: list[str] = []
     if options.head_search:
-        options, measurements, reasoning = _searched(features, manifest, options)
+        options, measurements, reasoning = _search(features, manifest, options)
     if options.pooling not in manifest.arrays:
-        held = ", ".join(manifest.arrays)
-        raise InputError(f"expected features of pooling {options.pooling!r}, got {held}")
+        arrays = ", ".join(manifest.arrays)
+        raise InputError(f"expected features of pooling {options.pooling!r}, got {arrays}")
     rows = FeatureRows(features, "train", options.pooling, manifest.views)
     validation = FeatureRows(features, "validation", options.pooling)
     if not len(rows) or not len(validation):
@@ -61,7 +61,7 @@ def train_head(
     settings = _settings(manifest, rows.labels, options)
     checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
     history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
-    best = min(history, key=lambda line: line.validation_loss)
+    best = min(history, key=lambda epoch: epoch.validation_loss)
     height, width, channels = manifest.feature_map
     with staged_folder(out) as folder:
         write_curves(history, folder)
@@ -96,22 +96,22 @@ def train_head(
     return written
 
 
-def _searched(
+def _search(
     features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
 ) -> tuple[HeadOptions, dict[str, Any], list[str]]:
-    """Return the best head's options, and all that was tried, for the manifest."""
+    """Return the best head's options, and measurements and reasoning for the manifest."""
     kinds = [kind for kind in get_args(HeadKind) if kind in manifest.arrays]
     labels = FeatureRows(features, "train", kinds[0]).labels
     classes = len(manifest.classes)
     weights = class_weights(options.class_weights, labels, classes)
     best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
-    tried = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
+    poolings = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
     sentence = (
-        f"Of {len(trials)} heads ({', '.join(tried)}; several widths, dropouts and rates) the "
-        f"lowest validation loss was that of {best.pooling}, width {best.dense_width}, dropout "
-        f"{best.dropout:g}, rate {best.head_learning_rate:g}."
+        f"Of {len(trials)} heads ({', '.join(poolings)}; several widths, dropouts and learning "
+        f"rates), {best.pooling} with width {best.dense_width}, dropout {best.dropout:g} and "
+        f"learning rate {best.head_learning_rate:g} had the lowest validation loss."
     )
-    return best, {"head_search": [trial.figures() for trial in trials]}, [sentence]
+    return best, {"head_search": [trial.measurements() for trial in trials]}, [sentence]
 
 
 def _settings(

@@ -1,4 +1,4 @@
-"""The KFP face of `verify`. Never cache it: it proves what a server answers today."""
+"""The KFP component `verify`. Never cache it: it tests the current server."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
@@ -18,18 +18,18 @@ def verify(
     verify_images: int = 32,
     parity_tolerance: float = 1e-4,
 ) -> None:
-    """Serve the exported model and prove that it answers as the trained one does.
+    """Serve the exported model and compare its predictions with the trained model's.
 
     Args:
-        saved_model: The exported model.
-        model: The candidate that was exported.
-        evaluation: The verdict, for the temperature.
-        dataset: The dataset, for images of the test split.
-        parity: The proof.
-        table: The proof as a table, for the KFP UI.
-        engine: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
-        verify_images: Test images sent by each protocol.
-        parity_tolerance: Largest difference of a probability.
+        saved_model: Exported model.
+        model: Candidate that was exported.
+        evaluation: Evaluation with the temperature.
+        dataset: Dataset with the test images.
+        parity: Parity report.
+        table: Parity report as a table for the KFP UI.
+        engine: Server: `auto`, `embedded`, `tensorflow_model_server` or `docker`.
+        verify_images: Number of test images sent by each protocol.
+        parity_tolerance: Maximum difference between served and trained probabilities.
     """
     import shutil
 
@@ -48,6 +48,6 @@ def verify(
             parity_tolerance=parity_tolerance,
         )
         exported = content_folder(saved_model.path)
-        proof = run(exported, model.path, evaluation.path, dataset.path, parity.path, options)
+        report = run(exported, model.path, evaluation.path, dataset.path, parity.path, options)
         shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)
-    parity.metadata.update(engine=proof.engine, **proof.max_abs_diff)
+    parity.metadata.update(engine=report.engine, **report.max_abs_diff)

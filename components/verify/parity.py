@@ -1,4 +1,4 @@
-"""The comparison of served answers with the trained model's: arithmetic and a table, no server."""
+"""Compares served predictions with the trained model's: arithmetic and a table, no server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SHOWN_ROWS = 12
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was said of one image: a label and probabilities float [classes]."""
+class Predicted:
+    """The prediction for one image: a label and probabilities float [classes]."""
 
     label: str
     probabilities: NDArray[np.floating]
@@ -24,85 +24,87 @@ class Answer:
 
 @dataclass(frozen=True)
 class ParityCase:
-    """One image that was sent: its name, its true class, and the trained model's own answer."""
+    """One image: its path, its true class, and the prediction of the trained model."""
 
     image: str
     true_label: str
-    expected: Answer
+    expected: Predicted
 
 
-def compare(asked: Sequence[ParityCase], served: Mapping[str, Sequence[Answer]]) -> list[ParityRow]:
-    """Return one row per image: what each protocol answered and how far it is off.
+def compare(
+    cases: Sequence[ParityCase], served: Mapping[str, Sequence[Predicted]]
+) -> list[ParityRow]:
+    """Return one row per image: the served prediction of each protocol, and its difference.
 
     Args:
-        asked: the images in the order in which they were sent.
-        served: the answers by protocol, in the same order.
+        cases: the images, in the order in which they were sent.
+        served: the served predictions by protocol, in the same order.
     """
     return [
         ParityRow(
-            image=one.image,
-            true_label=one.true_label,
-            label=one.expected.label,
-            probability=float(np.max(one.expected.probabilities)),
-            served={protocol: answers[i].label for protocol, answers in served.items()},
+            image=case.image,
+            true_label=case.true_label,
+            label=case.expected.label,
+            probability=float(np.max(case.expected.probabilities)),
+            served={protocol: predicted[i].label for protocol, predicted in served.items()},
             max_abs_diff={
-                protocol: difference(one.expected, answers[i])
-                for protocol, answers in served.items()
+                protocol: difference(case.expected, predicted[i])
+                for protocol, predicted in served.items()
             },
         )
-        for i, one in enumerate(asked)
+        for i, case in enumerate(cases)
     ]
 
 
-def difference(expected: Answer, served: Answer) -> float:
-    """Return the largest difference of a probability; infinite where they cannot be compared.
+def difference(expected: Predicted, served: Predicted) -> float:
+    """Return the maximum difference between probabilities; infinite if they are not comparable.
 
-    Labels that differ make it at least the lead of the expected one, so that only a tie may differ.
+    If the labels differ, it is at least the margin of the expected label, so that only ties pass.
     """
-    ours, theirs = np.asarray(expected.probabilities), np.asarray(served.probabilities)
-    if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+    trained, received = np.asarray(expected.probabilities), np.asarray(served.probabilities)
+    if trained.shape != received.shape or not np.isfinite(received).all():
         return math.inf
-    off = float(np.max(np.abs(ours - theirs)))
+    maximum = float(np.max(np.abs(trained - received)))
     if expected.label != served.label:
-        first, second = np.sort(ours)[::-1][:2]
-        off = max(off, float(first - second))
-    return off
+        first, second = np.sort(trained)[::-1][:2]
+        maximum = max(maximum, float(first - second))
+    return maximum
 
 
 def worst_by_protocol(rows: Sequence[ParityRow]) -> dict[str, float]:
-    """Return the largest difference of each protocol over all rows."""
+    """Return the maximum difference of each protocol over all rows."""
     protocols = rows[0].max_abs_diff if rows else {}
     return {name: max(row.max_abs_diff[name] for row in rows) for name in protocols}
 
 
 def failure(rows: Sequence[ParityRow], tolerance: float) -> str | None:
-    """Return what to say of the worst image, or None where all are within `tolerance`."""
+    """Return an error message about the worst image, or None if all are within `tolerance`."""
     row = max(rows, key=lambda row: max(row.max_abs_diff.values()))
     protocol = max(row.max_abs_diff, key=lambda name: row.max_abs_diff[name])
     if row.max_abs_diff[protocol] <= tolerance:
         return None
-    bad = sum(max(r.max_abs_diff.values()) > tolerance for r in rows)
+    failed = sum(max(r.max_abs_diff.values()) > tolerance for r in rows)
     return (
-        f"{bad} of {len(rows)} images are served otherwise than trained; worst is {row.image} "
-        f"by {protocol}: expected {row.label} within {tolerance:g}, "
-        f"got {row.served[protocol]}, off by {row.max_abs_diff[protocol]:.3g}"
+        f"{failed} of {len(rows)} images: served and trained predictions differ; worst: "
+        f"{row.image} by {protocol}: expected {row.label} within {tolerance:g}, "
+        f"got {row.served[protocol]}, difference {row.max_abs_diff[protocol]:.3g}"
     )
 
 
 def parity_table(parity: ParityManifest) -> str:
-    """Return the proof as Markdown, worst images first."""
-    outcome = "holds" if parity.passed else "**fails**"
+    """Return the parity report as Markdown, worst images first."""
+    outcome = "passed" if parity.passed else "**failed**"
     protocols = list(parity.max_abs_diff)
     lines = [
-        "# Parity of served and trained answers",
+        "# Parity of served and trained predictions",
         "",
-        f"{parity.images} test images, engine {parity.engine}: {outcome} within "
-        f"{parity.tolerance:g}. Largest difference: "
+        f"{parity.images} test images, engine {parity.engine}: {outcome} with tolerance "
+        f"{parity.tolerance:g}. Maximum difference: "
         + ", ".join(f"{name} {value:.3g}" for name, value in parity.max_abs_diff.items())
         + ".",
         "",
-        "| image | true_label | trained | probability | "
-        + " | ".join(f"{name} | off by" for name in protocols)
+        "| image | true class | trained | probability | "
+        + " | ".join(f"{name} | difference" for name in protocols)
         + " |",
         "|" + "---|" * (4 + 2 * len(protocols)),
     ]

@@ -1,4 +1,4 @@
-"""The verify step: a server answers real images as the trained model does, or the run fails."""
+"""The verify step: a server's predictions must equal the trained model's, or the run fails."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from components.verify.parity import (
-    Answer,
     ParityCase,
+    Predicted,
     compare,
     failure,
     parity_table,
@@ -47,10 +47,10 @@ _SERVED_BATCH = 7
 
 
 class _Client(Protocol):
-    """What this step asks of a client."""
+    """The part of a client that this step uses."""
 
     def predict(self, images: Sequence[bytes]) -> Sequence[Prediction]:
-        """Ask the signature that takes bytes."""
+        """Send encoded images and return their predictions."""
 
 
 def verify(
@@ -61,21 +61,21 @@ def verify(
     out: str | os.PathLike[str],
     options: VerifyOptions,
 ) -> ParityManifest:
-    """Serve an exported model and compare its answers with those of the trained one.
+    """Serve an exported model and compare its predictions with the trained model's.
 
-    The proof stands in `out` (`parity.json`, `parity.md`) whether it holds or not.
+    The report is written to `out` (`parity.json`, `parity.md`) whether it passes or fails.
 
     Args:
         saved_model: the exported folder.
         model: folder of the candidate that was exported.
         evaluation: folder of the verdict, for the temperature.
         dataset: the dataset, for images of the test split.
-        out: the folder to make.
+        out: the folder to create.
         options: engine, number of images, tolerance.
 
     Raises:
-        ParityError: an answer is beyond the tolerance; the worst image is named.
-        InputError: the folders do not belong together, or the export is damaged.
+        ParityError: a difference exceeds the tolerance; the message names the worst image.
+        InputError: the folders do not match, or the exported model is damaged.
     """
     clock = Clock()
     exported = check_fingerprint(saved_model)
@@ -84,14 +84,14 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
-    sample = sample_of(dataset, options.verify_images)
+    sample = select_sample(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
-    with ThreadPoolExecutor(1) as beside, _served(Path(saved_model), Path(out)) as base:
-        # The trained model answers while the server starts.
-        trained = beside.submit(_trained, model, verdict, sample)
-        served, engine = _answers_served(base, options, encoded)
-        asked = trained.result()
-    rows = compare(asked, served)
+    with ThreadPoolExecutor(1) as pool, _base_folder(Path(saved_model), Path(out)) as base:
+        # The trained model predicts while the server starts.
+        trained = pool.submit(_predict_trained, model, verdict, sample)
+        served, engine = _predict_served(base, options, encoded)
+        cases = trained.result()
+    rows = compare(cases, served)
     problem = failure(rows, options.parity_tolerance)
     parity = ParityManifest(
         digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
@@ -113,10 +113,10 @@ def verify(
     return parity
 
 
-def _answers_served(
+def _predict_served(
     base: Path, options: VerifyOptions, encoded: Sequence[bytes]
-) -> tuple[dict[str, list[Answer]], str]:
-    """Boot a server on `base`; return its answers by protocol, and the engine's name."""
+) -> tuple[dict[str, list[Predicted]], str]:
+    """Start a server on `base`; return its predictions by protocol, and the engine's name."""
     with (
         running_server(base, _MODEL_NAME, engine=options.engine) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
@@ -124,13 +124,13 @@ def _answers_served(
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
         try:
-            return {name: _ask(client, encoded) for name, client in clients.items()}, server.engine
+            return {name: _send(client, encoded) for name, client in clients.items()}, server.engine
         except RegraftClientError as error:
             raise RegraftError(f"the served model failed: {error}") from error
 
 
-def sample_of(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:
-    """Return at most `images` records, evenly spread over the test split.
+def select_sample(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:
+    """Return at most `images` records, evenly spaced over the test split.
 
     Raises:
         DataError: the test split is empty.
@@ -138,16 +138,16 @@ def sample_of(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]
     count = DatasetManifest.read(dataset).splits["test"].count
     if not count:
         raise DataError(f"{dataset}: expected images in the test split, found none")
-    places = {math.floor(i * count / images) for i in range(images)}
-    return [record for i, record in enumerate(read_split(dataset, "test")) if i in places]
+    indices = {math.floor(i * count / images) for i in range(images)}
+    return [record for i, record in enumerate(read_split(dataset, "test")) if i in indices]
 
 
-def _trained(
+def _predict_trained(
     folder: str | os.PathLike[str],
     evaluation: EvaluationManifest,
     sample: Sequence[ImageRecord],
 ) -> list[ParityCase]:
-    """Return what the trained model itself says, through Keras and not through the export."""
+    """Return the predictions of the trained model in Keras, without the export."""
     model, manifest = load_model(folder)
     if manifest.digest != evaluation.model_digest:
         raise InputError(
@@ -162,25 +162,25 @@ def _trained(
     probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()
     classes = manifest.classes
     return [
-        ParityCase(record.path, classes[record.label], Answer(classes[int(row.argmax())], row))
+        ParityCase(record.path, classes[record.label], Predicted(classes[int(row.argmax())], row))
         for record, row in zip(sample, probabilities, strict=True)
     ]
 
 
-def _ask(client: _Client, encoded: Sequence[bytes]) -> list[Answer]:
-    """Send the first image alone and the others by seven, so that batches of both kinds count."""
+def _send(client: _Client, encoded: Sequence[bytes]) -> list[Predicted]:
+    """Send the first image alone and the others in batches of seven, to test both kinds."""
     batches = [encoded[:1]]
     batches += [encoded[i : i + _SERVED_BATCH] for i in range(1, len(encoded), _SERVED_BATCH)]
     return [
-        Answer(one.label, np.asarray(one.probabilities))
+        Predicted(prediction.label, np.asarray(prediction.probabilities))
         for batch in batches
-        for one in client.predict(batch)
+        for prediction in client.predict(batch)
     ]
 
 
 @contextlib.contextmanager
-def _served(saved_model: Path, out: Path) -> Iterator[Path]:
-    """Yield a base folder whose version 1 is the model, by hard links where the disk has them."""
+def _base_folder(saved_model: Path, out: Path) -> Iterator[Path]:
+    """Yield a base folder whose version 1 is the model, by hard links if the disk has them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".verify.", dir=out.parent) as folder:
         base = Path(folder) / _MODEL_NAME

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster.node_presets import Hardware, set_node
-from pipelines.cluster.pods import Pods
+from pipelines.cluster.pod_settings import Pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
 from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
+from pipelines.cluster.cron import kfp_cron
 from pipelines.cluster.kfp_api import Client, Connection, retrying
 from pipelines.cluster.node_presets import Hardware
-from pipelines.cluster.pods import Pods
-from pipelines.cluster.schedule import kfp_cron
+from pipelines.cluster.pod_settings import Pods
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
@@ -82,7 +82,9 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
         kfp_cron(settings.schedule)
     for name in ("experiment", "run_name"):
         if len(getattr(settings, name)) > 128:
-            raise InputError(f"{name}: expected at most 128 characters, got more")
+            raise InputError(
+                f"{name}: expected at most 128 characters, got {len(getattr(settings, name))}"
+            )
     if settings.pipeline_root and "://" not in settings.pipeline_root:
         raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, "
                          f"got {settings.pipeline_root!r}")  # fmt: skip
@@ -260,7 +262,7 @@ def _create_recurring(
 
     if found := existing():
         raise InputError(
-            f"run-name: a recurring run {submission.run_name!r} exists already ({found}); delete "
+            f"run_name: a recurring run {submission.run_name!r} exists already ({found}); delete "
             "it, or set another --run-name"
         )
 

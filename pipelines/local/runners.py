@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.runtime.container_image import IMAGE
@@ -12,7 +12,6 @@ from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.step import EVENTS_VARIABLE
 from regraft_core.runtime.version import code_digest
 
-RunnerName = Literal["subprocess", "docker"]
 RUNNERS = ("subprocess", "docker")
 KERAS_FOLDER = "~/.keras"
 WEIGHTS_BY_NAME = ("imagenet", "random")

@@ -73,7 +73,8 @@ def find_recipe(recipe: str) -> Traversable:
         raise InputError(
             f"recipe: expected a YAML file or a recipe's name, got the folder {recipe}"
         )
-    near = [str(p) for p in path.parent.glob("*") if p.suffix in SUFFIXES]
+    visible = (p for p in path.parent.glob("*") if not p.name.startswith("."))
+    near = [str(p) for p in visible if p.suffix in SUFFIXES]
     if path.suffix in SUFFIXES and not get_close_matches(recipe, near, cutoff=0.5):
         raise InputError(f"recipe: expected a YAML file or a recipe's name, found no file {recipe}")
     raise unknown_name("recipe", recipe, [*known_recipes(), *near])

@@ -18,7 +18,7 @@ from regraft_core.runtime.errors import InputError
 if TYPE_CHECKING:
     from pipelines.cluster.kfp_api import Connection
     from pipelines.cluster.node_presets import Hardware
-    from pipelines.cluster.pods import Pods
+    from pipelines.cluster.pod_settings import Pods
     from pipelines.cluster.submit import Settings, Submission
     from pipelines.cluster.watch import Waiting
 
@@ -99,7 +99,7 @@ class PodOptions:
 
     def pods(self) -> Pods:
         """Return the other settings of the pods."""
-        from pipelines.cluster.pods import make_pods
+        from pipelines.cluster.pod_settings import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
         return make_pods(self.image, *(tuple(texts or ()) for texts in lists))
@@ -214,7 +214,7 @@ def submit(
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
     from pipelines.cluster.submit import describe, prepare
-    from pipelines.preflight import check_backbone
+    from pipelines.recipe_checks import check_backbone
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 

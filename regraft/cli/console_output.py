@@ -55,7 +55,7 @@ def print_summary(summary: Summary) -> None:
 def print_predictions(results: Sequence[FilePrediction]) -> None:
     """Print a table of images with their predictions, or with the error instead of the confidence.
 
-    A column `familiar` tells in-distribution from OOD images if the model has this output.
+    A column `familiar` distinguishes in-distribution from OOD images if the model has this output.
     """
     from regraft_client.predict_files import format_flag
 

@@ -116,7 +116,7 @@ def inspect(
     Example: regraft inspect vgg16 --strategy top --cut block4_pool
     """
     from regraft.cli.console_output import print_json
-    from regraft.cli.model_tables import print_model_facts
+    from regraft.cli.inspect_tables import print_model_facts
     from regraft.explore.inspection import InspectOptions, inspect_model
     from regraft.explore.trainable_counts import StrategyOptions
 

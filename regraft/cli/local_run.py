@@ -46,7 +46,7 @@ def run(
 
     Example: regraft run digits --min-accuracy 0.95
     """
-    from pipelines.local.prepare import prepare_recipe
+    from pipelines.local.prepare_recipe import prepare_recipe
     from pipelines.local.run import run_locally
     from pipelines.recipes.recipe_choice import choose_options
     from regraft.cli.console_output import print_note, print_summary

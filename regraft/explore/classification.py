@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.preflight import quiet_start
+from pipelines.recipe_checks import quiet_start
 from regraft_core.backbones.build import build_classifier
 from regraft_core.backbones.table import Backbone, find_backbone
 from regraft_core.formats.options import IngestOptions

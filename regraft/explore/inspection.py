@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
-from pipelines.preflight import quiet_start
+from pipelines.recipe_checks import quiet_start
 from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.table import BACKBONES, find_backbone

@@ -123,7 +123,7 @@ _ROWS = (
         "block1_out",
         APACHE,
         weights_from="none: a fixed-seed initialization, untrained, for tests only",
-        imported_from="regraft_core.backbones.tiny",
+        imported_from="regraft_core.backbones.tiny_backbone",
         has_top=False,
     ),
 )

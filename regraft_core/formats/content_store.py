@@ -44,7 +44,7 @@ class ContentStore:
         """Return the folder or URL of an entry."""
         return f"{self.root}/{name}" if self.remote else f"{self._base}/{name}"
 
-    def holds(self, name: str, manifest: str) -> bool:
+    def contains(self, name: str, manifest: str) -> bool:
         """Whether an entry is complete, which its manifest's presence says."""
         if not self.remote:
             return Path(self._base, name, manifest).is_file()
@@ -58,7 +58,7 @@ class ContentStore:
         In a local store the folder moves. Two writers of one name store the same content; the first
         wins.
         """
-        if not self.holds(name, manifest):
+        if not self.contains(name, manifest):
             with explained(self.root):
                 (self._upload if self.remote else self._move)(folder, name, manifest)
         return self.location(name)
@@ -67,7 +67,7 @@ class ContentStore:
         """As `add`, but `folder` stays in any case."""
         if self.remote:
             self.add(folder, name, manifest)
-        elif not self.holds(name, manifest):
+        elif not self.contains(name, manifest):
             with explained(self.root):
                 Path(self._base).mkdir(parents=True, exist_ok=True)
                 copy = self._aside(f"{name}.copy")

@@ -238,8 +238,8 @@ class FineTuneOptions(Options):
 class GateOptions(Options):
     """What a model must reach on the test split to be published.
 
-    A limit at its end of the range is off: 0 for a minimum, a size or a latency, 1 for the
-    calibration error and for the margin.
+    0 disables a minimum, a size limit or a latency limit; 1 disables the calibration error and the
+    margin.
     """
 
     min_accuracy: Fraction = Field(
@@ -247,7 +247,7 @@ class GateOptions(Options):
     )
     accuracy_rule: Literal["lower_bound", "point"] = Field(
         default="lower_bound",
-        description="What must reach min-accuracy: the 95% interval's lower bound, or the point.",
+        description="What reaches min-accuracy: the lower bound of the interval, or the estimate.",
     )
     min_class_recall: Fraction = Field(
         default=0.0, description="Minimum recall of every class; 0 disables the check."

@@ -10,7 +10,7 @@ by one write, so that parallel steps can share the file:
 
 `live` and `count` events carry the text of a counter, each second and each minute. Standard output
 is never parsed: data can imitate any line there, but only this module writes events. If the
-variable is not set, as on a cluster, the lines are all.
+variable is not set, as on a cluster, only lines are written.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from regraft_core.formats.options import Precision
 from regraft_core.runtime.errors import InputError, RegraftError
 
-Precision = Literal["auto", "float32", "mixed"]
 # The first generation of NVIDIA GPUs with tensor cores; older ones gain nothing from float16.
 TENSOR_CORES = (7, 0)
 

@@ -21,7 +21,7 @@ from regraft_core.formats.published_versions import STABLE
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.object_stores import is_store_uri
 from serving.publishing.folder_store import FolderStore
-from serving.publishing.probe import probe
+from serving.publishing.servable_check import probe
 
 LABELS = (STABLE, "canary")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

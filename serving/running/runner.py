@@ -48,7 +48,7 @@ class ServeOptions:
     """How to start and stop a server.
 
     A port of 0 chooses a free one; `flags` are added to the server's command line; `stop_s` limits
-    the time that requests in progress may take after the end.
+    the seconds that running requests may take after a stop.
     """
 
     host: str = "127.0.0.1"

@@ -10,7 +10,7 @@ from typing import TypeVar
 from serving.server.metrics import Metrics
 from serving.server.models.catalog import Catalog
 from serving.server.protocol.status import Code, ServingError
-from serving.server.workers import Workers
+from serving.server.thread_pool import Workers
 
 Result = TypeVar("Result")
 

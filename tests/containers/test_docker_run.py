@@ -22,7 +22,7 @@ TRAINING = {"backbone": "tiny", "head_epochs": 8, "fine_tune_epochs": 2, "learni
 
 def recipe_for(shapes: Path, out: Path, **values: object) -> Recipe:
     settings = {"destination": str(out / "models"), "model_name": "shapes",
-                "work_dir": str(out / "work"), "cache": str(out / "cache")}  # fmt: skip
+                "work_dir": str(out / "work"), "download_cache": str(out / "cache")}  # fmt: skip
     return make_recipe(sources=(str(shapes),), **(TRAINING | settings | values))
 
 

@@ -8,24 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from docs.architecture_diagram import DIAGRAM, ROLES, Floor, House, draw, read_house
+from docs.architecture_diagram import DIAGRAM, ROLES, Architecture, Layer, draw, read_architecture
 from docs.results.pages import pages
 from docs.results.values import ROOT
 
 FOLDERS = (*ROLES, "docs", "examples", "tests")
 NAMED = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
-HOUSE = House((Floor("regraft", ("cli", "a&b")), Floor("serving", ())), {("regraft", "serving"): 7})
+HOUSE = Architecture(
+    (Layer("regraft", ("cli", "a&b")), Layer("serving", ())), {("regraft", "serving"): 7}
+)
 
 
 def test_the_diagram_is_up_to_date() -> None:
-    assert DIAGRAM.read_text(encoding="utf-8") == draw(read_house()), "run: make architecture"
+    assert DIAGRAM.read_text(encoding="utf-8") == draw(read_architecture()), (
+        "run: make architecture"
+    )
 
 
 def test_floors_import_only_floors_below() -> None:
-    house = read_house()
-    order = [floor.name for floor in house.floors]
+    architecture = read_architecture()
+    order = [layer.name for layer in architecture.layers]
     assert order[0] == "regraft"
-    assert [pair for pair in house.imports if order.index(pair[0]) > order.index(pair[1])] == []
+    assert [
+        pair for pair in architecture.imports if order.index(pair[0]) > order.index(pair[1])
+    ] == []
 
 
 def test_the_diagram_has_rooms_and_counts() -> None:

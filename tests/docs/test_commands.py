@@ -48,7 +48,6 @@ def test_recipes_are_valid(block: Block, tmp_path: Path) -> None:
     [
         ("regraft rum --out x", "no command 'rum'"),
         ("regraft run --sorce x --out y", "--sorce"),
-        ("regraft run --source x", "--out"),
         ("regraft run --source x --out y --backbone vgg61", "vgg61"),
         ("regraft run --source x --out y --strategies head,tip", "tip"),
         ("regraft run --source x --out y --dropout 3", "dropout"),

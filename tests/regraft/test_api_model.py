@@ -350,6 +350,7 @@ def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> N
                 pass
     finally:
         shutil.rmtree(destination / "other")
-    with regraft.serve(destination / "pets" / "1", port=port) as server:  # the port is free again
+    stable = f"file://{destination / 'pets' / '1'}"
+    with regraft.serve(stable, port=port) as server:  # the port is free again
         assert server.models == ("pets",)
         assert server.grpc == f"127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""The model in service: found where it is published and run on the same stored bytes."""
+"""The champion: the production version at the destination, run on the same stored bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regraft_core.runtime.errors import InputError, RegraftError
 
 @dataclass(frozen=True)
 class Champion:
-    """A published version: its folder, class names in its own order, and its dataset's digest."""
+    """A published version: its folder, its class names in order, and its dataset's digest."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -25,28 +25,28 @@ class Champion:
 
     @property
     def name(self) -> str:
-        """Model and version, as people speak of it."""
+        """Name of the model and number of the version."""
         return f"{self.folder.parent.name} version {self.folder.name}"
 
 
-def find_champion(place: str, work: Path) -> Champion | None:
-    """Find the model in service at `place`: the folder or address of a model or of a version.
+def find_champion(location: str, work: Path) -> Champion | None:
+    """Find the champion at `location`: the folder or URI of a model or of one of its versions.
 
-    Of a model's versions the one labeled `stable` counts, else the newest. None when `place` is
-    empty, is not there yet, or has no version yet.
+    Of a model's versions it is the one labeled `stable`, otherwise the latest. None if `location`
+    is empty, does not exist, or has no version.
 
     Args:
-        place: where it is published.
-        work: an empty folder that takes the copy of a version from an object store.
+        location: where the model is published.
+        work: an empty folder for the copy of a version from an object store.
 
     Raises:
-        InputError: `place` is no folder of a published model, cannot be read or is damaged, or its
-            labels are missing.
+        InputError: `location` is not the folder of a published model, cannot be read or is damaged,
+            or its labels are missing.
     """
-    if not place:
+    if not location:
         return None
     try:
-        folder = resolve_version(place, work)
+        folder = resolve_version(location, work)
     except InputError as error:
         raise InputError(f"champion: {error}") from error
     if folder is None:
@@ -65,11 +65,11 @@ def _dataset_of(folder: Path) -> str | None:
         return None  # a model that Regraft did not export can still be run
 
 
-def require_same_classes(champion: Champion, classes: Sequence[str]) -> None:
-    """Check that both know the same class names, in whatever order.
+def check_classes(champion: Champion, classes: Sequence[str]) -> None:
+    """Check that the champion has these classes, in any order.
 
     Raises:
-        InputError: they do not; the message names the differences.
+        InputError: it has not; the message lists the differences.
     """
     missing, extra = (
         sorted(set(classes) - set(champion.classes)),
@@ -77,20 +77,20 @@ def require_same_classes(champion: Champion, classes: Sequence[str]) -> None:
     )
     if missing or extra:
         raise InputError(
-            f"champion {champion.name} knows other classes: it lacks {missing or 'none'} and has "
-            f"{extra or 'none'} besides; publish under another name to start anew"
+            f"champion {champion.name} has different classes (missing: {missing or 'none'}; "
+            f"extra: {extra or 'none'}); publish under a new --model-name"
         )
 
 
 def champion_labels(
     champion: Champion, encoded: Sequence[bytes], batch_size: int
 ) -> NDArray[np.str_]:
-    """Return the names that the champion gives to encoded images, in order.
+    """Return the class names that the champion predicts for encoded images, in order.
 
     Raises:
         RegraftError: its signature is missing or fails on an image.
     """
-    import tensorflow as tf  # seconds that finding a champion need not wait for
+    import tensorflow as tf  # takes seconds, and finding a champion does not need it
 
     try:
         loaded = tf.saved_model.load(str(champion.folder))

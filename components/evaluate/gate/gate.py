@@ -1,6 +1,6 @@
-"""The gate: pure arithmetic from evidence and thresholds to a verdict with its reasons.
+"""The gate: pure arithmetic from evidence and thresholds to a verdict and its checks.
 
-Every comparison is written so that a NaN or a missing figure fails it.
+Every comparison is written so that a NaN or a missing metric fails it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
 
-NO_CHAMPION = "no model in service yet: the absolute thresholds decide"
+NO_CHAMPION = "no champion yet: only the absolute thresholds apply"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the gate looks at. A figure that could not be had is None (or NaN).
+    """The input of the gate. An unavailable metric is None (or NaN).
 
     `recalls` has one entry for every class of the dataset; `not_finite` counts the test images
-    whose predictions are not numbers. `head_validation_accuracy` is what the chosen candidate had
-    to reach on validation to be worth choosing, None where there is no head to compare with.
+    with predictions that are not finite. `head_validation_accuracy` is what the chosen candidate
+    must reach on validation, None without a head to compare with.
     """
 
     images: int
@@ -39,25 +39,25 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Accepted or not, and every reason, passed or failed, in the order of their weight."""
+    """Whether the model is accepted, and all checks, the most important first."""
 
     accepted: bool
     checks: tuple[Check, ...]
 
 
 def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
-    """Hold the evidence against the thresholds; all checks must pass."""
+    """Compare the evidence with the thresholds; all checks must pass."""
     checks = (
-        *_sound(evidence),
-        _accuracy(evidence, options),
-        *_floors(evidence, options),
-        *_limits(evidence, options),
-        *_champion(evidence.champion, options),
+        *_check_predictions(evidence),
+        _check_accuracy(evidence, options),
+        *_check_recalls(evidence, options),
+        *_check_limits(evidence, options),
+        *_check_champion(evidence.champion, options),
     )
     return Verdict(all(check.passed for check in checks), checks)
 
 
-def _sound(evidence: Evidence) -> Iterator[Check]:
+def _check_predictions(evidence: Evidence) -> Iterator[Check]:
     yield Check(
         name="test images",
         expected="at least 1",
@@ -65,42 +65,42 @@ def _sound(evidence: Evidence) -> Iterator[Check]:
         passed=evidence.images >= 1,
     )
     if evidence.not_finite:
-        received = f"{evidence.not_finite} of {evidence.images} are not numbers"
-        yield Check(name="predictions", expected="numbers", received=received, passed=False)
+        received = f"{evidence.not_finite} of {evidence.images} are not finite"
+        yield Check(name="predictions", expected="finite numbers", received=received, passed=False)
     if evidence.head_validation_accuracy is not None:
-        of = "what its head had on validation"
+        what = "validation accuracy of its head"
         yield _at_least("candidate", evidence.validation_accuracy,
-                        evidence.head_validation_accuracy, of)  # fmt: skip
+                        evidence.head_validation_accuracy, what)  # fmt: skip
 
 
-def _accuracy(evidence: Evidence, options: GateOptions) -> Check:
+def _check_accuracy(evidence: Evidence, options: GateOptions) -> Check:
     if options.accuracy_rule == "lower_bound":
-        value, of = evidence.accuracy_low, "lower bound of the 95 % interval"
+        value, what = evidence.accuracy_low, "lower bound of the 95% interval"
     else:
-        value, of = evidence.accuracy, "point estimate"
-    check = _at_least("accuracy", value, options.min_accuracy, of)
+        value, what = evidence.accuracy, "point estimate"
+    check = _at_least("accuracy", value, options.min_accuracy, what)
     # A bound without its estimate, or the reverse, is not evidence.
-    both = _known(evidence.accuracy) and _known(evidence.accuracy_low)
+    both = _is_known(evidence.accuracy) and _is_known(evidence.accuracy_low)
     return check.model_copy(update={"passed": check.passed and both})
 
 
-def _floors(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
-    for name, floor in options.min_recall_by_class.items():
+def _check_recalls(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
+    for name, minimum in options.min_recall_by_class.items():
         if name not in evidence.recalls:
-            received = f"no class of that name; classes: {', '.join(evidence.recalls)}"
+            received = f"no class of this name; classes: {', '.join(evidence.recalls)}"
             yield Check(
                 name=f"recall of {name}",
-                expected=f"at least {floor:.4g}",
+                expected=f"at least {minimum:.4g}",
                 received=received,
                 passed=False,
             )
     for name, recall in evidence.recalls.items():
-        floor = options.min_recall_by_class.get(name, options.min_class_recall)
-        if floor > 0:
-            yield _at_least(f"recall of {name}", recall, floor, "share of its test images")
+        minimum = options.min_recall_by_class.get(name, options.min_class_recall)
+        if minimum > 0:
+            yield _at_least(f"recall of {name}", recall, minimum, "fraction of its test images")
 
 
-def _limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
+def _check_limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
     if options.max_calibration_error < 1:
         yield _at_most(
             "calibration error", evidence.calibration_error, options.max_calibration_error, ""
@@ -111,39 +111,33 @@ def _limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
         yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
 
 
-def _champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:
-    policy, name = options.champion_policy, "champion"
+def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:
+    better, level = options.champion_policy == "better", options.champion_significance
     if champion is None:
-        wanted = "better" if policy == "better" else "not worse"
-        yield Check(
-            name=name,
-            expected=f"{wanted} than the model in service",
-            received=NO_CHAMPION,
-            passed=True,
-        )
+        expected = f"{'better' if better else 'not worse'} than the champion"
+        yield Check(name="champion", expected=expected, received=NO_CHAMPION, passed=True)
         return
-    level = options.champion_significance
-    seen = (
+    difference = (
         f"{champion.difference:+.4f} ({champion.difference_low:+.4f} to "
         f"{champion.difference_high:+.4f}) against {champion.name} on {champion.images} "
-        f"images, {champion.wins} won, {champion.losses} lost"
+        f"images, {champion.wins} wins, {champion.losses} losses"
     )
-    if policy == "better":
+    if better:
         yield Check(
-            name=name,
-            expected=f"better beyond noise (p < {level:.4g})",
-            received=f"{seen}, p = {champion.p_better:.4g}",
+            name="champion",
+            expected=f"significantly better (p < {level:.4g})",
+            received=f"{difference}, p = {champion.p_better:.4g}",
             passed=champion.p_better < level and champion.difference > 0,
         )
     else:
         yield Check(
-            name=name,
-            expected=f"not worse beyond noise (p >= {level:.4g})",
-            received=f"{seen}, p = {champion.p_worse:.4g}",
+            name="champion",
+            expected=f"not significantly worse (p >= {level:.4g})",
+            received=f"{difference}, p = {champion.p_worse:.4g}",
             passed=champion.p_worse >= level and champion.images > 0,
         )
     if options.champion_margin < 1:
-        # Counted in images, so that a drop of just the margin passes whatever floats make of it.
+        # Counted in images, so that a drop equal to the margin passes despite rounding.
         allowed = options.champion_margin * champion.images
         yield Check(
             name="champion margin",
@@ -153,15 +147,15 @@ def _champion(champion: Comparison | None, options: GateOptions) -> Iterator[Che
         )
 
 
-def _known(value: float | None) -> bool:
+def _is_known(value: float | None) -> bool:
     return value is not None and value == value
 
 
-def _at_least(name: str, value: float | None, limit: float, of: str) -> Check:
+def _at_least(name: str, value: float | None, limit: float, what: str) -> Check:
     return Check(
         name=name,
-        expected=f"at least {limit:.4g} ({of})",
-        received=_shown(value, limit),
+        expected=f"at least {limit:.4g} ({what})",
+        received=_format(value, limit),
         passed=value is not None and value >= limit,
     )
 
@@ -170,15 +164,15 @@ def _at_most(name: str, value: float | None, limit: float, unit: str) -> Check:
     return Check(
         name=name,
         expected=f"at most {limit:.4g}{unit}",
-        received=_shown(value, limit, unit),
+        received=_format(value, limit, unit),
         passed=value is not None and value <= limit,
     )
 
 
-def _shown(value: float | None, limit: float, unit: str = "") -> str:
-    """Write a figure; with all its digits where the short form would hide the difference."""
-    if not _known(value):
-        return "no figure"
+def _format(value: float | None, limit: float, unit: str = "") -> str:
+    """Format a metric, with all digits if the short form would hide a difference to the limit."""
+    if not _is_known(value):
+        return "not available"
     short = f"{value:.4g}"
     if float(short) == limit != value:
         short = repr(float(value or 0.0))

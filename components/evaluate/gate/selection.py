@@ -1,4 +1,4 @@
-"""Choosing among candidates: by validation data only, the simplest of equals first."""
+"""Chooses among candidates by validation data only; ties go to the one that trains fewer layers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ TRAINED = {"head": 0, "top": 1, "full": 2}
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate and what it had to reach: the accuracy of its head on validation.
+    """The chosen candidate, and the validation accuracy of its head, -inf without a head.
 
-    `sound` is False when no candidate reached that; the best of them is chosen all the same, so
-    that there is something to report, but the gate must refuse it. `floor` is -inf without a head.
+    If no candidate reaches it, the best one is chosen nevertheless, so that there is something to
+    report; the gate rejects it.
     """
 
     index: int
-    floor: float
-    sound: bool
+    head_accuracy: float
 
 
 def choose(manifests: Sequence[ModelManifest]) -> Choice:
     """Choose the candidate with the best validation accuracy.
 
-    Of equals, the one that trained less (`head` before `top` before `full`) is taken, then the one
-    with the lower validation loss. A candidate that ended below its head comes after all others.
+    Ties go to the one that trains fewer layers (`head` before `top` before `full`), then to the one
+    with the lower validation loss. A candidate below its head comes after all others.
 
     Raises:
         InputError: there is no candidate.
@@ -37,29 +36,31 @@ def choose(manifests: Sequence[ModelManifest]) -> Choice:
     if not manifests:
         raise InputError("expected at least one candidate, got none")
     heads = [m.validation_accuracy for m in manifests if m.strategy == "head"]
-    floor = max((a for a in heads if math.isfinite(a)), default=-math.inf)
+    best_head = max((a for a in heads if math.isfinite(a)), default=-math.inf)
 
     def order(index: int) -> tuple[bool, float, int, float, int]:
         manifest = manifests[index]
         accuracy, loss = manifest.validation_accuracy, manifest.validation_loss
         known = math.isfinite(accuracy)
-        below = not known or accuracy < max(floor, _own_head(manifest))
+        below = not known or accuracy < max(best_head, _own_head(manifest))
         rank = TRAINED[manifest.strategy]
-        lost = loss if math.isfinite(loss) else math.inf
-        return below, -accuracy if known else math.inf, rank, lost, index
+        finite_loss = loss if math.isfinite(loss) else math.inf
+        return below, -accuracy if known else math.inf, rank, finite_loss, index
 
-    below, *_, index = min(map(order, range(len(manifests))))
-    return Choice(index, max(floor, _own_head(manifests[index])), sound=not below)
+    *_, index = min(map(order, range(len(manifests))))
+    return Choice(index, max(best_head, _own_head(manifests[index])))
 
 
 def _own_head(manifest: ModelManifest) -> float:
-    """Return the validation accuracy of the head that a candidate started from, where told."""
-    told = manifest.measurements.get("head_validation_accuracy")
-    return float(told) if isinstance(told, int | float) and math.isfinite(told) else -math.inf
+    """Return the validation accuracy of the head that a candidate started from, -inf if unknown."""
+    accuracy = manifest.measurements.get("head_validation_accuracy")
+    if isinstance(accuracy, int | float) and math.isfinite(accuracy):
+        return float(accuracy)
+    return -math.inf
 
 
-def results(manifests: Sequence[ModelManifest], chosen: int) -> list[CandidateResult]:
-    """Return the candidates as they were compared, in the given order."""
+def list_results(manifests: Sequence[ModelManifest], chosen: int) -> list[CandidateResult]:
+    """Return the results of the candidates, in the given order."""
     return [
         CandidateResult(
             strategy=manifest.strategy,

@@ -1,4 +1,4 @@
-"""How far confidence can be trusted: calibration error, and temperature scaling that mends it."""
+"""Calibration error of the confidence, and temperature scaling, which reduces it."""
 
 from __future__ import annotations
 
@@ -28,52 +28,52 @@ class Bin:
 
 
 def reliability(probabilities: Floats, true_labels: Ints, bins: int = BINS) -> list[Bin]:
-    """Group images by confidence in `bins` equal widths; empty bins are left out.
+    """Group images by confidence into `bins` of equal width; empty bins are omitted.
 
     Args:
         probabilities: float [n, classes], rows sum to 1.
         true_labels: int [n], class indices.
-        bins: how many groups over 0..1.
+        bins: number of bins in 0..1.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == true_labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    correct = probabilities.argmax(axis=1) == true_labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
         Bin(
             low=k / bins,
             high=(k + 1) / bins,
-            count=int(np.sum(place == k)),
-            confidence=float(confidence[place == k].mean()),
-            accuracy=float(right[place == k].mean()),
+            count=int(np.sum(bin_of == k)),
+            confidence=float(confidence[bin_of == k].mean()),
+            accuracy=float(correct[bin_of == k].mean()),
         )
-        for k in np.unique(place).tolist()
+        for k in np.unique(bin_of).tolist()
     ]
 
 
 def calibration_error(probabilities: Floats, true_labels: Ints, bins: int = BINS) -> float:
     """Return the expected calibration error (Naeini et al. 2015; Guo et al. 2017).
 
-    The mean distance between confidence and accuracy over the bins, weighted by their images.
+    The mean difference between confidence and accuracy over the bins, weighted by their images.
     """
-    found = reliability(probabilities, true_labels, bins)
-    total = sum(b.count for b in found)
-    return sum(b.count * abs(b.confidence - b.accuracy) for b in found) / total
+    groups = reliability(probabilities, true_labels, bins)
+    total = sum(b.count for b in groups)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in groups) / total
 
 
-def probabilities_of(logits: Floats, temperature: float = 1.0) -> Floats:
+def to_probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     """Return softmax(logits / temperature), float64 [n, classes].
 
-    A positive temperature keeps the order of the classes, so it never changes a label.
+    A positive temperature keeps the order of the classes, so it never changes a prediction.
     """
     result: Floats = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
     return result
 
 
 def fit_temperature(logits: Floats, true_labels: Ints) -> float:
-    """Return the temperature with the least log loss on these images (Guo et al. 2017).
+    """Return the temperature with the lowest log loss on these images (Guo et al. 2017).
 
-    1.0 where the data do not determine it: no image, values that are not finite, or no mistake
-    at all (any sharper softmax would then look better, without end).
+    1.0 if the data do not determine it: no image, values that are not finite, or no error (then the
+    loss decreases with the temperature, without a minimum).
 
     Args:
         logits: float [n, classes] of the validation split.
@@ -91,5 +91,5 @@ def fit_temperature(logits: Floats, true_labels: Ints) -> float:
         return float((logsumexp(scaled, axis=1) - scaled[rows, true_labels]).mean())
 
     bounds = (-np.log(HIGHEST), -np.log(LOWEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(-found.x)) if found.fun < loss(0.0) else 1.0
+    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(-result.x)) if result.fun < loss(0.0) else 1.0

@@ -1,4 +1,4 @@
-"""The figures of a classifier on one split, from probabilities and true labels."""
+"""Metrics of a classifier on one split, from probabilities and true labels."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from regraft_core.formats.manifests import ClassMetrics
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-TOPS = (3, 5)
+TOP_K = (3, 5)
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What was measured: named figures (only those that exist), per class, and the confusion.
+class SplitMetrics:
+    """Metrics by name (only the available ones), by class, and the confusion matrix.
 
-    `confusion[i][j]` counts the images of class i that were called j.
+    `confusion[i][j]` counts the images of class i that are predicted as j.
     """
 
-    metrics: dict[str, float]
+    values: dict[str, float]
     per_class: list[ClassMetrics]
     confusion: list[list[int]]
     notes: list[str]
 
 
-def measure(probabilities: Floats, true_labels: Ints, classes: list[str]) -> Figures:
+def measure_predictions(
+    probabilities: Floats, true_labels: Ints, classes: list[str]
+) -> SplitMetrics:
     """Measure predictions of the test split.
 
     Args:
@@ -45,42 +47,42 @@ def measure(probabilities: Floats, true_labels: Ints, classes: list[str]) -> Fig
         true_labels: int [n], indices into `classes`.
         classes: names in the order of the columns.
     """
-    every = np.arange(len(classes))
+    indices = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1) if len(true_labels) else np.empty(0, int)
-    right = int(np.sum(predicted == true_labels))
-    low, high = wilson_interval(right, len(true_labels))
-    metrics = {"test_images": float(len(true_labels))}
+    correct = int(np.sum(predicted == true_labels))
+    low, high = wilson_interval(correct, len(true_labels))
+    values = {"test_images": float(len(true_labels))}
     notes: list[str] = []
     if len(true_labels):
-        metrics |= {
-            "test_accuracy": right / len(true_labels),
+        values |= {
+            "test_accuracy": correct / len(true_labels),
             "test_accuracy_low": low,
             "test_accuracy_high": high,
             "macro_f1": float(f1_score(true_labels, predicted, average="macro", zero_division=0)),
-            "log_loss": float(log_loss(true_labels, probabilities, labels=every)),
+            "log_loss": float(log_loss(true_labels, probabilities, labels=indices)),
         }
-        metrics |= _tops(probabilities, true_labels)
+        values |= _top_k_accuracies(probabilities, true_labels)
         area = roc_auc(probabilities, true_labels)
         if math.isnan(area):
             notes.append("ROC AUC needs test images of at least two classes")
         else:
-            metrics["roc_auc"] = area
-    return Figures(
-        metrics=metrics,
+            values["roc_auc"] = area
+    return SplitMetrics(
+        values=values,
         per_class=_per_class(predicted, true_labels, classes),
-        confusion=confusion_matrix(true_labels, predicted, labels=every).tolist()
+        confusion=confusion_matrix(true_labels, predicted, labels=indices).tolist()
         if len(true_labels)
         else [[0] * len(classes) for _ in classes],
         notes=notes,
     )
 
 
-def _tops(probabilities: Floats, true_labels: Ints) -> dict[str, float]:
-    """Return the share of images whose true class is among the k likeliest of more classes."""
+def _top_k_accuracies(probabilities: Floats, true_labels: Ints) -> dict[str, float]:
+    """Return the top-k accuracies for each k below the number of classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     return {
         f"test_top{k}_accuracy": float((order[:, :k] == true_labels[:, None]).any(axis=1).mean())
-        for k in TOPS
+        for k in TOP_K
         if k < probabilities.shape[1]
     }
 
@@ -88,8 +90,8 @@ def _tops(probabilities: Floats, true_labels: Ints) -> dict[str, float]:
 def roc_auc(probabilities: Floats, true_labels: Ints) -> float:
     """Return the area under the ROC curve, one class against the rest, averaged over classes.
 
-    Classes that have no test image, or all of them, have no curve and are left out; NaN when
-    none is left.
+    Classes with no test image, or with all of them, have no curve and are skipped; NaN if none is
+    left.
     """
     areas = [
         roc_auc_score(true_labels == k, probabilities[:, k])
@@ -106,16 +108,15 @@ def roc_points(probabilities: Floats, true_labels: Ints) -> tuple[Floats, Floats
     """
     is_class = true_labels[:, None] == np.arange(probabilities.shape[1])
     false_rate, true_rate, threshold = roc_curve(is_class.ravel(), probabilities.ravel())
-    # The first threshold stands for "nothing is positive" and is infinite; JSON has no infinity.
+    # The first threshold means "nothing is positive" and is infinite; JSON has no infinity.
     return false_rate, true_rate, np.where(np.isfinite(threshold), threshold, 1.0)
 
 
 def _per_class(predicted: Ints, true_labels: Ints, classes: list[str]) -> list[ClassMetrics]:
     if not len(true_labels):
-        nothing = dict.fromkeys(
-            ("precision", "recall", "f1", "recall_low", "recall_high"), math.nan
-        )
-        return [ClassMetrics(name=name, support=0, **nothing) for name in classes]
+        names = ("precision", "recall", "f1", "recall_low", "recall_high")
+        unknown = dict.fromkeys(names, math.nan)
+        return [ClassMetrics(name=name, support=0, **unknown) for name in classes]
     precision, recall, f1, support = precision_recall_fscore_support(
         true_labels, predicted, labels=np.arange(len(classes)), zero_division=np.nan
     )

@@ -1,4 +1,4 @@
-"""Images unlike anything learned: the energy score and its threshold."""
+"""Detection of out-of-distribution (OOD) images: the energy score and its threshold."""
 
 from __future__ import annotations
 
@@ -15,74 +15,74 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class OodThreshold:
-    """When an image counts as familiar: its score is at least `threshold`.
+    """An image is in-distribution if its score is at least `threshold`.
 
-    The score is the negative energy at temperature 1, logsumexp(logits). `share_kept` of the
-    validation images reach the threshold; `auroc` tells how well the score parts the test split
-    from the unfamiliar images that were given (1 at best, 0.5 by chance), `share_refused` how
-    many of these it refuses.
+    The score is the negative energy at temperature 1, logsumexp(logits). The fractions are those of
+    the validation and test images that are in-distribution, and of the given OOD images that are
+    rejected. `auroc` measures how well the score separates the test split from the OOD images
+    (1 is perfect, 0.5 is chance).
     """
 
     score: str
     threshold: float
-    share_kept: float
-    share_kept_on_test: float | None = None
+    validation_fraction: float
+    test_fraction: float | None = None
     auroc: float | None = None
-    share_refused: float | None = None
+    rejected_fraction: float | None = None
     ood_images: int = 0
 
 
 def energy_scores(logits: Floats) -> Floats:
     """Return the negative free energy logsumexp(logits), float64 [n] (Liu et al. 2020).
 
-    High for images like those of training, low for unfamiliar ones.
+    It is high for images similar to the training data, low for OOD images.
     """
     scores: Floats = logsumexp(np.asarray(logits, np.float64), axis=1)
     return scores
 
 
-def threshold_keeping(scores: Floats, share: float) -> float:
-    """Return the highest threshold that keeps at least `share` of these scores (score >= it)."""
+def find_threshold(scores: Floats, fraction: float) -> float:
+    """Return the highest threshold that at least `fraction` of these scores reach."""
     finite = np.sort(scores[np.isfinite(scores)])
     if not len(finite):
         return math.nan
-    dropped = math.floor(len(finite) * (1 - share) + 1e-9)
-    return float(finite[min(dropped, len(finite) - 1)])
+    below = math.floor(len(finite) * (1 - fraction) + 1e-9)
+    return float(finite[min(below, len(finite) - 1)])
 
 
 def fit_ood_threshold(
-    validation: Floats, test: Floats, unfamiliar: Floats | None, share: float
+    validation: Floats, test: Floats, ood: Floats | None, fraction: float
 ) -> OodThreshold | None:
-    """Set the threshold on validation logits and measure it; None without finite ones.
+    """Set the threshold on validation logits and measure it; None without finite logits.
 
     Args:
         validation: float [n, classes], logits that set the threshold.
-        test: float [m, classes], logits of familiar images that measure it.
-        unfamiliar: float [k, classes], logits of unfamiliar images, or None.
-        share: of the validation images that must count as familiar.
+        test: float [m, classes], logits of in-distribution images to measure it.
+        ood: float [k, classes], logits of OOD images to measure it, or None.
+        fraction: of the validation images that must be in-distribution.
     """
-    known = energy_scores(validation) if len(validation) else np.empty(0)
-    threshold = threshold_keeping(known, share)
+    validation_scores = energy_scores(validation) if len(validation) else np.empty(0)
+    threshold = find_threshold(validation_scores, fraction)
     if math.isnan(threshold):
         return None
-    tested = energy_scores(test) if len(test) else np.empty(0)
-    tested = tested[np.isfinite(tested)]
-    auroc = refused = None
-    strange: Floats = np.empty(0)
-    if unfamiliar is not None and len(unfamiliar):
-        strange = energy_scores(unfamiliar)
-        strange = strange[np.isfinite(strange)]
-    if len(strange):
-        refused = float(np.mean(strange < threshold))
-        if len(tested):
-            true_label = np.r_[np.ones(len(tested)), np.zeros(len(strange))]
-            auroc = float(roc_auc_score(true_label, np.r_[tested, strange]))
+    test_scores, ood_scores = _finite_scores(test), _finite_scores(ood)
+    auroc = None
+    if len(test_scores) and len(ood_scores):
+        in_distribution = np.repeat([1, 0], [len(test_scores), len(ood_scores)])
+        auroc = float(roc_auc_score(in_distribution, np.r_[test_scores, ood_scores]))
     return OodThreshold(
         score="energy",
         threshold=threshold,
-        share_kept=float(np.mean(known >= threshold)),
-        share_kept_on_test=float(np.mean(tested >= threshold)) if len(tested) else None,
+        validation_fraction=float(np.mean(validation_scores >= threshold)),
+        test_fraction=float(np.mean(test_scores >= threshold)) if len(test_scores) else None,
         auroc=auroc,
-        share_refused=refused,
-        ood_images=len(strange),
+        rejected_fraction=float(np.mean(ood_scores < threshold)) if len(ood_scores) else None,
+        ood_images=len(ood_scores),
     )
+
+
+def _finite_scores(logits: Floats | None) -> Floats:
+    if logits is None or not len(logits):
+        return np.empty(0)
+    scores = energy_scores(logits)
+    return scores[np.isfinite(scores)]

@@ -1,4 +1,4 @@
-"""What a test split of a given size can tell: intervals and paired tests, without TensorFlow."""
+"""Confidence intervals and paired tests of accuracies, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 BOOTSTRAP_ROUNDS = 10_000
 
 
-def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for a share (Wilson, 1927).
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a fraction (Wilson, 1927).
 
-    It stays within 0..1 and is sensible at 0 and 100 % and for a single image, where the
-    textbook interval has no width.
+    It stays within 0..1 and is meaningful at 0% and 100% and for a single image, for which the
+    normal approximation has no width.
 
     Returns:
-        (low, high), or (nan, nan) when `total` is 0: nothing is known.
+        (low, high), or (nan, nan) if `total` is 0.
     """
-    if not 0 <= right <= total:
-        raise ValueError(f"expected 0 <= right <= total, got {right} of {total}")
+    if not 0 <= correct <= total:
+        raise ValueError(f"expected 0 <= correct <= total, got {correct} of {total}")
     if total == 0:
         return math.nan, math.nan
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = right / total, z * z / total
-    center = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    low = 0.0 if right == 0 else center - half
-    high = 1.0 if right == total else center + half
+    p, zz = correct / total, z * z / total
+    center = (p + zz / 2) / (1 + zz)
+    half = math.sqrt(p * (1 - p) * zz + zz * zz / 4) / (1 + zz)
+    low = 0.0 if correct == 0 else center - half
+    high = 1.0 if correct == total else center + half
     return low, high
 
 
@@ -38,7 +38,7 @@ def binomial_tail(at_least: int, trials: int) -> float:
     """Return P(X >= at_least) for X ~ Binomial(trials, 1/2), exact up to the last rounding."""
     if at_least <= 0:
         return 1.0
-    # Each term follows from the one before it, in integers, so that no error adds up.
+    # Each term is computed from the previous one, in integers, so that no error accumulates.
     term = math.comb(trials, at_least) if at_least <= trials else 0
     total = 0
     for successes in range(at_least, trials + 1):
@@ -49,11 +49,11 @@ def binomial_tail(at_least: int, trials: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the champion on the same images.
+    """Comparison of a candidate with the champion on the same images.
 
-    `wins` are the images that only the candidate has right, `losses` those that only the
-    champion has. The p-values are McNemar's exact ones: `p_worse` of seeing so many losses,
-    `p_better` so many wins, if neither model were better.
+    `wins` counts the images that only the candidate predicts correctly, `losses` those that only
+    the champion does. The p-values are those of McNemar's exact test: `p_worse` is the probability
+    of at least so many losses, `p_better` of at least so many wins, if neither model is better.
     """
 
     name: str
@@ -71,37 +71,39 @@ class Comparison:
 
 
 def compare(
-    right: NDArray[np.bool_], champion_right: NDArray[np.bool_], name: str, seed: int = 0
+    correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_], name: str, seed: int = 0
 ) -> Comparison:
-    """Compare two models image by image: exact McNemar test and a bootstrap interval.
+    """Compare two models image by image: McNemar's exact test and a bootstrap interval.
 
     Args:
-        right: bool [n], which images the candidate has right.
-        champion_right: bool [n], the same images in the same order.
-        name: the champion's, for the verdict.
+        correct: bool [n], whether the candidate predicts each image correctly.
+        champion_correct: bool [n], the same for the champion, in the same order.
+        name: the champion's name, for the verdict.
         seed: of the bootstrap.
     """
-    right, champion_right = np.asarray(right, bool), np.asarray(champion_right, bool)
-    if right.shape != champion_right.shape or right.ndim != 1:
-        raise ValueError(f"expected equal lengths, got {right.shape} and {champion_right.shape}")
-    images = len(right)
-    wins = int(np.sum(right & ~champion_right))
-    losses = int(np.sum(~right & champion_right))
-    unlike = wins + losses
+    correct, champion_correct = np.asarray(correct, bool), np.asarray(champion_correct, bool)
+    if correct.shape != champion_correct.shape or correct.ndim != 1:
+        raise ValueError(
+            f"expected equal lengths, got {correct.shape} and {champion_correct.shape}"
+        )
+    images = len(correct)
+    wins = int(np.sum(correct & ~champion_correct))
+    losses = int(np.sum(~correct & champion_correct))
+    different = wins + losses
     low, high = bootstrap_difference(wins, losses, images, seed=seed)
     return Comparison(
         name=name,
         images=images,
-        accuracy=float(right.mean()) if images else math.nan,
-        champion_accuracy=float(champion_right.mean()) if images else math.nan,
+        accuracy=float(correct.mean()) if images else math.nan,
+        champion_accuracy=float(champion_correct.mean()) if images else math.nan,
         wins=wins,
         losses=losses,
         difference=(wins - losses) / images if images else math.nan,
         difference_low=low,
         difference_high=high,
-        p_two_sided=min(1.0, 2 * binomial_tail(max(wins, losses), unlike)),
-        p_worse=binomial_tail(losses, unlike),
-        p_better=binomial_tail(wins, unlike),
+        p_two_sided=min(1.0, 2 * binomial_tail(max(wins, losses), different)),
+        p_worse=binomial_tail(losses, different),
+        p_better=binomial_tail(wins, different),
     )
 
 
@@ -116,14 +118,14 @@ def bootstrap_difference(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the difference of two paired accuracies.
 
-    An image counts +1 (win), -1 (loss) or 0, so a resample of the images is a draw from a
+    An image counts +1 (win), -1 (loss) or 0, so the counts of a resample of the images have a
     multinomial distribution; the images themselves are not needed.
     """
     if images == 0:
         return math.nan, math.nan
-    shares = [wins / images, losses / images, (images - wins - losses) / images]
-    drawn = np.random.default_rng(seed).multinomial(images, shares, size=rounds)
-    differences = (drawn[:, 0] - drawn[:, 1]) / images
+    fractions = [wins / images, losses / images, (images - wins - losses) / images]
+    counts = np.random.default_rng(seed).multinomial(images, fractions, size=rounds)
+    differences = (counts[:, 0] - counts[:, 1]) / images
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return float(low), float(high)

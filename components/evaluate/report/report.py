@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, made from `report.json` without any model."""
+"""The report: one self-contained HTML page, built from `report.json` without a model."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManif
 from regraft_core.runtime.errors import InputError
 
 REPORT_FILE = "report.html"
-MOST_ROWS = 60
-MOST_CELLS = 60
-MOST_CONFUSIONS = 8
-MOST_FLOORS = 4
+MAX_ROWS = 60
+MAX_CELLS = 60
+MAX_CONFUSIONS = 8
+MAX_RECALL_CHECKS = 4
 
 
 def rebuild_report(run_dir: str | os.PathLike[str]) -> Path:
-    """Make the report of a run again from its stored figures; return the page's path.
+    """Rebuild the report of a run from its stored data; return the path of the page.
 
     Args:
-        run_dir: a run's folder, or an evaluation's; of several evaluations the newest counts. The
-            seconds of all steps are taken from the run's `summary.json`, if there is one.
+        run_dir: the folder of a run, or of an evaluation; the latest of several evaluations is
+            used. The timings come from the run's `summary.json`, if there is one.
 
     Raises:
-        InputError: the folder holds no finished evaluation, or its figures cannot be read.
+        InputError: the folder contains no finished evaluation, or its data cannot be read.
     """
     run = Path(run_dir)
-    found = sorted(run.rglob(ReportData.file_name), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise InputError(f"expected a finished evaluation ({ReportData.file_name}) below {run}")
+    files = sorted(run.rglob(ReportData.file_name), key=lambda p: p.stat().st_mtime)
+    if not files:
+        raise InputError(f"expected a finished evaluation ({ReportData.file_name}) in {run}")
     try:
-        data = ReportData.model_validate_json(found[-1].read_bytes())
+        data = ReportData.model_validate_json(files[-1].read_bytes())
     except (OSError, ValidationError) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot read {found[-1]}: {line}") from error
+        raise InputError(f"cannot read {files[-1]}: {line}") from error
     timings = _run_timings(run / "summary.json")
     if timings:
         data = data.model_copy(update={"timings": timings})
-    page = found[-1].with_name(REPORT_FILE)
+    page = files[-1].with_name(REPORT_FILE)
     write_text(page, render(data))
     return page
 
@@ -58,11 +58,11 @@ def _run_timings(summary: Path) -> dict[str, float]:
         timings = json.loads(summary.read_text(encoding="utf-8"))["timings"]
         return {str(step): float(seconds) for step, seconds in timings.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # an evaluation outside a run, or a run that is not over
+        return {}  # an evaluation outside a run, or a run that has not finished
 
 
 def render(data: ReportData) -> str:
-    """Return the page; sections whose figures are missing are left out."""
+    """Return the page; sections without data are omitted."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,7 +70,7 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "figure": _figure, "seconds": _seconds}
+    environment.filters |= {"percent": _percent, "number": _number, "seconds": _seconds}
     evaluation = data.evaluation
     chosen = next((m for m in data.models if m.digest == evaluation.model_digest), None)
     return environment.get_template("report.html.j2").render(
@@ -81,7 +81,6 @@ def render(data: ReportData) -> str:
         checks=_ordered_checks(evaluation),
         trainable={m.digest: m.parameters.trainable for m in data.models},
         seeds=_seeds(data),
-        timings=data.timings or _known_timings(data),
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
         curves=[curve for m in data.models if (curve := _learning(m)) is not None],
@@ -92,11 +91,11 @@ def render(data: ReportData) -> str:
 def _percent(value: float | None, digits: int = 1) -> str:
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value * 100:.{digits}f} %"
+    return charts.percent(value, digits)
 
 
-def _figure(value: Any) -> str:
-    """Write a number with the digits that matter, whole numbers with thin spaces."""
+def _number(value: Any) -> str:
+    """Format a number with significant digits only, whole numbers with thin spaces."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
@@ -113,73 +112,71 @@ def _seconds(value: float) -> str:
 
 
 def _seeds(data: ReportData) -> dict[str, Any]:
-    found = {f"{m.strategy}": m.options["seed"] for m in data.models if "seed" in m.options}
-    return found | ({"bootstrap": data.options["seed"]} if "seed" in data.options else {})
+    seeds = {f"{m.strategy}": m.options["seed"] for m in data.models if "seed" in m.options}
+    return seeds | ({"bootstrap": data.options["seed"]} if "seed" in data.options else {})
 
 
 def _known_timings(data: ReportData) -> dict[str, float]:
-    """Return the seconds of the steps whose manifests are at hand."""
-    known = {"ingest": data.dataset.made_by.seconds}
-    known |= {f"train {m.strategy}": m.made_by.seconds for m in data.models}
-    return known | {"evaluate": data.evaluation.made_by.seconds}
+    """Return the seconds of the steps whose manifests are available."""
+    timings = {"ingest": data.dataset.made_by.seconds}
+    timings |= {f"train {m.strategy}": m.made_by.seconds for m in data.models}
+    return timings | {"evaluate": data.evaluation.made_by.seconds}
 
 
 def _ordered_checks(evaluation: EvaluationManifest) -> dict[str, list[Check]]:
-    """Return the checks, failed ones first; many floors that hold are folded away."""
-    shown = sorted(evaluation.checks, key=lambda check: check.passed)
-    floors = [check for check in shown if check.passed and check.name.startswith("recall of ")]
-    folded = floors if len(floors) > MOST_FLOORS else []
-    return {"shown": [check for check in shown if check not in folded], "folded": folded}
+    """Return the checks, failed ones first; many passed recall checks are collapsed."""
+    checks = sorted(evaluation.checks, key=lambda check: check.passed)
+    recalls = [check for check in checks if check.passed and check.name.startswith("recall of ")]
+    collapsed = recalls if len(recalls) > MAX_RECALL_CHECKS else []
+    return {"shown": [c for c in checks if c not in collapsed], "collapsed": collapsed}
 
 
 def _confusions(evaluation: EvaluationManifest) -> list[tuple[str, str, int, float]]:
     """Return the most frequent errors: true label, label, count, fraction of the class's images."""
     names = evaluation.classes
-    found = [
+    errors = [
         (names[i], names[j], count, count / sum(row))
         for i, row in enumerate(evaluation.confusion)
         for j, count in enumerate(row)
         if i != j and count
     ]
-    return sorted(found, key=lambda entry: (-entry[2], -entry[3]))[:MOST_CONFUSIONS]
+    return sorted(errors, key=lambda entry: (-entry[2], -entry[3]))[:MAX_CONFUSIONS]
 
 
 def _worst_classes(evaluation: EvaluationManifest) -> list[tuple[Any, Markup]]:
-    """Return the rows of the class table with their drawing; of many classes, the worst ones."""
+    """Return the rows of the class table with their charts; of many classes, the worst ones."""
     rows = evaluation.per_class
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_ROWS:
         known = [row for row in rows if math.isfinite(row.recall)]
-        rows = sorted(known, key=lambda row: row.recall)[:MOST_ROWS]
+        rows = sorted(known, key=lambda row: row.recall)[:MAX_ROWS]
     return [(row, _span(row)) for row in rows]
 
 
 def _span(row: Any) -> Markup:
     if not math.isfinite(row.recall):
         return Markup("")
-    about = f"recall {_percent(row.recall)}, interval {_percent(row.recall_low)} to "
-    return charts.span(row.recall, row.recall_low, row.recall_high,
-                       about + _percent(row.recall_high))  # fmt: skip
+    low, high = _percent(row.recall_low), _percent(row.recall_high)
+    title = f"recall {_percent(row.recall)}, interval {low} to {high}"
+    return charts.span(row.recall, row.recall_low, row.recall_high, title)
 
 
 def _learning(model: ModelManifest) -> dict[str, Any] | None:
-    """Return the two learning curves of a candidate, its phases drawn one after the other."""
+    """Return the two learning curves of a candidate, one phase after the other."""
     if not model.history:
         return None
-    at = range(1, len(model.history) + 1)
-    epochs = list(zip(at, model.history, strict=True))
-    marks, last = [], ""
+    epochs = list(enumerate(model.history, start=1))
+    marks: list[tuple[float, str]] = []
     for x, epoch in epochs:
-        if epoch.phase != last:
-            marks.append((float(x), epoch.phase))
-            last = epoch.phase
+        if not marks or epoch.phase != marks[-1][1]:
+            marks.append((x, epoch.phase))
     marks = marks if len(marks) > 1 else []
 
-    def draw(name: str, title: str, share: bool) -> Markup:
+    def draw(name: str, title: str, fraction: bool) -> Markup:
         lines = [
             charts.Line(kind, [(x, getattr(epoch, field)) for x, epoch in epochs])
             for kind, field in (("train", name), ("validation", f"validation_{name}"))
         ]
-        return charts.curves(lines, f"{model.strategy}: {title}", share=share, marks=marks)
+        return charts.curves(lines, f"{model.strategy}: {title}", fraction=fraction, marks=marks)
 
     return {
         "strategy": model.strategy,
@@ -201,15 +198,15 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
             metrics["test_accuracy_low"],
             metrics["test_accuracy_high"],
             required,
-            "test accuracy with its 95 % interval",
+            "test accuracy with its 95% interval",
         )
     if data.reliability_after:
         drawn["reliability"] = charts.reliability(
             data.reliability_before, data.reliability_after, "accuracy over confidence"
         )
-    if len(evaluation.classes) <= MOST_CELLS:
+    if len(evaluation.classes) <= MAX_CELLS:
         drawn["confusion"] = charts.confusion(
-            evaluation.confusion, evaluation.classes, "confusion matrix, true_label by row"
+            evaluation.confusion, evaluation.classes, "confusion matrix, true classes by row"
         )
     timings = data.timings or _known_timings(data)
     drawn["timings"] = charts.bars(
@@ -224,17 +221,17 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
 def _data_chart(data: ReportData) -> Markup:
     splits = data.dataset.splits
     rows = []
-    for name in data.dataset.classes[:MOST_ROWS]:
+    for name in data.dataset.classes[:MAX_ROWS]:
         counts: Mapping[str, int] = {s: splits[s].by_class.get(name, 0) for s in splits}
         parts = [(split, float(count)) for split, count in counts.items()]
-        rows.append((name, parts, _figure(sum(counts.values()))))
+        rows.append((name, parts, _number(sum(counts.values()))))
     return charts.bars(rows, "images by class and split") if rows else Markup("")
 
 
 def _parameter_charts(model: ModelManifest) -> dict[str, Markup]:
     parameters, heads = model.parameters, model.head_parameters
     parts = [
-        (kind, [(style, float(count))], _figure(count))
+        (kind, [(style, float(count))], _number(count))
         for kind, style, count in (
             ("trainable", "fill", parameters.trainable),
             ("frozen", "muted", parameters.frozen),
@@ -243,9 +240,10 @@ def _parameter_charts(model: ModelManifest) -> dict[str, Markup]:
     ]
     drawn = {"parameters": charts.bars(parts, "parameters of the chosen model")}
     if heads:
-        drawn["heads"] = charts.bars(
-            [(kind, [("fill" if kind == model.head.get("head", model.head.get("kind")) else "muted",
-                      float(count))], _figure(count)) for kind, count in heads.items()],
-            "parameters of a head of each kind",
-        )  # fmt: skip
+        chosen = model.head.get("pooling")
+        rows = [
+            (kind, [("fill" if kind == chosen else "muted", float(count))], _number(count))
+            for kind, count in heads.items()
+        ]
+        drawn["heads"] = charts.bars(rows, "parameters of a head by pooling")
     return drawn

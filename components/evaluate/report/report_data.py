@@ -1,4 +1,4 @@
-"""All that a report shows, as one JSON file, so that the page can be made again without a model."""
+"""The data of a report as one JSON file, so that the page can be rebuilt without a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReliabilityBin(Record):
 
 
 class GalleryItem(Record):
-    """One mistake: the image and what the model looked at, as data URIs (empty: none)."""
+    """One error: the image and its heat map as data URIs (empty: none)."""
 
     path: str
     true_label: str
@@ -39,7 +39,7 @@ class GalleryItem(Record):
 
 
 class ReportData(Record):
-    """The content of `report.json`, beside `evaluation.json`."""
+    """The content of `report.json`, next to `evaluation.json`."""
 
     file_name: ClassVar[str] = "report.json"
 
@@ -57,16 +57,16 @@ class ReportData(Record):
 
 def without_shards(dataset: DatasetManifest) -> DatasetManifest:
     """Return the manifest without its lists of files, which no report shows."""
-    bare = {name: info.model_copy(update={"shards": []}) for name, info in dataset.splits.items()}
-    return dataset.model_copy(update={"splits": bare})
+    splits = {name: info.model_copy(update={"shards": []}) for name, info in dataset.splits.items()}
+    return dataset.model_copy(update={"splits": splits})
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the figures."""
-    found = {"python": platform.python_version()}
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that computed the metrics."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -28,7 +28,7 @@ from components.ingest.checks.png import (
 
 try:
     from PIL import WebPImagePlugin
-except ImportError:  # pragma: no cover - a Pillow built without WebP
+except ImportError:  # a Pillow built without WebP
     WebPImagePlugin = None  # type: ignore[assignment]
 
 IMAGE_SUFFIXES = (

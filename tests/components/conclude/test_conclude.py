@@ -1,4 +1,4 @@
-"""The last step's words, from what the run left, also after a failure under kfp's local runner."""
+"""The texts of the last step, and that it runs after a failure with kfp's local runner."""
 
 # kfp 2.17 cannot read postponed annotations, so they are not postponed here.
 from pathlib import Path
@@ -35,7 +35,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{name}/models"
 
 
-def test_each_end_has_its_words(destination: str) -> None:
+def test_each_outcome_has_its_text(destination: str) -> None:
     write_outcome(destination, "m", "run-1", ACCEPTED)
     write_outcome(destination, "m", "run-2", REJECTED)
     published = conclude("run-1", destination, "m")

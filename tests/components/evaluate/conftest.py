@@ -33,7 +33,7 @@ CLASSES = ["cat", "dog", "owl"]
 
 def dataset_manifest(classes: list[str] = CLASSES, per_class: int = 20) -> DatasetManifest:
     """Return a manifest of as many images in each class, without shards."""
-    shares = {"train": per_class * 3, "validation": per_class, "test": per_class}
+    counts = {"train": per_class * 3, "validation": per_class, "test": per_class}
     return DatasetManifest(
         digest="d" * 64,
         made_by=MadeBy(step="ingest", version="0", seconds=1.0),
@@ -42,7 +42,7 @@ def dataset_manifest(classes: list[str] = CLASSES, per_class: int = 20) -> Datas
             split: SplitInfo(
                 count=count * len(classes), by_class=dict.fromkeys(classes, count), shards=[]
             )
-            for split, count in shares.items()
+            for split, count in counts.items()
         },
         sources=["sample:digits"],
     )
@@ -79,7 +79,7 @@ def candidate_of() -> Callable[..., ModelManifest]:
             "classes": CLASSES,
             "dataset_digest": "d" * 64,
             "cut": "block2",
-            "head": {"kind": "gap"},
+            "head": {"pooling": "gap"},
             "options": {"seed": 0},
             "parameters": Parameters(total=1000, trainable=100, frozen=900),
             "head_parameters": {"gap": 51, "flatten": 771},
@@ -94,41 +94,41 @@ def candidate_of() -> Callable[..., ModelManifest]:
 
 @pytest.fixture
 def report_of(candidate_of) -> Callable[..., ReportData]:
-    """A factory of a report's content: predictions of ten classes by a known seed."""
+    """A factory of report data: predictions of ten classes from a known seed."""
 
     def build(margin=5.5, classes=10, images=360, gallery=6, champion=True, **options):
         rng = np.random.default_rng(7)
         names = [f"digit {k}" for k in range(classes)]
 
-        def say(count: int) -> LabeledLogits:
+        def predict(count: int) -> LabeledLogits:
             true_labels = rng.integers(0, classes, count)
             logits = rng.normal(0, 1, (count, classes)) * 1.6
             logits[np.arange(count), true_labels] += margin
             return LabeledLogits(logits, true_labels)
 
-        validation, test = say(images), say(images)
+        validation, test = predict(images), predict(images)
         gate = GateOptions(**options)
-        found = assess(
+        assessment = assess(
             validation, test, names, gate,
             cost=Cost(model_mb=13.6, latency_ms=9.2, validation_accuracy=0.98,
                       head_validation_accuracy=0.95),
             champion=ChampionResult("digits version 3", rng.random(images) < 0.93)
             if champion else None,
-            unfamiliar=rng.normal(0, 1.6, (100, classes)),
+            ood_logits=rng.normal(0, 1.6, (100, classes)),
         )  # fmt: skip
         data = dataset_manifest(names, max(1, images // classes))
         models = [
             candidate_of(strategy, accuracy, classes=names, digest=strategy * 16)
             for strategy, accuracy in (("head", 0.95), ("top", 0.98))
         ]
-        evaluation = build_manifest(found, models, choose(models), data, None, 3.1)
+        evaluation = build_manifest(assessment, models, choose(models), data, None, 3.1)
         image = "data:image/png;base64," + TINY_PNG
         return ReportData(
             evaluation=evaluation,
             dataset=data,
             models=models,
-            reliability_before=[ReliabilityBin(**asdict(b)) for b in found.reliability_before],
-            reliability_after=[ReliabilityBin(**asdict(b)) for b in found.reliability_after],
+            reliability_before=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_before],
+            reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
             gallery=[
                 GalleryItem(path=f"digits/{k}/{k:04}.png", true_label=names[k % classes],
                             label=names[(k + 1) % classes], confidence=0.9 - k / 50,
@@ -144,19 +144,19 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
 
 @pytest.fixture
 def publish(dataset, tmp_path):
-    """Publish a model that is right on every test image, or calls each by the first class."""
+    """Publish a model that predicts all test images correctly, or the first class for each."""
     import tensorflow as tf
 
     from regraft_core.formats.records import read_split
 
     class Published(tf.Module):
-        """Knows the answers to some images by their bytes."""
+        """Predicts some images by their bytes."""
 
-        def __init__(self, answers: dict[bytes, str], otherwise: str) -> None:
+        def __init__(self, labels: dict[bytes, str], default: str) -> None:
             super().__init__()
-            pairs = answers or {b"-": "-"}
+            pairs = labels or {b"-": "-"}
             initial = tf.lookup.KeyValueTensorInitializer(list(pairs), list(pairs.values()))
-            self.table = tf.lookup.StaticHashTable(initial, otherwise)
+            self.table = tf.lookup.StaticHashTable(initial, default)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
         def serve(self, image_bytes):
@@ -164,10 +164,10 @@ def publish(dataset, tmp_path):
 
     data = DatasetManifest.read(dataset)
 
-    def build(version: int, *, knows: bool, classes: list[str] | None = None) -> Path:
+    def build(version: int, *, correct: bool, classes: list[str] | None = None) -> Path:
         folder = tmp_path / "models" / "shapes" / str(version)
-        answers = {r.encoded: data.classes[r.label] for r in read_split(dataset, "test")}
-        module = Published(answers if knows else {}, data.classes[0])
+        labels = {r.encoded: data.classes[r.label] for r in read_split(dataset, "test")}
+        module = Published(labels if correct else {}, data.classes[0])
         tf.saved_model.save(module, str(folder), {"serving_default": module.serve})
         (folder / "assets").mkdir(exist_ok=True)
         names = classes or list(reversed(data.classes))

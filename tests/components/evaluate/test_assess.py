@@ -12,7 +12,7 @@ from regraft_core.formats.options import GateOptions
 CLASSES = ["cat", "dog", "owl"]
 
 
-def said(seed: int, images: int, margin: float, sharpness: float = 1.0) -> LabeledLogits:
+def labeled(seed: int, images: int, margin: float, sharpness: float = 1.0) -> LabeledLogits:
     rng = np.random.default_rng(seed)
     true_labels = rng.integers(0, 3, images)
     logits = rng.normal(0, 1, (images, 3))
@@ -24,80 +24,81 @@ def failed(assessment) -> list[str]:
     return [check.name for check in assessment.verdict.checks if not check.passed]
 
 
-def test_a_good_model_is_accepted_with_all_its_figures() -> None:
-    found = assess(said(1, 200, 5), said(2, 300, 5), CLASSES, GateOptions(min_accuracy=0.9),
+def test_a_good_model_is_accepted_with_all_its_metrics() -> None:
+    result = assess(labeled(1, 200, 5), labeled(2, 300, 5), CLASSES, GateOptions(min_accuracy=0.9),
                    cost=Cost(model_mb=3.0, latency_ms=2.0))  # fmt: skip
-    assert found.verdict.accepted
+    assert result.verdict.accepted
     for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "macro_f1",
                  "log_loss", "roc_auc", "calibration_error", "calibration_error_before",
                  "model_mb", "latency_ms"):  # fmt: skip
-        assert np.isfinite(found.figures.metrics[name])
-    assert NO_CHAMPION in found.notes
-    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+        assert np.isfinite(result.metrics.values[name])
+    assert NO_CHAMPION in result.notes
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
 
 
-def test_temperature_is_fitted_on_validation_and_mends_calibration() -> None:
-    found = assess(said(1, 800, 2, 4.0), said(2, 800, 2, 4.0), CLASSES, GateOptions(), cost=Cost())
-    metrics = found.figures.metrics
-    assert found.temperature > 1.5
+def test_temperature_is_fitted_on_validation_and_reduces_the_calibration_error() -> None:
+    validation, test = labeled(1, 800, 2, 4.0), labeled(2, 800, 2, 4.0)
+    result = assess(validation, test, CLASSES, GateOptions(), cost=Cost())
+    metrics = result.metrics.values
+    assert result.temperature > 1.5
     assert metrics["calibration_error"] < metrics["calibration_error_before"] / 2
-    other = assess(said(1, 800, 2, 4.0), said(3, 50, 0), CLASSES, GateOptions(), cost=Cost())
-    assert other.temperature == found.temperature
+    other = assess(validation, labeled(3, 50, 0), CLASSES, GateOptions(), cost=Cost())
+    assert other.temperature == result.temperature
 
 
 def test_an_empty_test_split_never_passes() -> None:
     nothing = LabeledLogits(np.empty((0, 3), np.float32), np.empty(0, int))
-    found = assess(said(1, 50, 5), nothing, CLASSES, GateOptions(), cost=Cost())
-    assert not found.verdict.accepted
-    assert failed(found) == ["test images", "accuracy"]
+    result = assess(labeled(1, 50, 5), nothing, CLASSES, GateOptions(), cost=Cost())
+    assert not result.verdict.accepted
+    assert failed(result) == ["test images", "accuracy"]
 
 
-def test_an_empty_validation_split_leaves_temperature_and_threshold_alone() -> None:
+def test_an_empty_validation_split_sets_no_temperature_and_no_threshold() -> None:
     nothing = LabeledLogits(np.empty((0, 3), np.float32), np.empty(0, int))
-    found = assess(nothing, said(1, 50, 5), CLASSES, GateOptions(), cost=Cost())
-    assert found.temperature == 1.0 and found.ood is None
+    result = assess(nothing, labeled(1, 50, 5), CLASSES, GateOptions(), cost=Cost())
+    assert result.temperature == 1.0 and result.ood is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_prediction_that_is_not_a_number_fails_the_gate(value) -> None:
-    test = said(2, 100, 5)
+def test_one_prediction_that_is_not_finite_fails_the_gate(value) -> None:
+    test = labeled(2, 100, 5)
     test.logits[7, 1] = value
-    found = assess(said(1, 50, 5), test, CLASSES, GateOptions(), cost=Cost())
-    assert failed(found) == ["predictions"]
-    assert np.isnan(found.probabilities[7]).all()
-    assert np.isfinite(np.delete(found.probabilities, 7, axis=0)).all()
+    result = assess(labeled(1, 50, 5), test, CLASSES, GateOptions(), cost=Cost())
+    assert failed(result) == ["predictions"]
+    assert np.isnan(result.probabilities[7]).all()
+    assert np.isfinite(np.delete(result.probabilities, 7, axis=0)).all()
 
 
-def test_a_model_of_nothing_but_nan_fails_without_an_error() -> None:
+def test_predictions_that_are_all_nan_fail_the_gate() -> None:
     nan = LabeledLogits(np.full((10, 3), np.nan, np.float32), np.zeros(10, int))
-    found = assess(nan, nan, CLASSES, GateOptions(), cost=Cost())
-    assert not found.verdict.accepted and found.temperature == 1.0
+    result = assess(nan, nan, CLASSES, GateOptions(), cost=Cost())
+    assert not result.verdict.accepted and result.temperature == 1.0
 
 
-def test_a_champion_that_is_right_more_often_wins() -> None:
-    test = said(2, 300, 1.5)
-    found = assess(said(1, 50, 1.5), test, CLASSES, GateOptions(), cost=Cost(),
+def test_a_significantly_better_champion_fails_the_candidate() -> None:
+    test = labeled(2, 300, 1.5)
+    result = assess(labeled(1, 50, 1.5), test, CLASSES, GateOptions(), cost=Cost(),
                    champion=ChampionResult("birds version 4", np.ones(300, bool)))  # fmt: skip
-    assert failed(found) == ["champion"]
-    assert found.figures.metrics["champion_accuracy"] == 1.0
-    assert found.figures.metrics["champion_difference"] < 0
-    assert NO_CHAMPION not in found.notes
+    assert failed(result) == ["champion"]
+    assert result.metrics.values["champion_accuracy"] == 1.0
+    assert result.metrics.values["champion_difference"] < 0
+    assert NO_CHAMPION not in result.notes
 
 
-def test_an_image_without_numbers_counts_as_wrong_against_the_champion() -> None:
+def test_an_image_that_is_not_finite_counts_as_an_error_against_the_champion() -> None:
     test = LabeledLogits(np.array([[np.nan, 9.0, 0.0], [5.0, 0.0, 0.0]]), np.array([0, 0]))
-    found = assess(test, test, CLASSES, GateOptions(), cost=Cost(),
+    result = assess(test, test, CLASSES, GateOptions(), cost=Cost(),
                    champion=ChampionResult("a", np.array([True, True])))  # fmt: skip
-    assert found.comparison is not None and found.comparison.losses == 1
+    assert result.comparison is not None and result.comparison.losses == 1
 
 
-def test_a_floor_for_a_class_without_test_images_fails() -> None:
+def test_a_minimum_recall_of_a_class_without_test_images_fails() -> None:
     test = LabeledLogits(np.array([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0]]), np.array([0, 1]))
-    found = assess(test, test, CLASSES, GateOptions(min_class_recall=0.5), cost=Cost())
-    assert failed(found) == ["recall of owl"]
+    result = assess(test, test, CLASSES, GateOptions(min_class_recall=0.5), cost=Cost())
+    assert failed(result) == ["recall of owl"]
 
 
-def test_a_candidate_below_its_head_is_refused() -> None:
+def test_a_candidate_below_its_head_fails_the_gate() -> None:
     cost = Cost(validation_accuracy=0.8, head_validation_accuracy=0.9)
-    found = assess(said(1, 50, 5), said(2, 50, 5), CLASSES, GateOptions(), cost=cost)
-    assert failed(found) == ["candidate"]
+    result = assess(labeled(1, 50, 5), labeled(2, 50, 5), CLASSES, GateOptions(), cost=cost)
+    assert failed(result) == ["candidate"]

@@ -1,4 +1,4 @@
-"""The page in a real browser: its parts are there, drawn, and nothing runs out of the screen."""
+"""The report in a real browser: its parts are drawn and fit the screen."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_page_shows_its_parts_and_fits_the_screen(
     scroll_width, drawn, images, verdict = page.evaluate(MEASURE)
     page.close()
     assert scroll_width <= width
-    # Of ten classes: an interval and a chart per class at a desktop's width, in addition to the
-    # other charts and twelve images in six pairs.
+    # Of ten classes: an interval and, on a desktop, a chart per class, in addition to the other
+    # charts and twelve images in six pairs.
     assert drawn >= 20 + (10 if width > 640 else 0)
     assert (images, verdict) == (12, "Accepted")
 
@@ -61,7 +61,7 @@ def test_the_page_follows_light_and_dark(report_of, tmp_path) -> None:
     assert min(light) > 220 and max(dark) < 60
 
 
-def test_without_chromium_the_error_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_without_chromium_the_error_names_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="apt-get install chromium"):
         capture_page(tmp_path / "page.html", tmp_path / "page.png")

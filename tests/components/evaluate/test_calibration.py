@@ -16,20 +16,20 @@ from components.evaluate.metrics.calibration import (
     LOWEST,
     calibration_error,
     fit_temperature,
-    probabilities_of,
     reliability,
+    to_probabilities,
 )
 
 
 def overconfident(rng: np.random.Generator, images: int, sharpness: float):
-    """Logits whose true class is drawn from their own softmax, then made too sharp."""
+    """Return logits that are too sharp; the true classes are sampled from their softmax before."""
     logits = rng.normal(0, 1.5, (images, 5))
     true_labels = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
     return logits * sharpness, true_labels
 
 
 def test_calibration_error_by_hand() -> None:
-    # Four images at 0.9 (three right), two at 0.6 (one right): (4*|.9-.75| + 2*|.6-.5|) / 6.
+    # Four images at 0.9 (three correct), two at 0.6 (one correct): (4*|.9-.75| + 2*|.6-.5|) / 6.
     confidence = np.array([0.9] * 4 + [0.6] * 2)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     true_labels = np.array([0, 0, 0, 1, 0, 1])
@@ -50,24 +50,24 @@ def test_calibration_error_equals_the_plain_sum_over_bins() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.0])
-def test_confidence_at_the_ends_falls_into_a_bin(confidence) -> None:
+def test_confidence_at_the_ends_is_in_a_bin(confidence) -> None:
     probabilities = np.array([[confidence, 1 - confidence]])
-    (only,) = reliability(probabilities, np.array([0]))
-    assert only.count == 1 and only.low < confidence <= only.high
+    (group,) = reliability(probabilities, np.array([0]))
+    assert group.count == 1 and group.low < confidence <= group.high
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5, 6.0])
-def test_the_fitted_temperature_undoes_a_known_sharpness(sharpness) -> None:
+def test_the_fitted_temperature_equals_a_known_sharpness(sharpness) -> None:
     logits, true_labels = overconfident(np.random.default_rng(4), 4000, sharpness)
     temperature = fit_temperature(logits, true_labels)
     assert temperature == pytest.approx(sharpness, rel=0.08)
-    assert calibration_error(probabilities_of(logits, temperature), true_labels) < 0.03
+    assert calibration_error(to_probabilities(logits, temperature), true_labels) < 0.03
 
 
 def test_the_fitted_temperature_is_the_best_of_a_fine_grid() -> None:
     logits, true_labels = overconfident(np.random.default_rng(5), 300, 3.0)
-    ours = log_loss(true_labels, probabilities_of(logits, fit_temperature(logits, true_labels)))
-    grid = [log_loss(true_labels, probabilities_of(logits, t)) for t in np.geomspace(0.05, 20, 300)]
+    ours = log_loss(true_labels, to_probabilities(logits, fit_temperature(logits, true_labels)))
+    grid = [log_loss(true_labels, to_probabilities(logits, t)) for t in np.geomspace(0.05, 20, 300)]
     assert ours <= min(grid) + 1e-9
 
 
@@ -75,11 +75,11 @@ def test_the_fitted_temperature_is_the_best_of_a_fine_grid() -> None:
     st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=20),
     st.floats(LOWEST, HIGHEST),
 )
-def test_temperature_never_changes_a_label(rows, temperature) -> None:
+def test_temperature_never_changes_a_prediction(rows, temperature) -> None:
     logits = np.array(rows)
-    scaled = probabilities_of(logits, temperature)
+    scaled = to_probabilities(logits, temperature)
     best = logits.max(axis=1)
-    # The class that is served is one of those with the highest logit, ties included.
+    # The served class is one of those with the highest logit, ties included.
     assert (logits[np.arange(len(rows)), scaled.argmax(axis=1)] >= best - 1e-9).all()
 
 
@@ -91,12 +91,12 @@ def test_temperature_never_changes_a_label(rows, temperature) -> None:
         (np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([0, 1])),
         (np.zeros((4, 2)), np.array([0, 1, 0, 1])),
     ],
-    ids=["nothing", "not finite", "no mistake", "no information"],
+    ids=["nothing", "not finite", "no error", "no information"],
 )
-def test_temperature_stays_one_where_data_do_not_tell(logits, true_labels) -> None:
+def test_temperature_is_1_if_the_data_do_not_determine_it(logits, true_labels) -> None:
     assert fit_temperature(logits, true_labels) == 1.0
 
 
-def test_a_model_that_is_always_wrong_gets_the_flattest_softmax_and_no_error() -> None:
+def test_a_model_without_correct_predictions_gets_the_highest_temperature() -> None:
     logits = np.array([[5.0, 0.0], [0.0, 5.0]])
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST, rel=0.01)

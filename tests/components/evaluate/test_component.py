@@ -1,4 +1,4 @@
-"""The component: the options of the gate, and what it fills of KFP's artifacts."""
+"""The KFP component: the options of the gate, and the KFP artifacts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ARTIFACTS = {
 }  # fmt: skip
 
 
-def test_the_components_options_are_those_of_the_gate() -> None:
-    component = inspect.signature(evaluate.python_func).parameters
-    assert set(component) - set(GateOptions.model_fields) == ARTIFACTS | {
+def test_the_inputs_of_the_component_are_the_options_of_the_gate() -> None:
+    inputs = inspect.signature(evaluate.python_func).parameters
+    assert set(inputs) - set(GateOptions.model_fields) == ARTIFACTS | {
         "champion",
         "champion_digest",
         "work_dir",
     }
     defaults = GateOptions().model_dump()
     for name, value in defaults.items():
-        assert component[name].default == value
+        assert inputs[name].default == value
 
 
-def test_a_value_out_of_range_is_refused_before_anything_is_read() -> None:
+def test_a_value_out_of_range_is_an_error_before_anything_is_read() -> None:
     outputs = {"evaluation": SimpleNamespace(path="nowhere")}
     with pytest.raises(InputError, match="min_accuracy"):
         evaluate_artifacts(None, None, outputs, {"min_accuracy": 1.01}, ("", ""))
@@ -56,15 +56,17 @@ def candidates(trained: Trained, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("place", ["machine", "cluster"])
-def test_the_outputs_hold_what_the_kfp_ui_shows(dataset, candidates, tmp_path, place) -> None:
+@pytest.mark.parametrize("location", ["machine", "cluster"])
+def test_the_component_fills_the_artifacts_of_the_kfp_ui(
+    dataset, candidates, tmp_path, location
+) -> None:
     outputs = {
         name: kind(name=name, uri=str(tmp_path / "run" / name))
         for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
                            ("classification", ClassificationMetrics), ("report", HTML))
     }  # fmt: skip
     given: Any = Artifact(name="candidates", uri=str(candidates))
-    if place == "cluster":
+    if location == "cluster":
         given = SimpleNamespace(path=str(candidates), uri="minio://bucket/candidates")
     data = Dataset(name="dataset", uri=str(dataset))
     accepted = evaluate.python_func(given, data, **outputs, min_accuracy=0.999)
@@ -72,7 +74,7 @@ def test_the_outputs_hold_what_the_kfp_ui_shows(dataset, candidates, tmp_path, p
     result = EvaluationManifest.read(outputs["evaluation"].path)
     assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
     assert outputs["metrics"].metadata["test_accuracy"] == result.metrics["test_accuracy"]
-    model, manifest = load_model(outputs["model"].path)
+    _, manifest = load_model(outputs["model"].path)
     assert manifest.digest == result.model_digest == outputs["model"].metadata["digest"]
     shown = outputs["classification"].metadata
     names = [column["displayName"] for column in shown["confusionMatrix"]["annotationSpecs"]]

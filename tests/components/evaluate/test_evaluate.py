@@ -1,4 +1,4 @@
-"""The step on real candidates and images: what it writes, chooses, refuses and compares."""
+"""The step on real candidates and images: its files, choice, errors and comparisons."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_choice_is_made_on_validation(evaluated, trained) -> None:
     assert result.model_digest == manifests[result.strategy].digest
 
 
-def test_predictions_are_the_models_own_through_the_one_preprocessing(
+def test_predictions_equal_those_of_the_model_with_the_same_preprocessing(
     evaluated, dataset, trained
 ) -> None:
     result, out = evaluated
@@ -70,13 +70,13 @@ def test_predictions_are_the_models_own_through_the_one_preprocessing(
         np.testing.assert_allclose(saved["probabilities"][:5], expected, atol=1e-5)
 
 
-def test_the_familiarity_threshold_is_carried_for_the_export(evaluated) -> None:
-    familiar = evaluated[0].details["familiar"]
-    assert familiar["score"] == "energy" and np.isfinite(familiar["threshold"])
-    assert familiar["share_kept"] >= 0.95
+def test_the_manifest_contains_the_ood_threshold(evaluated) -> None:
+    details = evaluated[0].details["ood"]
+    assert details["score"] == "energy" and np.isfinite(details["threshold"])
+    assert details["validation_fraction"] >= 0.95
 
 
-def test_the_report_shows_mistakes_with_their_evidence(evaluated) -> None:
+def test_the_report_shows_errors_with_their_evidence(evaluated) -> None:
     data = ReportData.model_validate_json((evaluated[1] / ReportData.file_name).read_bytes())
     assert data.gallery and data.gallery_note.startswith("Explained at")
     for item in data.gallery:
@@ -89,52 +89,52 @@ def test_equal_inputs_give_an_equal_verdict_and_no_champion_yet(
     evaluated, dataset, trained, tmp_path
 ) -> None:
     folders = list(trained.candidates.values())
-    place = str(tmp_path / "models" / "shapes")
-    again = evaluate(folders, dataset, tmp_path / "e", GateOptions(), place)
+    location = str(tmp_path / "models" / "shapes")
+    again = evaluate(folders, dataset, tmp_path / "e", GateOptions(), location)
     assert again.digest == evaluated[0].digest
     assert again.verdict == "accepted" and again.details["champion"] is None
-    assert any("no model in service yet" in check.received for check in again.checks)
+    assert any("no champion yet" in check.received for check in again.checks)
 
 
-def test_a_threshold_out_of_reach_rejects_and_still_reports(dataset, trained, tmp_path) -> None:
-    strange = tmp_path / "strange"
-    strange.mkdir()
+def test_a_rejected_model_has_a_report_too(dataset, trained, tmp_path) -> None:
+    ood = tmp_path / "ood"
+    ood.mkdir()
     random = np.random.default_rng(0)
     for k in range(6):
         noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
-        (strange / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
-    (strange / "broken.png").write_bytes(b"not an image")
-    options = GateOptions(min_accuracy=0.9999, ood_images=str(strange))
+        (ood / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
+    (ood / "broken.png").write_bytes(b"not an image")
+    options = GateOptions(min_accuracy=0.9999, ood_images=str(ood))
     result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
     assert result.verdict == "rejected"
     assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
     assert "Rejected" in (tmp_path / "e" / "report.html").read_text()
-    # Images of no class were measured, the one that does not decode left out.
-    assert result.details["familiar"]["ood_images"] == 6
-    assert 0 <= result.metrics["unfamiliar_auroc"] <= 1
+    # OOD images were measured, except the one that cannot be decoded.
+    assert result.details["ood"]["ood_images"] == 6
+    assert 0 <= result.metrics["ood_auroc"] <= 1
 
 
-def test_worse_than_the_champion_beyond_noise_is_rejected(dataset, trained, tmp_path, publish):
-    publish(1, knows=False)
-    folder = publish(2, knows=True).parent
-    publish(10, knows=True)
+def test_a_significantly_worse_model_is_rejected(dataset, trained, tmp_path, publish):
+    publish(1, correct=False)
+    folder = publish(2, correct=True).parent
+    publish(10, correct=True)
     candidate, options = [trained.candidates["head"]], GateOptions()
     result = evaluate(candidate, dataset, tmp_path / "e", options, str(folder))
     comparison = result.details["champion"]
     assert comparison["name"] == "shapes version 10" and comparison["champion_accuracy"] == 1.0
-    # The verdict follows from the counts: the champion loses nothing, so each mistake is a loss.
-    beyond = 0.5 ** comparison["losses"] < 0.05
-    assert (result.verdict == "rejected") == beyond
+    # The champion makes no errors, so each error of the candidate is a loss.
+    significant = 0.5 ** comparison["losses"] < 0.05
+    assert (result.verdict == "rejected") == significant
     report = (tmp_path / "e" / "report.html").read_text()
     assert "Against shapes version 10" in report
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
-def test_the_champion_may_stand_in_a_bucket(dataset, trained, tmp_path, publish, bucket) -> None:
+def test_the_champion_may_be_in_a_bucket(dataset, trained, tmp_path, publish, bucket) -> None:
     files, path = open_store_uri(f"{bucket}/shapes")
     folders = list(trained.candidates.values())
     for version in (1, 2):
-        folder = publish(version, knows=version == 1)
+        folder = publish(version, correct=version == 1)
         for file in folder.rglob("*"):
             if file.is_file():
                 files.put_file(str(file), f"{path}/{version}/{file.relative_to(folder)}")
@@ -144,19 +144,19 @@ def test_the_champion_may_stand_in_a_bucket(dataset, trained, tmp_path, publish,
     assert (comparison["name"], comparison["champion_accuracy"]) == ("shapes version 1", 1.0)
 
 
-def test_one_version_can_be_the_champion_and_be_beaten(dataset, trained, tmp_path, publish):
-    weak = publish(1, knows=False)
-    publish(2, knows=True)
+def test_a_single_version_can_be_the_champion(dataset, trained, tmp_path, publish):
+    weak = publish(1, correct=False)
+    publish(2, correct=True)
     options = GateOptions(champion_policy="better")
     result = evaluate([trained.candidates["top"]], dataset, tmp_path / "e", options, str(weak))
     assert result.details["champion"]["name"] == "shapes version 1"
     comparison = result.details["champion"]
     assert comparison["champion_accuracy"] == pytest.approx(1 / 3)
-    # The verdict follows from the counts, by the one-sided exact test of scipy.
+    # By the one-sided exact test of scipy.
     wins, losses = comparison["wins"], comparison["losses"]
-    beyond = binomtest(wins, wins + losses, alternative="greater").pvalue < 0.05
+    significant = binomtest(wins, wins + losses, alternative="greater").pvalue < 0.05
     (check,) = [check for check in result.checks if check.name == "champion"]
-    assert check.passed == beyond
+    assert check.passed == significant
     assert (result.verdict == "accepted") == all(check.passed for check in result.checks)
 
 
@@ -175,16 +175,16 @@ def changed(candidate: Path, out: Path, **changes) -> Path:
         ({"digest": "0" * 64}, "expected digest"),
     ],
 )
-def test_candidates_that_do_not_belong_are_refused(
+def test_candidates_that_do_not_match_the_dataset_are_an_error(
     dataset, trained, tmp_path, changes, message
 ) -> None:
-    wrong = changed(trained.candidates["head"], tmp_path / "wrong", **changes)
+    candidate = changed(trained.candidates["head"], tmp_path / "changed", **changes)
     with pytest.raises(InputError, match=message):
-        evaluate([wrong], dataset, tmp_path / "e", GateOptions())
+        evaluate([candidate], dataset, tmp_path / "e", GateOptions())
     assert not (tmp_path / "e").exists()
 
 
-def test_a_floor_for_an_unknown_class_is_refused_before_anything_runs(dataset, trained, tmp_path):
+def test_a_minimum_recall_of_an_unknown_class_is_an_error(dataset, trained, tmp_path):
     options = GateOptions(min_recall_by_class={"star": 0.5})
     with pytest.raises(
         InputError, match=r"min_recall_by_class: expected names among .* got \['star'\]"

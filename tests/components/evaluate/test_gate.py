@@ -1,4 +1,4 @@
-"""The gate's arithmetic: a table of cases, with equality, NaN, missing figures and no champion."""
+"""The gate's arithmetic: a table of cases with equality, NaN, missing metrics and no champion."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NAN = math.nan
 @functools.cache
 def against(wins: int, losses: int, images: int = 360):
     ties = images - wins - losses
-    right = np.repeat([True, False, True], [wins, losses, ties])
-    rival = np.repeat([False, True, True], [wins, losses, ties])
-    return compare(right, rival, name="digits version 3")
+    correct = np.repeat([True, False, True], [wins, losses, ties])
+    champion_correct = np.repeat([False, True, True], [wins, losses, ties])
+    return compare(correct, champion_correct, name="digits version 3")
 
 
 CASES = [
@@ -73,7 +73,7 @@ CASES = [
     ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.9}, {}, True, []),
     ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.89}, {}, False, ["candidate"]),
     ({"head_validation_accuracy": 0.9, "validation_accuracy": NAN}, {}, False, ["candidate"]),
-    # Against the champion: equal, better, worse within noise, worse beyond it.
+    # Against the champion: equal, better, worse but not significantly, significantly worse.
     ({"champion": against(0, 0)}, {}, True, []),
     ({"champion": against(5, 5)}, {}, True, []),
     ({"champion": against(9, 1)}, {}, True, []),
@@ -102,50 +102,51 @@ def test_the_verdict(changes, options, accepted, failed) -> None:
     assert verdict.accepted is accepted
 
 
-def test_without_a_champion_the_verdict_says_so() -> None:
+def test_a_missing_champion_is_reported() -> None:
     champion = [c for c in apply_gate(GOOD, GateOptions()).checks if c.name == "champion"]
     assert [c.received for c in champion] == [NO_CHAMPION]
 
 
-def test_every_reason_is_listed_with_what_was_expected_and_received() -> None:
+def test_every_check_lists_what_was_expected_and_received() -> None:
     verdict = apply_gate(
         replace(GOOD, champion=against(2, 12)),
         GateOptions(min_accuracy=0.99, min_class_recall=0.8, max_calibration_error=0.1),
     )
-    reasons = {c.name: (c.expected, c.received, c.passed) for c in verdict.checks}
-    assert reasons["accuracy"] == (
-        "at least 0.99 (lower bound of the 95 % interval)", "0.95", False)  # fmt: skip
-    assert reasons["recall of cat"][2] and reasons["calibration error"][2]
-    assert "digits version 3" in reasons["champion"][1]
-    assert "2 won, 12 lost" in reasons["champion"][1]
+    checks = {c.name: (c.expected, c.received, c.passed) for c in verdict.checks}
+    assert checks["accuracy"] == (
+        "at least 0.99 (lower bound of the 95% interval)", "0.95", False)  # fmt: skip
+    assert checks["recall of cat"][2] and checks["calibration error"][2]
+    assert "digits version 3" in checks["champion"][1]
+    assert "2 wins, 12 losses" in checks["champion"][1]
 
 
-def test_a_figure_that_fails_by_little_is_not_shown_as_the_limit() -> None:
+def test_a_metric_just_below_the_limit_is_not_shown_as_the_limit() -> None:
     verdict = apply_gate(replace(GOOD, accuracy_low=0.94999999), GateOptions(min_accuracy=0.95))
     (check,) = (c for c in verdict.checks if c.name == "accuracy")
     assert not check.passed and check.received == "0.94999999"
 
 
 @pytest.mark.parametrize("images", [60, 360])
-def test_the_champion_gate_rejects_an_equal_model_no_more_often_than_it_claims(images) -> None:
+def test_an_equal_model_is_rejected_at_the_rate_of_the_exact_test(images) -> None:
     random = np.random.default_rng(11)
     options = GateOptions(champion_significance=0.05)
     rejected, runs = 0, 4000
     for wins, losses, _ in random.multinomial(images, [0.06, 0.06, 0.88], size=runs):
         verdict = apply_gate(replace(GOOD, champion=against(wins, losses, images)), options)
         rejected += not verdict.accepted
-    # What the exact test claims: over the number of images on which the models differ, the
-    # chance that so many of them are losses that it rejects.
-    claimed = 0.0
-    for unlike in range(images + 1):
-        tails = stats.binom.sf(np.arange(unlike + 1) - 1, unlike, 0.5)
-        claimed += stats.binom.pmf(unlike, images, 0.12) * max(tails[tails < 0.05], default=0.0)
-    assert claimed <= 0.05
-    # Three standard errors of the simulation are allowed.
-    assert rejected / runs == pytest.approx(claimed, abs=3 * math.sqrt(0.05 * 0.95 / runs))
+    # Over the number of images on which the models differ: the probability of so many losses that
+    # the exact test rejects.
+    expected = 0.0
+    for different in range(images + 1):
+        tails = stats.binom.sf(np.arange(different + 1) - 1, different, 0.5)
+        rate = max(tails[tails < 0.05], default=0.0)
+        expected += stats.binom.pmf(different, images, 0.12) * rate
+    assert expected <= 0.05
+    # Within three standard errors of the simulation.
+    assert rejected / runs == pytest.approx(expected, abs=3 * math.sqrt(0.05 * 0.95 / runs))
 
 
-def test_the_champion_gate_finds_a_model_that_is_clearly_worse() -> None:
+def test_a_clearly_worse_model_is_rejected() -> None:
     random = np.random.default_rng(12)
     rejected, runs = 0, 1000
     for wins, losses, _ in random.multinomial(360, [0.02, 0.10, 0.88], size=runs):

@@ -1,4 +1,4 @@
-"""Evidence maps on a model whose answer is known to depend on one place only."""
+"""Heat maps of a model whose prediction depends on one location only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.report.gallery import SIDE_PX, data_uri, overlay, worst
+from components.evaluate.report.error_gallery import SIDE_PX, data_uri, overlay, select_errors
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
 
 
 def bright_or_dark() -> keras.Model:
-    """Class 1 is evidence of bright pixels, class 0 of dark ones; 16 px to a map of 8 x 8."""
+    """Return a model: bright pixels are evidence for class 1, dark ones for 0; 8 x 8 positions."""
     inputs = keras.Input((16, 16, 3))
     tensor = keras.layers.AveragePooling2D(2, name="map")(inputs)
     tensor = keras.layers.GlobalAveragePooling2D()(tensor)
@@ -33,13 +33,13 @@ def test_the_map_is_highest_where_the_evidence_is() -> None:
     assert maps.max() == 1.0 and maps.min() == 0.0
 
 
-def test_nothing_speaks_for_a_class_that_is_spoken_against() -> None:
+def test_a_class_with_only_negative_evidence_has_an_empty_map() -> None:
     maps = heat_maps(bright_or_dark(), np.ones((1, 16, 16, 3), np.float32), [0])
     assert maps is not None and not maps.any()
 
 
 @pytest.mark.parametrize(("side", "name"), [(64, "last"), (24, "last"), (12, "first"), (3, "last")])
-def test_the_last_map_that_can_tell_a_place_is_explained(side, name) -> None:
+def test_the_last_map_with_enough_positions_is_explained(side, name) -> None:
     inputs = keras.Input((side, side, 3))
     tensor = keras.layers.Conv2D(4, 3, 2, padding="same", name="first")(inputs)
     tensor = keras.layers.Conv2D(4, 3, 2, padding="same", name="last")(tensor)
@@ -55,12 +55,12 @@ def test_a_model_without_maps_is_not_explained() -> None:
     assert heat_maps(model, np.ones((1, 8), np.float32), [0]) is None
 
 
-def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
+def test_the_most_confident_errors_are_selected() -> None:
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [np.nan, 0.5]])
-    assert worst(probabilities, np.array([0, 0, 0, 0])) == [2, 1]
-    assert worst(probabilities, np.array([0, 1, 1, 0])) == [1, 2, 0]
-    assert worst(np.full((3, 2), np.nan), np.zeros(3, int)) == []
-    assert len(worst(np.full((30, 2), [0.3, 0.7]), np.zeros(30, int))) == 12
+    assert select_errors(probabilities, np.array([0, 0, 0, 0])) == [2, 1]
+    assert select_errors(probabilities, np.array([0, 1, 1, 0])) == [1, 2, 0]
+    assert select_errors(np.full((3, 2), np.nan), np.zeros(3, int)) == []
+    assert len(select_errors(np.full((30, 2), [0.3, 0.7]), np.zeros(30, int))) == 12
 
 
 def test_an_overlay_colors_only_where_the_evidence_is() -> None:

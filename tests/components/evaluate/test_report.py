@@ -1,4 +1,4 @@
-"""The page as text: complete in itself, honest about what is missing, safe with strange names."""
+"""The page as text: self-contained, without missing sections, safe with any names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from components.evaluate.report.report import REPORT_FILE, rebuild_report, rende
 from components.evaluate.report.report_data import ReportData
 from regraft_core.runtime.errors import InputError
 
-SECTIONS = ("reasons", "data", "training", "classes", "confidence", "model", "origin")
+SECTIONS = ("checks", "data", "training", "classes", "confidence", "model", "provenance")
 
 
-def test_the_page_holds_its_sections_and_loads_nothing(report_of) -> None:
+def test_the_page_contains_its_sections_and_loads_nothing(report_of) -> None:
     page = render(report_of())
     for section in SECTIONS:
         assert f'<section id="{section}">' in page
@@ -22,22 +22,22 @@ def test_the_page_holds_its_sections_and_loads_nothing(report_of) -> None:
     assert "<script" not in page and "@import" not in page and "url(" not in page
 
 
-def test_verdict_and_reasons_come_first(report_of) -> None:
+def test_verdict_and_checks_come_first(report_of) -> None:
     page = render(report_of(min_accuracy=0.99))
     assert '<h1 id="verdict">Rejected</h1>' in page
-    assert page.index("Rejected") < page.index('id="reasons"') < page.index('id="data"')
+    assert page.index("Rejected") < page.index('id="checks"') < page.index('id="data"')
     assert "checks failed: accuracy" in page and "at least 0.99" in page
     assert '<h1 id="verdict">Accepted</h1>' in render(report_of())
 
 
-def test_candidates_stand_side_by_side_and_the_chosen_one_is_marked(report_of) -> None:
+def test_candidates_are_listed_and_the_chosen_one_is_marked(report_of) -> None:
     page = render(report_of())
-    assert '<td>head</td><td class="n">95.00 %</td>' in page
-    chosen = '<td>top <span class="badge">chosen</span></td><td class="n">98.00 %</td>'
+    assert '<td>head</td><td class="n">95.00%</td>' in page
+    chosen = '<td>top <span class="badge">chosen</span></td><td class="n">98.00%</td>'
     assert f'<tr class="chosen">{chosen}' in page
 
 
-def test_names_from_outside_are_escaped(report_of) -> None:
+def test_names_are_escaped(report_of) -> None:
     data = report_of(gallery=1)
     name = "<img src=x onerror=alert(1)>"
     evaluation = data.evaluation.model_copy(
@@ -62,7 +62,14 @@ def test_any_number_of_classes_makes_a_page(report_of, classes) -> None:
     assert len(page) < 1_000_000
 
 
-def test_sections_without_figures_are_left_out(report_of) -> None:
+def test_the_pooling_of_the_head_is_highlighted(report_of) -> None:
+    page = render(report_of())
+    heads = page[page.index("parameters of a head by pooling") :].split("</svg>")[0]
+    assert heads.index('class="fill"') < heads.index('class="muted"')
+    assert heads.count('class="fill"') == heads.count('class="muted"') == 1
+
+
+def test_sections_without_data_are_omitted(report_of) -> None:
     data = report_of(gallery=0, champion=False)
     bare = data.model_copy(
         update={
@@ -77,12 +84,12 @@ def test_sections_without_figures_are_left_out(report_of) -> None:
         }
     )
     page = render(bare)
-    for part in ("mistakes", "reliability", "champion", "familiar", "reasoning"):
+    for part in ("errors", "reliability", "champion", "ood", "reasoning"):
         assert f'id="{part}"' not in page
-    assert "no model in service yet" in page
+    assert "no champion yet" in page
 
 
-def test_a_report_is_made_again_from_its_stored_figures(report_of, tmp_path) -> None:
+def test_a_report_is_rebuilt_from_its_stored_data(report_of, tmp_path) -> None:
     folder = tmp_path / "run" / "evaluation"
     folder.mkdir(parents=True)
     data = report_of()
@@ -95,14 +102,14 @@ def test_a_report_is_made_again_from_its_stored_figures(report_of, tmp_path) -> 
     assert "extract_features" in page.read_text() and "75.0 s" in page.read_text()
 
 
-def test_not_a_number_survives_the_file(report_of) -> None:
+def test_nan_is_stored_and_loaded(report_of) -> None:
     data = report_of(images=8)
     text = data.model_dump_json()
     assert "NaN" in text
     assert render(ReportData.model_validate_json(text)) == render(data)
 
 
-def test_a_run_without_an_evaluation_is_refused(tmp_path) -> None:
+def test_a_run_without_an_evaluation_is_an_error(tmp_path) -> None:
     with pytest.raises(InputError, match="expected a finished evaluation"):
         rebuild_report(tmp_path)
     (tmp_path / ReportData.file_name).write_text("{}")

@@ -1,4 +1,4 @@
-"""The choice among candidates: by validation only, the simplest of equals, never below the head."""
+"""The choice among candidates: by validation only, ties to fewer layers, never below the head."""
 
 from __future__ import annotations
 
@@ -6,46 +6,44 @@ import math
 
 import pytest
 
-from components.evaluate.gate.selection import choose, results
+from components.evaluate.gate.selection import choose, list_results
 from regraft_core.runtime.errors import InputError
 
 NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("ended", "chosen", "sound"),
+    ("ended", "chosen", "head_accuracy"),
     [
-        ([("head", 0.9), ("top", 0.95)], 1, True),
-        ([("top", 0.95), ("head", 0.9)], 0, True),
-        ([("head", 0.95), ("top", 0.9)], 0, True),
-        ([("full", 0.95), ("top", 0.95), ("head", 0.95)], 2, True),
-        ([("full", 0.95), ("top", 0.95), ("head", 0.9)], 1, True),
-        ([("full", 0.96), ("top", 0.95), ("head", 0.9)], 0, True),
-        ([("top", NAN), ("head", 0.1)], 1, True),
-        ([("top", 0.2), ("head", NAN)], 0, True),
-        ([("top", NAN)], 0, False),
-        ([("top", NAN), ("head", NAN)], 1, False),
-        ([("head", 0.5)], 0, True),
+        ([("head", 0.9), ("top", 0.95)], 1, 0.9),
+        ([("top", 0.95), ("head", 0.9)], 0, 0.9),
+        ([("head", 0.95), ("top", 0.9)], 0, 0.95),
+        ([("full", 0.95), ("top", 0.95), ("head", 0.95)], 2, 0.95),
+        ([("full", 0.95), ("top", 0.95), ("head", 0.9)], 1, 0.9),
+        ([("full", 0.96), ("top", 0.95), ("head", 0.9)], 0, 0.9),
+        ([("top", NAN), ("head", 0.1)], 1, 0.1),
+        ([("top", 0.2), ("head", NAN)], 0, -math.inf),
+        ([("top", NAN)], 0, -math.inf),
+        ([("top", NAN), ("head", NAN)], 1, -math.inf),
+        ([("head", 0.5)], 0, 0.5),
     ],
 )
-def test_choice(candidate_of, ended, chosen, sound) -> None:
+def test_choice(candidate_of, ended, chosen, head_accuracy) -> None:
     choice = choose([candidate_of(strategy, accuracy) for strategy, accuracy in ended])
-    assert (choice.index, choice.sound) == (chosen, sound)
+    assert (choice.index, choice.head_accuracy) == (chosen, head_accuracy)
 
 
-def test_equals_of_one_strategy_are_told_apart_by_loss(candidate_of) -> None:
+def test_ties_of_one_strategy_go_to_the_lower_loss(candidate_of) -> None:
     assert choose([candidate_of("top", 0.9, 0.4), candidate_of("top", 0.9, 0.3)]).index == 1
     assert choose([candidate_of("top", 0.9, NAN), candidate_of("top", 0.9, 0.3)]).index == 1
 
 
-def test_a_candidate_below_its_own_head_is_chosen_only_without_another_and_is_not_sound(
-    candidate_of,
-) -> None:
+def test_a_candidate_below_its_own_head_is_chosen_only_without_another(candidate_of) -> None:
     below = candidate_of("top", 0.93, measurements={"head_validation_accuracy": 0.95})
     above = candidate_of("full", 0.91, measurements={"head_validation_accuracy": 0.90})
     assert choose([below, above]).index == 1
-    alone = choose([below])
-    assert (alone.index, alone.sound, alone.floor) == (0, False, 0.95)
+    single = choose([below])
+    assert (single.index, single.head_accuracy) == (0, 0.95)
 
 
 def test_no_candidate_is_an_error() -> None:
@@ -54,6 +52,6 @@ def test_no_candidate_is_an_error() -> None:
 
 
 def test_results_keep_the_order_and_mark_the_chosen(candidate_of) -> None:
-    rows = results([candidate_of("head", 0.9), candidate_of("top", 0.95)], 1)
+    rows = list_results([candidate_of("head", 0.9), candidate_of("top", 0.95)], 1)
     assert [(row.strategy, row.chosen) for row in rows] == [("head", False), ("top", True)]
     assert rows[1].seconds == pytest.approx(5.0)

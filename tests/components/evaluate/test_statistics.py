@@ -1,4 +1,4 @@
-"""Intervals and paired tests against scipy, statsmodels and published numbers."""
+"""Intervals and paired tests, compared with scipy, statsmodels and published numbers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CASES = [(0, 1), (1, 1), (0, 10), (10, 10), (1, 2), (5, 10), (17, 20), (342, 360
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_wilson_interval_equals_statsmodels_and_scipy(right, total, confidence) -> None:
     low, high = wilson_interval(right, total, confidence)
-    theirs = proportion_confint(right, total, alpha=1 - confidence, method="wilson")
+    expected = proportion_confint(right, total, alpha=1 - confidence, method="wilson")
     scipys = stats.binomtest(right, total).proportion_ci(confidence, method="wilson")
-    np.testing.assert_allclose((low, high), theirs, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose((low, high), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose((low, high), scipys, rtol=1e-12, atol=1e-12)
     assert 0 <= low <= right / total <= high <= 1
 
@@ -49,7 +49,7 @@ def test_wilson_interval_of_no_image_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(("right", "total"), [(-1, 5), (6, 5)])
-def test_wilson_interval_refuses_senseless_counts(right, total) -> None:
+def test_wilson_interval_of_impossible_counts_is_an_error(right, total) -> None:
     with pytest.raises(ValueError, match=f"got {right} of {total}"):
         wilson_interval(right, total)
 
@@ -57,14 +57,14 @@ def test_wilson_interval_refuses_senseless_counts(right, total) -> None:
 @pytest.mark.parametrize("trials", [0, 1, 2, 7, 30, 301, 2000])
 def test_binomial_tail_equals_scipy(trials) -> None:
     for at_least in {0, 1, trials // 3, trials // 2, trials, trials + 1}:
-        theirs = stats.binom.sf(at_least - 1, trials, 0.5)
-        assert binomial_tail(at_least, trials) == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+        expected = stats.binom.sf(at_least - 1, trials, 0.5)
+        assert binomial_tail(at_least, trials) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 def paired(both: int, wins: int, losses: int, neither: int):
-    right = np.repeat([True, True, False, False], [both, wins, losses, neither])
-    rival = np.repeat([True, False, True, False], [both, wins, losses, neither])
-    return right, rival
+    correct = np.repeat([True, True, False, False], [both, wins, losses, neither])
+    champion_correct = np.repeat([True, False, True, False], [both, wins, losses, neither])
+    return correct, champion_correct
 
 
 @pytest.mark.parametrize(
@@ -73,34 +73,34 @@ def paired(both: int, wins: int, losses: int, neither: int):
      (300, 7, 15, 38), (0, 0, 0, 5)],
 )  # fmt: skip
 def test_comparison_equals_the_exact_tests_of_statsmodels_and_scipy(both, wins, losses, neither):
-    found = compare(*paired(both, wins, losses, neither), name="a")
+    result = compare(*paired(both, wins, losses, neither), name="a")
     table = [[both, wins], [losses, neither]]
-    assert (found.wins, found.losses) == (wins, losses)
+    assert (result.wins, result.losses) == (wins, losses)
     if wins + losses:
-        assert found.p_two_sided == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
-        for p, count in ((found.p_worse, losses), (found.p_better, wins)):
+        assert result.p_two_sided == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
+        for p, count in ((result.p_worse, losses), (result.p_better, wins)):
             one_sided = stats.binomtest(count, wins + losses, 0.5, alternative="greater").pvalue
             assert p == pytest.approx(one_sided, rel=1e-12)
     else:
-        assert found.p_two_sided == found.p_worse == found.p_better == 1.0
-    assert found.difference == pytest.approx(found.accuracy - found.champion_accuracy)
-    assert found.difference_low <= found.difference <= found.difference_high
+        assert result.p_two_sided == result.p_worse == result.p_better == 1.0
+    assert result.difference == pytest.approx(result.accuracy - result.champion_accuracy)
+    assert result.difference_low <= result.difference <= result.difference_high
 
 
-def test_comparison_of_no_images_knows_nothing_and_never_raises() -> None:
-    found = compare(np.array([], bool), np.array([], bool), name="a")
-    assert found.images == 0 and math.isnan(found.difference)
+def test_comparison_of_no_images_is_nan() -> None:
+    result = compare(np.array([], bool), np.array([], bool), name="a")
+    assert result.images == 0 and math.isnan(result.difference)
 
 
-def test_comparison_refuses_unequal_lengths() -> None:
+def test_comparison_of_unequal_lengths_is_an_error() -> None:
     with pytest.raises(ValueError, match="equal lengths"):
         compare(np.array([True]), np.array([True, False]), name="a")
 
 
-def test_bootstrap_interval_agrees_with_scipys_over_images() -> None:
-    right, rival = paired(280, 30, 12, 38)
-    difference = right.astype(float) - rival.astype(float)
-    theirs = stats.bootstrap(
+def test_bootstrap_interval_agrees_with_that_of_scipy_over_images() -> None:
+    correct, champion_correct = paired(280, 30, 12, 38)
+    difference = correct.astype(float) - champion_correct.astype(float)
+    expected = stats.bootstrap(
         (difference,),
         np.mean,
         n_resamples=10_000,
@@ -108,8 +108,8 @@ def test_bootstrap_interval_agrees_with_scipys_over_images() -> None:
         rng=np.random.default_rng(3),
     ).confidence_interval
     ours = bootstrap_difference(30, 12, 360)
-    np.testing.assert_allclose(ours, theirs, atol=0.004)
+    np.testing.assert_allclose(ours, expected, atol=0.004)
 
 
-def test_bootstrap_interval_is_repeatable_by_its_seed() -> None:
+def test_bootstrap_interval_depends_only_on_the_seed() -> None:
     assert bootstrap_difference(9, 4, 50, seed=5) == bootstrap_difference(9, 4, 50, seed=5)

@@ -1,4 +1,4 @@
-"""A small dataset, candidate and verdict, as the steps before the export would leave them."""
+"""Builds a small dataset, candidate and verdict like the steps before the export."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 def image(seed: int, kind: str = "PNG") -> bytes:
-    """Return an encoded image of a size of its own: coarse blocks of random colors."""
+    """Return an encoded image of random colored blocks, whose size depends on the seed."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return encode(blocks.repeat(9 + seed % 7, axis=0).repeat(8 + seed % 5, axis=1), kind)
@@ -63,12 +63,12 @@ def image(seed: int, kind: str = "PNG") -> bytes:
 def write_dataset(folder: Path, per_split: int = 9) -> Path:
     folder.mkdir(parents=True)
     splits = {}
-    for place, split in enumerate(("train", "validation", "test")):
+    for number, split in enumerate(("train", "validation", "test")):
         records = [
             ImageRecord(
-                encoded=image(100 * place + i, FORMATS[i % len(FORMATS)]),
+                encoded=image(100 * number + i, FORMATS[i % len(FORMATS)]),
                 label=i % len(CLASSES),
-                id=f"{100 * place + i:064x}",
+                id=f"{100 * number + i:064x}",
                 path=f"{split}/{i}",
             )
             for i in range(per_split)
@@ -91,9 +91,9 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     row = find_backbone(backbone)
     part = build_backbone(row, px, "imagenet")
     head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
-    # Statistics and weights of their own, so that answers differ from image to image.
-    seen = load_images(tf.constant([image(i) for i in range(20)]), px)
-    maps = np.asarray(part(scale(seen, row.scaling), training=False))
+    # Random statistics and weights, so that predictions differ between images.
+    pixels = load_images(tf.constant([image(i) for i in range(20)]), px)
+    maps = np.asarray(part(scale(pixels, row.scaling), training=False))
     pooled = maps.mean(axis=(1, 2))
     standardize(head, pooled.mean(axis=0), pooled.var(axis=0))
     random = np.random.default_rng(seed)
@@ -147,7 +147,7 @@ def write_evaluation(folder: Path, candidate: Path, **changes: Any) -> Path:
         ],
         "confusion": [[3, 0, 0], [0, 3, 0], [0, 0, 3]],
         "temperature": 1.7,
-        "details": {"familiar": {"score": "energy", "threshold": 1.0}},
+        "details": {"ood": {"score": "energy", "threshold": 1.0}},
     }  # fmt: skip
     EvaluationManifest(**(values | changes)).write(folder)
     return folder

@@ -37,7 +37,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_bytes_give_the_answers_of_the_trained_model(
+def test_predictions_for_bytes_equal_those_of_the_trained_model(
     loaded: tf.Module, logits: np.ndarray, size: int
 ) -> None:
     got = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[:size]))
@@ -51,16 +51,16 @@ def test_bytes_give_the_answers_of_the_trained_model(
     np.testing.assert_array_equal(got["familiar"], energy >= THRESHOLD)
 
 
-def test_folder_holds_all_that_a_server_and_a_person_need(exported: Path, built: Built) -> None:
+def test_the_folder_has_signatures_labels_and_model_card(exported: Path, built: Built) -> None:
     manifest = check_fingerprint(exported)
     assert manifest.signatures == ["serving_default", "images", "classify", "features"]
     assert (exported / "assets" / "labels.txt").read_text("utf-8").splitlines() == CLASSES
     card = (exported / "model_card.md").read_text("utf-8")
-    assert "Accuracy 0.9000 (95 % interval 0.8000 to 0.9500)" in card
+    assert "Accuracy 0.9000 (95% interval 0.8000 to 0.9500)" in card
     assert "| accuracy | >= 0.5 | 0.9 | yes |" in card
 
 
-def test_a_damaged_image_is_named_by_its_index(loaded: tf.Module) -> None:
+def test_a_damaged_image_is_reported_by_index(loaded: tf.Module) -> None:
     serve, classify = loaded.signatures["serving_default"], loaded.signatures["classify"]
     unknown = tf.constant([*IMAGES[:3], b"no image"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="image 3: expected an image as"):
@@ -74,7 +74,7 @@ def test_a_damaged_image_is_named_by_its_index(loaded: tf.Module) -> None:
         serve(image_bytes=tf.constant(truncated[1:2]))
 
 
-def test_an_empty_batch_is_refused(loaded: tf.Module) -> None:
+def test_an_empty_batch_is_an_error(loaded: tf.Module) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="one image or more"):
         loaded.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
     with pytest.raises(tf.errors.InvalidArgumentError, match="one image or more"):
@@ -96,7 +96,7 @@ def test_a_rejected_model_is_not_exported(built: Built, tmp_path: Path) -> None:
         ({"classes": ["cat", "café", "dog"]}, "expected the classes"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
+def test_folders_that_do_not_match_are_an_error(
     built: Built, tmp_path: Path, changes: dict, message: str
 ) -> None:
     evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, **changes)
@@ -106,7 +106,9 @@ def test_what_does_not_belong_together_is_refused(
     assert SavedModelManifest.file_name not in [p.name for p in tmp_path.rglob("*")]
 
 
-def test_a_keras_file_that_is_not_the_manifests_is_refused(built: Built, tmp_path: Path) -> None:
+def test_a_keras_file_that_differs_from_its_manifest_is_an_error(
+    built: Built, tmp_path: Path
+) -> None:
     foreign = Path(shutil.copytree(built.candidate, tmp_path / "candidate"))
     with open(foreign / "model.keras", "ab") as file:
         file.write(b"more")

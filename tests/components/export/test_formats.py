@@ -21,8 +21,8 @@ IMAGES = [image(i) for i in range(3)]
 def written(built: Built, folder: Path, name: str) -> dict[str, float]:
     model, manifest = load_model(built.candidate)
     temperature = EvaluationManifest.read(built.evaluation).temperature
-    answering = Postprocessing(manifest.preprocessing, tuple(CLASSES), temperature, None)
-    return write_formats(folder, model, answering, [name], IMAGES)
+    postprocessing = Postprocessing(manifest.preprocessing, tuple(CLASSES), temperature, None)
+    return write_formats(folder, model, postprocessing, [name], IMAGES)
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
@@ -39,7 +39,7 @@ def test_onnx_equals_the_model(built: Built, tmp_path: Path) -> None:
     assert written(built, tmp_path, "onnx")["onnx"] <= 1e-5
 
 
-def test_onnx_without_its_packages_says_what_it_needs(
+def test_onnx_without_its_packages_names_them(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -1,4 +1,4 @@
-"""Every signature through both loaders, at two batch sizes, against the trained model itself."""
+"""Every signature with both loaders, at two batch sizes, compared with the trained model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALIASES = {
 
 @pytest.fixture(scope="module")
 def requests() -> dict[str, np.ndarray]:
-    """What is asked, by `<signature>_<batch size>`."""
+    """Inputs by `<signature>_<batch size>`."""
     given = {}
     for size in SIZES:
         strings = np.array(IMAGES[:size], object)
@@ -74,7 +74,7 @@ def trained(built: Built) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("signature", list(ALIASES))
-def test_both_loaders_answer_as_trained(
+def test_predictions_of_both_loaders_equal_the_trained_ones(
     loaded: tf.Module,
     requests: dict[str, np.ndarray],
     by_session: dict[str, np.ndarray],
@@ -100,7 +100,7 @@ def test_classify_pairs_each_class_with_its_score(by_session: dict[str, np.ndarr
     assert [name.decode() for name in classes[3]] == CLASSES
 
 
-def test_images_of_another_size_are_resized_as_bytes_are(loaded: tf.Module) -> None:
+def test_pixels_are_resized_like_encoded_images(loaded: tf.Module) -> None:
     pixels = tf.cast(tf.io.decode_png(IMAGES[1]), tf.float32)[None]
     by_pixels = loaded.signatures["images"](images=pixels)["probabilities"]
     by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[1:2]))

@@ -1,4 +1,4 @@
-"""Features: the same whoever shares the work, seeded views, and clear refusals."""
+"""Features: equal for any number of workers, seeded views, and clear errors."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def extracted(dataset: Path, out: Path, workers: int = 1, **changes: object) -> 
 def rows(
     folders: Sequence[Path], split: str = "train", array: str = "gap", view: int = 0, views: int = 1
 ) -> NDArray[np.floating]:
-    """Return all rows of a view; with several, `(epoch + index) % views` picks it."""
+    """Return all rows of a view; with several views, `(epoch + index) % views` selects it."""
     held = FeatureRows(folders, split, array, views)  # type: ignore[arg-type]
     index = np.arange(len(held))
     return np.stack([held.rows(index[i : i + 1], view - i)[0] for i in index])
 
 
-def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> None:
+def test_features_equal_the_outputs_of_the_backbone(dataset: Path, tmp_path: Path) -> None:
     folders = extracted(dataset, tmp_path, feature_dtype="float32")
     backbone = build_backbone("tiny", 32)
     middle = keras.Model(backbone.input, backbone.get_layer("block1_out").output)
@@ -62,18 +62,18 @@ def test_features_are_what_the_backbone_gives(dataset: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(FeatureRows(folders, "train", "gap").labels, labels)
 
 
-def test_features_by_winograd_are_what_the_backbone_gives(
+def test_features_by_winograd_equal_the_outputs_of_the_backbone(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Maps of VGG16 are 24 pixels and less here from the second block on, small enough for it."""
+    """From the second block on, the maps of VGG16 are small enough here, at most 24 pixels."""
     shapes = []
 
-    def seen(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def record_shapes(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         shapes.append((*inputs.shape[1:3], *kernel.shape[2:]))
         return convolve(inputs, kernel)
 
-    monkeypatch.setattr("regraft_core.training.winograd.convolve", seen)
-    changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "dtype": "float32"}
+    monkeypatch.setattr("regraft_core.training.winograd.convolve", record_shapes)
+    changes = {"backbone": "vgg16", "weights": "random", "image_px": 48, "feature_dtype": "float32"}
     folders = extracted(dataset, tmp_path, **changes)
     assert {side for side, *_ in shapes} == {24, 12, 6, 3}
     backbone = build_backbone("vgg16", 48, "random")
@@ -94,13 +94,13 @@ def test_several_workers_equal_one(dataset: Path, tmp_path: Path, workers: int) 
     for split in ("train", "validation"):
         for array in ("gap", "cut"):
             mine, theirs = rows(one, split, array), rows(several[::-1], split, array)
-            # Other batches, and so other sums, than those of one worker.
+            # Batches, and so the order of sums, differ from those of one worker.
             np.testing.assert_allclose(mine, theirs, rtol=5e-3, atol=5e-3)
         mine_labels, labels = (FeatureRows(f, split, "gap").labels for f in (one, several))  # type: ignore[arg-type]
         np.testing.assert_array_equal(mine_labels, labels)
 
 
-def test_views_are_drawn_from_the_seed_and_the_first_is_plain(
+def test_views_depend_on_the_seed_and_the_first_is_the_original(
     dataset: Path, tmp_path: Path
 ) -> None:
     plain = rows(extracted(dataset, tmp_path / "plain"))
@@ -119,20 +119,20 @@ def test_views_are_drawn_from_the_seed_and_the_first_is_plain(
     assert {shard.view for shard in held if shard.split == "validation"} == {0}
 
 
-def test_a_value_beyond_float16_is_refused(tmp_path: Path) -> None:
+def test_a_value_beyond_float16_is_an_error(tmp_path: Path) -> None:
     info = FeatureShard(stem="train-0.view0", split="train", view=0, count=2)
     store = ShardStore(tmp_path, {"gap": ("float16", [3])}, marked=True)
     with pytest.raises(
         InputError, match=r"'gap' reach 70000, beyond float16; use --feature-dtype float32"
     ):
         store.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
-    assert not store.holds(info)
+    assert not store.contains(info)
     wide = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
     wide.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
-    assert wide.holds(info)
+    assert wide.contains(info)
 
 
-def test_a_full_disk_is_told_before_the_pages_are_written(
+def test_a_full_disk_is_reported_before_pages_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -143,22 +143,22 @@ def test_a_full_disk_is_told_before_the_pages_are_written(
     store = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
     with pytest.raises(InputError, match=r"cannot write features to .*No space left on device"):
         store.write(info, [{"gap": np.ones((2, 3), np.float32)}])
-    assert not store.holds(info)
+    assert not store.contains(info)
 
 
-def test_one_view_is_told_to_be_plain(
+def test_augmentation_with_a_single_view_is_reported(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extracted(dataset, tmp_path, augment="light")
-    assert "the one view is the plain image" in capsys.readouterr().out
+    assert "the only view is the original image" in capsys.readouterr().out
 
 
-def test_several_views_without_augmentation_are_refused() -> None:
+def test_several_views_without_augmentation_are_an_error() -> None:
     with pytest.raises(InputError, match="augment: expected light or strong"):
         parse_options(FeatureOptions, views=2)
 
 
-def test_moments_are_the_same_in_blocks_of_any_size(dataset: Path, tmp_path: Path) -> None:
+def test_moments_do_not_depend_on_the_block_size(dataset: Path, tmp_path: Path) -> None:
     folders = extracted(dataset, tmp_path)
     held, every = FeatureRows(folders, "train", "gap"), rows(folders).astype(np.float64)
     for values in (1, 100, 10**6):
@@ -167,7 +167,7 @@ def test_moments_are_the_same_in_blocks_of_any_size(dataset: Path, tmp_path: Pat
         np.testing.assert_allclose(variance, every.var(axis=0), rtol=1e-4, atol=1e-7)
 
 
-def test_features_of_different_extractions_are_refused(dataset: Path, tmp_path: Path) -> None:
+def test_features_of_different_extractions_are_an_error(dataset: Path, tmp_path: Path) -> None:
     first, _ = extracted(dataset, tmp_path / "a", 2)
     _, other = extracted(dataset, tmp_path / "b", 2, cut="block2_out")
     with pytest.raises(InputError, match="features differ in cut: 'block1_out' and 'block2_out'"):
@@ -187,7 +187,7 @@ def test_features_of_different_extractions_are_refused(dataset: Path, tmp_path: 
         ({"weights": "/no/such/file.h5"}, "/no/such/file.h5"),
     ],
 )
-def test_wrong_options_are_refused(
+def test_invalid_options_are_an_error(
     dataset: Path, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -195,7 +195,7 @@ def test_wrong_options_are_refused(
     assert not any(tmp_path.glob("*/features.json"))
 
 
-def test_a_share_that_is_none(dataset: Path, tmp_path: Path) -> None:
+def test_an_invalid_shard_is_an_error(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a shard index below 2, got 2"):
         extract_features(dataset, tmp_path / "f", TINY, 2, 2)
 
@@ -203,7 +203,7 @@ def test_a_share_that_is_none(dataset: Path, tmp_path: Path) -> None:
 def test_finished_shards_are_not_computed_again(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One array cut short and one mark missing are as after a kill: only these are made again."""
+    """Only shards with a truncated array or without a marker are computed again."""
     whole = rows(extracted(dataset, tmp_path / "whole"))
     work = {"work_dir": str(tmp_path / "work")}
     first = extracted(dataset, tmp_path / "first", **work)
@@ -223,8 +223,27 @@ def test_finished_shards_are_not_computed_again(
     assert not list(again[0].glob("*.done"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature_dtype": "float32"},
+        {"poolings": ("gmp",)},
+        {"keep_cut": False},
+        {"views": 2, "augment": "light"},
+        {"image_px": 16},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_features_have_another_digest(
+    dataset: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    (first,) = extracted(dataset, tmp_path / "first")
+    (other,) = extracted(dataset, tmp_path / "other", **change)
+    assert FeaturesManifest.read(first).digest != FeaturesManifest.read(other).digest
+
+
 @pytest.mark.long
-def test_a_killed_extraction_goes_on_from_its_last_shard(
+def test_an_interrupted_extraction_resumes_from_its_last_shard(
     dataset: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
 ) -> None:
     changes = {"views": 3, "augment": "light"}
@@ -235,16 +254,26 @@ def test_a_killed_extraction_goes_on_from_its_last_shard(
         f"options = FeatureOptions(**{options.model_dump()!r})\n"
         f"extract_features({str(dataset)!r}, {str(tmp_path / 'killed')!r}, options)\n"
     )
-    said = kill_and_run_again(program, "view 1/3")
-    assert "view 3/3" not in said.killed
-    assert "view 1/3: 0 images" in said.again
+    output = kill_and_run_again(program, "view 1/3")
+    assert "view 3/3" not in output.killed
+    assert "view 1/3: 0 images" in output.again
     (whole,) = extracted(dataset, tmp_path / "whole", **changes)
     for view in range(3):
         mine, theirs = (rows([f], view=view, views=3) for f in (tmp_path / "killed", whole))
         np.testing.assert_allclose(mine, theirs, rtol=5e-3, atol=5e-3)
 
 
-def test_half_precision_is_computed_and_named_in_the_digest(dataset: Path, tmp_path: Path) -> None:
+def test_the_feature_dtype_changes_the_digest(dataset: Path, tmp_path: Path) -> None:
+    folders = [
+        *extracted(dataset, tmp_path / "half", feature_dtype="float16"),
+        *extracted(dataset, tmp_path / "single", feature_dtype="float32"),
+    ]
+    half, single = (FeaturesManifest.read(folder) for folder in folders)
+    assert (half.dtype, single.dtype) == ("float16", "float32")
+    assert half.digest != single.digest
+
+
+def test_half_precision_changes_features_and_digest(dataset: Path, tmp_path: Path) -> None:
     (plain,) = extracted(dataset, tmp_path / "plain", feature_dtype="float32")
     (half,) = extracted(dataset, tmp_path / "half", feature_dtype="float32", precision="mixed")
     difference = np.abs(rows([plain]) - rows([half])).max()
@@ -253,10 +282,10 @@ def test_half_precision_is_computed_and_named_in_the_digest(dataset: Path, tmp_p
     assert len(digests) == 2
 
 
-def test_a_cache_beyond_its_budget_is_not_written(
+def test_a_cache_above_its_limit_is_not_written(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder,) = extracted(dataset, tmp_path, cache_gb=1e-6)
     manifest = FeaturesManifest.read(folder)
     assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap"])
-    assert "top will stream images" in capsys.readouterr().out
+    assert "top will train from images" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`auto`: the table of size and likeness, what it measures, and that it explains itself."""
+"""`auto`: the table of size and similarity, its measurements and its reasoning."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def test_the_table(per_class: float, pretrained: float, untrained: float, expect
     evidence = dataclasses.replace(
         EVIDENCE, per_class=per_class, pretrained=pretrained, untrained=untrained
     )
-    assert evidence.strategy == evidence.figures()["strategy"] == expected
+    assert evidence.strategy == evidence.measurements()["strategy"] == expected
     assert f"Strategy {expected} was chosen" in evidence.sentences()[-1]
 
 
-def test_neighbors_know_what_the_features_tell() -> None:
+def test_neighbors_are_as_accurate_as_the_features_allow() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 300).astype(np.int32)
     noise = rng.normal(0, 1, (300, 8)).astype(np.float32)
-    telling = noise + 8 * np.eye(4, 8, dtype=np.float32)[labels]
+    separable = noise + 8 * np.eye(4, 8, dtype=np.float32)[labels]
     split = (labels[:200], labels[200:])
-    assert neighbor_accuracy((telling[:200], telling[200:]), split) > 0.95
+    assert neighbor_accuracy((separable[:200], separable[200:]), split) > 0.95
     assert neighbor_accuracy((noise[:200], noise[200:]), split) < 0.5
     assert neighbor_accuracy((noise[:200] * np.nan, noise[200:]), split) == 0.0
 
@@ -64,7 +64,7 @@ def chosen(dataset: Path, trained: Trained, tmp_path_factory: pytest.TempPathFac
 
 
 def test_auto_measures_and_explains(trained: Trained, chosen: Path) -> None:
-    """The tiny backbone is untrained, so that its features can be no better than untrained ones."""
+    """The tiny backbone is untrained, so its features cannot be better than untrained ones."""
     manifest = ModelManifest.read(chosen)
     measured = manifest.measurements["auto"]
     assert (manifest.requested_strategy, manifest.strategy) == ("auto", "top")
@@ -72,7 +72,7 @@ def test_auto_measures_and_explains(trained: Trained, chosen: Path) -> None:
     assert 0.0 < measured["chance"] < 0.5
     assert not measured["similar"]
     assert set(manifest.measurements["batch_norm"]) == {"frozen", "adapt"}
-    losses = [way["validation_loss"] for way in manifest.measurements["batch_norm"].values()]
+    losses = [one["validation_loss"] for one in manifest.measurements["batch_norm"].values()]
     assert manifest.validation_loss == min(losses)
     assert manifest.options["batch_norm"] in ("frozen", "adapt")
     assert "Strategy top was chosen" in " ".join(manifest.reasoning)

@@ -1,4 +1,4 @@
-"""The components of the training steps: the options' own defaults, and a chain that runs."""
+"""The KFP components of the three training steps: their defaults, and a pipeline of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ COMPONENTS = [
 
 
 @pytest.mark.parametrize(
-    ("component", "options", "made", "own"),
+    ("component", "options", "derived", "own"),
     COMPONENTS,
     ids=["extract_features", "train_head", "fine_tune"],
 )
 def test_defaults_are_those_of_the_options(
-    component: Any, options: Any, made: set[str], own: set[str]
+    component: Any, options: Any, derived: set[str], own: set[str]
 ) -> None:
     parameters = inspect.signature(component.python_func).parameters
-    fields = {n: f for n, f in options.model_fields.items() if n not in made}
+    fields = {n: f for n, f in options.model_fields.items() if n not in derived}
     assert set(parameters) - own == set(fields)
     for name, field in fields.items():
         assert parameters[name].default == field.default, name
@@ -44,7 +44,7 @@ def found(root: Path, name: str) -> list[Path]:
     return sorted(path.parent for path in root.rglob(name) if ".work" not in path.parts)
 
 
-def test_the_components_run_one_after_the_other(runner: Path, dataset: Path) -> None:
+def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
     work = str(runner / "work")
 
     @dsl.pipeline
@@ -80,7 +80,7 @@ def test_the_components_run_one_after_the_other(runner: Path, dataset: Path) -> 
     assert {"features", "head", "candidates", "train_head", "fine_tune-top-frozen"} <= steps
 
 
-def test_a_gpu_that_is_not_there_fails_the_task_in_one_line(
+def test_a_missing_gpu_fails_the_task_with_one_line(
     runner: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):

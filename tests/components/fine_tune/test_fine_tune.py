@@ -1,4 +1,4 @@
-"""The strategies: cached steps equal true ones, statistics stand still, nothing ends worse."""
+"""The strategies: cached steps equal end-to-end steps, frozen statistics, no worse results."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def source(inputs: NDArray[np.float32], labels: NDArray[np.int32]) -> Source:
     return Source(len(inputs), fetch, tf.TensorSpec([None, *inputs.shape[1:]], tf.float32))
 
 
-def grafted(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]:
-    """Build a backbone and a head for it, the same at every call."""
+def backbone_and_head(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]:
+    """Build a backbone and its head, equal for every call."""
     keras.utils.set_random_seed(0)
     backbone = build_backbone(BACKBONES[name], 48, "random")
     head = build_head(BACKBONES[name].width, CLASSES, HeadOptions(dropout=0.0))
@@ -66,10 +66,10 @@ def grafted(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]:
         pytest.param("efficientnet_lite0", marks=pytest.mark.long),
     ],
 )
-def test_cached_steps_are_the_steps_of_end_to_end_training(name: str) -> None:
+def test_cached_steps_equal_those_of_end_to_end_training(name: str) -> None:
     """Training from cached activations equals training end to end with a frozen bottom.
 
-    The cached side convolves as `fine_tune` does, by Winograd's method where that is faster.
+    The cached training uses Winograd's convolution, as `fine_tune` does.
     """
     rng = np.random.default_rng(0)
     pixels = rng.uniform(-1, 1, (12, 48, 48, 3)).astype(np.float32)
@@ -84,13 +84,13 @@ def test_cached_steps_are_the_steps_of_end_to_end_training(name: str) -> None:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return top
 
-    backbone, head = grafted(name)
+    backbone, head = backbone_and_head(name)
     unfrozen(backbone)
     whole = join(backbone, head)
     start = whole.get_weights()
     train(whole, source(pixels, labels), source(pixels, labels), settings)
 
-    backbone, head = grafted(name)
+    backbone, head = backbone_and_head(name)
     bottom, _ = split(backbone, cut)
     cached = bottom(pixels, training=False).numpy()
     top = join(unfrozen(backbone), head)
@@ -99,7 +99,7 @@ def test_cached_steps_are_the_steps_of_end_to_end_training(name: str) -> None:
     again = join(backbone, head).get_weights()
 
     moved = [np.abs(mine - before).max() for mine, before in zip(again, start, strict=True)]
-    assert max(moved) > 1e-4, "the steps changed nothing, so equality would prove nothing"
+    assert max(moved) > 1e-4, "the steps changed nothing, so equality would be meaningless"
     for mine, theirs in zip(again, whole.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=STEPS_TOLERANCE)
 
@@ -114,7 +114,7 @@ def statistics(model: keras.Model) -> dict[str, NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head that knows next to nothing, so that any further training is an improvement."""
+    """A hardly trained head, so that any further training is an improvement."""
     out = tmp_path_factory.mktemp("weak") / "head"
     train_head([trained.features], out, HeadOptions(head_epochs=1, head_learning_rate=1e-6))
     return out
@@ -122,7 +122,7 @@ def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize("strategy", ["head", "top", "full"])
 @pytest.mark.parametrize("batch_norm", ["frozen", "adapt"])
-def test_batch_norm_statistics_move_only_where_they_may(
+def test_batch_norm_statistics_change_only_in_the_trained_part(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path, strategy: str, batch_norm: str
 ) -> None:
     before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
@@ -137,14 +137,14 @@ def test_batch_norm_statistics_move_only_where_they_may(
     }
     _, top = split(before, BACKBONES["tiny"].cut)
     above = set(statistics(top))
-    may_move = {"head": set(), "top": above, "full": set(same)}[strategy]
+    may_change = {"head": set(), "top": above, "full": set(same)}[strategy]
     assert above
     assert set(same) > above
     for name, unchanged in same.items():
-        assert unchanged is not (batch_norm == "adapt" and name in may_move), name
+        assert unchanged is not (batch_norm == "adapt" and name in may_change), name
 
 
-def test_weights_below_the_cut_never_move(
+def test_weights_below_the_cut_never_change(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
 ) -> None:
     before = build_backbone(BACKBONES["tiny"], 32, "imagenet")
@@ -168,7 +168,7 @@ def test_weights_below_the_cut_never_move(
 
 
 def scalars(logs: Path, tag: str) -> dict[int, float]:
-    """Return a scalar's values by step from the file that TensorBoard would read."""
+    """Return a scalar's values by step from the log file of TensorBoard."""
     (path,) = logs.glob("events.out.tfevents.*")
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     events = [tf.compat.v1.Event.FromString(record) for record in records]
@@ -176,7 +176,7 @@ def scalars(logs: Path, tag: str) -> dict[int, float]:
             for event in events for value in event.summary.value if value.tag == tag}  # fmt: skip
 
 
-def test_candidates_say_where_they_come_from(trained: Trained) -> None:
+def test_candidates_contain_their_provenance_and_history(trained: Trained) -> None:
     head = ModelManifest.read(trained.head)
     for strategy, folder in trained.candidates.items():
         manifest = ModelManifest.read(folder)
@@ -200,13 +200,13 @@ def test_candidates_say_where_they_come_from(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset_digest": "other"}, "belong together: another dataset"),
-        ({"weights_digest": "0" * 64}, "belong together: another backbone"),
-        ({"preprocessing": Preprocessing(image_px=64, scaling="tiny")}, "another image size"),
+        ({"dataset_digest": "other"}, "do not match: different dataset"),
+        ({"weights_digest": "0" * 64}, "do not match: different backbone"),
+        ({"preprocessing": Preprocessing(image_px=64, scaling="tiny")}, "different image size"),
         ({"kind": "candidate"}, "expected a head in .*, got a candidate"),
     ],
 )
-def test_a_head_that_does_not_belong_here_is_refused(
+def test_a_head_that_does_not_match_is_an_error(
     dataset: Path, trained: Trained, tmp_path: Path, changed: dict[str, object], message: str
 ) -> None:
     folder = tmp_path / "head"
@@ -218,17 +218,17 @@ def test_a_head_that_does_not_belong_here_is_refused(
     assert not (tmp_path / "m").exists()
 
 
-def test_another_dataset_than_that_of_the_features_is_refused(
+def test_a_dataset_that_does_not_match_the_features_is_an_error(
     dataset: Path, trained: Trained, tmp_path: Path
 ) -> None:
     other = tmp_path / "dataset"
     shutil.copytree(dataset, other)
     DatasetManifest.read(dataset).model_copy(update={"digest": "0" * 64}).write(other)
-    with pytest.raises(InputError, match="belong together: another dataset"):
+    with pytest.raises(InputError, match="do not match: different dataset"):
         fine_tune(other, [trained.features], trained.head, tmp_path / "m", FineTuneOptions())
 
 
-def test_weights_that_are_no_longer_those_of_the_head_are_refused(
+def test_weights_that_do_not_match_the_head_are_an_error(
     dataset: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.fine_tune.fine_tune.weights_digest", lambda model: "1" * 64)
@@ -236,29 +236,29 @@ def test_weights_that_are_no_longer_those_of_the_head_are_refused(
         fine_tune(dataset, [trained.features], trained.head, tmp_path / "m", FineTuneOptions())
 
 
-def test_fine_tuning_weighs_classes_and_smooths_as_the_head_did(
+def test_class_weights_and_label_smoothing_are_those_of_the_head(
     dataset: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[Settings] = []
+    recorded: list[Settings] = []
 
-    def seen(*arguments: Any) -> list[Epoch]:
-        given.append(next(one for one in arguments if isinstance(one, Settings)))
+    def record_settings(*arguments: Any) -> list[Epoch]:
+        recorded.append(next(one for one in arguments if isinstance(one, Settings)))
         return train(*arguments)
 
-    monkeypatch.setattr("components.fine_tune.strategies.train", seen)
+    monkeypatch.setattr("components.fine_tune.strategies.train", record_settings)
     options = HeadOptions(head_epochs=1, class_weights="balanced", label_smoothing=0.1)
     train_head([trained.features], tmp_path / "head", options)
     labels = FeatureRows([trained.features], "train", "gap").labels
     quick = FineTuneOptions(strategy="top", fine_tune_epochs=1)
     for number, head in enumerate((trained.head, tmp_path / "head")):
         fine_tune(dataset, [trained.features], head, tmp_path / f"{number}", quick)
-    plain, weighed = given
+    plain, weighted = recorded
     assert (plain.class_weights, plain.label_smoothing) == (None, 0.0)
-    assert weighed.label_smoothing == 0.1
-    assert weighed.class_weights == class_weights("balanced", labels, 3)
+    assert weighted.label_smoothing == 0.1
+    assert weighted.class_weights == class_weights("balanced", labels, 3)
 
 
-def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
+def test_a_checkpoint_on_activations_is_not_resumed_from_images(
     dataset: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = FeatureOptions(backbone="tiny", cache_gb=1e-6)
@@ -266,7 +266,7 @@ def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
     options = FineTuneOptions(strategy="top", fine_tune_epochs=1, work_dir=str(tmp_path / "work"))
     for number, features in enumerate((trained.features, tmp_path / "streamed")):
         fine_tune(dataset, [features], trained.head, tmp_path / f"{number}", options)
-    assert "goes on" not in capsys.readouterr().out
+    assert "resumes" not in capsys.readouterr().out
     assert len(list((tmp_path / "work").iterdir())) == 2
 
 
@@ -275,15 +275,15 @@ def test_a_checkpoint_on_activations_is_not_gone_on_with_from_images(
     [("fine_tune_epochs", 0), ("learning_rate", 0.0), ("learning_rate", float("inf")),
      ("batch_size", 0), ("precision", "half"), ("batch_norm", "off"), ("ema_momentum", 1.0)],
 )  # fmt: skip
-def test_senseless_options_are_refused(name: str, value: object) -> None:
+def test_options_out_of_range_are_an_error(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         parse_options(FineTuneOptions, **{name: value})
 
 
-def test_a_loss_that_is_not_a_number_leaves_no_candidate(
+def test_a_loss_that_is_not_finite_leaves_no_candidate(
     dataset: Path, trained: Trained, tmp_path: Path
 ) -> None:
-    """Weights that are no numbers stand in for a training that went wrong."""
+    """NaN weights simulate a failed training."""
     model, manifest = load_model(trained.head)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     folder = tmp_path / "head"
@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_a_number_leaves_no_candidate(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_path: Path) -> None:
+def test_a_damaged_model_file_is_an_error(dataset: Path, trained: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "head"
     folder.mkdir()
     for path in (trained.head / "model.json", trained.head / "model.keras"):
@@ -306,10 +306,10 @@ def test_a_damaged_model_file_is_refused(dataset: Path, trained: Trained, tmp_pa
         fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
 
 
-def test_top_streams_images_where_no_activations_were_kept(
+def test_top_trains_from_images_without_cached_activations(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
 ) -> None:
-    """Streaming takes the steps of the cached way."""
+    """Its steps equal those from cached activations."""
     precise = FeatureOptions(backbone="tiny", feature_dtype="float32")
     extract_features(dataset, tmp_path / "kept", precise)
     small = precise.model_copy(update={"cache_gb": 1e-6})
@@ -338,7 +338,7 @@ def test_top_streams_images_where_no_activations_were_kept(
 
 @pytest.fixture(scope="module")
 def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features whose activations at the cut are left out, of augmented images."""
+    """Features of augmented images, without activations at the cut."""
     out = tmp_path_factory.mktemp("augmented") / "features"
     options = FeatureOptions(backbone="tiny", cache_gb=1e-6, augment="strong")
     extract_features(dataset, out, options)
@@ -346,14 +346,14 @@ def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("strategy", ["top", "full"])
-def test_images_are_augmented_by_draws_that_the_seed_tells(
+def test_the_augmentation_of_images_depends_on_the_seed(
     dataset: Path, trained: Trained, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str
 ) -> None:
-    """The same seed sees the same images; plain features make plain images."""
+    """Equal seeds give equal images; without augmented features, images are not augmented."""
     losses = {}
-    ways = {"mine": (augmented, 0), "again": (augmented, 0), "other": (augmented, 1),
-            "plain": (trained.features, 0)}  # fmt: skip
-    for name, (features, seed) in ways.items():
+    cases = {"mine": (augmented, 0), "again": (augmented, 0), "other": (augmented, 1),
+             "plain": (trained.features, 0)}  # fmt: skip
+    for name, (features, seed) in cases.items():
         if (strategy, name) == ("top", "plain"):
             continue
         options = FineTuneOptions(
@@ -367,32 +367,32 @@ def test_images_are_augmented_by_draws_that_the_seed_tells(
     assert losses["mine"][0] != pytest.approx(losses["mine"][1], rel=1e-4)
 
 
-def test_validation_and_the_plain_way_see_plain_images(dataset: Path, trained: Trained) -> None:
+def test_images_are_augmented_by_epoch_and_seed(dataset: Path, trained: Trained) -> None:
     rows = ImageRows(dataset, "train")
-    shape = ModelManifest.read(trained.head).preprocessing
+    preprocessing = ModelManifest.read(trained.head).preprocessing
     indices = np.array([3, 1])
 
-    def seen(strength: Strength, epoch: int, seed: int = 0) -> NDArray[np.float32]:
-        source = image_source(rows, shape, strength, seed)
+    def prepare(strength: Strength, epoch: int, seed: int = 0) -> NDArray[np.float32]:
+        source = image_source(rows, preprocessing, strength, seed)
         assert source.prepare is not None
         inputs, _ = source.fetch(indices, epoch)
         pixels: NDArray[np.float32] = source.prepare(inputs).numpy()
         return pixels
 
-    plain, first = seen("off", 0), seen("light", 0)
-    np.testing.assert_array_equal(plain, seen("off", 1))
-    np.testing.assert_array_equal(first, seen("light", 0))
-    for other in (plain, seen("light", 1), seen("light", 0, seed=1)):
+    plain, first = prepare("off", 0), prepare("light", 0)
+    np.testing.assert_array_equal(plain, prepare("off", 1))
+    np.testing.assert_array_equal(first, prepare("light", 0))
+    for other in (plain, prepare("light", 1), prepare("light", 0, seed=1)):
         assert np.abs(first - other).max() > 0.01
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["top", "full"])
-def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
+def test_an_interrupted_fine_tuning_resumes_from_its_last_epoch(
     dataset: Path, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str,
     kill_and_run_again: Callable[[str, str], Resumed],
 ) -> None:  # fmt: skip
-    """Augmented images and adapting statistics, so that all of the state counts."""
+    """With augmented images and adapting statistics, so that all of the state matters."""
     given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
              "batch_norm": "adapt", "ema_momentum": 0.5}  # fmt: skip
     program = (
@@ -402,9 +402,9 @@ def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(
         f"fine_tune({str(dataset)!r}, [{str(augmented)!r}], {str(weak_head)!r}, "
         f"{str(tmp_path / 'killed')!r}, options)\n"
     )
-    said = kill_and_run_again(program, f"{strategy} epoch 3/6")
-    assert f"{strategy}: resumes after epoch" in said.again
-    assert f"{strategy} epoch 2/6" not in said.again
+    output = kill_and_run_again(program, f"{strategy} epoch 3/6")
+    assert f"{strategy}: resumes after epoch" in output.again
+    assert f"{strategy} epoch 2/6" not in output.again
     options = FineTuneOptions(**given)
     whole = fine_tune(dataset, [augmented], weak_head, tmp_path / "whole", options)
     resumed = ModelManifest.read(tmp_path / "killed")
@@ -439,17 +439,17 @@ def test_half_precision_trains_and_saves_a_float32_candidate(
     assert model(pixels).dtype == "float32"
 
 
-def test_rates_rise_with_depth() -> None:
+def test_learning_rates_rise_with_depth() -> None:
     backbone = build_backbone("tiny", 32)
-    shares = lr_ratios(backbone, 0.1)
-    assert shares is not None
-    assert len(shares) == len(backbone.trainable_variables)
-    assert (min(shares), max(shares)) == (pytest.approx(0.1), 1.0)
-    assert list(shares) == sorted(shares)
+    ratios = lr_ratios(backbone, 0.1)
+    assert ratios is not None
+    assert len(ratios) == len(backbone.trainable_variables)
+    assert (min(ratios), max(ratios)) == (pytest.approx(0.1), 1.0)
+    assert list(ratios) == sorted(ratios)
     assert lr_ratios(backbone, 1.0) is None
 
 
-def test_a_finished_fine_tuning_is_taken_from_the_work_folder(
+def test_a_finished_fine_tuning_is_restored_from_the_work_folder(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

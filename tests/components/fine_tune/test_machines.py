@@ -1,4 +1,4 @@
-"""Training on two machines: two processes on the loopback end as one process does."""
+"""Training on two machines: two local processes end with the same weights as one process."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ fine_tune(dataset, [features], head, out, options)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody uses now."""
+    """Return unused ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [found.getsockname()[1] for found in sockets]
-    for found in sockets:
-        found.close()
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
     return ports
 
 
 @pytest.mark.long
 def test_two_machines_agree_with_one(dataset: Path, trained: Trained, tmp_path: Path) -> None:
-    """No dropout, whose draws each process makes for its own share; only the chief writes."""
+    """Without dropout, which is random in each process; only the chief writes."""
     head = tmp_path / "head"
     train_head(
         [trained.features],

@@ -1,4 +1,4 @@
-"""What a strategy makes trainable, and how fast its statistics follow the new images."""
+"""The layers that a strategy makes trainable, and the momentum of their statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def parts(trained: Trained) -> Parts:
-    """A backbone with the head of the shapes on it."""
+    """A backbone with the trained head."""
     backbone = build_backbone("tiny", 32)
     head, manifest = load_model(trained.head)
     layers = [pooling_layer("gap"), *head.layers[1:]]
@@ -36,7 +36,7 @@ def batch_norms(layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
 @pytest.mark.parametrize(
     ("steps", "momentum"), [(1, 0.5), (10, 0.5), (80, 0.9), (10_000, 0.99)]
 )  # fmt: skip
-def test_adapting_statistics_follow_faster_the_fewer_the_steps(
+def test_adapting_statistics_have_a_lower_momentum_for_fewer_steps(
     parts: Parts, steps: int, momentum: float
 ) -> None:
     unfreeze(parts, "top", FineTuneOptions(batch_norm="adapt"), steps)
@@ -48,7 +48,7 @@ def test_adapting_statistics_follow_faster_the_fewer_the_steps(
     assert not any(one.trainable for one in batch_norms(bottom.layers))
 
 
-def test_frozen_statistics_stay_whatever_the_steps(parts: Parts) -> None:
+def test_frozen_statistics_are_not_trainable(parts: Parts) -> None:
     unfreeze(parts, "full", FineTuneOptions(batch_norm="frozen"), 10)
     assert not any(one.trainable for one in batch_norms(parts.complete.layers))
     assert all(layer.trainable for layer in parts.head_layers if layer.name == "logits")

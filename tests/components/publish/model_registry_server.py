@@ -1,6 +1,6 @@
-"""A local server that speaks the used part of the Kubeflow Model Registry's REST API.
+"""A local server with the used part of the REST API of the Kubeflow Model Registry.
 
-Requests and answers pass through the models of the registry's own client.
+Requests and responses are validated by the models of the registry's own client.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREFIX = "/api/model_registry/v1"
 
 
 class RegistryServer(LocalServer):
-    """`fault` is the status that requests to a path end with."""
+    """`fault` is a path prefix and the status of its responses."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
     return folder
 
 
-def test_a_proven_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
+def test_a_verified_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
     digest = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest)
     made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
@@ -41,25 +41,24 @@ def test_a_proven_model_is_published_with_its_record(exported: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(("digest", "passed"), [("other", True), (None, False)])
-def test_without_proof_nothing_is_published(
+def test_a_model_that_is_not_verified_is_not_published(
     exported: Path, tmp_path: Path, digest: str | None, passed: bool
 ) -> None:
     own = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest or own, passed=passed)
-    with pytest.raises((ParityError, InputError), match="proof"):
+    with pytest.raises((ParityError, InputError), match="parity report"):
         publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_model_again_adds_no_version(exported: Path, tmp_path: Path) -> None:
+def test_publishing_the_same_model_again_adds_no_version(exported: Path, tmp_path: Path) -> None:
     parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
-    place = str(tmp_path / "models")
-    publish(exported, parity, tmp_path / "first", place, "m")
-    again = publish(
-        exported, parity, tmp_path / "again", place, "m", PublishOptions(version_label="stable")
-    )
+    destination = str(tmp_path / "models")
+    publish(exported, parity, tmp_path / "first", destination, "m")
+    options = PublishOptions(version_label="stable")
+    again = publish(exported, parity, tmp_path / "again", destination, "m", options)
     assert again.version == 1
-    assert read_labels(place, "m") == {"stable": 1}
+    assert read_labels(destination, "m") == {"stable": 1}
     assert [path.name for path in (tmp_path / "models" / "m").iterdir()
             if path.name.isdigit()] == ["1"]  # fmt: skip

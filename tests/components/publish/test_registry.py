@@ -1,4 +1,4 @@
-"""A published version is entered in a Model Registry; a registry that is away publishes nothing."""
+"""Published versions are registered; without a reachable registry nothing is published."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def publish_into(exported: Path, tmp_path: Path, address: str) -> None:
             PublishOptions(model_registry=address))  # fmt: skip
 
 
-def test_versions_of_one_model_are_entered(
+def test_versions_of_a_model_are_registered(
     exported: Path, tmp_path: Path, registry: RegistryServer
 ) -> None:
     publish_into(exported, tmp_path, registry.address)
     manifest = SavedModelManifest.read(exported)
-    Registry(registry.address).record("pets", 2, "s3://bucket/models/pets/2", manifest)
+    Registry(registry.address).register("pets", 2, "s3://bucket/models/pets/2", manifest)
     (model,) = registry.models.values()
     assert (model["name"], model["owner"]) == ("pets", "regraft")
     first, second = registry.versions.values()
@@ -48,7 +48,7 @@ def test_versions_of_one_model_are_entered(
     assert (artifact["modelFormatName"], artifact["modelFormatVersion"]) == ("tensorflow", "2")
 
 
-def test_publishing_again_after_the_registry_failed_enters_the_version(
+def test_publishing_again_after_the_registry_failed_registers_the_version(
     exported: Path, tmp_path: Path, registry: RegistryServer
 ) -> None:
     registry.fault = ("POST /model_versions", 500)
@@ -63,45 +63,45 @@ def test_publishing_again_after_the_registry_failed_enters_the_version(
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_registry_that_refuses_publishes_nothing(
+def test_nothing_is_published_if_the_registry_fails_first(
     exported: Path, tmp_path: Path, registry: RegistryServer, status: int
 ) -> None:
     registry.fault = ("GET /registered_models", status)
-    with pytest.raises(RegistryError, match=rf"answered {status}: failed on purpose") as caught:
+    with pytest.raises(RegistryError, match=rf"responded {status}: failed on purpose") as caught:
         publish_into(exported, tmp_path, registry.address)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "models").exists()
 
 
-def test_a_registry_that_fails_afterwards_says_what_is_published(
+def test_a_registry_that_fails_afterwards_is_reported_with_the_version(
     exported: Path, tmp_path: Path, registry: RegistryServer
 ) -> None:
     registry.fault = ("POST /model_versions", 500)
-    with pytest.raises(RegistryError, match=r"version 1 is published at .*, but not entered"):
+    with pytest.raises(RegistryError, match=r"version 1 is published at .*, but not registered"):
         publish_into(exported, tmp_path, registry.address)
     assert (tmp_path / "models" / "pets" / "1").is_dir()
     assert (tmp_path / "out" / "published.json").is_file()
 
 
-def test_a_version_is_not_entered_twice(
+def test_a_version_is_not_registered_twice(
     exported: Path, tmp_path: Path, registry: RegistryServer
 ) -> None:
     manifest = SavedModelManifest.read(exported)
-    Registry(registry.address).record("pets", 1, "s3://bucket/models/pets/1", manifest)
+    Registry(registry.address).register("pets", 1, "s3://bucket/models/pets/1", manifest)
     with pytest.raises(RegistryError, match="Version 1 already exists"):
-        Registry(registry.address).record("pets", 1, "s3://bucket/models/pets/1", manifest)
+        Registry(registry.address).register("pets", 1, "s3://bucket/models/pets/1", manifest)
 
 
-def test_nobody_at_the_address(exported: Path, tmp_path: Path) -> None:
-    with RegistryServer() as gone:
-        address = gone.address
+def test_an_unreachable_registry_publishes_nothing(exported: Path, tmp_path: Path) -> None:
+    with RegistryServer() as stopped:
+        address = stopped.address
     with pytest.raises(RegistryError, match="Cannot connect"):
         publish_into(exported, tmp_path, address)
     assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("address", ["registry:8080", "http://", "http://user:hunter2@host"])
-def test_an_address_is_http_without_secrets(address: str) -> None:
+def test_a_url_is_http_without_secrets(address: str) -> None:
     with pytest.raises(InputError, match=r"expected http\(s\)") as caught:
         Registry(address)
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The head: its kinds and their sizes, class weights, the search, and what is refused."""
+"""The head: poolings and sizes, class weights, the search, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = HeadOptions(head_epochs=2)
 
 @pytest.fixture(scope="module")
 def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shapes' features of every pooling."""
+    """Features of every pooling."""
     out = tmp_path_factory.mktemp("features") / "features"
     options = FeatureOptions(backbone="tiny", poolings=("gap", "gmp", "flatten"), keep_cut=False)
     extract_features(dataset, out, options)
@@ -37,7 +37,7 @@ def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["gap", "gmp", "flatten"])
 @pytest.mark.parametrize("dense_width", [0, 8])
-def test_kinds_of_heads_and_their_parameters(
+def test_heads_by_pooling_and_their_parameters(
     features: Path, tmp_path: Path, kind: str, dense_width: int
 ) -> None:
     options = QUICK.model_copy(update={"pooling": kind, "dense_width": dense_width})
@@ -52,7 +52,7 @@ def test_kinds_of_heads_and_their_parameters(
     assert manifest.head_parameters["flatten"] > manifest.head_parameters["gap"]
 
 
-def test_balanced_weights_make_classes_weigh_the_same() -> None:
+def test_balanced_weights_are_inverse_to_frequency() -> None:
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2], np.int32)
     weights = np.array(class_weights("balanced", labels, 3))
     np.testing.assert_allclose(weights * np.bincount(labels), 10 / 3)
@@ -61,7 +61,7 @@ def test_balanced_weights_make_classes_weigh_the_same() -> None:
 
 @pytest.fixture
 def imbalanced(features: Path, tmp_path: Path) -> Path:
-    """Features of two numbers; the classes overlap, and the last is rare in training alone."""
+    """Features of two numbers; classes overlap, and the last one is rare in training only."""
     folder = tmp_path / "imbalanced"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -82,11 +82,13 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
 
 def recall_of_the_rare(head: Path, features: Path) -> float:
     rows = FeatureRows([features], "validation", "gap")
-    answers = load_model(head)[0](rows.rows(np.flatnonzero(rows.labels == 2))).numpy().argmax(1)
-    return float((answers == 2).mean())
+    predicted = load_model(head)[0](rows.rows(np.flatnonzero(rows.labels == 2))).numpy().argmax(1)
+    return float((predicted == 2).mean())
 
 
-def test_balanced_weights_find_more_of_a_rare_class(imbalanced: Path, tmp_path: Path) -> None:
+def test_balanced_weights_raise_the_recall_of_a_rare_class(
+    imbalanced: Path, tmp_path: Path
+) -> None:
     options = HeadOptions(head_epochs=15, head_learning_rate=0.05, dropout=0.0)
     recalls = []
     for name in ("off", "balanced"):
@@ -97,7 +99,7 @@ def test_balanced_weights_find_more_of_a_rare_class(imbalanced: Path, tmp_path: 
 
 
 def test_heads_in_the_grid_are_trained_with_class_weights(imbalanced: Path, tmp_path: Path) -> None:
-    """Without dropout one ends as it would alone, and better than without weights."""
+    """Without dropout, one ends like a single head, and better than without class weights."""
     options = HeadOptions(head_epochs=6, head_learning_rate=0.02, dropout=0.0)
     losses = []
     for name, changes in {
@@ -118,7 +120,7 @@ def test_heads_in_the_grid_are_trained_with_class_weights(imbalanced: Path, tmp_
     assert in_grid < unweighted - 0.05
 
 
-def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> None:
+def test_a_pooling_that_was_not_extracted_is_an_error(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected features of pooling 'gmp', got gap, cut"):
         train_head([trained.features], tmp_path / "head", HeadOptions(pooling="gmp"))
     assert not (tmp_path / "head").exists()
@@ -127,9 +129,9 @@ def test_a_pooling_that_was_not_extracted(trained: Trained, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "value"),
     [("head_epochs", 0), ("head_learning_rate", 0.0), ("head_learning_rate", float("nan")),
-     ("batch_size", 0), ("dropout", 1.0), ("head", "gapp"), ("patience", 0)],
+     ("batch_size", 0), ("dropout", 1.0), ("pooling", "gapp"), ("patience", 0)],
 )  # fmt: skip
-def test_senseless_options_are_refused(name: str, value: object) -> None:
+def test_options_out_of_range_are_an_error(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         parse_options(HeadOptions, **{name: value})
 
@@ -138,18 +140,18 @@ def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
     options = HeadOptions(head_epochs=4, head_search=True, dropout=0.0)
     manifest = train_head([features], tmp_path / "head", options)
     trials = manifest.measurements["head_search"]
-    assert {trial["head"] for trial in trials} == {"gap", "gmp", "flatten"}
+    assert {trial["pooling"] for trial in trials} == {"gap", "gmp", "flatten"}
     assert len(trials) == 3 * 2 * 2 * 2
     losses = [trial["validation_loss"] for trial in trials]
     assert losses == sorted(losses)
     assert np.isfinite(losses).all()
-    for name in ("head", "dense_width", "dropout"):
+    for name in ("pooling", "dense_width", "dropout"):
         assert manifest.head[name] == trials[0][name]
     assert manifest.options["head_learning_rate"] == trials[0]["head_learning_rate"]
-    assert f"of {trials[0]['head']}, width" in manifest.reasoning[0]
+    assert f", {trials[0]['pooling']} with width" in manifest.reasoning[0]
 
 
-def test_the_search_leaves_out_a_pooling_that_memory_does_not_hold(
+def test_the_search_skips_a_pooling_that_does_not_fit_in_memory(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -158,8 +160,8 @@ def test_the_search_leaves_out_a_pooling_that_memory_does_not_hold(
     options = QUICK.model_copy(update={"head_search": True, "dropout": 0.0})
     monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits)
     manifest = train_head([features], tmp_path / "head", options)
-    assert {trial["head"] for trial in manifest.measurements["head_search"]} == {"gap", "gmp"}
-    assert f"flatten is left out, its features exceed {fits} bytes" in capsys.readouterr().out
+    assert {trial["pooling"] for trial in manifest.measurements["head_search"]} == {"gap", "gmp"}
+    assert f"skips flatten, its features exceed {fits} bytes" in capsys.readouterr().out
     assert "heads (gap, gmp; " in manifest.reasoning[0]
     monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits - 1)
     with pytest.raises(InputError, match=f"expected features up to {fits - 1} bytes, got more"):
@@ -167,16 +169,16 @@ def test_the_search_leaves_out_a_pooling_that_memory_does_not_hold(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_head_in_the_grid_trains_as_it_would_alone(features: Path, tmp_path: Path) -> None:
-    """No dropout, so that no draws differ: the same order gives the same steps."""
+def test_a_head_in_the_grid_trains_like_a_single_head(features: Path, tmp_path: Path) -> None:
+    """Without dropout, so that nothing is random: the same order gives the same steps."""
     search = HeadOptions(head_epochs=3, head_search=True, patience=3, l2=1e-3)
     trials = train_head([features], tmp_path / "s", search).measurements["head_search"]
     for rate in (1e-3, 4e-3):
         alone = HeadOptions(
-            head_epochs=3, patience=3, l2=1e-3, dropout=0.0, head="gmp", head_learning_rate=rate
+            head_epochs=3, patience=3, l2=1e-3, dropout=0.0, pooling="gmp", head_learning_rate=rate
         )
         manifest = train_head([features], tmp_path / f"{rate}", alone)
-        (trial,) = [t for t in trials if (t["head"], t["dense_width"], t["dropout"]) ==
+        (trial,) = [t for t in trials if (t["pooling"], t["dense_width"], t["dropout"]) ==
                     ("gmp", 0, 0.0) and t["head_learning_rate"] == rate]  # fmt: skip
         assert trial["validation_loss"] == pytest.approx(manifest.validation_loss, rel=1e-4)
 
@@ -192,7 +194,7 @@ def program(features: Path, out: Path, work: Path, options: HeadOptions) -> str:
 
 
 def assert_same(resumed: Path, whole: Path) -> None:
-    """Check that a resumed training ended as one that was never stopped."""
+    """Check that a resumed training ended like an uninterrupted one."""
     mine, theirs = ModelManifest.read(resumed), ModelManifest.read(whole)
     assert [line.epoch for line in mine.history] == [line.epoch for line in theirs.history]
     assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-3)
@@ -202,32 +204,32 @@ def assert_same(resumed: Path, whole: Path) -> None:
         np.testing.assert_allclose(one, other, atol=2e-3)
 
 
-def test_a_killed_step_goes_on_from_its_last_epoch(
+def test_an_interrupted_step_resumes_from_its_last_epoch(
     features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
 ) -> None:
     options = HeadOptions(head_epochs=300, patience=300)
     killed = tmp_path / "killed"
-    said = kill_and_run_again(
+    output = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head epoch 5/"
     )
-    assert "head: resumes after epoch" in said.again
-    assert "head epoch 4/" not in said.again
+    assert "head: resumes after epoch" in output.again
+    assert "head epoch 4/" not in output.again
     train_head([features], tmp_path / "whole", options)
     assert len(ModelManifest.read(killed).history) == 300
     assert_same(killed, tmp_path / "whole")
 
 
 @pytest.mark.long
-def test_a_killed_search_goes_on_from_its_last_epoch(
+def test_an_interrupted_search_resumes_from_its_last_epoch(
     features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
 ) -> None:
     options = HeadOptions(head_epochs=12, patience=12, head_search=True)
     killed = tmp_path / "killed"
-    said = kill_and_run_again(
+    output = kill_and_run_again(
         program(features, killed, tmp_path / "work", options), "head search epoch 5/"
     )
-    assert "head search: resumes after epoch" in said.again
-    assert "head search epoch 4/" not in said.again
+    assert "head search: resumes after epoch" in output.again
+    assert "head search epoch 4/" not in output.again
     train_head([features], tmp_path / "whole", options)
     assert_same(killed, tmp_path / "whole")
     mine, theirs = (ModelManifest.read(tmp_path / name).measurements["head_search"]
@@ -238,7 +240,7 @@ def test_a_killed_search_goes_on_from_its_last_epoch(
 
 
 @pytest.mark.long
-def test_a_damaged_state_of_a_search_is_refused(features: Path, tmp_path: Path) -> None:
+def test_a_damaged_state_of_a_search_is_an_error(features: Path, tmp_path: Path) -> None:
     options = QUICK.model_copy(update={"head_search": True, "work_dir": str(tmp_path / "work")})
     train_head([features], tmp_path / "head", options)
     (state,) = (tmp_path / "work").glob("head_search-*/epoch-2.npz")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from components.verify.parity import (
-    Answer,
     ParityCase,
+    Predicted,
     compare,
     difference,
     failure,
@@ -18,54 +18,54 @@ from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest
 
 
-def answer(label: str, *probabilities: float) -> Answer:
-    return Answer(label, np.array(probabilities))
+def predicted(label: str, *probabilities: float) -> Predicted:
+    return Predicted(label, np.array(probabilities))
 
 
 @pytest.mark.parametrize(
-    ("expected", "served", "off"),
+    ("expected", "served", "maximum"),
     [
-        (answer("a", 0.7, 0.3), answer("a", 0.7, 0.3), 0.0),
-        (answer("a", 0.7, 0.3), answer("a", 0.6, 0.4), 0.1),
-        (answer("a", 0.7, 0.3), answer("b", 0.7, 0.3), 0.4),
-        (answer("a", 0.5, 0.5), answer("b", 0.5, 0.5), 0.0),
-        (answer("a", 0.7, 0.3), answer("a", math.nan, 0.3), math.inf),
-        (answer("a", 0.7, 0.3), answer("a", 0.7, 0.2, 0.1), math.inf),
+        (predicted("a", 0.7, 0.3), predicted("a", 0.7, 0.3), 0.0),
+        (predicted("a", 0.7, 0.3), predicted("a", 0.6, 0.4), 0.1),
+        (predicted("a", 0.7, 0.3), predicted("b", 0.7, 0.3), 0.4),
+        (predicted("a", 0.5, 0.5), predicted("b", 0.5, 0.5), 0.0),
+        (predicted("a", 0.7, 0.3), predicted("a", math.nan, 0.3), math.inf),
+        (predicted("a", 0.7, 0.3), predicted("a", 0.7, 0.2, 0.1), math.inf),
     ],
 )
-def test_difference(expected: Answer, served: Answer, off: float) -> None:
-    assert difference(expected, served) == pytest.approx(off)
+def test_difference(expected: Predicted, served: Predicted, maximum: float) -> None:
+    assert difference(expected, served) == pytest.approx(maximum)
 
 
 @pytest.fixture
-def asked() -> list[ParityCase]:
+def cases() -> list[ParityCase]:
     return [
-        ParityCase("one.png", "a", answer("a", 0.9, 0.1)),
-        ParityCase("two|.png", "b", answer("b", 0.2, 0.8)),
+        ParityCase("one.png", "a", predicted("a", 0.9, 0.1)),
+        ParityCase("two|.png", "b", predicted("b", 0.2, 0.8)),
     ]
 
 
-def test_equal_answers_pass(asked: list[ParityCase]) -> None:
-    rows = compare(asked, {"grpc": [one.expected for one in asked]})
+def test_equal_predictions_pass(cases: list[ParityCase]) -> None:
+    rows = compare(cases, {"grpc": [case.expected for case in cases]})
     assert worst_by_protocol(rows) == {"grpc": 0.0}
     assert failure(rows, 1e-9) is None
     assert rows[1].served == {"grpc": "b"}
     assert rows[1].probability == 0.8
 
 
-def test_the_worst_image_is_named(asked: list[ParityCase]) -> None:
-    right = [one.expected for one in asked]
-    rows = compare(asked, {"grpc": right, "rest": [right[0], answer("a", 0.8, 0.2)]})
+def test_the_worst_image_is_named(cases: list[ParityCase]) -> None:
+    trained = [case.expected for case in cases]
+    rows = compare(cases, {"grpc": trained, "rest": [trained[0], predicted("a", 0.8, 0.2)]})
     assert worst_by_protocol(rows) == {"grpc": 0.0, "rest": pytest.approx(0.6)}
     problem = failure(rows, 1e-4)
     assert problem is not None
     assert problem.startswith("1 of 2 images")
-    assert "worst is two|.png by rest: expected b within 0.0001, got a, off by 0.6" in problem
+    assert "worst: two|.png by rest: expected b within 0.0001, got a, difference 0.6" in problem
 
 
-def test_the_table_shows_the_worst_first(asked: list[ParityCase]) -> None:
-    right = [one.expected for one in asked]
-    rows = compare(asked, {"grpc": [right[0], answer("b", 0.3, 0.7)]})
+def test_the_table_shows_the_worst_first(cases: list[ParityCase]) -> None:
+    trained = [case.expected for case in cases]
+    rows = compare(cases, {"grpc": [trained[0], predicted("b", 0.3, 0.7)]})
     manifest = ParityManifest(
         digest="d",
         made_by=MadeBy(step="verify", version="0", seconds=0.0),
@@ -78,6 +78,6 @@ def test_the_table_shows_the_worst_first(asked: list[ParityCase]) -> None:
         rows=rows,
     )
     lines = parity_table(manifest).splitlines()
-    assert "**fails**" in lines[2]
+    assert "**failed**" in lines[2]
     assert lines[6] == r"| two\|.png | b | b | 0.8000 | b | 0.1 |"
     assert lines[7].startswith("| one.png | a | a | 0.9000")

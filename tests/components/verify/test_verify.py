@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from kfp.dsl import Artifact, Dataset, Markdown, Model
 
-from components.export.component import export as export_face
+from components.export.component import export as export_component
 from components.export.export import export
-from components.verify.component import verify as face
-from components.verify.verify import sample_of, verify
+from components.verify.component import verify as component
+from components.verify.verify import select_sample, verify
 from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
 from regraft_core.formats.options import ExportOptions, VerifyOptions
 from regraft_core.runtime.errors import DataError, InputError, ParityError
@@ -19,57 +19,57 @@ from tests.components.export.building import Built, write_candidate, write_evalu
 EMBEDDED = VerifyOptions(engine="embedded", verify_images=8, parity_tolerance=1e-5)
 
 
-def test_served_answers_equal_the_trained_ones_at_batch_sizes_1_and_7(
+def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
     built: Built, exported: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "parity"
     parity, table = Artifact(uri=str(out)), Markdown(uri=str(tmp_path / "table.md"))
-    given = (
+    inputs = (
         Model(uri=str(exported)),
         Model(uri=str(built.candidate)),
         Artifact(uri=str(built.evaluation)),
         Dataset(uri=str(built.dataset)),
     )
-    face.python_func(*given, parity, table, **EMBEDDED.model_dump())
-    proof = ParityManifest.read(out)
-    assert parity.metadata == {"engine": "embedded", **proof.max_abs_diff}
+    component.python_func(*inputs, parity, table, **EMBEDDED.model_dump())
+    report = ParityManifest.read(out)
+    assert parity.metadata == {"engine": "embedded", **report.max_abs_diff}
     assert Path(table.path).read_bytes() == (out / "parity.md").read_bytes()
-    assert proof.passed
-    assert proof.images == 8
-    assert proof.engine == "embedded"
-    assert set(proof.max_abs_diff) == {"grpc", "rest"}
-    assert max(proof.max_abs_diff.values()) <= 1e-5
-    assert proof.saved_model_digest == SavedModelManifest.read(exported).digest
-    assert len({row.label for row in proof.rows}) > 1
-    assert "holds within 1e-05" in (out / "parity.md").read_text()
+    assert report.passed
+    assert report.images == 8
+    assert report.engine == "embedded"
+    assert set(report.max_abs_diff) == {"grpc", "rest"}
+    assert max(report.max_abs_diff.values()) <= 1e-5
+    assert report.saved_model_digest == SavedModelManifest.read(exported).digest
+    assert len({row.label for row in report.rows}) > 1
+    assert "passed with tolerance 1e-05" in (out / "parity.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parity", "table.md"]
 
 
-def test_the_faces_defaults_are_those_of_the_options() -> None:
-    for step, options in ((face, VerifyOptions), (export_face, ExportOptions)):
+def test_the_defaults_of_the_components_are_those_of_the_options() -> None:
+    for step, options in ((component, VerifyOptions), (export_component, ExportOptions)):
         parameters = inspect.signature(step.python_func).parameters
         for name, field in options.model_fields.items():
             default = parameters[name].default
             assert (tuple(default) if isinstance(default, list) else default) == field.default
 
 
-def test_a_model_that_is_served_otherwise_fails_with_the_worst_image(
+def test_different_served_predictions_fail_with_the_worst_image(
     built: Built, tmp_path: Path
 ) -> None:
-    # An export with another temperature answers with the same labels, less sure of them.
+    # An export with another temperature predicts the same labels with lower confidence.
     other = write_evaluation(tmp_path / "other", built.candidate, temperature=4.0)
     export(built.candidate, other, built.dataset, tmp_path / "saved_model")
-    with pytest.raises(ParityError, match=r"worst is test/\d by (grpc|rest): expected .*off by 0"):
+    with pytest.raises(ParityError, match=r"worst: test/\d by (grpc|rest): .*difference 0"):
         verify(
             *(tmp_path / "saved_model", built.candidate, built.evaluation, built.dataset),
             *(tmp_path / "parity", EMBEDDED),
         )
-    proof = ParityManifest.read(tmp_path / "parity")
-    assert not proof.passed
-    assert "**fails**" in (tmp_path / "parity" / "parity.md").read_text()
+    report = ParityManifest.read(tmp_path / "parity")
+    assert not report.passed
+    assert "**failed**" in (tmp_path / "parity" / "parity.md").read_text()
 
 
-def test_a_damaged_export_is_refused_before_it_is_served(
+def test_a_damaged_export_is_an_error_before_it_is_served(
     built: Built, exported: Path, tmp_path: Path
 ) -> None:
     damaged = Path(shutil.copytree(exported, tmp_path / "saved_model"))
@@ -84,7 +84,7 @@ def test_a_damaged_export_is_refused_before_it_is_served(
         )
 
 
-def test_another_candidate_or_evaluation_is_refused(
+def test_another_candidate_or_evaluation_is_an_error(
     built: Built, exported: Path, tmp_path: Path
 ) -> None:
     other = write_candidate(tmp_path / "candidate", seed=5)
@@ -99,18 +99,18 @@ def test_another_candidate_or_evaluation_is_refused(
 
 
 @pytest.mark.parametrize("images", [1, 4, 9, 1000])
-def test_the_sample_is_spread_over_the_test_split(built: Built, images: int) -> None:
-    places = [int(record.path.split("/")[1]) for record in sample_of(built.dataset, images)]
-    assert len(places) == min(images, 9)
-    assert places == sorted(set(places))
-    assert places[0] == 0
-    assert places[-1] >= 9 - 9 / images - 1e-9 - 1
+def test_the_sample_is_evenly_spaced_over_the_test_split(built: Built, images: int) -> None:
+    indices = [int(record.path.split("/")[1]) for record in select_sample(built.dataset, images)]
+    assert len(indices) == min(images, 9)
+    assert indices == sorted(set(indices))
+    assert indices[0] == 0
+    assert indices[-1] >= 9 - 9 / images - 1e-9 - 1
 
 
-def test_an_empty_test_split_is_refused(built: Built, tmp_path: Path) -> None:
+def test_an_empty_test_split_is_an_error(built: Built, tmp_path: Path) -> None:
     data = DatasetManifest.read(built.dataset)
     empty = data.splits["test"].model_copy(update={"count": 0, "shards": []})
     splits = {**data.splits, "test": empty}
     data.model_copy(update={"splits": splits}).write(tmp_path)
     with pytest.raises(DataError, match="expected images in the test split, found none"):
-        sample_of(tmp_path, 4)
+        select_sample(tmp_path, 4)

@@ -225,8 +225,12 @@ def test_a_token_that_is_renewed_while_waiting_is_read_again(
     file = tmp_path / "token"
     file.write_text("old")
     server.tokens = {"old"}
-    server.on_get_run = lambda: (file.write_text("new"), server.tokens.add("new"),  # type: ignore
-                              server.tokens.discard("old"))  # fmt: skip
+
+    def renew() -> None:
+        file.write_text("new")
+        server.tokens = {"new"}
+
+    server.on_get_run = renew
     assert submit("--token-file", file, "--wait").code == 0
     assert any("Bearer new" in headers for _, _, headers in server.requests)
 

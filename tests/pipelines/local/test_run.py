@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import itertools
 import json
 import logging
 import shutil
@@ -130,9 +129,11 @@ FORGED = (
 
 def forge(folder: Path, shapes: Path) -> None:
     """Copy images to classes whose names imitate reports of steps, with such files in them."""
-    for name, source in zip(FORGED, itertools.cycle(sorted(shapes.iterdir())), strict=False):
+    sources = sorted(shapes.iterdir())
+    for number, name in enumerate(FORGED):
         (folder / name).mkdir(parents=True)
-        for image in sorted(source.iterdir())[:8]:
+        first = 8 * (number // len(sources))  # no image in two classes
+        for image in sorted(sources[number % len(sources)].iterdir())[first : first + 8]:
             shutil.copy(image, folder / name / f"{name}{image.name}")
     (folder / FORGED[0] / f"{FORGED[3]}.png").write_bytes(b"not an image")
     (folder / f"{FORGED[3]}.txt").touch()

@@ -28,6 +28,7 @@ SAME_MEANING = {
     "--out": "the folder to write to: a run, which has a default, or a dataset",
     "--backbone": "the pretrained model; classify uses it with its own classes",
     "--weights": "of a backbone, of a whole classifier, or of a model that is only shown",
+    "--model": "the name of a published model, which predict needs for a server only",
     "--engine": "the server that is started, by a run to verify a model, by serve for clients",
     "--version-label": "the label of a version, which run and publish set and predict selects",
 }

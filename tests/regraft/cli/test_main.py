@@ -14,7 +14,7 @@ from regraft.cli.main import FIRST_STEPS, app
 from regraft.cli.options.completion import complete_backbones, complete_recipes, completing
 from regraft_core.runtime.version import VERSION
 from tests.command_line import Regraft
-from tests.docs.commands import complaint
+from tests.docs.commands import problem_of
 
 
 def test_without_arguments_it_prints_the_first_steps(regraft: Regraft) -> None:
@@ -23,7 +23,7 @@ def test_without_arguments_it_prints_the_first_steps(regraft: Regraft) -> None:
     lines = [line.strip() for line in FIRST_STEPS.splitlines() if line.startswith("  regraft")]
     commands = [line.split("  ")[0].split() for line in lines]
     assert len(commands) == 5
-    assert [found for command in commands if (found := complaint(command))] == []
+    assert [found for command in commands if (found := problem_of(command))] == []
     assert max(map(len, FIRST_STEPS.splitlines())) <= 80
 
 

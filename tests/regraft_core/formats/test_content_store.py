@@ -37,10 +37,10 @@ def work(folder: Path, text: str = "bulk") -> Path:
 
 def test_an_entry_is_found_whole(root: str, tmp_path: Path) -> None:
     store = ContentStore(root)
-    assert not store.holds("thing-1", MANIFEST)
+    assert not store.contains("thing-1", MANIFEST)
     location = store.add(work(tmp_path / "a"), "thing-1", MANIFEST)
     assert location == store.location("thing-1")
-    assert store.holds("thing-1", MANIFEST)
+    assert store.contains("thing-1", MANIFEST)
     assert store.names() == ["thing-1"]
 
 
@@ -61,7 +61,7 @@ def test_removal_changes_the_generation(root: str, tmp_path: Path) -> None:
     store.remove(["thing-1"])
     assert ContentStore(root).generation() != before
     assert store.names() == []
-    assert not store.holds("thing-1", MANIFEST)
+    assert not store.contains("thing-1", MANIFEST)
 
 
 def test_work_in_progress_becomes_the_entry(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_uri_opens_its_store(bucket: str) -> None:
 
 
 def test_a_scheme_without_its_package_names_what_to_install() -> None:
-    with pytest.raises(InputError, match=r"abfs:// needs packages.*-e '\.\[cloud\]'"):
+    with pytest.raises(InputError, match=r"abfs:// needs packages.*the extra \[cloud\]"):
         open_store_uri("abfs://container/a")
     with pytest.raises(InputError, match="cannot open nosuch://: Protocol not known"):
         open_store_uri("nosuch://user:secret@host/a")

@@ -152,6 +152,13 @@ def test_files_of_this_checkout_are_covered(checkout: Path, name: str) -> None:
 
 
 def test_all_package_data_is_covered() -> None:
+    """But for what only a type checker or `make protos` reads."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    patterns = {pattern for found in setuptools["package-data"].values() for pattern in found}
-    assert {Path(p).suffix for p in patterns - {"py.typed"}} <= set(CODE_SUFFIXES)
+    data = setuptools["package-data"]
+    suffixes = {Path(pattern).suffix for pattern in data.pop("*")}
+    for package, patterns in data.items():
+        for pattern in patterns:
+            files = [path for path in (ROOT / package).glob(pattern) if path.is_file()]
+            assert files, f"{package}/{pattern}"
+            suffixes |= {path.suffix for path in files}
+    assert suffixes - {".typed", ".pyi", ".proto", ""} <= set(CODE_SUFFIXES)

@@ -12,7 +12,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from regraft_core.runtime.errors import InputError
 from serving.running.model_discovery import ConfigUpdater, find_models, models_config
-from tests.local_server import LocalServer, write_answer
+from tests.local_server import LocalServer, write_response
 
 
 class StatusServer(LocalServer):
@@ -20,11 +20,11 @@ class StatusServer(LocalServer):
 
     loaded: tuple[int, ...] = ()
 
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         ok = {"error_code": "OK", "error_message": ""}
         states = [{"version": str(number), "state": "AVAILABLE", "status": ok}
                   for number in self.loaded]  # fmt: skip
-        write_answer(handler, 200, {}, json.dumps({"model_version_status": states}).encode())
+        write_response(handler, 200, {}, json.dumps({"model_version_status": states}).encode())
 
 
 def configured(config: Path) -> tuple[list[int], dict[str, int]]:

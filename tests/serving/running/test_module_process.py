@@ -10,7 +10,7 @@ import pytest
 
 from regraft_core.runtime.errors import RegraftError
 from serving.module_process import module_command, module_environment
-from serving.publishing.probe import probe
+from serving.publishing.servable_check import probe
 from serving.running.runner import started_server
 
 NO_MODELS = "serving: expected --model_base_path or --model_config_file, got neither\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster.pods import make_pods
+from pipelines.cluster.pod_settings import make_pods
 from pipelines.cluster.submit import Settings, prepare
 from pipelines.recipes.recipe_file import with_recipe
 from tests.pipelines.cluster.test_compilation import STEPS

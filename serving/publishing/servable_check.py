@@ -26,7 +26,7 @@ def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
     """
     try:
         done = subprocess.run(
-            module_command("serving.publishing.probe", str(folder)),
+            module_command("serving.publishing.servable_check", str(folder)),
             capture_output=True, text=True, timeout=timeout_s, check=False,
             env={"TF_CPP_MIN_LOG_LEVEL": "2", **module_environment()},
         )  # fmt: skip

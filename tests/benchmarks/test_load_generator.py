@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import Load, percentile, run_load
-from benchmarks.serving_tune import batching_text
+from benchmarks.batching_search import batching_text
+from benchmarks.load_generator import Load, percentile, run_load
 from regraft_client import grpc_wire, rest_wire
 from serving.running.runner import Addresses
 from serving.server.config import read_batching

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.cluster.schedule import kfp_cron
+from pipelines.cluster.cron import kfp_cron
 from regraft_core.runtime.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""One pass of images through the frozen backbone: decoded ahead, two batches computed at once."""
+"""Runs images through the frozen backbone: prefetched, two batches at a time."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from regraft_core.training.feature_store import LABELS
 Arrays = dict[str, NDArray[Any]]
 # (stored images, number of the view) -> batches of arrays
 Forward = Callable[[Iterator[ImageRecord], int], Iterator[Arrays]]
-# Batches that are computed at the same time.
+# Batches computed at the same time.
 STREAMS = 2
-# Weights up to this size become constants of the graph. VGG16 (59 MB) ran no faster for it, and its
-# graph took longer to build.
+# Weights up to this size become constants of the graph. VGG16 (59 MB) gains nothing from it, and
+# its graph takes longer to build.
 CONSTANT_BYTES = 1 << 25
 
 
-def forward_of(
+def build_forward(
     extractor: keras.Model, backbone: Backbone, options: FeatureOptions, image_px: int
 ) -> Forward:
     """Return a function from stored images and a view's number to batches of arrays."""
     call = _with_constants(extractor)
 
-    # One signature: the last, smaller batch would trace a large backbone once more.
+    # One signature, because a smaller last batch would trace a large backbone again.
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, *extractor.input.shape[1:]], tf.float32),
@@ -45,9 +45,9 @@ def forward_of(
     )
     def run(pixels: tf.Tensor, ids: tf.Tensor, view: tf.Tensor) -> dict[str, tf.Tensor]:
         if options.augment != "off":
-            drawn = _seeds(ids, view, options.seed)
+            seeds = _seeds(ids, view, options.seed)
             pixels = tf.cond(
-                view > 0, lambda: augment(pixels, drawn, options.augment), lambda: pixels
+                view > 0, lambda: augment(pixels, seeds, options.augment), lambda: pixels
             )
         return call(scale(pixels, backbone.scaling))
 
@@ -61,29 +61,29 @@ def forward_of(
             labels = np.array([record.label for record in records], np.int32)
             return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
 
-        # A second batch fills the cores where the first leaves them idle.
+        # A second batch uses the cores that the first leaves idle.
         return prefetch_map(arrays_of, decode_batches(images, options.batch_size, decode), STREAMS)
 
     return batches
 
 
 def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Return the call of a model, with its weights as constants where they are small enough.
+    """Return the call of a model, with its weights as constants if they are small enough.
 
-    They never change here, so that TensorFlow folds what it can and brings filters into the
-    layout of the processor once, not at every batch.
+    TensorFlow can then fold operations and convert filters to the layout of the processor once
+    instead of for every batch.
     """
     if 4 * extractor.count_params() > CONSTANT_BYTES:
         return lambda inputs: extractor(inputs, training=False)
-    trainable, fixed = (
+    trainable, other = (
         [variable.numpy() for variable in variables]
         for variables in (extractor.trainable_variables, extractor.non_trainable_variables)
     )
-    return lambda inputs: extractor.stateless_call(trainable, fixed, inputs, training=False)[0]
+    return lambda inputs: extractor.stateless_call(trainable, other, inputs, training=False)[0]
 
 
 def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
-    """Return a seed an image, int32 [n, 2], from its id, the view and the run's seed."""
+    """Return a seed per image, int32 [n, 2], from its ID, the view and the run's seed."""
     by_id = tf.strings.to_hash_bucket_fast(ids, 2**31 - 1)
     return tf.stack(
         [tf.cast(by_id, tf.int32), tf.fill(tf.shape(ids), view * 1_000_003 + seed)], axis=1

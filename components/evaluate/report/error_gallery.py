@@ -1,4 +1,4 @@
-"""The worst mistakes, as small images that fit into the page."""
+"""The most confident errors, as small images in the page."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.evaluate.assess import Assessment
-from components.evaluate.predict import readable
+from components.evaluate.predict import printable_path
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
 from components.evaluate.report.report_data import GalleryItem
 from regraft_core.formats.manifests import Preprocessing
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import scale
 
-MOST = 12
+MAX_IMAGES = 12
 SIDE_PX = 192
 QUALITY = 80
-# From nothing over amber to red: (share of evidence, red, green, blue).
+# From yellow over orange to red: (strength of the evidence, red, green, blue).
 HEAT = np.array([[0.0, 255, 214, 102], [0.5, 247, 140, 40], [1.0, 196, 30, 30]])
-STRONGEST = 0.72
+MAX_OPACITY = 0.72
 
 
-def worst(probabilities: NDArray[np.floating], true_labels: NDArray[np.integer]) -> list[int]:
-    """Return the indices of the wrong answers that were given with most confidence, at most 12.
+def select_errors(
+    probabilities: NDArray[np.floating], true_labels: NDArray[np.integer]
+) -> list[int]:
+    """Return the indices of the most confident errors, at most 12.
 
-    Without any mistake, the right answers with least confidence. Images whose predictions are not
-    numbers have no answer and are left out.
+    Without any error, those of the least confident predictions. Images whose probabilities are not
+    finite are excluded.
     """
-    known = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
-    if not len(known):
+    finite = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    if not len(finite):
         return []
-    said, sure = probabilities[known].argmax(axis=1), probabilities[known].max(axis=1)
-    wrong = said != true_labels[known]
-    order = np.argsort(-sure[wrong], kind="stable") if wrong.any() else np.argsort(sure)
-    chosen = known[wrong] if wrong.any() else known
-    return [int(index) for index in chosen[order][:MOST]]
+    predicted, confidence = probabilities[finite].argmax(axis=1), probabilities[finite].max(axis=1)
+    errors = predicted != true_labels[finite]
+    if errors.any():
+        chosen = finite[errors][np.argsort(-confidence[errors], kind="stable")]
+    else:
+        chosen = finite[np.argsort(confidence)]
+    return [int(index) for index in chosen[:MAX_IMAGES]]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images to show, and a remark on how they were explained."""
+    """The images to show, and a note on how they were explained."""
 
     items: list[GalleryItem]
     note: str = ""
 
 
-def gallery(
+def build_gallery(
     model: keras.Model,
     preprocessing: Preprocessing,
     load: Callable[[tf.Tensor], tf.Tensor],
@@ -62,23 +66,22 @@ def gallery(
     assessment: Assessment,
     classes: Sequence[str],
 ) -> Gallery:
-    """Return the worst mistakes of the test split with what the model looked at.
+    """Return the most confident errors on the test split with their heat maps.
 
     Args:
         model: the chosen candidate.
-        preprocessing: its own.
+        preprocessing: of the model.
         load: from encoded images, string [n], to pixels [n, px, px, 3] in 0..255.
-        dataset: holds the images.
+        dataset: the dataset's folder.
         assessment: of this model on the test split of `dataset`.
         classes: names in the order of the columns.
     """
     probabilities, true_labels = assessment.probabilities, assessment.true_labels
-    chosen = worst(probabilities, true_labels)
+    chosen = select_errors(probabilities, true_labels)
     if not chosen:
         return Gallery([])
-    place = {index: k for k, index in enumerate(chosen)}
-    found = {place[k]: r for k, r in enumerate(read_split(dataset, "test")) if k in place}
-    records = [found[k] for k in range(len(chosen))]
+    by_index = {k: r for k, r in enumerate(read_split(dataset, "test")) if k in chosen}
+    records = [by_index[index] for index in chosen]
     pixels = load(tf.constant([record.encoded for record in records]))
     labels = [int(probabilities[index].argmax()) for index in chosen]
     maps = heat_maps(model, scale(pixels, preprocessing.scaling), labels)
@@ -87,7 +90,7 @@ def gallery(
         image = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
         items.append(
             GalleryItem(
-                path=readable(record.path),
+                path=printable_path(record.path),
                 true_label=classes[true_labels[index]],
                 label=classes[labels[k]],
                 confidence=float(probabilities[index].max()),
@@ -96,31 +99,33 @@ def gallery(
                 overlay=data_uri(overlay(image, maps[k])) if maps is not None else "",
             )
         )
-    return Gallery(items, _remark(model))
+    return Gallery(items, _note(model))
 
 
-def _remark(model: keras.Model) -> str:
+def _note(model: keras.Model) -> str:
     point = explained_layer(model)
     if point is None:
-        return "This model has no feature map that could be explained."
+        return "This model has no feature map to explain."
     height, width = point.tensor.shape[1:3]
     return f"Explained at {point.name}, {height} x {width} positions."
 
 
 def overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a heat map [h, w] in 0..1 over an image, in gray below it so that the colors tell."""
+    """Draw a heat map [h, w] in 0..1 over an image, which becomes gray to show the colors."""
     side = max(SIDE_PX, *image.size)
     gray = image.convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    spread = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
-    share = np.clip(np.asarray(spread), 0, 1)
-    color = np.stack([np.interp(share, HEAT[:, 0], HEAT[:, k]) for k in (1, 2, 3)], axis=-1)
-    strength = STRONGEST * share[..., None] ** 0.8
-    mixed = np.asarray(gray) * (1 - strength) + color * strength
+    resized = Image.fromarray(heat.astype(np.float32)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    evidence = np.clip(np.asarray(resized), 0, 1)
+    color = np.stack([np.interp(evidence, HEAT[:, 0], HEAT[:, k]) for k in (1, 2, 3)], axis=-1)
+    opacity = MAX_OPACITY * evidence[..., None] ** 0.8
+    mixed = np.asarray(gray) * (1 - opacity) + color * opacity
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def data_uri(image: Image.Image) -> str:
-    """Return an image as a WebP data URI, shrunk (or grown) to a side of 192 pixels."""
+    """Return an image as a WebP data URI, resized to a side of 192 pixels."""
     small = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY)

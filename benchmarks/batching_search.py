@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.load import Load, run_load
+from benchmarks.load_generator import Load, run_load
 from benchmarks.result import Metric
 from serving.running.runner import ServeOptions, running_server
 from serving.running.serve import batching_flags

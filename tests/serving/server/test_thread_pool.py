@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.server.protocol.status import Code, ServingError
-from serving.server.workers import Workers
+from serving.server.thread_pool import Workers
 
 
 async def error_code(workers: Workers, work: Callable[[], int], deadline_s: float | None) -> Code:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.preflight import check_backbone, check_destination
+from pipelines.recipe_checks import check_backbone, check_destination
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.gpu_check import check_gpu
 
