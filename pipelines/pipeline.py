@@ -83,7 +83,7 @@ def _features_of_workers(step: Step, options: Options, dataset: Any) -> Any:
 
 
 def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
-    fields = _fields(fan_out) | (_RUN_ID if cluster else {})
+    fields = (_RUN_ID if cluster else {}) | _fields(fan_out)  # it has no default, so it is first
 
     @dsl.pipeline(name="steps" if cluster else "regraft")
     @with_parameters(fields, DEFAULTS)

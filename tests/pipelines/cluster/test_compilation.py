@@ -11,12 +11,12 @@ from google.protobuf import json_format
 
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.cluster.retry_policy import RETRY_POLICIES
-from pipelines.recipes.recipe import DEFAULTS, PARAMETER_FIELDS
+from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
-STEPS = {"ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export", "verify",
-         "publish", "conclude"}  # fmt: skip
+STEPS = {"resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export",
+         "verify", "publish", "record-rejection", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +26,34 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return next(yaml.safe_load_all(path.read_text()))
 
 
-def test_all_steps_are_compiled(compiled: dict[str, Any]) -> None:
-    executors = compiled["deploymentSpec"]["executors"]
-    assert {name.removeprefix("exec-") for name in executors} == STEPS
+def test_all_steps_are_compiled(compiled: dict[str, Any], tmp_path: Path) -> None:
+    assert steps_of(compiled) == STEPS
+    compile_pipeline({"workers": 2}, tmp_path / "pipeline.yaml")
+    several = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    assert steps_of(several) == STEPS | {"merge-features"}
+    parameters = several["root"]["inputDefinitions"]["parameters"]
+    assert set(parameters) == {*OPTION_FIELDS, *WORKER_FIELDS}
 
 
-def test_export_verify_and_publish_wait_for_the_gate(compiled: dict[str, Any]) -> None:
-    tasks = compiled["components"]["comp-transfer"]["dag"]["tasks"]
-    assert not {"export", "verify", "publish"} & set(tasks)
-    (condition,) = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
-    inner = compiled["components"][condition["componentRef"]["name"]]["dag"]["tasks"]
-    assert set(inner) == {"export", "verify", "publish"}
-    assert "evaluate-Output" in condition["triggerPolicy"]["condition"]
+def steps_of(pipeline: dict[str, Any]) -> set[str]:
+    return {name.removeprefix("exec-") for name in pipeline["deploymentSpec"]["executors"]}
+
+
+def test_each_verdict_has_its_own_steps(compiled: dict[str, Any]) -> None:
+    tasks = compiled["components"]["comp-steps"]["dag"]["tasks"]
+    conditions = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
+    assert all("evaluate-Output" in one["triggerPolicy"]["condition"] for one in conditions)
+    accepted, rejected = (
+        set(compiled["components"][one["componentRef"]["name"]]["dag"]["tasks"])
+        for one in conditions
+    )
+    assert (accepted, rejected) == ({"export", "verify", "publish"}, {"record-rejection"})
+    assert not (accepted | rejected) & set(tasks)
 
 
 def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None:
     parameters = compiled["root"]["inputDefinitions"]["parameters"]
-    assert set(parameters) == set(PARAMETER_FIELDS)
+    assert set(parameters) == set(OPTION_FIELDS)
     assert all(parameter.get("description") for parameter in parameters.values())
     assert parameters["backbone"]["defaultValue"] == "efficientnet_lite0"
     assert parameters["head_epochs"]["defaultValue"] == DEFAULTS["head_epochs"]
@@ -50,13 +61,13 @@ def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None
 
 def test_the_last_step_runs_after_all_others_also_after_a_failure(compiled: dict[str, Any]) -> None:
     tasks = compiled["root"]["dag"]["tasks"]
-    assert set(tasks) == {"transfer", "conclude"}
+    assert set(tasks) == {"steps", "conclude"}
     last = tasks["conclude"]
-    assert last["dependentTasks"] == ["transfer"]
+    assert last["dependentTasks"] == ["steps"]
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    assert last["inputs"]["parameters"]["status"] == {
-        "taskFinalStatus": {"producerTask": "transfer"}
-    }
+    # The state of the steps is that of KFP's metadata store, which does not show how they ended.
+    assert not any("taskFinalStatus" in one for one in last["inputs"]["parameters"].values())
+    assert "artifacts" not in last["inputs"]
 
 
 def tasks_of(pipeline: dict[str, Any]) -> dict[str, Any]:
@@ -66,29 +77,32 @@ def tasks_of(pipeline: dict[str, Any]) -> dict[str, Any]:
     return {name: task for name, task in tasks if name in STEPS}
 
 
-def test_every_step_has_retries_with_growing_waits(compiled: dict[str, Any]) -> None:
+def test_every_step_but_the_first_has_retries_with_growing_waits(compiled: dict[str, Any]) -> None:
     tasks = tasks_of(compiled)
     assert set(tasks) == STEPS
     for name, task in tasks.items():
         policy = RETRY_POLICIES[name.replace("-", "_")]
+        if name == "resolve":  # an invalid input stays invalid
+            assert "retryPolicy" not in task
+            continue
         assert task["retryPolicy"]["maxRetryCount"] == policy.retries >= 1
         assert task["retryPolicy"]["backoffDuration"] == f"{policy.first_wait_s}s"
         assert task["retryPolicy"]["backoffFactor"] == 2.0
 
 
 def test_a_local_run_has_no_retries() -> None:
-    from pipelines.pipeline import pipeline
+    from pipelines.pipeline import make_pipeline
 
-    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    spec = json_format.MessageToDict(make_pipeline().pipeline_spec)
     assert not any("retryPolicy" in task for task in tasks_of(spec).values())
 
 
-def test_publish_is_never_cached(compiled: dict[str, Any]) -> None:
-    tasks = [task for component in compiled["components"].values()
-             for name, task in component.get("dag", {}).get("tasks", {}).items()
-             if name == "publish"]  # fmt: skip
-    assert tasks
-    assert not any(task["cachingOptions"].get("enableCache") for task in tasks)
+def test_only_steps_that_depend_on_the_destination_are_never_cached(
+    compiled: dict[str, Any],
+) -> None:
+    tasks = tasks_of(compiled)
+    never = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
+    assert never == {"resolve", "publish", "record-rejection", "conclude"}
 
 
 def test_the_command_sets_container_image_and_pvc_of_each_step(
