@@ -30,6 +30,7 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.printable import one_line
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
+OLDEST_SERVER = (2, 16)  # seen to run the pipeline; 2.15 resolves fewer placeholders
 MAX_WAIT_S = 10.0
 MAX_MESSAGE = 300
 
@@ -128,6 +129,20 @@ def _checked_token(text: str, where: str) -> str:
     return text
 
 
+def check_version(host: str, version: str) -> None:
+    """Check the version that a server reports; a text that is not a version is accepted.
+
+    Raises:
+        InputError: the server is older than `OLDEST_SERVER`.
+    """
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
+        oldest = ".".join(str(number) for number in OLDEST_SERVER)
+        raise InputError(
+            f"{host}: expected Kubeflow Pipelines {oldest} or later, got {version[:40]}"
+        )
+
+
 class Client(kfp.Client):
     """kfp's client with a transport that has time limits and bounded retries.
 
@@ -156,9 +171,17 @@ class Client(kfp.Client):
             api.rest_client = _Transport(api.configuration, self._connection)
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """Request the server's health, which kfp's constructor does without our errors."""
+        """Request the server's health, which kfp's constructor does without our errors.
+
+        Raises:
+            InputError: the server is older than `OLDEST_SERVER`.
+        """
         self._set_transport()
         health = self._healthz_api.healthz_service_get_healthz()
+        # The response has the version, but the generated model does not
+        # (backend/src/apiserver/main.go). Servers built from source may report "unknown".
+        body = json.loads(self._healthz_api.api_client.last_response.data)
+        check_version(self._connection.host, str(body.get("tag_name") or ""))
         self.several_users = bool(health.multi_user)
         return health
 

@@ -88,7 +88,7 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
     if settings.pipeline_root and "://" not in settings.pipeline_root:
         raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, "
                          f"got {settings.pipeline_root!r}")  # fmt: skip
-    text = _compiled(settings)
+    text = _compiled(settings, recipe.workers)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     generated = f"{recipe.model_name}-{now}-{secrets.token_hex(2)}"
     name = settings.run_name or (recipe.model_name if settings.schedule else generated)
@@ -122,10 +122,13 @@ def _check_path(name: str, value: str, pods: Pods) -> None:
                          f"cannot read this machine; got {value!r}")  # fmt: skip
 
 
-def _compiled(settings: Settings) -> str:
+def _compiled(settings: Settings, workers: int) -> str:
+    """Return the compiled pipeline; it has a loop, and other parameters, for several workers."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline({}, path, settings.hardware, settings.pods, cache=settings.cache)
+        compile_pipeline(
+            {"workers": workers}, path, settings.hardware, settings.pods, cache=settings.cache
+        )
         return path.read_text(encoding="utf-8")
 
 

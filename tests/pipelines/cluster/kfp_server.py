@@ -49,6 +49,7 @@ class KfpServer(LocalServer):
         super().__init__(context)
         self.tokens: set[str] | None = None
         self.multi_user = False
+        self.version = "2.17.0"
         self.faults: list[tuple[str, Fault]] = []
         self.requests: list[tuple[str, str, str]] = []
         self.experiments: dict[str, api.V2beta1Experiment] = {}
@@ -115,7 +116,8 @@ class KfpServer(LocalServer):
         owner = query.get("experiment_id", [""])[0]
         match path:
             case "GET /healthz":
-                return 200, api.V2beta1GetHealthzResponse(multi_user=self.multi_user)
+                health = {"commit_sha": "unknown", "tag_name": self.version}
+                return 200, {**health, "multi_user": self.multi_user, "pipeline_store": "database"}
             case "GET /experiments":
                 return 200, api.V2beta1ListExperimentsResponse(named(self.experiments))
             case "POST /experiments":

@@ -19,8 +19,8 @@ from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
 GPU_PRESETS = ("nvidia", "gke", "eks")
-STEPS = {"ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
-         "publish", "conclude"}  # fmt: skip
+STEPS = {"resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
+         "verify", "publish", "record_rejection", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,28 @@ def test_the_same_pipeline_is_uploaded_once(server: KfpServer, submit: Regraft) 
 
 
 @pytest.mark.parametrize(
+    ("version", "code"),
+    [("2.15.2", 2), ("1.8.22", 2), ("2.16.0", 0), ("v2.17.0", 0), ("3.0.0", 0), ("unknown", 0)],
+)
+def test_a_server_before_2_16_is_refused(
+    server: KfpServer, submit: Regraft, version: str, code: int
+) -> None:
+    server.version = version
+    ended = submit()
+    assert ended.code == code, ended.err
+    if code:
+        assert f"expected Kubeflow Pipelines 2.16 or later, got {version}" in one_line(ended)
+        assert not server.runs and not server.count("POST")
+
+
+def test_workers_share_the_extraction_in_a_loop(server: KfpServer, submit: Regraft) -> None:
+    assert submit("--workers", 2).code == 0
+    (run,) = server.runs.values()
+    assert run.runtime_config.parameters["workers"] == 2
+    assert run.runtime_config.parameters["shards"] == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("accepted", "code", "verdict"), [(True, 0, "accepted"), (False, 3, "rejected")]
 )
 def test_waiting_shows_each_step_and_exits_with_the_verdict(
