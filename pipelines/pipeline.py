@@ -1,7 +1,7 @@
 """The pipeline: wiring and defaults, nothing else.
 
-A straight line with a single artifact between two steps. Kubeflow's backend hands a list of
-artifacts into a loop, a condition or a nested pipeline as its last one alone
+A straight line with single artifacts between the steps. Kubeflow's backend passes only the last of
+a list of artifacts into a loop, a condition or a nested pipeline
 (`GetInputArtifactsByExecutionID` in backend/src/v2/metadata/client.go, KFP 2.17.0), and fails at a
 loop whose body uses the list that it iterates over (backend/src/v2/driver/resolve.go).
 """
@@ -52,9 +52,9 @@ def make_pipeline(
 
     Args:
         configure: gets each task with the name of its step.
-        fan_out: several workers share the extraction of features.
-        cluster: each end of the gate leaves a record of the run at the destination, and a last step
-            reports how the run ended, whatever happened.
+        fan_out: several workers share feature extraction.
+        cluster: the run records its verdict at the destination, and a last step reports how it
+            ended, also after a failure.
     """
 
     def step(component: Any, options: Options, **inputs: Any) -> Any:
@@ -75,7 +75,7 @@ def _features(step: Step, options: Options, dataset: Any) -> Any:
 
 
 def _features_of_workers(step: Step, options: Options, dataset: Any) -> Any:
-    """Extract shares of the dataset in a loop; its body gets the number of shares, not the list."""
+    """Extract features in a loop over the workers; its body gets their number, not the list."""
     with dsl.ParallelFor(options["shards"]) as shard:
         extracted = step(extract_features, options, dataset=dataset, shard=shard)
     parts = dsl.Collected(extracted.outputs["features"])
@@ -89,16 +89,17 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
     @with_parameters(fields, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
         """Train, verify and publish an image classifier by transfer learning."""
-        found = step(resolve, options)
-        found.set_caching_options(False)  # it finds what has changed
-        data = step(ingest, options, source_state=found.outputs["source_state"])
+        resolved = step(resolve, options)
+        resolved.set_caching_options(False)  # it finds changes of the inputs
+        data = step(ingest, options, source_state=resolved.outputs["source_state"])
         dataset = data.outputs["dataset"]
         features = (_features_of_workers if fan_out else _features)(step, options, dataset)
         head = step(train_head, options, features=features).outputs["model"]
         tuned = step(fine_tune, options, dataset=dataset, features=features, head=head)
         evaluated = step(
             evaluate, options, candidates=tuned.outputs["candidates"], dataset=dataset,
-            champion=found.outputs["champion"], champion_digest=found.outputs["champion_digest"],
+            champion=resolved.outputs["champion"],
+            champion_digest=resolved.outputs["champion_digest"],
         )  # fmt: skip
         evaluation, model = evaluated.outputs["evaluation"], evaluated.outputs["model"]
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
@@ -122,7 +123,7 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
 
 
 def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
-    """Wrap all steps as one task, so that a last step can follow whatever happened to them.
+    """Wrap all steps as one task, so that a last step can follow, also after a failure.
 
     `dsl.ExitHandler` is not used, because the backend fails on a `ParallelFor` in it
     (kubeflow/pipelines#12390).

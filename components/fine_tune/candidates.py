@@ -1,4 +1,4 @@
-"""All candidates of a run, trained one after another from the same head."""
+"""Trains all candidates of a run, one after another, from the same head."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def fine_tune_all(
 ) -> CandidatesManifest:
     """Train one candidate for each of `options`, in `<out>/<strategy>`.
 
-    One after another, because two trainings on one GPU exceed its memory, and on a CPU they only
-    slow each other down.
+    They are not trained at once, because that could exhaust the memory of a GPU and is not faster
+    on a CPU.
 
     Raises:
         InputError, RegraftError: as `fine_tune`.
@@ -36,8 +36,8 @@ def fine_tune_all(
     with staged_folder(out) as folder:
         digests: dict[str, str] = {}
         for one in options:
-            made = fine_tune(dataset, folders, head, folder / one.strategy, one)
-            digests[one.strategy] = made.digest
+            candidate = fine_tune(dataset, folders, head, folder / one.strategy, one)
+            digests[one.strategy] = candidate.digest
             keras.backend.clear_session()
         manifest = CandidatesManifest(
             digest=digest_of(digests),

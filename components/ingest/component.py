@@ -59,7 +59,7 @@ def ingest(
         max_archive_bytes: Largest number of bytes that an archive may extract to.
         max_archive_members: Largest number of members of an archive.
         source_state: What `resolve` found; another state is another input for the cache.
-        work_dir: Folder or bucket for finished work and for resuming; empty disables it.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
     own = ("sources", "dataset", "data_card", "source_state", "work_dir")
     values = {k: v for k, v in locals().items() if k not in own}

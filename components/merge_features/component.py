@@ -1,4 +1,4 @@
-"""The KFP component `merge_features`: the workers' features as one artifact."""
+"""The KFP component `merge_features`."""
 
 from typing import List
 
@@ -10,14 +10,14 @@ from regraft_core.runtime.container_image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def merge_features(parts: Input[List[Artifact]], features: Output[Artifact]) -> None:
-    """Put the features of all workers into one artifact.
+    """Merge the features of all workers into one artifact.
 
-    The backend hands a list of artifacts over in the graph that made it, but not into a condition
-    or another pipeline, so the steps that follow get a single one.
+    The backend passes a list of artifacts within a graph, but only its last artifact into a
+    condition or a nested pipeline, so the next steps get a single artifact.
 
     Args:
-        parts: The features of each worker.
-        features: All of them, a folder for each worker.
+        parts: Features of each worker.
+        features: Features of all workers, one folder per worker.
     """
     from pathlib import Path
 

@@ -10,13 +10,13 @@ from regraft_core.runtime.container_image import IMAGE
 def record_rejection(
     evaluation: Input[Artifact], run_id: str, destination: str, model_name: str
 ) -> None:
-    """Leave the verdict `rejected` at the destination, where the run would have published.
+    """Record the verdict `rejected` at the destination.
 
     Args:
-        evaluation: The verdict with its reasons.
+        evaluation: Evaluation with the verdict and the failed checks.
         run_id: ID of the run.
-        destination: Folder or bucket that holds models.
-        model_name: The model's name there.
+        destination: Folder or URI (`s3://`, `gs://`) of published models.
+        model_name: Name of the model at the destination.
     """
     from regraft_core.formats.manifests import EvaluationManifest
     from regraft_core.formats.run_outcome import RunOutcome, write_outcome

@@ -1,4 +1,4 @@
-"""The KFP component `resolve`. Never cache or retry it: it finds what has changed."""
+"""The KFP component `resolve`. Never cache or retry it: it finds changes of the inputs."""
 
 from typing import List, NamedTuple
 
@@ -21,23 +21,23 @@ def resolve(
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Resolved", [("source_state", str), ("champion", str), ("champion_digest", str)]
 ):
-    """Check that the run can read and write what it names, and find what is there now.
+    """Check that the run can access its inputs and outputs; find the state of the inputs.
 
     Args:
         sources: Folders, archives, URLs, tables (CSV, Parquet) or samples.
         mirrors: Other URLs of the same archive.
-        sha256: SHA-256 that the source's archive must have.
+        sha256: Expected SHA-256 of the archive.
         backbone: Name of the pretrained backbone.
-        weights: `imagenet`, `random`, or a path or URI of weights.
-        ood_images: Folder of images of no class; may be empty.
-        champion: Folder or URL of the published model to compare with; may not exist yet.
-        destination: Folder or bucket that models are published to.
-        work_dir: Folder or bucket for finished work; empty keeps it in the artifacts.
+        weights: Backbone weights: `imagenet`, `random`, or the path or URI of a file.
+        ood_images: Folder of out-of-distribution images; may be empty.
+        champion: Folder or URI of the champion; may be empty or not exist yet.
+        destination: Folder or URI (`s3://`, `gs://`) of published models.
+        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
 
     Returns:
-        source_state: Changes when the sources, the code or the kept content do.
-        champion: The version that is the champion now; empty without one.
-        champion_digest: Its digest.
+        source_state: Changes if the sources, the code or the stored content change.
+        champion: Version that is the champion; empty if there is none.
+        champion_digest: Digest of the champion.
     """
     from components.resolve.resolve import RunInputs
     from components.resolve.resolve import resolve as run

@@ -1,8 +1,8 @@
-"""The first step: finds what the run's inputs are now, and ends a run whose inputs are unusable.
+"""The first step: finds the current state of the run's inputs, and stops a run with invalid inputs.
 
-It always runs, computes nothing and is never retried. What it finds goes to the later steps as
-parameters, by which Kubeflow Pipelines knows whether they must run again: a changed source, another
-champion or removed content changes a parameter, and nothing else does.
+It always runs, computes nothing and is never retried. Its results are parameters of the later
+steps, which Kubeflow Pipelines runs again only if a parameter changes: after a change of the source
+or the champion, or after stored content was removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBE = ".regraft-probe"
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run takes from outside; empty texts are not used."""
+    """The inputs and outputs of a run; empty texts are not used."""
 
     sources: Sequence[str]
     mirrors: Sequence[str] = ()
@@ -42,10 +42,10 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """What the inputs are now.
+    """The current state of the inputs.
 
-    `source_state` changes with the sources, the code and removed content; `champion` is the address
-    of the version that the run must not fall behind, with its digest; both are empty without one.
+    `source_state` changes with the sources, the code and removed content; `champion` is the
+    location of the champion's version; it and its digest are empty if there is no champion.
     """
 
     source_state: str
@@ -54,11 +54,11 @@ class ResolvedInputs:
 
 
 def resolve(inputs: RunInputs) -> ResolvedInputs:
-    """Check that a run can read and write what it names, and return what is there now.
+    """Check that a run can access its inputs and outputs, and return the state of the inputs.
 
     Raises:
         InputError: a source, the weights, the champion, the destination or the work folder is
-            unusable; the message names it.
+            invalid or not accessible; the message names it.
     """
     if inputs.backbone:
         find_backbone(inputs.backbone)
@@ -66,12 +66,12 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
     if inputs.weights not in ("imagenet", "random"):
-        _require_readable("weights", inputs.weights)
+        _check_readable("weights", inputs.weights)
     if inputs.ood_images:
-        states.append(_require_readable("ood_images", inputs.ood_images))
-    for name, place in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):
-        if place:
-            _require_writable(name, place)
+        states.append(_check_readable("ood_images", inputs.ood_images))
+    for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):
+        if location:
+            _check_writable(name, location)
     if inputs.work_dir:
         states.append(ContentStore(inputs.work_dir).generation())
     champion = _champion(inputs.champion)
@@ -79,35 +79,35 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
     return ResolvedInputs(digest_of([*states, code_digest()]), *champion)
 
 
-def _champion(place: str) -> tuple[str, str]:
-    if not place:
+def _champion(location: str) -> tuple[str, str]:
+    if not location:
         return "", ""
     try:
-        return locate_version(place) or ("", "")
+        return locate_version(location) or ("", "")
     except InputError as error:
         raise InputError(f"champion: {error}") from error
 
 
-def _require_readable(name: str, place: str) -> str:
-    """Return the state of a file or folder that a step will read."""
-    if "://" not in place and not Path(place).exists():
-        raise InputError(f"{name}: expected a file or folder, found none at {place}")
+def _check_readable(name: str, location: str) -> str:
+    """Return the state of a file or folder that a step reads."""
+    if "://" not in location and not Path(location).exists():
+        raise InputError(f"{name}: expected a file or folder, found none at {location}")
     try:
-        return source_state(place)
+        return source_state(location)
     except InputError as error:
         raise InputError(f"{name}: {str(error).removeprefix('source: ')}") from error
 
 
-def _require_writable(name: str, place: str) -> None:
-    """Write and remove a small file, which no other check of rights can stand for."""
+def _check_writable(name: str, location: str) -> None:
+    """Write and remove a small file; other checks of permissions are not reliable."""
     probe = f"{_PROBE}-{secrets.token_hex(4)}"
     try:
-        if is_store_uri(place):
-            store, base = open_store_uri(place)
+        if is_store_uri(location):
+            store, base = open_store_uri(location)
             store.pipe_file(f"{base}/{probe}", b"")
             store.rm_file(f"{base}/{probe}")
         else:
-            folder = Path(place.removeprefix("file://"))
+            folder = Path(location.removeprefix("file://"))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / probe).touch()
             (folder / probe).unlink()
@@ -117,5 +117,5 @@ def _require_writable(name: str, place: str) -> None:
         # Each store's library raises errors of its own.
         line = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name}: cannot write to {place}: {type(error).__name__}: {line}"
+            f"{name}: cannot write to {location}: {type(error).__name__}: {line}"
         ) from error

@@ -24,15 +24,15 @@ class RetryPolicy:
     def total_s(self) -> int:
         """Seconds from the first start to the end of the last retry, at most.
 
-        What KFP calls `backoff_max_duration` limits just this total, not one wait: a retry that is
-        still running then is killed (Argo's `maxDuration`; KFP's SDK gives one hour by default).
+        KFP's `backoff_max_duration` limits this total, not one wait: a retry that is still running
+        then is terminated (Argo's `maxDuration`; the default of KFP's SDK is one hour).
         """
         waits = sum(self.first_wait_s * 2**number for number in range(self.retries))
         return (self.retries + 1) * self.timeout_s + waits
 
 
 RETRY_POLICIES: dict[str, RetryPolicy] = {
-    "resolve": RetryPolicy(retries=0, timeout_s=HOUR_S),  # what is wrong with the input stays wrong
+    "resolve": RetryPolicy(retries=0, timeout_s=HOUR_S),  # an invalid input stays invalid
     "ingest": RetryPolicy(retries=3, timeout_s=12 * HOUR_S),  # downloads are retried within
     "extract_features": RetryPolicy(retries=2, timeout_s=24 * HOUR_S),
     "merge_features": RetryPolicy(retries=2, timeout_s=2 * HOUR_S),

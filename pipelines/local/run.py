@@ -62,10 +62,9 @@ def run_locally(
 ) -> Summary:
     """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
-    The steps' outputs go to `<out>/steps`, by content to the store in it unless the recipe names
-    another, and what they print to `<out>/run.log`. A step that an
-    earlier run into `out` has finished is not run again, unless its inputs or Regraft's code have
-    changed.
+    The steps' outputs go to `<out>/steps`, with their content in a store there unless the recipe
+    sets `work_dir`, and what they print to `<out>/run.log`. A step that an earlier run into `out`
+    has finished is not run again, unless its inputs or Regraft's code have changed.
 
     Args:
         recipe: all options of the run.

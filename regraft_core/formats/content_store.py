@@ -1,11 +1,11 @@
-"""Finished work by content, in one place: a local folder, a mounted volume or a bucket.
+"""Stores finished work by content: in a local folder, a mounted volume or a bucket.
 
-    <root>/<name>/            files of one piece of work; its manifest is written last
-    <root>/generation         changes when something was removed, so that caches can notice
+    <root>/<name>/            files of an entry; its manifest is written last
+    <root>/generation         changes if entries are removed, which invalidates caches
 
-A name is a kind with a digest of the content, such as `dataset-1f3b...`. An entry whose manifest is
-there is whole and its bulk never changes, so that any number of writers and readers may share a
-store; without it, the entry is work in progress, from which an interrupted step resumes.
+A name is a kind with a digest of the content, such as `dataset-1f3b...`. An entry with a manifest
+is complete, and its bulk never changes, so any number of writers and readers can share a store. An
+entry without a manifest is work in progress, from which an interrupted step resumes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ContentStore:
         return f"{self.root}/{name}" if self.remote else f"{self._base}/{name}"
 
     def contains(self, name: str, manifest: str) -> bool:
-        """Whether an entry is complete, which its manifest's presence says."""
+        """Return whether an entry is complete: whether it has its manifest."""
         if not self.remote:
             return Path(self._base, name, manifest).is_file()
         with explained(self.root):
@@ -53,7 +53,7 @@ class ContentStore:
             return bool(self._files.exists(f"{self._base}/{name}/{manifest}"))
 
     def add(self, folder: Path, name: str, manifest: str) -> str:
-        """Store the files of `folder` as an entry, unless it is there, and return its location.
+        """Store the files of `folder` as an entry unless it exists, and return its location.
 
         In a local store the folder moves. Two writers of one name store the same content; the first
         wins.
@@ -64,7 +64,7 @@ class ContentStore:
         return self.location(name)
 
     def add_copy(self, folder: Path, name: str, manifest: str) -> None:
-        """As `add`, but `folder` stays in any case."""
+        """Store a copy of `folder` as an entry unless it exists."""
         if self.remote:
             self.add(folder, name, manifest)
         elif not self.contains(name, manifest):
@@ -93,16 +93,16 @@ class ContentStore:
             self._files.get_file(f"{self._base}/{name}/{file}", str(target))
 
     def mirror(self, folder: Path, name: str) -> None:
-        """Make an entry in a bucket the same as a folder: new, changed and removed files.
+        """Make an entry in a bucket equal to a folder: new, changed and removed files.
 
-        Files ending in `.json` are written last and always, as they name the others.
+        Files ending in `.json` are always written, and last, because they name the others.
         """
-        there, here = self.sizes(name), files_of(folder)
+        stored, local = self.sizes(name), files_of(folder)
         with explained(self.root):
-            for file in sorted(here, key=lambda file: (file.endswith(".json"), file)):
-                if file.endswith(".json") or there.get(file) != (folder / file).stat().st_size:
+            for file in sorted(local, key=lambda file: (file.endswith(".json"), file)):
+                if file.endswith(".json") or stored.get(file) != (folder / file).stat().st_size:
                     self._files.put_file(str(folder / file), f"{self._base}/{name}/{file}")
-            for file in set(there) - set(here):
+            for file in set(stored) - set(local):
                 self._files.rm_file(f"{self._base}/{name}/{file}")
 
     def names(self) -> list[str]:
@@ -121,19 +121,19 @@ class ContentStore:
             return sorted(path.name for path in Path(self._base).iterdir() if path.is_dir())
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove entries; the generation changes first, so that no cache trusts what goes."""
+        """Remove entries; the generation changes first, so that no cache uses removed entries."""
         with explained(self.root):
             self._write_generation()
             for name in names:
                 if self.remote:
                     self._files.rm(f"{self._base}/{name}", recursive=True)
                 else:
-                    gone = self._aside(name)
-                    Path(self._base, name).rename(gone)
-                    shutil.rmtree(gone)
+                    removed = self._aside(name)
+                    Path(self._base, name).rename(removed)
+                    shutil.rmtree(removed)
 
     def generation(self) -> str:
-        """Return a text that changes whenever entries were removed, or the store was made again."""
+        """Return a text that changes if entries are removed or the store is created again."""
         path = f"{self._base}/{GENERATION_FILE}"
         with explained(self.root):
             if self.remote:
@@ -157,7 +157,7 @@ class ContentStore:
         return Path(self._base, f".{name}.{secrets.token_hex(4)}")
 
     def _move(self, folder: Path, name: str, manifest: str) -> None:
-        """Rename the folder to the entry, through a copy beside it if file systems differ."""
+        """Rename the folder to the entry, through a copy next to it if file systems differ."""
         target, staging = Path(self._base, name), self._aside(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -177,9 +177,9 @@ class ContentStore:
             shutil.rmtree(progress)
 
     def _upload(self, folder: Path, name: str, manifest: str) -> None:
-        there = self.sizes(name)
+        stored = self.sizes(name)
         for file in sorted(files_of(folder), key=lambda file: (file == manifest, file)):
-            if file == manifest or there.get(file) != (folder / file).stat().st_size:
+            if file == manifest or stored.get(file) != (folder / file).stat().st_size:
                 self._files.put_file(str(folder / file), f"{self._base}/{name}/{file}")
         self._files.invalidate_cache()
 
@@ -201,6 +201,6 @@ def explained(url: str) -> Iterator[None]:
     except RegraftError:
         raise
     except Exception as error:
-        # Each store's library raises errors of its own.
+        # Each store raises the errors of its own library.
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{url}: {type(error).__name__}: {line}") from error

@@ -53,17 +53,17 @@ def resolve_version(location: str, work: Path) -> Path | None:
 
 
 def locate_version(location: str) -> tuple[str, str] | None:
-    """Return the location and the digest of the champion at `location`, of which nothing is copied.
+    """Return location and digest of the production version at `location`, without copying it.
 
     Args:
-        location: the folder or URL of a model or of one of its versions.
+        location: the folder or URI of a model or of one of its versions.
 
     Returns:
-        The version's own location, which never changes what it holds, and the digest in its
-        manifest, or that of its graph if another program exported it; None while there is none.
+        The location of the version itself, whose content never changes, and the digest in its
+        manifest, or that of its graph if another program exported it; None if there is no version.
 
     Raises:
-        InputError: `location` is a file, or its store does not answer.
+        InputError: `location` is a file, or its store does not respond.
     """
     if not is_store_uri(location):
         folder = _find_local(Path(location.removeprefix("file://")).absolute())
@@ -88,11 +88,11 @@ def read_version_manifest(location: str) -> SavedModelManifest | None:
     """Return the manifest of one published version, or None if another program exported it.
 
     Raises:
-        InputError: its store does not answer, or the manifest is damaged.
+        InputError: its store does not respond, or the manifest is damaged.
     """
     if not is_store_uri(location):
-        there = (Path(location) / SavedModelManifest.file_name).is_file()
-        return SavedModelManifest.read(location) if there else None
+        exists = (Path(location) / SavedModelManifest.file_name).is_file()
+        return SavedModelManifest.read(location) if exists else None
     store, version = open_store_uri(location)
     with _reading(location):
         path = f"{version}/{SavedModelManifest.file_name}"

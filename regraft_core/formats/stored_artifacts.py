@@ -1,9 +1,9 @@
-"""Artifacts whose bulk is in a content store: how they refer to it, and how they are read.
+"""Reads and writes artifacts whose bulk is in a content store.
 
 Such an artifact is a folder of kilobytes: its small files, and `content.json` with the entry's
-location and the size and SHA-256 of each bulk file. Kubeflow's launcher copies every input artifact
-whole before a step starts; a reference is all that it copies, and the step reads the files that it
-opens.
+location and the size and SHA-256 of each bulk file. Kubeflow's launcher copies each input artifact
+completely before a step starts. So it copies only the reference, and the step fetches only the
+files that it opens.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class Reference(Record):
 
 
 def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> None:
-    """Keep what a step wrote in the store at `work_dir`, and make the artifact refer to it.
+    """Keep the output of a step in the store at `work_dir`, and make the artifact refer to it.
 
-    On this machine the artifact becomes the entry itself, so that kfp's cache, which knows inputs
-    by their places, finds what was made of equal content. On a cluster an artifact must stay in the
-    folder of its run: it keeps its small files there, with a reference to the bulk.
+    On this machine the artifact becomes the entry itself, because kfp's cache identifies inputs by
+    their paths. On a cluster an artifact must stay in the folder of its run: it keeps its small
+    files there, with a reference to the bulk.
 
     Args:
         artifact: a kfp artifact whose folder a step wrote.
-        work_dir: root of the store; "" leaves the artifact whole.
-        name: name of the entry, which tells its content.
+        work_dir: root of the store; "" leaves the artifact complete.
+        name: name of the entry, with a digest of its content.
         manifest: the file that completes the entry.
         bulk: glob of the files that are not small, such as `*.tfrecord`.
 
@@ -65,7 +65,7 @@ def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> N
     folder, store = Path(artifact.path), ContentStore(work_dir)
     if not store.remote and "://" not in artifact.uri:
         artifact.uri = store.add(folder, name, manifest)
-        if folder.is_dir():  # the entry was there, with the same content
+        if folder.is_dir():  # the entry existed, with the same content
             _renew_small_files(folder, Path(artifact.uri), bulk)
         return
     small = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -77,7 +77,7 @@ def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> N
 
 
 def _renew_small_files(folder: Path, entry: Path, bulk: str) -> None:
-    """Replace an entry's small files by a later run's, which its digest need not cover."""
+    """Replace an entry's small files by a later run's; its digest may not cover them."""
     for name in files_of(folder):
         if not Path(name).match(bulk):
             (entry / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,12 +126,12 @@ def copy_artifact(source: str | os.PathLike[str], target: Path) -> None:
 def content_file(folder: str | os.PathLike[str], name: str) -> Path:
     """Return the local path of an artifact's file, fetched first if it is stored elsewhere.
 
-    A path that does not exist is returned as it is if the artifact is not a reference, or names no
-    such file: opening it then says so.
+    If neither the artifact nor its reference has the file, the path that does not exist is
+    returned, and opening it fails.
 
     Raises:
-        InputError: the stored file is gone or cannot be read.
-        RegraftError: it is not the one that was stored.
+        InputError: the stored file was removed or cannot be read.
+        RegraftError: the stored file has changed.
     """
     path = Path(folder) / name
     found = None if path.exists() else _reference_of(Path(folder))
@@ -143,7 +143,7 @@ def content_file(folder: str | os.PathLike[str], name: str) -> Path:
 
 
 def content_folder(folder: str | os.PathLike[str]) -> Path:
-    """Return a local folder with all of an artifact's files, for readers that need it whole.
+    """Return a local folder with all files of an artifact, for readers that need all of them.
 
     Raises:
         InputError, RegraftError: as `content_file`.
@@ -153,26 +153,25 @@ def content_folder(folder: str | os.PathLike[str]) -> Path:
     if found is None:
         return path
     reference, part = found
-    whole = Path(tempfile.mkdtemp(dir=_cache()))
-    shutil.copytree(path, whole, dirs_exist_ok=True)
-    (whole / REFERENCE_FILE).unlink(missing_ok=True)
+    complete = Path(tempfile.mkdtemp(dir=_cache()))
+    shutil.copytree(path, complete, dirs_exist_ok=True)
+    (complete / REFERENCE_FILE).unlink(missing_ok=True)
     for name, stored in reference.files.items():
         if name.startswith(part):
-            target = whole / name.removeprefix(part)
+            target = complete / name.removeprefix(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(str(_fetched(f"{reference.location}/{name}", stored)), str(target))
-    return whole
+    return complete
 
 
 def working_folder(work_dir: str, name: str) -> Path | None:
-    """Return a local folder for work in progress, with what an interrupted step left in it.
+    """Return a local folder for work in progress, with the files of an interrupted step.
 
-    In a local store it is the entry itself; of a bucket it is a copy, which `save_work` brings
-    back.
+    In a local store it is the entry itself; for a bucket it is a copy, which `save_work` uploads.
 
     Args:
         work_dir: root of the store; "" keeps nothing.
-        name: name of the entry that the work becomes, or of the state that is kept on the way.
+        name: name of the entry, or of the state that is kept until it is complete.
 
     Raises:
         InputError: the store cannot be read.
@@ -191,7 +190,7 @@ def working_folder(work_dir: str, name: str) -> Path | None:
 
 
 def save_work(folder: Path) -> None:
-    """Bring a working folder's new, changed and removed files back to the bucket it is of.
+    """Upload the changes of a working folder to its bucket.
 
     Raises:
         InputError: the bucket cannot be written to.
@@ -203,7 +202,7 @@ def save_work(folder: Path) -> None:
 
 
 def _reference_of(folder: Path) -> tuple[Reference, str] | None:
-    """Return the reference of an artifact, and the place of `folder` in it, as `part/` or ""."""
+    """Return the reference of an artifact, and the path of `folder` in it, as `part/` or ""."""
     for base, part in ((folder, ""), (folder.parent, f"{folder.name}/")):
         if (base / REFERENCE_FILE).is_file():
             return _read_reference(base / REFERENCE_FILE), part
@@ -230,7 +229,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
     if not is_store_uri(url):
         path = Path(url)
         if not path.is_file() or path.stat().st_size != stored.size:
-            raise _gone(url)
+            raise _missing(url)
         return path
     target = _cache() / stored.sha256 / url.rsplit("/", 1)[-1]
     if not target.exists():
@@ -241,7 +240,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
             try:
                 files.get_file(source, str(partial))
             except FileNotFoundError:
-                raise _gone(url) from None
+                raise _missing(url) from None
         if digest_file(partial) != stored.sha256:
             partial.unlink()
             raise RegraftError(f"{url}: expected SHA-256 {stored.sha256[:12]}, read other bytes")
@@ -249,15 +248,15 @@ def _fetched(url: str, stored: StoredFile) -> Path:
     return target
 
 
-def _gone(url: str) -> InputError:
+def _missing(url: str) -> InputError:
     return InputError(
-        f"{url}: expected stored content, found none or another; run again without the cache"
+        f"{url}: expected the stored content, found none or other content; run without the cache"
     )
 
 
 @functools.cache
 def _cache() -> Path:
-    """A folder of this process for what is fetched; each file is fetched once."""
+    """Return the folder of this process for fetched files; each file is fetched once."""
     folder = tempfile.mkdtemp(prefix="regraft-content-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -1,4 +1,4 @@
-"""What kind of source a text names: folder, file, URL, Drive file, object store or sample."""
+"""The kinds of sources: folder, file, URL, Drive file, object store or sample."""
 
 from __future__ import annotations
 

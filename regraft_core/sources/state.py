@@ -1,8 +1,7 @@
-"""What a source holds now, as a short text that changes when the source does.
+"""The state of a source: a short text that changes if the source changes.
 
-Steps are cached by their parameters, and the name of a source stays while its content changes. The
-state is cheap: a listing with sizes and times, or what a server says about a file. Content itself
-is read by ingest alone.
+Steps are cached by their parameters, and a source can change without its name. The state is cheap:
+a listing with sizes and times, or the response of a server. Only ingest reads the content.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from regraft_core.runtime.version import VERSION
 from regraft_core.sources.kinds import kind_of_source
 
 TIMEOUT_S = 20.0
-_REFUSED = {401: "no permission", 403: "no permission", 404: "not found", 410: "gone"}
+_REFUSALS = {401: "no permission", 403: "no permission", 404: "not found", 410: "gone"}
 
 
 def source_state(source: str, sha256: str = "") -> str:
-    """Return the state of a source; with `sha256`, an archive's content is known without a look.
+    """Return the state of a source; `sha256` identifies the content of an archive.
 
-    A source that cannot tell whether it changed gets a new state each time.
+    A source without a version gets a new state each time.
 
     Raises:
-        InputError: there is no such source, or it refuses to be read.
+        InputError: there is no such source, or no permission to read it.
     """
     kind = kind_of_source(source)
     if kind == "sample":
@@ -42,11 +41,11 @@ def source_state(source: str, sha256: str = "") -> str:
         found = Path(source).stat()
         return sha256 or f"{found.st_size} {found.st_mtime_ns}"
     if kind == "http":
-        told = _http_state(source)
-        return sha256 or told
+        state = _http_state(source)
+        return sha256 or state
     if kind == "object_store":
         return _object_store_state(source)
-    return sha256 or secrets.token_hex(8)  # Drive tells no version without a login
+    return sha256 or secrets.token_hex(8)  # Drive shows no version without a login
 
 
 def listing_digest(folder: Path) -> str:
@@ -79,7 +78,7 @@ def _listed(folder: Path, prefix: str) -> Iterator[bytes]:
 
 
 def _http_state(url: str) -> str:
-    """Ask a server for a file's validators, by HEAD or, if that is refused, by an unread GET."""
+    """Request a file's validators, by HEAD or, if that is refused, by a GET without its body."""
     import requests
 
     shown = re.sub(r"//[^/@]*@", "//", url.split("?")[0])
@@ -94,9 +93,9 @@ def _http_state(url: str) -> str:
             if status in (404, 410):
                 break
     except requests.RequestException:
-        return secrets.token_hex(8)  # ingest tries longer, and at the mirrors
-    if status in _REFUSED:
-        raise InputError(f"source: {shown}: {_REFUSED[status]} (HTTP {status})")
+        return secrets.token_hex(8)  # ingest retries longer, and uses the mirrors
+    if status in _REFUSALS:
+        raise InputError(f"source: {shown}: {_REFUSALS[status]} (HTTP {status})")
     return secrets.token_hex(8)
 
 
@@ -114,7 +113,7 @@ def _object_store_state(url: str) -> str:
     except PermissionError as error:
         raise InputError(f"source: {url}: no permission ({error})") from error
     except Exception as error:
-        # Each store's library raises errors of its own.
+        # Each store raises the errors of its own library.
         line = " ".join(str(error).split())[:200]
         raise InputError(f"source: {url}: {type(error).__name__}: {line}") from error
     if not found:

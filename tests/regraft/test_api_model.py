@@ -31,7 +31,7 @@ def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from components.export.export import export
 
     out = tmp_path_factory.mktemp("exported") / "saved_model"
-    export([built.candidate], built.evaluation, built.dataset, out)
+    export(built.candidate, built.evaluation, built.dataset, out)
     return out
 
 

@@ -113,7 +113,7 @@ def test_a_keras_file_that_differs_from_its_manifest_is_an_error(
     with open(foreign / "model.keras", "ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match=r"model\.keras: expected digest"):
-        export([foreign], built.evaluation, built.dataset, tmp_path / "out")
+        export(foreign, built.evaluation, built.dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_killed_export_leaves_nothing_visible(built: Built, tmp_path: Path, po
         "    if event == 'open' and any(folder in n and point in n for n in names):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.addaudithook(hook)\n"
-        "export([candidate], evaluation, dataset, out)\n"
+        "export(candidate, evaluation, dataset, out)\n"
     )
     folders = [built.candidate, built.evaluation, built.dataset, out]
     done = subprocess.run(

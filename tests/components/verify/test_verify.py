@@ -89,7 +89,7 @@ def test_another_candidate_or_evaluation_is_an_error(
 ) -> None:
     other = write_candidate(tmp_path / "candidate", seed=5)
     with pytest.raises(InputError, match="expected the chosen model"):
-        verify(*(exported, [other], built.evaluation, built.dataset, tmp_path / "parity"), EMBEDDED)
+        verify(*(exported, other, built.evaluation, built.dataset, tmp_path / "parity"), EMBEDDED)
     evaluation = write_evaluation(tmp_path / "evaluation", built.candidate, digest="f" * 64)
     with pytest.raises(InputError, match="expected the evaluation eeeeeeeeeeee, got ffffffffffff"):
         verify(
