@@ -58,21 +58,20 @@ def ingest(
         download_backoff_s: First wait between attempts, in seconds; doubles, with jitter.
         max_archive_bytes: Largest number of bytes that an archive may extract to.
         max_archive_members: Largest number of members of an archive.
-        source_state: What `resolve` found; another state is another input for the cache.
+        source_state: State of the sources, so that a change invalidates the cache.
         work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
     """
-    own = ("sources", "dataset", "data_card", "source_state", "work_dir")
-    values = {k: v for k, v in locals().items() if k not in own}
+    values = locals()
     import shutil
 
     from components.ingest.ingest import ingest
-    from regraft_core.formats.option_parsing import parse_options
+    from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import IngestOptions
     from regraft_core.formats.stored_artifacts import keep
     from regraft_core.runtime.step import run_step
 
     with run_step("ingest"):
-        manifest = ingest(sources, dataset.path, parse_options(IngestOptions, **values))
+        manifest = ingest(sources, dataset.path, select_options(IngestOptions, values))
         shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}

@@ -17,7 +17,9 @@ def test_defaults_are_those_of_the_options() -> None:
     for name, field in IngestOptions.model_fields.items():
         default = component[name].default
         assert (tuple(default) if isinstance(default, list) else default) == field.default
-    assert set(component) - set(IngestOptions.model_fields) == {"sources", "dataset", "data_card"}
+    assert set(component) - set(IngestOptions.model_fields) == {
+        "sources", "dataset", "data_card", "source_state", "work_dir",
+    }  # fmt: skip
 
 
 def test_the_component_writes_the_artifacts(runner: Path, images: Path) -> None:

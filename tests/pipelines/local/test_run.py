@@ -47,8 +47,8 @@ def test_an_accepted_run_publishes_a_verified_version(accepted: Summary) -> None
     assert Path(accepted.report).is_file()
     assert not list(Path(accepted.report).parents[3].glob("events-*"))
     assert set(accepted.timings) == {
-        "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export", "verify",
-        "publish",
+        "resolve", "ingest", "extract_features", "merge_features", "train_head", "fine_tune",
+        "evaluate", "export", "verify", "publish",
     }  # fmt: skip
 
 
