@@ -19,6 +19,7 @@ from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifes
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep
+from regraft_core.runtime.object_stores import is_store_uri
 from regraft_core.runtime.step import log_progress
 
 ROC_POINTS = 200
@@ -68,18 +69,21 @@ def _find_or_evaluate(
 ) -> EvaluationManifest:
     """Return the evaluation of an earlier run with the same inputs, or evaluate."""
     champion, work_dir = locations
+    on_this_machine = "://" not in evaluation.uri
     key = None
     if work_dir:
         key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
     if key and (cached := find_cached(key, work_dir)):
         log_progress("evaluate: nothing has changed since the last evaluation")
-        copy_artifact(cached, Path(evaluation.path))
-    else:
-        from components.evaluate.evaluate import evaluate  # imports TensorFlow
+        if on_this_machine and not is_store_uri(work_dir):
+            evaluation.uri = str(cached)  # the same path, so that kfp's cache knows what follows
+        else:
+            copy_artifact(cached, Path(evaluation.path))
+        return EvaluationManifest.read(cached)
+    from components.evaluate.evaluate import evaluate  # imports TensorFlow
 
-        evaluate(folders, dataset, evaluation.path, options, champion)
-    result = EvaluationManifest.read(evaluation.path)
-    if key and "://" not in evaluation.uri:
+    result = evaluate(folders, dataset, evaluation.path, options, champion)
+    if key and on_this_machine:
         keep(evaluation, work_dir, key.name, result.file_name, "*.npz")
     elif key:
         ContentStore(work_dir).add_copy(Path(evaluation.path), key.name, result.file_name)

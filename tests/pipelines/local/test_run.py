@@ -150,14 +150,15 @@ def test_data_that_imitates_reports_changes_no_exit_code(shapes: Path, tmp_path:
     summary = read_summary(out)
     assert summary.verdict == "rejected"
     assert set(summary.timings) == {
-        "ingest", "extract_features", "train_head", "fine_tune", "evaluate",
+        "resolve", "ingest", "extract_features", "merge_features", "train_head", "fine_tune",
+        "evaluate",
     }  # fmt: skip
     assert max(summary.timings.values()) < 300
     assert any(FORGED[0] in check.name for check in summary.reasons)
     assert "\x1b" not in ended.stderr + ended.stdout
     assert "\x07" not in ended.stderr + ended.stdout
     started = [line for line in ended.stderr.splitlines() if line.endswith(": start")]
-    assert len(started) == 6
+    assert len(started) == 8
 
 
 def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
