@@ -27,7 +27,7 @@ def conclude(
 
     from components.conclude.conclude import RunStatus
     from components.conclude.conclude import conclude as run
-    from regraft_core.runtime.step import log_progress, run_step
+    from regraft_core.runtime.step_reports import log_progress, run_step
 
     with run_step("conclude"):
         run_status = RunStatus(status.state, status.error_message or "")

@@ -18,7 +18,7 @@ from regraft_core.formats.content_folder import keep_by_content, kept_folder
 from regraft_core.formats.manifests import EvaluationManifest
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import GateOptions
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 
 ROC_POINTS = 200
 

@@ -49,7 +49,7 @@ def fine_tune(
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import FineTuneOptions
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("fine_tune"):
         options = select_options(FineTuneOptions, values)

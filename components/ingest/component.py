@@ -64,7 +64,7 @@ def ingest(
     from regraft_core.formats.content_folder import keep_by_content
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import IngestOptions
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("ingest"):
         manifest = ingest(sources, dataset.path, parse_options(IngestOptions, **values))

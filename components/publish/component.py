@@ -30,7 +30,7 @@ def publish(
         model_registry: URL of a Kubeflow Model Registry to register the version in; may be empty.
     """
     from components.publish.publish import publish as run
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("publish"):
         manifest = run(

@@ -8,7 +8,7 @@ from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError, ParityError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
 

@@ -49,7 +49,7 @@ def train_head(
     from components.train_head.train_head import train_head as run
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import HeadOptions
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("train_head"):
         options = select_options(HeadOptions, values)

@@ -39,7 +39,7 @@ def verify(
     from components.verify.verify import verify as run
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import VerifyOptions
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("verify"):
         options = parse_options(
