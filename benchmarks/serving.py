@@ -60,9 +60,9 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     """Export a pretrained backbone with an untrained head, and its warm-up requests."""
     from components.export.signatures import Postprocessing, build_archive
     from components.export.warmup import write_warmup
+    from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import join
-    from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.manifests import Preprocessing
     from regraft_core.formats.options import ExportOptions, HeadOptions
     from regraft_core.training.heads import build_head, pooling_layer

@@ -120,9 +120,9 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     """Return the seconds of one epoch of `model.fit` with validation, with the graphs built."""
     import keras
 
+    from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze, join, split
-    from regraft_core.backbones.table import find_backbone
     from regraft_core.formats.options import HeadOptions
     from regraft_core.images.preprocess import scale
     from regraft_core.training.heads import build_head, pooling_layer

@@ -210,7 +210,7 @@ def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     """Return the images of each split, decoded and scaled for the backbone."""
     import tensorflow as tf
 
-    from regraft_core.backbones.table import find_backbone
+    from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.formats.records import read_split
     from regraft_core.images.batch_decoding import make_decoder
     from regraft_core.images.preprocess import scale

@@ -21,7 +21,7 @@ def conclude(
     from pathlib import Path
 
     from components.conclude.conclude import conclude as run
-    from regraft_core.runtime.step import log_progress, run_step
+    from regraft_core.runtime.step_reports import log_progress, run_step
 
     with run_step("conclude"):
         text = run(run_id, destination, model_name)

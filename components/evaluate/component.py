@@ -69,7 +69,7 @@ def evaluate(
         Whether the gate accepted the model.
     """
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("evaluate"):
         check_gpu(require_gpu)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.evaluate.assess import Assessment, ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.assessment import Assessment, ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
 from components.evaluate.gate.selection import Choice, choose
@@ -39,7 +39,7 @@ from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.model_files import MODEL_FILE, load_model
 
 LATENCY_IMAGES = 22

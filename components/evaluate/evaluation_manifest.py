@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
-from components.evaluate.assess import Assessment
+from components.evaluate.assessment import Assessment
 from components.evaluate.gate.selection import Choice, list_results
 from regraft_core.formats.manifest_storage import MadeBy, digest_of
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest

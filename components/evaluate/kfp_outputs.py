@@ -20,7 +20,7 @@ from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep
 from regraft_core.runtime.object_stores import is_store_uri
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 
 ROC_POINTS = 200
 

@@ -16,7 +16,7 @@ from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.images.preprocess import load_image, scale
-from regraft_core.runtime.step import Clock
+from regraft_core.runtime.step_reports import Clock
 
 WARM_UP = 2
 

@@ -33,7 +33,7 @@ def export(
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import ExportOptions
     from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("export"):
         options = parse_options(ExportOptions, warmup_batch_size=warmup_batch_size,

@@ -26,7 +26,7 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 

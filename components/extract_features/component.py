@@ -60,7 +60,7 @@ def extract_features(
     from regraft_core.formats.options import FeatureOptions
     from regraft_core.formats.stored_artifacts import keep
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("extract_features"):
         poolings = ("gap", "gmp", "flatten") if head_search else (pooling,)

@@ -14,9 +14,9 @@ import numpy as np
 
 from components.extract_features.forward_pass import Arrays, Forward, build_forward
 from components.extract_features.shard_store import ShardStore
+from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
-from regraft_core.backbones.table import Backbone, find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import DatasetManifest, FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.options import FeatureOptions
@@ -25,12 +25,12 @@ from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.acceleration import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
 from regraft_core.training.heads import pooling_layer
+from regraft_core.training.mixed_precision import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")

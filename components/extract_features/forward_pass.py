@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.backbones.table import Backbone
+from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment

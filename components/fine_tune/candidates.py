@@ -11,7 +11,7 @@ from components.fine_tune.fine_tune import fine_tune
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import CandidatesManifest
 from regraft_core.formats.options import FineTuneOptions
-from regraft_core.runtime.step import Clock
+from regraft_core.runtime.step_reports import Clock
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.feature_store import feature_folders
 

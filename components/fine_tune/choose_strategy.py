@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.manifests import ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind
 from regraft_core.training.feature_store import FeatureRows

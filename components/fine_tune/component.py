@@ -50,7 +50,7 @@ def fine_tune(
     from regraft_core.formats.options import FineTuneOptions
     from regraft_core.formats.stored_artifacts import keep
     from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("fine_tune"):
         options = [

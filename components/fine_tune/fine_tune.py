@@ -18,27 +18,22 @@ import keras
 
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
 from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
-from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.acceleration import (
-    accelerate,
-    distribution_strategy,
-    gpu_capabilities,
-    is_chief,
-    use_mixed_precision,
-)
+from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import pooling_layer
 from regraft_core.training.learning_curves import write_curves
+from regraft_core.training.mixed_precision import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.model_files import count_parameters, load_model, save_model
 from regraft_core.training.winograd import winograd
 

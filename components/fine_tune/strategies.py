@@ -14,7 +14,7 @@ from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, FeatureRows, feature_source
 from regraft_core.training.image_source import ImageRows, image_source

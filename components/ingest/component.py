@@ -68,7 +68,7 @@ def ingest(
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import IngestOptions
     from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("ingest"):
         manifest = ingest(sources, dataset.path, select_options(IngestOptions, values))

@@ -22,7 +22,7 @@ def merge_features(parts: Input[List[Artifact]], features: Output[Artifact]) -> 
     from pathlib import Path
 
     from regraft_core.formats.stored_artifacts import copy_artifact
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
     from regraft_core.training.feature_store import read_manifests
 
     with run_step("merge_features"):

@@ -35,7 +35,7 @@ def publish(
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import PublishOptions
     from regraft_core.formats.stored_artifacts import content_folder
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("publish"):
         options = parse_options(PublishOptions, version_label=version_label, keep_last=keep_last,

@@ -10,7 +10,7 @@ from regraft_core.formats.manifests import ParityManifest, PublishedManifest, Sa
 from regraft_core.formats.options import PublishOptions
 from regraft_core.formats.run_outcome import RunOutcome, write_outcome
 from regraft_core.runtime.errors import InputError, ParityError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
 

@@ -20,7 +20,7 @@ def record_rejection(
     """
     from regraft_core.formats.manifests import EvaluationManifest
     from regraft_core.formats.run_outcome import RunOutcome, write_outcome
-    from regraft_core.runtime.step import log_progress, run_step
+    from regraft_core.runtime.step_reports import log_progress, run_step
 
     with run_step("record_rejection"):
         verdict = EvaluationManifest.read(evaluation.path)

@@ -41,7 +41,7 @@ def resolve(
     """
     from components.resolve.resolve import RunInputs
     from components.resolve.resolve import resolve as run
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("resolve"):
         found = run(RunInputs(

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft_core.backbones.table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.published_versions import locate_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 from regraft_core.runtime.version import code_digest
 from regraft_core.sources.state import source_state
 

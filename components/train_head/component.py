@@ -48,7 +48,7 @@ def train_head(
     from regraft_core.formats.option_parsing import select_options
     from regraft_core.formats.options import HeadOptions
     from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
     from regraft_core.training.feature_store import feature_folders
 
     with run_step("train_head"):

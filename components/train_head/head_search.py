@@ -20,7 +20,7 @@ from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import FeaturesManifest
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
 from regraft_core.training.epoch_graphs import LayerwiseAdam
 from regraft_core.training.feature_store import RESIDENT_BYTES, FeatureRows, moments

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.train_head.head_search import search_heads
-from regraft_core.backbones.table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import FeaturesManifest, ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind, HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step import Clock
+from regraft_core.runtime.step_reports import Clock
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests

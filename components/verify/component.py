@@ -38,7 +38,7 @@ def verify(
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import VerifyOptions
     from regraft_core.formats.stored_artifacts import content_folder
-    from regraft_core.runtime.step import run_step
+    from regraft_core.runtime.step_reports import run_step
 
     with run_step("verify"):
         options = parse_options(

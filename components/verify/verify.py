@@ -34,7 +34,7 @@ from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
-from regraft_core.runtime.step import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 from serving.running.runner import running_server

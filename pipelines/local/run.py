@@ -23,7 +23,7 @@ from regraft_core.formats.manifests import (
     PublishedManifest,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step import EVENTS_VARIABLE
+from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
 STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
 

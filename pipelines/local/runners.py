@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.recipes.recipe import Recipe
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
-from regraft_core.runtime.step import EVENTS_VARIABLE
+from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 from regraft_core.runtime.version import code_digest
 
 RUNNERS = ("subprocess", "docker")

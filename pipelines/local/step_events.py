@@ -1,6 +1,7 @@
 """The events that the steps of a local run write, read while they run.
 
-`regraft_core.runtime.step` writes them. What steps print goes to the log and is never parsed.
+`regraft_core.runtime.step_reports` writes them. What steps print goes to the log and is never
+parsed.
 """
 
 from __future__ import annotations

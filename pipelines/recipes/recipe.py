@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.option_hints import unknown_option
-from regraft_core.backbones.table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,

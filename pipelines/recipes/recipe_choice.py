@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pipelines.recipes.recipe_draft import BACKBONE, draft_options, name_for, scan_folder
 from pipelines.recipes.recipe_file import SUFFIXES, known_recipes, with_recipe
-from regraft_core.backbones.table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.runtime.errors import InputError, unknown_name
 
 _URI_PREFIXES = ("sample:", "gdrive:")

@@ -14,7 +14,7 @@ from typing import Any
 
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from pipelines.recipes.recipe_file import read_recipe
-from regraft_core.backbones.table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.printable import one_line

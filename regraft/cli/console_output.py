@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipelines.local.run import Summary
 from regraft_core.runtime.printable import one_line
-from regraft_core.runtime.step import PROGRESS_MARK
+from regraft_core.runtime.step_reports import PROGRESS_MARK
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime_estimate import Estimate

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft_core.backbones.table import Backbone
+from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.runtime.errors import InputError
 
 CLASSES = 1000

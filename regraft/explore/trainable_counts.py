@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from regraft_core.backbones.table import Backbone
+from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import unknown_name
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from regraft_core.backbones.table import KERAS, Backbone, find_backbone
+from regraft_core.backbones.backbone_table import KERAS, Backbone, find_backbone
 from regraft_core.backbones.weights import load_weights_file, pretrained
 from regraft_core.runtime.errors import InputError
 

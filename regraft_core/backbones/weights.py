@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.table import Backbone
+from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.options import ClassWeights
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step import Clock, ProgressReporter, log_progress
-from regraft_core.training.acceleration import is_chief
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save
+from regraft_core.training.distribution import is_chief
 from regraft_core.training.epoch_graphs import (
     EpochGraphs,
     LayerwiseAdam,

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step import Clock
+from regraft_core.runtime.step_reports import Clock
 from serving.server.config import (
     ModelConfig,
     TlsConfig,

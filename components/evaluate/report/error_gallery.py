@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.evaluate.assess import Assessment
+from components.evaluate.assessment import Assessment
 from components.evaluate.predict import printable_path
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
 from components.evaluate.report.report_data import GalleryItem

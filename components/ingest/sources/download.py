@@ -35,7 +35,7 @@ from components.ingest.sources.urls import is_http, is_url, redact
 from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 
 
 def download_cached(source: str, options: IngestOptions) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress
 
-from regraft_core.runtime.step import log_progress
+from regraft_core.runtime.step_reports import log_progress
 
 Advance = Callable[[int, int | None], None]
 LINE_EVERY_S = 15.0

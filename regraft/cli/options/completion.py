@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from regraft_core.backbones.table import BACKBONES
+from regraft_core.backbones.backbone_table import BACKBONES
 
 Completion = Callable[[str], list[str]]
 

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
 
 from serving.server.config import TlsConfig
 from serving.server.protocol.status import Code, ServingError
-from serving.server.requests import service
+from serving.server.requests import api_methods
 from serving.server.server_state import ServerState
 
 Reload = Callable[[Any], Any]
@@ -45,25 +45,33 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run any signature on tensors."""
-        return await self._call(request.model_spec, context, "Predict", service.predict, request)
+        return await self._call(
+            request.model_spec, context, "Predict", api_methods.predict, request
+        )
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run a classification on examples."""
-        return await self._call(request.model_spec, context, "Classify", service.classify, request)
+        return await self._call(
+            request.model_spec, context, "Classify", api_methods.classify, request
+        )
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run a regression on examples."""
-        return await self._call(request.model_spec, context, "Regress", service.regress, request)
+        return await self._call(
+            request.model_spec, context, "Regress", api_methods.regress, request
+        )
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run several classifications and regressions on the same examples."""
         spec = request.tasks[0].model_spec if request.tasks else None
-        return await self._call(spec, context, "MultiInference", service.multi_inference, request)
+        return await self._call(
+            spec, context, "MultiInference", api_methods.multi_inference, request
+        )
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return the signatures of a model."""
         return await self._call(
-            request.model_spec, context, "GetModelMetadata", service.model_metadata, request
+            request.model_spec, context, "GetModelMetadata", api_methods.model_metadata, request
         )
 
     async def _call(
@@ -89,7 +97,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             context,
             request.model_spec.name,
             "GetModelStatus",
-            lambda: service.model_status(state.catalog, request),
+            lambda: api_methods.model_status(state.catalog, request),
         )
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -25,7 +25,7 @@ from serving.server.models.catalog import ModelSpec
 from serving.server.protocol import json_examples, json_tensor, json_values
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError, http_status, invalid, not_found
-from serving.server.requests import inference, service
+from serving.server.requests import api_methods, inference
 from serving.server.server_state import ServerState
 
 _SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -222,7 +222,7 @@ def _classify(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     request = classification_pb2.ClassificationRequest()
     _fill_examples(request, spec, body)
     return json_values.dump(
-        json_examples.classification_json(service.classify(state.catalog, request).result)
+        json_examples.classification_json(api_methods.classify(state.catalog, request).result)
     )
 
 
@@ -230,7 +230,7 @@ def _regress(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     request = regression_pb2.RegressionRequest()
     _fill_examples(request, spec, body)
     return json_values.dump(
-        json_examples.regression_json(service.regress(state.catalog, request).result)
+        json_examples.regression_json(api_methods.regress(state.catalog, request).result)
     )
 
 
@@ -262,14 +262,14 @@ def _fill_spec(model_spec: Any, spec: ModelSpec) -> None:
 def _status(state: ServerState, spec: ModelSpec) -> bytes:
     request = get_model_status_pb2.GetModelStatusRequest()
     _fill_spec(request.model_spec, spec)
-    return _json(service.model_status(state.catalog, request))
+    return _json(api_methods.model_status(state.catalog, request))
 
 
 def _metadata(state: ServerState, spec: ModelSpec) -> bytes:
     with state.catalog.lease(spec) as lease:
         model_spec = model_pb2.ModelSpec(name=lease.name)
         model_spec.version.value = lease.version
-        signatures: get_model_metadata_pb2.SignatureDefMap = service.signature_map(lease)
+        signatures: get_model_metadata_pb2.SignatureDefMap = api_methods.signature_map(lease)
     values = {
         "model_spec": _plain(model_spec),
         "metadata": {"signature_def": _plain(signatures)},

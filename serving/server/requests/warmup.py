@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from serving.server.models.catalog import Catalog
 from serving.server.models.servable import Servable
 from serving.server.protocol.status import Code, ServingError
-from serving.server.requests import service
+from serving.server.requests import api_methods
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -54,10 +54,10 @@ def warm_up(servable: Servable, name: str, version: int, folder: Path) -> int:
 def _replay(catalog: Catalog, name: str, log: prediction_log_pb2.PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     calls = {
-        "predict_log": service.predict,
-        "classify_log": service.classify,
-        "regress_log": service.regress,
-        "multi_inference_log": service.multi_inference,
+        "predict_log": api_methods.predict,
+        "classify_log": api_methods.classify,
+        "regress_log": api_methods.regress,
+        "multi_inference_log": api_methods.multi_inference,
     }
     if kind not in calls:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluate.assess import ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.assessment import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.selection import choose
 from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData

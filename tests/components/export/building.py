@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join
-from regraft_core.backbones.table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, digest_file
 from regraft_core.formats.manifests import (
     Check,

@@ -17,9 +17,9 @@ from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.fine_tune.strategies import lr_ratios
 from components.train_head.train_head import train_head
+from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import freeze, join, split
-from regraft_core.backbones.table import BACKBONES
 from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest, Preprocessing
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions

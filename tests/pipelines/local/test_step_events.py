@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.local.step_events import StepEvents, reading_events
-from regraft_core.runtime.step import EVENTS_VARIABLE
+from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
 STEP = """
 import os, signal, sys, time
-from regraft_core.runtime.step import log_progress, run_step
+from regraft_core.runtime.step_reports import log_progress, run_step
 with run_step(sys.argv[1]):
     log_progress("at work")
     if "kill" in sys.argv:

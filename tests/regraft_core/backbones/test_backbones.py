@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
+from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone, build_classifier, weights_digest
 from regraft_core.backbones.cuts import find_cut
-from regraft_core.backbones.table import BACKBONES, find_backbone
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 
@@ -59,7 +59,7 @@ def test_every_row_builds_as_the_table_states(name: str) -> None:
 
 
 def test_importing_the_table_does_not_import_tensorflow() -> None:
-    code = "import sys, regraft_core.backbones.table; print('tensorflow' in sys.modules)"
+    code = "import sys, regraft_core.backbones.backbone_table; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

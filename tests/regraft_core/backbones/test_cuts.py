@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import cut_points, find_cut, join, split
-from regraft_core.backbones.table import BACKBONES
 from regraft_core.runtime.errors import InputError
 
 SMALL_PX = 96

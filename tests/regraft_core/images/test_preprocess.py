@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from regraft_core.backbones.table import BACKBONES
+from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.images.preprocess import (
     SCALINGS,
     decode_image,

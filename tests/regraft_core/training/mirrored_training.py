@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.training.acceleration import accelerate
 from regraft_core.training.loop import Settings, train
+from regraft_core.training.mixed_precision import accelerate
 from regraft_core.training.training_source import Source
 
 CLASSES = 3

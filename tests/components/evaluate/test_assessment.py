@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluate.assess import ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.assessment import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.gate.gate import NO_CHAMPION
 from regraft_core.formats.options import GateOptions
 

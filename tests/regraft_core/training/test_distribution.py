@@ -1,4 +1,4 @@
-"""Half precision in training only, and replicas that take the same steps as one device."""
+"""Replicas that take the same steps as one device; one of several machines writes the model."""
 
 from __future__ import annotations
 
@@ -9,59 +9,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from regraft_core.backbones.build import build_backbone
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.acceleration import (
-    accelerate,
-    distribution_strategy,
-    is_chief,
-    use_mixed_precision,
-)
+from regraft_core.training.distribution import distribution_strategy, is_chief
 
 ROOT = Path(__file__).parents[3]
 # Sums over two replicas are added in another order than those of one.
 REPLICAS_TOLERANCE = 1e-5
-
-
-@pytest.mark.parametrize(
-    ("precision", "capabilities", "expected"),
-    [
-        ("auto", [], False),
-        ("auto", [(7, 0)], True),
-        ("auto", [(8, 6), (8, 6)], True),
-        ("auto", [(6, 1)], False),
-        ("auto", [(8, 0), (6, 1)], False),
-        ("auto", [(0, 0)], False),
-        ("float32", [(9, 0)], False),
-        ("mixed", [], True),
-    ],
-)
-def test_auto_uses_half_precision_if_every_gpu_has_tensor_cores(
-    precision: str, capabilities: list[tuple[int, int]], expected: bool
-) -> None:
-    assert use_mixed_precision(precision, capabilities) is expected  # type: ignore[arg-type]
-
-
-def test_half_precision_ends_with_the_training() -> None:
-    """Layers compute in float16 with float32 variables, and are saved as float32 layers."""
-    backbone = build_backbone("tiny", 32)
-    head = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
-    model = keras.Model(backbone.input, head(backbone.output))
-    pixels = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
-    before = model(pixels).numpy()
-    with accelerate(backbone.layers, mixed=True):
-        assert backbone(pixels).dtype == "float16"
-        half = model(pixels)
-        assert half.dtype == "float32"
-        assert {variable.dtype for variable in model.variables} == {"float32"}
-    np.testing.assert_array_equal(model(pixels).numpy(), before)
-    assert 0 < np.abs(half.numpy() - before).max() < 0.02
-    assert "float16" not in model.to_json()
 
 
 def test_two_replicas_take_the_same_steps_as_one(tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Faster training: half precision, several GPUs, several machines."""
+"""Half precision on GPUs that gain from it; models are saved in float32."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from regraft_core.formats.options import Precision
-from regraft_core.runtime.errors import InputError, RegraftError
 
 # The first generation of NVIDIA GPUs with tensor cores; older ones gain nothing from float16.
 TENSOR_CORES = (7, 0)
@@ -54,38 +52,3 @@ def accelerate(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterator
             leaf.dtype_policy = policy
         for norm in norms:
             norm.synchronized = False
-
-
-def distribution_strategy(strategy: str) -> Any:
-    """Return the `tf.distribute` strategy for fine-tuning: several machines, several GPUs, or one.
-
-    If `TF_CONFIG` names several machines, call it before TensorFlow runs any operation.
-
-    Raises:
-        InputError: several machines and a fine-tuning strategy other than `full`.
-        RegraftError: TensorFlow has already run an operation.
-    """
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-    if workers > 1 and strategy != "full":
-        raise InputError(
-            f"TF_CONFIG names {workers} machines: expected strategy full, got {strategy}; the "
-            "others train on one machine"
-        )
-    if workers > 1:
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        except RuntimeError as error:
-            raise RegraftError(f"cannot join the machines of TF_CONFIG: {error}") from error
-    if len(tf.config.list_logical_devices("GPU")) > 1 and strategy != "head":
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
-def is_chief() -> bool:
-    """Return whether this process writes the model: on the first of several machines, or on one."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
-    if resolver is None or resolver.task_id is None:
-        return True
-    first = "chief" if "chief" in resolver.cluster_spec().as_dict() else "worker"
-    return bool(resolver.task_type == first and resolver.task_id == 0)

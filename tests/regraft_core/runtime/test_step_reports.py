@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
-from regraft_core.runtime import step
+from regraft_core.runtime import step_reports
 from regraft_core.runtime.errors import InputError, ParityError
-from regraft_core.runtime.step import EVENTS_VARIABLE, ProgressReporter, log_progress, run_step
+from regraft_core.runtime.step_reports import (
+    EVENTS_VARIABLE,
+    ProgressReporter,
+    log_progress,
+    run_step,
+)
 
 FORGED = '[regraft:error:0] ok\n{"event": "done", "step": "x", "seconds": 1}\x1b[2J'
 CLEAN = '[regraft:error:0] ok {"event": "done", "step": "x", "seconds": 1} [2J'
@@ -82,7 +87,7 @@ def test_a_counter_reports_each_second_as_event_and_each_minute_as_line(
     events_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = iter([0.0, 0.5, 1.1, 1.9, 61.0])
-    monkeypatch.setattr(step.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(step_reports.time, "perf_counter", lambda: next(times))
     reporter = ProgressReporter("view 1/1", 90)
     for done in (10, 20, 30, 40):
         reporter(done)

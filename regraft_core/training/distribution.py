@@ -1,0 +1,44 @@
+"""Training on several GPUs or several machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from regraft_core.runtime.errors import InputError, RegraftError
+
+
+def distribution_strategy(strategy: str) -> Any:
+    """Return the `tf.distribute` strategy for fine-tuning: several machines, several GPUs, or one.
+
+    If `TF_CONFIG` names several machines, call it before TensorFlow runs any operation.
+
+    Raises:
+        InputError: several machines and a fine-tuning strategy other than `full`.
+        RegraftError: TensorFlow has already run an operation.
+    """
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
+    if workers > 1 and strategy != "full":
+        raise InputError(
+            f"TF_CONFIG names {workers} machines: expected strategy full, got {strategy}; the "
+            "others train on one machine"
+        )
+    if workers > 1:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as error:
+            raise RegraftError(f"cannot join the machines of TF_CONFIG: {error}") from error
+    if len(tf.config.list_logical_devices("GPU")) > 1 and strategy != "head":
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief() -> bool:
+    """Return whether this process writes the model: on the first of several machines, or on one."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None or resolver.task_id is None:
+        return True
+    first = "chief" if "chief" in resolver.cluster_spec().as_dict() else "worker"
+    return bool(resolver.task_type == first and resolver.task_id == 0)
