@@ -25,7 +25,7 @@ from components.record_rejection.component import record_rejection
 from components.resolve.component import resolve
 from components.train_head.component import train_head
 from components.verify.component import verify
-from pipelines.pipeline_parameters import inputs_of, with_parameters
+from pipelines.pipeline_parameters import with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
 
 Options = dict[str, Any]
@@ -57,8 +57,8 @@ def make_pipeline(
             ended, also after a failure.
     """
 
-    def step(component: Any, options: Options, **inputs: Any) -> Any:
-        task = component(**inputs_of(component, options) | inputs)
+    def step(component: Any, **inputs: Any) -> Any:
+        task = component(**inputs)
         configure(task, component.python_func.__name__)
         return task
 
@@ -70,16 +70,13 @@ def _fields(fan_out: bool) -> dict[str, FieldInfo]:
     return {**OPTION_FIELDS, **(WORKER_FIELDS if fan_out else {})}
 
 
-def _features(step: Step, options: Options, dataset: Any) -> Any:
-    return step(extract_features, options, dataset=dataset).outputs["features"]
-
-
-def _features_of_workers(step: Step, options: Options, dataset: Any) -> Any:
-    """Extract features in a loop over the workers; its body gets their number, not the list."""
-    with dsl.ParallelFor(options["shards"]) as shard:
-        extracted = step(extract_features, options, dataset=dataset, shard=shard)
-    parts = dsl.Collected(extracted.outputs["features"])
-    return step(merge_features, options, parts=parts).outputs["features"]
+def _features(step: Step, shards: Any, **inputs: Any) -> Any:
+    """Extract features, in a loop over the workers if there are several."""
+    if shards is None:
+        return step(extract_features, **inputs).outputs["features"]
+    with dsl.ParallelFor(shards) as shard:
+        extracted = step(extract_features, shard=shard, **inputs)
+    return step(merge_features, parts=dsl.Collected(extracted.outputs["features"])).output
 
 
 def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
@@ -89,33 +86,38 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
     @with_parameters(fields, DEFAULTS)
     def pipeline(options: Options) -> Outputs:
         """Train, verify and publish an image classifier by transfer learning."""
-        resolved = step(resolve, options)
+        shards = options.pop("shards", None)
+        resolved = step(resolve, **options)
         resolved.set_caching_options(False)  # it finds changes of the inputs
-        data = step(ingest, options, source_state=resolved.outputs["source_state"])
-        dataset = data.outputs["dataset"]
-        features = (_features_of_workers if fan_out else _features)(step, options, dataset)
-        head = step(train_head, options, features=features).outputs["model"]
-        tuned = step(fine_tune, options, dataset=dataset, features=features, head=head)
+        of = resolved.outputs  # the options of each step
+        dataset = step(ingest, options=of["ingest"]).outputs["dataset"]
+        features = _features(step, shards, options=of["extract_features"], dataset=dataset)
+        head = step(train_head, options=of["train_head"], features=features).outputs["model"]
+        tuned = step(
+            fine_tune, options=of["fine_tune"], dataset=dataset, features=features, head=head
+        )
         evaluated = step(
-            evaluate, options, candidates=tuned.outputs["candidates"], dataset=dataset,
-            champion=resolved.outputs["champion"],
-            champion_digest=resolved.outputs["champion_digest"],
+            evaluate, options=of["evaluate"], candidates=tuned.outputs["candidates"],
+            dataset=dataset,
         )  # fmt: skip
         evaluation, model = evaluated.outputs["evaluation"], evaluated.outputs["model"]
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
-            exported = step(export, options, model=model, evaluation=evaluation, dataset=dataset)
-            saved_model = exported.outputs["saved_model"]
+            saved_model = step(
+                export, options=of["export"], model=model, evaluation=evaluation, dataset=dataset
+            ).outputs["saved_model"]
             verified = step(
-                verify, options, saved_model=saved_model, model=model, evaluation=evaluation,
-                dataset=dataset,
+                verify, options=of["verify"], saved_model=saved_model, model=model,
+                evaluation=evaluation, dataset=dataset,
             )  # fmt: skip
             published = step(
-                publish, options, saved_model=saved_model, parity=verified.outputs["parity"]
-            )
+                publish, options=of["publish"], saved_model=saved_model,
+                parity=verified.outputs["parity"],
+            )  # fmt: skip
             published.set_caching_options(False)  # the destination is not among its inputs
         if cluster:
             with dsl.If(evaluated.outputs["Output"] == False, name="rejected"):  # noqa: E712
-                recorded = step(record_rejection, options, evaluation=evaluation)
+                rejection = of["record_rejection"]
+                recorded = step(record_rejection, options=rejection, evaluation=evaluation)
                 recorded.set_caching_options(False)  # each run leaves its own record
         return Outputs(dataset=dataset, evaluation=evaluation)
 
@@ -135,7 +137,8 @@ def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
         """Train, verify and publish an image classifier by transfer learning."""
         run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         work = steps(**options | {"run_id": run_id})
-        last = step(conclude, options, run_id=run_id)
+        where = {name: options[name] for name in ("destination", "model_name")}
+        last = step(conclude, run_id=run_id, **where)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
         return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
 

@@ -39,11 +39,6 @@ def with_parameters(fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any]
     return decorate
 
 
-def inputs_of(component: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are inputs of a kfp component."""
-    return {name: options[name] for name in component.component_spec.inputs if name in options}
-
-
 def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> inspect.Parameter:
     default = defaults.get(name, inspect.Parameter.empty)
     return inspect.Parameter(

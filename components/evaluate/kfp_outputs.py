@@ -16,7 +16,7 @@ from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
-from regraft_core.formats.option_parsing import parse_options
+from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep
 from regraft_core.runtime.object_stores import is_store_uri
@@ -29,8 +29,7 @@ def evaluate_artifacts(
     candidates: Any,
     dataset: Any,
     outputs: Mapping[str, Any],
-    gate: Mapping[str, Any],
-    locations: tuple[str, str],
+    values: Mapping[str, Any],
 ) -> bool:
     """Run the step on KFP artifacts, fill the outputs, and return whether the gate accepts.
 
@@ -38,10 +37,11 @@ def evaluate_artifacts(
         candidates: the artifact with one folder per candidate.
         dataset: the dataset's artifact.
         outputs: `evaluation`, `model`, `metrics`, `classification` and `report`.
-        gate: the values of `GateOptions`.
-        locations: the champion as in `evaluate`, and the root of the content store or "".
+        values: those of `GateOptions`, the champion as in `evaluate`, and `work_dir`, the root of
+            the content store or "".
     """
-    options = parse_options(GateOptions, **gate)
+    options = select_options(GateOptions, values)
+    locations = values.get("champion", ""), values.get("work_dir", "")
     names = CandidatesManifest.read(candidates.path).candidates
     folders = [Path(candidates.path) / name for name in names]
     evaluation = outputs["evaluation"]

@@ -1,5 +1,7 @@
 """The KFP component `record_rejection`: the end of a run whose model the gate rejected."""
 
+from typing import Dict
+
 from kfp import dsl
 from kfp.dsl import Artifact, Input
 
@@ -7,16 +9,12 @@ from regraft_core.runtime.container_image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def record_rejection(
-    evaluation: Input[Artifact], run_id: str, destination: str, model_name: str
-) -> None:
+def record_rejection(options: Dict, evaluation: Input[Artifact]) -> None:
     """Record the verdict `rejected` at the destination.
 
     Args:
+        options: `destination`, `model_name` and `run_id`.
         evaluation: Evaluation with the verdict and the failed checks.
-        run_id: ID of the run.
-        destination: Folder or URI (`s3://`, `gs://`) of published models.
-        model_name: Name of the model at the destination.
     """
     from regraft_core.formats.manifests import EvaluationManifest
     from regraft_core.formats.run_outcome import RunOutcome, write_outcome
@@ -26,6 +24,6 @@ def record_rejection(
         verdict = EvaluationManifest.read(evaluation.path)
         outcome = RunOutcome(verdict=verdict.verdict, strategy=verdict.strategy,
                              metrics=verdict.metrics, checks=verdict.checks)  # fmt: skip
-        write_outcome(destination, model_name, run_id, outcome)
+        write_outcome(options["destination"], options["model_name"], options["run_id"], outcome)
         failed = ", ".join(check.name for check in verdict.checks if not check.passed)
         log_progress(f"record_rejection: rejected by {failed}")

@@ -1,6 +1,6 @@
 """The KFP component `resolve`. Never cache or retry it: it finds changes of the inputs."""
 
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 from kfp import dsl
 
@@ -10,41 +10,95 @@ from regraft_core.runtime.container_image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def resolve(
     sources: List[str],
-    mirrors: List[str] = [],  # noqa: B006
-    sha256: str = "",
-    backbone: str = "vgg16",
-    weights: str = "imagenet",
-    ood_images: str = "",
-    champion: str = "",
-    destination: str = "",
-    work_dir: str = "",
+    strategies: List[str],
+    model_name: str,
+    destination: str,
+    champion: str,
+    validation_fraction: float,
+    test_fraction: float,
+    min_per_class: int,
+    max_invalid_fraction: float,
+    max_pixels: int,
+    near_duplicates: str,
+    leakage: str,
+    seed: int,
+    processes: int,
+    sha256: str,
+    mirrors: List[str],
+    download_cache: str,
+    download_timeout_s: float,
+    download_deadline_s: float,
+    download_attempts: int,
+    download_backoff_s: float,
+    max_archive_bytes: int,
+    max_archive_members: int,
+    backbone: str,
+    weights: str,
+    image_px: int,
+    cut: str,
+    views: int,
+    augment: str,
+    batch_size: int,
+    feature_dtype: str,
+    require_gpu: bool,
+    precision: str,
+    cache_gb: float,
+    work_dir: str,
+    pooling: str,
+    dense_width: int,
+    dropout: float,
+    l2: float,
+    label_smoothing: float,
+    class_weights: str,
+    head_epochs: int,
+    head_learning_rate: float,
+    patience: int,
+    head_search: bool,
+    fine_tune_epochs: int,
+    learning_rate: float,
+    batch_norm: str,
+    lowest_lr_ratio: float,
+    ema_momentum: float,
+    min_accuracy: float,
+    accuracy_rule: str,
+    min_class_recall: float,
+    min_recall_by_class: Dict[str, float],
+    max_calibration_error: float,
+    max_model_mb: float,
+    max_latency_ms: float,
+    champion_policy: str,
+    champion_margin: float,
+    champion_significance: float,
+    ood_images: str,
+    in_distribution_fraction: float,
+    warmup_batch_size: int,
+    formats: List[str],
+    engine: str,
+    verify_images: int,
+    parity_tolerance: float,
+    version_label: str,
+    keep_last: int,
+    model_registry: str,
+    workers: int = 1,
+    run_id: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]
-    "Resolved", [("source_state", str), ("champion", str), ("champion_digest", str)]
-):
-    """Check that the run can access its inputs and outputs; find the state of the inputs.
+    "StepOptions",
+    [("ingest", Dict), ("extract_features", Dict), ("train_head", Dict), ("fine_tune", Dict),
+     ("evaluate", Dict), ("export", Dict), ("verify", Dict), ("publish", Dict),
+     ("record_rejection", Dict)],
+):  # fmt: skip
+    """Check the options and that the run can access its inputs and outputs; find their state.
 
-    Args:
-        sources: Folders, archives, URLs, tables (CSV, Parquet) or samples.
-        mirrors: Other URLs of the same archive.
-        sha256: Expected SHA-256 of the archive.
-        backbone: Name of the pretrained backbone.
-        weights: Backbone weights: `imagenet`, `random`, or the path or URI of a file.
-        ood_images: Folder of out-of-distribution images; may be empty.
-        champion: Folder or URI of the champion; may be empty or not exist yet.
-        destination: Folder or URI (`s3://`, `gs://`) of published models.
-        work_dir: Folder or bucket URI for finished work and resuming; empty disables it.
+    The inputs are all options of a run; the pipeline describes them.
 
     Returns:
-        source_state: Changes if the sources, the code or the stored content change.
-        champion: Version that is the champion; empty if there is none.
-        champion_digest: Digest of the champion.
+        One dict of options per step. Kubeflow repeats the inputs of a step in about six places of
+        the run's status, which has a size limit: one dict is much smaller than twenty parameters.
     """
-    from components.resolve.resolve import RunInputs
-    from components.resolve.resolve import resolve as run
+    values = locals()
+    from components.resolve.resolve import resolve_options
     from regraft_core.runtime.step_reports import run_step
 
     with run_step("resolve"):
-        found = run(RunInputs(
-            sources, mirrors, sha256, backbone, weights, ood_images, champion, destination, work_dir
-        ))  # fmt: skip
-    return (found.source_state, found.champion, found.champion_digest)
+        options = resolve_options(values)
+    return tuple(options.values())

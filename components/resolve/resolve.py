@@ -8,10 +8,12 @@ or the champion, or after stored content was removed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from components.resolve.step_options import step_options
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import digest_of
@@ -51,6 +53,22 @@ class ResolvedInputs:
     source_state: str
     champion: str
     champion_digest: str
+
+
+def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options of each step, which contain the state of the run's inputs.
+
+    Args:
+        values: all options of a run.
+
+    Raises:
+        InputError: an option is invalid, or as `resolve`.
+    """
+    options = step_options(values)
+    found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
+    options["ingest"]["source_state"] = found.source_state
+    options["evaluate"] |= {"champion": found.champion, "champion_digest": found.champion_digest}
+    return options
 
 
 def resolve(inputs: RunInputs) -> ResolvedInputs:

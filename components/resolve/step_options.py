@@ -1,0 +1,49 @@
+"""The options of each step, from the options of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regraft_core.formats.option_parsing import select_options
+from regraft_core.formats.options import (
+    ExportOptions,
+    FeatureOptions,
+    FineTuneOptions,
+    GateOptions,
+    HeadOptions,
+    IngestOptions,
+    Options,
+    PublishOptions,
+    VerifyOptions,
+)
+
+
+def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options of each step, checked, as values of JSON.
+
+    Args:
+        values: all options of a run.
+
+    Raises:
+        InputError: a value is invalid.
+    """
+
+    def of(kind: type[Options], *others: str, **derived: Any) -> dict[str, Any]:
+        options = select_options(kind, {**values, **derived}).model_dump(mode="json")
+        return options | {name: values[name] for name in others}
+
+    poolings = ("gap", "gmp", "flatten") if values["head_search"] else (values["pooling"],)
+    keep_cut = bool({"top", "auto"} & set(values["strategies"]))
+    record = {name: values[name] for name in ("destination", "model_name", "run_id")}
+    return {
+        "ingest": of(IngestOptions, "sources", "work_dir"),
+        "extract_features": of(FeatureOptions, "workers", keep_cut=keep_cut, poolings=poolings),
+        "train_head": of(HeadOptions),
+        "fine_tune": of(FineTuneOptions, "strategies"),
+        "evaluate": of(GateOptions, "work_dir"),
+        "export": of(ExportOptions, "work_dir"),
+        "verify": of(VerifyOptions),
+        "publish": of(PublishOptions) | record,
+        "record_rejection": record,
+    }
