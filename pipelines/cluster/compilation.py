@@ -53,9 +53,9 @@ def compile_pipeline(
     """
     if output.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"output: expected a .yaml, .yml or .json file, got {output.name!r}")
-    if hardware is not None and output.suffix == ".json":
-        raise InputError("output: expected a .yaml file for --hardware, because a .json file "
-                         "cannot contain node settings")  # fmt: skip
+    if output.suffix == ".json" and (hardware is not None or (pods and pods.on_kubernetes)):
+        raise InputError("output: expected a .yaml file, because a .json file cannot contain the "
+                         "settings of nodes, secrets and PVCs")  # fmt: skip
     recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 

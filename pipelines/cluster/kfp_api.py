@@ -30,7 +30,7 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.printable import one_line
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
-OLDEST_SERVER = (2, 16)  # seen to run the pipeline; 2.15 resolves fewer placeholders
+OLDEST_SERVER = (2, 16)  # of Kubeflow Pipelines
 MAX_WAIT_S = 10.0
 MAX_MESSAGE = 300
 

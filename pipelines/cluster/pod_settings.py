@@ -54,6 +54,11 @@ class Pods:
         for pvc in self.pvcs:
             kubernetes.mount_pvc(task, pvc.name, pvc.path)
 
+    @property
+    def on_kubernetes(self) -> bool:
+        """Whether there are settings that only the Kubernetes part of a compiled file contains."""
+        return bool(self.secret_variables or self.secret_volumes or self.pvcs)
+
     def has_mounted(self, path: str) -> bool:
         """Return whether a path is in a mounted PersistentVolumeClaim or secret."""
         mounts = (*self.pvcs, *self.secret_volumes)

@@ -160,6 +160,8 @@ class KfpServer(LocalServer):
         state, tasks = self.script[min(self.requests_of_run, len(self.script) - 1)]
         self.requests_of_run += 1
         self.on_get_run()
+        if state != run.state:
+            run.state_history = [*(run.state_history or ()), api.V2beta1RuntimeStatus(state=state)]
         run.state = state
         run.run_details = api.V2beta1RunDetails(task_details=tasks)
         return run

@@ -125,6 +125,21 @@ def test_the_command_warns_about_a_missing_destination(regraft: Regraft, tmp_pat
     assert "destination has no default" in ended.err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--hardware", "cpu"), ("--pvc", "models=/models"), ("--secret-env", "s3:key=KEY"),
+     ("--secret-volume", "ca=/etc/ca")],
+)  # fmt: skip
+def test_a_json_file_with_kubernetes_settings_is_refused(
+    regraft: Regraft, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    file = tmp_path / "pipeline.json"
+    ended = regraft("compile", "digits", "-o", file, *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1
+    assert not file.exists()
+
+
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml"):
         compile_pipeline({}, tmp_path / "pipeline.txt")

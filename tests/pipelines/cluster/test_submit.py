@@ -17,7 +17,15 @@ from pipelines.recipes.recipe_file import with_recipe
 from regraft_core.runtime.errors import InputError, RegraftError
 from tests.command_line import Ended, Regraft
 from tests.components.ingest.web import certificates
-from tests.pipelines.cluster.kfp_server import Fault, KfpServer, failed, kfp_server, ran, task
+from tests.pipelines.cluster.kfp_server import (
+    Fault,
+    KfpServer,
+    failed,
+    frozen,
+    kfp_server,
+    ran,
+    task,
+)
 
 TOKEN = "abc.def-ghi_123"
 DESTINATION = "s3://bucket/models"
@@ -176,8 +184,27 @@ def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraf
     assert "verdict unknown" in one_line(ended)
 
 
-def test_a_cancelled_run_ends_with_1(server: KfpServer, submit: Regraft) -> None:
-    server.script = [("RUNNING", None), ("CANCELING", None), ("CANCELED", None)]
+def test_a_published_run_whose_details_are_frozen_is_not_rejected(
+    server: KfpServer, submit: Regraft
+) -> None:
+    server.script = frozen()
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert "verdict unknown: see the output of `conclude`" in ended.err.splitlines()[-1]
+
+
+def test_a_driver_that_failed_is_its_step(server: KfpServer, submit: Regraft) -> None:
+    server.script = [("FAILED", [task("ingest", "SUCCEEDED"),
+                                 task("extract-features-driver", "FAILED")])]  # fmt: skip
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert "the run ended as FAILED: extract-features" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("end", ["CANCELED", "FAILED"])
+def test_a_canceled_run_ends_with_1(server: KfpServer, submit: Regraft, end: str) -> None:
+    """KFP 2.17.0 ends a canceled run as FAILED; only its history has the cancellation."""
+    server.script = [("RUNNING", None), ("CANCELING", None), (end, None)]
     ended = submit("--wait")
     assert ended.code == 1
     assert "the run ended as CANCELED" in one_line(ended)
