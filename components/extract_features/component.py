@@ -28,10 +28,11 @@ def extract_features(
 
     with run_step("extract_features"):
         checked = select_options(FeatureOptions, options)
+        workers = int(options.get("workers", 1))  # numbers in a dict arrive as float
         check_gpu(checked.require_gpu)
         from components.extract_features.extract_features import extract_features as run
 
-        manifest = run(dataset.path, features.path, checked, shard, options.get("workers", 1))
+        manifest = run(dataset.path, features.path, checked, shard, workers)
         features.metadata.update(digest=manifest.digest, cut=manifest.cut or "")
         name = f"features-{manifest.digest[:32]}"
         keep(features, checked.work_dir, name, manifest.file_name, "*.npy")

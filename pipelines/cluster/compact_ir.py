@@ -8,7 +8,25 @@ its code. All nodes of a run must fit in one object of 1 MiB (`workflow/packer/p
 from __future__ import annotations
 
 import ast
+import itertools
+import json
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+
+def compact_file(path: Path) -> None:
+    """Apply `compact` to a compiled .yaml or .json file; its first comments, a summary, stay."""
+    text = path.read_text(encoding="utf-8")
+    documents = list(yaml.safe_load_all(text))
+    compact(documents[0])
+    if path.suffix == ".json":
+        text = json.dumps(documents[0], sort_keys=True)
+    else:
+        summary = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(True))
+        text = "".join(summary) + yaml.safe_dump_all(documents, sort_keys=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def compact(spec: dict[str, Any]) -> None:

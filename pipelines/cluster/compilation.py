@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
@@ -75,3 +76,4 @@ def compile_pipeline(
     output.parent.mkdir(parents=True, exist_ok=True)
     pipeline = make_pipeline(configure, fan_out=recipe.workers > 1, cluster=True)
     Compiler().compile(pipeline, str(output), pipeline_parameters=recipe.arguments())
+    compact_file(output)

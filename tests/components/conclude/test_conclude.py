@@ -70,7 +70,8 @@ def test_a_damaged_outcome_is_one_line(tmp_path: Path) -> None:
 
 def test_a_rejection_is_recorded_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
     folder = Artifact(uri=str(evaluation))
-    record_rejection.python_func(folder, "run-1", str(tmp_path), "m")
+    options = {"destination": str(tmp_path), "model_name": "m", "run_id": "run-1"}
+    record_rejection.python_func(options, folder)
     outcome = read_outcome(str(tmp_path), "m", "run-1")
     assert outcome is not None and outcome.verdict == "rejected"
     assert [check.name for check in outcome.checks if not check.passed] == ["accuracy"]

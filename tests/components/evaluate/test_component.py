@@ -1,8 +1,7 @@
-"""The KFP component: the options of the gate, and the KFP artifacts."""
+"""The KFP component and its artifacts."""
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,32 +14,15 @@ from components.evaluate.component import evaluate
 from components.evaluate.kfp_outputs import evaluate_artifacts
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
-from regraft_core.formats.options import GateOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import load_model
 from tests.conftest import Trained
-
-ARTIFACTS = {
-    "candidates", "dataset", "evaluation", "model", "metrics", "classification", "report",
-}  # fmt: skip
-
-
-def test_the_inputs_of_the_component_are_the_options_of_the_gate() -> None:
-    inputs = inspect.signature(evaluate.python_func).parameters
-    assert set(inputs) - set(GateOptions.model_fields) == ARTIFACTS | {
-        "champion",
-        "champion_digest",
-        "work_dir",
-    }
-    defaults = GateOptions().model_dump()
-    for name, value in defaults.items():
-        assert inputs[name].default == value
 
 
 def test_a_value_out_of_range_is_an_error_before_anything_is_read() -> None:
     outputs = {"evaluation": SimpleNamespace(path="nowhere")}
     with pytest.raises(InputError, match="min_accuracy"):
-        evaluate_artifacts(None, None, outputs, {"min_accuracy": 1.01}, ("", ""))
+        evaluate_artifacts(None, None, outputs, {"min_accuracy": 1.01})
 
 
 @pytest.fixture
@@ -69,7 +51,7 @@ def test_the_component_fills_the_artifacts_of_the_kfp_ui(
     if location == "cluster":
         given = SimpleNamespace(path=str(candidates), uri="minio://bucket/candidates")
     data = Dataset(name="dataset", uri=str(dataset))
-    accepted = evaluate.python_func(given, data, **outputs, min_accuracy=0.999)
+    accepted = evaluate.python_func({"min_accuracy": 0.999}, given, data, **outputs)
     assert accepted is False
     result = EvaluationManifest.read(outputs["evaluation"].path)
     assert outputs["evaluation"].metadata["verdict"] == result.verdict == "rejected"
@@ -93,8 +75,8 @@ def test_an_evaluation_of_the_same_inputs_is_not_repeated(dataset, candidates, t
                                  ("classification", ClassificationMetrics), ("report", HTML))
         }  # fmt: skip
         evaluate.python_func(
-            Artifact(uri=str(candidates)), Dataset(uri=str(dataset)), **outputs,
-            work_dir=str(tmp_path / "work"),
+            {"work_dir": str(tmp_path / "work")}, Artifact(uri=str(candidates)),
+            Dataset(uri=str(dataset)), **outputs,
         )  # fmt: skip
         return EvaluationManifest.read(outputs["evaluation"].path)
 

@@ -18,7 +18,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="session")
 def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model as the step's face exports it."""
+    """The model as the component exports it."""
     out = tmp_path_factory.mktemp("exported") / "saved_model"
     given = (
         Model(uri=str(built.candidate)),
@@ -26,7 +26,7 @@ def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Dataset(uri=str(built.dataset)),
     )
     saved_model = Model(uri=str(out))
-    export.python_func(*given, saved_model)
+    export.python_func({}, *given, saved_model)
     manifest = SavedModelManifest.read(out)
     assert saved_model.metadata == {"digest": manifest.digest, "strategy": manifest.strategy}
     return out

@@ -1,10 +1,8 @@
-"""The KFP components of the three training steps: their defaults, and a pipeline of them."""
+"""The KFP components of the three training steps in a pipeline of them."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kfp import dsl
@@ -14,30 +12,6 @@ from components.fine_tune.component import fine_tune
 from components.merge_features.component import merge_features
 from components.train_head.component import train_head
 from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
-
-COMPONENTS = [
-    (extract_features, FeatureOptions, {"keep_cut", "poolings"},
-     {"dataset", "features", "shard", "workers", "strategies", "pooling", "head_search"}),
-    (train_head, HeadOptions, set(), {"features", "model"}),
-    (fine_tune, FineTuneOptions, {"strategy"},
-     {"dataset", "features", "head", "candidates", "strategies"}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("component", "options", "derived", "own"),
-    COMPONENTS,
-    ids=["extract_features", "train_head", "fine_tune"],
-)
-def test_defaults_are_those_of_the_options(
-    component: Any, options: Any, derived: set[str], own: set[str]
-) -> None:
-    parameters = inspect.signature(component.python_func).parameters
-    fields = {n: f for n, f in options.model_fields.items() if n not in derived}
-    assert set(parameters) - own == set(fields)
-    for name, field in fields.items():
-        assert parameters[name].default == field.default, name
 
 
 def found(root: Path, name: str) -> list[Path]:
@@ -52,16 +26,20 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
         data = dsl.importer(artifact_uri=str(dataset), artifact_class=dsl.Dataset, reimport=False)
         with dsl.ParallelFor([0, 1]) as shard:
             extracted = extract_features(
-                dataset=data.output, shard=shard, workers=2, strategies=["auto", "head"],
-                backbone="tiny", head_search=True, work_dir=work,
+                dataset=data.output, shard=shard,
+                options={"workers": 2, "backbone": "tiny", "work_dir": work,
+                         "poolings": ["gap", "gmp", "flatten"]},
             )  # fmt: skip
         parts = dsl.Collected(extracted.outputs["features"])
         features = merge_features(parts=parts).outputs["features"]
-        head = train_head(features=features, head_search=True, head_epochs=3, work_dir=work)
+        head = train_head(
+            features=features,
+            options={"head_search": True, "head_epochs": 3, "work_dir": work},
+        )
         fine_tune(
             dataset=data.output, features=features, head=head.outputs["model"],
-            strategies=["auto", "head"],
-            fine_tune_epochs=2, ema_momentum=0.5, lowest_lr_ratio=0.5, work_dir=work,
+            options={"strategies": ["auto", "head"], "fine_tune_epochs": 2, "ema_momentum": 0.5,
+                     "lowest_lr_ratio": 0.5, "work_dir": work},
         )  # fmt: skip
 
     chain()
@@ -89,7 +67,7 @@ def test_a_missing_gpu_fails_the_task_with_one_line(
     @dsl.pipeline
     def chain():  # type: ignore[no-untyped-def]
         data = dsl.importer(artifact_uri=str(dataset), artifact_class=dsl.Dataset, reimport=False)
-        extract_features(dataset=data.output, require_gpu=True)
+        extract_features(dataset=data.output, options={"require_gpu": True})
 
     with pytest.raises(RuntimeError):
         chain()

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
 
 import pytest
 from kfp.dsl import Artifact, Dataset, Markdown, Model
 
-from components.export.component import export as export_component
 from components.export.export import export
 from components.verify.component import verify as component
 from components.verify.verify import select_sample, verify
 from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
-from regraft_core.formats.options import ExportOptions, VerifyOptions
+from regraft_core.formats.options import VerifyOptions
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from tests.components.export.building import Built, write_candidate, write_evaluation
 
@@ -30,7 +28,7 @@ def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
         Artifact(uri=str(built.evaluation)),
         Dataset(uri=str(built.dataset)),
     )
-    component.python_func(*inputs, parity, table, **EMBEDDED.model_dump())
+    component.python_func(EMBEDDED.model_dump(), *inputs, parity, table)
     report = ParityManifest.read(out)
     assert parity.metadata == {"engine": "embedded", **report.max_abs_diff}
     assert Path(table.path).read_bytes() == (out / "parity.md").read_bytes()
@@ -43,14 +41,6 @@ def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert len({row.label for row in report.rows}) > 1
     assert "passed with tolerance 1e-05" in (out / "parity.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parity", "table.md"]
-
-
-def test_the_defaults_of_the_components_are_those_of_the_options() -> None:
-    for step, options in ((component, VerifyOptions), (export_component, ExportOptions)):
-        parameters = inspect.signature(step.python_func).parameters
-        for name, field in options.model_fields.items():
-            default = parameters[name].default
-            assert (tuple(default) if isinstance(default, list) else default) == field.default
 
 
 def test_different_served_predictions_fail_with_the_worst_image(

@@ -12,9 +12,11 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.resolve.step_options import step_options
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.cluster.node_presets import GPU, HEAVY_STEPS, PRESETS, find_preset
 from pipelines.cluster.retry_policy import RETRY_POLICIES
+from pipelines.recipes.recipe import make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
@@ -113,9 +115,9 @@ def test_a_requested_gpu_is_required(compiled: dict[str, Any], name: str) -> Non
     pipeline, _ = compiled[name]
     parameter = pipeline["root"]["inputDefinitions"]["parameters"]["require_gpu"]
     assert parameter["defaultValue"] is (name in GPU_PRESETS)
-    for step in HEAVY_STEPS:
-        inputs = pipeline["components"][f"comp-{step.replace('_', '-')}"]["inputDefinitions"]
-        assert "require_gpu" in inputs["parameters"]
+    values = make_recipe(sources=("sample:digits",), require_gpu=True).arguments()
+    options = step_options(values | {"workers": 1, "run_id": ""})
+    assert all(options[step]["require_gpu"] for step in HEAVY_STEPS)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,0 +1,93 @@
+"""The options of the steps are those of a run, each with the type that the pipeline gives it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any, Dict, List  # noqa: UP035 - as in the component
+
+import pytest
+
+from components.resolve.component import resolve
+from components.resolve.step_options import step_options
+from pipelines.pipeline_parameters import with_parameters
+from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, make_recipe
+from regraft_core.formats.options import (
+    ExportOptions,
+    FeatureOptions,
+    FineTuneOptions,
+    GateOptions,
+    HeadOptions,
+    IngestOptions,
+    PublishOptions,
+    VerifyOptions,
+)
+from regraft_core.runtime.errors import InputError
+
+KINDS = {
+    "ingest": IngestOptions, "extract_features": FeatureOptions, "train_head": HeadOptions,
+    "fine_tune": FineTuneOptions, "evaluate": GateOptions, "export": ExportOptions,
+    "verify": VerifyOptions, "publish": PublishOptions,
+}  # fmt: skip
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    recipe = make_recipe(sources=("sample:digits",), **changes)
+    return {**recipe.arguments(), "workers": recipe.workers, "run_id": ""}
+
+
+def annotations(function: Any) -> dict[str, Any]:
+    return {n: one.annotation for n, one in inspect.signature(function).parameters.items()}
+
+
+def test_the_inputs_of_the_component_are_the_options_of_a_run() -> None:
+    @with_parameters(OPTION_FIELDS, DEFAULTS)
+    def pipeline(options: dict[str, Any]) -> None:
+        """Only its parameters are used."""
+
+    expected = {
+        name: one.annotation for name, one in inspect.signature(pipeline).parameters.items()
+    }
+    names = {list[str]: List[str], list[int]: List[int], dict[str, float]: Dict[str, float]}  # noqa: UP006
+    found = {
+        name: one.annotation
+        for name, one in inspect.signature(resolve.python_func).parameters.items()
+    }
+    assert (found.pop("workers"), found.pop("run_id")) == (int, str)
+    assert found == {name: names.get(kind, kind) for name, kind in expected.items()}
+
+
+def test_each_step_has_an_output_with_its_options() -> None:
+    options = step_options(values())
+    assert set(resolve.component_spec.outputs) == set(options)
+    for step, kind in KINDS.items():
+        assert set(kind.model_fields) <= set(options[step])
+    assert json.loads(json.dumps(options)) == options
+
+
+def test_a_value_reaches_the_steps_that_use_it() -> None:
+    options = step_options(values(seed=7, min_accuracy=0.9, workers=3, destination="/m"))
+    assert {step for step, own in options.items() if own.get("seed") == 7} == {
+        "ingest", "extract_features", "train_head", "fine_tune", "evaluate",
+    }  # fmt: skip
+    assert options["evaluate"]["min_accuracy"] == 0.9
+    assert options["extract_features"]["workers"] == 3
+    assert options["publish"]["destination"] == "/m"
+
+
+@pytest.mark.parametrize(
+    ("strategies", "search", "keep_cut", "poolings"),
+    [(("head",), False, False, ["gmp"]), (("auto", "head"), False, True, ["gmp"]),
+     (("top",), True, True, ["gap", "gmp", "flatten"])],
+)  # fmt: skip
+def test_features_are_those_that_head_and_strategies_need(
+    strategies: tuple[str, ...], search: bool, keep_cut: bool, poolings: list[str]
+) -> None:
+    given = values(strategies=strategies, head_search=search, pooling="gmp")
+    options = step_options(given)["extract_features"]
+    assert (options["keep_cut"], options["poolings"]) == (keep_cut, poolings)
+
+
+def test_an_invalid_value_is_one_line() -> None:
+    with pytest.raises(InputError, match="dropout: expected"):
+        step_options({**values(), "dropout": 1.5})
