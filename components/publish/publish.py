@@ -8,6 +8,7 @@ from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.published_versions import read_version_manifest
 from regraft_core.formats.run_outcome import RunOutcome, write_outcome
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import Clock, log_progress
@@ -94,16 +95,16 @@ def _check_parity(
 
 
 def _find_published(model: SavedModelManifest, destination: str, name: str) -> Version | None:
-    if "://" in destination:
-        return None
+    """Return the latest version if it is this model, such as when the step is tried again."""
     store = open_store(destination, name)
     for number in store.versions()[-1:]:
+        location = store.path(number)
         try:
-            latest = SavedModelManifest.read(store.path(number))
+            latest = read_version_manifest(location)
         except InputError:
-            continue  # not exported by Regraft
-        if latest.digest == model.digest:
-            return Version(number, store.path(number))
+            continue  # its manifest is damaged
+        if latest is not None and latest.digest == model.digest:
+            return Version(number, location)
     return None
 
 

@@ -52,6 +52,18 @@ def test_a_model_that_is_not_verified_is_not_published(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_second_try_adds_no_version_to_a_bucket(
+    exported: Path, tmp_path: Path, bucket: str
+) -> None:
+    parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
+    first, again = (
+        publish(exported, parity, tmp_path / name, f"{bucket}/models", "m")
+        for name in ("first", "again")
+    )
+    assert (first.version, again.version) == (1, 1)
+    assert again.path == f"{bucket}/models/m/1"
+
+
 def test_publishing_the_same_model_again_adds_no_version(exported: Path, tmp_path: Path) -> None:
     parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
     destination = str(tmp_path / "models")
