@@ -7,6 +7,7 @@ or the champion, or after stored content was removed.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -125,10 +126,7 @@ def _check_writable(name: str, location: str) -> None:
             store.pipe_file(f"{base}/{probe}", b"")
             store.rm_file(f"{base}/{probe}")
         else:
-            folder = Path(location.removeprefix("file://"))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / probe).touch()
-            (folder / probe).unlink()
+            _write_probe(Path(location.removeprefix("file://")).absolute(), probe)
     except InputError:
         raise
     except Exception as error:
@@ -137,3 +135,14 @@ def _check_writable(name: str, location: str) -> None:
         raise InputError(
             f"{name}: cannot write to {location}: {type(error).__name__}: {line}"
         ) from error
+
+
+def _write_probe(folder: Path, name: str) -> None:
+    """Write and remove a file in a folder; folders that did not exist are removed again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+    (folder / name).unlink()
+    for one in missing:
+        with contextlib.suppress(OSError):  # another run has put something into it
+            one.rmdir()

@@ -97,5 +97,9 @@ def test_a_bucket_without_rights_is_named(inputs: RunInputs, s3: None) -> None:
 
 
 def test_the_probe_leaves_nothing(inputs: RunInputs) -> None:
+    destination = Path(inputs.destination)
     resolve(inputs)
-    assert list(Path(inputs.destination).iterdir()) == []
+    assert not destination.exists()
+    destination.mkdir(parents=True)
+    resolve(inputs)
+    assert list(destination.iterdir()) == []

@@ -108,7 +108,7 @@ def test_gone_or_changed_content_is_an_error(
     keep(made, root, "thing-1", MANIFEST, "*.bin")
     store = ContentStore(root)
     store.remove(["thing-1"])
-    with pytest.raises(InputError, match=r"large\.bin: expected stored content, found none"):
+    with pytest.raises(InputError, match=r"large\.bin: expected the stored content, found none"):
         content_file(made.path, "large.bin")
     store.add(Path(artifact(tmp_path / "other", text + " changed").path), "thing-1", MANIFEST)
     with pytest.raises(RegraftError, match=r"large\.bin: expected"):
