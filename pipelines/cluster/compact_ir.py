@@ -1,9 +1,8 @@
 """Makes a compiled pipeline smaller, because Argo stores parts of it many times.
 
 Each node of a run repeats the specification of its step: its inputs with their descriptions, and
-its code, which the container image has anyway. All nodes of a run must fit in one object of 1 MiB
-(`workflow/packer/packer.go`, Argo 3.7.3); above it, the server of KFP 2.17.0 no longer sees the
-states of the steps.
+its code. All nodes of a run must fit in one object of 1 MiB (`workflow/packer/packer.go`, Argo
+3.7.3); above it, the server of KFP 2.17.0 no longer sees the states of the steps.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def compact_file(path: Path) -> None:
 
 
 def compact(spec: dict[str, Any]) -> None:
-    """Remove what no step needs from a pipeline's specification, in place.
+    """Remove what no step reads from a pipeline's specification, in place.
 
     The descriptions of the pipeline's own parameters, which the form of a new run shows, stay.
     """
@@ -42,15 +41,18 @@ def compact(spec: dict[str, Any]) -> None:
                     one.pop("description", None)
     for executor in spec["deploymentSpec"]["executors"].values():
         command = executor.get("container", {}).get("command", [])
-        command[:] = [as_call(one) if "\ndef " in one else one for one in command]
+        command[:] = [without_docstrings(one) if "\ndef " in one else one for one in command]
 
 
-def as_call(source: str) -> str:
-    """Return the code of a component with a call of the installed component as its body."""
-    tree = ast.parse(source)
-    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    name, arguments = function.name, ", ".join(one.arg for one in function.args.args)
-    lines = source.split("\n")[: function.body[0].lineno - 1]
-    lines += [f"    from components.{name}.component import {name}",
-              f"    return {name}.python_func({arguments})", ""]  # fmt: skip
-    return "\n".join(lines)
+def without_docstrings(source: str) -> str:
+    """Return the code of a component without the docstrings of its functions."""
+    documented = (
+        node for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1
+    )  # fmt: skip
+    dropped = {
+        number for node in documented
+        for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }  # fmt: skip
+    lines = source.split("\n")
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped)
