@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset
+from kfp.dsl import Artifact, Dataset, Input
 from pydantic.fields import FieldInfo
 
 from components.conclude.component import conclude
@@ -79,8 +79,23 @@ def _features(step: Step, shards: Any, **inputs: Any) -> Any:
     return step(merge_features, parts=dsl.Collected(extracted.outputs["features"])).output
 
 
+def _features_in_a_graph(step: Step) -> Step:
+    """Return `_features` as a graph of its own, for kfp's local runner.
+
+    In a loop, it replaces the outputs of other tasks by the item of the loop, but not the inputs of
+    a graph (`create_parameter_loop_iteration_task_spec` in kfp/local/orchestrator, kfp 2.17.0).
+    """
+
+    @dsl.pipeline(name="features")
+    def features(shards: list[int], options: dict, dataset: Input[Dataset]) -> Artifact:
+        return _features(step, shards, options=options, dataset=dataset)
+
+    return lambda _, shards, **inputs: features(shards=shards, **inputs).output
+
+
 def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
     fields = (_RUN_ID if cluster else {}) | _fields(fan_out)  # it has no default, so it is first
+    extract = _features_in_a_graph(step) if fan_out and not cluster else _features
 
     @dsl.pipeline(name="steps" if cluster else "regraft")
     @with_parameters(fields, DEFAULTS)
@@ -91,7 +106,7 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
         resolved.set_caching_options(False)  # it finds changes of the inputs
         of = resolved.outputs  # the options of each step
         dataset = step(ingest, options=of["ingest"]).outputs["dataset"]
-        features = _features(step, shards, options=of["extract_features"], dataset=dataset)
+        features = extract(step, shards=shards, options=of["extract_features"], dataset=dataset)
         head = step(train_head, options=of["train_head"], features=features).outputs["model"]
         tuned = step(
             fine_tune, options=of["fine_tune"], dataset=dataset, features=features, head=head

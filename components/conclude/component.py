@@ -18,12 +18,6 @@ def conclude(
         destination: Folder or URI (`s3://`, `gs://`) of published models.
         model_name: Name of the model at the destination.
     """
-    from pathlib import Path
+    from components.conclude.kfp_step import run
 
-    from components.conclude.conclude import conclude as run
-    from regraft_core.runtime.step_reports import log_progress, run_step
-
-    with run_step("conclude"):
-        text = run(run_id, destination, model_name)
-        Path(outcome.path).write_text(text, encoding="utf-8")
-        log_progress(" ".join(text.split()))
+    run(outcome, run_id, destination, model_name)

@@ -35,13 +35,6 @@ def evaluate(
     Returns:
         Whether the gate accepted the model.
     """
-    from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step_reports import run_step
+    from components.evaluate.kfp_step import run
 
-    with run_step("evaluate"):
-        check_gpu(options.get("require_gpu", False))
-        from components.evaluate.kfp_outputs import evaluate_artifacts
-
-        outputs = {"evaluation": evaluation, "model": model, "metrics": metrics,
-                   "classification": classification, "report": report}  # fmt: skip
-        return evaluate_artifacts(candidates, dataset, outputs, options)
+    return run(options, candidates, dataset, evaluation, model, metrics, classification, report)

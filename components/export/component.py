@@ -25,15 +25,6 @@ def export(
         dataset: Dataset with the images of the warm-up.
         saved_model: Exported model.
     """
-    from components.export.export import export as run
-    from regraft_core.formats.option_parsing import select_options
-    from regraft_core.formats.options import ExportOptions
-    from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.step_reports import run_step
+    from components.export.kfp_step import run
 
-    with run_step("export"):
-        checked = select_options(ExportOptions, options)
-        manifest = run(model.path, evaluation.path, dataset.path, saved_model.path, checked)
-        saved_model.metadata.update(digest=manifest.digest, strategy=manifest.strategy)
-        name = f"saved_model-{manifest.digest[:32]}"
-        keep(saved_model, options.get("work_dir", ""), name, manifest.file_name, "*")
+    run(options, model, evaluation, dataset, saved_model)

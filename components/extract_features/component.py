@@ -20,19 +20,6 @@ def extract_features(
         features: Pooled features and activations at the cut.
         shard: Number of this worker, from 0.
     """
-    from regraft_core.formats.option_parsing import select_options
-    from regraft_core.formats.options import FeatureOptions
-    from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.gpu_check import check_gpu
-    from regraft_core.runtime.step_reports import run_step
+    from components.extract_features.kfp_step import run
 
-    with run_step("extract_features"):
-        checked = select_options(FeatureOptions, options)
-        workers = int(options.get("workers", 1))  # numbers in a dict arrive as float
-        check_gpu(checked.require_gpu)
-        from components.extract_features.extract_features import extract_features as run
-
-        manifest = run(dataset.path, features.path, checked, shard, workers)
-        features.metadata.update(digest=manifest.digest, cut=manifest.cut or "")
-        name = f"features-{manifest.digest[:32]}"
-        keep(features, checked.work_dir, name, manifest.file_name, "*.npy")
+    run(options, dataset, features, shard)

@@ -18,18 +18,6 @@ def ingest(options: Dict, dataset: Output[Dataset], data_card: Output[HTML]) -> 
         dataset: TFRecord shards by split, with dataset.json and quarantine.csv.
         data_card: A page that describes the dataset.
     """
-    import shutil
+    from components.ingest.kfp_step import run
 
-    from components.ingest.ingest import ingest as run
-    from regraft_core.formats.option_parsing import select_options
-    from regraft_core.formats.options import IngestOptions
-    from regraft_core.formats.stored_artifacts import keep
-    from regraft_core.runtime.step_reports import run_step
-
-    with run_step("ingest"):
-        manifest = run(options["sources"], dataset.path, select_options(IngestOptions, options))
-        shutil.copyfile(f"{dataset.path}/data_card.html", data_card.path)
-        dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
-        dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}
-        name = f"dataset-{manifest.digest[:32]}"
-        keep(dataset, options.get("work_dir", ""), name, manifest.file_name, "*.tfrecord")
+    run(options, dataset, data_card)

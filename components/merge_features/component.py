@@ -19,14 +19,6 @@ def merge_features(parts: Input[List[Artifact]], features: Output[Artifact]) -> 
         parts: Features of each worker.
         features: Features of all workers, one folder per worker.
     """
-    from pathlib import Path
+    from components.merge_features.kfp_step import run
 
-    from regraft_core.formats.stored_artifacts import copy_artifact
-    from regraft_core.runtime.step_reports import run_step
-    from regraft_core.training.feature_store import read_manifests
-
-    with run_step("merge_features"):
-        folders = [part.path for part in parts]
-        read_manifests(folders)
-        for number, folder in enumerate(folders):
-            copy_artifact(folder, Path(features.path) / f"worker-{number}")
+    run(parts, features)

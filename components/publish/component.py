@@ -24,16 +24,6 @@ def publish(
         parity: Parity report of `verify`.
         published: Record of version, path and parity.
     """
-    from components.publish.publish import publish as run
-    from regraft_core.formats.option_parsing import select_options
-    from regraft_core.formats.options import PublishOptions
-    from regraft_core.formats.stored_artifacts import content_folder
-    from regraft_core.runtime.step_reports import run_step
+    from components.publish.kfp_step import run
 
-    with run_step("publish"):
-        checked = select_options(PublishOptions, options)
-        manifest = run(
-            content_folder(saved_model.path), parity.path, published.path, options["destination"],
-            options["model_name"], checked, options.get("run_id", ""),
-        )  # fmt: skip
-    published.metadata.update(version=manifest.version, path=manifest.path)
+    run(options, saved_model, parity, published)

@@ -96,9 +96,6 @@ def resolve(
         the run's status, which has a size limit: one dict is much smaller than twenty parameters.
     """
     values = locals()
-    from components.resolve.resolve import resolve_options
-    from regraft_core.runtime.step_reports import run_step
+    from components.resolve.kfp_step import run
 
-    with run_step("resolve"):
-        options = resolve_options(values)
-    return tuple(options.values())
+    return run(values)

@@ -29,18 +29,6 @@ def verify(
         parity: Parity report.
         table: Parity report as a table for the KFP UI.
     """
-    import shutil
+    from components.verify.kfp_step import run
 
-    from components.verify.verify import TABLE_FILE
-    from components.verify.verify import verify as run
-    from regraft_core.formats.option_parsing import select_options
-    from regraft_core.formats.options import VerifyOptions
-    from regraft_core.formats.stored_artifacts import content_folder
-    from regraft_core.runtime.step_reports import run_step
-
-    with run_step("verify"):
-        checked = select_options(VerifyOptions, options)
-        exported = content_folder(saved_model.path)
-        report = run(exported, model.path, evaluation.path, dataset.path, parity.path, checked)
-        shutil.copyfile(f"{parity.path}/{TABLE_FILE}", table.path)
-    parity.metadata.update(engine=report.engine, **report.max_abs_diff)
+    run(options, saved_model, model, evaluation, dataset, parity, table)
