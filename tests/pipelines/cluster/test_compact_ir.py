@@ -36,7 +36,7 @@ def test_the_code_of_each_step_is_complete_without_its_docstring(spec: dict[str,
     for source in sources:
         (function,) = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
         assert ast.get_docstring(function) is None
-        assert "run_step(" in source
+        assert f"from components.{function.name}.kfp_step import run" in source
 
 
 def test_only_docstrings_are_removed() -> None:
