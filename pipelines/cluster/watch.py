@@ -9,6 +9,7 @@ because `conclude` follows and succeeds.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -22,23 +23,11 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
+from pipelines.cluster.run_tasks import FAILED, Task, error_of, has_ended, tasks_of
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
-STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
-         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
-FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
+SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
 Verdict = Literal["accepted", "rejected"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """The state of one step, as the server reports it. Workers of one step are numbered from 1."""
-
-    name: str
-    state: str
-    seconds: float | None = None
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,25 +43,6 @@ class RunFailedError(RegraftError):
     """The run ended without a verdict."""
 
 
-def tasks_of(run: Any) -> list[Task]:
-    """Return the steps of a run in the order of the pipeline, without KFP's own tasks.
-
-    A step whose driver failed never starts, so the driver's failure is that of the step. A step
-    without a state was omitted, or is not known yet.
-    """
-    details = (run.run_details.task_details if run.run_details else None) or []
-    tasks = []
-    for step in STEPS:
-        found = [task for task in details if _step(task.display_name) == step]
-        drivers = [task for task in details if _step(task.display_name) == f"{step}-driver"]
-        found = found or [task for task in drivers if task.state in FAILED]
-        found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
-        for number, task in enumerate(found, 1):
-            name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
-            tasks.append(Task(name, task.state or "", _seconds(task), _error(task)))
-    return tasks
-
-
 def verdict_of(run: Any) -> Verdict:
     """Return the verdict of a run that has ended.
 
@@ -85,7 +55,7 @@ def verdict_of(run: Any) -> Verdict:
     canceled = any(one.state == "CANCELING" for one in run.state_history or ())
     if canceled or run.state != "SUCCEEDED" or failed:
         errors = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = "" if canceled else "; ".join(errors) or _error(run)
+        cause = "" if canceled else "; ".join(errors) or error_of(run)
         state = "CANCELED" if canceled else "FAILED" if run.state == "SUCCEEDED" else run.state
         raise RunFailedError(f"the run ended as {state}{f': {cause}' if cause else ''}")
     if "publish" in done:
@@ -121,7 +91,9 @@ def wait(
             raise AccessError(f"{error}; the run {run_id} continues") from None
         else:
             listener(tasks_of(run))
-            if (run.state or "").upper() in ENDED:
+            if has_ended(run):
+                run = _settled(client, run, waiting)
+                listener(tasks_of(run))
                 return verdict_of(run)
         if time.monotonic() - start >= waiting.deadline_s:
             raise SubmissionError(
@@ -140,17 +112,9 @@ def raise_if_rejected(verdict: Verdict, page: str) -> None:
         raise RejectedError(f"the gate rejected the model; the report has its checks: {page}")
 
 
-def _step(display_name: str | None) -> str:
-    return (display_name or "").replace("_", "-")
-
-
-def _seconds(task: Any) -> float | None:
-    if task.start_time is None or task.end_time is None:
-        return None
-    seconds = float((task.end_time - task.start_time).total_seconds())
-    return seconds if seconds >= 0 else None  # an unset end is in 1970
-
-
-def _error(task: Any) -> str:
-    message = getattr(task.error, "message", "") if task.error else ""
-    return " ".join(str(message or "").split())[:300]
+def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
+    """Request an ended run once more; return the earlier response if this one is lost."""
+    threading.Event().wait(min(waiting.poll_s, SETTLE_S))
+    with contextlib.suppress(RegraftError):
+        return client.get_run(state.run_id)
+    return state
