@@ -1,4 +1,4 @@
-"""The tasks of a run, as a server reports them: the states of its steps.
+"""The tasks of a run, as a server reports them: the states of its steps, and pods that wait.
 
 The rows of KFP 2.17.0 are the nodes of Argo's workflow. A step `ingest` has the rows `ingest`,
 `ingest-driver`, `executor` and, with retries, `executor(0)`. If the server retries all templates,
@@ -8,6 +8,7 @@ another one: `child_tasks` has Argo's node ids, and no row has its own.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,36 @@ def tasks_of(run: Any) -> list[Task]:
             name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
             tasks.append(Task(name, task.state, _seconds(task), error_of(task)))
     return tasks
+
+
+def failures_of(run: Any) -> list[str]:
+    """Return the steps that failed, with their errors; without any, KFP's drivers that failed."""
+    steps = [task for task in tasks_of(run) if task.state in FAILED]
+    if steps:
+        return [f"{task.name}: {task.error}" if task.error else task.name for task in steps]
+    failed = {_name(task) for task in _details(run) if task.state in FAILED}
+    return sorted(name for name in failed if name.endswith("-driver"))
+
+
+def pending_pods(run: Any) -> dict[str, str]:
+    """Return the step of each pod that is pending, by the id of its task.
+
+    KFP waits without a limit for a pod whose secret, claim, container image or node is missing. An
+    executor is that of the running step, because steps run one after another. The pod of a driver
+    that belongs to no step has the driver's name.
+    """
+    details = _details(run)
+    running = {_name(task) for task in details if task.state == "RUNNING"}
+    of_executors = " and ".join(step for step in STEPS if step in running) or "executor"
+    found = {}
+    for task in details:
+        name = re.sub(r"\(\d+\)$", "", _name(task))
+        if task.state == "PENDING" and name == "executor":
+            found[task.task_id] = of_executors
+        elif task.state == "PENDING" and name.endswith("-driver"):
+            step = name.removesuffix("-driver")
+            found[task.task_id] = step if step in STEPS else name
+    return found
 
 
 def error_of(reported: Any) -> str:

@@ -1,4 +1,4 @@
-"""Waits for a run on a server: the state of each step, and the verdict.
+"""Waits for a run on a server: the state of each step, pods that wait, and the verdict.
 
 KFP has no verdict: a rejected run also ends as SUCCEEDED. Each end of the gate has a step of its
 own, and only a step that SUCCEEDED proves a verdict: `publish` that the model was accepted,
@@ -23,7 +23,14 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
-from pipelines.cluster.run_tasks import FAILED, Task, error_of, has_ended, tasks_of
+from pipelines.cluster.run_tasks import (
+    Task,
+    error_of,
+    failures_of,
+    has_ended,
+    pending_pods,
+    tasks_of,
+)
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
 SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
@@ -32,46 +39,71 @@ Verdict = Literal["accepted", "rejected"]
 
 @dataclass(frozen=True)
 class Waiting:
-    """Time limit, interval of requests, and the longest outage of the server to tolerate."""
+    """Time limit, interval of requests, and the longest outage of the server to tolerate.
+
+    A pod that is pending for longer than `pending_s` is reported.
+    """
 
     deadline_s: float = 86_400.0
     poll_s: float = 5.0
     outage_s: float = 600.0
+    pending_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """A run, and where its user can look: its page and its pods."""
+
+    id: str
+    page: str
+    namespace: str
+
+    def kubectl_logs(self) -> str:
+        """Return the command for the last lines of all steps."""
+        return (f"kubectl -n {self.namespace} logs -l pipeline/runid={self.id} -c main --prefix "
+                "--tail=30")  # fmt: skip
+
+    def kubectl_describe(self) -> str:
+        """Return the command for the events of the pods that have not ended."""
+        return (f"kubectl -n {self.namespace} describe pod -l pipeline/runid={self.id},"
+                "workflows.argoproj.io/completed=false")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Functions that are called while waiting.
+
+    `show` gets the steps after each request, and `note` one line about a pod that waits.
+    """
+
+    show: Callable[[list[Task]], None]
+    note: Callable[[str], None]
 
 
 class RunFailedError(RegraftError):
     """The run ended without a verdict."""
 
 
-def verdict_of(run: Any) -> Verdict:
-    """Return the verdict of a run that has ended.
+class PendingSteps:
+    """Finds the steps whose pods are pending for too long; each is reported once."""
 
-    Raises:
-        RunFailedError: it failed or was canceled, or its verdict is unknown.
-    """
-    tasks = tasks_of(run)
-    failed = [task for task in tasks if task.state in FAILED]
-    done = {task.name.split()[0] for task in tasks if task.state == "SUCCEEDED"}
-    canceled = any(one.state == "CANCELING" for one in run.state_history or ())
-    if canceled or run.state != "SUCCEEDED" or failed:
-        errors = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = "" if canceled else "; ".join(errors) or error_of(run)
-        state = "CANCELED" if canceled else "FAILED" if run.state == "SUCCEEDED" else run.state
-        raise RunFailedError(f"the run ended as {state}{f': {cause}' if cause else ''}")
-    if "publish" in done:
-        return "accepted"
-    if "record-rejection" in done:
-        return "rejected"
-    raise RunFailedError(
-        "the run ended as SUCCEEDED, but the server reported neither `publish` nor "
-        "`record-rejection` as done; verdict unknown: see the output of `conclude` on its page"
-    )
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since: dict[str, float] = {}
+        self._reported: set[str] = set()
+
+    def overdue(self, run: Any, now_s: float) -> list[str]:
+        """Return the steps to report at a time."""
+        pods = pending_pods(run)
+        self._since = {task: self._since.get(task, now_s) for task in pods}
+        late = {pods[task] for task, start in self._since.items() if now_s - start >= self._limit_s}
+        late -= self._reported
+        self._reported |= late
+        return sorted(late)
 
 
-def wait(
-    client: Client, run_id: str, listener: Callable[[list[Task]], None], waiting: Waiting
-) -> Verdict:
-    """Wait for the end of a run; `listener` gets the steps after each request.
+def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) -> Verdict:
+    """Wait for the end of a run.
 
     Raises:
         RunFailedError: the run ended without a verdict.
@@ -80,26 +112,58 @@ def wait(
         AccessError: the token has expired. The run continues.
     """
     start = last_response = time.monotonic()
+    pending = PendingSteps(waiting.pending_s)
     while True:
         try:
-            run = client.get_run(run_id)
+            state = client.get_run(run.id)
             last_response = time.monotonic()
         except (NoResponseError, UnreachableError) as error:
             if time.monotonic() - last_response >= waiting.outage_s:
-                raise SubmissionError(f"{error}; the run {run_id} continues") from None
+                raise SubmissionError(f"{error}; the run {run.id} continues") from None
         except AccessError as error:
-            raise AccessError(f"{error}; the run {run_id} continues") from None
+            raise AccessError(f"{error}; the run {run.id} continues") from None
         else:
-            listener(tasks_of(run))
-            if has_ended(run):
-                run = _settled(client, run, waiting)
-                listener(tasks_of(run))
-                return verdict_of(run)
+            listener.show(tasks_of(state))
+            if has_ended(state):
+                state = _settled(client, state, waiting)
+                listener.show(tasks_of(state))
+                return _verdict(state, run)
+            for step in pending.overdue(state, last_response):
+                listener.note(_pending_note(step, run, waiting.pending_s))
         if time.monotonic() - start >= waiting.deadline_s:
             raise SubmissionError(
-                f"the run {run_id} has not ended within {waiting.deadline_s:g} s; it continues"
+                f"the run {run.id} has not ended within {waiting.deadline_s:g} s; it continues"
             )
         threading.Event().wait(waiting.poll_s)
+
+
+def proven_verdict(state: Any) -> Verdict | None:
+    """Return the verdict that the steps of a run prove, or None."""
+    done = {task.name for task in tasks_of(state) if task.state == "SUCCEEDED"}
+    if "publish" in done:
+        return "accepted"
+    return "rejected" if "record-rejection" in done else None
+
+
+def check_failure(state: Any, run: WatchedRun) -> None:
+    """Raise an error if a run that has ended was canceled or failed.
+
+    Raises:
+        RunFailedError: with the steps that failed, and how to read their logs.
+    """
+    # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
+    history = [one.state for one in state.state_history or ()]
+    if state.state == "CANCELED" or "CANCELING" in history:
+        raise RunFailedError(f"the run was canceled; its page: {run.page}")
+    failures = failures_of(state)
+    if state.state == "SUCCEEDED" and not failures:
+        return
+    ended = "FAILED" if state.state == "SUCCEEDED" else state.state
+    cause = "; ".join(failures) or error_of(state)
+    raise RunFailedError(
+        f"the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step on "
+        f"{run.page}, or: {run.kubectl_logs()}"
+    )
 
 
 def raise_if_rejected(verdict: Verdict, page: str) -> None:
@@ -118,3 +182,23 @@ def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
     with contextlib.suppress(RegraftError):
         return client.get_run(state.run_id)
     return state
+
+
+def _verdict(state: Any, run: WatchedRun) -> Verdict:
+    check_failure(state, run)
+    verdict = proven_verdict(state)
+    if verdict is None:
+        raise RunFailedError(
+            "verdict unknown: the run ended as SUCCEEDED, but the server reported neither "
+            f"`publish` nor `record-rejection` as done. See the output of "
+            f"`conclude` on {run.page}"
+        )
+    return verdict
+
+
+def _pending_note(step: str, run: WatchedRun, pending_s: float) -> str:
+    return (
+        f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes. Usual causes: a "
+        "missing secret or PVC, a container image that cannot be pulled (or is large), no node "
+        f"with free CPU, memory or GPU. Its events: {run.kubectl_describe()}"
+    )

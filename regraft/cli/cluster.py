@@ -16,11 +16,11 @@ from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from pipelines.cluster.kfp_api import Connection
+    from pipelines.cluster.kfp_api import Client, Connection
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pod_settings import Pods
-    from pipelines.cluster.submit import Settings, Submission
-    from pipelines.cluster.watch import Waiting
+    from pipelines.cluster.submit import Settings, Submission, SubmittedRun
+    from pipelines.cluster.watch import Verdict, Waiting
 
 MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
@@ -235,8 +235,8 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import raise_if_rejected, wait
-    from regraft.cli.console_output import print_json, showing_steps
+    from pipelines.cluster.watch import raise_if_rejected
+    from regraft.cli.console_output import print_json
 
     waiting = options.waiting()
     client = Client(connection)
@@ -248,10 +248,19 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
         if json:
             print_json(result)
         return
-    with showing_steps() as listener:
-        verdict = wait(client, sent.id, listener, waiting)
+    verdict = _wait(client, connection, sent, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:
         print(verdict)
     raise_if_rejected(verdict, sent.page)
+
+
+def _wait(client: Client, connection: Connection, sent: SubmittedRun, waiting: Waiting) -> Verdict:
+    """Show the steps of a run until its end, and return its verdict."""
+    from pipelines.cluster.watch import Listener, WatchedRun, wait
+    from regraft.cli.console_output import print_note, showing_steps
+
+    run = WatchedRun(sent.id, sent.page, connection.namespace or "kubeflow")
+    with showing_steps() as show:
+        return wait(client, run, waiting, Listener(show, print_note))

@@ -190,7 +190,7 @@ def test_a_published_run_whose_details_are_frozen_is_not_rejected(
     server.script = frozen()
     ended = submit("--wait")
     assert ended.code == 1
-    assert "verdict unknown: see the output of `conclude`" in ended.err.splitlines()[-1]
+    assert "verdict unknown" in ended.err.splitlines()[-1]
 
 
 def test_a_driver_that_failed_is_its_step(server: KfpServer, submit: Regraft) -> None:
@@ -207,7 +207,7 @@ def test_a_canceled_run_ends_with_1(server: KfpServer, submit: Regraft, end: str
     server.script = [("RUNNING", None), ("CANCELING", None), (end, None)]
     ended = submit("--wait")
     assert ended.code == 1
-    assert "the run ended as CANCELED" in one_line(ended)
+    assert "the run was canceled" in one_line(ended)
 
 
 def test_waiting_has_a_deadline(server: KfpServer, submit: Regraft) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a run on a local server of the KFP API: the steps that are shown."""
+"""Waiting for a run on a local server of the KFP API: steps, pods that wait, failures."""
 
 from __future__ import annotations
 
@@ -10,30 +10,51 @@ import kfp_server_api as api
 import pytest
 
 from pipelines.cluster.kfp_api import Client, Connection
-from pipelines.cluster.run_tasks import Task, tasks_of
-from pipelines.cluster.watch import Waiting, wait
-from tests.pipelines.cluster.kfp_server import Fault, KfpServer, kfp_server, ran, task
+from pipelines.cluster.run_tasks import failures_of, pending_pods, tasks_of
+from pipelines.cluster.watch import (
+    Listener,
+    PendingSteps,
+    RunFailedError,
+    Waiting,
+    WatchedRun,
+    wait,
+)
+from tests.pipelines.cluster.kfp_server import (
+    Fault,
+    KfpServer,
+    failed,
+    kfp_server,
+    ran,
+    task,
+    waiting,
+)
 
-RUN_ID = "run-1"
+RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team")
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
     with kfp_server() as running:
-        running.runs[RUN_ID] = api.V2beta1Run(run_id=RUN_ID, display_name="pets")
+        running.runs[RUN.id] = api.V2beta1Run(run_id=RUN.id, display_name="pets")
         yield running
 
 
 @pytest.fixture
-def watched(server: KfpServer) -> Callable[[], SimpleNamespace]:
-    """Return a function that waits for the run; its result has what was shown."""
+def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
+    """Return a function that waits for the run; its result has what was shown and noted."""
 
-    def watch() -> SimpleNamespace:
-        steps: list[list[Task]] = []
+    def watch(pending_s: float = 60.0) -> SimpleNamespace:
+        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="")
+
         client = Client(Connection(server.address, backoff_s=0.0))
-        verdict = wait(client, RUN_ID, steps.append, Waiting(poll_s=0.01))
-        return SimpleNamespace(steps=steps, verdict=verdict)
+        listener = Listener(seen.steps.append, seen.notes.append)
+        settings = Waiting(poll_s=0.01, pending_s=pending_s)
+        try:
+            seen.verdict = wait(client, RUN, settings, listener)
+        except RunFailedError as error:
+            seen.error = str(error)
+        return seen
 
     return watch
 
@@ -59,6 +80,13 @@ def test_a_failed_driver_is_its_step_although_the_step_is_omitted() -> None:
     assert [(one.name, one.state) for one in tasks_of(run)] == [("ingest", "FAILED")]
 
 
+def test_a_failed_driver_of_kfp_is_named_if_no_step_failed() -> None:
+    run = run_of("FAILED", task("iteration-driver", "FAILED"), task("for-loop-1", "FAILED"))
+    assert failures_of(run) == ["iteration-driver"]
+    run = run_of("FAILED", task("steps-driver", "SUCCEEDED"), task("ingest", "FAILED"))
+    assert failures_of(run) == ["ingest"]
+
+
 def test_the_last_states_are_those_after_the_end(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
@@ -80,3 +108,71 @@ def test_a_lost_response_after_the_end_is_no_error(
     server.script = [("SUCCEEDED", tasks)]
     server.on_get_run = lambda: server.fail("GET .*/runs/run", *[Fault(503)] * 9)
     assert watched().verdict == "accepted"
+
+
+@pytest.mark.parametrize("retries_of_all", [True, False])
+def test_the_step_of_a_pending_pod_is_reported_once(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], retries_of_all: bool
+) -> None:
+    stuck = waiting("extract-features", retries_of_all=retries_of_all)
+    server.script = [("RUNNING", stuck)] * 4 + ran(accepted=True)
+    (note,) = watched(pending_s=0.0).notes
+    assert note.startswith("extract-features: a pod is reported as pending")
+    for cause in ("secret", "PVC", "container image", "GPU"):
+        assert cause in note
+    labels = "pipeline/runid=run-1,workflows.argoproj.io/completed=false"
+    assert f"kubectl -n team describe pod -l {labels}" in note
+
+
+def test_a_pod_that_starts_in_time_is_not_reported(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = [("RUNNING", waiting("ingest"))] * 4 + ran(accepted=True)
+    assert not watched().notes
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ingest-driver", "ingest"), ("ingest-driver(0)", "ingest"),
+        ("iteration-item-driver(0)", "iteration-item-driver"), ("root-driver", "root-driver"),
+        ("executor(2)", "fine-tune"), ("condition-1", None), ("publish", None),
+    ],
+)  # fmt: skip
+def test_a_pending_pod_belongs_to_a_step(name: str, step: str | None) -> None:
+    run = run_of("RUNNING", task("fine_tune", "RUNNING"), task(name, "PENDING"))
+    assert pending_pods(run) == ({f"{name}-0": step} if step else {})
+
+
+def test_each_pod_has_its_own_time() -> None:
+    """Workers that queue for a node are not one pod that waits."""
+    pending = PendingSteps(limit_s=120.0)
+    step = task("extract-features", "RUNNING")
+    runs = [run_of("RUNNING", step, task("executor(0)", "PENDING", number=number))
+            for number in range(3)]  # fmt: skip
+    assert not pending.overdue(runs[0], 0.0)
+    assert not pending.overdue(runs[1], 100.0)
+    assert not pending.overdue(runs[2], 200.0)
+    assert not pending.overdue(runs[2], 319.0)
+    assert pending.overdue(runs[2], 320.0) == ["extract-features"]
+    assert not pending.overdue(runs[2], 400.0)
+
+
+def test_a_failed_run_names_its_step_its_page_and_its_log(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = failed("train-head")
+    seen = watched()
+    assert seen.error.startswith("the run ended as FAILED: train-head. ")
+    assert RUN.page in seen.error
+    assert "kubectl -n team logs -l pipeline/runid=run-1 -c main --prefix" in seen.error
+    assert "\n" not in seen.error
+    assert [one.name for one in seen.steps[-1]][-2:] == ["train-head", "conclude"]
+
+
+def test_a_canceled_run_is_said_to_be_canceled(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = [("CANCELING", waiting("ingest")), ("FAILED", failed("ingest")[-1][1])]
+    error = watched().error
+    assert error == f"the run was canceled; its page: {RUN.page}"
