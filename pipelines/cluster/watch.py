@@ -4,7 +4,8 @@ KFP has no verdict: a rejected run also ends as SUCCEEDED. Each end of the gate 
 own, and only a step that SUCCEEDED proves a verdict: `publish` that the model was accepted,
 `record-rejection` that it was rejected. What the server does not report proves nothing: the details
 of a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too,
-because `conclude` follows and succeeds.
+because `conclude` follows and succeeds. If neither step is reported, the caller may know the
+verdict from the run's record at the destination.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ class Waiting:
 
 @dataclass(frozen=True)
 class WatchedRun:
-    """A run, and where its user can look: its page and its pods."""
+    """A run, and where its user can look: its page, its pods and its record.
+
+    `record` is the path or URI of the file with its verdict.
+    """
 
     id: str
     page: str
     namespace: str
+    record: str
 
     def kubectl_logs(self) -> str:
         """Return the command for the last lines of all steps."""
@@ -73,11 +78,13 @@ class WatchedRun:
 class Listener:
     """Functions that are called while waiting.
 
-    `show` gets the steps after each request, and `note` one line about a pod that waits.
+    `show` gets the steps after each request, and `note` one line about a pod that waits. `recorded`
+    returns the verdict that the run left at the destination, or None if it is not known there.
     """
 
     show: Callable[[list[Task]], None]
     note: Callable[[str], None]
+    recorded: Callable[[], Verdict | None]
 
 
 class RunFailedError(RegraftError):
@@ -127,7 +134,7 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
             if has_ended(state):
                 state = _settled(client, state, waiting)
                 listener.show(tasks_of(state))
-                return _verdict(state, run)
+                return _verdict(state, run, listener.recorded)
             for step in pending.overdue(state, last_response):
                 listener.note(_pending_note(step, run, waiting.pending_s))
         if time.monotonic() - start >= waiting.deadline_s:
@@ -184,13 +191,13 @@ def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
     return state
 
 
-def _verdict(state: Any, run: WatchedRun) -> Verdict:
+def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], Verdict | None]) -> Verdict:
     check_failure(state, run)
-    verdict = proven_verdict(state)
+    verdict = proven_verdict(state) or recorded()
     if verdict is None:
         raise RunFailedError(
             "verdict unknown: the run ended as SUCCEEDED, but the server reported neither "
-            f"`publish` nor `record-rejection` as done. See the output of "
+            f"`publish` nor `record-rejection` as done. See {run.record}, or the output of "
             f"`conclude` on {run.page}"
         )
     return verdict

@@ -13,7 +13,7 @@ from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.option_groups import with_groups
 from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, RegraftError
 
 if TYPE_CHECKING:
     from pipelines.cluster.kfp_api import Client, Connection
@@ -248,7 +248,7 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
         if json:
             print_json(result)
         return
-    verdict = _wait(client, connection, sent, waiting)
+    verdict = _wait(client, connection, submission, sent, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:
@@ -256,11 +256,31 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     raise_if_rejected(verdict, sent.page)
 
 
-def _wait(client: Client, connection: Connection, sent: SubmittedRun, waiting: Waiting) -> Verdict:
+def _wait(
+    client: Client,
+    connection: Connection,
+    submission: Submission,
+    sent: SubmittedRun,
+    waiting: Waiting,
+) -> Verdict:
     """Show the steps of a run until its end, and return its verdict."""
     from pipelines.cluster.watch import Listener, WatchedRun, wait
     from regraft.cli.console_output import print_note, showing_steps
+    from regraft_core.formats.run_outcome import outcome_location
 
-    run = WatchedRun(sent.id, sent.page, connection.namespace or "kubeflow")
+    record = (submission.parameters["destination"], submission.parameters["model_name"], sent.id)
+    run = WatchedRun(sent.id, sent.page, connection.namespace or "kubeflow",
+                     outcome_location(*record))  # fmt: skip
     with showing_steps() as show:
-        return wait(client, run, waiting, Listener(show, print_note))
+        return wait(client, run, waiting, Listener(show, print_note, lambda: _recorded(*record)))
+
+
+def _recorded(destination: str, model_name: str, run_id: str) -> Verdict | None:
+    """Return the verdict at the destination, or None if this machine cannot read it there."""
+    from regraft_core.formats.run_outcome import read_outcome
+
+    try:
+        outcome = read_outcome(destination, model_name, run_id)
+    except RegraftError:
+        return None
+    return outcome.verdict if outcome else None

@@ -177,7 +177,9 @@ def test_a_run_that_succeeds_after_a_failed_step_has_failed(
     assert f"the run ended as FAILED: {name}: out of memory" in ended.err.splitlines()[-1]
 
 
-def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraft) -> None:
+def test_a_success_without_steps_is_no_verdict(
+    server: KfpServer, submit: Regraft, s3: None
+) -> None:
     server.script = [("SUCCEEDED", None)]
     ended = submit("--wait")
     assert ended.code == 1
@@ -185,7 +187,7 @@ def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraf
 
 
 def test_a_published_run_whose_details_are_frozen_is_not_rejected(
-    server: KfpServer, submit: Regraft
+    server: KfpServer, submit: Regraft, s3: None
 ) -> None:
     server.script = frozen()
     ended = submit("--wait")

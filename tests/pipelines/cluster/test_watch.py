@@ -1,8 +1,9 @@
-"""Waiting for a run on a local server of the KFP API: steps, pods that wait, failures."""
+"""Waiting for a run on a local server of the KFP API: steps, pods that wait, failures, verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,21 +16,25 @@ from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
     RunFailedError,
+    Verdict,
     Waiting,
     WatchedRun,
     wait,
 )
+from regraft_core.formats.run_outcome import RunOutcome, write_outcome
+from tests.command_line import Ended, Regraft
 from tests.pipelines.cluster.kfp_server import (
     Fault,
     KfpServer,
     failed,
+    frozen,
     kfp_server,
     ran,
     task,
     waiting,
 )
 
-RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team")
+RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team", "s3://m/pets/.runs/run-1.json")
 
 
 @pytest.fixture
@@ -44,11 +49,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
     """Return a function that waits for the run; its result has what was shown and noted."""
 
-    def watch(pending_s: float = 60.0) -> SimpleNamespace:
-        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="")
+    def watch(recorded: Verdict | None = None, pending_s: float = 60.0) -> SimpleNamespace:
+        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", asked=0)
+
+        def record() -> Verdict | None:
+            seen.asked += 1
+            return recorded
 
         client = Client(Connection(server.address, backoff_s=0.0))
-        listener = Listener(seen.steps.append, seen.notes.append)
+        listener = Listener(seen.steps.append, seen.notes.append, record)
         settings = Waiting(poll_s=0.01, pending_s=pending_s)
         try:
             seen.verdict = wait(client, RUN, settings, listener)
@@ -162,11 +171,12 @@ def test_a_failed_run_names_its_step_its_page_and_its_log(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = failed("train-head")
-    seen = watched()
+    seen = watched(recorded="accepted")
     assert seen.error.startswith("the run ended as FAILED: train-head. ")
     assert RUN.page in seen.error
     assert "kubectl -n team logs -l pipeline/runid=run-1 -c main --prefix" in seen.error
     assert "\n" not in seen.error
+    assert not seen.asked
     assert [one.name for one in seen.steps[-1]][-2:] == ["train-head", "conclude"]
 
 
@@ -176,3 +186,80 @@ def test_a_canceled_run_is_said_to_be_canceled(
     server.script = [("CANCELING", waiting("ingest")), ("FAILED", failed("ingest")[-1][1])]
     error = watched().error
     assert error == f"the run was canceled; its page: {RUN.page}"
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_a_run_with_frozen_details_has_the_recorded_verdict(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], verdict: Verdict
+) -> None:
+    server.script = frozen()
+    assert watched(recorded=verdict).verdict == verdict
+
+
+def test_an_unknown_verdict_names_the_record_and_the_page(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = frozen()
+    seen = watched()
+    assert seen.asked == 1
+    assert seen.error.startswith("verdict unknown")
+    assert RUN.record in seen.error
+    assert RUN.page in seen.error
+    assert "\n" not in seen.error
+
+
+def test_a_reported_verdict_needs_no_record(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = ran(accepted=False)
+    seen = watched(recorded="accepted")
+    assert (seen.verdict, seen.asked) == ("rejected", 0)
+
+
+ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
+REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The destination of a run, which this machine can read."""
+    if request.param == "folder":
+        return str(tmp_path / "models")
+    request.getfixturevalue("s3")
+    import fsspec
+
+    bucket = f"watched-{abs(hash(str(tmp_path))) % 10**9}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/models"
+
+
+def submit(regraft: Regraft, server: KfpServer, destination: str) -> Ended:
+    server.runs.clear()
+    server.script = frozen()
+    server.requests_of_run = 0
+    pvc = [] if "://" in destination else ["--pvc", f"models={destination}"]
+    return regraft("submit", "digits", "--host", server.address, "--poll-s", "0.01", "--wait",
+                   "--destination", destination, *pvc)  # fmt: skip
+
+
+def test_submit_reads_the_verdict_at_the_destination(
+    server: KfpServer, regraft: Regraft, destination: str
+) -> None:
+    unknown = submit(regraft, server, destination)
+    assert unknown.code == 1
+    assert f"{destination}/digits/.runs/run-1.json" in unknown.err.splitlines()[-1]
+    write_outcome(destination, "digits", "run-1", ACCEPTED)
+    assert submit(regraft, server, destination).code == 0
+    write_outcome(destination, "digits", "run-1", REJECTED)
+    assert submit(regraft, server, destination).code == 3
+
+
+def test_a_record_that_cannot_be_read_leaves_the_verdict_unknown(
+    server: KfpServer, regraft: Regraft, tmp_path: Path
+) -> None:
+    record = tmp_path / "digits" / ".runs" / "run-1.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    ended = submit(regraft, server, str(tmp_path))
+    assert ended.code == 1
+    assert "verdict unknown" in ended.err.splitlines()[-1]
