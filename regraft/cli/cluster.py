@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,8 +280,11 @@ def _recorded(destination: str, model_name: str, run_id: str) -> Verdict | None:
     """Return the verdict at the destination, or None if this machine cannot read it there."""
     from regraft_core.formats.run_outcome import read_outcome
 
+    logging.disable()  # gcsfs prints a stack trace for each attempt without access
     try:
         outcome = read_outcome(destination, model_name, run_id)
     except RegraftError:
         return None
+    finally:
+        logging.disable(logging.NOTSET)
     return outcome.verdict if outcome else None

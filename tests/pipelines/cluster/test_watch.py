@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import kfp_server_api as api
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines.cluster.kfp_api import Client, Connection
 from pipelines.cluster.run_tasks import failures_of, pending_pods, tasks_of
@@ -226,7 +229,6 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "models")
     request.getfixturevalue("s3")
-    import fsspec
 
     bucket = f"watched-{abs(hash(str(tmp_path))) % 10**9}"
     fsspec.filesystem("s3").mkdir(bucket)
@@ -263,3 +265,24 @@ def test_a_record_that_cannot_be_read_leaves_the_verdict_unknown(
     ended = submit(regraft, server, str(tmp_path))
     assert ended.code == 1
     assert "verdict unknown" in ended.err.splitlines()[-1]
+
+
+class DeniedStore(MemoryFileSystem):
+    """A store that logs each attempt before it raises its own error, as gcsfs does."""
+
+    protocol = "denied"
+
+    def cat_file(self, *_: Any, **__: Any) -> bytes:
+        logging.getLogger("denied").error("attempt 1")
+        raise PermissionError("no credentials")
+
+
+def test_a_store_without_access_leaves_the_verdict_unknown_and_prints_no_log(
+    server: KfpServer, regraft: Regraft, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec.register_implementation("denied", DeniedStore, clobber=True)
+    ended = submit(regraft, server, "denied://bucket/models")
+    assert ended.code == 1
+    assert "verdict unknown" in ended.err.splitlines()[-1]
+    assert not [one for one in caplog.records if one.name == "denied"]
+    assert logging.getLogger("denied").isEnabledFor(logging.ERROR)
