@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grimp
 
-from pipelines.cluster.watch import STEPS
+from pipelines.cluster.run_tasks import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 DIAGRAM = ROOT / "docs" / "images" / "architecture.svg"

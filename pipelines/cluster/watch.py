@@ -1,14 +1,16 @@
-"""Waits for a run on a server: the state of each step, and the verdict.
+"""Waits for a run on a server: the state of each step, pods that wait, and the verdict.
 
 KFP has no verdict: a rejected run also ends as SUCCEEDED. Each end of the gate has a step of its
 own, and only a step that SUCCEEDED proves a verdict: `publish` that the model was accepted,
 `record-rejection` that it was rejected. What the server does not report proves nothing: the details
 of a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too,
-because `conclude` follows and succeeds.
+because `conclude` follows and succeeds. If neither step is reported, the caller may know the
+verdict from the run's record at the destination.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -22,86 +24,93 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
+from pipelines.cluster.run_tasks import (
+    Task,
+    error_of,
+    failures_of,
+    has_ended,
+    pending_pods,
+    tasks_of,
+)
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
-STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
-         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
-FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
+SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
 Verdict = Literal["accepted", "rejected"]
 
 
 @dataclass(frozen=True)
-class Task:
-    """The state of one step, as the server reports it. Workers of one step are numbered from 1."""
-
-    name: str
-    state: str
-    seconds: float | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True)
 class Waiting:
-    """Time limit, interval of requests, and the longest outage of the server to tolerate."""
+    """Time limit, interval of requests, and the longest outage of the server to tolerate.
+
+    A pod that is pending for longer than `pending_s` is reported.
+    """
 
     deadline_s: float = 86_400.0
     poll_s: float = 5.0
     outage_s: float = 600.0
+    pending_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """A run, and where its user can look: its page, its pods and its record.
+
+    `record` is the path or URI of the file with its verdict.
+    """
+
+    id: str
+    page: str
+    namespace: str
+    record: str
+
+    def kubectl_logs(self) -> str:
+        """Return the command for the last lines of all steps."""
+        return (f"kubectl -n {self.namespace} logs -l pipeline/runid={self.id} -c main --prefix "
+                "--tail=30")  # fmt: skip
+
+    def kubectl_describe(self) -> str:
+        """Return the command for the events of the pods that have not ended."""
+        return (f"kubectl -n {self.namespace} describe pod -l pipeline/runid={self.id},"
+                "workflows.argoproj.io/completed=false")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Functions that are called while waiting.
+
+    `show` gets the steps after each request, and `note` one line about a pod that waits. `recorded`
+    returns the verdict that the run left at the destination, or None if it is not known there.
+    """
+
+    show: Callable[[list[Task]], None]
+    note: Callable[[str], None]
+    recorded: Callable[[], Verdict | None]
 
 
 class RunFailedError(RegraftError):
     """The run ended without a verdict."""
 
 
-def tasks_of(run: Any) -> list[Task]:
-    """Return the steps of a run in the order of the pipeline, without KFP's own tasks.
+class PendingSteps:
+    """Finds the steps whose pods are pending for too long; each is reported once."""
 
-    A step whose driver failed never starts, so the driver's failure is that of the step. A step
-    without a state was omitted, or is not known yet.
-    """
-    details = (run.run_details.task_details if run.run_details else None) or []
-    tasks = []
-    for step in STEPS:
-        found = [task for task in details if _step(task.display_name) == step]
-        drivers = [task for task in details if _step(task.display_name) == f"{step}-driver"]
-        found = found or [task for task in drivers if task.state in FAILED]
-        found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
-        for number, task in enumerate(found, 1):
-            name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
-            tasks.append(Task(name, task.state or "", _seconds(task), _error(task)))
-    return tasks
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since: dict[str, float] = {}
+        self._reported: set[str] = set()
 
-
-def verdict_of(run: Any) -> Verdict:
-    """Return the verdict of a run that has ended.
-
-    Raises:
-        RunFailedError: it failed or was canceled, or its verdict is unknown.
-    """
-    tasks = tasks_of(run)
-    failed = [task for task in tasks if task.state in FAILED]
-    done = {task.name.split()[0] for task in tasks if task.state == "SUCCEEDED"}
-    canceled = any(one.state == "CANCELING" for one in run.state_history or ())
-    if canceled or run.state != "SUCCEEDED" or failed:
-        errors = [f"{task.name}{f': {task.error}' if task.error else ''}" for task in failed]
-        cause = "" if canceled else "; ".join(errors) or _error(run)
-        state = "CANCELED" if canceled else "FAILED" if run.state == "SUCCEEDED" else run.state
-        raise RunFailedError(f"the run ended as {state}{f': {cause}' if cause else ''}")
-    if "publish" in done:
-        return "accepted"
-    if "record-rejection" in done:
-        return "rejected"
-    raise RunFailedError(
-        "the run ended as SUCCEEDED, but the server reported neither `publish` nor "
-        "`record-rejection` as done; verdict unknown: see the output of `conclude` on its page"
-    )
+    def overdue(self, run: Any, now_s: float) -> list[str]:
+        """Return the steps to report at a time."""
+        pods = pending_pods(run)
+        self._since = {task: self._since.get(task, now_s) for task in pods}
+        late = {pods[task] for task, start in self._since.items() if now_s - start >= self._limit_s}
+        late -= self._reported
+        self._reported |= late
+        return sorted(late)
 
 
-def wait(
-    client: Client, run_id: str, listener: Callable[[list[Task]], None], waiting: Waiting
-) -> Verdict:
-    """Wait for the end of a run; `listener` gets the steps after each request.
+def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) -> Verdict:
+    """Wait for the end of a run.
 
     Raises:
         RunFailedError: the run ended without a verdict.
@@ -110,24 +119,58 @@ def wait(
         AccessError: the token has expired. The run continues.
     """
     start = last_response = time.monotonic()
+    pending = PendingSteps(waiting.pending_s)
     while True:
         try:
-            run = client.get_run(run_id)
+            state = client.get_run(run.id)
             last_response = time.monotonic()
         except (NoResponseError, UnreachableError) as error:
             if time.monotonic() - last_response >= waiting.outage_s:
-                raise SubmissionError(f"{error}; the run {run_id} continues") from None
+                raise SubmissionError(f"{error}; the run {run.id} continues") from None
         except AccessError as error:
-            raise AccessError(f"{error}; the run {run_id} continues") from None
+            raise AccessError(f"{error}; the run {run.id} continues") from None
         else:
-            listener(tasks_of(run))
-            if (run.state or "").upper() in ENDED:
-                return verdict_of(run)
+            listener.show(tasks_of(state))
+            if has_ended(state):
+                state = _settled(client, state, waiting)
+                listener.show(tasks_of(state))
+                return _verdict(state, run, listener.recorded)
+            for step in pending.overdue(state, last_response):
+                listener.note(_pending_note(step, run, waiting.pending_s))
         if time.monotonic() - start >= waiting.deadline_s:
             raise SubmissionError(
-                f"the run {run_id} has not ended within {waiting.deadline_s:g} s; it continues"
+                f"the run {run.id} has not ended within {waiting.deadline_s:g} s; it continues"
             )
         threading.Event().wait(waiting.poll_s)
+
+
+def proven_verdict(state: Any) -> Verdict | None:
+    """Return the verdict that the steps of a run prove, or None."""
+    done = {task.name for task in tasks_of(state) if task.state == "SUCCEEDED"}
+    if "publish" in done:
+        return "accepted"
+    return "rejected" if "record-rejection" in done else None
+
+
+def check_failure(state: Any, run: WatchedRun) -> None:
+    """Raise an error if a run that has ended was canceled or failed.
+
+    Raises:
+        RunFailedError: with the steps that failed, and how to read their logs.
+    """
+    # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
+    history = [one.state for one in state.state_history or ()]
+    if state.state == "CANCELED" or "CANCELING" in history:
+        raise RunFailedError(f"the run was canceled; its page: {run.page}")
+    failures = failures_of(state)
+    if state.state == "SUCCEEDED" and not failures:
+        return
+    ended = "FAILED" if state.state == "SUCCEEDED" else state.state
+    cause = "; ".join(failures) or error_of(state)
+    raise RunFailedError(
+        f"the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step on "
+        f"{run.page}, or: {run.kubectl_logs()}"
+    )
 
 
 def raise_if_rejected(verdict: Verdict, page: str) -> None:
@@ -140,17 +183,29 @@ def raise_if_rejected(verdict: Verdict, page: str) -> None:
         raise RejectedError(f"the gate rejected the model; the report has its checks: {page}")
 
 
-def _step(display_name: str | None) -> str:
-    return (display_name or "").replace("_", "-")
+def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
+    """Request an ended run once more; return the earlier response if this one is lost."""
+    threading.Event().wait(min(waiting.poll_s, SETTLE_S))
+    with contextlib.suppress(RegraftError):
+        return client.get_run(state.run_id)
+    return state
 
 
-def _seconds(task: Any) -> float | None:
-    if task.start_time is None or task.end_time is None:
-        return None
-    seconds = float((task.end_time - task.start_time).total_seconds())
-    return seconds if seconds >= 0 else None  # an unset end is in 1970
+def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], Verdict | None]) -> Verdict:
+    check_failure(state, run)
+    verdict = proven_verdict(state) or recorded()
+    if verdict is None:
+        raise RunFailedError(
+            "verdict unknown: the run ended as SUCCEEDED, but the server reported neither "
+            f"`publish` nor `record-rejection` as done. See {run.record}, or the output of "
+            f"`conclude` on {run.page}"
+        )
+    return verdict
 
 
-def _error(task: Any) -> str:
-    message = getattr(task.error, "message", "") if task.error else ""
-    return " ".join(str(message or "").split())[:300]
+def _pending_note(step: str, run: WatchedRun, pending_s: float) -> str:
+    return (
+        f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes. Usual causes: a "
+        "missing secret or PVC, a container image that cannot be pulled (or is large), no node "
+        f"with free CPU, memory or GPU. Its events: {run.kubectl_describe()}"
+    )

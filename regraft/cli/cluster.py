@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,14 @@ from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.option_groups import with_groups
 from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, RegraftError
 
 if TYPE_CHECKING:
-    from pipelines.cluster.kfp_api import Connection
+    from pipelines.cluster.kfp_api import Client, Connection
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pod_settings import Pods
-    from pipelines.cluster.submit import Settings, Submission
-    from pipelines.cluster.watch import Waiting
+    from pipelines.cluster.submit import Settings, Submission, SubmittedRun
+    from pipelines.cluster.watch import Verdict, Waiting
 
 MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
@@ -235,8 +236,8 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
-    from pipelines.cluster.watch import raise_if_rejected, wait
-    from regraft.cli.console_output import print_json, showing_steps
+    from pipelines.cluster.watch import raise_if_rejected
+    from regraft.cli.console_output import print_json
 
     waiting = options.waiting()
     client = Client(connection)
@@ -248,10 +249,42 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
         if json:
             print_json(result)
         return
-    with showing_steps() as listener:
-        verdict = wait(client, sent.id, listener, waiting)
+    verdict = _wait(client, connection, submission, sent, waiting)
     if json:
         print_json(result | {"verdict": verdict})
     else:
         print(verdict)
     raise_if_rejected(verdict, sent.page)
+
+
+def _wait(
+    client: Client,
+    connection: Connection,
+    submission: Submission,
+    sent: SubmittedRun,
+    waiting: Waiting,
+) -> Verdict:
+    """Show the steps of a run until its end, and return its verdict."""
+    from pipelines.cluster.watch import Listener, WatchedRun, wait
+    from regraft.cli.console_output import print_note, showing_steps
+    from regraft_core.formats.run_outcome import outcome_location
+
+    record = (submission.parameters["destination"], submission.parameters["model_name"], sent.id)
+    run = WatchedRun(sent.id, sent.page, connection.namespace or "kubeflow",
+                     outcome_location(*record))  # fmt: skip
+    with showing_steps() as show:
+        return wait(client, run, waiting, Listener(show, print_note, lambda: _recorded(*record)))
+
+
+def _recorded(destination: str, model_name: str, run_id: str) -> Verdict | None:
+    """Return the verdict at the destination, or None if this machine cannot read it there."""
+    from regraft_core.formats.run_outcome import read_outcome
+
+    logging.disable()  # gcsfs prints a stack trace for each attempt without access
+    try:
+        outcome = read_outcome(destination, model_name, run_id)
+    except RegraftError:
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+    return outcome.verdict if outcome else None

@@ -20,8 +20,8 @@ from regraft_core.runtime.printable import one_line
 from regraft_core.runtime.step_reports import PROGRESS_MARK
 
 if TYPE_CHECKING:
+    from pipelines.cluster.run_tasks import Task
     from pipelines.cluster.runtime_estimate import Estimate
-    from pipelines.cluster.watch import Task
     from regraft.diagnosis import Diagnosis
     from regraft.explore.classification import ClassifiedImage
     from regraft_client.predict_files import FilePrediction

@@ -34,7 +34,7 @@ class RunOutcome(Record):
 def write_outcome(destination: str, model_name: str, run_id: str, outcome: RunOutcome) -> None:
     """Write the outcome of a run, or replace it."""
     text = outcome.model_dump_json(indent=2) + "\n"
-    location = _location(destination, model_name, run_id)
+    location = outcome_location(destination, model_name, run_id)
     if is_store_uri(location):
         store, path = open_store_uri(location)
         store.pipe_file(path, text.encode())
@@ -49,7 +49,7 @@ def read_outcome(destination: str, model_name: str, run_id: str) -> RunOutcome |
     Raises:
         InputError: the destination cannot be read, or the file is damaged.
     """
-    location = _location(destination, model_name, run_id)
+    location = outcome_location(destination, model_name, run_id)
     try:
         if is_store_uri(location):
             store, path = open_store_uri(location)
@@ -70,7 +70,12 @@ def read_outcome(destination: str, model_name: str, run_id: str) -> RunOutcome |
         raise InputError(f"cannot read {location}: {type(error).__name__}: {line}") from error
 
 
-def _location(destination: str, model_name: str, run_id: str) -> str:
+def outcome_location(destination: str, model_name: str, run_id: str) -> str:
+    """Return the path or URI of the outcome of a run.
+
+    Raises:
+        InputError: the run id could be a path.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
         raise InputError(f"run id: expected letters, digits, '-' or '_', got {run_id!r}")
     root = destination.removeprefix("file://").rstrip("/")

@@ -194,8 +194,12 @@ class KfpServer(LocalServer):
 
 
 def task(name: str, state: str, seconds: int = 7, error: str = "", number: int = 0) -> Any:
-    """Return the details of a task as the server reports them."""
-    ended = state in ("SUCCEEDED", "FAILED")
+    """Return the details of a task as the server reports them.
+
+    An omitted task has no state, and starts and ends when Argo omits it.
+    """
+    seconds = seconds if state else 0
+    ended = state in ("SUCCEEDED", "FAILED", "SKIPPED", "")
     return api.V2beta1PipelineTaskDetail(
         task_id=f"{name}-{number}",
         display_name=name,
@@ -244,10 +248,27 @@ def _step(name: str, state: str) -> list[Any]:
     return [task(f"{name}-driver", "SUCCEEDED"), task(name, state), task("executor(0)", state)]
 
 
-def failed(name: str, error: str) -> list[Any]:
-    """Return the states of a run in which a step fails."""
-    tasks = [task(before, "SUCCEEDED") for before in TASKS[: TASKS.index(name)]]
-    return [("RUNNING", tasks), ("FAILED", [*tasks, task(name, "FAILED", error=error)])]
+def failed(name: str, error: str = "") -> list[Any]:
+    """Return the states of a run in which a step fails; the steps after it are omitted."""
+    place = TASKS.index(name)
+    tasks = [one for before in TASKS[:place] for one in _step(before, "SUCCEEDED")]
+    omitted = [task(f"{after}{end}", "") for after in TASKS[place + 1 :] for end in ("-driver", "")]
+    end = [task(name, "FAILED", error=error), *omitted, *_step("conclude", "SUCCEEDED")]
+    return [("RUNNING", tasks), ("FAILED", [*tasks, *end])]
+
+
+def waiting(name: str, *, retries_of_all: bool = True) -> list[Any]:
+    """Return the tasks of a run in which the pod of a step is pending.
+
+    `retries_of_all`: the server retries all templates, as KFP 2.17.0 does by default.
+    """
+    before = [one for done in TASKS[: TASKS.index(name)] for one in _step(done, "SUCCEEDED")]
+    own = [task(f"{name}-driver", "SUCCEEDED"), task(name, "RUNNING")]
+    if not retries_of_all:
+        return [*before, *own, task("executor", "PENDING", number=len(before))]
+    own += [task(f"{name}-driver(0)", "SUCCEEDED"), task(f"{name}(0)", "RUNNING")]
+    pod = task("executor(0)", "PENDING", number=len(before))
+    return [*before, *own, task("executor", "RUNNING"), pod]
 
 
 def _filter_name(query: dict[str, list[str]]) -> str:

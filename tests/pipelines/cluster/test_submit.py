@@ -150,6 +150,8 @@ def test_waiting_shows_each_step_and_exits_with_the_verdict(
     assert "ingest: SUCCEEDED 7 s" in lines
     assert ("publish: SUCCEEDED 7 s" in lines) == accepted
     assert not any("driver" in line for line in lines)
+    omitted = "record-rejection" if accepted else "publish"
+    assert not any(line.startswith(omitted) for line in lines)
     assert ("the gate rejected the model" in lines[-1]) != accepted
 
 
@@ -177,7 +179,9 @@ def test_a_run_that_succeeds_after_a_failed_step_has_failed(
     assert f"the run ended as FAILED: {name}: out of memory" in ended.err.splitlines()[-1]
 
 
-def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraft) -> None:
+def test_a_success_without_steps_is_no_verdict(
+    server: KfpServer, submit: Regraft, s3: None
+) -> None:
     server.script = [("SUCCEEDED", None)]
     ended = submit("--wait")
     assert ended.code == 1
@@ -185,12 +189,12 @@ def test_a_success_without_steps_is_no_verdict(server: KfpServer, submit: Regraf
 
 
 def test_a_published_run_whose_details_are_frozen_is_not_rejected(
-    server: KfpServer, submit: Regraft
+    server: KfpServer, submit: Regraft, s3: None
 ) -> None:
     server.script = frozen()
     ended = submit("--wait")
     assert ended.code == 1
-    assert "verdict unknown: see the output of `conclude`" in ended.err.splitlines()[-1]
+    assert "verdict unknown" in ended.err.splitlines()[-1]
 
 
 def test_a_driver_that_failed_is_its_step(server: KfpServer, submit: Regraft) -> None:
@@ -207,7 +211,7 @@ def test_a_canceled_run_ends_with_1(server: KfpServer, submit: Regraft, end: str
     server.script = [("RUNNING", None), ("CANCELING", None), (end, None)]
     ended = submit("--wait")
     assert ended.code == 1
-    assert "the run ended as CANCELED" in one_line(ended)
+    assert "the run was canceled" in one_line(ended)
 
 
 def test_waiting_has_a_deadline(server: KfpServer, submit: Regraft) -> None:

@@ -1,0 +1,106 @@
+"""The tasks of a run, as a server reports them: the states of its steps, and pods that wait.
+
+The rows of KFP 2.17.0 are the nodes of Argo's workflow. A step `ingest` has the rows `ingest`,
+`ingest-driver`, `executor` and, with retries, `executor(0)`. If the server retries all templates,
+its default since 2.17.0, there are also `ingest(0)` and `ingest-driver(0)`. No row refers to
+another one: `child_tasks` has Argo's node ids, and no row has its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
+         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
+FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The state of one step, as the server reports it. Workers of one step are numbered from 1."""
+
+    name: str
+    state: str
+    seconds: float | None = None
+    error: str = ""
+
+
+def has_ended(run: Any) -> bool:
+    """Return whether a run has ended."""
+    return (run.state or "").upper() in ENDED
+
+
+def tasks_of(run: Any) -> list[Task]:
+    """Return the steps of a run that started, in the order of the pipeline.
+
+    KFP's own tasks are excluded. A step whose driver failed never starts, so the driver's failure
+    is that of the step.
+    """
+    # An omitted step has no state; older servers report it as PENDING until after the run.
+    omitted = (None, "", "RUNTIME_STATE_UNSPECIFIED", "SKIPPED",
+               *(["PENDING"] if has_ended(run) else []))  # fmt: skip
+    details = [task for task in _details(run) if task.state not in omitted]
+    tasks = []
+    for step in STEPS:
+        found = [task for task in details if _name(task) == step]
+        drivers = [task for task in details if _name(task) == f"{step}-driver"]
+        found = found or [task for task in drivers if task.state in FAILED]
+        found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
+        for number, task in enumerate(found, 1):
+            name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
+            tasks.append(Task(name, task.state, _seconds(task), error_of(task)))
+    return tasks
+
+
+def failures_of(run: Any) -> list[str]:
+    """Return the steps that failed, with their errors; without any, KFP's drivers that failed."""
+    steps = [task for task in tasks_of(run) if task.state in FAILED]
+    if steps:
+        return [f"{task.name}: {task.error}" if task.error else task.name for task in steps]
+    failed = {_name(task) for task in _details(run) if task.state in FAILED}
+    return sorted(name for name in failed if name.endswith("-driver"))
+
+
+def pending_pods(run: Any) -> dict[str, str]:
+    """Return the step of each pod that is pending, by the id of its task.
+
+    KFP waits without a limit for a pod whose secret, claim, container image or node is missing. An
+    executor is that of the running step, because steps run one after another. The pod of a driver
+    that belongs to no step has the driver's name.
+    """
+    details = _details(run)
+    running = {_name(task) for task in details if task.state == "RUNNING"}
+    of_executors = " and ".join(step for step in STEPS if step in running) or "executor"
+    found = {}
+    for task in details:
+        name = re.sub(r"\(\d+\)$", "", _name(task))
+        if task.state == "PENDING" and name == "executor":
+            found[task.task_id] = of_executors
+        elif task.state == "PENDING" and name.endswith("-driver"):
+            step = name.removesuffix("-driver")
+            found[task.task_id] = step if step in STEPS else name
+    return found
+
+
+def error_of(reported: Any) -> str:
+    """Return the error of a run or a task in one line, or an empty text."""
+    message = getattr(reported.error, "message", "") if reported.error else ""
+    return " ".join(str(message or "").split())[:300]
+
+
+def _details(run: Any) -> list[Any]:
+    return (run.run_details.task_details if run.run_details else None) or []
+
+
+def _name(task: Any) -> str:
+    return (task.display_name or "").replace("_", "-")
+
+
+def _seconds(task: Any) -> float | None:
+    if task.start_time is None or task.end_time is None:
+        return None
+    seconds = float((task.end_time - task.start_time).total_seconds())
+    return seconds if seconds >= 0 else None  # an unset end is in 1970

@@ -1,0 +1,288 @@
+"""Waiting for a run on a local server of the KFP API: steps, pods that wait, failures, verdicts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import kfp_server_api as api
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipelines.cluster.kfp_api import Client, Connection
+from pipelines.cluster.run_tasks import failures_of, pending_pods, tasks_of
+from pipelines.cluster.watch import (
+    Listener,
+    PendingSteps,
+    RunFailedError,
+    Verdict,
+    Waiting,
+    WatchedRun,
+    wait,
+)
+from regraft_core.formats.run_outcome import RunOutcome, write_outcome
+from tests.command_line import Ended, Regraft
+from tests.pipelines.cluster.kfp_server import (
+    Fault,
+    KfpServer,
+    failed,
+    frozen,
+    kfp_server,
+    ran,
+    task,
+    waiting,
+)
+
+RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team", "s3://m/pets/.runs/run-1.json")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    monkeypatch.setattr("pipelines.cluster.kfp_api.MAX_WAIT_S", 0.01)
+    with kfp_server() as running:
+        running.runs[RUN.id] = api.V2beta1Run(run_id=RUN.id, display_name="pets")
+        yield running
+
+
+@pytest.fixture
+def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
+    """Return a function that waits for the run; its result has what was shown and noted."""
+
+    def watch(recorded: Verdict | None = None, pending_s: float = 60.0) -> SimpleNamespace:
+        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", asked=0)
+
+        def record() -> Verdict | None:
+            seen.asked += 1
+            return recorded
+
+        client = Client(Connection(server.address, backoff_s=0.0))
+        listener = Listener(seen.steps.append, seen.notes.append, record)
+        settings = Waiting(poll_s=0.01, pending_s=pending_s)
+        try:
+            seen.verdict = wait(client, RUN, settings, listener)
+        except RunFailedError as error:
+            seen.error = str(error)
+        return seen
+
+    return watch
+
+
+def run_of(state: str, *tasks: Any) -> api.V2beta1Run:
+    return api.V2beta1Run(state=state, run_details=api.V2beta1RunDetails(task_details=[*tasks]))
+
+
+@pytest.mark.parametrize("state", ["", "SKIPPED", "PENDING"])
+def test_omitted_steps_of_an_ended_run_are_not_shown(state: str) -> None:
+    run = run_of("SUCCEEDED", task("evaluate", "SUCCEEDED"), task("publish", state))
+    assert [one.name for one in tasks_of(run)] == ["evaluate"]
+
+
+def test_a_step_that_waits_is_shown_while_the_run_is_active() -> None:
+    assert [one.state for one in tasks_of(run_of("RUNNING", task("ingest", "PENDING")))] == [
+        "PENDING"
+    ]
+
+
+def test_a_failed_driver_is_its_step_although_the_step_is_omitted() -> None:
+    run = run_of("FAILED", task("ingest-driver", "FAILED"), task("ingest", ""))
+    assert [(one.name, one.state) for one in tasks_of(run)] == [("ingest", "FAILED")]
+
+
+def test_a_failed_driver_of_kfp_is_named_if_no_step_failed() -> None:
+    run = run_of("FAILED", task("iteration-driver", "FAILED"), task("for-loop-1", "FAILED"))
+    assert failures_of(run) == ["iteration-driver"]
+    run = run_of("FAILED", task("steps-driver", "SUCCEEDED"), task("ingest", "FAILED"))
+    assert failures_of(run) == ["ingest"]
+
+
+def test_the_last_states_are_those_after_the_end(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    """A server may report the end of a run before the end of its last step."""
+    *_, (_, tasks) = ran(accepted=True)
+    early = [task("conclude", "RUNNING") if one.display_name == "conclude" else one
+             for one in tasks]  # fmt: skip
+    server.script = [("SUCCEEDED", early), ("SUCCEEDED", tasks)]
+    seen = watched()
+    assert seen.verdict == "accepted"
+    assert seen.steps[0][-1].state == "RUNNING"
+    assert seen.steps[-1][-1].state == "SUCCEEDED"
+
+
+def test_a_lost_response_after_the_end_is_no_error(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    *_, (_, tasks) = ran(accepted=True)
+    server.script = [("SUCCEEDED", tasks)]
+    server.on_get_run = lambda: server.fail("GET .*/runs/run", *[Fault(503)] * 9)
+    assert watched().verdict == "accepted"
+
+
+@pytest.mark.parametrize("retries_of_all", [True, False])
+def test_the_step_of_a_pending_pod_is_reported_once(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], retries_of_all: bool
+) -> None:
+    stuck = waiting("extract-features", retries_of_all=retries_of_all)
+    server.script = [("RUNNING", stuck)] * 4 + ran(accepted=True)
+    (note,) = watched(pending_s=0.0).notes
+    assert note.startswith("extract-features: a pod is reported as pending")
+    for cause in ("secret", "PVC", "container image", "GPU"):
+        assert cause in note
+    labels = "pipeline/runid=run-1,workflows.argoproj.io/completed=false"
+    assert f"kubectl -n team describe pod -l {labels}" in note
+
+
+def test_a_pod_that_starts_in_time_is_not_reported(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = [("RUNNING", waiting("ingest"))] * 4 + ran(accepted=True)
+    assert not watched().notes
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ingest-driver", "ingest"), ("ingest-driver(0)", "ingest"),
+        ("iteration-item-driver(0)", "iteration-item-driver"), ("root-driver", "root-driver"),
+        ("executor(2)", "fine-tune"), ("condition-1", None), ("publish", None),
+    ],
+)  # fmt: skip
+def test_a_pending_pod_belongs_to_a_step(name: str, step: str | None) -> None:
+    run = run_of("RUNNING", task("fine_tune", "RUNNING"), task(name, "PENDING"))
+    assert pending_pods(run) == ({f"{name}-0": step} if step else {})
+
+
+def test_each_pod_has_its_own_time() -> None:
+    """Workers that queue for a node are not one pod that waits."""
+    pending = PendingSteps(limit_s=120.0)
+    step = task("extract-features", "RUNNING")
+    runs = [run_of("RUNNING", step, task("executor(0)", "PENDING", number=number))
+            for number in range(3)]  # fmt: skip
+    assert not pending.overdue(runs[0], 0.0)
+    assert not pending.overdue(runs[1], 100.0)
+    assert not pending.overdue(runs[2], 200.0)
+    assert not pending.overdue(runs[2], 319.0)
+    assert pending.overdue(runs[2], 320.0) == ["extract-features"]
+    assert not pending.overdue(runs[2], 400.0)
+
+
+def test_a_failed_run_names_its_step_its_page_and_its_log(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = failed("train-head")
+    seen = watched(recorded="accepted")
+    assert seen.error.startswith("the run ended as FAILED: train-head. ")
+    assert RUN.page in seen.error
+    assert "kubectl -n team logs -l pipeline/runid=run-1 -c main --prefix" in seen.error
+    assert "\n" not in seen.error
+    assert not seen.asked
+    assert [one.name for one in seen.steps[-1]][-2:] == ["train-head", "conclude"]
+
+
+def test_a_canceled_run_is_said_to_be_canceled(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = [("CANCELING", waiting("ingest")), ("FAILED", failed("ingest")[-1][1])]
+    error = watched().error
+    assert error == f"the run was canceled; its page: {RUN.page}"
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_a_run_with_frozen_details_has_the_recorded_verdict(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], verdict: Verdict
+) -> None:
+    server.script = frozen()
+    assert watched(recorded=verdict).verdict == verdict
+
+
+def test_an_unknown_verdict_names_the_record_and_the_page(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = frozen()
+    seen = watched()
+    assert seen.asked == 1
+    assert seen.error.startswith("verdict unknown")
+    assert RUN.record in seen.error
+    assert RUN.page in seen.error
+    assert "\n" not in seen.error
+
+
+def test_a_reported_verdict_needs_no_record(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = ran(accepted=False)
+    seen = watched(recorded="accepted")
+    assert (seen.verdict, seen.asked) == ("rejected", 0)
+
+
+ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
+REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The destination of a run, which this machine can read."""
+    if request.param == "folder":
+        return str(tmp_path / "models")
+    request.getfixturevalue("s3")
+
+    bucket = f"watched-{abs(hash(str(tmp_path))) % 10**9}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/models"
+
+
+def submit(regraft: Regraft, server: KfpServer, destination: str) -> Ended:
+    server.runs.clear()
+    server.script = frozen()
+    server.requests_of_run = 0
+    pvc = [] if "://" in destination else ["--pvc", f"models={destination}"]
+    return regraft("submit", "digits", "--host", server.address, "--poll-s", "0.01", "--wait",
+                   "--destination", destination, *pvc)  # fmt: skip
+
+
+def test_submit_reads_the_verdict_at_the_destination(
+    server: KfpServer, regraft: Regraft, destination: str
+) -> None:
+    unknown = submit(regraft, server, destination)
+    assert unknown.code == 1
+    assert f"{destination}/digits/.runs/run-1.json" in unknown.err.splitlines()[-1]
+    write_outcome(destination, "digits", "run-1", ACCEPTED)
+    assert submit(regraft, server, destination).code == 0
+    write_outcome(destination, "digits", "run-1", REJECTED)
+    assert submit(regraft, server, destination).code == 3
+
+
+def test_a_record_that_cannot_be_read_leaves_the_verdict_unknown(
+    server: KfpServer, regraft: Regraft, tmp_path: Path
+) -> None:
+    record = tmp_path / "digits" / ".runs" / "run-1.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    ended = submit(regraft, server, str(tmp_path))
+    assert ended.code == 1
+    assert "verdict unknown" in ended.err.splitlines()[-1]
+
+
+class DeniedStore(MemoryFileSystem):
+    """A store that logs each attempt before it raises its own error, as gcsfs does."""
+
+    protocol = "denied"
+
+    def cat_file(self, *_: Any, **__: Any) -> bytes:
+        logging.getLogger("denied").error("attempt 1")
+        raise PermissionError("no credentials")
+
+
+def test_a_store_without_access_leaves_the_verdict_unknown_and_prints_no_log(
+    server: KfpServer, regraft: Regraft, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec.register_implementation("denied", DeniedStore, clobber=True)
+    ended = submit(regraft, server, "denied://bucket/models")
+    assert ended.code == 1
+    assert "verdict unknown" in ended.err.splitlines()[-1]
+    assert not [one for one in caplog.records if one.name == "denied"]
+    assert logging.getLogger("denied").isEnabledFor(logging.ERROR)
