@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +16,10 @@ from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from pipelines.cluster.kfp_api import Connection
+    from pipelines.cluster.kfp_api import Client, Connection
     from pipelines.cluster.node_presets import Hardware
     from pipelines.cluster.pod_settings import Pods
-    from pipelines.cluster.submit import Settings, Submission
+    from pipelines.cluster.submit import Settings, Submission, SubmittedRun
     from pipelines.cluster.watch import Waiting
 
 MIN_POLL_S = 0.01
@@ -198,11 +198,20 @@ def compile_(
 @with_recipe_options
 def submit(
     values: dict[str, Any],
+    context: typer.Context,
     server: Server,
     pods: PodOptions,
     run_settings: RunSettings,
     wait_options: WaitOptions,
     recipe: RecipeArgument = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID",
+            help="Repeat a run that has ended, with its own recipe and settings; finished steps "
+            "come from the server's cache.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")
     ] = False,
@@ -218,8 +227,13 @@ def submit(
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
-    if not (server.host or dry_run):
+    if not server.host and (resume is not None or not dry_run):
         raise InputError("host: expected --host, the URL of the KFP API, got none")
+    if resume is not None:
+        _check_resume(context)
+        _resume(server.connection(), resume, run_settings.run_name, wait_options,
+                dry_run=dry_run, json=json)  # fmt: skip
+        return
     if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()
@@ -235,13 +249,69 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
+
+    options.waiting()
+    client = Client(connection)
+    _follow(client, send(client, connection, submission), submission.version, options, json)
+
+
+def _check_resume(context: typer.Context) -> None:
+    """Refuse options that a resumed run would ignore.
+
+    Raises:
+        InputError: there is at least one.
+    """
+    used = {one.name for group in (Server, WaitOptions) for one in fields(group)}
+    used |= {"resume", "run_name", "dry_run", "json"}
+    ignored = [
+        _flag(one)
+        for one in context.command.params
+        if one.name not in used
+        and getattr(context.get_parameter_source(one.name or ""), "name", "") == "COMMANDLINE"
+    ]
+    if ignored:
+        raise InputError(f"resume: expected no {', '.join(ignored)}, because the new run has the "
+                         "recipe and the settings of the resumed run")  # fmt: skip
+
+
+def _flag(parameter: Any) -> str:
+    """Return an option as it is written on the command line, or the name of an argument."""
+    first = (*parameter.opts[:1], *parameter.secondary_opts[:1])
+    return "/".join(first) if first[0].startswith("--") else str(parameter.name).upper()
+
+
+def _resume(
+    connection: Connection,
+    run_id: str,
+    run_name: str,
+    options: WaitOptions,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Repeat a run, and wait for its verdict if requested."""
+    from pipelines.cluster.kfp_api import Client
+    from pipelines.cluster.resume import describe_resumption, prepare_resumption, send_resumption
+    from regraft.cli.console_output import print_json, print_yaml
+
+    options.waiting()
+    client = Client(connection)
+    resumption = prepare_resumption(client, connection, run_id, run_name)
+    if dry_run:
+        (print_json if json else print_yaml)(describe_resumption(resumption, connection))
+        return
+    sent = send_resumption(client, connection, resumption)
+    _follow(client, sent, resumption.version, options, json)
+
+
+def _follow(
+    client: Client, sent: SubmittedRun, version: str, options: WaitOptions, json: bool
+) -> None:
+    """Print the run that was created, and wait for its verdict if requested."""
     from pipelines.cluster.watch import raise_if_rejected, wait
     from regraft.cli.console_output import print_json, showing_steps
 
-    waiting = options.waiting()
-    client = Client(connection)
-    sent = send(client, connection, submission)
-    result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
+    result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": version}
     if not json:
         print(f"{'recurring run' if sent.recurring else 'run'} {sent.name}: {sent.page}")
     if not options.wait:
@@ -249,7 +319,7 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
             print_json(result)
         return
     with showing_steps() as listener:
-        verdict = wait(client, sent.id, listener, waiting)
+        verdict = wait(client, sent.id, listener, options.waiting())
     if json:
         print_json(result | {"verdict": verdict})
     else:
