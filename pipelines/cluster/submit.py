@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import io
 import json
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from regraft_core.runtime.version import VERSION
 PIPELINE = "regraft"
 DESCRIPTION = "Trains, verifies and publishes an image classifier by transfer learning."
 MAX_NAME = 128
+# What KFP's launcher can read: `ParseBucketPathToConfig` in backend/src/v2/objectstore/config.go.
+_PIPELINE_ROOT = re.compile(r"(gs|s3|minio):///?[^/?]+(/[^?]*)?(\?.+)?")
 T = TypeVar("T")
 
 
@@ -85,9 +88,9 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
         kfp_cron(settings.schedule)
     check_name("experiment", settings.experiment)
     check_name("run_name", settings.run_name)
-    if settings.pipeline_root and "://" not in settings.pipeline_root:
-        raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, "
-                         f"got {settings.pipeline_root!r}")  # fmt: skip
+    if settings.pipeline_root and not _PIPELINE_ROOT.fullmatch(settings.pipeline_root):
+        raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, gs://... or "
+                         f"minio://..., got {settings.pipeline_root!r}")  # fmt: skip
     text = _compiled(settings, recipe.workers)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     generated = f"{recipe.model_name}-{now}-{secrets.token_hex(2)}"
