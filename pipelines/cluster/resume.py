@@ -23,7 +23,7 @@ from pipelines.cluster.submit import (
     create_run_once,
     page_of,
 )
-from pipelines.cluster.watch import ENDED
+from pipelines.cluster.watch import ENDED, tasks_of
 from regraft_core.runtime.errors import InputError
 
 _SUFFIX = re.compile(r"-resumed-[0-9a-f]{4}$")
@@ -107,12 +107,23 @@ def _ended_run(client: Client, connection: Connection, run_id: str) -> Any:
         raise InputError(missing) from None
     if run is None or run.run_id != run_id:
         raise InputError(missing)
-    if (run.state or "").upper() not in ENDED:
+    if not _has_ended(run):
         raise InputError(
             f"resume: expected a run that has ended, but {run_id} is {run.state or 'not started'}; "
             f"wait for its end, or terminate it: {page_of(connection, run_id)}"
         )
     return run
+
+
+def _has_ended(run: Any) -> bool:
+    """Return whether no step of a run can still work.
+
+    A canceled run may stay CANCELING: with the default settings of KFP 2.17.0, Argo 3.7.3 retries
+    its root DAG and does not end it, although no pod can start after the deadline.
+    """
+    if run.state == "CANCELING":
+        return not any(task.state == "RUNNING" for task in tasks_of(run))
+    return (run.state or "").upper() in ENDED
 
 
 def _check_pipeline(client: Client, run: Any) -> str:

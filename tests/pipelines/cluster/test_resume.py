@@ -16,7 +16,7 @@ from pipelines.cluster.node_presets import PRESETS
 from pipelines.cluster.submit import Settings, Submission, prepare, send
 from pipelines.recipes.recipe_file import with_recipe
 from tests.command_line import Ended, Regraft
-from tests.pipelines.cluster.kfp_server import Fault, KfpServer, failed, kfp_server, ran
+from tests.pipelines.cluster.kfp_server import Fault, KfpServer, failed, kfp_server, ran, task
 
 SAME = ("experiment_id", "pipeline_version_reference", "pipeline_spec", "runtime_config",
         "service_account")  # fmt: skip
@@ -173,12 +173,21 @@ def test_a_run_that_has_not_ended_is_one_line(
     server: KfpServer, resume: Regraft, run_id: str, state: str | None
 ) -> None:
     server.runs[run_id].state = state
-    server.script = [(state, None)]
-    server.requests_of_run.clear()
+    server.script = [(state, [task("fine-tune", "RUNNING")])]
     line = one_line(resume(run_id, "--wait"))
     assert f"expected a run that has ended, but {run_id} is {state or 'not started'}" in line
     assert f"/#/runs/details/{run_id}" in line
     assert len(server.runs) == 1
+
+
+def test_a_canceled_run_that_stays_canceling_is_resumed_when_its_steps_have_ended(
+    server: KfpServer, resume: Regraft, run_id: str
+) -> None:
+    server.runs[run_id].state = "CANCELING"
+    tasks = [task("root", "RUNNING"), task("ingest", "SUCCEEDED"), task("fine-tune", "FAILED")]
+    server.script = [("CANCELING", [*tasks, task("evaluate", "")])]
+    assert resume(run_id).code == 0
+    assert len(server.runs) == 2
 
 
 def test_a_run_of_another_pipeline_is_one_line(
