@@ -4,6 +4,7 @@ SubmissionError          RegraftError, exit code 1: the server failed, or cannot
 |-- NoResponseError      no complete response, or a server error: the request may have been executed
 `-- UnreachableError     no connection: the request was not executed
 AccessError              InputError, exit code 2: the server requires other credentials
+NotFoundError            InputError, exit code 2: the server does not have the object
 
 A token is never part of a message: it is removed from what a server responds.
 """
@@ -49,6 +50,10 @@ class UnreachableError(SubmissionError):
 
 class AccessError(InputError):
     """The server requires other credentials."""
+
+
+class NotFoundError(InputError):
+    """The server does not have the requested object."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,10 @@ class Client(kfp.Client):
         self.several_users = bool(health.multi_user)
         return health
 
+    def create_run(self, run: kfp_server_api.V2beta1Run) -> str:
+        """Create a run and return its ID; kfp's `run_pipeline` takes only some of the fields."""
+        return str(self._run_api.run_service_create_run(run=run).run_id)
+
 
 class _TokenFile(TokenCredentialsBase):
     def __init__(self, path: Path) -> None:
@@ -257,6 +266,8 @@ class _Transport(RESTClientObject):
         if 300 <= status < 400:
             return AccessError(f"{host}: expected the API, got a redirect ({status}), perhaps to a "
                                "login page; check the URL and the token")  # fmt: skip
+        if status == 404:
+            return NotFoundError(f"{host}: the server refused the request (404){message}")
         if status == 429 or status >= 500:
             return NoResponseError(f"{host}: the server failed ({status}){message}")
         return InputError(f"{host}: the server refused the request ({status}){message}")

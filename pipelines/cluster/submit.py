@@ -11,12 +11,15 @@ import contextlib
 import datetime
 import io
 import json
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from kfp_server_api import V2beta1PipelineVersionReference, V2beta1Run, V2beta1RuntimeConfig
 
 from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
@@ -32,6 +35,9 @@ from regraft_core.runtime.version import VERSION
 
 PIPELINE = "regraft"
 DESCRIPTION = "Trains, verifies and publishes an image classifier by transfer learning."
+MAX_NAME = 128
+# What KFP's launcher can read: `ParseBucketPathToConfig` in backend/src/v2/objectstore/config.go.
+_PIPELINE_ROOT = re.compile(r"(gs|s3|minio):///?[^/?]+(/[^?]*)?(\?.+)?")
 T = TypeVar("T")
 
 
@@ -80,20 +86,27 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
     check_paths(recipe, settings.pods)
     if settings.schedule:
         kfp_cron(settings.schedule)
-    for name in ("experiment", "run_name"):
-        if len(getattr(settings, name)) > 128:
-            raise InputError(
-                f"{name}: expected at most 128 characters, got {len(getattr(settings, name))}"
-            )
-    if settings.pipeline_root and "://" not in settings.pipeline_root:
-        raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, "
-                         f"got {settings.pipeline_root!r}")  # fmt: skip
+    check_name("experiment", settings.experiment)
+    check_name("run_name", settings.run_name)
+    if settings.pipeline_root and not _PIPELINE_ROOT.fullmatch(settings.pipeline_root):
+        raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, gs://... or "
+                         f"minio://..., got {settings.pipeline_root!r}")  # fmt: skip
     text = _compiled(settings, recipe.workers)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     generated = f"{recipe.model_name}-{now}-{secrets.token_hex(2)}"
     name = settings.run_name or (recipe.model_name if settings.schedule else generated)
     version = f"{VERSION}-{digest_of(text)[:12]}"
     return Submission(settings, name, version, text, recipe.arguments()), recipe
+
+
+def check_name(option: str, name: str) -> None:
+    """Check the length of a name on the server.
+
+    Raises:
+        InputError: it is too long.
+    """
+    if len(name) > MAX_NAME:
+        raise InputError(f"{option}: expected at most {MAX_NAME} characters, got {len(name)}")
 
 
 def check_paths(recipe: Recipe, pods: Pods) -> None:
@@ -229,27 +242,45 @@ def _create_run(
     client: Client, connection: Connection, submission: Submission, ids: tuple[str, str, str]
 ) -> SubmittedRun:
     experiment, pipeline, version = ids
+    settings = submission.settings
+    return create_run_once(
+        client,
+        connection,
+        V2beta1Run(
+            experiment_id=experiment,
+            display_name=submission.run_name,
+            pipeline_version_reference=V2beta1PipelineVersionReference(
+                pipeline_id=pipeline, pipeline_version_id=version
+            ),
+            runtime_config=V2beta1RuntimeConfig(
+                parameters=submission.parameters, pipeline_root=settings.pipeline_root or None
+            ),
+            service_account=settings.service_account or None,
+        ),
+    )
+
+
+def create_run_once(client: Client, connection: Connection, run: V2beta1Run) -> SubmittedRun:
+    """Create a run; after a lost response, search for it before creating it again."""
 
     def run_ids() -> set[str]:
-        listed = client.list_runs(experiment_id=experiment, filter=_with_name(submission.run_name))
-        return {run.run_id for run in listed.runs or ()}
+        listed = client.list_runs(
+            experiment_id=run.experiment_id, filter=_with_name(run.display_name)
+        )
+        return {one.run_id for one in listed.runs or ()}
 
     before = run_ids()
+    created = _create_once(
+        connection,
+        lambda: client.create_run(run),
+        lambda: next(iter(run_ids() - before), None),
+    )
+    return SubmittedRun(created, run.display_name, page_of(connection, created), recurring=False)
 
-    def create() -> str:
-        return client.run_pipeline(
-            experiment,
-            submission.run_name,
-            params=submission.parameters,
-            pipeline_id=pipeline,
-            version_id=version,
-            pipeline_root=submission.settings.pipeline_root or None,
-            service_account=submission.settings.service_account or None,
-        ).run_id
 
-    run = _create_once(connection, create, lambda: next(iter(run_ids() - before), None))
-    page = f"{connection.host.rstrip('/')}/#/runs/details/{run}"
-    return SubmittedRun(run, submission.run_name, page, recurring=False)
+def page_of(connection: Connection, run_id: str) -> str:
+    """Return the URL of a run's page."""
+    return f"{connection.host.rstrip('/')}/#/runs/details/{run_id}"
 
 
 def _create_recurring(

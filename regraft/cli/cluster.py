@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,11 +200,20 @@ def compile_(
 @with_recipe_options
 def submit(
     values: dict[str, Any],
+    context: typer.Context,
     server: Server,
     pods: PodOptions,
     run_settings: RunSettings,
     wait_options: WaitOptions,
     recipe: RecipeArgument = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID",
+            help="Repeat a run that has ended, with its own recipe and settings; finished steps "
+            "come from the server's cache.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")
     ] = False,
@@ -219,8 +229,13 @@ def submit(
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
-    if not (server.host or dry_run):
+    if not server.host and (resume is not None or not dry_run):
         raise InputError("host: expected --host, the URL of the KFP API, got none")
+    if resume is not None:
+        _check_resume(context)
+        _resume(server.connection(), resume, run_settings.run_name, wait_options,
+                dry_run=dry_run, json=json)  # fmt: skip
+        return
     if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()
@@ -236,41 +251,105 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
     """Send a submission, and wait for its verdict if requested."""
     from pipelines.cluster.kfp_api import Client
     from pipelines.cluster.submit import send
+
+    options.waiting()
+    client = Client(connection)
+    sent = _Sent(send(client, connection, submission), submission.version, submission.parameters)
+    _follow(client, connection, sent, options, json)
+
+
+def _check_resume(context: typer.Context) -> None:
+    """Refuse options that a resumed run would ignore.
+
+    Raises:
+        InputError: there is at least one.
+    """
+    used = {one.name for group in (Server, WaitOptions) for one in fields(group)}
+    used |= {"resume", "run_name", "dry_run", "json"}
+    ignored = [
+        _flag(one)
+        for one in context.command.params
+        if one.name not in used
+        and getattr(context.get_parameter_source(one.name or ""), "name", "") == "COMMANDLINE"
+    ]
+    if ignored:
+        raise InputError(f"resume: expected no {', '.join(ignored)}, because the new run has the "
+                         "recipe and the settings of the resumed run")  # fmt: skip
+
+
+def _flag(parameter: Any) -> str:
+    """Return an option as it is written on the command line, or the name of an argument."""
+    first = (*parameter.opts[:1], *parameter.secondary_opts[:1])
+    return "/".join(first) if first[0].startswith("--") else str(parameter.name).upper()
+
+
+def _resume(
+    connection: Connection,
+    run_id: str,
+    run_name: str,
+    options: WaitOptions,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Repeat a run, and wait for its verdict if requested."""
+    from pipelines.cluster.kfp_api import Client
+    from pipelines.cluster.resume import describe_resumption, prepare_resumption, send_resumption
+    from regraft.cli.console_output import print_json, print_yaml
+
+    options.waiting()
+    client = Client(connection)
+    resumption = prepare_resumption(client, connection, run_id, run_name)
+    if dry_run:
+        (print_json if json else print_yaml)(describe_resumption(resumption, connection))
+        return
+    parameters = describe_resumption(resumption, connection)["parameters"]
+    sent = _Sent(send_resumption(client, connection, resumption), resumption.version, parameters)
+    _follow(client, connection, sent, options, json)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A run that the server created, its version of the pipeline and its parameters."""
+
+    run: SubmittedRun
+    version: str
+    parameters: Mapping[str, Any]
+
+
+def _follow(
+    client: Client, connection: Connection, sent: _Sent, options: WaitOptions, json: bool
+) -> None:
+    """Print the run that was created, and wait for its verdict if requested."""
     from pipelines.cluster.watch import raise_if_rejected
     from regraft.cli.console_output import print_json
 
-    waiting = options.waiting()
-    client = Client(connection)
-    sent = send(client, connection, submission)
-    result = {"id": sent.id, "name": sent.name, "page": sent.page, "version": submission.version}
+    run = sent.run
+    result = {"id": run.id, "name": run.name, "page": run.page, "version": sent.version}
     if not json:
-        print(f"{'recurring run' if sent.recurring else 'run'} {sent.name}: {sent.page}")
+        print(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
     if not options.wait:
         if json:
             print_json(result)
         return
-    verdict = _wait(client, connection, submission, sent, waiting)
+    verdict = _wait(client, connection, sent, options.waiting())
     if json:
         print_json(result | {"verdict": verdict})
     else:
         print(verdict)
-    raise_if_rejected(verdict, sent.page)
+    raise_if_rejected(verdict, run.page)
 
 
-def _wait(
-    client: Client,
-    connection: Connection,
-    submission: Submission,
-    sent: SubmittedRun,
-    waiting: Waiting,
-) -> Verdict:
+def _wait(client: Client, connection: Connection, sent: _Sent, waiting: Waiting) -> Verdict:
     """Show the steps of a run until its end, and return its verdict."""
     from pipelines.cluster.watch import Listener, WatchedRun, wait
+    from pipelines.recipes.recipe import DEFAULTS
     from regraft.cli.console_output import print_note, showing_steps
     from regraft_core.formats.run_outcome import outcome_location
 
-    record = (submission.parameters["destination"], submission.parameters["model_name"], sent.id)
-    run = WatchedRun(sent.id, sent.page, connection.namespace or "kubeflow",
+    values = {**DEFAULTS, **sent.parameters}
+    record = (values["destination"], values["model_name"], sent.run.id)
+    run = WatchedRun(sent.run.id, sent.run.page, connection.namespace or "kubeflow",
                      outcome_location(*record))  # fmt: skip
     with showing_steps() as show:
         return wait(client, run, waiting, Listener(show, print_note, lambda: _recorded(*record)))

@@ -58,7 +58,7 @@ class KfpServer(LocalServer):
         self.runs: dict[str, api.V2beta1Run] = {}
         self.recurring: dict[str, api.V2beta1RecurringRun] = {}
         self.script: list[Any] = ran(accepted=True)
-        self.requests_of_run = 0
+        self.requests_of_run: dict[str, int] = {}
         self.on_get_run: Callable[[], Any] = lambda: None
         self._api = api.ApiClient()
         self._lock = threading.Lock()
@@ -70,6 +70,11 @@ class KfpServer(LocalServer):
     def count(self, pattern: str) -> int:
         """Return the number of matching requests."""
         return sum(bool(re.search(pattern, f"{m} {p}")) for m, p, _ in self.requests)
+
+    def add_experiment(self, name: str) -> str:
+        """Add an experiment and return its ID."""
+        created = api.V2beta1Experiment(display_name=name)
+        return str(self._add(self.experiments, created, "experiment_id").experiment_id)
 
     def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         body = read_body(handler)
@@ -140,6 +145,7 @@ class KfpServer(LocalServer):
             case "POST /runs":
                 created = self._read(body, "V2beta1Run")
                 self._check(created)
+                created.service_account = created.service_account or "pipeline-runner"
                 return 200, self._add(self.runs, created, "run_id")
             case "GET /recurringruns":
                 found = named(self.recurring, lambda run: run.experiment_id == owner)
@@ -151,15 +157,24 @@ class KfpServer(LocalServer):
         if found := re.fullmatch(r"GET /pipelines/([^/]+)/versions", path):
             versions = named(self.versions, lambda version: version.pipeline_id == found[1])
             return 200, api.V2beta1ListPipelineVersionsResponse(versions)
-        if (found := re.fullmatch(r"GET /runs/([^/]+)", path)) and found[1] in self.runs:
-            return 200, self._next_state(self.runs[found[1]])
+        for pattern, values in ((r"GET /pipelines/[^/]+/versions/([^/]+)", self.versions),
+                                (r"GET /experiments/([^/]+)", self.experiments)):  # fmt: skip
+            if (found := re.fullmatch(pattern, path)) and found[1] in values:
+                return 200, values[found[1]]
+        if found := re.fullmatch(r"GET /runs/([^/]+)", path):
+            if found[1] in self.runs:
+                return 200, self._next_state(self.runs[found[1]])
+            return 404, {"code": 5, "message": f"Failed to get a run: Run {found[1]} not found"}
         return 404, {"code": 5, "message": f"{path} not found"}
 
     def _next_state(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Return the run with the next state of the script; the last one is repeated."""
-        state, tasks = self.script[min(self.requests_of_run, len(self.script) - 1)]
-        self.requests_of_run += 1
+        """Return the run with the next state of the script, until it ends."""
         self.on_get_run()
+        if run.state in ("SUCCEEDED", "FAILED", "CANCELED"):
+            return run
+        number = self.requests_of_run.get(run.run_id, 0)
+        state, tasks = self.script[min(number, len(self.script) - 1)]
+        self.requests_of_run[run.run_id] = number + 1
         if state != run.state:
             run.state_history = [*(run.state_history or ()), api.V2beta1RuntimeStatus(state=state)]
         run.state = state
@@ -174,10 +189,12 @@ class KfpServer(LocalServer):
 
     def _check(self, created: Any) -> None:
         """Refuse unknown versions and parameters, as the real server does."""
-        reference = created.pipeline_version_reference
-        version = self.versions[reference.pipeline_version_id]
-        assert version.pipeline_id == reference.pipeline_id
-        known = version.pipeline_spec["root"]["inputDefinitions"]["parameters"]
+        spec = created.pipeline_spec
+        if reference := created.pipeline_version_reference:
+            version = self.versions[reference.pipeline_version_id]
+            assert version.pipeline_id == reference.pipeline_id
+            spec = version.pipeline_spec
+        known = spec.get("pipeline_spec", spec)["root"]["inputDefinitions"]["parameters"]
         assert set(created.runtime_config.parameters) <= set(known)
 
     def _add(self, values: dict[str, Any], created: Any, key: str) -> Any:
@@ -188,7 +205,11 @@ class KfpServer(LocalServer):
 
     def _add_version(self, pipeline: str, name: str, spec: list[Any]) -> Any:
         created = api.V2beta1PipelineVersion(
-            pipeline_id=pipeline, display_name=name, pipeline_spec=spec[0]
+            pipeline_id=pipeline,
+            display_name=name,
+            pipeline_spec=dict(zip(("pipeline_spec", "platform_spec"), spec, strict=False))
+            if len(spec) > 1
+            else spec[0],
         )
         return self._add(self.versions, created, "pipeline_version_id")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,20 @@ def test_only_steps_that_depend_on_the_destination_are_never_cached(
     tasks = tasks_of(compiled)
     never = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
     assert never == {"resolve", "publish", "record-rejection", "conclude"}
+
+
+def test_no_component_demands_another_caching_than_the_pipeline_has(
+    compiled: dict[str, Any],
+) -> None:
+    demands = set()
+    for step in RETRY_POLICIES:
+        module = import_module(f"components.{step}.component")
+        if "Never cache" in (module.__doc__ or ""):
+            demands.add(step.replace("_", "-"))
+    tasks = tasks_of(compiled)
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert "publish" in demands
+    assert not demands & cached
 
 
 def test_the_command_sets_container_image_and_pvc_of_each_step(

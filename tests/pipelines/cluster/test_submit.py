@@ -423,6 +423,8 @@ def test_a_multi_user_server_requires_a_namespace(server: KfpServer, submit: Reg
         (("--destination", "/models"), "destination: expected a URI, or a path in a mounted --pvc"),
         (("--work-dir", "work"), "work_dir: expected a URI"),
         (("--pipeline-root", "runs"), "pipeline_root: expected a URI"),
+        (("--pipeline-root", "az://box/runs"), "pipeline_root: expected a URI such as s3://"),
+        (("--pipeline-root", "s3://"), "pipeline_root: expected a URI such as s3://"),
         (("--secret-env", "hunter2"), "secret-env: expected SECRET:KEY=VARIABLE"),
         (("--secret-volume", "s3"), "secret-volume: expected NAME=/absolute/path"),
         (("--pvc", "a=/x", "--pvc", "b=/x"), "expected each path once, got /x twice"),
