@@ -100,10 +100,10 @@ def _cuts(
     total = int(below[-1])
     lowest_first = int(np.searchsorted(below, need[0]))
     highest_second = int(np.searchsorted(below, total - need[2], side="right")) - 1
-    # The highest first cut leaves validation its minimum below the highest second cut.
+    # The highest first cut leaves validation its minimum below the highest second cut; -1 if none.
     room = below[highest_second] - need[1] if highest_second >= 0 else -1
     highest_first = int(np.searchsorted(below, room, side="right")) - 1
-    if room < 0 or lowest_first > highest_first:
+    if lowest_first > highest_first:
         return None
     first = min(max(first, lowest_first), highest_first)
     lowest_second = int(np.searchsorted(below, below[first] + need[1]))
