@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +111,26 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
     assert add(exported, models) == 3
 
 
+def test_rollback_to_a_version_withdraws_all_later_ones(exported: Path, models: str) -> None:
+    for _ in range(4):
+        add(exported, models)
+    set_label(models, "m", "stable", 4)
+    set_label(models, "m", "canary", 1)
+    version = rollback(models, "m", to=2)
+    assert (version.number, version.path) == (2, f"{models}/m/2")
+    assert visible(models) == ["1", "2", "labels.json"]
+    assert read_labels(models, "m") == {"stable": 2, "canary": 1}
+    withdrawn = Path(models, "m").glob(".withdrawn-*/saved_model.pb")
+    assert sorted(path.parent.name for path in withdrawn) == [".withdrawn-3", ".withdrawn-4"]
+
+
+def test_a_label_of_a_missing_version_is_not_read(exported: Path, models: str) -> None:
+    set_label(models, "m", "stable", add(exported, models))
+    set_label(models, "m", "canary", add(exported, models))
+    shutil.rmtree(Path(models, "m", "2"))
+    assert read_labels(models, "m") == {"stable": 1}
+
+
 def test_invalid_labels_and_versions_are_rejected(exported: Path, models: str) -> None:
     with pytest.raises(InputError, match="did you mean stable"):
         publish_saved_model(exported, models, "m", label="stabel")
@@ -119,6 +142,8 @@ def test_invalid_labels_and_versions_are_rejected(exported: Path, models: str) -
         set_label(models, "m", "stable", 4)
     with pytest.raises(InputError, match=r"expected two versions or more .* got \[1\]"):
         rollback(models, "m")
+    with pytest.raises(InputError, match="already the latest"):
+        rollback(models, "m", to=1)
     add(exported, models)
     with pytest.raises(InputError, match="already the latest"):
         rollback(models, "m", to=2)
@@ -131,8 +156,42 @@ def test_keep_last_keeps_labeled_versions(exported: Path, models: str) -> None:
     publish_saved_model(exported, models, "m", keep_last=2)
     assert visible(models) == ["1", "3", "4", "labels.json"]
     assert delete_old_versions(models, "m", 1) == [3]
-    with pytest.raises(InputError, match="keep_last"):
+    with pytest.raises(InputError, match="expected 0 or more, got -1"):
         publish_saved_model(exported, models, "m", keep_last=-1)
+    with pytest.raises(InputError, match="expected 1 or more, got 0"):
+        delete_old_versions(models, "m", 0)
+    assert visible(models) == ["1", "4", "labels.json"]
+
+
+def test_a_published_version_is_readable_by_servers_of_other_users(
+    exported: Path, models: str
+) -> None:
+    exported.chmod(0o700)
+    number = add(exported, models)
+    assert Path(models, "m", str(number)).stat().st_mode & 0o777 == 0o755
+
+
+def test_abandoned_folders_are_deleted_but_not_those_of_running_publishers(
+    exported: Path, models: str
+) -> None:
+    add(exported, models)
+    for name in (".publishing-ended", ".publishing-running", ".retired-ended"):
+        Path(models, "m", name, "1").mkdir(parents=True)
+    held = os.open(Path(models, "m", ".publishing-running"), os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    add(exported, models)
+    hidden = {path.name for path in Path(models, "m").glob(".*")}
+    assert hidden == {".lock", ".publishing-running"}
+    os.close(held)
+    add(exported, models)
+    assert {path.name for path in Path(models, "m").glob(".*")} == {".lock"}
+
+
+def test_a_removed_version_leaves_nothing_behind(exported: Path, models: str) -> None:
+    for _ in range(3):
+        add(exported, models)
+    assert delete_old_versions(models, "m", 1) == [1, 2]
+    assert {path.name for path in Path(models, "m").iterdir()} == {".lock", "3"}
 
 
 def test_labels_are_written_to_the_configuration_of_tf_serving(exported: Path, models: str) -> None:
