@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def visible(models: str) -> list[str]:
 
 def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None:
     assert add(exported, models) == 1
-    second = publish_version(exported, models, "m")
+    second = publish_saved_model(exported, models, "m")
     assert second.number == 2
     assert visible(models) == ["1", "2"]
     check_fingerprint(second.path)
@@ -101,6 +102,7 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
     assert read_labels(models, "m") == {"stable": 1, "canary": 2}
     set_label(models, "m", "stable")
     assert read_labels(models, "m") == {"stable": 2, "canary": 2}
+    assert list(json.loads(Path(models, "m", "labels.json").read_text())) == ["canary", "stable"]
 
     assert rollback(models, "m").number == 1
     assert read_labels(models, "m") == {"stable": 1, "canary": 1}
@@ -111,17 +113,20 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
     assert add(exported, models) == 3
 
 
-def test_rollback_to_a_version_withdraws_all_later_ones(exported: Path, models: str) -> None:
-    for _ in range(4):
+def test_rollback_withdraws_the_latest_version_or_all_after_a_version(
+    exported: Path, models: str
+) -> None:
+    for _ in range(5):
         add(exported, models)
-    set_label(models, "m", "stable", 4)
+    assert set_label(models, "m", "stable").number == 5
     set_label(models, "m", "canary", 1)
+    assert rollback(models, "m").number == 4
     version = rollback(models, "m", to=2)
     assert (version.number, version.path) == (2, f"{models}/m/2")
     assert visible(models) == ["1", "2", "labels.json"]
     assert read_labels(models, "m") == {"stable": 2, "canary": 1}
     withdrawn = Path(models, "m").glob(".withdrawn-*/saved_model.pb")
-    assert sorted(path.parent.name for path in withdrawn) == [".withdrawn-3", ".withdrawn-4"]
+    assert sorted(path.parent.name[-1] for path in withdrawn) == ["3", "4", "5"]
 
 
 def test_a_label_of_a_missing_version_is_not_read(exported: Path, models: str) -> None:
@@ -175,14 +180,17 @@ def test_abandoned_folders_are_deleted_but_not_those_of_running_publishers(
     exported: Path, models: str
 ) -> None:
     add(exported, models)
-    for name in (".publishing-ended", ".publishing-running", ".retired-ended"):
+    running = []
+    for name in (".publishing-1", ".publishing-2", ".publishing-3", ".publishing-4", ".retired-5"):
         Path(models, "m", name, "1").mkdir(parents=True)
-    held = os.open(Path(models, "m", ".publishing-running"), os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+        if name in (".publishing-2", ".publishing-3"):
+            running.append(os.open(Path(models, "m", name), os.O_RDONLY))
+            fcntl.flock(running[-1], fcntl.LOCK_EX)
     add(exported, models)
     hidden = {path.name for path in Path(models, "m").glob(".*")}
-    assert hidden == {".lock", ".publishing-running"}
-    os.close(held)
+    assert hidden == {".lock", ".publishing-2", ".publishing-3"}
+    for held in running:
+        os.close(held)
     add(exported, models)
     assert {path.name for path in Path(models, "m").glob(".*")} == {".lock"}
 
