@@ -1,0 +1,203 @@
+"""Duplicates of catalogs in which keys, pixels and splits are chosen, without any image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.ingest.catalog import Catalog, ImageRow
+from components.ingest.splits.duplicates import resolve_duplicates
+from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.errors import DataError
+
+Make = Callable[[Sequence[dict[str, Any]]], Catalog]
+
+
+@pytest.fixture
+def make_catalog(tmp_path: Path) -> Iterator[Make]:
+    """A factory of catalogs: images with equal `id` or `pixels` are exact or near duplicates."""
+    made = []
+
+    def make(images: Sequence[dict[str, Any]]) -> Catalog:
+        catalog = Catalog(tmp_path / f"{len(made)}.sqlite", create=True)
+        made.append(catalog)
+        catalog.add_images(
+            ImageRow(
+                id=image.get("id", b"%05d" % number),
+                key=image.get("key", number),
+                path=image.get("path", b"%d.png" % number),
+                file=b"",
+                label=image.get("label", "cat"),
+                source_split=image.get("split", ""),
+                spool=0,
+                start=0,
+                length=1,
+                width=1,
+                height=1,
+                conversions="",
+                notes="",
+                hash64=image.get("pixels", -1 - number),
+                thumbnail=None,
+            )
+            for number, image in enumerate(images, 1)
+        )
+        return catalog
+
+    yield make
+    for catalog in made:
+        catalog.close()
+
+
+def keys(catalog: Catalog) -> list[int]:
+    return list(catalog.keys(range(1, catalog.count() + 1)).values())
+
+
+@pytest.mark.parametrize(("images", "limit"), [(40, 16), (1699, 16), (1700, 17), (1850, 18)])
+def test_a_group_has_at_most_16_images_or_a_hundredth(
+    make_catalog: Make, images: int, limit: int
+) -> None:
+    alone: list[dict[str, Any]] = [{}] * (images - limit)
+    report = resolve_duplicates(make_catalog([{"pixels": 7}] * limit + alone), IngestOptions())
+    assert report.counts["near_pairs"] == limit - 1
+    assert (report.counts["near_grouped"], report.counts["near_ungrouped"]) == (limit, 0)
+    assert report.warnings == []
+
+    catalog = make_catalog([{"pixels": 7}] * (limit + 1) + alone[1:])
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert (report.counts["near_grouped"], report.counts["near_ungrouped"]) == (limit, 1)
+    assert report.counts["near_groups"] == 1
+    assert keys(catalog)[: limit + 1] == [1] * limit + [limit + 1]
+    (warning,) = report.warnings
+    assert warning.startswith("1 near-duplicate pairs were not grouped")
+    assert f"would exceed {limit} images" in warning
+
+
+def test_pairs_after_one_that_was_not_grouped_are_grouped(make_catalog: Make) -> None:
+    report = resolve_duplicates(make_catalog([{"pixels": 7}] * 20), IngestOptions())
+    assert report.counts["near_groups"] == 2
+    assert (report.counts["near_grouped"], report.counts["near_ungrouped"]) == (20, 1)
+
+
+def test_a_group_has_its_lowest_key(make_catalog: Make) -> None:
+    pixels = [(30, 5), (20, 5), (10, 5), (50, 6), (40, 6), (60, 7)]
+    catalog = make_catalog([{"key": key, "pixels": value} for key, value in pixels])
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert keys(catalog) == [10, 10, 10, 40, 40, 60]
+    assert report.counts == {
+        "exact_sets": 0, "exact_dropped": 0, "near_pairs": 3, "near_label_conflicts": 0,
+        "near_groups": 2, "near_grouped": 5, "near_ungrouped": 0, "leaking": 0,
+        "leaking_dropped": 0,
+    }  # fmt: skip
+
+
+def test_images_that_share_a_key_count_as_one_group_of_their_number(make_catalog: Make) -> None:
+    # Groups of a table already have one key each: here of ten and seven images.
+    images = [{"key": 1, "pixels": 5}] + [{"key": 1}] * 9
+    images += [{"key": 2, "pixels": 5}] + [{"key": 2}] * 6
+    report = resolve_duplicates(make_catalog(images), IngestOptions())
+    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (0, 1)
+
+
+def test_images_of_one_key_are_not_joined_again(make_catalog: Make) -> None:
+    catalog = make_catalog([{"key": 3, "pixels": 5}] * 9)
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert report.counts["near_pairs"] == 8
+    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (0, 0)
+
+
+def test_the_first_24_pairs_are_examples(make_catalog: Make) -> None:
+    report = resolve_duplicates(make_catalog([{"pixels": 7}] * 30), IngestOptions())
+    assert report.examples == [(number, number + 1) for number in range(1, 25)]
+
+
+def test_near_duplicates_with_two_labels_are_reported(make_catalog: Make) -> None:
+    images = [("cat", 5), ("cat", 5), ("cat", 6), ("dog", 6), ("cat", 7), ("dog", 7)]
+    catalog = make_catalog([{"label": label, "pixels": value} for label, value in images])
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert report.counts["near_label_conflicts"] == 2
+    assert report.warnings == [
+        "2 near-duplicate pairs have two labels, for instance 3.png (cat) and 4.png (dog)"
+    ]
+
+
+def test_excluded_exact_duplicates_name_the_kept_image(make_catalog: Make) -> None:
+    images = [
+        ("a", "train", "cat"), ("a", "test", "cat"), ("a", "test", "cat"),
+        ("b", "", "cat"), ("b", "", "dog"), ("b", "", "cat"), ("c", "train", "dog"),
+    ]  # fmt: skip
+    catalog = make_catalog(
+        [{"id": name.encode(), "split": split, "label": label} for name, split, label in images]
+    )
+    report = resolve_duplicates(catalog, IngestOptions(near_duplicates="off"))
+    assert list(catalog.quarantined()) == [
+        (b"1.png", "leakage", "same bytes as 2.png in test"),
+        (b"3.png", "exact-duplicate", "same bytes as 2.png"),
+        (b"4.png", "label-conflict", "same bytes in cat and dog"),
+        (b"5.png", "label-conflict", "same bytes in cat and dog"),
+        (b"6.png", "label-conflict", "same bytes in cat and dog"),
+    ]
+    assert catalog.count() == 2
+    assert report.counts == {
+        "exact_sets": 2, "exact_dropped": 5, "leaking": 1, "leaking_dropped": 0,
+    }  # fmt: skip
+    assert report.warnings == [
+        "1 sets of duplicates were in several splits of the source; dropped outside the test split"
+    ]
+
+
+LEAKING = [
+    {"pixels": 5, "split": "train"},
+    {"pixels": 5, "split": "test"},
+    {"pixels": 5, "split": ""},
+    {"pixels": 6, "split": "train"},
+    {"pixels": 6, "split": "train"},
+    {"pixels": 7, "split": ""},
+    {"pixels": 7, "split": "validation"},
+]
+
+
+def splits(catalog: Catalog) -> dict[bytes, str]:
+    catalog.use_source_splits()
+    catalog.index_splits()
+    return {
+        image.path: split
+        for split in ("train", "validation", "test", "")
+        for _, image in catalog.stored_images(split)
+    }
+
+
+def test_near_duplicates_across_splits_are_dropped_outside_test(make_catalog: Make) -> None:
+    catalog = make_catalog(LEAKING)
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert list(catalog.quarantined()) == [(b"1.png", "leakage", "similar to 2.png in test")]
+    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (1, 1)
+    assert report.warnings == [
+        "1 sets of duplicates were in several splits of the source; dropped outside the test split"
+    ]
+    # Images without a split of their own follow their group.
+    assert splits(catalog) == {
+        b"2.png": "test", b"3.png": "test", b"4.png": "train", b"5.png": "train",
+        b"6.png": "validation", b"7.png": "validation",
+    }  # fmt: skip
+
+
+def test_near_duplicates_across_splits_are_kept_if_only_reported(make_catalog: Make) -> None:
+    catalog = make_catalog(LEAKING)
+    report = resolve_duplicates(catalog, IngestOptions(leakage="report"))
+    assert list(catalog.quarantined()) == []
+    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (1, 0)
+    assert report.warnings == [
+        "1 sets of duplicates were in several splits of the source; near duplicates were kept"
+    ]
+    split_of = splits(catalog)
+    assert split_of[b"1.png"] == "train" and split_of[b"3.png"] == "test"
+
+
+def test_splits_without_leakage_do_not_fail(make_catalog: Make) -> None:
+    options = IngestOptions(leakage="fail")
+    assert resolve_duplicates(make_catalog(LEAKING[3:]), options).warnings == []
+    with pytest.raises(DataError, match=r"1 sets .* expected none \(leakage: fail\)"):
+        resolve_duplicates(make_catalog(LEAKING), options)
