@@ -2,57 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from components.ingest.catalog import Catalog, ImageRow
+from components.ingest.catalog import Catalog
 from components.ingest.splits.duplicates import resolve_duplicates
+from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 Make = Callable[[Sequence[dict[str, Any]]], Catalog]
 
 
-@pytest.fixture
-def make_catalog(tmp_path: Path) -> Iterator[Make]:
-    """A factory of catalogs: images with equal `id` or `pixels` are exact or near duplicates."""
-    made = []
-
-    def make(images: Sequence[dict[str, Any]]) -> Catalog:
-        catalog = Catalog(tmp_path / f"{len(made)}.sqlite", create=True)
-        made.append(catalog)
-        catalog.add_images(
-            ImageRow(
-                id=image.get("id", b"%05d" % number),
-                key=image.get("key", number),
-                path=image.get("path", b"%d.png" % number),
-                file=b"",
-                label=image.get("label", "cat"),
-                source_split=image.get("split", ""),
-                spool=0,
-                start=0,
-                length=1,
-                width=1,
-                height=1,
-                conversions="",
-                notes="",
-                hash64=image.get("pixels", -1 - number),
-                thumbnail=None,
-            )
-            for number, image in enumerate(images, 1)
-        )
-        return catalog
-
-    yield make
-    for catalog in made:
-        catalog.close()
-
-
 def keys(catalog: Catalog) -> list[int]:
     return list(catalog.keys(range(1, catalog.count() + 1)).values())
+
+
+def test_near_pairs_are_sorted_by_difference_and_then_by_id(make_catalog: Make) -> None:
+    gray = np.full(1024, 100, np.uint8)
+    striped, darker, other = gray.copy(), gray - 3, gray.copy()
+    striped[::2] += 2
+    other[:512] = 0
+    thumbnails = {b"f": gray, b"e": striped, b"d": darker, b"c": other}
+    images = [{"id": name, "pixels": 1, "thumbnail": t.tobytes()} for name, t in thumbnails.items()]
+    equal = [{"id": b"b", "pixels": -9}, {"id": b"a", "pixels": -9}, {"id": b"g", "pixels": -8}]
+    catalog = make_catalog([*images, *equal])
+    # Numbers start at 1, so f is 1; e differs from f and d by 1 after their brightness.
+    assert find_near_pairs(catalog) == [
+        NearPair(0.0, 6, 5), NearPair(0.0, 3, 1), NearPair(1.0, 3, 2), NearPair(1.0, 2, 1),
+    ]  # fmt: skip
+
+
+def test_hashes_of_near_duplicates_differ_in_at_most_4_bits(make_catalog: Make) -> None:
+    gray = np.full(1024, 100, np.uint8).tobytes()
+    hashes = [0, 0b1111, 0b11111 << 32, -1]
+    catalog = make_catalog([{"pixels": value, "thumbnail": gray} for value in hashes])
+    assert find_near_pairs(catalog) == [NearPair(0.0, 1, 2)]
 
 
 @pytest.mark.parametrize(("images", "limit"), [(40, 16), (1699, 16), (1700, 17), (1850, 18)])
