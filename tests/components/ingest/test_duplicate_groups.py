@@ -115,6 +115,7 @@ def test_excluded_exact_duplicates_name_the_kept_image(make_catalog: Make) -> No
     images = [
         ("a", "train", "cat"), ("a", "test", "cat"), ("a", "test", "cat"),
         ("b", "", "cat"), ("b", "", "dog"), ("b", "", "cat"), ("c", "train", "dog"),
+        ("d", "train", "cat"), ("d", "validation", "cat"),
     ]  # fmt: skip
     catalog = make_catalog(
         [{"id": name.encode(), "split": split, "label": label} for name, split, label in images]
@@ -126,13 +127,14 @@ def test_excluded_exact_duplicates_name_the_kept_image(make_catalog: Make) -> No
         (b"4.png", "label-conflict", "same bytes in cat and dog"),
         (b"5.png", "label-conflict", "same bytes in cat and dog"),
         (b"6.png", "label-conflict", "same bytes in cat and dog"),
+        (b"8.png", "leakage", "same bytes as 9.png in validation"),
     ]
-    assert catalog.count() == 2
+    assert catalog.count() == 3
     assert report.counts == {
-        "exact_sets": 2, "exact_dropped": 5, "leaking": 1, "leaking_dropped": 0,
+        "exact_sets": 3, "exact_dropped": 6, "leaking": 2, "leaking_dropped": 0,
     }  # fmt: skip
     assert report.warnings == [
-        "1 sets of duplicates were in several splits of the source; dropped outside the test split"
+        "2 sets of duplicates were in several splits of the source; dropped outside the test split"
     ]
 
 
@@ -144,6 +146,8 @@ LEAKING = [
     {"pixels": 6, "split": "train"},
     {"pixels": 7, "split": ""},
     {"pixels": 7, "split": "validation"},
+    {"pixels": 8, "split": "train"},
+    {"pixels": 8, "split": "validation"},
 ]
 
 
@@ -160,15 +164,18 @@ def splits(catalog: Catalog) -> dict[bytes, str]:
 def test_near_duplicates_across_splits_are_dropped_outside_test(make_catalog: Make) -> None:
     catalog = make_catalog(LEAKING)
     report = resolve_duplicates(catalog, IngestOptions())
-    assert list(catalog.quarantined()) == [(b"1.png", "leakage", "similar to 2.png in test")]
-    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (1, 1)
+    assert list(catalog.quarantined()) == [
+        (b"1.png", "leakage", "similar to 2.png in test"),
+        (b"8.png", "leakage", "similar to 9.png in validation"),
+    ]
+    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (2, 2)
     assert report.warnings == [
-        "1 sets of duplicates were in several splits of the source; dropped outside the test split"
+        "2 sets of duplicates were in several splits of the source; dropped outside the test split"
     ]
     # Images without a split of their own follow their group.
     assert splits(catalog) == {
         b"2.png": "test", b"3.png": "test", b"4.png": "train", b"5.png": "train",
-        b"6.png": "validation", b"7.png": "validation",
+        b"6.png": "validation", b"7.png": "validation", b"9.png": "validation",
     }  # fmt: skip
 
 
@@ -176,9 +183,9 @@ def test_near_duplicates_across_splits_are_kept_if_only_reported(make_catalog: M
     catalog = make_catalog(LEAKING)
     report = resolve_duplicates(catalog, IngestOptions(leakage="report"))
     assert list(catalog.quarantined()) == []
-    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (1, 0)
+    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (2, 0)
     assert report.warnings == [
-        "1 sets of duplicates were in several splits of the source; near duplicates were kept"
+        "2 sets of duplicates were in several splits of the source; near duplicates were kept"
     ]
     split_of = splits(catalog)
     assert split_of[b"1.png"] == "train" and split_of[b"3.png"] == "test"
@@ -186,6 +193,6 @@ def test_near_duplicates_across_splits_are_kept_if_only_reported(make_catalog: M
 
 def test_splits_without_leakage_do_not_fail(make_catalog: Make) -> None:
     options = IngestOptions(leakage="fail")
-    assert resolve_duplicates(make_catalog(LEAKING[3:]), options).warnings == []
-    with pytest.raises(DataError, match=r"1 sets .* expected none \(leakage: fail\)"):
+    assert resolve_duplicates(make_catalog(LEAKING[3:7]), options).warnings == []
+    with pytest.raises(DataError, match=r"2 sets .* expected none \(leakage: fail\)"):
         resolve_duplicates(make_catalog(LEAKING), options)
