@@ -81,6 +81,13 @@ def test_a_group_has_its_lowest_key(make_catalog: Make) -> None:
     }  # fmt: skip
 
 
+def test_near_duplicates_that_are_only_reported_keep_their_keys(make_catalog: Make) -> None:
+    catalog = make_catalog([{"pixels": 7}] * 3)
+    report = resolve_duplicates(catalog, IngestOptions(near_duplicates="report"))
+    assert report.counts["near_pairs"] == 2 and "near_groups" not in report.counts
+    assert keys(catalog) == [1, 2, 3]
+
+
 def test_images_that_share_a_key_count_as_one_group_of_their_number(make_catalog: Make) -> None:
     # Groups of a table already have one key each: here of ten and seven images.
     images = [{"key": 1, "pixels": 5}] + [{"key": 1}] * 9
