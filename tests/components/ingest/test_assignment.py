@@ -57,15 +57,15 @@ def test_only_images_without_a_split_have_those_of_their_keys(make_catalog: Make
 @pytest.mark.parametrize(
     ("given", "text", "expected"),
     [
-        ([], "no test and no validation split", {"test": 1, "validation": 1, "train": 2}),
-        (["test"], "no validation split", {"test": 1, "validation": 1, "train": 3}),
-        (["validation"], "no test split", {"test": 1, "validation": 1, "train": 3}),
+        ([], "no test and no validation split", {"test": 2, "validation": 1, "train": 2}),
+        (["test"], "no validation split", {"test": 1, "validation": 2, "train": 3}),
+        (["validation"], "no test split", {"test": 2, "validation": 1, "train": 3}),
     ],
 )
 def test_missing_splits_are_sampled_from_train(
     make_catalog: Make, given: list[str], text: str, expected: dict[str, int]
 ) -> None:
-    images = both([TEST, VALIDATION, TRAIN, 31], "train")
+    images = both([6, TEST, VALIDATION, TRAIN, 31], "train")
     for split in given:
         images += both([31], split)
     catalog = make_catalog(images)
@@ -73,14 +73,30 @@ def test_missing_splits_are_sampled_from_train(
     assert counts(catalog) == expected
 
 
+def splits_of_units(catalog: Catalog, label: str) -> dict[int, str]:
+    rows = catalog.assignments("")
+    return {key // UNIT: split for _, key, name, split in rows if name == label}
+
+
 def test_the_lowest_keys_are_moved_for_the_minimum(make_catalog: Make) -> None:
-    # All cats would be in train; the dogs need no move.
-    catalog = make_catalog(of_class("cat", [20, 21, 22, 23]) + of_class("dog", [0, 8, 16, 17]))
+    # By their keys, no cat would be in validation; the dogs need no move.
+    catalog = make_catalog(of_class("cat", [0, 20, 21, 22]) + of_class("dog", [0, 8, 16, 17]))
     assert assign(catalog) == []
-    assert counts(catalog) == {"test": 1, "validation": 1, "train": 2}
-    assert counts(catalog, "dog") == {"test": 1, "validation": 1, "train": 2}
-    moved = {row[1] // UNIT: row[3] for row in catalog.assignments("") if row[2] == "cat"}
-    assert moved == {20: "test", 21: "validation", 22: "train", 23: "train"}
+    assert splits_of_units(catalog, "cat") == {
+        0: "test", 20: "validation", 21: "train", 22: "train",
+    }  # fmt: skip
+    assert splits_of_units(catalog, "dog") == {
+        0: "test", 8: "validation", 16: "train", 17: "train",
+    }  # fmt: skip
+
+
+def test_keys_are_moved_although_each_split_has_some_images(make_catalog: Make) -> None:
+    options = QUARTERS.model_copy(update={"min_per_class": 2})
+    catalog = make_catalog(both([0, 8, 9, 16, 17, 18]))
+    assert assign(catalog, options) == []
+    assert splits_of_units(catalog, "dog") == {
+        0: "test", 8: "test", 9: "validation", 16: "validation", 17: "train", 18: "train",
+    }  # fmt: skip
 
 
 def test_a_class_may_have_the_minimum_in_each_split(make_catalog: Make) -> None:

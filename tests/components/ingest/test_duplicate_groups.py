@@ -97,10 +97,12 @@ def test_images_that_share_a_key_count_as_one_group_of_their_number(make_catalog
 
 
 def test_images_of_one_key_are_not_joined_again(make_catalog: Make) -> None:
-    catalog = make_catalog([{"key": 3, "pixels": 5}] * 9)
+    images = [{"key": 3, "pixels": 5}] * 9 + [{"key": 4, "pixels": 6}, {"key": 5, "pixels": 6}]
+    catalog = make_catalog(images)
     report = resolve_duplicates(catalog, IngestOptions())
-    assert report.counts["near_pairs"] == 8
-    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (0, 0)
+    assert report.counts["near_pairs"] == 9
+    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (1, 0)
+    assert keys(catalog) == [3] * 9 + [4, 4]
 
 
 def test_the_first_24_pairs_are_examples(make_catalog: Make) -> None:
@@ -109,7 +111,7 @@ def test_the_first_24_pairs_are_examples(make_catalog: Make) -> None:
 
 
 def test_near_duplicates_with_two_labels_are_reported(make_catalog: Make) -> None:
-    images = [("cat", 5), ("cat", 5), ("cat", 6), ("dog", 6), ("cat", 7), ("dog", 7)]
+    images = [("cat", 5), ("cat", 5), ("cat", 6), ("dog", 6), ("dog", 7), ("cat", 7)]
     catalog = make_catalog([{"label": label, "pixels": value} for label, value in images])
     report = resolve_duplicates(catalog, IngestOptions())
     assert report.counts["near_label_conflicts"] == 2

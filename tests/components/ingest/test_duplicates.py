@@ -242,6 +242,15 @@ def test_candidates_are_all_near_hashes(hashes: list[int], data: st.DataObject) 
     assert candidates(table) == expected
 
 
+def test_candidates_are_found_among_many_images() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**64, 4000, dtype=np.uint64)
+    for number in range(500):
+        bits = random.choice(64, HASH_DISTANCE, replace=False).astype(np.uint64)
+        hashes[2000 + number] = hashes[number] ^ np.bitwise_or.reduce(np.uint64(1) << bits)
+    assert candidates(hashes) == [(number, 2000 + number) for number in range(500)]
+
+
 @pytest.mark.parametrize("images", [0, 1])
 def test_fewer_than_two_images_have_no_candidates(images: int) -> None:
     assert candidates(np.zeros(images, np.uint64)) == []
