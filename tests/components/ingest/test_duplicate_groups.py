@@ -25,7 +25,7 @@ def test_near_pairs_are_sorted_by_difference_and_then_by_id(make_catalog: Make) 
     gray = np.full(1024, 100, np.uint8)
     striped, darker, other = gray.copy(), gray - 3, gray.copy()
     striped[::2] += 2
-    other[:512] = 0
+    other[512:] = 0
     thumbnails = {b"f": gray, b"e": striped, b"d": darker, b"c": other}
     images = [{"id": name, "pixels": 1, "thumbnail": t.tobytes()} for name, t in thumbnails.items()]
     equal = [{"id": b"b", "pixels": -9}, {"id": b"a", "pixels": -9}, {"id": b"g", "pixels": -8}]
