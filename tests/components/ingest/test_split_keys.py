@@ -171,6 +171,15 @@ def test_a_split_of_fraction_zero_is_empty() -> None:
     assert set(split(images, (0.2, 0.0))) == {TRAIN, VALIDATION}
 
 
+def test_too_few_images_for_train_alone_are_not_moved() -> None:
+    assert split([(5, 0), (6, 0)], (0.0, 0.0), minimum=3) == [TRAIN, TRAIN]
+
+
+def test_keys_are_the_same_in_every_version() -> None:
+    assert split_key(b"a", 0) == 4645772138252787828
+    assert split_key(b"a", 12345) == 8694912028668813732
+
+
 def test_keys_depend_on_content_and_seed() -> None:
     keys = {split_key(b"a", 0), split_key(b"a", 1), split_key(b"b", 0)}
     assert len(keys) == 3
