@@ -108,7 +108,7 @@ def parity_table(parity: ParityManifest) -> str:
         + " |",
         "|" + "---|" * (4 + 2 * len(protocols)),
     ]
-    rows = sorted(parity.rows, key=lambda row: -max(row.max_abs_diff.values(), default=0.0))
+    rows = sorted(parity.rows, key=lambda row: -max(row.max_abs_diff.values()))
     for row in rows[:_SHOWN_ROWS]:
         cells = [row.image, row.true_label, row.label, f"{row.probability:.4f}"]
         for name in protocols:

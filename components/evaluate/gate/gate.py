@@ -5,8 +5,10 @@ Every comparison is written so that a NaN or a missing metric fails it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
@@ -127,7 +129,7 @@ def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterat
             name="champion",
             expected=f"significantly better (p < {level:.4g})",
             received=f"{difference}, p = {champion.p_better:.4g}",
-            passed=champion.p_better < level and champion.difference > 0,
+            passed=champion.p_better < level,  # below 0.5, so there are more wins than losses
         )
     else:
         yield Check(
@@ -147,8 +149,8 @@ def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterat
         )
 
 
-def _is_known(value: float | None) -> bool:
-    return value is not None and value == value
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)
 
 
 def _at_least(name: str, value: float | None, limit: float, what: str) -> Check:
@@ -175,5 +177,5 @@ def _format(value: float | None, limit: float, unit: str = "") -> str:
         return "not available"
     short = f"{value:.4g}"
     if float(short) == limit != value:
-        short = repr(float(value or 0.0))
+        short = repr(float(value))
     return short + unit

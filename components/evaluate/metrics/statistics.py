@@ -29,17 +29,14 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     p, zz = correct / total, z * z / total
     center = (p + zz / 2) / (1 + zz)
     half = math.sqrt(p * (1 - p) * zz + zz * zz / 4) / (1 + zz)
-    low = 0.0 if correct == 0 else center - half
-    high = 1.0 if correct == total else center + half
-    return low, high
+    # Of no correct image, the lower bound is exactly 0; of all, the upper may round to below 1.
+    return center - half, 1.0 if correct == total else center + half
 
 
 def binomial_tail(at_least: int, trials: int) -> float:
     """Return P(X >= at_least) for X ~ Binomial(trials, 1/2), exact up to the last rounding."""
-    if at_least <= 0:
-        return 1.0
     # Each term is computed from the previous one, in integers, so that no error accumulates.
-    term = math.comb(trials, at_least) if at_least <= trials else 0
+    term = math.comb(trials, at_least)
     total = 0
     for successes in range(at_least, trials + 1):
         total += term

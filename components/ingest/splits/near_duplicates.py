@@ -68,7 +68,7 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
         keys = (hashes >> low) & ((np.uint64(1) << width) - np.uint64(1))
         members = np.lexsort((hashes, keys))
         keys = keys[members]
-        for step in range(1, min(WINDOW, len(hashes) - 1) + 1):
+        for step in range(1, WINDOW + 1):
             same = keys[step:] == keys[:-step]
             if not same.any():
                 break

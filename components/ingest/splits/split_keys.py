@@ -98,12 +98,14 @@ def _cuts(
     """
     below = np.concatenate([[0], np.cumsum(sizes)])
     total = int(below[-1])
+    if total < sum(need):
+        return None
     lowest_first = int(np.searchsorted(below, need[0]))
     highest_second = int(np.searchsorted(below, total - need[2], side="right")) - 1
-    # The highest first cut leaves validation its minimum below the highest second cut.
-    room = below[highest_second] - need[1] if highest_second >= 0 else -1
+    # The highest first cut leaves validation its minimum below the highest second cut; -1 if none.
+    room = below[highest_second] - need[1]
     highest_first = int(np.searchsorted(below, room, side="right")) - 1
-    if room < 0 or lowest_first > highest_first:
+    if lowest_first > highest_first:
         return None
     first = min(max(first, lowest_first), highest_first)
     lowest_second = int(np.searchsorted(below, below[first] + need[1]))

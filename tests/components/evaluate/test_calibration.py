@@ -36,8 +36,9 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(probabilities, true_labels) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
 
 
-def test_calibration_error_equals_the_plain_sum_over_bins() -> None:
-    logits, true_labels = overconfident(np.random.default_rng(0), 500, 3.0)
+@pytest.mark.parametrize("sharpness", [1.0, 3.0])
+def test_calibration_error_equals_the_plain_sum_over_bins(sharpness) -> None:
+    logits, true_labels = overconfident(np.random.default_rng(0), 500, sharpness)
     probabilities = softmax(logits, axis=1)
     confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
     edges = np.linspace(0, 1, 16)
@@ -54,6 +55,15 @@ def test_confidence_at_the_ends_is_in_a_bin(confidence) -> None:
     probabilities = np.array([[confidence, 1 - confidence]])
     (group,) = reliability(probabilities, np.array([0]))
     assert group.count == 1 and group.low < confidence <= group.high
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "position"),
+    [([0.5, 0.5], 7), ([8 / 15, 7 / 15], 7), ([1 + 1e-7, -1e-7], 14), ([0.05] * 20, 0)],
+)
+def test_a_bin_is_a_fifteenth(probabilities, position) -> None:
+    (group,) = reliability(np.array([probabilities]), np.array([0]))
+    assert (group.low, group.high) == (position / 15, (position + 1) / 15)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5, 6.0])
@@ -88,15 +98,22 @@ def test_temperature_never_changes_a_prediction(rows, temperature) -> None:
     [
         (np.empty((0, 3)), np.empty(0, int)),
         (np.array([[1.0, np.nan]]), np.array([1])),
+        (np.array([[np.inf, 0.0]]), np.array([1])),
         (np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([0, 1])),
         (np.zeros((4, 2)), np.array([0, 1, 0, 1])),
     ],
-    ids=["nothing", "not finite", "no error", "no information"],
+    ids=["nothing", "not a number", "infinite", "no error", "no information"],
 )
 def test_temperature_is_1_if_the_data_do_not_determine_it(logits, true_labels) -> None:
     assert fit_temperature(logits, true_labels) == 1.0
 
 
-def test_a_model_without_correct_predictions_gets_the_highest_temperature() -> None:
+@pytest.mark.parametrize("true_labels", [[1, 0], [0, 0], [1, 1]])
+def test_a_model_no_better_than_chance_gets_the_highest_temperature(true_labels) -> None:
     logits = np.array([[5.0, 0.0], [0.0, 5.0]])
-    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST, rel=0.01)
+    assert fit_temperature(logits, np.array(true_labels)) == pytest.approx(HIGHEST, rel=0.01)
+
+
+def test_without_a_temperature_probabilities_are_the_softmax() -> None:
+    logits = np.array([[1.0, 2.0, 4.0]])
+    np.testing.assert_array_equal(to_probabilities(logits), softmax(logits, axis=1))

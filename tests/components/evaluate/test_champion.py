@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
+from components.evaluate.gate.champion import (
+    Champion,
+    champion_labels,
+    check_classes,
+    find_champion,
+)
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError, RegraftError
@@ -48,6 +53,20 @@ def test_classes_are_compared_by_name_in_any_order(publish, dataset, tmp_path) -
     check_classes(champion, classes)
     with pytest.raises(InputError, match=r"\(missing: \['star'\]; extra: \['square'\]\)"):
         check_classes(champion, ["circle", "cross", "star"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat"], r"\(missing: none; extra: \['dog'\]\)"),
+        (["dog", "cat", "owl"], r"\(missing: \['owl'\]; extra: none\)"),
+    ],
+)
+def test_one_class_more_or_less_is_an_error(tmp_path, classes, message) -> None:
+    champion = Champion(tmp_path / "pets" / "3", ("cat", "dog"), None)
+    check_classes(champion, ["dog", "cat"])
+    with pytest.raises(InputError, match=f"champion pets version 3 has .* {message}"):
+        check_classes(champion, classes)
 
 
 def test_labels_are_the_champions_predictions_for_any_batch_size(

@@ -49,6 +49,7 @@ CASES = [
     ({"images": 0, "accuracy": None, "accuracy_low": None}, {}, False,
      ["test images", "accuracy"]),
     ({"images": 0}, {}, False, ["test images"]),
+    ({"images": 1}, {}, True, []),
     ({"not_finite": 1}, {}, False, ["predictions"]),
     ({}, {"min_class_recall": 0.9}, True, []),
     ({}, {"min_class_recall": 0.91}, False, ["recall of dog"]),
@@ -66,9 +67,11 @@ CASES = [
     ({"calibration_error": None}, {}, True, []),
     ({}, {"max_model_mb": 14.0}, True, []),
     ({}, {"max_model_mb": 13.9}, False, ["model size"]),
+    ({}, {"max_model_mb": 0.5}, False, ["model size"]),
     ({"model_mb": None}, {"max_model_mb": 13.9}, False, ["model size"]),
     ({}, {"max_latency_ms": 11.0}, True, []),
     ({}, {"max_latency_ms": 10.0}, False, ["latency"]),
+    ({}, {"max_latency_ms": 0.5}, False, ["latency"]),
     ({"latency_ms": NAN}, {"max_latency_ms": 10.0}, False, ["latency"]),
     ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.9}, {}, True, []),
     ({"head_validation_accuracy": 0.9, "validation_accuracy": 0.89}, {}, False, ["candidate"]),
@@ -86,11 +89,17 @@ CASES = [
     ({"champion": against(4, 0)}, {"champion_policy": "better"}, False, ["champion"]),
     ({"champion": against(5, 0)}, {"champion_policy": "better"}, True, []),
     ({"champion": against(0, 5)}, {"champion_policy": "better"}, False, ["champion"]),
+    # 1/32 is the probability of five wins, or losses, of five.
+    ({"champion": against(0, 5)}, {"champion_significance": 1 / 32}, True, []),
+    ({"champion": against(5, 0)}, {"champion_significance": 1 / 32, "champion_policy": "better"},
+     False, ["champion"]),
     ({"champion": against(1, 4, 300)}, {"champion_margin": 0.01}, True, []),
     ({"champion": against(0, 4, 300)}, {"champion_margin": 0.01}, False, ["champion margin"]),
     ({"champion": against(0, 3, 300)}, {"champion_margin": 0.0}, False, ["champion margin"]),
     ({"champion": against(3, 3, 300)}, {"champion_margin": 0.0}, True, []),
     ({"champion": against(0, 0, 0)}, {}, False, ["champion"]),
+    ({"champion": against(0, 0, 0)}, {"champion_policy": "better"}, False, ["champion"]),
+    ({"champion": against(0, 0, 1)}, {}, True, []),
     ({}, {"champion_policy": "better", "champion_margin": 0.0}, True, []),
 ]  # fmt: skip
 
@@ -102,9 +111,12 @@ def test_the_verdict(changes, options, accepted, failed) -> None:
     assert verdict.accepted is accepted
 
 
-def test_a_missing_champion_is_reported() -> None:
-    champion = [c for c in apply_gate(GOOD, GateOptions()).checks if c.name == "champion"]
-    assert [c.received for c in champion] == [NO_CHAMPION]
+@pytest.mark.parametrize("policy", ["better", "not-worse"])
+def test_a_missing_champion_is_reported(policy) -> None:
+    checks = apply_gate(GOOD, GateOptions(champion_policy=policy)).checks
+    (champion,) = (check for check in checks if check.name == "champion")
+    assert champion.expected == f"{policy.replace('-', ' ')} than the champion"
+    assert champion.received == NO_CHAMPION
 
 
 def test_every_check_lists_what_was_expected_and_received() -> None:
@@ -120,10 +132,28 @@ def test_every_check_lists_what_was_expected_and_received() -> None:
     assert "2 wins, 12 losses" in checks["champion"][1]
 
 
+def test_disabled_checks_are_not_listed() -> None:
+    verdict = apply_gate(replace(GOOD, champion=against(0, 0)), GateOptions())
+    assert [check.name for check in verdict.checks] == ["test images", "accuracy", "champion"]
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.9])
+def test_a_metric_that_differs_clearly_from_the_limit_is_shown_with_four_digits(limit) -> None:
+    verdict = apply_gate(replace(GOOD, accuracy_low=0.123456), GateOptions(min_accuracy=limit))
+    (check,) = (c for c in verdict.checks if c.name == "accuracy")
+    assert check.received == "0.1235"
+
+
 def test_a_metric_just_below_the_limit_is_not_shown_as_the_limit() -> None:
     verdict = apply_gate(replace(GOOD, accuracy_low=0.94999999), GateOptions(min_accuracy=0.95))
     (check,) = (c for c in verdict.checks if c.name == "accuracy")
     assert not check.passed and check.received == "0.94999999"
+
+
+def test_a_metric_just_above_the_limit_is_not_shown_as_the_limit() -> None:
+    verdict = apply_gate(replace(GOOD, latency_ms=10.000001), GateOptions(max_latency_ms=10.0))
+    (check,) = (c for c in verdict.checks if c.name == "latency")
+    assert not check.passed and check.received == "10.000001 ms per image"
 
 
 @pytest.mark.parametrize("images", [60, 360])

@@ -20,7 +20,7 @@ def soft(rng: np.random.Generator, images: int, classes: int):
     return probabilities / probabilities.sum(axis=1, keepdims=True), true_labels
 
 
-@pytest.mark.parametrize("classes", [2, 4, 10])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
 def test_metrics_equal_those_of_scikit_learn(classes) -> None:
     probabilities, true_labels = soft(np.random.default_rng(classes), 300, classes)
     names = [f"c{k}" for k in range(classes)]
@@ -94,7 +94,7 @@ def test_roc_points_go_from_0_to_1_and_are_finite() -> None:
     probabilities, true_labels = soft(np.random.default_rng(1), 200, 4)
     false_rate, true_rate, threshold = roc_points(probabilities, true_labels)
     assert (false_rate[0], true_rate[0]) == (0, 0) and (false_rate[-1], true_rate[-1]) == (1, 1)
-    assert np.isfinite(threshold).all()
+    assert np.isfinite(threshold).all() and threshold[0] == 1.0
     one_hot = np.eye(4)[true_labels]
     assert theirs.auc(false_rate, true_rate) == pytest.approx(
         theirs.roc_auc_score(one_hot, probabilities, average="micro")
@@ -106,3 +106,10 @@ def test_roc_auc_skips_classes_without_images() -> None:
     true_labels[true_labels == 3] = 0
     present = [theirs.roc_auc_score(true_labels == k, probabilities[:, k]) for k in range(3)]
     assert roc_auc(probabilities, true_labels) == pytest.approx(np.mean(present))
+
+
+def test_roc_auc_of_fewer_images_than_classes() -> None:
+    probabilities, _ = soft(np.random.default_rng(3), 3, 6)
+    true_labels = np.array([4, 5, 5])
+    areas = [theirs.roc_auc_score(true_labels == k, probabilities[:, k]) for k in (4, 5)]
+    assert roc_auc(probabilities, true_labels) == pytest.approx(np.mean(areas))

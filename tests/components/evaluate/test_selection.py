@@ -46,12 +46,20 @@ def test_a_candidate_below_its_own_head_is_chosen_only_without_another(candidate
     assert (single.index, single.head_accuracy) == (0, 0.95)
 
 
+def test_a_candidate_equal_to_its_own_head_is_not_below_it(candidate_of) -> None:
+    equal = candidate_of("top", 0.95, measurements={"head_validation_accuracy": 0.95})
+    above = candidate_of("full", 0.93, measurements={"head_validation_accuracy": 0.90})
+    assert choose([equal, above]).index == 0
+
+
 def test_no_candidate_is_an_error() -> None:
     with pytest.raises(InputError, match="at least one candidate"):
         choose([])
 
 
-def test_results_keep_the_order_and_mark_the_chosen(candidate_of) -> None:
-    rows = list_results([candidate_of("head", 0.9), candidate_of("top", 0.95)], 1)
-    assert [(row.strategy, row.chosen) for row in rows] == [("head", False), ("top", True)]
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_results_keep_the_order_and_mark_the_chosen(candidate_of, chosen) -> None:
+    rows = list_results([candidate_of("head", 0.9), candidate_of("top", 0.95)], chosen)
+    assert [row.strategy for row in rows] == ["head", "top"]
+    assert [row.chosen for row in rows] == [chosen == 0, chosen == 1]
     assert rows[1].seconds == pytest.approx(5.0)

@@ -44,6 +44,13 @@ def test_wilson_interval_of_a_published_case() -> None:
         np.testing.assert_allclose(wilson_interval(right, total), interval, atol=5e-5)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
+def test_wilson_interval_of_none_and_all_ends_exactly_at_0_and_1(confidence) -> None:
+    for total in range(1, 2000):
+        assert wilson_interval(0, total, confidence)[0] == 0.0
+        assert wilson_interval(total, total, confidence)[1] == 1.0
+
+
 def test_wilson_interval_of_no_image_is_unknown() -> None:
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
@@ -70,7 +77,7 @@ def paired(both: int, wins: int, losses: int, neither: int):
 @pytest.mark.parametrize(
     ("both", "wins", "losses", "neither"),
     [(90, 0, 0, 10), (90, 3, 3, 4), (80, 12, 2, 6), (80, 2, 12, 6), (0, 1, 0, 0), (0, 0, 1, 0),
-     (300, 7, 15, 38), (0, 0, 0, 5)],
+     (300, 7, 15, 38), (100, 60, 50, 150), (0, 0, 0, 5)],
 )  # fmt: skip
 def test_comparison_equals_the_exact_tests_of_statsmodels_and_scipy(both, wins, losses, neither):
     result = compare(*paired(both, wins, losses, neither), name="a")
@@ -92,9 +99,12 @@ def test_comparison_of_no_images_is_nan() -> None:
     assert result.images == 0 and math.isnan(result.difference)
 
 
-def test_comparison_of_unequal_lengths_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("shape", "other"), [((1,), (2,)), ((2,), (1,)), ((2, 2), (2, 2)), ((), ())]
+)
+def test_comparison_of_unequal_lengths_is_an_error(shape, other) -> None:
     with pytest.raises(ValueError, match="equal lengths"):
-        compare(np.array([True]), np.array([True, False]), name="a")
+        compare(np.ones(shape, bool), np.ones(other, bool), name="a")
 
 
 def test_bootstrap_interval_agrees_with_that_of_scipy_over_images() -> None:
@@ -111,5 +121,17 @@ def test_bootstrap_interval_agrees_with_that_of_scipy_over_images() -> None:
     np.testing.assert_allclose(ours, expected, atol=0.004)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_bootstrap_interval_without_losses_is_that_of_the_binomial_distribution(confidence) -> None:
+    interval = bootstrap_difference(2500, 0, 10_000, confidence=confidence)
+    expected = stats.binom.interval(confidence, 10_000, 0.25)
+    # The error of a quantile of 10,000 resamples is about 0.03 of the 43 images of deviation.
+    np.testing.assert_allclose(interval, np.array(expected) / 10_000, atol=4 / 10_000)
+
+
 def test_bootstrap_interval_depends_only_on_the_seed() -> None:
-    assert bootstrap_difference(9, 4, 50, seed=5) == bootstrap_difference(9, 4, 50, seed=5)
+    interval = bootstrap_difference(900, 400, 5000, seed=0)
+    assert interval == bootstrap_difference(900, 400, 5000)
+    assert interval != bootstrap_difference(900, 400, 5000, seed=1)
+    result = compare(*paired(3600, 900, 400, 100), name="a")
+    assert (result.difference_low, result.difference_high) == interval

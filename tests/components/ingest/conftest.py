@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.ingest.catalog import Catalog, ImageRow
 from tests.components.ingest.web import Web, certificates, serving
 
 
@@ -45,6 +47,45 @@ def make_classes() -> Callable[..., Path]:
 @pytest.fixture
 def make_photo() -> Callable[..., Image.Image]:
     return photo
+
+
+@pytest.fixture
+def make_catalog(tmp_path: Path) -> Iterator[Callable[[Sequence[dict[str, Any]]], Catalog]]:
+    """A factory of catalogs without files.
+
+    Images have the given values; those with equal `id` are exact duplicates, those with equal
+    `pixels` (or similar ones and a `thumbnail`) near duplicates.
+    """
+    made: list[Catalog] = []
+
+    def make(images: Sequence[dict[str, Any]]) -> Catalog:
+        catalog = Catalog(tmp_path / f"{len(made)}.sqlite", create=True)
+        made.append(catalog)
+        catalog.add_images(
+            ImageRow(
+                id=image.get("id", b"%05d" % number),
+                key=image.get("key", number),
+                path=b"%d.png" % number,
+                file=b"",
+                label=image.get("label", "cat"),
+                source_split=image.get("split", ""),
+                spool=0,
+                start=0,
+                length=1,
+                width=1,
+                height=1,
+                conversions="",
+                notes="",
+                hash64=image.get("pixels", -1 - number),
+                thumbnail=image.get("thumbnail"),
+            )
+            for number, image in enumerate(images, 1)
+        )
+        return catalog
+
+    yield make
+    for catalog in made:
+        catalog.close()
 
 
 @pytest.fixture

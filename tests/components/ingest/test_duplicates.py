@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,6 +240,40 @@ def test_candidates_are_all_near_hashes(hashes: list[int], data: st.DataObject) 
         if (hashes[a] ^ hashes[b]).bit_count() <= HASH_DISTANCE
     ]
     assert candidates(table) == expected
+
+
+def test_candidates_are_found_among_many_images() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**64, 4000, dtype=np.uint64)
+    for number in range(500):
+        bits = random.choice(64, HASH_DISTANCE, replace=False).astype(np.uint64)
+        hashes[2000 + number] = hashes[number] ^ np.bitwise_or.reduce(np.uint64(1) << bits)
+    assert candidates(hashes) == [(number, 2000 + number) for number in range(500)]
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_fewer_than_two_images_have_no_candidates(images: int) -> None:
+    assert candidates(np.zeros(images, np.uint64)) == []
+
+
+def test_an_image_is_compared_with_its_next_256_neighbors() -> None:
+    pairs = itertools.combinations(range(260), 2)
+    expected = [(a, b) for a, b in pairs if b - a <= 256]
+    assert candidates(np.zeros(260, np.uint64)) == expected
+
+
+def test_difference_is_limited_in_brightness_mean_and_maximum() -> None:
+    base = np.full(1024, 100, np.float32)
+    signs = np.tile(np.array([1, -1], np.float32), 512)
+    for sign in (1, -1):
+        assert difference(base, base + sign * 24) == 0.0
+        assert difference(base, base + sign * np.float32(24.5)) is None
+    assert difference(base, base + 4 * signs) == 4.0
+    assert difference(base, base + np.float32(4.01) * signs) is None
+    for levels, expected in ((48.0, 0.0938), (48.5, None)):
+        spots = base.copy()
+        spots[:2] += np.array([levels, -levels], np.float32)
+        assert difference(base, spots) == expected
 
 
 def test_difference_ignores_brightness_only() -> None:

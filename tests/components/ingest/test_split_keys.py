@@ -14,7 +14,10 @@ from components.ingest.splits.split_keys import (
     TRAIN,
     VALIDATION,
     assign_splits,
+    split_by_key,
     split_key,
+    split_of,
+    thresholds,
 )
 
 KEYS = st.integers(0, 2**63 - 1)
@@ -94,6 +97,60 @@ def test_groups_stay_whole_in_any_order(
     assert shuffled == [splits[i] for i in order]
 
 
+UNIT = 2**58  # a 32nd of all keys
+UNITS = st.lists(st.integers(0, 31), min_size=1, max_size=12)
+QUARTERS = st.sampled_from([(0.25, 0.25), (0.25, 0.0), (0.0, 0.25), (0.0, 0.0)])
+
+
+def least_moves(units: list[int], fractions: tuple[float, float], minimum: int) -> list[int]:
+    """Try all cuts of one class; keep the first as near to its threshold as possible."""
+    ends = int(32 * fractions[1]), int(32 * sum(fractions))
+    different = sorted(set(units))
+    by_keys = tuple(sum(unit < end for unit in different) for end in ends)
+    need = minimum * (fractions[1] > 0), minimum * (fractions[0] > 0), minimum
+    best = None
+    for first in range(len(different) + 1):
+        for second in range(first, len(different) + 1):
+            parts = different[:first], different[first:second], different[second:]
+            counts = [sum(unit in part for unit in units) for part in parts]
+            moves = abs(first - by_keys[0]), abs(second - by_keys[1])
+            if all(map(int.__ge__, counts, need)) and (best is None or moves < best[0]):
+                best = moves, first, second
+    cuts = by_keys if best is None else best[1:]
+    positions = [different.index(unit) for unit in units]
+    return [TEST if p < cuts[0] else VALIDATION if p < cuts[1] else TRAIN for p in positions]
+
+
+@settings(max_examples=300, deadline=None)
+@given(UNITS, QUARTERS, st.integers(0, 4))
+def test_as_few_images_as_necessary_are_moved(
+    units: list[int], fractions: tuple[float, float], minimum: int
+) -> None:
+    images = [(unit * UNIT, 0) for unit in units]
+    assert split(images, fractions, minimum) == least_moves(units, fractions, minimum)
+
+
+def test_the_thresholds_are_fractions_of_all_keys() -> None:
+    assert thresholds(0.25, 0.125) == (2**60, 2**60 + 2**61)
+    assert thresholds(0.5, 0.0) == (0, 2**62)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "number"),
+    [
+        (0, "test", TEST),
+        (99, "test", TEST),
+        (100, "validation", VALIDATION),
+        (199, "validation", VALIDATION),
+        (200, "train", TRAIN),
+        (201, "train", TRAIN),
+    ],
+)
+def test_a_key_at_a_threshold_is_above_it(key: int, name: str, number: int) -> None:
+    assert split_of(key, (100, 200)) == name
+    assert split_by_key(np.array([key]), (100, 200)).tolist() == [number]
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_the_fractions_are_the_same_for_each_class(label: int) -> None:
     images = [(key, n % 2) for n, key in enumerate(uniform(20_000))]
@@ -112,6 +169,15 @@ def test_a_split_of_fraction_zero_is_empty() -> None:
     images = [(key, 0) for key in uniform(100)]
     assert set(split(images, (0.0, 0.2))) == {TRAIN, TEST}
     assert set(split(images, (0.2, 0.0))) == {TRAIN, VALIDATION}
+
+
+def test_too_few_images_for_train_alone_are_not_moved() -> None:
+    assert split([(5, 0), (6, 0)], (0.0, 0.0), minimum=3) == [TRAIN, TRAIN]
+
+
+def test_keys_are_the_same_in_every_version() -> None:
+    assert split_key(b"a", 0) == 4645772138252787828
+    assert split_key(b"a", 12345) == 8694912028668813732
 
 
 def test_keys_depend_on_content_and_seed() -> None:

@@ -15,7 +15,7 @@ from components.verify.parity import (
     worst_by_protocol,
 )
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import ParityManifest
+from regraft_core.formats.manifests import ParityManifest, ParityRow
 
 
 def predicted(label: str, *probabilities: float) -> Predicted:
@@ -31,6 +31,8 @@ def predicted(label: str, *probabilities: float) -> Predicted:
         (predicted("a", 0.5, 0.5), predicted("b", 0.5, 0.5), 0.0),
         (predicted("a", 0.7, 0.3), predicted("a", math.nan, 0.3), math.inf),
         (predicted("a", 0.7, 0.3), predicted("a", 0.7, 0.2, 0.1), math.inf),
+        (predicted("a", 0.7, 0.2, 0.1), predicted("a", 0.7, 0.3), math.inf),
+        (predicted("b", 0.2, 0.5, 0.3), predicted("a", 0.2, 0.5, 0.3), 0.2),
     ],
 )
 def test_difference(expected: Predicted, served: Predicted, maximum: float) -> None:
@@ -63,21 +65,67 @@ def test_the_worst_image_is_named(cases: list[ParityCase]) -> None:
     assert "worst: two|.png by rest: expected b within 0.0001, got a, difference 0.6" in problem
 
 
-def test_the_table_shows_the_worst_first(cases: list[ParityCase]) -> None:
-    trained = [case.expected for case in cases]
-    rows = compare(cases, {"grpc": [trained[0], predicted("b", 0.3, 0.7)]})
-    manifest = ParityManifest(
+def compare_differences(differences: list[float]) -> list[ParityRow]:
+    """Return rows of images whose served prediction has these differences."""
+    cases = [
+        ParityCase(f"{number}.png", "a", predicted("a", 0.75, 0.25))
+        for number in range(len(differences))
+    ]
+    served = [predicted("a", 0.75 - value, 0.25 + value) for value in differences]
+    return compare(cases, {"rest": served})
+
+
+def test_a_difference_equal_to_the_tolerance_passes() -> None:
+    assert failure(compare_differences([0.0, 0.25]), 0.25) is None
+    problem = failure(compare_differences([0.0, 0.25, 0.5, 0.5, 0.5]), 0.25)
+    assert problem is not None and problem.startswith("3 of 5 images")
+
+
+def test_the_worst_of_one_image_and_of_none() -> None:
+    assert worst_by_protocol(compare_differences([0.25])) == {"rest": 0.25}
+    assert worst_by_protocol([]) == {}
+
+
+def manifest_of(rows: list[ParityRow]) -> ParityManifest:
+    return ParityManifest(
         digest="d",
         made_by=MadeBy(step="verify", version="0", seconds=0.0),
         saved_model_digest="s",
         engine="embedded",
         tolerance=1e-4,
         max_abs_diff=worst_by_protocol(rows),
-        images=2,
+        images=len(rows),
         passed=False,
         rows=rows,
     )
-    lines = parity_table(manifest).splitlines()
+
+
+def test_the_table_shows_the_worst_first(cases: list[ParityCase]) -> None:
+    trained = [case.expected for case in cases]
+    rows = compare(cases, {"grpc": [trained[0], predicted("b", 0.3, 0.7)]})
+    lines = parity_table(manifest_of(rows)).splitlines()
     assert "**failed**" in lines[2]
+    assert lines[4] == "| image | true class | trained | probability | grpc | difference |"
+    assert lines[5] == "|---|---|---|---|---|---|"
     assert lines[6] == r"| two\|.png | b | b | 0.8000 | b | 0.1 |"
     assert lines[7].startswith("| one.png | a | a | 0.9000")
+
+
+def test_the_table_has_two_columns_for_each_protocol(cases: list[ParityCase]) -> None:
+    trained = [case.expected for case in cases]
+    lines = parity_table(manifest_of(compare(cases, {"grpc": trained, "rest": trained})))
+    header, separator, row, *_ = lines.splitlines()[4:]
+    assert header.endswith("| probability | grpc | difference | rest | difference |")
+    assert separator == "|" + 8 * "---|"
+    assert row.endswith("| a | 0 | a | 0 |")
+
+
+@pytest.mark.parametrize("count", [11, 12, 13, 15])
+def test_the_table_shows_at_most_12_images(count: int) -> None:
+    rows = compare_differences([number / 64 for number in range(count)])
+    lines = parity_table(manifest_of(rows)).splitlines()
+    shown = [line.split(" ")[1] for line in lines[6:18]]
+    expected = [f"{number}.png" for number in reversed(range(count))][:12]
+    assert shown == expected
+    others = ["", f"The other {count - 12} are in `parity.json`."] if count > 12 else []
+    assert lines[18:] == others

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +44,7 @@ def visible(models: str) -> list[str]:
 
 def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None:
     assert add(exported, models) == 1
-    second = publish_version(exported, models, "m")
+    second = publish_saved_model(exported, models, "m")
     assert second.number == 2
     assert visible(models) == ["1", "2"]
     check_fingerprint(second.path)
@@ -98,6 +102,7 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
     assert read_labels(models, "m") == {"stable": 1, "canary": 2}
     set_label(models, "m", "stable")
     assert read_labels(models, "m") == {"stable": 2, "canary": 2}
+    assert list(json.loads(Path(models, "m", "labels.json").read_text())) == ["canary", "stable"]
 
     assert rollback(models, "m").number == 1
     assert read_labels(models, "m") == {"stable": 1, "canary": 1}
@@ -106,6 +111,29 @@ def test_labels_follow_publishing_and_rollback(exported: Path, models: str) -> N
         rollback(models, "m")
     # The number of the withdrawn version is not used again.
     assert add(exported, models) == 3
+
+
+def test_rollback_withdraws_the_latest_version_or_all_after_a_version(
+    exported: Path, models: str
+) -> None:
+    for _ in range(5):
+        add(exported, models)
+    assert set_label(models, "m", "stable").number == 5
+    set_label(models, "m", "canary", 1)
+    assert rollback(models, "m").number == 4
+    version = rollback(models, "m", to=2)
+    assert (version.number, version.path) == (2, f"{models}/m/2")
+    assert visible(models) == ["1", "2", "labels.json"]
+    assert read_labels(models, "m") == {"stable": 2, "canary": 1}
+    withdrawn = Path(models, "m").glob(".withdrawn-*/saved_model.pb")
+    assert sorted(path.parent.name[-1] for path in withdrawn) == ["3", "4", "5"]
+
+
+def test_a_label_of_a_missing_version_is_not_read(exported: Path, models: str) -> None:
+    set_label(models, "m", "stable", add(exported, models))
+    set_label(models, "m", "canary", add(exported, models))
+    shutil.rmtree(Path(models, "m", "2"))
+    assert read_labels(models, "m") == {"stable": 1}
 
 
 def test_invalid_labels_and_versions_are_rejected(exported: Path, models: str) -> None:
@@ -119,6 +147,8 @@ def test_invalid_labels_and_versions_are_rejected(exported: Path, models: str) -
         set_label(models, "m", "stable", 4)
     with pytest.raises(InputError, match=r"expected two versions or more .* got \[1\]"):
         rollback(models, "m")
+    with pytest.raises(InputError, match="already the latest"):
+        rollback(models, "m", to=1)
     add(exported, models)
     with pytest.raises(InputError, match="already the latest"):
         rollback(models, "m", to=2)
@@ -131,8 +161,45 @@ def test_keep_last_keeps_labeled_versions(exported: Path, models: str) -> None:
     publish_saved_model(exported, models, "m", keep_last=2)
     assert visible(models) == ["1", "3", "4", "labels.json"]
     assert delete_old_versions(models, "m", 1) == [3]
-    with pytest.raises(InputError, match="keep_last"):
+    with pytest.raises(InputError, match="expected 0 or more, got -1"):
         publish_saved_model(exported, models, "m", keep_last=-1)
+    with pytest.raises(InputError, match="expected 1 or more, got 0"):
+        delete_old_versions(models, "m", 0)
+    assert visible(models) == ["1", "4", "labels.json"]
+
+
+def test_a_published_version_is_readable_by_servers_of_other_users(
+    exported: Path, models: str
+) -> None:
+    exported.chmod(0o700)
+    number = add(exported, models)
+    assert Path(models, "m", str(number)).stat().st_mode & 0o777 == 0o755
+
+
+def test_abandoned_folders_are_deleted_but_not_those_of_running_publishers(
+    exported: Path, models: str
+) -> None:
+    add(exported, models)
+    running = []
+    for name in (".publishing-1", ".publishing-2", ".publishing-3", ".publishing-4", ".retired-5"):
+        Path(models, "m", name, "1").mkdir(parents=True)
+        if name in (".publishing-2", ".publishing-3"):
+            running.append(os.open(Path(models, "m", name), os.O_RDONLY))
+            fcntl.flock(running[-1], fcntl.LOCK_EX)
+    add(exported, models)
+    hidden = {path.name for path in Path(models, "m").glob(".*")}
+    assert hidden == {".lock", ".publishing-2", ".publishing-3"}
+    for held in running:
+        os.close(held)
+    add(exported, models)
+    assert {path.name for path in Path(models, "m").glob(".*")} == {".lock"}
+
+
+def test_a_removed_version_leaves_nothing_behind(exported: Path, models: str) -> None:
+    for _ in range(3):
+        add(exported, models)
+    assert delete_old_versions(models, "m", 1) == [1, 2]
+    assert {path.name for path in Path(models, "m").iterdir()} == {".lock", "3"}
 
 
 def test_labels_are_written_to_the_configuration_of_tf_serving(exported: Path, models: str) -> None:

@@ -33,6 +33,27 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 print(open_store(models, "m").add(__import__("pathlib").Path(exported), check_fingerprint))
 """
+# Another publisher's version 1 appears just before this publisher's rename to 1.
+OVERTAKEN = """
+import sys
+from pathlib import Path
+
+exported, models = sys.argv[1], sys.argv[2]
+from regraft_core.formats.fingerprint import check_fingerprint
+from serving.publishing.publish import open_store
+
+other = Path(models, "m", "1")
+
+
+def hook(event, arguments):
+    if event == "os.rename" and Path(arguments[1]) == other:
+        other.mkdir()
+        (other / "foreign.txt").write_text("keep")
+
+
+sys.addaudithook(hook)
+print(open_store(models, "m").add(Path(exported), check_fingerprint))
+"""
 PUBLISHING = """
 import sys
 from pathlib import Path
@@ -75,6 +96,15 @@ def test_a_killed_publisher_leaves_no_incomplete_version(exported: Path, tmp_pat
     # The publisher that was not killed deleted the folders of the killed ones.
     assert not list((models / "m").glob(".publishing-*"))
     check_fingerprint(models / "m" / out.strip())
+
+
+def test_an_overtaken_publisher_takes_the_next_number(exported: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    child = run(OVERTAKEN, str(exported), str(models))
+    out, _ = child.communicate(timeout=60)
+    assert (child.returncode, out.strip()) == (0, "2")
+    assert (models / "m" / "1" / "foreign.txt").read_text() == "keep"
+    check_fingerprint(models / "m" / "2")
 
 
 def test_concurrent_publishers_get_distinct_versions(exported: Path, tmp_path: Path) -> None:
