@@ -238,7 +238,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def submit(regraft: Regraft, server: KfpServer, destination: str) -> Ended:
     server.runs.clear()
     server.script = frozen()
-    server.requests_of_run = 0
+    server.requests_of_run.clear()
     pvc = [] if "://" in destination else ["--pvc", f"models={destination}"]
     return regraft("submit", "digits", "--host", server.address, "--poll-s", "0.01", "--wait",
                    "--destination", destination, *pvc)  # fmt: skip
