@@ -71,7 +71,7 @@ def test_an_accepted_run_is_read_again(runs: Runs) -> None:
     assert run.published == str(runs.out / "models" / "pets" / "1") == str(run.model_dir)
     assert run.strategy == "head"
     assert DatasetManifest.read(run.dataset).classes == ["circle", "cross", "square"]
-    assert {"ingest", "evaluate", "publish"} <= set(run.timings)
+    assert {"resolve", "evaluate", "publish"} <= set(run.timings)
     assert run.summary["verdict"] == "accepted"
     assert regraft.Run.read(runs.out) == run
 

@@ -14,8 +14,7 @@ from tests.command_line import Regraft
 def candidate_row(result: CandidateResult) -> str:
     """Return the start of a candidate's row in the report."""
     mark = ' <span class="badge">chosen</span>' if result.chosen else ""
-    accuracy = f"{result.validation_accuracy:.2%}".replace("%", " %")
-    return f'<td>{result.strategy}{mark}</td><td class="n">{accuracy}</td>'
+    return f'<td>{result.strategy}{mark}</td><td class="n">{result.validation_accuracy:.2%}</td>'
 
 
 @pytest.mark.long
