@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from kfp_server_api import V2beta1PipelineVersionReference, V2beta1Run, V2beta1RuntimeConfig
 
-from components.ingest.sources.drive import drive_id
 from components.ingest.sources.samples import SAMPLES
 from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
 from pipelines.cluster.cron import kfp_cron
@@ -32,6 +31,7 @@ from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
+from regraft_core.sources.kinds import drive_id
 
 PIPELINE = "regraft"
 DESCRIPTION = "Trains, verifies and publishes an image classifier by transfer learning."

@@ -20,7 +20,7 @@ from components.ingest.sources.download_retry import (
     TransientError,
     with_retries,
 )
-from components.ingest.sources.drive import download_drive, drive_id
+from components.ingest.sources.drive import download_drive
 from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.http import (
     NotModifiedError,
@@ -36,6 +36,7 @@ from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import log_progress
+from regraft_core.sources.kinds import drive_id
 
 
 def download_cached(source: str, options: IngestOptions) -> Path:

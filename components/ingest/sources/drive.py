@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import requests
@@ -12,30 +11,8 @@ from components.ingest.sources.html_pages import PAGE_BYTES, refuse_page
 from components.ingest.sources.http import open_response, timeouts_s
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import InputError
 
-PREFIX = "gdrive:"
 _URL = "https://drive.google.com/uc?id={}"
-
-
-def drive_id(source: str) -> str:
-    """Return the file id of `gdrive:ID`, a Google Drive link or an id; empty for other sources.
-
-    Raises:
-        InputError: it is a link to Drive, but not to a file.
-    """
-    if source.startswith(PREFIX):
-        return source.removeprefix(PREFIX)
-    if re.fullmatch(r"(?=.*\d)[A-Za-z0-9_-]{25,64}", source):
-        return source
-    if not re.match(r"https?://(drive|docs)\.google\.com/", source):
-        return ""
-    from gdown.parse_url import parse_url
-
-    identity, _ = parse_url(url=source)
-    if not identity or "/folders/" in source:
-        raise InputError(f"expected a Google Drive link to a file, got {source.split('?')[0]}")
-    return str(identity)
 
 
 def download_drive(

@@ -14,7 +14,6 @@ from urllib.parse import urljoin
 
 from components.ingest.sources.archives import archive_kind, extract
 from components.ingest.sources.download import download_cached
-from components.ingest.sources.drive import PREFIX, drive_id
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.object_store import download_folder, is_object
@@ -25,6 +24,7 @@ from components.ingest.sources.urls import is_http, is_url, redact
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.sources.kinds import DRIVE_PREFIX, drive_id
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def source_files(
 def source_name(source: str) -> str:
     """Return a source as written to the manifest: without passwords and signatures."""
     identity = drive_id(source) if not Path(source).exists() else ""
-    return f"{PREFIX}{identity}" if identity else redact(source)
+    return f"{DRIVE_PREFIX}{identity}" if identity else redact(source)
 
 
 def _short_name(source: str) -> str:
