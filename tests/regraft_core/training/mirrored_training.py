@@ -58,7 +58,7 @@ def trained(strategy: Any) -> list[NDArray[np.float32]]:
     """Train under `strategy`; return the weights with the losses of the epochs."""
     with strategy.scope():
         model = network()
-        with accelerate(model.layers, mixed=False):
+        with accelerate(model.layers, ""):
             history = train(model, source(0, 34), source(1, 13), SETTINGS)
     losses = [value for line in history for value in (line.loss, line.validation_loss)]
     return [*model.get_weights(), np.array(losses, np.float32)]
