@@ -72,6 +72,7 @@ def set_up_gpus(setup: GpuSetup) -> None:
         _set_memory(gpu, setup.memory_mb)
     tf.config.experimental.enable_tensor_float_32_execution(setup.tf32)
     if setup.deterministic:
+        tf.random.set_seed(0)  # random operations without one are then errors; steps set their own
         tf.config.experimental.enable_op_determinism()
     # With several machines, their strategy must come before the first operation.
     if "TF_CONFIG" not in os.environ:
