@@ -26,6 +26,8 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
@@ -34,6 +36,7 @@ _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
 
 
+@explain_out_of_memory()
 def export(
     model: str | os.PathLike[str],
     evaluation: str | os.PathLike[str],
@@ -58,6 +61,7 @@ def export(
         InputError: candidates, evaluation and dataset do not match.
     """
     clock, options = Clock(), options or ExportOptions()
+    set_up_gpus(GpuSetup.of(options, tf32=False))
     verdict = EvaluationManifest.read(evaluation)
     if verdict.verdict != "accepted":
         raise RejectedError("export: expected an accepted model, got a rejected one")

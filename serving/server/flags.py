@@ -16,7 +16,8 @@ _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 class ServerOptions:
     """Addresses, models, and limits of the server.
 
-    A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
+    A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0). The
+    default of `gpu_memory_mb` sets no limit.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class ServerOptions:
     allow_reload_under: str = ""
     page: bool = False
     max_request_bytes: int = 256 << 20
+    gpu_memory_mb: int = 0
     drain_seconds: float = 30.0
 
 
