@@ -23,6 +23,8 @@ from typing import Literal
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
+from regraft_core.runtime.gpu_setup import check_limit, server_variables
+from regraft_core.runtime.nvidia_smi import read_driver
 from serving.batching_file import BATCHING_FILE
 from serving.module_process import module_command, module_environment
 
@@ -50,7 +52,8 @@ class ServeOptions:
     """How to start and stop a server.
 
     A port of 0 chooses a free one; `flags` are added to the server's command line; `stop_s` limits
-    the seconds that running requests may take after a stop.
+    the seconds that running requests may take after a stop; `gpu_memory_mb` limits the memory on
+    each GPU unless it is 0.
     """
 
     host: str = LOOPBACK
@@ -60,6 +63,7 @@ class ServeOptions:
     deadline_s: float = 120.0
     stop_s: float = 40.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    gpu_memory_mb: int = 0
 
 
 def choose_engine(engine: str, host: str = LOOPBACK) -> str:
@@ -161,6 +165,7 @@ def started_server(
         rest_port = rest_port or free_port()
     command = [
         *server_command(engine, options, grpc_port, rest_port, mounts),
+        *memory_flags(engine, options.gpu_memory_mb),
         *flags,
         *options.flags,
     ]
@@ -192,8 +197,43 @@ def server_command(
         f"--publish={options.host}:{grpc_port}:{grpc_port}",
         f"--publish={options.host}:{rest_port}:{rest_port}",
     ]
-    run = ["docker", "run", "--rm", "--init", *volumes, *publish, "--entrypoint", BINARY]
+    variables = [f"--env={name}={value}" for name, value in server_variables().items()]
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        "--init",
+        *volumes,
+        *publish,
+        *variables,
+        "--entrypoint",
+        BINARY,
+    ]
     return [*run, serving_image(), *ports]
+
+
+def memory_flags(engine: str, gpu_memory_mb: int) -> list[str]:
+    """Return the flags of an engine that limit its memory on each GPU; none for 0.
+
+    TF Serving has no limit in MB, only a fraction of the card.
+
+    Raises:
+        InputError: the limit is larger than the card, or the card's memory is not known.
+    """
+    if not gpu_memory_mb:
+        return []
+    if engine == "embedded":
+        return [f"--gpu_memory_mb={gpu_memory_mb}"]
+    driver = read_driver()
+    cards = driver.visible_cards() if driver else ()
+    total_mb = min((card.total_mb for card in cards), default=0)
+    if not total_mb:
+        raise InputError(
+            f"gpu-memory-mb: expected a GPU for engine {engine}, nvidia-smi reports none; 0 sets "
+            "no limit"
+        )
+    check_limit(gpu_memory_mb, cards)
+    return [f"--per_process_gpu_memory_fraction={gpu_memory_mb / total_mb:.4f}"]
 
 
 def serving_image() -> str:
@@ -257,7 +297,12 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**module_environment(), "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+            env={
+                **module_environment(),
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                **server_variables(),
+                **environment,
+            },
             text=True,
             errors="replace",
         )

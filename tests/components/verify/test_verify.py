@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.export.export import export
@@ -39,6 +40,9 @@ def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert report.passed
     assert report.images == 8
     assert report.engine == "embedded"
+    assert (report.device, report.precision, report.verified) == ("CPU", "float32", True)
+    assert report.batches == {"trained": [32], "served": [1, 7]}
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert set(report.max_abs_diff) == {"grpc", "rest"}
     assert max(report.max_abs_diff.values()) <= 1e-5
     assert report.saved_model_digest == SavedModelManifest.read(exported).digest
@@ -61,6 +65,21 @@ def test_different_served_predictions_fail_with_the_worst_image(
     report = ParityManifest.read(tmp_path / "parity")
     assert not report.passed
     assert "**failed**" in (tmp_path / "parity" / "parity.md").read_text()
+
+
+def test_a_gpu_with_tf32_is_not_verified(
+    built: Built, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setattr("components.verify.verify.device_name", lambda: "NVIDIA H100")
+    report = verify(
+        *(exported, built.candidate, built.evaluation, built.dataset),
+        *(tmp_path / "parity", EMBEDDED),
+    )
+    assert (report.precision, report.verified, report.passed) == ("tf32", False, True)
+    assert "not verified: NVIDIA_TF32_OVERRIDE turns TF32 on" in capsys.readouterr().out
+    assert "Not verified" in (tmp_path / "parity" / "parity.md").read_text()
 
 
 def test_a_damaged_export_is_an_error_before_it_is_served(
