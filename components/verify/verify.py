@@ -46,6 +46,7 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
+from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
 
 TABLE_FILE = "parity.md"
@@ -138,10 +139,13 @@ def verify(
 def _predict_served(
     base: Path, options: VerifyOptions, encoded: Sequence[bytes]
 ) -> tuple[dict[str, list[Predicted]], str]:
-    """Start a server on `base`; return its predictions by protocol, and the engine's name."""
-    limited = ServeOptions(gpu_memory_mb=options.gpu_memory_mb)
+    """Start a server on `base`; return its predictions by protocol, and the engine's name.
+
+    The server batches with the shipped file, so that a model that it cannot load fails here.
+    """
+    serve_options = ServeOptions(flags=batching_flags(), gpu_memory_mb=options.gpu_memory_mb)
     with (
-        running_server(base, _MODEL_NAME, options.engine, limited) as server,
+        running_server(base, _MODEL_NAME, options.engine, serve_options) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):

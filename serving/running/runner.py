@@ -25,11 +25,13 @@ from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
 from regraft_core.runtime.gpu_setup import check_limit, server_variables
 from regraft_core.runtime.nvidia_smi import read_driver
+from serving.batching_file import BATCHING_FILE
 from serving.module_process import module_command, module_environment
 
 Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
 ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
 BINARY = "tensorflow_model_server"
+LOOPBACK, ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (compared with, not a default)
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
 _ADVICE = "Run 'docker"  # the beginning of the line that Docker writes after an error
@@ -54,7 +56,7 @@ class ServeOptions:
     each GPU unless it is 0.
     """
 
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 0
     rest_api_port: int = 0
     flags: Sequence[str] = ()
@@ -64,8 +66,11 @@ class ServeOptions:
     gpu_memory_mb: int = 0
 
 
-def choose_engine(engine: str) -> str:
-    """Return the engine to use; `auto` is the real server if it is installed.
+def choose_engine(engine: str, host: str = LOOPBACK) -> str:
+    """Return the engine to use.
+
+    `auto` is the real server if it is installed and `host` is all interfaces, because it cannot
+    listen on fewer.
 
     Raises:
         InputError: the name is unknown, or the program that it needs is not installed.
@@ -73,11 +78,25 @@ def choose_engine(engine: str) -> str:
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     if engine == "auto":
-        return BINARY if shutil.which(BINARY) else "embedded"
+        return BINARY if host == ALL_INTERFACES and shutil.which(BINARY) else "embedded"
     program = {BINARY: BINARY, "docker": "docker"}.get(engine)
     if program and not shutil.which(program):
         raise InputError(f"engine {engine} needs the program {program}, which is not installed")
     return engine
+
+
+def check_interfaces(engine: str, host: str) -> None:
+    """Check that an engine can listen on only the interfaces of `host`.
+
+    Raises:
+        InputError: the engine listens on all interfaces, and `host` is not that.
+    """
+    # main.cc and server.cc of TF Serving 2.20 have no flag for the address of REST.
+    if engine == BINARY and host != ALL_INTERFACES:
+        raise InputError(
+            f"--bind: expected {ALL_INTERFACES}, because {BINARY} listens on all network "
+            f"interfaces, got {host}; add --bind {ALL_INTERFACES}, or use --engine embedded"
+        )
 
 
 def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
@@ -104,13 +123,18 @@ def running_server(
 ) -> Iterator[Addresses]:
     """Serve one model during the block; stop the process after it.
 
+    It is a server of a step or a benchmark: `auto` uses the real one if it is installed, although
+    that may listen on more interfaces than the host of `options`.
+
     Raises:
         InputError: no such engine or no version to serve.
         RegraftError: the server did not start; its log is printed.
     """
     path = find_base_path(base_dir, model_name)
     flags = [f"--model_name={model_name}", f"--model_base_path={path}"]
-    with started_server(flags, choose_engine(engine), options, mounts=[path]) as addresses:
+    mounts = [path, BATCHING_FILE.parent]
+    chosen = choose_engine(engine, ALL_INTERFACES)
+    with started_server(flags, chosen, options, mounts) as addresses:
         yield addresses
 
 

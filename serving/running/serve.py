@@ -10,25 +10,24 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
+from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
+    ALL_INTERFACES,
+    BINARY,
     Addresses,
     ServeOptions,
+    check_interfaces,
     check_ports,
     choose_engine,
     started_server,
 )
 
-BATCHING_FILE = Path(str(resources.files("serving").joinpath("config", "batching.config")))
-
-
-def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
-    """Return the flags that enable batching with the parameters of a file."""
-    return ("--enable_batching=true", f"--batching_parameters_file={file}")
+# TF Serving runs each gRPC request in a thread, and by default refuses more than 4 per core.
+GRPC_MAX_THREADS = 128
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,11 @@ def serving_folder(
         page: serve a web page to try the models (embedded engine only).
 
     Raises:
-        InputError: no model, no such engine, or a page without the embedded engine.
+        InputError: no model, no such engine, an engine that listens on more interfaces than the
+            host, or a page without the embedded engine.
         RegraftError: the server did not start.
     """
-    chosen = choose_engine(engine)
+    chosen = _choose(engine, options)
     if page and chosen != "embedded":
         raise InputError(f"--page needs the embedded engine, got {chosen}")
     models = find_models(base_dir)
@@ -77,6 +77,7 @@ def serving_folder(
             f"--model_name={models[0].name}",
             f"--model_config_file={config}",
             "--model_config_file_poll_wait_seconds=1",
+            f"--grpc_max_threads={GRPC_MAX_THREADS}",
         ]
         if any(model.labels for model in models):
             flags.append("--allow_version_labels_for_unavailable_models=true")
@@ -108,8 +109,10 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        chosen, models = choose_engine(engine), find_models(base_dir)
+        chosen, models = _choose(engine, options), find_models(base_dir)
         check_ports(options or ServeOptions())
+        if reason := explain_auto(engine, chosen):
+            print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
@@ -127,6 +130,23 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def explain_auto(engine: str, chosen: str) -> str:
+    """Return why `auto` does not use an engine that is installed; "" if it does."""
+    if engine != "auto" or chosen == choose_engine(engine, ALL_INTERFACES):
+        return ""
+    return (
+        f"using the embedded engine, because {BINARY} listens on all network interfaces; "
+        f"--bind {ALL_INTERFACES} allows it"
+    )
+
+
+def _choose(engine: str, options: ServeOptions | None) -> str:
+    host = (options or ServeOptions()).host
+    chosen = choose_engine(engine, host)
+    check_interfaces(chosen, host)
+    return chosen
 
 
 def _alive(pid: int) -> bool:

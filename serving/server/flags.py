@@ -16,13 +16,15 @@ _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 class ServerOptions:
     """Addresses, models, and limits of the server.
 
-    A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0). The
-    default of `gpu_memory_mb` sets no limit.
+    A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
+    `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not limit it (in TF
+    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit.
     """
 
     host: str = "127.0.0.1"
     port: int | None = 8500
     rest_api_port: int | None = None
+    grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
     model_name: str = "default"
     model_base_path: str = ""

@@ -107,14 +107,20 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         )
 
 
-def make_server(state: ServerState, reload: Reload, max_bytes: int) -> tuple[Any, HealthServicer]:
-    """Return a gRPC server with all services and its health servicer; it is not bound yet."""
+def make_server(
+    state: ServerState, reload: Reload, max_bytes: int, max_requests: int = 0
+) -> tuple[Any, HealthServicer]:
+    """Return a gRPC server with all services and its health servicer; it is not bound yet.
+
+    More than `max_requests` at the same time are RESOURCE_EXHAUSTED, unless it is 0.
+    """
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=max_requests or None,
         options=[
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(state), server
