@@ -93,7 +93,7 @@ class _Outcome(Generic[Result]):
     future, the error and the request's body would keep each other.
     """
 
-    def __init__(self, value: Result | None = None, error: Exception | None = None) -> None:
+    def __init__(self, value: Result | None = None, error: ServingError | None = None) -> None:
         self._value = value
         self._error = error
 
@@ -109,12 +109,16 @@ class _Outcome(Generic[Result]):
             del error
 
 
-def _without_frames(error: Exception) -> Exception:
+def _without_frames(error: Exception) -> ServingError:
     """Return an error without the frames that it came through and the errors behind it."""
-    if isinstance(error, MemoryError):
-        error = ServingError(Code.RESOURCE_EXHAUSTED, "not enough memory for this request")
-    elif not isinstance(error, ServingError):
+    found: ServingError
+    if isinstance(error, ServingError):
+        found = error
+    elif isinstance(error, MemoryError):
+        found = ServingError(Code.RESOURCE_EXHAUSTED, "not enough memory for this request")
+    else:
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
-        error = ServingError(Code.INTERNAL, f"unexpected error: {type(error).__name__}")
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
+        found = ServingError(Code.INTERNAL, f"unexpected error: {type(error).__name__}")
+    for one in (error, found):
+        one.__traceback__ = one.__cause__ = one.__context__ = None
+    return found

@@ -29,9 +29,11 @@ def parsed_size(body: bytes | bytearray) -> int:
 
     A character outside Latin-1 makes a whole string two to four times as large.
     """
-    text = len(body) if body.isascii() else 4 * len(body)
-    strings = 4 * len(body) if b"\\u" in body else text
-    return text + strings + sum(body.count(mark) * size for mark, size in _VALUE_BYTES.items())
+    copies = 2 if body.isascii() else 6
+    strings = 6 if b"\\u" in body else copies
+    return (copies + strings) * len(body) + sum(
+        body.count(mark) * size for mark, size in _VALUE_BYTES.items()
+    )
 
 
 def parse_body(body: bytes | bytearray) -> dict[str, Any]:
