@@ -32,6 +32,7 @@ from regraft_core.training.model_files import load_model
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
+_ERROR = ", and `error` string [n], the reason why an image is invalid, or empty"
 
 
 def export(
@@ -155,12 +156,13 @@ def _describe(
         "evaluation_notes": evaluation.notes,
         "ood": evaluation.details.get("ood"),
         "signatures": {
-            "serving_default": f"`image_bytes` string [n], images of any size, to {outputs}",
+            "serving_default": "`image_bytes` string [n], images of any size, to "
+            f"{outputs}{_ERROR}",
             "images": f"`images` float [n, height, width, 3] in 0..255, to {outputs}",
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",
             "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "
-            "features",
+            f"features{_ERROR}",
         },
     }
     return SavedModelManifest(

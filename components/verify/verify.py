@@ -37,7 +37,8 @@ from regraft_core.runtime.errors import DataError, InputError, ParityError, Regr
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
-from serving.running.runner import running_server
+from serving.batching_file import batching_flags
+from serving.running.runner import ServeOptions, running_server
 
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"
@@ -116,9 +117,13 @@ def verify(
 def _predict_served(
     base: Path, options: VerifyOptions, encoded: Sequence[bytes]
 ) -> tuple[dict[str, list[Predicted]], str]:
-    """Start a server on `base`; return its predictions by protocol, and the engine's name."""
+    """Start a server on `base`; return its predictions by protocol, and the engine's name.
+
+    The server batches with the shipped file, so that a model that it cannot load fails here.
+    """
+    serve_options = ServeOptions(flags=batching_flags())
     with (
-        running_server(base, _MODEL_NAME, engine=options.engine) as server,
+        running_server(base, _MODEL_NAME, options.engine, serve_options) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.runtime.errors import RegraftError
+from serving.batching_file import check_warmup_size
 from serving.module_process import module_command, module_environment
 
 _REASON = "probe: "
@@ -22,7 +23,8 @@ def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
 
     Raises:
         RegraftError: it does not load, fails or returns values that are not finite, has no warm-up
-            requests, or takes longer than `timeout_s`.
+            requests or one that is too large for the batching file, or takes longer than
+            `timeout_s`.
     """
     try:
         done = subprocess.run(
@@ -65,6 +67,8 @@ def replay(folder: str | os.PathLike[str]) -> int:
                 signature.inputs[name].name: tf.make_ndarray(tensor)
                 for name, tensor in request.inputs.items()
             }
+            rows = max((value.shape[0] for value in feed.values() if value.ndim), default=0)
+            check_warmup_size(rows, request.model_spec.signature_name)
             names = {name: info.name for name, info in signature.outputs.items()}
             for name, value in session.run(names, feed).items():
                 if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -23,6 +23,7 @@ from typing import Literal
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
+from serving.batching_file import BATCHING_FILE
 from serving.module_process import module_command, module_environment
 
 Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
@@ -106,7 +107,8 @@ def running_server(
     """
     path = find_base_path(base_dir, model_name)
     flags = [f"--model_name={model_name}", f"--model_base_path={path}"]
-    with started_server(flags, choose_engine(engine), options, mounts=[path]) as addresses:
+    mounts = [path, BATCHING_FILE.parent]
+    with started_server(flags, choose_engine(engine), options, mounts) as addresses:
         yield addresses
 
 

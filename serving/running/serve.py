@@ -10,10 +10,10 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
+from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
     Addresses,
@@ -23,12 +23,8 @@ from serving.running.runner import (
     started_server,
 )
 
-BATCHING_FILE = Path(str(resources.files("serving").joinpath("config", "batching.config")))
-
-
-def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
-    """Return the flags that enable batching with the parameters of a file."""
-    return ("--enable_batching=true", f"--batching_parameters_file={file}")
+# TF Serving runs each gRPC request in a thread, and by default refuses more than 4 per core.
+GRPC_MAX_THREADS = 128
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,7 @@ def serving_folder(
             f"--model_name={models[0].name}",
             f"--model_config_file={config}",
             "--model_config_file_poll_wait_seconds=1",
+            f"--grpc_max_threads={GRPC_MAX_THREADS}",
         ]
         if any(model.labels for model in models):
             flags.append("--allow_version_labels_for_unavailable_models=true")

@@ -138,7 +138,9 @@ async def _listen(
         addresses = {}
         if options.port is not None:
             reload = functools.partial(reload_config, lifecycle, options.allow_reload_under)
-            server, health = grpc_port.make_server(state, reload, options.max_request_bytes)
+            server, health = grpc_port.make_server(
+                state, reload, options.max_request_bytes, options.grpc_max_threads
+            )
             port = _bind_grpc(server, options, tls)
             await server.start()
             stack.push_async_callback(server.stop, options.drain_seconds)

@@ -109,7 +109,7 @@ def export_tiny(folder: Path, mark: str) -> Path:
         "small": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int8, "x")]),
         "guarded": (
             lambda image_bytes: {"mean": tf.reduce_mean(
-                load_images(image_bytes, SIDE, name_damaged=True), axis=[1, 2, 3]
+                load_images(image_bytes, SIDE), axis=[1, 2, 3]
             )},
             [images],
         ),

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from .errors import RegraftClientError, UnavailableError, unreadable
 from .results import ClassScore, Metadata, Prediction, VersionStatus
-from .retries import RETRIED, ReadinessDeadline, Retries
+from .retries import ReadinessDeadline, Retries
 
 Result = TypeVar("Result")
 
@@ -67,7 +67,11 @@ class SyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded images."""
+        """Return label, confidence and probabilities of encoded images.
+
+        Raises:
+            InvalidImageError: an image cannot be decoded; it has the predictions of the others.
+        """
         return self._send(self._requests.predict(images))
 
     def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -115,7 +119,7 @@ class SyncClient(abc.ABC):
         for pause_s in self._retries.pauses():
             try:
                 return self._send_once(request)
-            except RETRIED:
+            except self._retries.errors:
                 time.sleep(pause_s)
         return self._send_once(request)
 
@@ -139,7 +143,7 @@ class AsyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     async def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded images."""
+        """Return label, confidence and probabilities; see `SyncClient.predict`."""
         return await self._send(self._requests.predict(images))
 
     async def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -183,7 +187,7 @@ class AsyncClient(abc.ABC):
         for pause_s in self._retries.pauses():
             try:
                 return await self._send_once(request)
-            except RETRIED:
+            except self._retries.errors:
                 await asyncio.sleep(pause_s)
         return await self._send_once(request)
 

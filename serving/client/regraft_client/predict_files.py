@@ -9,18 +9,29 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .clients import AsyncClient
-from .errors import BadRequestError, InvalidInputError
+from .errors import (
+    BadRequestError,
+    ConnectionFailedError,
+    InvalidImageError,
+    InvalidInputError,
+    UnavailableError,
+)
 from .grpc import AsyncGrpcClient, Tls
+from .pace import Pace
 from .rest import AsyncRestClient
 from .results import Prediction
+from .retries import Retries
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
+# A busy server is left to `Pace`, which also sends less; it is retried for at least 10 s.
+_RETRIES = Retries(errors=(UnavailableError, ConnectionFailedError))
+_BUSY_RETRIES = Retries(attempts=16)
 _ASSERTION = re.compile(r"assertion failed: \[(?:image \d+: )?(?P<reason>[^\[\]]+)\]")
 
 
@@ -36,7 +47,7 @@ class FilePrediction:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How files are sent: images per request, requests in flight, seconds per attempt."""
+    """How files are sent: images per request, most requests in flight, seconds per attempt."""
 
     batch_size: int = 1
     concurrency: int = 16
@@ -76,10 +87,13 @@ def make_client(server: str, model: str, options: PredictOptions) -> AsyncClient
     version, label = options.version, options.label
     if server.startswith("grpc://"):
         return AsyncGrpcClient(
-            server, model, options.timeout_s, version=version, label=label, tls=options.tls
-        )
+            server, model, options.timeout_s, version=version, label=label, retries=_RETRIES,
+            tls=options.tls,
+        )  # fmt: skip
     if server.startswith(("http://", "https://")):
-        return AsyncRestClient(server, model, options.timeout_s, version=version, label=label)
+        return AsyncRestClient(
+            server, model, options.timeout_s, version=version, label=label, retries=_RETRIES
+        )
     raise InvalidInputError(
         f"server: expected grpc://host:port or http://host:port, got {server!r}"
     )
@@ -94,8 +108,8 @@ def predict_files(
 ) -> list[FilePrediction]:
     """Predict image files and folders of them; return the results in the order of the files.
 
-    An image that the model rejects has an `error` and no prediction; the other images of its
-    request are sent again one by one.
+    An image that the model rejects has an `error` and no prediction. The number of requests in
+    flight adapts to what the server accepts.
 
     Args:
         sources: files and folders.
@@ -122,10 +136,11 @@ async def _predict_all(
 ) -> list[FilePrediction]:
     results: dict[int, FilePrediction] = {}
     batches = _batches(len(paths), options.batch_size)
+    pace = Pace(options.concurrency, _BUSY_RETRIES)
 
     async def work(client: AsyncClient) -> None:
         for numbers in batches:  # shared: each worker takes the next one
-            done = await _predict_batch(client, [paths[number] for number in numbers])
+            done = await _predict_batch(client, pace, [paths[number] for number in numbers])
             results.update(zip(numbers, done, strict=True))
             if progress is not None:
                 progress(len(results), len(paths))
@@ -146,10 +161,12 @@ def _batches(count: int, size: int) -> Iterator[range]:
         yield range(start, min(start + max(size, 1), count))
 
 
-async def _predict_batch(client: AsyncClient, paths: Sequence[Path]) -> list[FilePrediction]:
+async def _predict_batch(
+    client: AsyncClient, pace: Pace, paths: Sequence[Path]
+) -> list[FilePrediction]:
     contents = [await asyncio.to_thread(_read, path) for path in paths]
     readable = [(path, data) for path, data in zip(paths, contents, strict=True) if data]
-    done = dict(await _send(client, readable)) if readable else {}
+    done = dict(await _send(client, pace, readable)) if readable else {}
     return [
         done.get(path) or FilePrediction(str(path), None, "cannot be read or is too large")
         for path in paths
@@ -157,20 +174,30 @@ async def _predict_batch(client: AsyncClient, paths: Sequence[Path]) -> list[Fil
 
 
 async def _send(
-    client: AsyncClient, batch: Sequence[tuple[Path, bytes]]
+    client: AsyncClient, pace: Pace, batch: Sequence[tuple[Path, bytes]]
 ) -> list[tuple[Path, FilePrediction]]:
     start = time.perf_counter()
+    reasons: Mapping[int, str] = {}
+    predictions: Sequence[Prediction | None]
+
+    async def request() -> list[Prediction]:
+        nonlocal start
+        start = time.perf_counter()
+        return await client.predict([data for _, data in batch])
+
     try:
-        predictions = await client.predict([data for _, data in batch])
+        predictions = await pace.send(request)
+    except InvalidImageError as error:
+        predictions, reasons = error.results, error.reasons
     except BadRequestError as error:
+        # A model without the output `error` fails for the whole batch.
         if len(batch) > 1:
-            return [pair for one in batch for pair in await _send(client, [one])]
-        path = batch[0][0]
-        return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
+            return [pair for one in batch for pair in await _send(client, pace, [one])]
+        predictions, reasons = [None], {0: reason_of(error.message)}
     seconds = time.perf_counter() - start
     return [
-        (path, FilePrediction(str(path), prediction, "", seconds))
-        for (path, _), prediction in zip(batch, predictions, strict=True)
+        (path, FilePrediction(str(path), prediction, reasons.get(index, ""), seconds))
+        for index, ((path, _), prediction) in enumerate(zip(batch, predictions, strict=True))
     ]
 
 

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 from .clients import ApiRequest
 from .errors import InvalidInputError, http_error, unreadable
 from .results import (
+    ERROR,
     ClassScore,
     Metadata,
     Prediction,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
+    check_images,
+    check_scores,
     join_outputs,
 )
 
@@ -133,20 +136,22 @@ def parse_predictions(value: Any) -> list[Prediction]:
         _member(outputs, "confidence"),
         _member(outputs, "probabilities"),
         outputs.get("familiar"),
+        outputs.get(ERROR),
     )
 
 
 def parse_features(value: Any) -> list[tuple[float, ...]]:
-    """Parse the only output of `features`, one row per image."""
-    return [tuple(map(float, row)) for row in _member(value, "outputs")]
+    """Parse the outputs of `features`, one row per image; its only output has no name."""
+    outputs, reasons = _member(value, "outputs"), None
+    if isinstance(outputs, dict):
+        outputs, reasons = _member(outputs, FEATURES), outputs.get(ERROR)
+    return check_images([tuple(map(float, row)) for row in outputs], reasons)
 
 
 def parse_classes(value: Any) -> list[list[ClassScore]]:
     """Parse the results of the Classify API."""
-    return [
-        [ClassScore(label, float(score)) for label, score in row]
-        for row in _member(value, "results")
-    ]
+    rows = _member(value, "results")
+    return check_scores([[ClassScore(label, float(score)) for label, score in row] for row in rows])
 
 
 def parse_status(value: Any) -> list[VersionStatus]:

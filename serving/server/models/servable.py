@@ -85,13 +85,18 @@ class Servable:
         batched = self._batched.get(names)
         if batched is not None and all(name in batched for name in fetches):
             rows = {len(feeds[name]) if feeds[name].ndim else 0 for name in names}
-            if len(rows) == 1 and 0 < rows.pop() < self._largest:
+            if max(rows) > self._largest:
+                raise invalid(
+                    f"Task size {max(rows)} is larger than maximum input batch size {self._largest}"
+                )
+            if len(rows) == 1 and 0 not in rows:
                 try:
                     return self._run(names, feeds, [batched[name] for name in fetches])
                 except ServingError as error:
                     if error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                         raise
-                # Another request of the batch may have failed, so this one is run alone.
+                # Another request of the batch may have failed, so this one is run alone. Models of
+                # `export` have a row for an invalid image and do not fail.
         return self._run(names, feeds, fetches)
 
     def _run(

@@ -36,25 +36,26 @@ MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 Reload = Callable[[Any], Any]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_DETAILS = 2000  # longer ones exceed the size of headers that clients accept
-_METHODS: dict[str, tuple[str, Any, Callable[[Catalog, Any], Any]]] = {
-    "Predict": (PREDICTION, predict_pb2.PredictRequest, api_methods.predict),
-    "Classify": (PREDICTION, classification_pb2.ClassificationRequest, api_methods.classify),
-    "Regress": (PREDICTION, regression_pb2.RegressionRequest, api_methods.regress),
-    "MultiInference": (
-        PREDICTION,
-        inference_pb2.MultiInferenceRequest,
-        api_methods.multi_inference,
-    ),
-    "GetModelMetadata": (
-        PREDICTION,
-        get_model_metadata_pb2.GetModelMetadataRequest,
-        api_methods.model_metadata,
-    ),
-    "GetModelStatus": (
-        MODEL,
-        get_model_status_pb2.GetModelStatusRequest,
-        api_methods.model_status,
-    ),
+_REQUEST_TYPES: dict[str, dict[str, Any]] = {
+    PREDICTION: {
+        "Predict": predict_pb2.PredictRequest,
+        "Classify": classification_pb2.ClassificationRequest,
+        "Regress": regression_pb2.RegressionRequest,
+        "MultiInference": inference_pb2.MultiInferenceRequest,
+        "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
+    },
+    MODEL: {
+        "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
+        "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
+    },
+}
+_CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
+    "Predict": api_methods.predict,
+    "Classify": api_methods.classify,
+    "Regress": api_methods.regress,
+    "MultiInference": api_methods.multi_inference,
+    "GetModelMetadata": api_methods.model_metadata,
+    "GetModelStatus": api_methods.model_status,
 }
 
 
@@ -127,33 +128,36 @@ class _TolerantParsing(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handler._replace(request_deserializer=tolerant)
 
 
-def make_server(state: ServerState, reload: Reload, max_bytes: int) -> tuple[Any, HealthServicer]:
-    """Return a gRPC server with all services and its health servicer; it is not bound yet."""
+def make_server(
+    state: ServerState, reload: Reload, max_bytes: int, max_requests: int = 0
+) -> tuple[Any, HealthServicer]:
+    """Return a gRPC server with all services and its health servicer; it is not bound yet.
+
+    More than `max_requests` at the same time are RESOURCE_EXHAUSTED, unless it is 0.
+    """
     server = grpc.aio.server(
         interceptors=[_TolerantParsing()],
+        maximum_concurrent_rpcs=max_requests or None,
         options=[
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
     )
-    handlers: dict[str, dict[str, Any]] = {PREDICTION: {}, MODEL: {}}
-    for name, (service, request_type, call) in _METHODS.items():
-        method = _Method(state, name, request_type, functools.partial(call, state.catalog))
-        handlers[service][name] = grpc.unary_unary_rpc_method_handler(method.respond)
-    method = _Method(
-        state,
-        "HandleReloadConfigRequest",
-        model_management_pb2.ReloadConfigRequest,
-        reload,
-    )
-    handlers[MODEL]["HandleReloadConfigRequest"] = grpc.unary_unary_rpc_method_handler(
-        method.respond
-    )
+    calls = {name: functools.partial(call, state.catalog) for name, call in _CALLS.items()}
+    calls["HandleReloadConfigRequest"] = reload
     server.add_generic_rpc_handlers(
         [
-            grpc.method_handlers_generic_handler(service, methods)
-            for service, methods in handlers.items()
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.unary_unary_rpc_method_handler(
+                        _Method(state, name, request_type, calls[name]).respond
+                    )
+                    for name, request_type in request_types.items()
+                },
+            )
+            for service, request_types in _REQUEST_TYPES.items()
         ]
     )
     health_servicer = HealthServicer()

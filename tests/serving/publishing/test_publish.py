@@ -25,7 +25,9 @@ from serving.publishing.publish import (
     rollback,
     set_label,
 )
+from serving.publishing.servable_check import replay
 from serving.running.model_discovery import find_models, models_config
+from tests.exported_model import write_warmup
 
 
 @pytest.fixture
@@ -40,6 +42,14 @@ def add(exported: Path, models: str) -> int:
 
 def visible(models: str) -> list[str]:
     return sorted(p.name for p in (Path(models) / "m").iterdir() if not p.name.startswith("."))
+
+
+def test_a_warm_up_request_that_the_batching_file_refuses_is_an_error(exported: Path) -> None:
+    write_warmup(exported, 3.0, rows=1024)
+    assert replay(exported) == 1
+    write_warmup(exported, 3.0, rows=1025)
+    with pytest.raises(InputError, match="serving_default: expected warm-up requests of at most"):
+        replay(exported)
 
 
 def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None:

@@ -24,8 +24,9 @@ import pytest
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError
+from serving.batching_file import BATCHING_FILE
 from serving.running.runner import Addresses, ServeOptions, choose_engine, serving_image
-from serving.running.serve import BATCHING_FILE, serving_folder
+from serving.running.serve import serving_folder
 from tests.serving.raw import Stubs, predict_request, until
 
 ROOT = Path(__file__).resolve().parents[3]
