@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def serve(
-    base_dir: Annotated[Path, typer.Argument(help="Folder of published models; all are served.")],
+    base_dir: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of published models, all of which are served, or folder of a run."
+        ),
+    ],
     engine: Annotated[
         str,
         typer.Option(
@@ -46,6 +51,7 @@ def serve(
 
     Example: regraft serve runs/digits/models --page
     """
+    from regraft.model_folder import find_served_folder
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
@@ -53,7 +59,8 @@ def serve(
         if not 0 <= number <= 65535:
             raise InputError(f"{name}: expected 0 to 65535, got {number}")
     options = ServeOptions(host=bind, port=port, rest_api_port=rest_api_port)
-    raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
+    folder = find_served_folder(base_dir)
+    raise typer.Exit(run_server(folder, engine, options, batching=batching, page=page))
 
 
 def predict(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regraft_client.errors import RegraftClientError
@@ -23,33 +23,59 @@ _STATUS_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A published model: its name, the folder of its versions, the latest one, its labels."""
+    """A published model: its name, the folder of its versions, the latest one, its labels.
+
+    `problem` is why its folder could not be read again.
+    """
 
     name: str
     path: Path
     latest: int
     labels: dict[str, int]
+    problem: str = field(default="", compare=False)
 
 
-def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
+def find_models(
+    base_dir: str | os.PathLike[str], log: Callable[[str], None] = lambda line: None
+) -> list[FoundModel]:
     """Return the models in `base_dir`: itself if it contains versions, or its subfolders that do.
 
+    Subfolders that cannot be read are skipped and logged.
+
     Raises:
-        InputError: there is no model.
+        InputError: there is no model, or its labels are malformed.
     """
-    base = Path(base_dir).resolve()
-    if not base.is_dir():
-        raise InputError(f"expected a folder of models, got {base_dir}")
-    folders = [base] if _versions(base) else sorted(p for p in base.iterdir() if p.is_dir())
+    try:
+        base = Path(base_dir).resolve()
+        if not base.is_dir():
+            raise InputError(f"expected a folder of models, got {base_dir}")
+        if model := _read_model(base):
+            return [model]
+        folders = sorted(base.iterdir())
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"expected a folder of models, cannot read {base_dir}: {error}") from error
     found = []
     for path in folders:
-        if versions := _versions(path):
-            labels = FolderStore(path).labels()
-            kept = {label: number for label, number in labels.items() if number in versions}
-            found.append(FoundModel(path.name, path, max(versions), kept))
+        try:
+            model = _read_model(path) if path.is_dir() else None
+        except OSError as error:
+            log(f"skipped {path}: {error.strerror}")
+            continue
+        if model is not None:
+            found.append(model)
     if not found:
         raise InputError(f"expected <model>/<version>/ below {base}, found no version")
     return found
+
+
+def _read_model(path: Path) -> FoundModel | None:
+    """Return the model whose versions are in `path`, None if there is none."""
+    versions = _versions(path)
+    if not versions:
+        return None
+    labels = FolderStore(path).labels()
+    kept = {label: number for label, number in labels.items() if number in versions}
+    return FoundModel(path.name, path, max(versions), kept)
 
 
 def models_config(models: Sequence[FoundModel], next_models: Sequence[FoundModel] = ()) -> str:
@@ -88,10 +114,24 @@ class ConfigUpdater:
         self._text = ""
         self._write(models_config(self._models))
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why folders could not be read at the last step, by the names of their models."""
+        return {model.name: model.problem for model in self._models if model.problem}
+
+    def restore(self) -> None:
+        """Write the file again if it was deleted, as programs that clean temporary folders do."""
+        if not self._config.is_file():
+            self._config.parent.mkdir(parents=True, exist_ok=True)
+            self._config.parent.chmod(0o755)  # a container has another user
+            text, self._text = self._text, ""
+            self._write(text)
+
     def step(self, rest_address: str) -> None:
         """Check for new versions and labels once; they are in effect a few steps later."""
         found = [_find_again(model) for model in self._models]
         if found == self._models:
+            self._models = found
             return
         if all(_labeled_available(rest_address, model) for model in found if model.labels):
             self._models = found
@@ -106,11 +146,11 @@ class ConfigUpdater:
 
 
 def _find_again(model: FoundModel) -> FoundModel:
+    """Return the model as it is now, or as it was if its folder has no version or is damaged."""
     try:
-        (found,) = find_models(model.path)
-    except InputError:
-        return model  # it has no versions at the moment
-    return found
+        return _read_model(model.path) or replace(model, problem="")
+    except (InputError, OSError) as error:
+        return replace(model, problem=str(error))
 
 
 def _labeled_available(rest_address: str, model: FoundModel) -> bool:
@@ -124,4 +164,5 @@ def _labeled_available(rest_address: str, model: FoundModel) -> bool:
 
 
 def _versions(path: Path) -> list[int]:
-    return [int(child.name) for child in path.iterdir() if child.name.isdigit() and child.is_dir()]
+    names = (child.name for child in path.iterdir() if child.is_dir())
+    return [int(n) for n in names if n.isascii() and n.isdecimal() and len(n) < 20]

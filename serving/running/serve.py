@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
@@ -33,10 +33,23 @@ class Served:
 
     addresses: Addresses
     _updater: ConfigUpdater
+    _logged: set[str] = field(default_factory=set)
 
     def poll(self) -> None:
-        """Check for new versions and labels once; they are in effect a few polls later."""
-        self._updater.step(self.addresses.rest)
+        """Check for new versions and labels once; they are in effect a few polls later.
+
+        Whatever is wrong in the folders is logged once, and the server continues as it is.
+        """
+        try:
+            self._updater.restore()
+            self._updater.step(self.addresses.rest)
+            problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
+        except Exception as error:  # the loaded versions are served whatever happens here
+            problems = {f"{type(error).__name__}: {error}"}
+        for problem in sorted(problems - self._logged):
+            _log(f"skipped {' '.join(problem.split())}")
+        self._logged.clear()
+        self._logged.update(problems)
 
 
 @contextlib.contextmanager
@@ -105,7 +118,7 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        chosen, models = choose_engine(engine), find_models(base_dir)
+        chosen, models = choose_engine(engine), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
@@ -124,6 +137,10 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _alive(pid: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.step_reports import Clock
 from serving.server.config import (
     ModelConfig,
@@ -120,7 +120,7 @@ async def _poll_config_file(
                 await asyncio.to_thread(lifecycle.configure, found)
                 configs, logged = found, ""
                 log(f"{options.model_config_file} has changed and is in effect")
-        except (InputError, ServingError) as error:
+        except Exception as error:  # the loaded versions are served whatever happens here
             if str(error) != logged:  # each attempt is a new one, but the log has it once
                 logged = str(error)
                 log(f"{options.model_config_file} is not in effect: {logged}")
