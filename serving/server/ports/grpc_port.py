@@ -109,7 +109,7 @@ def _model_name(request: Any) -> str:
     return str(request.model_spec.name) if "model_spec" in fields else ""
 
 
-class _TolerantParsing(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _TolerantParsing(grpc.aio.ServerInterceptor):
     """Reads malformed messages of gRPC's own services as empty ones, which they respond to."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -144,6 +144,7 @@ def make_server(
             ("grpc.so_reuseport", 0),
         ],
     )
+    calls: dict[str, Callable[[Any], Any]]
     calls = {name: functools.partial(call, state.catalog) for name, call in _CALLS.items()}
     calls["HandleReloadConfigRequest"] = reload
     server.add_generic_rpc_handlers(
