@@ -68,6 +68,19 @@ def published_by(path: str | os.PathLike[str]) -> str:
     raise InputError(f"{source}: the gate rejected this run's model (failed: {failed}){hint}")
 
 
+def find_served_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder to serve for `path`: of a run, that of the model which it published.
+
+    Raises:
+        InputError: the run was rejected, or published to a URL.
+    """
+    source = published_by(path)
+    if is_store_uri(source):
+        raise InputError(f"expected a folder of published models, got {source}; copy it first")
+    is_run = source != os.fspath(path).removeprefix("file://")
+    return Path(source).parent if is_run else Path(source)
+
+
 def versions_in(folder: Path) -> list[int]:
     """Return the numbers of the versions of the published model at `folder`."""
     return sorted(

@@ -47,11 +47,12 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 from serving.batching_file import batching_flags
-from serving.running.runner import ServeOptions, running_server
+from serving.running.runner import ServeOptions, choose_engine, running_server
 
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"
 _TIMEOUT_S = 60.0
+_SERVER_BYTES = 2 << 30  # enough for an image of as many pixels as ingest accepts
 _TRAINED_BATCH = 32
 _SERVED_BATCH = 7
 
@@ -143,7 +144,10 @@ def _predict_served(
 
     The server batches with the shipped file, so that a model that it cannot load fails here.
     """
-    serve_options = ServeOptions(flags=batching_flags(), gpu_memory_mb=options.gpu_memory_mb)
+    flags = batching_flags()
+    if choose_engine(options.engine) == "embedded":
+        flags = (*flags, f"--max_memory_bytes={_SERVER_BYTES}")
+    serve_options = ServeOptions(flags=flags, gpu_memory_mb=options.gpu_memory_mb)
     with (
         running_server(base, _MODEL_NAME, options.engine, serve_options) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,

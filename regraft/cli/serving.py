@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def serve(
-    base_dir: Annotated[Path, typer.Argument(help="Folder of published models; all are served.")],
+    base_dir: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of published models, all of which are served, or folder of a run."
+        ),
+    ],
     engine: Annotated[
         str,
         typer.Option(
@@ -46,6 +51,7 @@ def serve(
 
     Example: regraft serve runs/digits/models --page
     """
+    from regraft.model_folder import find_served_folder
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
@@ -53,7 +59,8 @@ def serve(
         if not 0 <= number <= 65535:
             raise InputError(f"{name}: expected 0 to 65535, got {number}")
     options = ServeOptions(host=bind, port=port, rest_api_port=rest_api_port)
-    raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
+    folder = find_served_folder(base_dir)
+    raise typer.Exit(run_server(folder, engine, options, batching=batching, page=page))
 
 
 def predict(
@@ -92,29 +99,36 @@ def predict(
     """
     from regraft.cli.console_output import print_predictions, progress_bar
     from regraft_client.errors import NotFoundError
-    from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
+    from regraft_client.predict_files import (
+        PredictOptions,
+        as_csv,
+        as_json,
+        predict_files,
+        read_class_names,
+    )
 
     if (server is None) == (model_dir is None):
         raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
+    classes: Sequence[str] = ()
     with progress_bar("images") as progress:
         if server is not None:
             name = model or "regraft"
             try:
                 results = predict_files(images, server, name, options, progress)
+                classes = read_class_names(server, name, options, results) if json else ()
             except NotFoundError as error:
-                raise InputError(
-                    f"--model {name}: not found on the server: {error.message}"
-                ) from error
+                option = _target_option(name, version, version_label)
+                raise InputError(f"{option}: not found on the server: {error.message}") from error
         elif model or version is not None or version_label:
             raise InputError("--model, --version and --version-label: expected only with --server; "
                              "--model-dir may be the folder of a version")  # fmt: skip
         else:
-            results = _predict_here(images, str(model_dir), progress)
+            results, classes = _predict_here(images, str(model_dir), progress)
     if json or csv:
-        print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
+        print(as_json(results, classes) if json else as_csv(results), end="" if csv else "\n")
     else:
         print_predictions(results)
     refused = [result for result in results if result.prediction is None]
@@ -123,10 +137,21 @@ def predict(
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
 
 
+def _target_option(model: str, version: int | None, label: str | None) -> str:
+    """Return the option that selects what was not found."""
+    if label is not None:
+        return f"--version-label {label}"
+    return f"--model {model}" if version is None else f"--version {version}"
+
+
 def _predict_here(
     images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
-) -> list[FilePrediction]:
-    """Predict images as `predict_files` does, with a model in this process."""
+) -> tuple[list[FilePrediction], Sequence[str]]:
+    """Predict images as `predict_files` does, with a model in this process.
+
+    Returns:
+        The predictions, and the model's classes.
+    """
     from pipelines.recipe_checks import quiet_start
     from regraft.image_inputs import ImageError
     from regraft.model import load
@@ -143,7 +168,7 @@ def _predict_here(
             results.append(FilePrediction(str(path), found))
         if progress:
             progress(len(results), len(paths))
-    return results
+    return results, model.classes
 
 
 def publish(

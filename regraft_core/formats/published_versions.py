@@ -123,7 +123,7 @@ def parse_labels(text: str, path: str) -> dict[str, int]:
     try:
         values = json.loads(text)
         return {str(label): int(number) for label, number in values.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: expected an object of label to version: {error}") from error
 
 

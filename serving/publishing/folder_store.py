@@ -13,6 +13,7 @@ from pathlib import Path
 
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.runtime.errors import InputError
 
 _STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
@@ -60,7 +61,10 @@ class FolderStore:
     def labels(self) -> dict[str, int]:
         """Implement `Store.labels`."""
         path = self._base / VERSION_LABELS_FILE
-        return parse_labels(path.read_text("utf-8"), str(path)) if path.is_file() else {}
+        try:
+            return parse_labels(path.read_text("utf-8"), str(path)) if path.is_file() else {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected an object of label to version: {error}") from error
 
     def write_labels(self, labels: dict[str, int]) -> None:
         """Implement `Store.write_labels`."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regraft_client.errors import RegraftClientError
@@ -25,12 +25,16 @@ _STATUS_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A published model: its name, the folder of its versions, the latest one, its labels."""
+    """A published model: its name, the folder of its versions, the latest one, its labels.
+
+    `problem` is why its folder could not be read again.
+    """
 
     name: str
     path: Path
     latest: int
     labels: dict[str, int]
+    problem: str = field(default="", compare=False)
 
     @property
     def versions(self) -> frozenset[int]:
@@ -48,25 +52,47 @@ class ServedModel:
     labels: dict[str, int]
 
 
-def find_models(base_dir: str | os.PathLike[str]) -> list[FoundModel]:
+def find_models(
+    base_dir: str | os.PathLike[str], log: Callable[[str], None] = lambda line: None
+) -> list[FoundModel]:
     """Return the models in `base_dir`: itself if it contains versions, or its subfolders that do.
 
+    Subfolders that cannot be read are skipped and logged.
+
     Raises:
-        InputError: there is no model.
+        InputError: there is no model, or its labels are malformed.
     """
-    base = Path(base_dir).resolve()
-    if not base.is_dir():
-        raise InputError(f"expected a folder of models, got {base_dir}")
-    folders = [base] if _versions(base) else sorted(p for p in base.iterdir() if p.is_dir())
+    try:
+        base = Path(base_dir).resolve()
+        if not base.is_dir():
+            raise InputError(f"expected a folder of models, got {base_dir}")
+        if model := _read_model(base):
+            return [model]
+        folders = sorted(base.iterdir())
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"expected a folder of models, cannot read {base_dir}: {error}") from error
     found = []
     for path in folders:
-        if versions := _versions(path):
-            labels = FolderStore(path).labels()
-            kept = {label: number for label, number in labels.items() if number in versions}
-            found.append(FoundModel(path.name, path, max(versions), kept))
+        try:
+            model = _read_model(path) if path.is_dir() else None
+        except OSError as error:
+            log(f"skipped {path}: {error.strerror}")
+            continue
+        if model is not None:
+            found.append(model)
     if not found:
         raise InputError(f"expected <model>/<version>/ below {base}, found no version")
     return found
+
+
+def _read_model(path: Path) -> FoundModel | None:
+    """Return the model whose versions are in `path`, None if there is none."""
+    versions = _versions(path)
+    if not versions:
+        return None
+    labels = FolderStore(path).labels()
+    kept = {label: number for label, number in labels.items() if number in versions}
+    return FoundModel(path.name, path, max(versions), kept)
 
 
 def models_config(models: Sequence[ServedModel]) -> str:
@@ -96,18 +122,30 @@ class ConfigUpdater:
         """Write the file, and next to it a folder of links for each model."""
         self._models = list(models)
         self._config = config
-        self._links = config.parent / "versions"
-        self._links.mkdir()
+        links = config.parent / "versions"
         self._served = [
-            ServedModel(model.name, self._links / model.name, model.versions, model.labels)
+            ServedModel(model.name, links / model.name, model.versions, model.labels)
             for model in models
         ]
-        for served in self._served:
-            served.base_path.mkdir()
-        for folder in (self._links, *(served.base_path for served in self._served)):
-            folder.chmod(0o755)  # a container has another user
         self._text = ""
+        self.restore()
         self._write()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why folders could not be read at the last step, by the names of their models."""
+        return {model.name: model.problem for model in self._models if model.problem}
+
+    def restore(self) -> None:
+        """Make the file and its folders again if they were deleted, as cleaners of /tmp do."""
+        for served in self._served:
+            for folder in (self._config.parent, served.base_path.parent, served.base_path):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True)
+                    folder.chmod(0o755)  # a container has another user
+        if self._text and not self._config.is_file():
+            self._text = ""
+            self._write()
 
     def step(self, rest_address: str) -> None:
         """Check for new versions and labels once; they are in effect a few steps later."""
@@ -168,11 +206,11 @@ def _remove_links(served: ServedModel) -> None:
 
 
 def _find_again(model: FoundModel) -> FoundModel:
+    """Return the model as it is now, or as it was if its folder has no version or is damaged."""
     try:
-        (found,) = find_models(model.path)
-    except InputError:
-        return model  # it has no versions at the moment
-    return found
+        return _read_model(model.path) or replace(model, problem="")
+    except (InputError, OSError) as error:
+        return replace(model, problem=str(error))
 
 
 def _available(rest_address: str, name: str) -> set[int]:
@@ -194,4 +232,5 @@ def _labeled(rest_address: str, name: str, label: str) -> int | None:
 
 
 def _versions(path: Path) -> list[int]:
-    return [int(child.name) for child in path.iterdir() if child.name.isdigit() and child.is_dir()]
+    names = (child.name for child in path.iterdir() if child.is_dir())
+    return [int(n) for n in names if n.isascii() and n.isdecimal() and len(n) < 20]

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,7 @@ BINARY = "tensorflow_model_server"
 LOOPBACK, ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (compared with, not a default)
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
+_LAUNCHER = Path(__file__).with_name("exec_with_parent.py")
 _ADVICE = "Run 'docker"  # the beginning of the line that Docker writes after an error
 
 
@@ -107,7 +109,9 @@ def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
     """
     base = Path(base_dir).resolve()
     for path in (base / model_name, base):
-        if path.is_dir() and any(child.name.isdigit() for child in path.iterdir()):
+        if path.is_dir() and any(
+            child.name.isascii() and child.name.isdecimal() for child in path.iterdir()
+        ):
             return path
     raise InputError(
         f"expected version folders (1, 2, ...) in {base} or {base / model_name}, found none"
@@ -292,23 +296,13 @@ class _Process:
         self._addresses: tuple[str, str] | None = None
         self._ready = threading.Event()  # also set when the process ends
         self._ended = threading.Event()
-        self._process = subprocess.Popen(
-            list(command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={
-                **module_environment(),
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                **server_variables(),
-                **environment,
-            },
-            text=True,
-            errors="replace",
+        started: Future[subprocess.Popen[str]] = Future()
+        self._reader = threading.Thread(
+            target=self._start_and_read, args=(started, list(command), environment), daemon=True
         )
-        self.pid = self._process.pid
-        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self._process = started.result()
+        self.pid = self._process.pid
 
     def wait_ready(self, seconds: float) -> tuple[str, str]:
         """Return the addresses that the embedded server prints."""
@@ -343,9 +337,39 @@ class _Process:
             self._process.stdout.close()
         return self._process.returncode
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _start_and_read(
+        self,
+        started: Future[subprocess.Popen[str]],
+        command: list[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Start the command and read its output.
+
+        Linux stops it when the thread that started it ends, so this is the thread that reads until
+        the command has ended.
+        """
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
+        try:
+            process = subprocess.Popen(
+                [*launcher, *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={
+                    **module_environment(),
+                    "TF_CPP_MIN_LOG_LEVEL": "2",
+                    **server_variables(),
+                    **environment,
+                },
+                text=True,
+                errors="replace",
+            )
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        assert process.stdout is not None
+        for line in process.stdout:
             self._log.append(line.rstrip())
             match = _READY.match(line)
             if match is not None and self._addresses is None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
@@ -36,10 +36,23 @@ class Served:
 
     addresses: Addresses
     _updater: ConfigUpdater
+    _logged: set[str] = field(default_factory=set)
 
     def poll(self) -> None:
-        """Check for new versions and labels once; they are in effect a few polls later."""
-        self._updater.step(self.addresses.rest)
+        """Check for new versions and labels once; they are in effect a few polls later.
+
+        Whatever is wrong in the folders is logged once, and the server continues as it is.
+        """
+        try:
+            self._updater.restore()
+            self._updater.step(self.addresses.rest)
+            problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
+        except Exception as error:  # the loaded versions are served whatever happens here
+            problems = {f"{type(error).__name__}: {error}"}
+        for problem in sorted(problems - self._logged):
+            _log(f"skipped {' '.join(problem.split())}")
+        self._logged.clear()
+        self._logged.update(problems)
 
 
 @contextlib.contextmanager
@@ -109,7 +122,7 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        chosen, models = _choose(engine, options), find_models(base_dir)
+        chosen, models = _choose(engine, options), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
@@ -147,6 +160,10 @@ def _choose(engine: str, options: ServeOptions | None) -> str:
     chosen = choose_engine(engine, host)
     check_interfaces(chosen, host)
     return chosen
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _alive(pid: int) -> bool:

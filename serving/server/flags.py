@@ -26,6 +26,7 @@ class ServerOptions:
     rest_api_port: int | None = None
     grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
@@ -40,7 +41,9 @@ class ServerOptions:
     model_config_list_root_dir: str = ""
     allow_reload_under: str = ""
     page: bool = False
+    allowed_host: str = ""
     max_request_bytes: int = 256 << 20
+    max_memory_bytes: int = 1 << 30
     gpu_memory_mb: int = 0
     drain_seconds: float = 30.0
 
@@ -59,13 +62,13 @@ def _boolean(text: str) -> bool:
 
 
 def _port(text: str) -> int:
-    if text.isdigit() and int(text) <= 65535:
+    if text.isascii() and text.isdecimal() and int(text) <= 65535:
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
 
 
 def _positive(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import serving_pb2 as pb
-from .clients import ApiRequest
+from .clients import ApiRequest, check_available, check_metadata
 from .errors import InvalidInputError, unreadable
 from .rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
 from .results import (
@@ -66,6 +66,12 @@ class GrpcRequests:
     def status(self) -> ApiRequest[list[VersionStatus]]:
         """Implement `ModelRequests.status`."""
         return ApiRequest(status_call(self.target), parse_status)
+
+    def readiness(self) -> ApiRequest[None]:
+        """Implement `ModelRequests.readiness`."""
+        if self.target.label is not None:
+            return ApiRequest(self.metadata().call, check_metadata)
+        return ApiRequest(self.status().call, lambda value: check_available(parse_status(value)))
 
     def metadata(self) -> ApiRequest[Metadata]:
         """Implement `ModelRequests.metadata`."""

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .clients import AsyncClient
@@ -19,12 +19,15 @@ from .errors import (
     ConnectionFailedError,
     InvalidImageError,
     InvalidInputError,
+    NotFoundError,
+    RegraftClientError,
     UnavailableError,
+    UnsupportedError,
 )
 from .grpc import AsyncGrpcClient, Tls
 from .pace import Pace
 from .rest import AsyncRestClient
-from .results import Prediction
+from .results import ClassScore, Prediction
 from .retries import Retries
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
@@ -127,6 +130,46 @@ def predict_files(
     return asyncio.run(_predict_all(paths, server, model, options, progress))
 
 
+def read_class_names(
+    server: str, model: str, options: PredictOptions, results: Sequence[FilePrediction]
+) -> tuple[str, ...]:
+    """Return the model's classes in the order of the probabilities; () if they are not known.
+
+    The Classify API returns them with the scores of an image, the first one that was predicted.
+    """
+    path = next((one.path for one in results if one.prediction is not None), None)
+    if path is None:
+        return ()
+
+    async def ask(path: str) -> list[ClassScore]:
+        async with make_client(server, model, options) as client:
+            (scores,) = await client.classify([_read(Path(path))])
+            return scores
+
+    try:
+        return tuple(one.label for one in asyncio.run(ask(path)))
+    except RegraftClientError:  # a model without this signature
+        return ()
+
+
+async def _check_target(server: str, model: str, options: PredictOptions) -> None:
+    """Check that the model, and its version or label, are served, before each image fails."""
+    try:
+        async with make_client(server, model, options) as client:
+            await client.metadata()
+    except UnsupportedError:
+        pass  # a server without this method
+    except (BadRequestError, NotFoundError) as error:
+        if options.version is None and options.label is None:
+            raise
+        every = replace(options, version=None, label=None)
+        async with make_client(server, model, every) as client:
+            available = [one.version for one in await client.status() if one.state == "AVAILABLE"]
+        versions = ", ".join(map(str, available)) or "none"
+        text = f"{error.message}; available versions: {versions}"
+        raise NotFoundError(error.code, text) from error
+
+
 async def _predict_all(
     paths: Sequence[Path],
     server: str,
@@ -134,6 +177,7 @@ async def _predict_all(
     options: PredictOptions,
     progress: Callable[[int, int], None] | None,
 ) -> list[FilePrediction]:
+    await _check_target(server, model, options)
     results: dict[int, FilePrediction] = {}
     batches = _batches(len(paths), options.batch_size)
     pace = Pace(options.concurrency, _BUSY_RETRIES)
@@ -214,8 +258,12 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def as_json(results: Sequence[FilePrediction]) -> str:
-    """Return the results as a JSON list; `familiar` is null if the model does not report it."""
+def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> str:
+    """Return the results as a JSON list.
+
+    `familiar` is null if the model does not report it, `classes` if they are not known; those are
+    in the order of `probabilities`.
+    """
     rows = []
     for result in results:
         row: dict[str, object] = {"path": result.path}
@@ -225,6 +273,7 @@ def as_json(results: Sequence[FilePrediction]) -> str:
             row |= {
                 "label": result.prediction.label,
                 "confidence": result.prediction.confidence,
+                "classes": list(classes) or None,
                 "probabilities": list(result.prediction.probabilities),
                 "familiar": result.prediction.familiar,
             }

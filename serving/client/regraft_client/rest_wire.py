@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .clients import ApiRequest
+from .clients import ApiRequest, check_available, check_metadata
 from .errors import InvalidInputError, http_error, unreadable
 from .results import (
     ERROR,
@@ -38,9 +38,13 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class RestRequests:
-    """The requests of TF Serving's REST API for one model; `path` is the model's."""
+    """The requests of TF Serving's REST API for one model; `path` is the model's.
+
+    `by_label` is whether the path ends with a label.
+    """
 
     path: str
+    by_label: bool = False
 
     def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
         """Implement `ModelRequests.predict`."""
@@ -58,6 +62,12 @@ class RestRequests:
         """Implement `ModelRequests.status`."""
         return ApiRequest(Call("GET", self.path), parse_status)
 
+    def readiness(self) -> ApiRequest[None]:
+        """Implement `ModelRequests.readiness`."""
+        if self.by_label:
+            return ApiRequest(self.metadata().call, check_metadata)
+        return ApiRequest(self.status().call, lambda value: check_available(parse_status(value)))
+
     def metadata(self) -> ApiRequest[Metadata]:
         """Implement `ModelRequests.metadata`."""
         return ApiRequest(Call("GET", f"{self.path}/metadata"), parse_metadata)
@@ -65,6 +75,8 @@ class RestRequests:
 
 def parse_address(address: str) -> tuple[str, str]:
     """Return the origin ("http://host:port") and the path before the API's of an address.
+
+    The address may end with the API's own path, `/v1/models/`.
 
     Raises:
         InvalidInputError: it is not "host:port", "http://host:port" or "https://host:port/prefix".
@@ -76,7 +88,7 @@ def parse_address(address: str) -> tuple[str, str]:
     except ValueError:  # also a port that is not a number
         text = f"expected host:port or http(s)://host:port, got {address!r}"
         raise InvalidInputError(text) from None
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix("/v1/models")
 
 
 def model_path(model: str, version: int | None, label: str | None) -> str:
@@ -116,9 +128,11 @@ def parse_response(status: int, body: bytes) -> Any:
     Raises:
         RegraftClientError: the response is an error, or is not JSON.
     """
+    if 300 <= status < 400:
+        raise unreadable("it is a redirect, which is not followed")
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         if status != 200:
             raise http_error(status, body[:200].decode("utf-8", "replace")) from None
         raise unreadable("expected JSON") from None

@@ -161,8 +161,8 @@ class Lifecycle:
 def find_versions(base_path: Path) -> dict[int, Path]:
     """Return the version folders below `base_path` by number; other names are ignored."""
     try:
-        entries = [entry for entry in os.scandir(base_path) if entry.is_dir()]
-    except OSError:
+        entries = [entry for entry in os.scandir(base_path) if _is_folder(entry)]
+    except (OSError, ValueError):  # a path with a NUL is a ValueError
         return {}
     named = sorted((entry.name for entry in entries if _is_number(entry.name)), key=len)
     found: dict[int, Path] = {}
@@ -172,7 +172,14 @@ def find_versions(base_path: Path) -> dict[int, Path]:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and int(name) < 1 << 63
+    return name.isascii() and name.isdecimal() and len(name) < 4000 and int(name) < 1 << 63
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _folder_state(path: Path) -> str:
