@@ -23,6 +23,7 @@ from regraft_core.formats.manifests import (
     PublishedManifest,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
 STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
@@ -109,6 +110,7 @@ def _execute(
     outputs: dict[str, Any] = {}
     failure: Exception | None = None
     log_file, steps = out / LOG_FILE, out / STEPS_FOLDER
+    logged_before = log_file.stat().st_size
     with (
         open(log_file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log,
         contextlib.closing(progress),
@@ -132,10 +134,26 @@ def _execute(
         raise StepError(message, code)
     if events.unfinished:
         names = ", ".join(events.unfinished)
-        raise StepError(f"{names}: started and never done; see {log_file}")
+        reason = _memory_exhausted(log_file, logged_before)
+        raise StepError(f"{names}: {reason or 'started and never done'}; see {log_file}")
     if failure:
         raise StepError(f"{failure} See {log_file}.") from failure
     return outputs, events.timings
+
+
+def _memory_exhausted(log_file: Path, start: int) -> str:
+    """Return the line for a step whose process was aborted for lack of memory, or "".
+
+    CUDA and TensorFlow can end a process without an exception; the log then has the reason.
+
+    Args:
+        log_file: the log of the run.
+        start: where the log of this attempt begins.
+    """
+    with open(log_file, encoding="utf-8", errors="replace") as log:
+        log.seek(start)
+        found = [line for line in log if is_out_of_memory_text(line)]
+    return describe_out_of_memory(found[-1]) if found else ""
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import tf32_is_on
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
@@ -128,6 +129,9 @@ def serve(
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        if tf32_is_on():
+            print("TF32     on by NVIDIA_TF32_OVERRIDE: predictions depend on the batch size and "
+                  "are not verified", flush=True)  # fmt: skip
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses

@@ -20,7 +20,11 @@ from pipelines.recipes.recipe import make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
-GPU_PRESETS = ("nvidia", "gke", "eks")
+ACCELERATORS = {
+    "nvidia": GPU, "nvidia-mig": "nvidia.com/mig-1g.10gb", "nvidia-shared": "nvidia.com/gpu.shared",
+    "gke": GPU, "gke-shared": GPU, "eks": GPU,
+}  # fmt: skip
+GPU_PRESETS = tuple(ACCELERATORS)
 STEPS = {"resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
          "verify", "publish", "record_rejection", "conclude"}  # fmt: skip
 
@@ -73,7 +77,7 @@ def test_every_step_requests_its_node(compiled: dict[str, Any], name: str) -> No
 @pytest.mark.parametrize("name", GPU_PRESETS)
 def test_only_heavy_steps_request_a_gpu(compiled: dict[str, Any], name: str) -> None:
     pipeline, platform = compiled[name]
-    gpu = {"resourceType": GPU, "resourceCount": "1"}
+    gpu = {"resourceType": ACCELERATORS[name], "resourceCount": "1"}
     for step, requested in resources(pipeline).items():
         pod = pods(platform)[step]
         accelerator = requested.get("accelerator", {})
@@ -92,7 +96,13 @@ def test_only_heavy_steps_request_a_gpu(compiled: dict[str, Any], name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("nvidia", "nvidia.com/gpu.present"), ("gke", "cloud.google.com/gke-accelerator")],
+    [
+        ("nvidia", "nvidia.com/gpu.present"),
+        ("nvidia-mig", "nvidia.com/gpu.present"),
+        ("nvidia-shared", "nvidia.com/gpu.present"),
+        ("gke", "cloud.google.com/gke-accelerator"),
+        ("gke-shared", "cloud.google.com/gke-gpu-sharing-strategy"),
+    ],
 )
 def test_a_label_selects_the_gpu_nodes(compiled: dict[str, Any], name: str, key: str) -> None:
     for step, pod in pods(compiled[name][1]).items():

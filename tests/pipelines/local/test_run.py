@@ -170,8 +170,16 @@ def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
     assert "\x1b" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("last_words", "line"),
+    [
+        ("", "train_head: started and never done; see"),
+        ("Check failed: cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+         "train_head: out of GPU memory; use a smaller --batch-size"),
+    ],
+)  # fmt: skip
 def test_a_step_that_is_killed_has_failed(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_words: str, line: str
 ) -> None:
     """A module that Python imports at its start kills the step `train_head`."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -181,6 +189,7 @@ def test_a_step_that_is_killed_has_failed(
         "    path = os.environ.get('REGRAFT_EVENTS', '')\n"
         "    while path and os.path.exists(path):\n"
         '        if \'"start", "step": "train_head"\' in open(path).read():\n'
+        f"            os.write(2, {last_words.encode() + bytes([10])!r})\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        time.sleep(0.001)\n"
         "if os.environ.get('REGRAFT_EVENTS'):\n"
@@ -190,7 +199,7 @@ def test_a_step_that_is_killed_has_failed(
     ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
                     "--strategies", "head", "--head-epochs", 50)  # fmt: skip
     assert ended.returncode == 1
-    assert "train_head: started and never done; see" in ended.stderr.splitlines()[-1]
+    assert line in ended.stderr.splitlines()[-1]
 
 
 def one_class(folder: Path) -> None:
