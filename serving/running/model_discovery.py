@@ -15,6 +15,7 @@ from pathlib import Path
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.formats.manifest_storage import write_text
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from serving.publishing.folder_store import FolderStore
 
@@ -124,4 +125,4 @@ def _labeled_available(rest_address: str, model: FoundModel) -> bool:
 
 
 def _versions(path: Path) -> list[int]:
-    return [int(child.name) for child in path.iterdir() if child.name.isdigit() and child.is_dir()]
+    return [*version_names(child.name for child in path.iterdir() if child.is_dir())]
