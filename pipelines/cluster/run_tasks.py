@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
-         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
+         "evaluate", "record-verdict", "export", "verify", "publish", "conclude")  # fmt: skip
+RELEASE_STEPS = ("export", "verify", "publish")  # they run only if the gate accepts the model
 FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
 
@@ -62,6 +63,24 @@ def failures_of(run: Any) -> list[str]:
         return [f"{task.name}: {task.error}" if task.error else task.name for task in steps]
     failed = {_name(task) for task in _details(run) if task.state in FAILED}
     return sorted(name for name in failed if name.endswith("-driver"))
+
+
+def failed_release(run: Any) -> str:
+    """Return the step that failed although the gate had accepted the model, or an empty text."""
+    failed = {task.name for task in tasks_of(run) if task.state in FAILED}
+    return next((step for step in RELEASE_STEPS if step in failed), "")
+
+
+def was_rejected(run: Any) -> bool:
+    """Return whether the server reports that the gate rejected the model.
+
+    `record-verdict` decides the condition of the steps that release a model. Only a condition that
+    was evaluated is SKIPPED: one that was not reached is omitted, without a state (KFP 2.17.0).
+    """
+    states = {_name(task): task.state for task in _details(run)}
+    skipped = any(state == "SKIPPED" and re.fullmatch(r"condition-\d+", name)
+                  for name, state in states.items())  # fmt: skip
+    return skipped and states.get("record-verdict") == "SUCCEEDED"
 
 
 def pending_pods(run: Any) -> dict[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.pod_settings import Pods
     from pipelines.cluster.submit import Settings, Submission, SubmittedRun
     from pipelines.cluster.watch import Verdict, Waiting
+    from regraft_core.formats.run_outcome import RunOutcome
 
 MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
@@ -355,15 +356,14 @@ def _wait(client: Client, connection: Connection, sent: _Sent, waiting: Waiting)
         return wait(client, run, waiting, Listener(show, print_note, lambda: _recorded(*record)))
 
 
-def _recorded(destination: str, model_name: str, run_id: str) -> Verdict | None:
-    """Return the verdict at the destination, or None if this machine cannot read it there."""
+def _recorded(destination: str, model_name: str, run_id: str) -> RunOutcome | None:
+    """Return the record at the destination, or None if this machine cannot read it there."""
     from regraft_core.formats.run_outcome import read_outcome
 
     logging.disable()  # gcsfs prints a stack trace for each attempt without access
     try:
-        outcome = read_outcome(destination, model_name, run_id)
+        return read_outcome(destination, model_name, run_id)
     except RegraftError:
         return None
     finally:
         logging.disable(logging.NOTSET)
-    return outcome.verdict if outcome else None

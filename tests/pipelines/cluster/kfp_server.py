@@ -27,7 +27,8 @@ import yaml
 
 from tests.local_server import LocalServer, read_body, write_response
 
-TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate")
+TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate",
+         "record-verdict")  # fmt: skip
 RELEASE = ("export", "verify", "publish")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -243,12 +244,9 @@ def ran(*, accepted: bool) -> list[Any]:
         done = [one for before in TASKS[:number] for one in _step(before, "SUCCEEDED")]
         responses.append(("RUNNING", [*own, *done, *_step(name, "RUNNING")]))
     done = [one for name in TASKS for one in _step(name, "SUCCEEDED")]
-    taken = RELEASE if accepted else ("record-rejection",)
-    omitted = ("record-rejection",) if accepted else RELEASE
-    ends = [one for name in taken for one in _step(name, "SUCCEEDED")]
-    ends += [task("condition-1", "SUCCEEDED" if accepted else "SKIPPED")]
-    ends += [task("condition-2", "SKIPPED" if accepted else "SUCCEEDED")]
-    ends += [task(name, "") for name in omitted]
+    ends = [task("condition-1", "SUCCEEDED" if accepted else "SKIPPED")]
+    for name in RELEASE:
+        ends += _step(name, "SUCCEEDED") if accepted else [task(name, "")]
     last = _step("conclude", "SUCCEEDED")
     responses.append(("SUCCEEDED", [*own, *done, *ends, *last]))
     return responses
@@ -270,10 +268,12 @@ def _step(name: str, state: str) -> list[Any]:
 
 
 def failed(name: str, error: str = "") -> list[Any]:
-    """Return the states of a run in which a step fails; the steps after it are omitted."""
-    place = TASKS.index(name)
-    tasks = [one for before in TASKS[:place] for one in _step(before, "SUCCEEDED")]
-    omitted = [task(f"{after}{end}", "") for after in TASKS[place + 1 :] for end in ("-driver", "")]
+    """Return the states of a run in which a step, or its driver, fails; later steps are omitted."""
+    steps, step = (*TASKS, *RELEASE), name.removesuffix("-driver")
+    place = steps.index(step)
+    tasks = [one for before in steps[:place] for one in _step(before, "SUCCEEDED")]
+    omitted = [task(f"{after}{end}", "") for after in steps[place + 1 :] for end in ("-driver", "")]
+    omitted += [task(step, "")] if step != name else []
     end = [task(name, "FAILED", error=error), *omitted, *_step("conclude", "SUCCEEDED")]
     return [("RUNNING", tasks), ("FAILED", [*tasks, *end])]
 

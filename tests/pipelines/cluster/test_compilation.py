@@ -17,7 +17,7 @@ from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
 STEPS = {"resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export",
-         "verify", "publish", "record-rejection", "conclude"}  # fmt: skip
+         "verify", "publish", "record-verdict", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,14 @@ def steps_of(pipeline: dict[str, Any]) -> set[str]:
     return {name.removeprefix("exec-") for name in pipeline["deploymentSpec"]["executors"]}
 
 
-def test_each_verdict_has_its_own_steps(compiled: dict[str, Any]) -> None:
+def test_a_model_is_released_after_its_verdict_is_recorded(compiled: dict[str, Any]) -> None:
     tasks = compiled["components"]["comp-steps"]["dag"]["tasks"]
-    conditions = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
-    assert all("evaluate-Output" in one["triggerPolicy"]["condition"] for one in conditions)
-    accepted, rejected = (
-        set(compiled["components"][one["componentRef"]["name"]]["dag"]["tasks"])
-        for one in conditions
-    )
-    assert (accepted, rejected) == ({"export", "verify", "publish"}, {"record-rejection"})
-    assert not (accepted | rejected) & set(tasks)
+    (condition,) = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
+    assert "record-verdict-Output" in condition["triggerPolicy"]["condition"]
+    assert "record-verdict" in condition["dependentTasks"]
+    released = set(compiled["components"][condition["componentRef"]["name"]]["dag"]["tasks"])
+    assert released == {"export", "verify", "publish"}
+    assert not released & set(tasks)
 
 
 def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None:
@@ -103,7 +101,7 @@ def test_only_steps_that_depend_on_the_destination_are_never_cached(
 ) -> None:
     tasks = tasks_of(compiled)
     never = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
-    assert never == {"resolve", "publish", "record-rejection", "conclude"}
+    assert never == {"resolve", "record-verdict", "publish", "conclude"}
 
 
 def test_no_component_demands_another_caching_than_the_pipeline_has(

@@ -22,7 +22,7 @@ from regraft_core.runtime.errors import InputError
 
 GPU_PRESETS = ("nvidia", "gke", "eks")
 STEPS = {"resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
-         "verify", "publish", "record_rejection", "conclude"}  # fmt: skip
+         "verify", "publish", "record_verdict", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

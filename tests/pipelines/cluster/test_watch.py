@@ -19,9 +19,9 @@ from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
     RunFailedError,
-    Verdict,
     Waiting,
     WatchedRun,
+    proven_verdict,
     wait,
 )
 from regraft_core.formats.run_outcome import RunOutcome, write_outcome
@@ -38,6 +38,8 @@ from tests.pipelines.cluster.kfp_server import (
 )
 
 RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team", "s3://m/pets/.runs/run-1.json")
+ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
+REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
 
 
 @pytest.fixture
@@ -52,10 +54,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
     """Return a function that waits for the run; its result has what was shown and noted."""
 
-    def watch(recorded: Verdict | None = None, pending_s: float = 60.0) -> SimpleNamespace:
+    def watch(recorded: RunOutcome | None = None, pending_s: float = 60.0) -> SimpleNamespace:
         seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", asked=0)
 
-        def record() -> Verdict | None:
+        def record() -> RunOutcome | None:
             seen.asked += 1
             return recorded
 
@@ -174,7 +176,7 @@ def test_a_failed_run_names_its_step_its_page_and_its_log(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = failed("train-head")
-    seen = watched(recorded="accepted")
+    seen = watched(recorded=ACCEPTED)
     assert seen.error.startswith("the run ended as FAILED: train-head. ")
     assert RUN.page in seen.error
     assert "kubectl -n team logs -l pipeline/runid=run-1 -c main --prefix" in seen.error
@@ -191,12 +193,36 @@ def test_a_canceled_run_is_said_to_be_canceled(
     assert error == f"the run was canceled; its page: {RUN.page}"
 
 
-@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+@pytest.mark.parametrize("outcome", [ACCEPTED, REJECTED], ids=["accepted", "rejected"])
 def test_a_run_with_frozen_details_has_the_recorded_verdict(
-    server: KfpServer, watched: Callable[..., SimpleNamespace], verdict: Verdict
+    server: KfpServer, watched: Callable[..., SimpleNamespace], outcome: RunOutcome
 ) -> None:
     server.script = frozen()
-    assert watched(recorded=verdict).verdict == verdict
+    assert watched(recorded=outcome).verdict == outcome.verdict
+
+
+def test_a_record_without_a_version_is_no_success(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = frozen()
+    seen = watched(recorded=ACCEPTED.model_copy(update={"version": None}))
+    assert seen.verdict is None
+    assert seen.error.startswith("the gate accepted the model, but it was not published")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "verdict"),
+    [
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1", "SKIPPED")], "rejected"),
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1", "")], None),
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1-driver", "SKIPPED")], None),
+        ([task("record-verdict", ""), task("condition-1", "SKIPPED")], None),
+        ([task("publish", "SUCCEEDED")], "accepted"),
+        ([], None),
+    ],
+)
+def test_only_what_is_reported_proves_a_verdict(tasks: list[Any], verdict: str | None) -> None:
+    assert proven_verdict(run_of("SUCCEEDED", *tasks)) == verdict
 
 
 def test_an_unknown_verdict_names_the_record_and_the_page(
@@ -215,12 +241,8 @@ def test_a_reported_verdict_needs_no_record(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = ran(accepted=False)
-    seen = watched(recorded="accepted")
+    seen = watched(recorded=ACCEPTED)
     assert (seen.verdict, seen.asked) == ("rejected", 0)
-
-
-ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
-REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
 
 
 @pytest.fixture(params=["folder", "bucket"])
