@@ -85,7 +85,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
     if inputs.weights not in ("imagenet", "random"):
-        _check_readable("weights", inputs.weights)
+        _check_readable("weights", inputs.weights.partition("#sha256=")[0])
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):

@@ -127,10 +127,10 @@ def _predict_here(
     images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
 ) -> list[FilePrediction]:
     """Predict images as `predict_files` does, with a model in this process."""
-    from pipelines.recipe_checks import quiet_start
     from regraft.image_inputs import ImageError
     from regraft.model import load
     from regraft_client.predict_files import FilePrediction, find_images
+    from regraft_core.runtime.quiet_start import quiet_start
 
     paths = find_images(images)
     with quiet_start():

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
-from pipelines.recipe_checks import quiet_start
 from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
 from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.quiet_start import quiet_start
 
 if TYPE_CHECKING:
     from regraft.explore.model_summary import CutRow, LayerRow, WeightRow

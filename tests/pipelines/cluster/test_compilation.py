@@ -12,7 +12,13 @@ from google.protobuf import json_format
 
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.cluster.retry_policy import RETRY_POLICIES
-from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
+from pipelines.recipes.recipe import (
+    DEFAULTS,
+    OPTION_FIELDS,
+    WORKER_FIELDS,
+    Recipe,
+    make_recipe,
+)
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
@@ -20,16 +26,20 @@ STEPS = {"resolve", "ingest", "extract-features", "train-head", "fine-tune", "ev
          "verify", "publish", "record-verdict", "conclude"}  # fmt: skip
 
 
+def recipe(**options: Any) -> Recipe:
+    return make_recipe(sources=("sample:digits",), **options)
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_pipeline({"sources": ("sample:digits",), "backbone": "efficientnet_lite0"}, path)
+    compile_pipeline(recipe(backbone="efficientnet_lite0"), path)
     return next(yaml.safe_load_all(path.read_text()))
 
 
 def test_all_steps_are_compiled(compiled: dict[str, Any], tmp_path: Path) -> None:
     assert steps_of(compiled) == STEPS
-    compile_pipeline({"workers": 2}, tmp_path / "pipeline.yaml")
+    compile_pipeline(recipe(workers=2), tmp_path / "pipeline.yaml")
     several = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
     assert steps_of(several) == STEPS | {"merge-features"}
     parameters = several["root"]["inputDefinitions"]["parameters"]
@@ -153,6 +163,30 @@ def test_a_json_file_with_kubernetes_settings_is_refused(
     assert not file.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--source", "./images"), "source: expected a URI, or a path in a mounted --pvc"),
+        (("--destination", "/models"), "destination: expected a URI, or a path in a mounted"),
+        (("--weights", "a.weights.h5"), "weights: expected a URI, or a path in a mounted"),
+        (("--weights", "https://a/b.h5"), "weights: expected a path or a file: URI"),
+        (("--work-dir", "s4://bucket/work"), "work_dir: expected a URI such as s3://"),
+        (("--cut", "nothing"), "cut"),
+    ],
+)  # fmt: skip
+def test_compile_has_the_checks_of_submit_and_writes_no_file(
+    regraft: Regraft, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    compiled = regraft("compile", "digits", "-o", file, *options)
+    sent = regraft("submit", "digits", "--dry-run", "--destination", "s3://a/b", *options)
+    assert (compiled.code, sent.code) == (2, 2)
+    assert message in compiled.err
+    assert compiled.err == sent.err
+    assert len(compiled.err.splitlines()) == 1
+    assert not file.exists()
+
+
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml"):
-        compile_pipeline({}, tmp_path / "pipeline.txt")
+        compile_pipeline(recipe(), tmp_path / "pipeline.txt")
