@@ -169,6 +169,8 @@ def check_failure(state: Any, run: WatchedRun) -> None:
         return
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
     cause = "; ".join(failures) or error_of(state)
+    if failures == ["resolve"]:  # the server has no message, and the log has exactly one
+        cause = "resolve: usually an invalid option, or no access to a location; its log names it"
     step = failed_release(state)
     accepted = f"the gate accepted the model, but {step} failed: " if step else ""
     raise RunFailedError(
@@ -217,6 +219,7 @@ def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], RunOutcome | No
 def _pending_note(step: str, run: WatchedRun, pending_s: float) -> str:
     return (
         f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes. Usual causes: a "
-        "missing secret or PVC, a container image that cannot be pulled (or is large), no node "
-        f"with free CPU, memory or GPU. Its events: {run.kubectl_describe()}"
+        f"missing secret or PVC (both must be in the namespace {run.namespace}), a container image "
+        "that cannot be pulled (or is large), no node with free CPU, memory or GPU. Its events: "
+        f"{run.kubectl_describe()}"
     )

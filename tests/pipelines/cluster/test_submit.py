@@ -217,6 +217,25 @@ def test_a_driver_that_failed_is_its_step(server: KfpServer, submit: Regraft) ->
     assert "the run ended as FAILED: extract-features" in ended.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("root-driver", "root-driver: KFP's driver failed before the step started"),
+        ("ingest-driver", "ingest: KFP's driver failed before the step started"),
+        ("resolve", "resolve: usually an invalid option, or no access to a location"),
+    ],
+)
+def test_a_failure_without_a_message_has_its_usual_causes(
+    server: KfpServer, submit: Regraft, name: str, cause: str
+) -> None:
+    """KFP 2.17.0 reports no error of a task: the location may be one without rights."""
+    server.script = [("FAILED", [task(name, "FAILED"), task("conclude", "SUCCEEDED")])]
+    ended = submit("--wait")
+    assert ended.code == 1
+    assert f"the run ended as FAILED: {cause}" in ended.err.splitlines()[-1]
+    assert "kubectl -n kubeflow logs" in ended.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("end", ["CANCELED", "FAILED"])
 def test_a_canceled_run_ends_with_1(server: KfpServer, submit: Regraft, end: str) -> None:
     """KFP 2.17.0 ends a canceled run as FAILED; only its history has the cancellation."""
@@ -439,6 +458,7 @@ def test_a_multi_user_server_requires_a_namespace(server: KfpServer, submit: Reg
         (("--pipeline-root", "s3://"), "pipeline_root: expected a URI such as s3://"),
         (("--secret-env", "hunter2"), "secret-env: expected SECRET:KEY=VARIABLE"),
         (("--secret-volume", "s3"), "secret-volume: expected NAME=/absolute/path"),
+        (("--pvc", "team/models=/x"), "pvc: expected a name in the namespace of the run"),
         (("--pvc", "a=/x", "--pvc", "b=/x"), "expected each path once, got /x twice"),
         (("--image", "my image"), "image: expected a reference"),
         (("--token-file", "no/such/file"), "token-file: cannot read no/such/file"),

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines.cluster.kfp_api import Client, Connection
-from pipelines.cluster.run_tasks import failures_of, pending_pods, tasks_of
+from pipelines.cluster.run_tasks import DRIVER_FAILED, failures_of, pending_pods, tasks_of
 from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
@@ -96,7 +96,7 @@ def test_a_failed_driver_is_its_step_although_the_step_is_omitted() -> None:
 
 def test_a_failed_driver_of_kfp_is_named_if_no_step_failed() -> None:
     run = run_of("FAILED", task("iteration-driver", "FAILED"), task("for-loop-1", "FAILED"))
-    assert failures_of(run) == ["iteration-driver"]
+    assert failures_of(run) == [f"iteration-driver: {DRIVER_FAILED}"]
     run = run_of("FAILED", task("steps-driver", "SUCCEEDED"), task("ingest", "FAILED"))
     assert failures_of(run) == ["ingest"]
 
@@ -134,6 +134,7 @@ def test_the_step_of_a_pending_pod_is_reported_once(
     assert note.startswith("extract-features: a pod is reported as pending")
     for cause in ("secret", "PVC", "container image", "GPU"):
         assert cause in note
+    assert "must be in the namespace team" in note
     labels = "pipeline/runid=run-1,workflows.argoproj.io/completed=false"
     assert f"kubectl -n team describe pod -l {labels}" in note
 
