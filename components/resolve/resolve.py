@@ -67,6 +67,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = step_options(values)
     found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
+    if values.get("run_id"):  # on a cluster: shows why a run reuses no step of another
+        log_progress(f"resolve: inputs {found.source_state[:12]}, code {code_digest()[:12]}")
     options["ingest"]["source_state"] = found.source_state
     options["evaluate"] |= {"champion": found.champion, "champion_digest": found.champion_digest}
     return options
