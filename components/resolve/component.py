@@ -87,7 +87,7 @@ def resolve(
     "StepOptions",
     [("ingest", Dict), ("extract_features", Dict), ("train_head", Dict), ("fine_tune", Dict),
      ("evaluate", Dict), ("export", Dict), ("verify", Dict), ("publish", Dict),
-     ("record_rejection", Dict)],
+     ("record_verdict", Dict)],
 ):  # fmt: skip
     """Check the options and that the run can access its inputs and outputs; find their state.
 

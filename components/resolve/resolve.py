@@ -67,6 +67,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = step_options(values)
     found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
+    if values.get("run_id"):  # on a cluster: shows why a run reuses no step of another
+        log_progress(f"resolve: inputs {found.source_state[:12]}, code {code_digest()[:12]}")
     options["ingest"]["source_state"] = found.source_state
     options["evaluate"] |= {"champion": found.champion, "champion_digest": found.champion_digest}
     return options
@@ -85,7 +87,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
     if inputs.weights not in ("imagenet", "random"):
-        _check_readable("weights", inputs.weights)
+        _check_readable("weights", inputs.weights.partition("#sha256=")[0])
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):

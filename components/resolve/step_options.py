@@ -45,5 +45,5 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "export": of(ExportOptions, "work_dir"),
         "verify": of(VerifyOptions),
         "publish": of(PublishOptions) | record,
-        "record_rejection": record,
+        "record_verdict": record,
     }

@@ -116,14 +116,11 @@ def _execute(
         contextlib.closing(progress),
         reading_events(out, events) as events_file,
     ):
-        local.init(
-            make_runner(runner, recipe, out, events_file),
-            pipeline_root=str(steps),
-            enable_caching=True,
-            cache_root=str(steps / ".cache" / code_digest_of(runner)[:16]),
-        )
+        own_runner = make_runner(runner, recipe, out, events_file)
+        cache = steps / ".cache" / code_digest_of(runner)[:16]
         try:
-            with contextlib.redirect_stdout(log), own_output(), _environment(events_file):
+            with contextlib.redirect_stdout(log), without_traces(), _environment(events_file):
+                local.init(own_runner, str(steps), enable_caching=True, cache_root=str(cache))
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)
                 outputs = dict(pipeline(**recipe.arguments()).outputs)
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
@@ -157,17 +154,22 @@ def _memory_exhausted(log_file: Path, start: int) -> str:
 
 
 @contextlib.contextmanager
-def own_output() -> Iterator[None]:
-    """Restore `print` and the root logger at the end.
+def without_traces() -> Iterator[None]:
+    """Restore at the end what kfp changes in the process: its configuration, `print`, logging.
 
-    kfp replaces both for each step and restores what it found. If steps overlap, that belongs to
-    another step and would stay: an indented `print`, and a handler that writes to a closed log.
+    `local.init` replaces the configuration for good. kfp replaces `print` and the root logger for
+    each step and restores what it found. If steps overlap, that belongs to another step and would
+    stay: an indented `print`, and a handler that writes to a closed log.
     """
+    from kfp.local.config import LocalExecutionConfig
+
+    configuration = LocalExecutionConfig.instance
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
         yield
     finally:
+        LocalExecutionConfig.instance = configuration
         builtins.print = plain
         root.handlers[:] = handlers
         root.setLevel(level)

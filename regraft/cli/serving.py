@@ -160,10 +160,10 @@ def _predict_here(
     Returns:
         The predictions, and the model's classes.
     """
-    from pipelines.recipe_checks import quiet_start
     from regraft.image_inputs import ImageError
     from regraft.model import load
     from regraft_client.predict_files import FilePrediction, find_images
+    from regraft_core.runtime.quiet_start import quiet_start
 
     paths = find_images(images)
     with quiet_start():

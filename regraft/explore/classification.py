@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.recipe_checks import quiet_start
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.quiet_start import quiet_start
 
 if TYPE_CHECKING:
     from regraft.explore.imagenet import ImagenetPrediction

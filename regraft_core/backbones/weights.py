@@ -78,7 +78,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     Raises:
         InputError: it is missing, of another kind or digest, or does not match the backbone.
     """
-    path, sha256 = _parse(weights)
+    path, sha256 = parse_location(weights)
     if not path.is_file():
         raise InputError(f"weights: expected imagenet, random or a file, found no file at {path}")
     if not path.name.endswith(SUFFIXES):
@@ -94,7 +94,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     _check_finite(path, model)
 
 
-def _parse(weights: str) -> tuple[Path, str]:
+def parse_location(weights: str) -> tuple[Path, str]:
     """Split a path or file URI from its optional digest."""
     location, _, digest = weights.partition("#sha256=")
     parts = urllib.parse.urlsplit(location)

@@ -1,7 +1,7 @@
 """The outcome of a run on a cluster: `<destination>/<model>/.runs/<run>.json`.
 
 Kubeflow Pipelines has no verdict, and a published and a rejected run have the same state. So
-`publish` or `record_rejection` writes this file, and `conclude` reads it.
+`record_verdict` writes this file, `publish` adds the published version, and `conclude` reads it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ class RunOutcome(Record):
     strategy: str = Field(description="Strategy of the chosen candidate.")
     metrics: dict[str, float] = Field(description="Metrics on the test split.")
     checks: list[Check] = Field(default_factory=list, description="The gate's checks.")
-    version: int | None = Field(default=None, description="Published version, if accepted.")
+    version: int | None = Field(default=None, description="Published version, if any.")
     path: str = Field(default="", description="Folder or URI of that version.")
+
+    @property
+    def accepted_only(self) -> bool:
+        """Whether the gate accepted the model, and no version was published (yet)."""
+        return self.verdict == "accepted" and self.version is None
 
 
 def write_outcome(destination: str, model_name: str, run_id: str, outcome: RunOutcome) -> None:

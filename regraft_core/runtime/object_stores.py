@@ -12,6 +12,19 @@ def is_store_uri(location: str) -> bool:
     return "://" in location and not location.startswith("file://")
 
 
+def check_scheme(name: str, uri: str) -> None:
+    """Check that there are object stores or servers of a URI's scheme, installed here or not.
+
+    Raises:
+        InputError: the scheme is unknown; the message starts with `name`.
+    """
+    from fsspec.registry import known_implementations, registry
+
+    scheme = uri.split("://", 1)[0]
+    if scheme not in (*known_implementations, *registry):
+        raise InputError(f"{name}: expected a URI such as s3:// or gs://, got {scheme}://")
+
+
 def open_store_uri(uri: str) -> tuple[Any, str]:
     """Return fsspec's file system of a URI, and the path in it.
 

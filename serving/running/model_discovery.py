@@ -17,6 +17,7 @@ from pathlib import Path
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.formats.manifest_storage import write_text
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from serving.publishing.folder_store import WITHDRAWN, FolderStore
 
@@ -232,5 +233,4 @@ def _labeled(rest_address: str, name: str, label: str) -> int | None:
 
 
 def _versions(path: Path) -> list[int]:
-    names = (child.name for child in path.iterdir() if child.is_dir())
-    return [int(n) for n in names if n.isascii() and n.isdecimal() and len(n) < 20]
+    return [*version_names(child.name for child in path.iterdir() if child.is_dir())]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from components.resolve.resolve import RunInputs, resolve
+from components.resolve.resolve import RunInputs, resolve, resolve_options
+from pipelines.recipes.recipe import DEFAULTS
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.runtime.errors import InputError
 from serving.publishing.publish import publish_saved_model
@@ -29,6 +31,20 @@ def test_the_same_inputs_have_the_same_state(inputs: RunInputs) -> None:
     assert resolve(inputs) == resolve(inputs)
     other = dataclasses.replace(inputs, sources=["sample:digits"])
     assert resolve(other).source_state != resolve(inputs).source_state
+
+
+def test_a_repeated_run_gives_ingest_the_same_inputs(
+    inputs: RunInputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KFP's cache compares them; the ID of the run is no input of ingest."""
+    values = {**DEFAULTS, **dataclasses.asdict(inputs), "backbone": "tiny", "run_id": "run-1"}
+    # A resumed run gets its parameters from the server, in which whole numbers have no fraction.
+    whole = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in values.items()}
+    first, again = resolve_options(values), resolve_options(whole | {"run_id": "run-2"})
+    cached = set(first) - {"publish", "record_verdict"}
+    assert {n: json.dumps(first[n]) for n in cached} == {n: json.dumps(again[n]) for n in cached}
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": inputs" in line]
+    assert len(lines) == 2 and len(set(lines)) == 1
 
 
 def test_removed_content_changes_the_state(inputs: RunInputs) -> None:
@@ -89,6 +105,12 @@ def test_unusable_inputs_are_named(
     with pytest.raises(InputError, match=message) as raised:
         resolve(changed)
     assert "\n" not in str(raised.value)
+
+
+def test_weights_may_have_a_digest(inputs: RunInputs, tmp_path: Path) -> None:
+    """The digest follows the path; `extract_features` checks it."""
+    (tmp_path / "w.h5").write_bytes(b"weights")
+    resolve(dataclasses.replace(inputs, weights=f"{tmp_path}/w.h5#sha256={'0' * 64}"))
 
 
 def test_a_bucket_without_rights_is_named(inputs: RunInputs, s3: None) -> None:

@@ -13,7 +13,7 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.resolve.step_options import step_options
-from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
 from pipelines.cluster.node_presets import GPU, HEAVY_STEPS, PRESETS, find_preset
 from pipelines.cluster.retry_policy import RETRY_POLICIES
 from pipelines.recipes.recipe import make_recipe
@@ -26,7 +26,7 @@ ACCELERATORS = {
 }  # fmt: skip
 GPU_PRESETS = tuple(ACCELERATORS)
 STEPS = {"resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
-         "verify", "publish", "record_rejection", "conclude"}  # fmt: skip
+         "verify", "publish", "record_verdict", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, A
 
 
 def _compile(name: str, path: Path) -> list[Any]:
-    compile_pipeline({"backbone": "efficientnet_lite0"}, path, find_preset(name))
+    options = {"sources": ("sample:digits",), "backbone": "efficientnet_lite0"}
+    compile_pipeline(prepare_recipe(options, find_preset(name)), path, find_preset(name))
     return list(yaml.safe_load_all(path.read_text()))
 
 
@@ -145,16 +146,15 @@ def test_every_attempt_has_a_time_limit(compiled: dict[str, Any], name: str) -> 
         assert int(pod["activeDeadlineSeconds"]) == RETRY_POLICIES[step].timeout_s
 
 
-def test_an_option_overrides_the_preset(tmp_path: Path) -> None:
-    compile_pipeline({"require_gpu": False}, tmp_path / "p.yaml", find_preset("gke"))
-    pipeline = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
-    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert parameters["require_gpu"]["defaultValue"] is False
+def test_an_option_overrides_the_preset() -> None:
+    options = {"sources": ("sample:digits",), "require_gpu": False}
+    assert prepare_recipe(options, find_preset("gke")).require_gpu is False
 
 
 def test_json_is_refused_because_it_has_no_node_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml file"):
-        compile_pipeline({}, tmp_path / "p.json", find_preset("cpu"))
+        compile_pipeline(make_recipe(sources=("sample:digits",)), tmp_path / "p.json",
+                         find_preset("cpu"))  # fmt: skip
 
 
 def test_an_unknown_preset_gets_suggestions() -> None:

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from kfp import local
+from kfp.local.config import LocalExecutionConfig
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from pipelines.local.run import Summary, own_output, read_summary, run_locally
+from pipelines.local.run import StepError, Summary, read_summary, run_locally, without_traces
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
@@ -52,10 +54,23 @@ def test_an_accepted_run_publishes_a_verified_version(accepted: Summary) -> None
     }  # fmt: skip
 
 
+def test_a_run_leaves_the_configuration_of_kfp_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller may run pipelines of its own, also after a run that failed."""
+    monkeypatch.setattr(LocalExecutionConfig, "instance", None)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "mine"))
+    own = LocalExecutionConfig.instance
+    recipe = make_recipe(sources=(str(tmp_path / "none"),), destination=str(tmp_path / "models"))
+    with pytest.raises(StepError):
+        run_locally(recipe, tmp_path / "run")
+    assert LocalExecutionConfig.instance is own
+
+
 def test_overlapping_steps_do_not_change_print_and_logging() -> None:
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    with own_output():
+    with without_traces():
         for change in (indented_print, local_logger_context):
             first, second = change(), change()
             first.__enter__()
