@@ -53,7 +53,7 @@ def evaluate_artifacts(
     pass_page(evaluation, REPORT_FILE, outputs["report"])
     origin = origin_of("evaluate", values, candidates, dataset)
     keep(evaluation, f"evaluation-{result.digest[:32]}", result.file_name, origin,
-         small=(result.file_name,))  # fmt: skip
+         small=(result.file_name,), read_again=False)  # fmt: skip
     return result.verdict == "accepted"
 
 

@@ -47,7 +47,13 @@ class Reference(Record):
 
 
 def keep(
-    artifact: Any, name: str, manifest: str, origin: Origin, small: Sequence[str] = ("*.json",)
+    artifact: Any,
+    name: str,
+    manifest: str,
+    origin: Origin,
+    small: Sequence[str] = ("*.json",),
+    *,
+    read_again: bool = True,
 ) -> None:
     """Keep the output of a step in the store, and make the artifact refer to it.
 
@@ -62,6 +68,7 @@ def keep(
         origin: how it was made, and the root of the store; "" leaves the artifact complete.
         small: globs of the files that the next steps always read, or nearly so. The launcher
             downloads them with the artifact.
+        read_again: whether later steps read the bulk, so that the artifact needs the reference.
 
     Raises:
         InputError: the store cannot be written to.
@@ -77,6 +84,8 @@ def keep(
         return
     referring = Path(tempfile.mkdtemp(dir=folder.parent))
     refer_to(folder, referring, store.location(name), small)
+    if not read_again:
+        (referring / REFERENCE_FILE).unlink()
     store.add(folder, name, manifest)
     shutil.rmtree(folder, ignore_errors=True)
     referring.chmod(0o755)
@@ -206,8 +215,8 @@ def content_folder(folder: str | os.PathLike[str]) -> Path:
     if found is None:
         return path
     reference, part = found
-    complete = Path(tempfile.mkdtemp(dir=_cache()))
-    shutil.copytree(path, complete, dirs_exist_ok=True)
+    complete = Path(tempfile.mkdtemp(dir=fetched_files()))
+    shutil.copytree(path, complete, dirs_exist_ok=True, copy_function=_link)
     (complete / REFERENCE_FILE).unlink(missing_ok=True)
     for name, stored in reference.files.items():
         if name.startswith(part):
@@ -234,7 +243,7 @@ def working_folder(work_dir: str, name: str) -> Path | None:
     store = ContentStore(work_dir)
     if not store.remote:
         return Path(store.location(name))
-    folder = Path(tempfile.mkdtemp(dir=_cache()))
+    folder = Path(tempfile.mkdtemp(dir=fetched_files()))
     for file in store.sizes(name):
         store.fetch(name, file, folder / file)
     origin = folder.with_name(folder.name + _ORIGIN_SUFFIX)
@@ -284,7 +293,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
         if not path.is_file() or path.stat().st_size != stored.size:
             raise _missing(url)
         return path
-    target = _cache() / stored.sha256 / url.rsplit("/", 1)[-1]
+    target = fetched_files() / stored.sha256 / url.rsplit("/", 1)[-1]
     if not target.exists():
         files, source = open_store_uri(url)
         target.parent.mkdir(exist_ok=True)
@@ -308,7 +317,7 @@ def _missing(url: str) -> InputError:
 
 
 @functools.cache
-def _cache() -> Path:
+def fetched_files() -> Path:
     """Return the folder of this process for fetched files; each file is fetched once."""
     folder = tempfile.mkdtemp(prefix="regraft-content-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

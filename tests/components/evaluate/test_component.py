@@ -88,7 +88,7 @@ def test_an_evaluation_is_kept_and_later_steps_download_its_manifest_only(
     assert EvaluationManifest.read(entry) == result
     found = sorted(p.name for p in Path(outputs["evaluation"].path).iterdir())
     if location == "cluster":
-        assert found == ["content.json", "evaluation.json"]
+        assert found == ["evaluation.json"]
         assert not (entry / "report.html").exists(), "it is an artifact of its own"
     else:
         assert outputs["evaluation"].path == str(entry)
