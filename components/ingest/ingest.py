@@ -23,7 +23,7 @@ from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.errors import DataError, UnavailableError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
@@ -73,9 +73,9 @@ def ingest(
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+        raise UnavailableError(f"cannot write to {out}: {error.strerror}") from error
     except sqlite3.OperationalError as error:
-        raise InputError(f"cannot write to {out}: {error}") from error
+        raise UnavailableError(f"cannot write to {out}: {error}") from error
 
 
 def _ingest(

@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -44,7 +44,7 @@ def pretrained(row: Backbone, *, top: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         # Keras raises a bare Exception if the download fails, otherwise OSError or ValueError.
-        raise InputError(_fixes(row, error, top=top)) from error
+        raise UnavailableError(_fixes(row, error, top=top)) from error
     finally:
         socket.setdefaulttimeout(timeout)
 

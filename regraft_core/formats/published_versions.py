@@ -18,7 +18,7 @@ from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
+from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
 GRAPH_FILE = "saved_model.pb"
 VERSION_LABELS_FILE = "labels.json"
@@ -159,8 +159,7 @@ def _reading(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Each store raises the errors of its own library.
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot read {uri}: {type(error).__name__}: {line}") from error
+        raise access_error(f"cannot read {uri}", error) from error
 
 
 def _find_in_store(store: Any, base: str) -> str | None:
