@@ -94,7 +94,7 @@ def _ingest(
             catalog.quarantine(result.invalid)
             if number and number % _CHUNKS_PER_LINE == 0:
                 log_progress(f"ingest: {number * FILES_PER_CHUNK} files read")
-        duplicates = resolve_duplicates(catalog, options)
+        duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options)
         classes = _check_classes(catalog, tally)
         warnings = [*duplicates.warnings, *assign_catalog(catalog, classes, options)]
