@@ -29,8 +29,8 @@ from components.ingest.checks.image_stats import DecodedImage, ImageStats, measu
 from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.jpeg import check_markers, decode_jpeg
 from components.ingest.checks.png import (
-    SIGNATURE,
     PlainPng,
+    PngChunks,
     check_stream,
     core_png,
     is_served_png,
@@ -39,6 +39,7 @@ from components.ingest.checks.png import (
     unfilter,
     unpack_plain,
 )
+from regraft_core.images.file_types import image_format
 
 try:
     from PIL import WebPImagePlugin
@@ -50,39 +51,15 @@ try:
 except ImportError:  # Pillow before 11.3
     AvifImagePlugin = None  # type: ignore[assignment]
 
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
-    ".heic", ".heif", ".avif", ".ppm", ".pgm", ".ico", ".jp2", ".svg", ".psd", ".raw", ".tga",
-    ".dcm", ".dicom", ".jxl",
-)  # fmt: skip
-"""Files with other suffixes are read only if they start as a supported image does."""
 READ_FORMATS = "JPEG, PNG, GIF, BMP, WebP, TIFF and AVIF"
 MAX_SIDE_PX = 1_000_000
 """The model's decoder refuses a PNG with a longer side."""
 _REWRITTEN = ("gif", "tiff", "avif")
 """The model reads no TIFF or AVIF, and refuses a GIF with any damage that Pillow accepts."""
 _RAW_TAGS = (50706, 50752)
-_BMP_BYTES = 54
 _ANIMATION_FLAG = 2
-
-
-def image_format(data: bytes) -> str:
-    """Return the format of an image by its first bytes; empty if it is not a supported one."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(SIGNATURE):
-        return "png"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[:2] == b"BM" and len(data) >= _BMP_BYTES:
-        return "bmp"
-    if data[:4] in (b"II*\x00", b"MM\x00*"):
-        return "tiff"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "avif"
-    return ""
+_MAX_COLORS = 256
+_PACKED_CHUNKS = {b"zTXt", b"iTXt", b"iCCP"}
 
 
 def validate_image(data: bytes, *, max_pixels: int, with_hash: bool = True) -> ImageStats:
@@ -134,13 +111,26 @@ def _validate_png(data: bytes, *, max_pixels: int, with_hash: bool) -> ImageStat
         if header.bits == 16:
             conversions.append("16-bit")
             pixels = upper_bytes(image) if image.mode.startswith("I") else image
-        encode_again = not is_served_png(chunks, header)
+        encode_again = not (is_served_png(chunks, header) and _is_read_by_pillow(data, chunks))
         decoded = _decoded(image, pixels, conversions, encode_again=encode_again)
     except InvalidImageError:
         raise
     except Exception as error:
         raise InvalidImageError("damaged", f"png: {_one_line(error)}") from error
     return measure_image(decoded, with_hash=with_hash)
+
+
+def _is_read_by_pillow(data: bytes, chunks: PngChunks) -> bool:
+    """Return whether Pillow reads a PNG with its metadata, as the data card and the report do."""
+    if len(chunks.contents.get(b"tRNS", b"")) > _MAX_COLORS:
+        return False
+    if not _PACKED_CHUNKS.intersection(chunks.names):
+        return True
+    try:
+        _open(data, "png").load()
+    except Exception:
+        return False
+    return True
 
 
 def check_sides(width: int, height: int, max_pixels: int) -> None:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from components.ingest.checks.invalid_image import InvalidImageError
+from regraft_core.images.file_types import PNG_SIGNATURE
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK, _CRC, _HEADER = struct.Struct(">I4s"), struct.Struct(">I"), struct.Struct(">IIBBBBB")
 _SIDES = struct.Struct(">II")
 _USED_CHUNKS = {b"IHDR", b"PLTE", b"tRNS"}
@@ -82,7 +82,7 @@ def png_chunks(data: bytes) -> PngChunks:
     Raises:
         InvalidImageError: a checksum is incorrect, or the file is truncated.
     """
-    position, view, longest = len(SIGNATURE), memoryview(data), 0
+    position, view, longest = len(PNG_SIGNATURE), memoryview(data), 0
     names: list[bytes] = []
     contents: dict[bytes, bytes] = {}
     parts: list[memoryview] = []
@@ -178,7 +178,7 @@ def core_png(chunks: PngChunks, header: PngHeader) -> bytes:
     if clear and not is_late and len(clear) in entries.get(header.color, ()):
         contents.append((b"tRNS", clear))
     contents += [(b"IDAT", chunks.stream), (b"IEND", b"")]
-    parts = [SIGNATURE]
+    parts = [PNG_SIGNATURE]
     for name, content in contents:
         crc = zlib.crc32(content, zlib.crc32(name))
         parts += [_CHUNK.pack(len(content), name), content, _CRC.pack(crc)]
@@ -229,7 +229,7 @@ def unpack_plain(chunks: PngChunks, *, max_pixels: int) -> PlainPng | None:
 def unpack_small(data: bytes, *, max_side_px: int, max_pixels: int) -> PlainPng | None:
     """Decompress a plain PNG with sides up to `max_side_px`; None for all other files."""
     # The header is first, so larger images are skipped before their checksums are computed.
-    if not data.startswith(SIGNATURE) or len(data) < 24:
+    if not data.startswith(PNG_SIGNATURE) or len(data) < 24:
         return None
     if max(_SIDES.unpack_from(data, 16)) > max_side_px:
         return None

@@ -212,6 +212,8 @@ def _describe_flat(name: str, loose: Sequence[str], folders: Sequence[str]) -> s
     text = f"expected class folders in {name}, found {len(loose)} images"
     text += f", for instance {loose[0]}" if loose else ""
     text += "; make one folder per class, or a table with the columns path and label"
+    if len(folders) == 1:
+        return text
     return f"{text}; if {_list(folders)} are the classes, add --folders classes"
 
 

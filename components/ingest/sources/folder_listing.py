@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from components.ingest.checks.image_validation import IMAGE_SUFFIXES, image_format
 from components.ingest.sources.own_output import is_own_output
 from components.ingest.sources.system_files import is_system_file
+from regraft_core.images.file_types import has_image_suffix, starts_as_image
 from regraft_core.runtime.errors import InputError
 
 _SHOWN_CHARACTERS = 100
@@ -59,7 +58,7 @@ def list_without_images(folder: Path) -> Listing | None:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if (
-                    has_suffix(entry.name)
+                    has_image_suffix(entry.name)
                     and not is_folder(entry)
                     and not is_system_file(entry.name)
                 ):
@@ -100,30 +99,11 @@ def shorten(path: str) -> str:
     return f"{path[:_SHOWN_CHARACTERS]}...{path[-_SHOWN_CHARACTERS:]}"
 
 
-def is_candidate(path: str) -> bool:
-    """Return whether a file is to be read as an image: by its name, or its first bytes."""
-    return has_suffix(path) or starts_as_image(path)
-
-
-def has_suffix(name: str) -> bool:
-    """Return whether a name has the suffix of an image."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def starts_as_image(file: str) -> bool:
-    """Return whether a file starts as a supported image does."""
-    try:
-        if not stat.S_ISREG(Path(file).stat().st_mode):
-            return False
-        with open(file, "rb") as opened:
-            return bool(image_format(opened.read(64)))
-    except OSError:
-        return False
-
-
 def candidates_of(folder: Path, listing: Listing) -> list[str]:
     """Return the names of the files in a listed folder that are to be read as images."""
-    return [name for name in listing.files if is_candidate(f"{folder}{os.sep}{name}")]
+    return [
+        name for name in listing.files if has_image_suffix(name) or starts_as_image(folder / name)
+    ]
 
 
 def files_below(folder: str, above: list[str]) -> Iterator[tuple[str, bool]]:
@@ -144,7 +124,7 @@ def files_below(folder: str, above: list[str]) -> Iterator[tuple[str, bool]]:
             if is_system_file(entry.name):
                 yield "", False
             elif not is_folder(entry):
-                yield entry.path, has_suffix(entry.name) or starts_as_image(entry.path)
+                yield entry.path, has_image_suffix(entry.name) or starts_as_image(entry.path)
             elif (identity := _identity(entry.path)) in seen:
                 yield "", False
             else:

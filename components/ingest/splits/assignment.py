@@ -12,6 +12,8 @@ from regraft_core.formats.manifests import SPLITS
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError
 
+_COPIES = ("exact-duplicate", "leakage")
+
 
 def assign_catalog(catalog: Catalog, classes: Sequence[str], options: IngestOptions) -> list[str]:
     """Assign a split to each image; return warnings.
@@ -63,6 +65,9 @@ def _check_minimum(
             )
         else:
             remedy = f"change --{split}-fraction" if split != "train" else "change the fractions"
+        copies = sum(catalog.count_by_reason().get(name, 0) for name in _COPIES)
+        if copies:
+            remedy += f" ({copies} copies of other images were dropped)"
         more = f" and {len(few) - 20} more classes" if len(few) > 20 else ""
         listed = ", ".join(f"{name} {count}" for name, count in list(few.items())[:20]) + more
         raise DataError(

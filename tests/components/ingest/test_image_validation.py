@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.ingest.checks.image_validation import image_format, validate_image
+from components.ingest.checks.image_validation import validate_image
 from components.ingest.checks.invalid_image import InvalidImageError
+from regraft_core.images.file_types import image_format
 
 Photo = Callable[..., Image.Image]
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
