@@ -21,6 +21,8 @@ def resolve(
     max_pixels: int,
     near_duplicates: str,
     leakage: str,
+    folders: str,
+    archive_encoding: str,
     seed: int,
     processes: int,
     sha256: str,

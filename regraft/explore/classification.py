@@ -97,9 +97,10 @@ def read_image(image: str) -> bytes:
         InputError: it cannot be read, or is too large.
     """
     from components.ingest.sources.download import read_url
+    from regraft_client.image_files import to_served
 
     if "://" in image:
-        return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
+        return to_served(read_url(image, DOWNLOAD, MAX_IMAGE_BYTES))
     try:
         with open(image, "rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
@@ -107,7 +108,7 @@ def read_image(image: str) -> bytes:
         raise InputError(f"cannot read: {error.strerror}") from error
     if len(data) > MAX_IMAGE_BYTES:
         raise InputError(f"expected at most {MAX_IMAGE_BYTES} bytes, got more")
-    return data
+    return to_served(data)
 
 
 def _classify_batch(
