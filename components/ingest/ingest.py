@@ -26,7 +26,7 @@ from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import DataError, UnavailableError
+from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
