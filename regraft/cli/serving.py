@@ -43,7 +43,7 @@ def serve(
     batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
     gpu_memory_mb: Annotated[
         int,
-        typer.Option(help="Maximum MB of each GPU that the server takes; 0 takes what it needs."),
+        typer.Option(help="Maximum MB of each GPU that a process takes; 0 takes what it needs."),
     ] = 0,
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
