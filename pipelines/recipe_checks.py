@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from pipelines.recipes.recipe import Recipe
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
 
@@ -23,6 +24,7 @@ def check_backbone(recipe: Recipe) -> None:
         from regraft_core.backbones.build import build_backbone
         from regraft_core.backbones.cuts import find_cut
 
+        set_up_gpus(GpuSetup())  # otherwise this process would take the card from the steps
         model = build_backbone(recipe.backbone, recipe.image_px, "random")
     find_cut(model, recipe.cut)
 

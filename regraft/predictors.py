@@ -19,6 +19,7 @@ from regraft_client.results import Prediction
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.training.model_files import load_model
 from serving.server.models.servable import from_op_error, load_servable
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
@@ -46,6 +47,7 @@ def load_exported(folder: Path) -> Predictor:
         InputError: it is not a model that a server can load.
     """
     manifest = SavedModelManifest.read(folder)
+    set_up_gpus(GpuSetup(tf32=False))
     try:
         with _no_deprecation_warnings():
             servable = load_servable(folder)
@@ -73,6 +75,7 @@ def load_candidate(folder: Path) -> Predictor:
     Raises:
         InputError: it is damaged, or only a head.
     """
+    set_up_gpus(GpuSetup(tf32=False))
     model, manifest = load_model(folder)
     if manifest.kind != "candidate":
         raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")

@@ -1,7 +1,7 @@
 """The browser that tests of pages run in.
 
-`make test` starts `python -m tests.browser` first. It installs Debian's Chromium if there is no
-browser and no question is needed (as root, with apt-get). Without a browser these tests are
+`make test` starts `python -m tests.browser` first. It installs Debian's Chromium if no browser
+starts and no question is needed (as root, with apt-get). Without a browser these tests are
 skipped; in CI (`CI=true`) they fail.
 """
 
@@ -11,16 +11,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 from regraft.cli.screenshot import find_chromium
 from regraft_core.runtime.errors import InputError
 
-PACKAGES = ("chromium", "fonts-dejavu-core")
+# Playwright's own Node.js needs libatomic, which slim systems lack.
+PACKAGES = ("chromium", "fonts-dejavu-core", "libatomic1")
 MISSING = (
-    "no browser found; install Chromium, Chrome or Edge, "
+    "no browser found; install Chromium, Chrome or Edge (and libatomic1 on a slim system), "
     "or run .venv/bin/playwright install firefox"
 )
 
@@ -47,7 +48,14 @@ def launch(playwright: Playwright) -> Browser | None:
 @contextmanager
 def running_browser() -> Iterator[Browser | None]:
     """Yield a browser, or nothing if there is none."""
-    with sync_playwright() as playwright:
+    with ExitStack() as stack:
+        try:
+            playwright = stack.enter_context(sync_playwright())
+        except Exception as error:  # Playwright raises nothing narrower
+            if "driver" not in str(error):
+                raise
+            yield None  # its Node.js does not start on this system
+            return
         browser = launch(playwright)
         yield browser
         if browser is not None:

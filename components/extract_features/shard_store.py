@@ -94,6 +94,6 @@ class ShardStore:
 def _check_range(name: str, dtype: np.dtype[Any], values: NDArray[Any]) -> None:
     if dtype == np.float16 and values.size and not np.abs(values).max() < FLOAT16_MAX:
         raise InputError(
-            f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond float16; "
+            f"the activations of {name!r} reach {float(np.abs(values).max()):.0f}, beyond float16; "
             "use --feature-dtype float32"
         )

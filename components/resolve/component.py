@@ -41,6 +41,8 @@ def resolve(
     batch_size: int,
     feature_dtype: str,
     require_gpu: bool,
+    gpu_memory_mb: int,
+    deterministic: bool,
     precision: str,
     cache_gb: float,
     work_dir: str,

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import FeaturesManifest
-from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.formats.options import MACHINE_OPTIONS, HeadKind, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
@@ -80,7 +80,9 @@ def search_heads(
     validation = _rows(features, "validation", kinds, 1)
     trials = [_trial(point, manifest, train) for point in _grid(kinds, options)]
     grid = _Grid(trials, options, class_weights)
-    fingerprint = digest_of([manifest.digest, "search", options.model_dump(exclude={"work_dir"})])
+    fingerprint = digest_of(
+        [manifest.digest, "search", options.model_dump(exclude=MACHINE_OPTIONS)]
+    )
     checkpoint = checkpoint_folder(options.work_dir, "head_search", fingerprint)
     epochs = grid.restore(checkpoint, fingerprint) if checkpoint is not None else 0
     while epochs < options.head_epochs and epochs - 1 - _latest(trials) < options.patience:

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from components.train_head.head_search import search_heads
+from components.train_head.head_search import Trial, search_heads
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import FeaturesManifest, ModelManifest, Preprocessing
-from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, Preprocessing
+from regraft_core.formats.options import MACHINE_OPTIONS, HeadKind, HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
-from regraft_core.runtime.out_of_memory import explain_out_of_memory
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.checkpoint import checkpoint_folder
@@ -41,6 +42,7 @@ def train_head(
         RegraftError: the loss is not finite, or the memory is exhausted.
     """
     clock = Clock()
+    set_up_gpus(GpuSetup.of(options))
     manifest = read_manifests(features)[0]
     measurements: dict[str, Any] = {}
     reasoning: list[str] = []
@@ -55,12 +57,7 @@ def train_head(
         raise DataError(
             f"expected images in train and validation, got {len(rows)} and {len(validation)}"
         )
-    keras.utils.set_random_seed(options.seed)
-    head = build_head(manifest.arrays[options.pooling][0], len(manifest.classes), options)
-    standardize(head, *moments(rows))
-    settings = _settings(manifest, rows.labels, options)
-    checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
-    history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
+    head, history, options = _train(manifest, rows, validation, options)
     best = min(history, key=lambda epoch: epoch.validation_loss)
     height, width, channels = manifest.feature_map
     with staged_folder(out) as folder:
@@ -96,6 +93,24 @@ def train_head(
     return written
 
 
+def _train(
+    manifest: FeaturesManifest, rows: FeatureRows, validation: FeatureRows, options: HeadOptions
+) -> tuple[keras.Model, list[Epoch], HeadOptions]:
+    """Train a head; return it, its history, and the options as used: the memory limits batches."""
+
+    def run(batch_size: int) -> tuple[keras.Model, list[Epoch], HeadOptions]:
+        used = options.model_copy(update={"batch_size": batch_size})
+        keras.utils.set_random_seed(used.seed)
+        head = build_head(manifest.arrays[used.pooling][0], len(manifest.classes), used)
+        standardize(head, *moments(rows))
+        settings = _settings(manifest, rows.labels, used)
+        checkpoint = checkpoint_folder(used.work_dir, "train_head", settings.fingerprint)
+        sources = feature_source(rows), feature_source(validation)
+        return head, train(head, *sources, settings, checkpoint), used
+
+    return with_halved_batches("train_head", options.batch_size, run)[0]
+
+
 def _search(
     features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
 ) -> tuple[HeadOptions, dict[str, Any], list[str]]:
@@ -104,7 +119,12 @@ def _search(
     labels = FeatureRows(features, "train", kinds[0]).labels
     classes = len(manifest.classes)
     weights = class_weights(options.class_weights, labels, classes)
-    best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
+
+    def run(batch_size: int) -> tuple[HeadOptions, list[Trial]]:
+        sized = options.model_copy(update={"batch_size": batch_size})
+        return search_heads(features, manifest, sized, weights or (1.0,) * classes)
+
+    (best, trials), _ = with_halved_batches("head search", options.batch_size, run)
     poolings = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
     sentence = (
         f"Of {len(trials)} heads ({', '.join(poolings)}; several widths, dropouts and learning "
@@ -128,5 +148,5 @@ def _settings(
         patience=options.patience,
         label_smoothing=options.label_smoothing,
         class_weights=class_weights(options.class_weights, labels, classes),
-        fingerprint=digest_of([manifest.digest, options.model_dump(exclude={"work_dir"})]),
+        fingerprint=digest_of([manifest.digest, options.model_dump(exclude=MACHINE_OPTIONS)]),
     )

@@ -26,7 +26,7 @@ def serve(
         str,
         typer.Option(
             help="Server: embedded, tensorflow_model_server or docker; auto uses "
-            "tensorflow_model_server if installed, otherwise embedded."
+            "tensorflow_model_server if it is installed and --bind is 0.0.0.0, otherwise embedded."
         ),
     ] = "auto",
     bind: Annotated[

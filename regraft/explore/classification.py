@@ -11,6 +11,7 @@ from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 
 if TYPE_CHECKING:
     from regraft.explore.imagenet import ImagenetPrediction
@@ -65,7 +66,7 @@ def classify_images(
     row = find_backbone(backbone)
     images = find_images(sources)
     with quiet_start():
-        import tensorflow  # noqa: F401
+        set_up_gpus(GpuSetup(tf32=False))
     model = build_classifier(row, weights)
     found: list[ClassifiedImage] = []
     for start in range(0, len(images), BATCH_SIZE):

@@ -17,6 +17,7 @@ from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 
 if TYPE_CHECKING:
     from regraft.explore.model_summary import CutRow, LayerRow, WeightRow
@@ -92,7 +93,7 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
     shows_values = bool(options.layer or options.export_weights)
     weights = options.weights or ("imagenet" if shows_values else "random")
     with quiet_start():
-        import keras  # noqa: F401
+        set_up_gpus(GpuSetup())
     model = build_backbone(row, options.image_px, weights)
     facts = {
         "pretrained_weights": row.weights_from,
@@ -107,6 +108,8 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
 def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
     with quiet_start():
         from regraft_core.training.model_files import MODEL_FILE, read_keras_file
+
+        set_up_gpus(GpuSetup())
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, options)
     model = read_keras_file(path)
@@ -118,6 +121,8 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
             from regraft_core.training.model_files import load_model
+
+            set_up_gpus(GpuSetup())
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,

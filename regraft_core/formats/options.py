@@ -21,12 +21,21 @@ _SEEDED = "Random seed for splits, weights, shuffling and augmentation."
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description=_SEEDED)]
 BatchSize = Annotated[int, Field(ge=1, le=4096, description="Images per batch.")]
 RequireGpu = Annotated[bool, Field(description="Stop at once if TensorFlow finds no GPU.")]
+_GPU_MEMORY = "Maximum MB of each GPU that a process takes; 0 takes what it needs."
+GpuMemoryMb = Annotated[int, Field(ge=0, le=1 << 30, description=_GPU_MEMORY)]
+_DETERMINISTIC = "Operations with the same result on each run of the same GPU; slower."
+Deterministic = Annotated[bool, Field(description=_DETERMINISTIC)]
 Precision = Annotated[
     Literal["auto", "float32", "mixed"],
-    Field(description="Backbone's precision; auto uses mixed (float16) on GPUs with tensor cores."),
+    Field(
+        description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
+        "tensor cores."
+    ),
 ]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
+# They change where and how a step runs, not its result.
+MACHINE_OPTIONS = frozenset({"work_dir", "require_gpu", "gpu_memory_mb"})
 
 
 class Options(BaseModel):
@@ -145,6 +154,8 @@ class FeatureOptions(Options):
     )
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     precision: Precision = "auto"
     cache_gb: float = Field(
         default=20.0,
@@ -199,6 +210,8 @@ class HeadOptions(Options):
         description="Train a grid of heads together and keep the best one on validation.",
     )
     seed: Seed = 0
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     work_dir: WorkDir = ""
 
 
@@ -219,6 +232,8 @@ class FineTuneOptions(Options):
     )
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     precision: Precision = "auto"
     lowest_lr_ratio: float = Field(
         default=1.0,
@@ -286,6 +301,7 @@ class GateOptions(Options):
     batch_size: BatchSize = 32
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
 
     @field_validator("min_recall_by_class", mode="before")
     @classmethod
@@ -311,6 +327,7 @@ class ExportOptions(Options):
     formats: tuple[Literal["litert", "onnx"], ...] = Field(
         default=(), description="Additional export formats, comma-separated: litert, onnx."
     )
+    gpu_memory_mb: GpuMemoryMb = 0
 
 
 class VerifyOptions(Options):
@@ -329,6 +346,7 @@ class VerifyOptions(Options):
         le=1.0,
         description="Maximum difference between served and trained probabilities.",
     )
+    gpu_memory_mb: GpuMemoryMb = 0
 
 
 class PublishOptions(Options):

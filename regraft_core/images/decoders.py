@@ -50,7 +50,7 @@ def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.T
 def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Decode like Pillow, bit for bit; CMYK and YCCK become RGB without a color profile."""
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
-    encoded = check_pixels(encoded, shape[1::-1], index)
+    encoded = check_pixels(encoded, tf.gather(shape, [1, 0]), index)
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 

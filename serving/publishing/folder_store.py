@@ -15,7 +15,7 @@ from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 from regraft_core.runtime.errors import InputError
 
-_STAGING, _WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
+_STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
 
 class FolderStore:
@@ -49,7 +49,7 @@ class FolderStore:
 
     def withdraw(self, version: int) -> None:
         """Implement `Store.withdraw`."""
-        (self._base / str(version)).rename(self._base / f"{_WITHDRAWN}{version}")
+        (self._base / str(version)).rename(self._base / f"{WITHDRAWN}{version}")
         _sync(self._base)
 
     def remove(self, version: int) -> None:
@@ -124,7 +124,7 @@ class FolderStore:
                 number += 1
 
     def _used_numbers(self) -> list[int]:
-        names = (p.name.removeprefix(_WITHDRAWN) for p in self._base.iterdir())
+        names = (p.name.removeprefix(WITHDRAWN) for p in self._base.iterdir())
         return [int(name) for name in names if name.isdigit()]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, session_options, set_up_gpus
 from serving.batching_file import check_warmup_size
 from serving.module_process import module_command, module_environment
 
@@ -58,7 +59,9 @@ def replay(folder: str | os.PathLike[str]) -> int:
 
     records = tf.data.TFRecordDataset(str(Path(folder) / WARMUP_FILE)).as_numpy_iterator()
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    set_up_gpus(GpuSetup(tf32=False))
+    config = tf.compat.v1.ConfigProto(gpu_options=session_options())
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
         for log in logs:
             request = log.predict_log.request

@@ -1,7 +1,9 @@
 """The published models of a folder, and the models.config with which a server serves them.
 
-`ConfigUpdater` updates that file while a server runs. TF Serving rejects a label on a version that
-is not loaded, so the file lists the new versions first and sets the labels when they are available.
+`ConfigUpdater` updates that file while a server runs. TF Serving unloads a version at once when its
+folder is renamed or the file no longer lists it, and rejects a label on a version that is not
+loaded. So it is served from links to the folders, and every change takes three writes of the file:
+the new versions are added, then the labels are moved, then the old versions are removed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.runtime.errors import InputError
-from serving.publishing.folder_store import FolderStore
+from serving.publishing.folder_store import WITHDRAWN, FolderStore
 
 _STATUS_TIMEOUT_S = 5.0
 
@@ -33,6 +35,21 @@ class FoundModel:
     latest: int
     labels: dict[str, int]
     problem: str = field(default="", compare=False)
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The versions to serve: the latest and the labeled ones."""
+        return frozenset({self.latest, *self.labels.values()})
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What models.config lists of a model: its versions and labels, in the folder `base_path`."""
+
+    name: str
+    base_path: Path
+    versions: frozenset[int]
+    labels: dict[str, int]
 
 
 def find_models(
@@ -78,25 +95,18 @@ def _read_model(path: Path) -> FoundModel | None:
     return FoundModel(path.name, path, max(versions), kept)
 
 
-def models_config(models: Sequence[FoundModel], next_models: Sequence[FoundModel] = ()) -> str:
-    """Return TF Serving's models.config: each model's latest version, and those of its labels.
-
-    The versions of `next_models` are served as well, but their labels are not set yet.
-    """
-    following = {model.name: model for model in next_models}
+def models_config(models: Sequence[ServedModel]) -> str:
+    """Return TF Serving's models.config of these models."""
     lines = ["model_config_list {"]
     for model in models:
+        versions = " ".join(f"versions: {number}" for number in sorted(model.versions))
         lines += [
             "  config {",
             f"    name: {json.dumps(model.name)}",
-            f"    base_path: {json.dumps(str(model.path))}",
+            f"    base_path: {json.dumps(str(model.base_path))}",
             '    model_platform: "tensorflow"',
+            f"    model_version_policy {{ specific {{ {versions} }} }}",
         ]
-        both = [model, following.get(model.name, model)]
-        if any(one.labels for one in both):
-            numbers = {number for one in both for number in (one.latest, *one.labels.values())}
-            versions = " ".join(f"versions: {number}" for number in sorted(numbers))
-            lines.append(f"    model_version_policy {{ specific {{ {versions} }} }}")
         lines += [
             f"    version_labels {{ key: {json.dumps(label)} value: {number} }}"
             for label, number in sorted(model.labels.items())
@@ -109,40 +119,84 @@ class ConfigUpdater:
     """Keeps the models.config of a running server up to date with the folders of its models."""
 
     def __init__(self, models: Sequence[FoundModel], config: Path) -> None:
+        """Write the file, and next to it a folder of links for each model."""
         self._models = list(models)
         self._config = config
+        self._links = config.parent / "versions"
+        self._served = [
+            ServedModel(model.name, self._links / model.name, model.versions, model.labels)
+            for model in models
+        ]
         self._text = ""
-        self._write(models_config(self._models))
+        self._write()
 
     @property
     def problems(self) -> dict[str, str]:
         """Why folders could not be read at the last step, by the names of their models."""
         return {model.name: model.problem for model in self._models if model.problem}
 
-    def restore(self) -> None:
-        """Write the file again if it was deleted, as programs that clean temporary folders do."""
-        if not self._config.is_file():
-            self._config.parent.mkdir(parents=True, exist_ok=True)
-            self._config.parent.chmod(0o755)  # a container has another user
-            text, self._text = self._text, ""
-            self._write(text)
-
     def step(self, rest_address: str) -> None:
         """Check for new versions and labels once; they are in effect a few steps later."""
-        found = [_find_again(model) for model in self._models]
-        if found == self._models:
-            self._models = found
-            return
-        if all(_labeled_available(rest_address, model) for model in found if model.labels):
-            self._models = found
-            self._write(models_config(found))
-        else:
-            self._write(models_config(self._models, found))
+        self._models = [_find_again(model) for model in self._models]
+        self._served = [
+            _next(served, found, rest_address)
+            for served, found in zip(self._served, self._models, strict=True)
+        ]
+        self._write()
 
-    def _write(self, text: str) -> None:
-        if text != self._text:
+    def _write(self) -> None:
+        # Whatever programs that clean temporary folders have deleted is made again.
+        models = [served.base_path for served in self._served]
+        for folder in (self._config.parent, self._links, *models):
+            if not folder.is_dir():
+                folder.mkdir()
+                folder.chmod(0o755)  # a container has another user
+        for served, found in zip(self._served, self._models, strict=True):
+            _link_versions(served, found.path)
+        text = models_config(self._served)
+        if text != self._text or not self._config.is_file():
             write_text(self._config, text)
             self._text = text
+        for served in self._served:
+            _remove_links(served)
+
+
+def _next(served: ServedModel, found: FoundModel, rest_address: str) -> ServedModel:
+    """Return what to serve next on the way to what was found."""
+    if not found.versions <= served.versions:
+        return replace(served, versions=served.versions | found.versions)
+    if served.labels != found.labels:
+        ready = set(found.labels.values()) <= _available(rest_address, served.name)
+        return replace(served, labels=found.labels) if ready else served
+    if served.versions != found.versions:
+        ready = found.versions <= _available(rest_address, served.name)
+        moved = ready and all(
+            _labeled(rest_address, served.name, label) == number
+            for label, number in served.labels.items()
+        )
+        return replace(served, versions=found.versions) if moved else served
+    return served
+
+
+def _link_versions(served: ServedModel, folder: Path) -> None:
+    """Link the versions in `folder`, or the folder to which a rollback renamed one."""
+    for number in served.versions:
+        withdrawn = folder / f"{WITHDRAWN}{number}"
+        target = folder / str(number)
+        if withdrawn.is_dir() and not target.is_dir():
+            target = withdrawn
+        link = served.base_path / str(number)
+        if not link.is_symlink() or link.readlink() != target:
+            staged = served.base_path / f".{number}"
+            staged.unlink(missing_ok=True)
+            staged.symlink_to(target)
+            staged.replace(link)
+
+
+def _remove_links(served: ServedModel) -> None:
+    for link in served.base_path.iterdir():
+        if link.name not in {str(number) for number in served.versions}:
+            link.unlink()
 
 
 def _find_again(model: FoundModel) -> FoundModel:
@@ -153,14 +207,22 @@ def _find_again(model: FoundModel) -> FoundModel:
         return replace(model, problem=str(error))
 
 
-def _labeled_available(rest_address: str, model: FoundModel) -> bool:
-    """Return whether all labeled versions of a model are available on a server."""
+def _available(rest_address: str, name: str) -> set[int]:
+    """Return the available versions of a model on a server; none if it does not respond."""
     try:
-        with RestClient(rest_address, model.name, _STATUS_TIMEOUT_S) as client:
-            available = {one.version for one in client.status() if one.state == "AVAILABLE"}
+        with RestClient(rest_address, name, _STATUS_TIMEOUT_S) as client:
+            return {one.version for one in client.status() if one.state == "AVAILABLE"}
     except RegraftClientError:
-        return False
-    return set(model.labels.values()) <= available
+        return set()
+
+
+def _labeled(rest_address: str, name: str, label: str) -> int | None:
+    """Return the version that a server serves for a label."""
+    try:
+        with RestClient(rest_address, name, _STATUS_TIMEOUT_S, label=label) as client:
+            return client.metadata().version
+    except RegraftClientError:
+        return None
 
 
 def _versions(path: Path) -> list[int]:

@@ -16,8 +16,11 @@ from regraft_core.runtime.errors import InputError
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
+    ALL_INTERFACES,
+    BINARY,
     Addresses,
     ServeOptions,
+    check_interfaces,
     check_ports,
     choose_engine,
     started_server,
@@ -41,7 +44,6 @@ class Served:
         Whatever is wrong in the folders is logged once, and the server continues as it is.
         """
         try:
-            self._updater.restore()
             self._updater.step(self.addresses.rest)
             problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
         except Exception as error:  # the loaded versions are served whatever happens here
@@ -71,10 +73,11 @@ def serving_folder(
         page: serve a web page to try the models (embedded engine only).
 
     Raises:
-        InputError: no model, no such engine, or a page without the embedded engine.
+        InputError: no model, no such engine, an engine that listens on more interfaces than the
+            host, or a page without the embedded engine.
         RegraftError: the server did not start.
     """
-    chosen = choose_engine(engine)
+    chosen = _choose(engine, options)
     if page and chosen != "embedded":
         raise InputError(f"--page needs the embedded engine, got {chosen}")
     models = find_models(base_dir)
@@ -118,8 +121,10 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        chosen, models = choose_engine(engine), find_models(base_dir, _log)
+        chosen, models = _choose(engine, options), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
+        if reason := explain_auto(engine, chosen):
+            print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
@@ -141,6 +146,23 @@ def serve(
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def explain_auto(engine: str, chosen: str) -> str:
+    """Return why `auto` does not use an engine that is installed; "" if it does."""
+    if engine != "auto" or chosen == choose_engine(engine, ALL_INTERFACES):
+        return ""
+    return (
+        f"using the embedded engine, because {BINARY} listens on all network interfaces; "
+        f"--bind {ALL_INTERFACES} allows it"
+    )
+
+
+def _choose(engine: str, options: ServeOptions | None) -> str:
+    host = (options or ServeOptions()).host
+    chosen = choose_engine(engine, host)
+    check_interfaces(chosen, host)
+    return chosen
 
 
 def _alive(pid: int) -> bool:

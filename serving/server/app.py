@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import Clock
 from serving.server.config import (
     ModelConfig,
@@ -46,8 +47,11 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
+        InputError: a GPU does not respond, or has less memory than the limit.
         RegraftError: the first load fails, or a port cannot be bound.
     """
+    # Predictions were verified without TF32.
+    set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     metrics_path = read_metrics_path(options.monitoring_config_file)
     limit = options.max_memory_bytes

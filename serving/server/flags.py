@@ -18,7 +18,7 @@ class ServerOptions:
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not limit it (in TF
-    Serving the default is 4 per core).
+    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +44,7 @@ class ServerOptions:
     allowed_host: str = ""
     max_request_bytes: int = 256 << 20
     max_memory_bytes: int = 1 << 30
+    gpu_memory_mb: int = 0
     drain_seconds: float = 30.0
 
 

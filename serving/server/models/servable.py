@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from regraft_core.runtime.gpu_setup import session_options
 from serving.server.config import BatchingConfig
 from serving.server.deadline import remaining_s
 from serving.server.memory import WorkMemory
@@ -197,7 +198,8 @@ def from_op_error(error: tf.errors.OpError) -> ServingError:
 
 
 def _session_config() -> Any:
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    # A session has GPU options of its own: without them it takes all memory of the card.
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True, gpu_options=session_options())
     # Only the part of the graph that a run needs is optimized: versions load in half the time.
     config.graph_options.place_pruned_graph = True
     return config

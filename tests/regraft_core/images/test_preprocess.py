@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from regraft_core.backbones.backbone_table import BACKBONES
+from regraft_core.images.batch_decoding import make_decoder
 from regraft_core.images.preprocess import (
     SCALINGS,
     decode_image,
@@ -87,6 +88,13 @@ def test_pixels_equal_pillow_bit_for_bit(
     sample: bytes, decode: Callable[[bytes], tf.Tensor], pillow: Callable[[bytes], np.ndarray]
 ) -> None:
     np.testing.assert_array_equal(decode(sample), pillow(sample))
+
+
+def test_the_graph_is_optimized_without_an_error_in_the_log(
+    sample: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_decoder(24)(tf.constant([sample, sample]))
+    assert "failed" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])

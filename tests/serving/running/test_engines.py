@@ -25,8 +25,14 @@ from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError
 from serving.batching_file import BATCHING_FILE
-from serving.running.runner import Addresses, ServeOptions, choose_engine, serving_image
-from serving.running.serve import serving_folder
+from serving.running.runner import (
+    Addresses,
+    ServeOptions,
+    check_interfaces,
+    choose_engine,
+    serving_image,
+)
+from serving.running.serve import explain_auto, serving_folder
 from tests.serving.raw import Stubs, predict_request, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,10 +72,10 @@ def labeled(exports: dict[str, Path], tmp_path: Path) -> Path:
     return base
 
 
-def test_auto_uses_the_real_server_if_it_is_installed(
+def test_auto_uses_the_real_server_if_it_may_listen_on_all_interfaces(
     stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
-    with serving_folder(labeled) as served:
+    with serving_folder(labeled, "auto", ServeOptions(host="0.0.0.0")) as served:
         at = served.addresses
         assert at.engine == "tensorflow_model_server"
         flags = arguments_of(stand_ins / "tensorflow_model_server")
@@ -77,6 +83,7 @@ def test_auto_uses_the_real_server_if_it_is_installed(
                              f"--rest_api_port={at.rest.split(':')[1]}"]  # fmt: skip
         assert "--allow_version_labels_for_unavailable_models=true" in flags
         assert f"--batching_parameters_file={BATCHING_FILE}" in flags
+        assert "--grpc_max_threads=128" in flags
         for version, label, mark in ((None, "stable", "odd"), (2, None, "even")):
             with GrpcClient(at.grpc, "tiny", version=version, label=label) as client:
                 assert client.predict(images[:1])[0].label.startswith(mark)
@@ -160,6 +167,28 @@ def test_an_engine_that_is_not_installed_is_bad_input(
             choose_engine(engine)
     with pytest.raises(InputError, match="engine"):
         choose_engine("tfserving")
+
+
+def test_an_engine_that_listens_on_all_interfaces_must_be_allowed_to(
+    stand_ins: Path, labeled: Path
+) -> None:
+    assert choose_engine("auto", "0.0.0.0") == "tensorflow_model_server"
+    for host in ("127.0.0.1", "192.0.2.7"):
+        assert choose_engine("auto", host) == "embedded"
+        server = serving_folder(labeled, "tensorflow_model_server", ServeOptions(host=host))
+        message = f"--bind: expected 0.0.0.0, .* got {host}; add --bind 0.0.0.0, or use --engine"
+        with pytest.raises(InputError, match=message), server:
+            pytest.fail("it must not start")
+    check_interfaces("docker", "127.0.0.1")  # its ports are published there only
+
+
+def test_auto_says_why_it_uses_the_embedded_engine(stand_ins: Path) -> None:
+    reason = "because tensorflow_model_server listens on all network interfaces; --bind 0.0.0.0"
+    assert reason in explain_auto("auto", "embedded")
+    assert explain_auto("auto", "tensorflow_model_server") == ""
+    assert explain_auto("embedded", "embedded") == ""
+    (stand_ins / "tensorflow_model_server").unlink()
+    assert explain_auto("auto", "embedded") == ""
 
 
 def test_a_page_needs_the_embedded_engine(stand_ins: Path, labeled: Path) -> None:
