@@ -45,7 +45,6 @@ class Served:
         Whatever is wrong in the folders is logged once, and the server continues as it is.
         """
         try:
-            self._updater.restore()
             self._updater.step(self.addresses.rest)
             problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
         except Exception as error:  # the loaded versions are served whatever happens here
@@ -149,6 +148,10 @@ def serve(
     return 0
 
 
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def explain_auto(engine: str, chosen: str) -> str:
     """Return why `auto` does not use an engine that is installed; "" if it does."""
     if engine != "auto" or chosen == choose_engine(engine, ALL_INTERFACES):
@@ -164,10 +167,6 @@ def _choose(engine: str, options: ServeOptions | None) -> str:
     chosen = choose_engine(engine, host)
     check_interfaces(chosen, host)
     return chosen
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _alive(pid: int) -> bool:
