@@ -134,6 +134,8 @@ def serve(
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses
+            if options is not None and options.host == ALL_INTERFACES:
+                print("listening on all network interfaces", file=sys.stderr)
             print(f"gRPC     grpc://{addresses.grpc}")
             print(f"REST     http://{addresses.rest}/v1/models/", flush=True)
             if page:
