@@ -144,6 +144,8 @@ def _check_invalid_fraction(
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     path, _, detail = next(row for row in catalog.quarantined() if row[1] in INVALID_REASONS)
     example = f"for instance {os.fsdecode(path)!r}: {detail}"
+    if tally.tried:
+        example += f"; tried {tally.tried!r}, as paths are relative to the table"
     kept = out.with_name(f"{out.name}.quarantine.csv")
     _write_quarantine(catalog, kept)
     if not valid:

@@ -37,12 +37,14 @@ class Tally:
         example: one of them that is no system file.
         classes: all classes, including those without images.
         warnings: of files and folders that are not used.
+        tried: the first path of a table that does not exist.
     """
 
     ignored: int = 0
     example: str = ""
     classes: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    tried: str = ""
 
 
 def labeled_files(

@@ -156,7 +156,7 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
 
 
 def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    name, missing = source_name(source), ""
+    name, tally = source_name(source), context.tally
     for row in table_rows(table, name):
         shown = _shown(row.file)
         if row.problem:
@@ -166,9 +166,9 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
         file = row.file
         if not is_url(file):
             file = urljoin(source, file) if is_url(source) else _local_path(table, file)
-            if not missing and not is_url(file) and not Path(file).exists():
-                missing = file
-                context.tally.warnings.append(
+            if not tally.tried and not is_url(file) and not _exists(Path(file)):
+                tally.tried = file
+                tally.warnings.append(
                     f"{name}: a path of the table does not exist: {row.file!r}, tried {file!r} "
                     "(paths are relative to the table)"
                 )
@@ -178,11 +178,19 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
 def _local_path(table: Path, file: str) -> str:
     """Return the path of a file relative to its table; of Windows' backslashes if it exists."""
     path = table.parent / file
-    if "\\" in file and not path.exists():
+    if "\\" in file and not _exists(path):
         portable = table.parent / file.replace("\\", "/")
-        if portable.exists():
+        if _exists(portable):
             return str(portable)
     return str(path)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; one that is too long does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _shown(file: str) -> str:
