@@ -50,6 +50,11 @@ def evaluate_artifacts(
             outputs["metrics"].log_metric(name, value)
     folder = Path(evaluation.path)
     _log_classification(outputs["classification"], result, folder)
+    for name in ("metrics", "classification"):
+        # Only their metadata counts, but kfp's local cache wants a file of each output.
+        if "://" not in outputs[name].uri:
+            Path(outputs[name].path).parent.mkdir(parents=True, exist_ok=True)
+            Path(outputs[name].path).touch()
     pass_page(evaluation, REPORT_FILE, outputs["report"])
     origin = origin_of("evaluate", values, candidates, dataset)
     keep(evaluation, f"evaluation-{result.digest[:32]}", result.file_name, origin,

@@ -87,6 +87,8 @@ def test_an_evaluation_is_kept_and_later_steps_download_its_manifest_only(
     (entry,) = (tmp_path / "work").glob("evaluation-*")
     assert EvaluationManifest.read(entry) == result
     found = sorted(p.name for p in Path(outputs["evaluation"].path).iterdir())
+    kept = [name for name in outputs if Path(outputs[name].path).exists()]
+    assert kept == list(outputs), "kfp's local cache returns nothing if an output has no file"
     if location == "cluster":
         assert found == ["evaluation.json"]
         assert not (entry / "report.html").exists(), "it is an artifact of its own"
