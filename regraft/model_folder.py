@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 
@@ -83,11 +84,7 @@ def find_served_folder(path: str | os.PathLike[str]) -> Path:
 
 def versions_in(folder: Path) -> list[int]:
     """Return the numbers of the versions of the published model at `folder`."""
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdigit() and (path / GRAPH_FILE).is_file()
-    )
+    return [*version_names(p.name for p in folder.iterdir() if (p / GRAPH_FILE).is_file())]
 
 
 def models_in(folder: Path) -> list[str]:

@@ -42,6 +42,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.model_files import MODEL_FILE, load_model
 
 LATENCY_IMAGES = 22
@@ -85,7 +86,7 @@ def evaluate(
     runner = build_runner(model, manifest.preprocessing)
     (validation, test), batch_size = with_halved_batches(
         "evaluate",
-        options.batch_size,
+        fitting_batch("evaluate", options.batch_size, model, options.gpu_memory_mb),
         lambda size: predict(runner, dataset, ("validation", "test"), size),
     )
     assessment = assess(

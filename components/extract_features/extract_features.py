@@ -27,6 +27,7 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
 from regraft_core.training.heads import pooling_layer
@@ -99,7 +100,11 @@ def extract_features(
             forward = build_forward(extractor, backbone, sized, image_px)
             _extract(Path(dataset), shards, forward, store, options.views)
 
-        _, batch_size = with_halved_batches("extract_features", options.batch_size, run)
+        first = fitting_batch(
+            "extract_features", options.batch_size, extractor, options.gpu_memory_mb,
+            half=bool(half),
+        )  # fmt: skip
+        _, batch_size = with_halved_batches("extract_features", first, run)
         if work is not None:
             store.link_into(folder)
         manifest = FeaturesManifest(

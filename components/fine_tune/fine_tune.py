@@ -30,6 +30,7 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import pooling_layer
@@ -190,7 +191,7 @@ def _train_each(
     start = parts.complete.get_weights()
     half = choose_half_precision(options.precision, gpu_capabilities())
     outcomes = []
-    batch_size = options.batch_size
+    batch_size = _first_batch(parts, strategy, options, half)
     for batch_norm in _treatments(parts, strategy, options, evidence):
         treated = options.model_copy(update={"batch_norm": batch_norm})
         run = functools.partial(_train_once, parts, strategy, treated, half, start)
@@ -203,6 +204,17 @@ def _train_each(
     if strategy != "head":
         unfreeze(parts, strategy, options.model_copy(update={"batch_norm": best.batch_norm}), 1)
     return best, outcomes
+
+
+def _first_batch(parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision) -> int:
+    """Return the batch size, or a smaller one if a batch cannot fit in the memory."""
+    if strategy == "head":  # trains nothing more
+        return options.batch_size
+    on_cache = strategy == "top" and parts.cached
+    model = trained_part(parts, strategy) if on_cache else parts.complete
+    return fitting_batch(
+        f"fine_tune {strategy}", options.batch_size, model, options.gpu_memory_mb, half=bool(half)
+    )
 
 
 def _train_once(

@@ -81,7 +81,7 @@ def search_heads(
     trials = [_trial(point, manifest, train) for point in _grid(kinds, options)]
     grid = _Grid(trials, options, class_weights)
     fingerprint = digest_of(
-        [manifest.digest, "search", options.model_dump(exclude=MACHINE_OPTIONS)]
+        [manifest.digest, "search", options.model_dump(exclude={*MACHINE_OPTIONS})]
     )
     checkpoint = checkpoint_folder(options.work_dir, "head_search", fingerprint)
     epochs = grid.restore(checkpoint, fingerprint) if checkpoint is not None else 0

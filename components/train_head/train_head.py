@@ -148,5 +148,5 @@ def _settings(
         patience=options.patience,
         label_smoothing=options.label_smoothing,
         class_weights=class_weights(options.class_weights, labels, classes),
-        fingerprint=digest_of([manifest.digest, options.model_dump(exclude=MACHINE_OPTIONS)]),
+        fingerprint=digest_of([manifest.digest, options.model_dump(exclude={*MACHINE_OPTIONS})]),
     )

@@ -36,10 +36,9 @@ from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
-    TF32_VARIABLE,
     GpuSetup,
     device_name,
-    precision_of,
+    precision_on,
     set_up_gpus,
 )
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
@@ -113,7 +112,7 @@ def verify(
         served, engine = _predict_served(base, options, encoded)
         cases = trained.result()
     device = device_name()
-    precision = precision_of(device, os.environ.get(TF32_VARIABLE))
+    precision = precision_on(device)
     rows = compare(cases, served)
     problem = failure(rows, options.parity_tolerance)
     parity = ParityManifest(

@@ -41,6 +41,10 @@ def serve(
         typer.Option(help="Port of REST; 0 chooses a free one."),
     ] = 8501,
     batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
+    gpu_memory_mb: Annotated[
+        int,
+        typer.Option(help="Maximum MB of each GPU that the server takes; 0 takes what it needs."),
+    ] = 0,
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
@@ -58,7 +62,11 @@ def serve(
     for name, number in (("port", port), ("rest_api_port", rest_api_port)):
         if not 0 <= number <= 65535:
             raise InputError(f"{name}: expected 0 to 65535, got {number}")
-    options = ServeOptions(host=bind, port=port, rest_api_port=rest_api_port)
+    if gpu_memory_mb < 0:
+        raise InputError(f"gpu-memory-mb: expected 0 or more, got {gpu_memory_mb}")
+    options = ServeOptions(
+        host=bind, port=port, rest_api_port=rest_api_port, gpu_memory_mb=gpu_memory_mb
+    )
     folder = find_served_folder(base_dir)
     raise typer.Exit(run_server(folder, engine, options, batching=batching, page=page))
 
@@ -152,10 +160,10 @@ def _predict_here(
     Returns:
         The predictions, and the model's classes.
     """
-    from pipelines.recipe_checks import quiet_start
     from regraft.image_inputs import ImageError
     from regraft.model import load
     from regraft_client.predict_files import FilePrediction, find_images
+    from regraft_core.runtime.quiet_start import quiet_start
 
     paths = find_images(images)
     with quiet_start():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
+FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -73,6 +75,15 @@ class IngestOptions(Options):
         default="repair",
         description="Duplicates across given splits: keep the test copy, report them, or stop.",
     )
+    folders: FolderUse = Field(
+        default="auto",
+        description="What the folders of the source are; `auto` decides by their names.",
+    )
+    archive_encoding: str = Field(
+        default="",
+        description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "
+        "empty uses that of the zip format, cp437.",
+    )
     seed: Seed = 0
     processes: int = Field(
         default=0, ge=0, le=256, description="Number of worker processes; 0 uses one per CPU core."
@@ -109,6 +120,15 @@ class IngestOptions(Options):
     max_archive_members: int = Field(
         default=1_000_000, ge=1, description="Maximum number of files in an archive."
     )
+
+    @field_validator("archive_encoding")
+    @classmethod
+    def _is_known_encoding(cls, value: str) -> str:
+        try:
+            codecs.lookup(value or "cp437")
+        except LookupError as error:
+            raise ValueError("expected a code page, such as cp1252 or cp932") from error
+        return value
 
     @field_validator("test_fraction")
     @classmethod

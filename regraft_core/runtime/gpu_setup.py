@@ -151,14 +151,14 @@ def device_name() -> str:
     return "CPU"
 
 
-def precision_of(device: str, override: str | None) -> ArithmeticPrecision:
-    """Return the precision of a process that has turned TF32 off.
+def tf32_is_on() -> bool:
+    """Return whether the environment turns TF32 on in processes that have turned it off."""
+    return os.environ.get(TF32_VARIABLE, "0") not in ("", "0")
 
-    Args:
-        device: the name of its device.
-        override: the value of NVIDIA_TF32_OVERRIDE, which can turn TF32 on again.
-    """
-    return "tf32" if device != "CPU" and override not in (None, "", "0") else "float32"
+
+def precision_on(device: str) -> ArithmeticPrecision:
+    """Return the precision on a device, by its name, of a process that has turned TF32 off."""
+    return "tf32" if device != "CPU" and tf32_is_on() else "float32"
 
 
 def server_variables() -> dict[str, str]:

@@ -39,8 +39,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_out_of_memory_text(text: str) -> bool:
-    """Return whether a message is about exhausted memory."""
-    return _SIGNS.search(text) is not None
+    """Return whether a message is about exhausted memory that ends the work."""
+    return _SIGNS.search(text) is not None and "not a failure" not in text
 
 
 @contextlib.contextmanager

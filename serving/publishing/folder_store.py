@@ -13,6 +13,7 @@ from pathlib import Path
 
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 
 _STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
@@ -28,8 +29,8 @@ class FolderStore:
         """Implement `Store.versions`."""
         if not self._base.is_dir():
             return []
-        numbers = (int(p.name) for p in self._base.iterdir() if p.name.isdigit())
-        return sorted(n for n in numbers if (self._base / str(n) / GRAPH_FILE).is_file())
+        numbers = version_names(path.name for path in self._base.iterdir())
+        return [n for n in numbers if (self._base / str(n) / GRAPH_FILE).is_file()]
 
     def path(self, version: int) -> str:
         """Implement `Store.path`."""
@@ -124,8 +125,7 @@ class FolderStore:
                 number += 1
 
     def _used_numbers(self) -> list[int]:
-        names = (p.name.removeprefix(WITHDRAWN) for p in self._base.iterdir())
-        return [int(name) for name in names if name.isdigit()]
+        return [*version_names(p.name.removeprefix(WITHDRAWN) for p in self._base.iterdir())]
 
 
 def _sync(path: Path) -> None:

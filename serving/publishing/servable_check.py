@@ -57,9 +57,9 @@ def replay(folder: str | os.PathLike[str]) -> int:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
+    set_up_gpus(GpuSetup(tf32=False))  # before any operation
     records = tf.data.TFRecordDataset(str(Path(folder) / WARMUP_FILE)).as_numpy_iterator()
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    set_up_gpus(GpuSetup(tf32=False))
     config = tf.compat.v1.ConfigProto(gpu_options=session_options())
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def

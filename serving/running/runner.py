@@ -23,6 +23,7 @@ from typing import Literal
 
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
 from regraft_core.runtime.gpu_setup import check_limit, server_variables
 from regraft_core.runtime.nvidia_smi import read_driver
@@ -109,9 +110,7 @@ def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
     """
     base = Path(base_dir).resolve()
     for path in (base / model_name, base):
-        if path.is_dir() and any(
-            child.name.isascii() and child.name.isdecimal() for child in path.iterdir()
-        ):
+        if path.is_dir() and version_names(child.name for child in path.iterdir()):
             return path
     raise InputError(
         f"expected version folders (1, 2, ...) in {base} or {base / model_name}, found none"
@@ -178,7 +177,9 @@ def started_server(
         if engine == "embedded":
             grpc, rest = process.wait_ready(options.deadline_s)
         else:
-            grpc, rest = f"{options.host}:{grpc_port}", f"{options.host}:{rest_port}"
+            # The address of all interfaces is not one to send requests to.
+            host = LOOPBACK if options.host == ALL_INTERFACES else options.host
+            grpc, rest = f"{host}:{grpc_port}", f"{host}:{rest_port}"
             process.wait_available(rest, _model_name(flags), options.deadline_s)
         yield Addresses(grpc, rest, engine, process.pid)
     except BaseException:

@@ -25,12 +25,12 @@ from .errors import (
     UnsupportedError,
 )
 from .grpc import AsyncGrpcClient, Tls
+from .image_files import is_image_file, to_served
 from .pace import Pace
 from .rest import AsyncRestClient
 from .results import ClassScore, Prediction
 from .retries import Retries
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
 # A busy server is left to `Pace`, which also sends less; it is retried for at least 10 s.
 _RETRIES = Retries(errors=(UnavailableError, ConnectionFailedError))
@@ -71,13 +71,13 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if source.is_file():
             found.append(source)
         elif source.is_dir():
-            inside = (p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found.extend(sorted(p for p in inside if p.is_file() and not p.name.startswith(".")))
+            inside = (path for path in source.rglob("*") if not path.name.startswith("."))
+            found.extend(sorted(filter(is_image_file, inside)))
         else:
             raise InvalidInputError(f"expected an image or a folder, got {source}")
     if not found:
         folders = ", ".join(map(str, sources))
-        raise InvalidInputError(f"found no image ({', '.join(SUFFIXES)}) in {folders}")
+        raise InvalidInputError(f"found no image in {folders}")
     return found
 
 
@@ -277,7 +277,7 @@ def reason_of(message: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
+        return to_served(path.read_bytes()) if path.stat().st_size <= MAX_FILE_BYTES else b""
     except OSError:
         return b""
 

@@ -16,7 +16,7 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import (
     GpuSetup,
     device_name,
-    precision_of,
+    precision_on,
     server_variables,
     session_options,
     set_up_gpus,
@@ -164,11 +164,18 @@ def test_several_machines_use_no_gpu_before_their_strategy(
     assert ("growth", "0", True) in config.calls
 
 
-def test_the_precision_is_what_the_environment_leaves(config: Config) -> None:
+@pytest.mark.parametrize(
+    ("override", "precision"), [(None, "float32"), ("", "float32"), ("0", "float32"), ("1", "tf32")]
+)
+def test_the_precision_is_what_the_environment_leaves(
+    config: Config, monkeypatch: pytest.MonkeyPatch, override: str | None, precision: str
+) -> None:
+    monkeypatch.delenv(gpu_setup.TF32_VARIABLE, raising=False)
+    if override is not None:
+        monkeypatch.setenv(gpu_setup.TF32_VARIABLE, override)
     assert device_name() == "NVIDIA H100"
-    assert precision_of("NVIDIA H100", None) == precision_of("NVIDIA H100", "0") == "float32"
-    assert precision_of("NVIDIA H100", "1") == "tf32"
-    assert precision_of("CPU", "1") == "float32"
+    assert precision_on("NVIDIA H100") == precision
+    assert precision_on("CPU") == "float32"
 
 
 def test_a_server_takes_memory_as_needed_and_has_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:

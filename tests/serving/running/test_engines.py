@@ -30,9 +30,12 @@ from serving.running.runner import (
     ServeOptions,
     check_interfaces,
     choose_engine,
+    memory_flags,
     serving_image,
 )
 from serving.running.serve import explain_auto, serving_folder
+from serving.server.flags import parse_flags
+from tests.regraft_core.runtime.nvidia import install, report
 from tests.serving.raw import Stubs, predict_request, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +43,7 @@ STAND_IN = f"""#!{sys.executable}
 import json, os, pathlib, sys
 pathlib.Path(__file__ + ".json").write_text(json.dumps(sys.argv[1:]))
 known = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith(
-    ("--rm", "--init", "--volume", "--publish", "--entrypoint"))]
+    ("--rm", "--init", "--volume", "--publish", "--env", "--entrypoint"))]
 os.execv(sys.executable, [sys.executable, "-P", "-m", "serving.server", *known])
 """
 
@@ -147,6 +150,9 @@ def test_serve_starts_and_stops_the_container(
             assert f"--volume={folder}:{folder}:ro" in command
         port = printed["gRPC"].rsplit(":", 1)[1]
         assert f"--publish=127.0.0.1:{port}:{port}" in command
+        assert {"--env=NVIDIA_TF32_OVERRIDE=0", "--env=TF_FORCE_GPU_ALLOW_GROWTH=true"} <= {
+            *command
+        }
         entry = command.index("--entrypoint")
         assert command[entry : entry + 3] == [
             "--entrypoint", "tensorflow_model_server", serving_image()
@@ -189,6 +195,23 @@ def test_auto_says_why_it_uses_the_embedded_engine(stand_ins: Path) -> None:
     assert explain_auto("embedded", "embedded") == ""
     (stand_ins / "tensorflow_model_server").unlink()
     assert explain_auto("auto", "embedded") == ""
+
+
+def test_a_limit_of_the_memory_in_the_form_of_each_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert memory_flags("tensorflow_model_server", 0) == []
+    assert memory_flags("embedded", 3000) == ["--gpu_memory_mb=3000"]
+    assert parse_flags(["--gpu_memory_mb=3000", "--model_base_path=/m"]).gpu_memory_mb == 3000
+    install(monkeypatch, tmp_path, report())
+    flag = "--per_process_gpu_memory_fraction=0.2500"
+    assert memory_flags("tensorflow_model_server", 20390) == [flag]
+    with pytest.raises(InputError, match="gpu-memory-mb: expected at most 81559, the memory of"):
+        memory_flags("tensorflow_model_server", 90_000)
+    install(monkeypatch, tmp_path, "")
+    with pytest.raises(InputError, match="gpu-memory-mb: expected a GPU for engine docker"):
+        memory_flags("docker", 20390)
 
 
 def test_a_page_needs_the_embedded_engine(stand_ins: Path, labeled: Path) -> None:

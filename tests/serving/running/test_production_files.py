@@ -139,6 +139,21 @@ def test_the_gpu_container_image_has_the_same_version() -> None:
     assert found["images"] == [{"name": name, "newTag": f"{tag}-gpu"}]
 
 
+VARIABLES = {"NVIDIA_TF32_OVERRIDE": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def test_gpu_servers_compute_as_verified_and_share_the_card() -> None:
+    (patch,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "resources.yaml")
+    (runtime,) = documents(SERVING / "kserve" / "servingruntime.yaml")
+    (compose,) = documents(SERVING / "compose.yaml")
+    for container in (
+        *patch["spec"]["template"]["spec"]["containers"],
+        *runtime["spec"]["containers"],
+    ):
+        assert {one["name"]: one["value"] for one in container["env"]} == VARIABLES
+    assert compose["services"]["serving"]["environment"] == VARIABLES
+
+
 def test_compose_is_locked_down() -> None:
     (found,) = documents(SERVING / "compose.yaml")
     service = found["services"]["serving"]
