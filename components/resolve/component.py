@@ -61,6 +61,8 @@ def resolve(
     ema_momentum: float,
     min_accuracy: float,
     accuracy_rule: str,
+    baseline_rule: str,
+    recall_floor: float,
     min_class_recall: float,
     min_recall_by_class: Dict[str, float],
     max_calibration_error: float,

@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 
 # Set by the pipeline, or derived from other fields.
-_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "objective"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.
 _STEPS: tuple[type[Options], ...] = Recipe.__bases__
 _IN_ORDER = dict.fromkeys(
