@@ -19,6 +19,7 @@ from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifes
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.object_stores import is_store_uri
 from regraft_core.runtime.step_reports import log_progress
 
@@ -69,7 +70,7 @@ def _find_or_evaluate(
 ) -> EvaluationManifest:
     """Return the evaluation of an earlier run with the same inputs, or evaluate."""
     champion, work_dir = locations
-    on_this_machine = "://" not in evaluation.uri
+    on_this_machine = not is_remote(evaluation.uri)
     key = None
     if work_dir:
         key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
@@ -95,7 +96,7 @@ def _pass_on(
 ) -> None:
     """Make the chosen candidate the output `model`; on this machine it is the same folder."""
     (chosen,) = (f for f in folders if ModelManifest.read(f).digest == result.model_digest)
-    if "://" in candidates.uri:
+    if is_remote(candidates.uri):
         copy_artifact(chosen, Path(model.path))
     else:
         model.uri = str(chosen)

@@ -30,6 +30,8 @@ def resolve(
     download_deadline_s: float,
     download_attempts: int,
     download_backoff_s: float,
+    max_download_bytes: int,
+    table_paths: str,
     max_archive_bytes: int,
     max_archive_members: int,
     backbone: str,

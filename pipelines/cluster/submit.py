@@ -29,6 +29,7 @@ from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pod_settings import Pods
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 from regraft_core.sources.kinds import drive_id
@@ -130,7 +131,7 @@ def check_paths(recipe: Recipe, pods: Pods) -> None:
 
 
 def _check_path(name: str, value: str, pods: Pods) -> None:
-    if "://" not in value and not pods.has_mounted(value):
+    if not is_remote(value) and not pods.has_mounted(str(local_path(value))):
         raise InputError(f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster "
                          f"cannot read this machine; got {value!r}")  # fmt: skip
 

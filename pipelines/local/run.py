@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
@@ -22,6 +23,7 @@ from regraft_core.formats.manifests import (
     EvaluationManifest,
     PublishedManifest,
 )
+from regraft_core.runtime.addresses import redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
@@ -121,7 +123,11 @@ def _execute(
             cache_root=str(steps / ".cache" / code_digest_of(runner)[:16]),
         )
         try:
-            with contextlib.redirect_stdout(log), own_output(), _environment(events_file):
+            with (
+                contextlib.redirect_stdout(RedactedLog(log)),
+                own_output(),
+                _environment(events_file),
+            ):
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)
                 outputs = dict(pipeline(**recipe.arguments()).outputs)
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
@@ -136,6 +142,25 @@ def _execute(
     if failure:
         raise StepError(f"{failure} See {log_file}.") from failure
     return outputs, events.timings
+
+
+class RedactedLog(io.TextIOBase):
+    """Writes to a log, with URLs without secrets.
+
+    kfp logs the parameters of every step, and steps print what libraries report.
+    """
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+
+    def write(self, text: str) -> int:
+        """Write a text; a URL in it is complete, because kfp writes whole lines."""
+        self._log.write(redact_text(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the log."""
+        self._log.flush()
 
 
 @contextlib.contextmanager

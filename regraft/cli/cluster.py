@@ -14,6 +14,7 @@ import typer
 from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.option_groups import with_groups
 from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
+from regraft_core.runtime.addresses import redact_all
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError, RegraftError
 
@@ -242,7 +243,7 @@ def submit(
     submission, checked = prepare(with_recipe(recipe, values), run_settings.settings(pods))
     check_backbone(checked)
     if dry_run:
-        (print_json if json else print_yaml)(describe(submission, connection))
+        (print_json if json else print_yaml)(redact_all(describe(submission, connection)))
     else:
         _send(connection, submission, wait_options, json)
 
@@ -301,7 +302,8 @@ def _resume(
     client = Client(connection)
     resumption = prepare_resumption(client, connection, run_id, run_name)
     if dry_run:
-        (print_json if json else print_yaml)(describe_resumption(resumption, connection))
+        shown = redact_all(describe_resumption(resumption, connection))
+        (print_json if json else print_yaml)(shown)
         return
     parameters = describe_resumption(resumption, connection)["parameters"]
     sent = _Sent(send_resumption(client, connection, resumption), resumption.version, parameters)

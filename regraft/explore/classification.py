@@ -10,6 +10,7 @@ from pipelines.recipe_checks import quiet_start
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def find_images(sources: Sequence[str]) -> list[str]:
 
     found: list[str] = []
     for source in sources:
-        found += [source] if "://" in source else map(str, find_local([source]))
+        found += [source] if is_remote(source) else map(str, find_local([str(local_path(source))]))
     return found
 
 
@@ -97,7 +98,7 @@ def read_image(image: str) -> bytes:
     """
     from components.ingest.sources.download import read_url
 
-    if "://" in image:
+    if is_remote(image):
         return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
     try:
         with open(image, "rb") as file:

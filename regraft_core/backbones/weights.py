@@ -6,8 +6,6 @@ import contextlib
 import re
 import socket
 import sys
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.runtime.addresses import is_remote, local_path, redact
 from regraft_core.runtime.errors import InputError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -97,14 +96,11 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
 def _parse(weights: str) -> tuple[Path, str]:
     """Split a path or file URI from its optional digest."""
     location, _, digest = weights.partition("#sha256=")
-    parts = urllib.parse.urlsplit(location)
-    if parts.scheme == "file":
-        return Path(urllib.request.url2pathname(parts.path)), digest.lower()
-    if "://" in location:
+    if is_remote(location):
         raise InputError(
-            f"weights: expected a path or a file: URI, got {weights}; download it first"
+            f"weights: expected a path or a file: URI, got {redact(weights)}; download it first"
         )
-    return Path(location).expanduser(), digest.lower()
+    return local_path(location).expanduser(), digest.lower()
 
 
 def _check_finite(path: Path, model: Any) -> None:

@@ -94,6 +94,13 @@ class IngestOptions(Options):
         le=600.0,
         description="Seconds before the first download retry; doubles each time, with jitter.",
     )
+    max_download_bytes: int = Field(
+        default=1 << 40, ge=1, description="Maximum size of a download, in bytes."
+    )
+    table_paths: Literal["below", "anywhere"] = Field(
+        default="below",
+        description="Files that a local table may name: those below its folder, or all.",
+    )
     max_archive_bytes: int = Field(
         default=1 << 40, ge=1, description="Maximum unpacked size of an archive, in bytes."
     )

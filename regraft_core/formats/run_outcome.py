@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import Check
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
@@ -78,5 +79,5 @@ def outcome_location(destination: str, model_name: str, run_id: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
         raise InputError(f"run id: expected letters, digits, '-' or '_', got {run_id!r}")
-    root = destination.removeprefix("file://").rstrip("/")
+    root = (destination if is_remote(destination) else str(local_path(destination))).rstrip("/")
     return f"{root}/{model_name}/{RUNS_FOLDER}/{run_id}.json"

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore, explained, files_of
 from regraft_core.formats.manifest_storage import Record, digest_file, write_text
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
@@ -63,7 +64,7 @@ def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> N
     if not work_dir:
         return
     folder, store = Path(artifact.path), ContentStore(work_dir)
-    if not store.remote and "://" not in artifact.uri:
+    if not store.remote and not is_remote(artifact.uri):
         artifact.uri = store.add(folder, name, manifest)
         if folder.is_dir():  # the entry existed, with the same content
             _renew_small_files(folder, Path(artifact.uri), bulk)

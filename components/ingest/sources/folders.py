@@ -17,13 +17,17 @@ from regraft_core.runtime.errors import DataError, InputError
 
 
 class LabeledFile(NamedTuple):
-    """A file to read: its path or URL, its name in the dataset, and its class."""
+    """A file to read: its path or URL, its name in the dataset, and its class.
+
+    `table` is the URL of the remote table that names the file, empty if no such table does.
+    """
 
     file: str
     path: str
     label: str
     split: str = ""
     group: str = ""
+    table: str = ""
 
 
 @dataclass

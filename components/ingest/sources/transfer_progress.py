@@ -10,9 +10,34 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress
 
+from components.ingest.sources.download_retry import FetchError
 from regraft_core.runtime.step_reports import log_progress
 
 Advance = Callable[[int, int | None], None]
+
+
+class DownloadSizeError(FetchError):
+    """The file exceeds the limit of downloads."""
+
+
+def limited(advance: Advance, limit_bytes: int, before_bytes: int = 0) -> Advance:
+    """Return `advance` with a check of the announced and the received bytes.
+
+    It raises `DownloadSizeError` above the limit; `before_bytes` are those of earlier files.
+    """
+
+    def checked(done: int, total: int | None) -> None:
+        if before_bytes + max(done, total or 0) > limit_bytes:
+            raise DownloadSizeError(
+                f"max_download_bytes: expected at most {limit_bytes} bytes, got "
+                f"{f'{before_bytes + total}' if total else 'more'}; "
+                "--max-download-bytes sets the limit"
+            )
+        advance(done, total)
+
+    return checked
+
+
 LINE_EVERY_S = 15.0
 
 

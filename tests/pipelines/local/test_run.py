@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import io
 import json
 import logging
 import shutil
@@ -14,7 +16,7 @@ import pytest
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from pipelines.local.run import Summary, own_output, read_summary, run_locally
+from pipelines.local.run import RedactedLog, Summary, own_output, read_summary, run_locally
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
@@ -73,6 +75,13 @@ def test_overlapping_steps_do_not_change_print_and_logging() -> None:
         assert root.handlers != handlers
     assert builtins.print is plain
     assert (root.handlers, root.level) == (handlers, level)
+
+
+def test_the_log_has_urls_without_signatures() -> None:
+    log = io.StringIO()
+    with contextlib.redirect_stdout(RedactedLog(log)):
+        print("INFO - sources: ['https://host/a.zip?X-Amz-Signature=secret']")
+    assert log.getvalue() == "INFO - sources: ['https://host/a.zip?...']\n"
 
 
 def test_a_published_version_is_inspected_without_running_it(accepted: Summary) -> None:
