@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
+from regraft_core.backbones.weights_file import check_declared
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.addresses import is_remote, local_path, redact
 from regraft_core.runtime.errors import InputError
@@ -85,6 +86,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     if sha256 and (received := digest_file(path)) != sha256:
         raise InputError(f"{path}: expected SHA-256 {sha256}, got {received}")
     try:
+        check_declared(path, [tuple(variable.shape) for variable in model.weights])
         model.load_weights(path)
     except Exception as error:
         # h5py, zipfile and Keras raise many kinds of errors for a file that does not match.
