@@ -189,10 +189,11 @@ def compile_(
     """
     from pipelines.cluster.compilation import compile_pipeline
     from pipelines.recipes.recipe_file import with_recipe
+    from regraft.cli.console_output import print_line
 
     values = with_recipe(recipe, values)
     compile_pipeline(values, output, pods.profile(), pods.pods())
-    print(output)
+    print_line(output)
     if not values.get("destination"):
         print("destination has no default: set it when you create a run", file=sys.stderr)
 
@@ -324,12 +325,12 @@ def _follow(
 ) -> None:
     """Print the run that was created, and wait for its verdict if requested."""
     from pipelines.cluster.watch import raise_if_rejected
-    from regraft.cli.console_output import print_json
+    from regraft.cli.console_output import print_json, print_line
 
     run = sent.run
     result = {"id": run.id, "name": run.name, "page": run.page, "version": sent.version}
     if not json:
-        print(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
+        print_line(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
     if not options.wait:
         if json:
             print_json(result)

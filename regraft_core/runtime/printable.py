@@ -1,8 +1,9 @@
-"""Text for a terminal or a log: one line without control characters."""
+"""Text at the edges: for a terminal, a log, JSON output and CSV, without control characters."""
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from urllib.parse import quote
 
@@ -20,6 +21,21 @@ def one_line(text: object) -> str:
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return redact_text(line)
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters are spaces, except line breaks."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def printable_json(text: str) -> str:
+    """Return JSON text in which characters that a terminal could interpret are escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def neutral_cell(text: str) -> str:
+    """Return the text of a CSV cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def hide_secret(text: str, secret: str) -> str:

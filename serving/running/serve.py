@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.printable import printable
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
     Addresses,
@@ -111,7 +112,7 @@ def serve(
         chosen, models = choose_engine(engine), find_models(base_dir)
         check_ports(options or ServeOptions())
         print(f"engine   {chosen}")
-        print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        print(f"models   {printable(', '.join(model.name for model in models))}", flush=True)
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from components.ingest.sources.download_retry import FetchError
+from regraft_core.runtime.printable import printable
 from regraft_core.runtime.step_reports import log_progress
 
 Advance = Callable[[int, int | None], None]
@@ -48,7 +50,7 @@ def transfer_progress(name: str) -> Iterator[Advance]:
         yield _log_lines(name)
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=None)
+        task = progress.add_task(escape(printable(name)), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

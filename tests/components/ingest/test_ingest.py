@@ -162,3 +162,11 @@ def test_tensorflow_is_never_imported(images: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (1, "[]\n")
+
+
+def test_the_quarantine_list_has_no_formulas(images: Path, tmp_path: Path) -> None:
+    (images / "cat").rename(images / "=1+1")
+    (images / "=1+1" / "bad.png").write_bytes(b"not an image")
+    ingest([str(images)], tmp_path / "out", IngestOptions(processes=1, max_invalid_fraction=0.5))
+    (row,) = quarantine(tmp_path / "out")
+    assert row["path"] == "'=1+1/bad.png"
