@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import fcntl
 import io
 import json
 import logging
@@ -25,9 +26,10 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.runtime.addresses import redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
-STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
+STEPS_FOLDER, STORE_FOLDER, LOG_FILE, RUN_LOCK = "steps", "by_content", "run.log", ".run.lock"
 
 
 class Summary(Record):
@@ -76,12 +78,38 @@ def run_locally(
         runner: `subprocess`, or `docker` for the container image.
 
     Raises:
-        InputError: `out` cannot be written to.
+        InputError: `out` cannot be written to, or another run is using it.
         StepError: a step failed; it has the step's message and exit code.
     """
     out = Path(out).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
+    with _running_alone(out):
+        return _run(recipe, out, listener, runner)
+
+
+@contextlib.contextmanager
+def _running_alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system releases it with the process at the latest."""
+    with contextlib.ExitStack() as opened:
+        try:
+            lock = opened.enter_context(lock_file(out / RUN_LOCK))
+        except OSError as error:
+            raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"out: expected a folder of one run, but another run is using {out}; wait for it, "
+                "or choose another --out"
+            ) from None
+        yield
+
+
+def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str) -> Summary:
+    try:
         (out / "summary.json").unlink(missing_ok=True)
         (out / LOG_FILE).touch()
     except OSError as error:

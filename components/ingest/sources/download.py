@@ -39,6 +39,7 @@ from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.addresses import is_http, is_remote, local_path, redact
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.sources.kinds import drive_id
 
@@ -185,7 +186,7 @@ def _partial_folder(partial: Path, key: str) -> Iterator[Path]:
         _make_private(partial)
     except OSError as error:
         raise InputError(f"cannot write to the cache {partial}: {error.strerror}") from error
-    with open(partial / f"{key}.lock", "w") as lock:
+    with lock_file(partial / f"{key}.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder = partial / key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import fcntl
 import io
 import json
 import logging
@@ -16,7 +17,14 @@ import pytest
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from pipelines.local.run import RedactedLog, Summary, own_output, read_summary, run_locally
+from pipelines.local.run import (
+    RUN_LOCK,
+    RedactedLog,
+    Summary,
+    own_output,
+    read_summary,
+    run_locally,
+)
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
@@ -75,6 +83,16 @@ def test_overlapping_steps_do_not_change_print_and_logging() -> None:
         assert root.handlers != handlers
     assert builtins.print is plain
     assert (root.handlers, root.level) == (handlers, level)
+
+
+def test_a_second_run_into_the_same_folder_is_one_line(tmp_path: Path) -> None:
+    recipe = make_recipe(sources=("sample:digits",), destination=str(tmp_path / "models"))
+    (tmp_path / "summary.json").write_text("of the first run")
+    with open(tmp_path / RUN_LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=f"another run is using {tmp_path}"):
+            run_locally(recipe, tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "of the first run"
 
 
 def test_the_log_has_urls_without_signatures() -> None:
