@@ -27,6 +27,7 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
+from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
@@ -204,7 +205,7 @@ def _write_quarantine(catalog: Catalog, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "reason", "detail"))
         for name, reason, detail in catalog.quarantined():
-            writer.writerow((os.fsdecode(name), reason, detail))
+            writer.writerow(map(neutral_cell, (os.fsdecode(name), reason, detail)))
 
 
 def _summary(manifest: DatasetManifest) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
+from regraft_core.runtime.printable import printable
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
@@ -127,7 +128,7 @@ def serve(
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
-        print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        print(f"models   {printable(', '.join(model.name for model in models))}", flush=True)
         if tf32_is_on():
             print("TF32     on by NVIDIA_TF32_OVERRIDE: predictions depend on the batch size and "
                   "are not verified", flush=True)  # fmt: skip

@@ -18,6 +18,7 @@ class LabeledFile(NamedTuple):
     """A file to read: its path or URL, its name in the dataset, and its class.
 
     `problem` says why it cannot be read, such as an invalid row of a table; otherwise it is empty.
+    `table` is the URL of the remote table that names the file, empty if no such table does.
     """
 
     file: str
@@ -26,6 +27,7 @@ class LabeledFile(NamedTuple):
     split: str = ""
     group: str = ""
     problem: str = ""
+    table: str = ""
 
 
 @dataclass

@@ -302,7 +302,9 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
                 "familiar": result.prediction.familiar,
             }
         rows.append(row)
-    return json.dumps(rows, indent=2, ensure_ascii=False)
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    # A terminal could interpret control characters in the names of files.
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def as_csv(results: Sequence[FilePrediction]) -> str:
@@ -317,8 +319,14 @@ def as_csv(results: Sequence[FilePrediction]) -> str:
             if found
             else ("", "", "")
         )
-        writer.writerow([result.path, *columns, result.error])
+        writer.writerow(map(_cell, [result.path, *columns, result.error]))
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Return a text for CSV, which is no formula of a spreadsheet and no sequence of a terminal."""
+    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
 
 
 def format_flag(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
