@@ -53,7 +53,7 @@ def evaluate_artifacts(
     _log_classification(outputs["classification"], result, folder)
     for name in ("metrics", "classification"):
         # Only their metadata counts, but kfp's local cache wants a file of each output.
-        if "://" not in outputs[name].uri:
+        if not is_remote(outputs[name].uri):
             Path(outputs[name].path).parent.mkdir(parents=True, exist_ok=True)
             Path(outputs[name].path).touch()
     pass_page(evaluation, REPORT_FILE, outputs["report"])
