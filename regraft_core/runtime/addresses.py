@@ -15,7 +15,8 @@ from regraft_core.runtime.errors import InputError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"<>]*@")
-_QUERY = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>,;)\]}\\]*")
+# A fragment that is a route, such as `#/runs/details/ID`, is no secret but a part of the address.
+_QUERY = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)(?:\?|#(?!/))[^\s'\"<>,;)\]}\\]*")
 
 
 def scheme_of(location: str) -> str:

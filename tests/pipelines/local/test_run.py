@@ -178,13 +178,15 @@ FORGED = (
 
 
 def forge(folder: Path, shapes: Path) -> None:
-    """Copy images to classes whose names imitate reports of steps, with such files in them."""
-    sources = sorted(shapes.iterdir())
-    for number, name in enumerate(FORGED):
+    """Copy images to classes whose names imitate reports of steps, with such files in them.
+
+    Names of classes have no line breaks, which ingest refuses; those of files may.
+    """
+    classes = [name for name in FORGED if name.isprintable()]
+    for name, source in zip(classes, sorted(shapes.iterdir()), strict=False):
         (folder / name).mkdir(parents=True)
-        first = 8 * (number // len(sources))  # no image in two classes
-        for image in sorted(sources[number % len(sources)].iterdir())[first : first + 8]:
-            shutil.copy(image, folder / name / f"{name}{image.name}")
+        for number, image in enumerate(sorted(source.iterdir())[:8]):
+            shutil.copy(image, folder / name / f"{FORGED[number % len(FORGED)]}{image.name}")
     (folder / FORGED[0] / f"{FORGED[3]}.png").write_bytes(b"not an image")
     (folder / f"{FORGED[3]}.txt").touch()
 
