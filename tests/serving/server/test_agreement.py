@@ -84,11 +84,13 @@ SURROGATES = [
     f'{{{LARGE}, "\\ud800": 1, "inputs": [1]}}',
     '{"signature_name": "classify", "examples": [{"\\ud800": 1}]}',
     '{"signature_name": "classify", "context": {"\\udc00": "x"}, "examples": [{}]}',
+    '{"signature_name": "\\udc80", "inputs": [1], "examples": [{}]}',
+    '{"signature_name": "\\ud800", "inputs": [1], "examples": [{}]}',
 ]
 
 
 @pytest.mark.parametrize("body", SURROGATES)
-@pytest.mark.parametrize("method", ["predict", "classify"])
+@pytest.mark.parametrize("method", ["predict", "classify", "regress"])
 def test_half_of_a_surrogate_pair_is_no_server_error(
     server: Addresses, body: str, method: str
 ) -> None:
