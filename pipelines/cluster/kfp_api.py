@@ -34,6 +34,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 OLDEST_SERVER = (2, 16)  # of Kubeflow Pipelines
 MAX_WAIT_S = 10.0
 MAX_MESSAGE = 300
+MAX_TEXT = 2**24  # bytes of a log, or of a workflow, which Argo limits to 1 MiB
 
 
 class SubmissionError(RegraftError):
@@ -194,6 +195,38 @@ class Client(kfp.Client):
         """Create a run and return its ID; kfp's `run_pipeline` takes only some of the fields."""
         return str(self._run_api.run_service_create_run(run=run).run_id)
 
+    def get_workflow(self, run_id: str) -> str:
+        """Return Argo's workflow of a run as JSON, from the older API; kfp's client has no call.
+
+        Raises:
+            RegraftError: the server does not respond, or does not have it.
+        """
+        try:
+            found = json.loads(self._get(f"/apis/v1beta1/runs/{run_id}"))
+            return str(found["pipeline_runtime"]["workflow_manifest"])
+        except (ValueError, KeyError, TypeError):
+            host = self._connection.host
+            raise NotFoundError(f"{host}: the server does not have the workflow") from None
+
+    def read_log(self, run_id: str, node: str) -> str:
+        """Return the end of the log of a node of Argo's workflow.
+
+        Raises:
+            RegraftError: the server does not respond, or does not have it.
+        """
+        text = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log")
+        # The server sends its error after a status 200; the UI sends its own page.
+        if text.startswith('{"error_message":') or "<html" in text[:1000].lower():
+            raise NotFoundError(f"{self._connection.host}: the server does not have the log")
+        return text
+
+    def _get(self, path: str) -> str:
+        """Return the end of a response that is not necessarily JSON."""
+        api = self._run_api.api_client
+        headers: dict[str, str] = {}
+        api.update_params_for_auth(headers, [], ["Bearer"])
+        return str(api.rest_client.get_text(f"{api.configuration.host}{path}", headers))
+
 
 class _TokenFile(TokenCredentialsBase):
     def __init__(self, path: Path) -> None:
@@ -216,6 +249,22 @@ class _Transport(RESTClientObject):
     def request(self, method: str, url: str, **values: Any) -> Any:
         attempts = self._connection.attempts if method.upper() == "GET" else 1
         return retrying(self._connection, attempts)(self._request_once, method, url, **values)
+
+    def get_text(self, url: str, headers: dict[str, str]) -> str:
+        """Send one GET request, and return the last `MAX_TEXT` bytes of its response as text."""
+        limit = urllib3.Timeout(self._connection.timeout_s)
+        text = b""
+        try:
+            response = self.pool_manager.request(
+                "GET", url, headers=headers, preload_content=False, timeout=limit
+            )
+            for part in response.stream(MAX_TEXT):
+                text = (text + part)[-MAX_TEXT:]
+        except urllib3.exceptions.HTTPError as error:
+            raise self._failure(error, headers) from None
+        if response.status != 200:
+            raise SubmissionError(f"{self._connection.host}: the server failed ({response.status})")
+        return text.decode("utf-8", "replace")
 
     def _request_once(self, method: str, url: str, **values: Any) -> Any:
         values["_request_timeout"] = (self._connection.timeout_s, self._connection.timeout_s)

@@ -11,9 +11,10 @@ run's record at the destination.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
+from pipelines.cluster.pod_reports import failure_reasons, waiting_reason
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
@@ -137,9 +139,10 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
             if has_ended(state):
                 state = _settled(client, state, waiting)
                 listener.show(tasks_of(state))
-                return _verdict(state, run, listener.recorded)
+                return _verdict(client, state, run, listener)
             for step in pending.overdue(state, last_response):
-                listener.note(_pending_note(step, run, waiting.pending_s))
+                reason = waiting_reason(client, run.id, step)
+                listener.note(_pending_note(step, run, waiting.pending_s, reason))
         if time.monotonic() - start >= waiting.deadline_s:
             raise SubmissionError(
                 f"the run {run.id} has not ended within {waiting.deadline_s:g} s; it continues"
@@ -154,7 +157,7 @@ def proven_verdict(state: Any) -> Verdict | None:
     return "rejected" if was_rejected(state) else None
 
 
-def check_failure(state: Any, run: WatchedRun) -> None:
+def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     """Raise an error if a run that has ended was canceled or failed.
 
     Raises:
@@ -168,8 +171,9 @@ def check_failure(state: Any, run: WatchedRun) -> None:
     if state.state == "SUCCEEDED" and not failures:
         return
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
-    cause = "; ".join(failures) or error_of(state)
-    if failures == ["resolve"]:  # the server has no message, and the log has exactly one
+    reasons = failure_reasons(client, run.id)
+    cause = "; ".join(_with_reason(failure, reasons) for failure in failures) or error_of(state)
+    if cause == "resolve":  # the server has no message, and the log has exactly one
         cause = "resolve: usually an invalid option, or no access to a location; its log names it"
     step = failed_release(state)
     accepted = f"the gate accepted the model, but {step} failed: " if step else ""
@@ -197,11 +201,18 @@ def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
     return state
 
 
-def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], RunOutcome | None]) -> Verdict:
-    check_failure(state, run)
+def _with_reason(failure: str, reasons: Mapping[str, str]) -> str:
+    """Return a failed step with what Argo has of its pod; the server itself gives no reason."""
+    step = re.split("[ :]", failure, maxsplit=1)[0].removesuffix("-driver")
+    reason = reasons.get(step)
+    return f"{failure}: {reason}" if reason else failure
+
+
+def _verdict(client: Client, state: Any, run: WatchedRun, listener: Listener) -> Verdict:
+    check_failure(client, state, run)
     if verdict := proven_verdict(state):
         return verdict
-    outcome = recorded()
+    outcome = listener.recorded()
     if outcome is None:
         raise RunFailedError(
             "verdict unknown: the run ended as SUCCEEDED, but the server reported neither "
@@ -213,13 +224,17 @@ def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], RunOutcome | No
             "the gate accepted the model, but it was not published: a later step failed, which "
             f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}"
         )
+    listener.note("the server stopped reporting the steps of this large run; the verdict is from "
+                  f"{run.record}")  # fmt: skip
     return outcome.verdict
 
 
-def _pending_note(step: str, run: WatchedRun, pending_s: float) -> str:
+def _pending_note(step: str, run: WatchedRun, pending_s: float, reason: str) -> str:
+    causes = reason or (
+        f"usually a missing secret or PVC (both must be in the namespace {run.namespace}), a "
+        "container image that cannot be pulled (or is large), no node with free CPU, memory or GPU"
+    )
     return (
-        f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes. Usual causes: a "
-        f"missing secret or PVC (both must be in the namespace {run.namespace}), a container image "
-        "that cannot be pulled (or is large), no node with free CPU, memory or GPU. Its events: "
-        f"{run.kubectl_describe()}"
+        f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes: {causes}. Its "
+        f"events: {run.kubectl_describe()}"
     )

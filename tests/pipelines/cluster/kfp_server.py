@@ -66,6 +66,8 @@ class KfpServer(LocalServer):
         self.recurring: dict[str, api.V2beta1RecurringRun] = {}
         self.script: list[Any] = ran(accepted=True)
         self.requests_of_run: dict[str, int] = {}
+        self.nodes: list[dict[str, Any]] | None = None  # None: without the older API
+        self.logs: dict[str, str] = {}
         self.on_get_run: Callable[[], Any] = lambda: None
         self.runs_folder: Path | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -102,13 +104,18 @@ class KfpServer(LocalServer):
                 status, answer, headers = fault.status, fault.body, dict(fault.headers)
             else:
                 status, value = self._handle(handler, name, parse_qs(parts.query), body)
-                answer = json.dumps(self._api.sanitize_for_serialization(value)).encode()
-                headers = {"Content-Type": "application/json"}
+                answer, headers = self._encode(value)
         if fault and not fault.status:  # the connection breaks
             handler.close_connection = True
             return
         with contextlib.suppress(OSError):
             write_response(handler, status, headers, answer)
+
+    def _encode(self, value: Any) -> tuple[bytes, dict[str, str]]:
+        if isinstance(value, str):  # a log
+            return value.encode(), {"Content-Type": "text/plain; charset=utf-8"}
+        text = json.dumps(self._api.sanitize_for_serialization(value))
+        return text.encode(), {"Content-Type": "application/json"}
 
     def _next_fault(self, name: str) -> Fault | None:
         for place, (pattern, fault) in enumerate(self.faults):
@@ -172,6 +179,11 @@ class KfpServer(LocalServer):
                 created = self._read(body, "V2beta1RecurringRun")
                 self._check(created)
                 return 200, self._add(self.recurring, created, "recurring_run_id")
+        if found := re.fullmatch(r"GET /apis/v1beta1/runs/([^/]+)", path):
+            return self._workflow(found[1])
+        if found := re.fullmatch(r"GET /apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", path):
+            missing = '{"error_message":"BadRequestError: Failed to read logs for run"}'
+            return 200, self.logs.get(found[1], missing)  # the server sends this after a status 200
         if found := re.fullmatch(r"GET /pipelines/([^/]+)/versions", path):
             versions = named(self.versions, lambda version: version.pipeline_id == found[1])
             return 200, api.V2beta1ListPipelineVersionsResponse(versions)
@@ -184,6 +196,13 @@ class KfpServer(LocalServer):
                 return 200, self._next_state(self.runs[found[1]])
             return 404, {"code": 5, "message": f"Failed to get a run: Run {found[1]} not found"}
         return 404, {"code": 5, "message": f"{path} not found"}
+
+    def _workflow(self, run_id: str) -> tuple[int, Any]:
+        if self.nodes is None or run_id not in self.runs:
+            return 404, {"code": 5, "message": "Not Found"}
+        nodes = {node["id"]: node for node in self.nodes}
+        manifest = json.dumps({"status": {"nodes": nodes}})
+        return 200, {"run": {"id": run_id}, "pipeline_runtime": {"workflow_manifest": manifest}}
 
     def _start(self, run: api.V2beta1Run, folder: Path) -> None:
         """Run a pipeline in a process of its own."""
@@ -330,6 +349,13 @@ def waiting(name: str, *, retries_of_all: bool = True) -> list[Any]:
     own += [task(f"{name}-driver(0)", "SUCCEEDED"), task(f"{name}(0)", "RUNNING")]
     pod = task("executor(0)", "PENDING", number=len(before))
     return [*before, *own, task("executor", "RUNNING"), pod]
+
+
+def pod(name: str, phase: str, message: str = "", ended: int = 0) -> dict[str, Any]:
+    """Return the node of a pod in Argo's workflow."""
+    end = (START + datetime.timedelta(seconds=ended)).isoformat() if ended else None
+    return {"id": f"regraft-{name}", "name": f"regraft-x.root.steps.{name}", "type": "Pod",
+            "phase": phase, "message": message, "finishedAt": end}  # fmt: skip
 
 
 def _filter_name(query: dict[str, list[str]]) -> str:

@@ -32,6 +32,7 @@ from tests.pipelines.cluster.kfp_server import (
     failed,
     frozen,
     kfp_server,
+    pod,
     ran,
     task,
     waiting,
@@ -139,6 +140,15 @@ def test_the_step_of_a_pending_pod_is_reported_once(
     assert f"kubectl -n team describe pod -l {labels}" in note
 
 
+def test_a_pod_that_waits_says_the_reason_of_kubernetes(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = [("RUNNING", waiting("ingest"))] * 4 + ran(accepted=True)
+    server.nodes = [pod("ingest.executor(0)", "Pending", 'ImagePullBackOff: "x/regraft-python:1"')]
+    (note,) = watched(pending_s=0.0).notes
+    assert ' minutes: ImagePullBackOff: "x/regraft-python:1". Its events: kubectl' in note
+
+
 def test_a_pod_that_starts_in_time_is_not_reported(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
@@ -186,6 +196,71 @@ def test_a_failed_run_names_its_step_its_page_and_its_log(
     assert [one.name for one in seen.steps[-1]][-2:] == ["train-head", "conclude"]
 
 
+LAUNCHER = "E1127 06:00:00.1  33 launcher_v2.go:449] Component failed: exit status 2"
+
+
+@pytest.mark.parametrize(
+    ("node", "log", "reason"),
+    [
+        (
+            "train-head.executor(0)",
+            f"epoch 3\n[regraft:error:2] train_head: views: got 0\n{LAUNCHER}\n",
+            "train-head: views: got 0.",
+        ),
+        (
+            "train-head(0).executor(0)",
+            f"[regraft] train_head: start\nepoch 3\n{LAUNCHER}",
+            "train-head: OOMKilled (exit code 137); the last line of its log: epoch 3.",
+        ),
+        (
+            "train-head.executor",
+            "\x1b[2J3\n",
+            "train-head: OOMKilled (exit code 137); the last line of its log: [2J3.",
+        ),
+        ("train-head.executor", None, "train-head: OOMKilled (exit code 137)."),
+        ("evaluate.executor", "epoch 3", "train-head."),
+    ],
+    ids=["error", "killed", "control characters", "no log", "another step"],
+)
+def test_a_failed_run_says_why_its_pod_failed(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], node: str, log: str | None,
+    reason: str,
+) -> None:  # fmt: skip
+    server.script = failed("train-head")
+    server.nodes = [pod("ingest-driver", "Succeeded", ended=1),
+                    pod(node, "Failed", "OOMKilled (exit code 137)", ended=2)]  # fmt: skip
+    server.logs = {} if log is None else {f"regraft-{node}": log}
+    error = watched().error
+    assert error.startswith(f"the run ended as FAILED: {reason} Logs: ")
+    assert error.isprintable()
+
+
+def test_a_failed_driver_says_the_last_line_of_its_log(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = failed("ingest-driver")
+    server.nodes = [pod("ingest-driver", "Failed", "Error (exit code 1)", ended=1)]
+    server.logs = {
+        "regraft-ingest-driver": "I1127 start\nF1127 main.go:76] no access to the bucket\n"
+    }
+    error = watched().error
+    assert DRIVER_FAILED in error
+    assert "Error (exit code 1); the last line of its log: F1127 main.go:76] no access" in error
+
+
+def test_the_reason_is_that_of_the_last_attempt_of_a_step_that_failed(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = failed("train-head")
+    server.nodes = [
+        pod("train-head.executor(1)", "Failed", "second", ended=9),
+        pod("train-head.executor(0)", "Failed", "first", ended=8),
+        pod("ingest.executor(0)", "Failed", "retried", ended=1),
+        pod("ingest.executor(1)", "Succeeded", ended=2),
+    ]
+    assert "FAILED: train-head: second. Logs" in watched().error
+
+
 def test_a_canceled_run_is_said_to_be_canceled(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
@@ -199,7 +274,10 @@ def test_a_run_with_frozen_details_has_the_recorded_verdict(
     server: KfpServer, watched: Callable[..., SimpleNamespace], outcome: RunOutcome
 ) -> None:
     server.script = frozen()
-    assert watched(recorded=outcome).verdict == outcome.verdict
+    seen = watched(recorded=outcome)
+    assert seen.verdict == outcome.verdict
+    (note,) = seen.notes
+    assert note.endswith(f"the verdict is from {RUN.record}")
 
 
 def test_a_record_without_a_version_is_no_success(

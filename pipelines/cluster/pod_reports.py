@@ -1,0 +1,88 @@
+"""What Argo reports of a run's pods: why one waits or has failed, and the end of its log.
+
+KFP's current API has neither. Its older API still responds with Argo's workflow, whose nodes have
+the reasons (`workflow_manifest` in backend/src/apiserver/server/api_converter.go, KFP 2.17.0), and
+with logs, those of ended pods from the store to which Argo copies them
+(backend/src/apiserver/server/run_log_server.go). Another server may have neither; then nothing is
+reported in addition. If Argo has compressed a workflow, it has no nodes there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from pipelines.cluster.kfp_api import Client
+from pipelines.cluster.run_tasks import STEPS
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.printable import one_line
+
+MAX_LINE = 300
+_ERROR = re.compile(r"\[regraft:error:\d+\] (?:[a-z_]+: )?(.*)")
+_LAUNCHER = re.compile(r"[IWEF]\d{4} ")  # lines of KFP's launcher, which follow those of the step
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of a step, or of its driver."""
+
+    node: str
+    step: str
+    phase: str
+    reason: str
+
+
+def pods_of(client: Client, run_id: str) -> list[Pod]:
+    """Return the pods of a run's steps, in the order of their end; none if they are not known."""
+    try:
+        manifest = client.get_workflow(run_id)
+        nodes = (json.loads(manifest).get("status") or {}).get("nodes") or {}
+        found = [node for node in nodes.values() if node.get("type") == "Pod"]
+        found.sort(key=lambda node: node.get("finishedAt") or "~")
+        return [Pod(node["id"], step, node.get("phase") or "", one_line(node.get("message") or ""))
+                for node in found if (step := _step(node["name"]))]  # fmt: skip
+    except (RegraftError, ValueError, AttributeError, KeyError, TypeError):
+        return []  # a server without this part of the API, or with another one
+
+
+def waiting_reason(client: Client, run_id: str, step: str) -> str:
+    """Return why a pod of a step is pending, as Kubernetes says it, or an empty text."""
+    reasons = [pod.reason for pod in pods_of(client, run_id)
+               if pod.step == step and pod.phase == "Pending"]  # fmt: skip
+    return next((reason[:MAX_LINE] for reason in reasons if reason), "")
+
+
+def failure_reasons(client: Client, run_id: str) -> dict[str, str]:
+    """Return, for each step whose last pod failed, what `describe_end` returns of it."""
+    last = {pod.step: pod for pod in pods_of(client, run_id)}
+    failed = [pod for pod in last.values() if pod.phase in ("Failed", "Error")]
+    return {pod.step: text for pod in failed if (text := _failure(client, run_id, pod))}
+
+
+def describe_end(reason: str, log: str) -> str:
+    """Return the error that a step reported in its log, or how its pod ended and its last line.
+
+    Lines of KFP's launcher follow those of the step; a driver has only such lines.
+    """
+    lines = [line for line in log.splitlines() if line.strip()]
+    own = [line for line in lines if not _LAUNCHER.match(line)]
+    errors = [found[1] for line in own if (found := _ERROR.match(line))]
+    if errors:
+        return one_line(errors[-1])[:MAX_LINE]
+    last = one_line((own or lines or [""])[-1])[:MAX_LINE]
+    return "; the last line of its log: ".join(part for part in (reason[:MAX_LINE], last) if part)
+
+
+def _failure(client: Client, run_id: str, pod: Pod) -> str:
+    try:
+        log = client.read_log(run_id, pod.node)
+    except RegraftError:
+        log = ""
+    return describe_end(pod.reason, log)
+
+
+def _step(name: str) -> str:
+    """Return the step of a node, whose name has those of all graphs around it."""
+    parts = [re.sub(r"\(\d+\)$", "", part) for part in reversed(name.split("."))]
+    return next((one for part in parts if (one := part.removesuffix("-driver")) in STEPS), "")
