@@ -8,7 +8,7 @@ RELEASE = "`export`, `verify` or `publish`"
 
 
 def conclude(run_id: str, destination: str, model_name: str) -> str:
-    """Return how the run ended, in Markdown: published, accepted only, rejected, or no verdict.
+    """Return how the run ended, in Markdown: published or not, rejected, or no verdict.
 
     It reads the record that the run wrote at its destination. The state that Kubeflow Pipelines
     passes to a step that runs after all others is that of its metadata store: `RUNNING` or
@@ -38,6 +38,11 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
             f"# Accepted, not published\n\nThe gate accepted the model, but {RELEASE} failed, or "
             f"the run was canceled. No version was added at `{location}`: {summary}. The log of "
             "the first failed step shows the cause.\n"
+        )
+    if outcome.verdict == "accepted" and not outcome.added:
+        return (
+            f"# Accepted, no new version\n\n`{outcome.path}` has this model already, so `publish` "
+            f"added no version: {summary}.\n"
         )
     if outcome.verdict == "accepted":
         return f"# Published\n\n`{outcome.path}`: {summary}.\n"

@@ -22,8 +22,9 @@ def evaluate(
     """Choose the best candidate on validation and apply the gate on the test split.
 
     Args:
-        options: `GateOptions`, and `champion` (folder or URI), `champion_digest` (so that another
-            one invalidates the cache) and `work_dir`; each may be empty.
+        options: `GateOptions`, and `champion` (folder or URI), `champion_digest` (that of the
+            version which `resolve` found) and `work_dir`, which may be empty, and the digest
+            `inputs` of the run.
         candidates: Complete candidates, trained on the dataset, in one folder.
         dataset: Dataset with its test split.
         evaluation: Verdict with all metrics and predictions.

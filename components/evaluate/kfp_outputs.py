@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.evaluate import evaluate
+from components.evaluate.gate.champion import compared_version
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
@@ -34,14 +35,17 @@ def evaluate_artifacts(
         candidates: the artifact with one folder per candidate.
         dataset: the dataset's artifact.
         outputs: `evaluation`, `model`, `metrics`, `classification` and `report`.
-        values: those of `GateOptions`, the champion as in `evaluate`, and `work_dir`, the root of
-            the content store or "".
+        values: those of `GateOptions`, the champion as in `evaluate`, `champion_digest` and
+            `inputs` as in `compared_version`, and `work_dir`, the root of the content store or "".
     """
     options = select_options(GateOptions, values)
     names = CandidatesManifest.read(candidates.path).candidates
     folders = [Path(candidates.path) / name for name in names]
     evaluation = outputs["evaluation"]
-    result = evaluate(folders, dataset.path, evaluation.path, options, values.get("champion", ""))
+    champion = values.get("champion", "")
+    if "champion_digest" in values:
+        champion = compared_version(champion, values["champion_digest"], values["inputs"])
+    result = evaluate(folders, dataset.path, evaluation.path, options, champion)
     evaluation.metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
     )

@@ -67,6 +67,7 @@ def publish(
     registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
         version = _find_published(model, destination, name)
+        added = version is None
         if compared is not None:  # first, so that no version is published without it
             last = LastPublication(
                 inputs=compared.inputs, champion_digest=compared.champion_digest,
@@ -96,11 +97,12 @@ def publish(
     if run_id:
         outcome = RunOutcome(verdict="accepted", strategy=model.strategy, metrics=model.metrics,
                              checks=model.checks, version=version.number,
-                             path=version.path)  # fmt: skip
+                             path=version.path, added=added)  # fmt: skip
         write_outcome(destination, name, run_id, outcome)
     if registry and not registry.contains(name, version.number):
         _register(registry, manifest, model)
-    log_progress(f"publish: version {version.number} at {version.path}")
+    log_progress(f"publish: version {version.number} at {version.path}"
+                 f"{'' if added else ' has this model already; no version was added'}")  # fmt: skip
     return manifest
 
 

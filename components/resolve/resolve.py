@@ -107,16 +107,18 @@ def _set_state(
 
     If the champion is the model that a run with the same inputs has published, the champion's
     digest is that of the one before, as in that run. So the cache returns its evaluation. If the
-    cache does not, `evaluate` compares with the current champion.
+    cache does not, `evaluate` finds the same record and compares with the current champion.
     """
     options["ingest"]["source_state"] = state
     options["evaluate"]["champion"] = champion
-    options["evaluate"].pop("champion_digest", None)
+    for name in ("inputs", "champion_digest"):
+        options["evaluate"].pop(name, None)
     inputs = digest_of([options[step] for step in STEPS_TO_VERDICT])
     if last and (last.inputs, last.saved_model_digest) == (inputs, champion_digest):
         champion_digest = last.champion_digest
-    options["evaluate"]["champion_digest"] = champion_digest
-    options["publish"] |= {"inputs": inputs, "champion_digest": champion_digest}
+    compared = {"inputs": inputs, "champion_digest": champion_digest}
+    options["evaluate"] |= compared  # so it notices another champion
+    options["publish"] |= compared
 
 
 def _removed_content(

@@ -29,8 +29,13 @@ class RunOutcome(Record):
     strategy: str = Field(description="Strategy of the chosen candidate.")
     metrics: dict[str, float] = Field(description="Metrics on the test split.")
     checks: list[Check] = Field(default_factory=list, description="The gate's checks.")
-    version: int | None = Field(default=None, description="Published version, if any.")
+    version: int | None = Field(
+        default=None, description="Published version with this model, if any."
+    )
     path: str = Field(default="", description="Folder or URI of that version.")
+    added: bool = Field(
+        default=True, description="Whether the run added it; otherwise it was already published."
+    )
 
     @property
     def accepted_only(self) -> bool:
@@ -80,7 +85,16 @@ def read_last_publication(destination: str, model_name: str) -> LastPublication 
     Raises:
         InputError: the destination cannot be read.
     """
-    text = _read(_location(destination, model_name, "last_publication"))
+    return last_publication_of(_folder(destination, model_name))
+
+
+def last_publication_of(model: str) -> LastPublication | None:
+    """Return what was published last at the folder or URI of a model; None if it is not known.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    text = _read(_file_in(model, "last_publication"))
     with contextlib.suppress(ValidationError):  # of another version of Regraft
         return None if text is None else LastPublication.model_validate_json(text)
     return None
@@ -98,8 +112,16 @@ def outcome_location(destination: str, model_name: str, run_id: str) -> str:
 
 
 def _location(destination: str, model_name: str, name: str) -> str:
-    root = (destination if is_remote(destination) else str(local_path(destination))).rstrip("/")
-    return f"{root}/{model_name}/{RUNS_FOLDER}/{name}.json"
+    return _file_in(_folder(destination, model_name), name)
+
+
+def _folder(destination: str, model_name: str) -> str:
+    return f"{destination.rstrip('/')}/{model_name}"
+
+
+def _file_in(model: str, name: str) -> str:
+    root = (model if is_remote(model) else str(local_path(model))).rstrip("/")
+    return f"{root}/{RUNS_FOLDER}/{name}.json"
 
 
 def _write(location: str, record: Record) -> None:

@@ -40,6 +40,11 @@ def test_each_outcome_has_its_text(destination: str) -> None:
     write_outcome(destination, "m", "run-2", REJECTED)
     published = conclude("run-1", destination, "m")
     assert published == "# Published\n\n`/models/m/10`: strategy top, test accuracy 0.9750.\n"
+    write_outcome(destination, "m", "run-4", ACCEPTED.model_copy(update={"added": False}))
+    unchanged = conclude("run-4", destination, "m")
+    assert unchanged.startswith("# Accepted, no new version")
+    assert "Published" not in unchanged
+    assert "`/models/m/10` has this model already" in unchanged
     rejected = conclude("run-2", destination, "m")
     assert rejected.startswith("# Rejected")
     assert "- accuracy: expected at least 0.99, got 0.9300" in rejected

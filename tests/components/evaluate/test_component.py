@@ -38,6 +38,18 @@ def candidates(trained: Trained, tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_champion_published_since_the_start_of_the_run_is_not_compared(
+    candidates: Path, publish: Any, tmp_path: Path
+) -> None:
+    champion = publish(1, correct=True).parent
+    values = {"champion": str(champion), "champion_digest": "", "inputs": "i" * 64}
+    outputs = {"evaluation": SimpleNamespace(path=str(tmp_path / "evaluation"))}
+    given = SimpleNamespace(path=str(candidates))
+    with pytest.raises(InputError, match="champion: expected none, as at the start of the run"):
+        evaluate_artifacts(given, SimpleNamespace(path="nowhere"), outputs, values)
+    assert not (tmp_path / "evaluation").exists()
+
+
 def outputs_in(folder: Path) -> dict[str, Any]:
     """Return the step's output artifacts, as kfp makes them."""
     return {

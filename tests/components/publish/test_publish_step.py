@@ -8,7 +8,7 @@ from components.publish.publish import Compared, publish
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
-from regraft_core.formats.run_outcome import read_last_publication
+from regraft_core.formats.run_outcome import read_last_publication, read_outcome
 from regraft_core.runtime.errors import InputError, ParityError
 from serving.publishing.publish import read_labels
 
@@ -75,6 +75,22 @@ def test_publishing_the_same_model_again_adds_no_version(exported: Path, tmp_pat
     assert read_labels(destination, "m") == {"stable": 1}
     assert [path.name for path in (tmp_path / "models" / "m").iterdir()
             if path.name.isdigit()] == ["1"]  # fmt: skip
+
+
+def test_the_record_of_a_run_says_whether_it_added_the_version(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
+    destination = str(tmp_path / "models")
+    for run_id in ("run-1", "run-2"):
+        publish(exported, parity, tmp_path / run_id, destination, "m", run_id=run_id)
+    first, second = (read_outcome(destination, "m", run_id) for run_id in ("run-1", "run-2"))
+    assert first is not None and second is not None
+    assert (first.version, first.added) == (1, True)
+    assert (second.version, second.added) == (1, False)
+    added, unchanged = capsys.readouterr().out.splitlines()[-2:]
+    assert added.endswith("/models/m/1")
+    assert unchanged.endswith("/models/m/1 has this model already; no version was added")
 
 
 def test_what_is_published_is_recorded_before_the_version(exported: Path, tmp_path: Path) -> None:
