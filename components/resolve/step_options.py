@@ -22,6 +22,9 @@ from regraft_core.formats.options import (
 def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the options of each step, checked, as values of JSON.
 
+    A step fills in the defaults, so only other values are among its options: Kubeflow stores these
+    several times for each worker.
+
     Args:
         values: all options of a run.
 
@@ -30,7 +33,8 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
 
     def of(kind: type[Options], *others: str, **derived: Any) -> dict[str, Any]:
-        options = select_options(kind, {**values, **derived}).model_dump(mode="json")
+        checked = select_options(kind, {**values, **derived})
+        options = checked.model_dump(mode="json", exclude_defaults=True)
         return options | {name: values[name] for name in others}
 
     poolings = ("gap", "gmp", "flatten") if values["head_search"] else (values["pooling"],)

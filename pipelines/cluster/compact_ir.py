@@ -1,19 +1,21 @@
 """Makes a compiled pipeline smaller, because Argo stores parts of it many times.
 
 Each node of a run repeats the specification of its step: its inputs with their descriptions, and
-its code. All nodes of a run must fit in one object of 1 MiB (`workflow/packer/packer.go`, Argo
-3.7.3); above it, the server of KFP 2.17.0 no longer sees the states of the steps.
+its code, which the container image has anyway. All nodes of a run must fit in one object of 1 MiB
+(`workflow/packer/packer.go`, Argo 3.7.3); above it, the server of KFP 2.17.0 no longer sees the
+states of the steps.
 """
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+EXECUTOR_INPUT = "{{$}}"  # replaced by KFP's launcher
 
 
 def compact_file(path: Path) -> None:
@@ -32,6 +34,8 @@ def compact_file(path: Path) -> None:
 def compact(spec: dict[str, Any]) -> None:
     """Remove what no step reads from a pipeline's specification, in place.
 
+    The steps run the components in the container image instead of copies of their code.
+
     The descriptions of the pipeline's own parameters, which the form of a new run shows, stay.
     """
     for component in spec["components"].values():
@@ -40,19 +44,7 @@ def compact(spec: dict[str, Any]) -> None:
                 for one in kind.values():
                     one.pop("description", None)
     for executor in spec["deploymentSpec"]["executors"].values():
-        command = executor.get("container", {}).get("command", [])
-        command[:] = [without_docstrings(one) if "\ndef " in one else one for one in command]
-
-
-def without_docstrings(source: str) -> str:
-    """Return the code of a component without the docstrings of its functions."""
-    documented = (
-        node for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1
-    )  # fmt: skip
-    dropped = {
-        number for node in documented
-        for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
-    }  # fmt: skip
-    lines = source.split("\n")
-    return "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped)
+        container = executor["container"]
+        step = container["args"][container["args"].index("--function_to_execute") + 1]
+        container["command"] = ["python3", "-P", "-m", "pipelines.cluster.step_process"]
+        container["args"] = [step, EXECUTOR_INPUT]

@@ -12,6 +12,7 @@ from components.resolve.component import resolve
 from components.resolve.step_options import step_options
 from pipelines.pipeline_parameters import with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, make_recipe
+from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import (
     ExportOptions,
     FeatureOptions,
@@ -60,9 +61,17 @@ def test_the_inputs_of_the_component_are_the_options_of_a_run() -> None:
 def test_each_step_has_an_output_with_its_options() -> None:
     options = step_options(values())
     assert set(resolve.component_spec.outputs) == set(options)
-    for step, kind in KINDS.items():
-        assert set(kind.model_fields) <= set(options[step])
     assert json.loads(json.dumps(options)) == options
+
+
+def test_only_values_that_are_not_defaults_are_passed_and_the_step_fills_in_the_others() -> None:
+    given = values(seed=7, min_accuracy=0.9, batch_size=8, strategies=("head",), image_px=64)
+    options = step_options(given)
+    assert "views" not in options["extract_features"]
+    for step, kind in KINDS.items():
+        filled_in = select_options(kind, options[step])
+        own = {name: given[name] for name in kind.model_fields if name in given}
+        assert filled_in == select_options(kind, {**own, **options[step]})
 
 
 def test_a_value_reaches_the_steps_that_use_it() -> None:
@@ -84,8 +93,8 @@ def test_features_are_those_that_head_and_strategies_need(
     strategies: tuple[str, ...], search: bool, keep_cut: bool, poolings: list[str]
 ) -> None:
     given = values(strategies=strategies, head_search=search, pooling="gmp")
-    options = step_options(given)["extract_features"]
-    assert (options["keep_cut"], options["poolings"]) == (keep_cut, poolings)
+    options = select_options(FeatureOptions, step_options(given)["extract_features"])
+    assert (options.keep_cut, list(options.poolings)) == (keep_cut, poolings)
 
 
 def test_an_invalid_value_is_one_line() -> None:

@@ -1,7 +1,7 @@
 """A stand-in for Kubeflow's backend: runs a compiled pipeline, each step in one process.
 
 Inputs are resolved as the drivers of KFP 2.17.0 do (backend/src/v2/driver/resolve.go), with their
-limits: see `_loop` and `_inputs`. The steps run the code that is in the compiled file. Artifacts
+limits: see `_loop` and `_inputs`. The steps run what the compiled file names or contains. Artifacts
 are in a local folder instead of a bucket. There are no retries.
 
     python -m tests.pipelines.cluster.backend FOLDER
@@ -23,6 +23,8 @@ from typing import Any
 from kfp.dsl.executor import Executor
 from kfp.dsl.types import artifact_types
 
+from pipelines.cluster import step_process
+from pipelines.cluster.compact_ir import EXECUTOR_INPUT
 from regraft_core.formats.manifest_storage import digest_of, write_text
 
 ALWAYS = "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -203,16 +205,15 @@ class Backend:
         given = {key: {"artifacts": found} for key, found in values.artifacts.items()}
         written = {key: {"artifacts": found} for key, found in artifacts.items()}
         output = local / "executor_output.json"
-        module = types.ModuleType("ephemeral_component")
-        function = container["args"][container["args"].index("--function_to_execute") + 1]
-        code = compile(container["command"][-1], f"<{name}>", "exec", dont_inherit=True)
-        exec(code, module.__dict__)
-        Executor(
-            {"inputs": {"parameterValues": values.parameters, "artifacts": given},
-             "outputs": {"parameters": parameters, "artifacts": written,
-                         "outputFile": str(output)}},
-            getattr(module, function),
-        ).execute()  # fmt: skip
+        executor_input = {
+            "inputs": {"parameterValues": values.parameters, "artifacts": given},
+            "outputs": {"parameters": parameters, "artifacts": written, "outputFile": str(output)},
+        }
+        if container["command"][-1] == step_process.__name__:
+            arguments = {EXECUTOR_INPUT: json.dumps(executor_input)}
+            step_process.run_component(*(arguments.get(one, one) for one in container["args"]))
+        else:
+            _execute_code(container, executor_input)
         found = json.loads(output.read_text()) if output.is_file() else {}
         for key, (artifact,) in artifacts.items():
             (left,) = found["artifacts"][key]["artifacts"]
@@ -238,6 +239,15 @@ class Backend:
 
     def _write(self, state: str) -> None:
         write_text(self.folder / "state.json", json.dumps({"state": state, "tasks": self.rows}))
+
+
+def _execute_code(container: dict[str, Any], executor_input: dict[str, Any]) -> None:
+    """Run the code of a component that kfp has put into the compiled file."""
+    module = types.ModuleType("ephemeral_component")
+    function = container["args"][container["args"].index("--function_to_execute") + 1]
+    code = compile(container["command"][-1], f"<{function}>", "exec", dont_inherit=True)
+    exec(code, module.__dict__)
+    Executor(executor_input, getattr(module, function)).execute()
 
 
 def _defaults(component: dict[str, Any]) -> dict[str, Any]:

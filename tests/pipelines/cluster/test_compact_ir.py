@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import ast
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipelines.cluster.compact_ir import without_docstrings
+from pipelines.cluster import step_process
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.recipes.recipe import make_recipe
 
@@ -28,20 +33,30 @@ def test_descriptions_stay_where_the_form_of_a_run_shows_them(spec: dict[str, An
     )
 
 
-def test_the_code_of_each_step_is_complete_without_its_docstring(spec: dict[str, Any]) -> None:
-    executors = spec["deploymentSpec"]["executors"].values()
-    sources = [
-        part for one in executors for part in one["container"]["command"] if "\ndef " in part
-    ]
-    assert len(sources) == 12
-    for source in sources:
-        (function,) = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
-        assert ast.get_docstring(function) is None
-        assert f"from components.{function.name}.kfp_step import run" in source
+def test_each_step_runs_the_component_of_the_container_image(spec: dict[str, Any]) -> None:
+    executors = spec["deploymentSpec"]["executors"]
+    assert len(executors) == 12
+    for label, one in executors.items():
+        step, given = one["container"]["args"]
+        assert one["container"]["command"][-1] == step_process.__name__
+        assert (label, given) == (f"exec-{step.replace('_', '-')}", "{{$}}")
+        component = getattr(import_module(f"components.{step}.component"), step)
+        defined = spec["components"][f"comp-{step.replace('_', '-')}"].get("inputDefinitions", {})
+        names = {*defined.get("parameters", {}), *defined.get("artifacts", {})}
+        assert names == set(component.component_spec.inputs or ())
 
 
-def test_only_docstrings_are_removed() -> None:
-    source = 'def f():\n    """One.\n\n    Two.\n    """\n    text = """kept"""\n    return text\n'
-    assert without_docstrings(source) == 'def f():\n    text = """kept"""\n    return text\n'
-    alone = 'def f():\n    """The whole body."""\n'
-    assert without_docstrings(alone) == alone
+def test_a_component_gets_its_inputs_and_writes_its_outputs(tmp_path: Path) -> None:
+    """As KFP's launcher starts it, in a process of its own."""
+    output, page = tmp_path / "output.json", tmp_path / "outcome"
+    given = {
+        "inputs": {"parameterValues": {"run_id": "run-1", "destination": str(tmp_path),
+                                       "model_name": "pets"}},
+        "outputs": {"outputFile": str(output), "artifacts": {"outcome": {"artifacts": [
+            {"name": "outcome", "type": {"schemaTitle": "system.Markdown"}, "uri": str(page)},
+        ]}}},
+    }  # fmt: skip
+    command = [sys.executable, "-P", "-m", step_process.__name__, "conclude", json.dumps(given)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert page.read_text().startswith("# No verdict")
+    assert json.loads(output.read_text())["artifacts"]["outcome"]
