@@ -43,6 +43,8 @@ def compact(spec: dict[str, Any]) -> None:
             for kind in component.get(definitions, {}).values():
                 for one in kind.values():
                     one.pop("description", None)
+                    # Neither driver nor launcher reads it (KFP 2.17.0).
+                    one.get("artifactType", {}).pop("schemaVersion", None)
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
         step = container["args"][container["args"].index("--function_to_execute") + 1]

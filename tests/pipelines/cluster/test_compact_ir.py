@@ -60,3 +60,9 @@ def test_a_component_gets_its_inputs_and_writes_its_outputs(tmp_path: Path) -> N
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert page.read_text().startswith("# No verdict")
     assert json.loads(output.read_text())["artifacts"]["outcome"]
+
+
+def test_the_types_of_artifacts_are_names(spec: dict[str, Any]) -> None:
+    assert spec["schemaVersion"]
+    assert "'artifactType': {'schemaTitle': 'system.Dataset'}" in str(spec["components"])
+    assert "schemaVersion" not in str(spec["components"])
