@@ -9,6 +9,7 @@ reported in addition. If Argo has compressed a workflow, it has no nodes there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from regraft_core.runtime.printable import one_line
 
 MAX_LINE = 300
 _ERROR = re.compile(r"\[regraft:error:\d+\] (?:[a-z_]+: )?(.*)")
+_CONCLUSION = "[regraft] # "  # a title in Markdown
 _LAUNCHER = re.compile(r"[IWEF]\d{4} ")  # lines of KFP's launcher, which follow those of the step
 
 
@@ -58,6 +60,18 @@ def failure_reasons(client: Client, run_id: str) -> dict[str, str]:
     last = {pod.step: pod for pod in pods_of(client, run_id)}
     failed = [pod for pod in last.values() if pod.phase in ("Failed", "Error")]
     return {pod.step: text for pod in failed if (text := _failure(client, run_id, pod))}
+
+
+def conclusion_of(client: Client, run_id: str) -> str:
+    """Return what the step `conclude` has reported, such as the published version, or ""."""
+    ended = [pod for pod in pods_of(client, run_id)
+             if pod.step == "conclude" and pod.phase == "Succeeded"]  # fmt: skip
+    for pod in reversed(ended):  # the last one is the step, not its driver
+        with contextlib.suppress(RegraftError):
+            lines = client.read_log(run_id, pod.node).splitlines()
+            said = [line for line in lines if line.startswith(_CONCLUSION)]
+            return one_line(said[-1].removeprefix(_CONCLUSION))[:MAX_LINE] if said else ""
+    return ""
 
 
 def describe_end(reason: str, log: str) -> str:

@@ -25,7 +25,7 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
-from pipelines.cluster.pod_reports import failure_reasons, waiting_reason
+from pipelines.cluster.pod_reports import conclusion_of, failure_reasons, waiting_reason
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
@@ -83,8 +83,9 @@ class WatchedRun:
 class Listener:
     """Functions that are called while waiting.
 
-    `show` gets the steps after each request, and `note` one line about a pod that waits. `recorded`
-    returns the record that the run left at the destination, or None if this machine has none.
+    `show` gets the steps after each request, and `note` lines about pods that wait and about the
+    end of the run. `recorded` returns the record that the run left at the destination, or None if
+    this machine has none.
     """
 
     show: Callable[[list[Task]], None]
@@ -211,6 +212,8 @@ def _with_reason(failure: str, reasons: Mapping[str, str]) -> str:
 def _verdict(client: Client, state: Any, run: WatchedRun, listener: Listener) -> Verdict:
     check_failure(client, state, run)
     if verdict := proven_verdict(state):
+        if conclusion := conclusion_of(client, run.id):
+            listener.note(conclusion)
         return verdict
     outcome = listener.recorded()
     if outcome is None:

@@ -14,8 +14,11 @@ Documents = list[dict[str, Any]]
 
 # Since which version of the server a placeholder is resolved (backend/src/v2/driver/resolve.go).
 PLACEHOLDERS = {"{{$.pipeline_job_create_time_utc}}": (2, 16)}
-# Argo compresses a workflow's nodes at about 1 MB; KFP 2.17.0 then stops reporting their states.
-NODES_BYTES = 500_000
+# Argo compresses a workflow at 1 MiB; KFP 2.17.0 then stops reporting its states. The specification
+# needs 0.12 MB, and options and URIs may be longer than those of a small run.
+NODES_BYTES = 600_000
+# Bytes of a node, and of what a server of KFP 2.17.0 adds to the patch of a pod, as in runs there.
+NODE, PATCH, PARAMETER, INPUT_ARTIFACT, OUTPUT_ARTIFACT = 700, 1300, 40, 950, 300
 
 
 def iterated_lists(documents: Documents) -> Iterator[str]:
@@ -79,32 +82,51 @@ def retries_cut_short(documents: Documents) -> Iterator[str]:
 
 
 def large_nodes(documents: Documents, workers: int = 1) -> Iterator[str]:
-    """The nodes of a run would exceed what Argo keeps uncompressed.
-
-    A driver's node holds the component, the task and, for a container, its executor; the pod's node
-    holds the patch with the executor's command once more
-    (backend/src/v2/compiler/argocompiler/container.go, dag.go).
-    """
+    """The nodes of a run exceed `NODES_BYTES`."""
     total = nodes_bytes(documents, workers)
     if total > NODES_BYTES:
         yield f"nodes of {workers} workers: {total} bytes of {NODES_BYTES}"
 
 
 def nodes_bytes(documents: Documents, workers: int = 1) -> int:
-    """Return an estimate of the bytes that a run's nodes take in Argo's workflow."""
+    """Return an estimate of the bytes that a run's nodes take in Argo's workflow, without defaults.
+
+    A driver's node has the component, the task and, for a container, its executor. It returns a
+    patch for the pod, with the component and the executor again, which three more nodes repeat if
+    the task has retries, otherwise two (backend/src/v2/compiler/argocompiler/container.go, dag.go).
+    """
     spec = documents[0]
-    executors = spec["deploymentSpec"]["executors"]
 
     def size(component: dict[str, Any], task: dict[str, Any]) -> int:
-        own = len(json.dumps(component)) + len(json.dumps(task))
+        driver = NODE + _escaped(component) + _escaped(task)
         if "dag" in component:
-            inside = component["dag"]["tasks"].values()
-            times = workers if "parameterIterator" in task else 1
-            below = sum(size(spec["components"][t["componentRef"]["name"]], t) for t in inside)
-            return own + times * below
-        return own + 2 * len(json.dumps(executors[component["executorLabel"]]))
+            times = workers if "parameterIterator" in task else 0
+            inside = sum(size(spec["components"][one["componentRef"]["name"]], one)
+                         for one in component["dag"]["tasks"].values())  # fmt: skip
+            iterations = times * (driver + 2 * NODE)
+            return driver + NODE + iterations + max(times, 1) * inside
+        executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
+        patch = PATCH + _escaped(executor) + _inputs(component, workers)
+        patch += _escaped(json.dumps(component))
+        copies = 3 if task.get("retryPolicy", {}).get("maxRetryCount") else 2
+        return driver + _escaped(executor) + patch + copies * (NODE + patch)
 
     return size(spec["root"], {})
+
+
+def _escaped(value: Any) -> int:
+    """Return the bytes of a value as JSON in a parameter of a node."""
+    return len(json.dumps(json.dumps(value, separators=(",", ":"))))
+
+
+def _inputs(component: dict[str, Any], workers: int) -> int:
+    """Return the bytes of the inputs and outputs of a step in its patch."""
+    given = component.get("inputDefinitions", {})
+    lists = [one.get("isArtifactList", False) for one in given.get("artifacts", {}).values()]
+    written = len(component.get("outputDefinitions", {}).get("artifacts", {})) + 1  # its log
+    parameters = len(given.get("parameters", {})) * PARAMETER
+    artifacts = sum(workers if one else 1 for one in lists) * INPUT_ARTIFACT
+    return parameters + artifacts + written * OUTPUT_ARTIFACT
 
 
 RULES: tuple[Callable[[Documents], Iterator[str]], ...] = (

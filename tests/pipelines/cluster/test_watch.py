@@ -269,6 +269,22 @@ def test_a_canceled_run_is_said_to_be_canceled(
     assert error == f"the run was canceled; its page: {RUN.page}"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_end_of_a_run_is_told_as_its_last_step_reports_it(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], known: bool
+) -> None:
+    server.script = ran(accepted=True)
+    server.nodes = [pod("onExit.conclude-driver", "Succeeded", ended=1),
+                    pod("onExit.conclude.executor(0)", "Succeeded", ended=2)]  # fmt: skip
+    text = "# Accepted, no new version `/models/m/10` has this model already."
+    log = f"[regraft] conclude: start\n[regraft] {text}\n[regraft] conclude: done\n{LAUNCHER}"
+    if known:
+        server.logs = {"regraft-onExit.conclude.executor(0)": log}
+    seen = watched()
+    assert seen.verdict == "accepted"
+    assert seen.notes == ([text.removeprefix("# ")] if known else [])
+
+
 @pytest.mark.parametrize("outcome", [ACCEPTED, REJECTED], ids=["accepted", "rejected"])
 def test_a_run_with_frozen_details_has_the_recorded_verdict(
     server: KfpServer, watched: Callable[..., SimpleNamespace], outcome: RunOutcome
