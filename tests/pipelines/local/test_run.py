@@ -225,7 +225,7 @@ def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("last_words", "line"),
     [
-        ("", "train_head: started and never done; see"),
+        ("", "train_head: its process was killed or ended early, perhaps because"),
         ("Check failed: cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
          "train_head: out of GPU memory; use a smaller --batch-size"),
     ],
