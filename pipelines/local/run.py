@@ -35,7 +35,7 @@ from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 STEPS_FOLDER, STORE_FOLDER, LOG_FILE, RUN_LOCK = "steps", "by_content", "run.log", ".run.lock"
 # In the messages of kfp's local runner, and the last line of a traceback.
 _FAILED_TASK = re.compile(r"Inner task failed: '([^']+)'")
-_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)\b")
+_ERROR_LINE = re.compile(r"(\S+: )?[\w.]*(Error|Exception)\b")
 
 
 class Summary(Record):

@@ -13,8 +13,8 @@ from tests.components.publish.test_publish_step import write_parity
 
 ROOT = Path(__file__).resolve().parents[3]
 # Each attempt is a forked process, and the model is not loaded, which would take most of the time.
-# It kills itself at the n-th kind of change of the destination or the output: a new folder or file, or a rename. All
-# changes inside one folder are of one kind.
+# It kills itself at the n-th kind of change of the destination or the output: a new folder or file,
+# or a rename. All changes inside one folder are of one kind.
 ATTEMPTS = """
 import json, os, re, shutil, signal, sys
 from pathlib import Path

@@ -123,7 +123,7 @@ def test_the_steps_get_weights_with_the_digest_of_their_file(
     inputs: RunInputs, tmp_path: Path
 ) -> None:
     """A cache compares options; a file behind the same path may have another content."""
-    path, given = tmp_path / "w.h5", dataclasses.asdict(inputs) | {"backbone": "tiny"}
+    path, given = tmp_path / "w.h5", dataclasses.asdict(inputs) | {"backbone": "tiny", "run_id": ""}
     found = []
     for content in (b"weights", b"others"):
         path.write_bytes(content)
