@@ -13,7 +13,7 @@ IMAGE ?= regraft-python:$(VERSION)$(if $(GPU),-gpu)
 # The index that pip uses is passed on by name, so that no file names it.
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: install dev demo screenshot test test-long test-containers fuzz image lint format protos docs architecture update-docs lock clean
+.PHONY: install dev demo screenshot test test-long test-containers fuzz image sbom lint format protos docs architecture update-docs lock clean
 
 # The environment to run Regraft from; EXTRAS=onnx,notebook adds what few need.
 install: $(VENV)/.run
@@ -51,6 +51,13 @@ test-containers: $(VENV)/.dev image
 image:
 	docker build $(BUILD_FLAGS) --file components/Dockerfile --tag $(IMAGE) \
 	    --build-arg VERSION=$(VERSION) --build-arg REQUIREMENTS=$(if $(GPU),gpu,run) $(INDEX) .
+
+# The packages of the container image as a CycloneDX bill of materials: build/sbom.json.
+sbom:
+	$(or $(PYTHON),python3) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
+	build/sbom/bin/cyclonedx-py requirements requirements/$(if $(GPU),gpu,run).txt \
+	    --output-reproducible --output-file build/sbom.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.weights import parse_location
-from regraft_core.runtime.addresses import is_remote, local_path
+from regraft_core.formats.export_packages import check_format_packages
+from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -23,7 +23,6 @@ from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
 
 _WEIGHTS_BY_NAME = ("imagenet", "random")
-_FORMAT_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
 def check_recipe(
@@ -45,6 +44,8 @@ def check_recipe(
     for name, location in locations:
         if is_remote(location):
             check_scheme(name, location)
+            if has_mounted is None:
+                with_variables(name, location)  # they are set
         elif has_mounted is None:
             _check_on_this_machine(name, location)
         elif not has_mounted(location):
@@ -100,12 +101,7 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
     for location in locations:
         if is_store_uri(location):
             open_store_uri(location)
-    for name in recipe.formats:
-        if missing := [one for one in _FORMAT_PACKAGES.get(name, ()) if find_spec(one) is None]:
-            raise InputError(
-                f"formats: {name} needs {' and '.join(missing)}, not installed here; "
-                f"pip install 'regraft[{name}]', or leave {name} out"
-            )
+    check_format_packages(recipe.formats)
 
 
 def _check_champion(recipe: Recipe) -> None:

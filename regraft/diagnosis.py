@@ -24,6 +24,8 @@ from serving.module_process import module_command, module_environment
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
+# The first patch versions whose tarfile reads hostile headers in bounded time.
+SAFE_PATCHES = {(3, 11): (3, 11, 10), (3, 12): (3, 12, 6)}
 MIN_GB, ENOUGH_GB = 2.0, 20.0
 START_TIMEOUT_S, PROGRAM_TIMEOUT_S = 180.0, 20.0
 INSTALL = "in a checkout: make install"
@@ -96,6 +98,12 @@ def check_python(version: tuple[int, ...]) -> Finding:
     """Check that TensorFlow is built for this version of Python."""
     first, end = PYTHONS
     text = ".".join(map(str, version))
+    if version < SAFE_PATCHES.get(version[:2], ()):
+        safe = ", ".join(".".join(map(str, one)) for one in SAFE_PATCHES.values())
+        return Finding(
+            "Python", "limited", f"{text}, whose tarfile has the flaw CVE-2024-6232",
+            f"update to {safe} or 3.13, or do not ingest tar archives of others",
+        )  # fmt: skip
     if first <= version[:2] < end:
         return Finding("Python", "good", text)
     return Finding(

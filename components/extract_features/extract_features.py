@@ -18,10 +18,15 @@ from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import DatasetManifest, FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.manifests import (
+    DatasetManifest,
+    FeatureShard,
+    FeaturesManifest,
+    Shard,
+    Split,
+)
 from regraft_core.formats.options import FeatureOptions
-from regraft_core.formats.records import read_records
-from regraft_core.formats.stored_artifacts import content_file
+from regraft_core.formats.records import read_records, shard_file
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
@@ -127,7 +132,7 @@ def extract_features(
             feature_map=list(model.output.shape[1:]),
             shard_index=shard_index,
             shard_count=shard_count,
-            shards=[info for _, info in shards],
+            shards=[store.with_digests(info) for _, info in shards],
         )  # fmt: skip
         manifest.write(folder)
     return manifest
@@ -135,16 +140,16 @@ def extract_features(
 
 def _extract(
     dataset: Path,
-    shards: list[tuple[str, FeatureShard]],
+    shards: list[tuple[Shard, FeatureShard]],
     forward: Forward,
     store: ShardStore,
     views: int,
 ) -> None:
     """Write the shards that the store does not contain yet, view by view."""
     for view in range(views):
-        part = [(file, info) for file, info in shards if info.view == view]
-        pending = [(file, info) for file, info in part if not store.contains(info)]
-        files = (content_file(dataset, file) for file, _ in pending)
+        part = [(shard, info) for shard, info in shards if info.view == view]
+        pending = [(shard, info) for shard, info in part if not store.contains(info)]
+        files = (shard_file(dataset, shard) for shard, _ in pending)
         images = itertools.chain.from_iterable(map(read_records, files))
         count = sum(info.count for _, info in pending)
         progress = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)
@@ -196,14 +201,14 @@ def _extractor(
 
 def _select_shards(
     data: DatasetManifest, views: int, shard_index: int, shard_count: int
-) -> Iterator[tuple[str, FeatureShard]]:
+) -> Iterator[tuple[Shard, FeatureShard]]:
     """Yield a worker's shards: every `shard_count`-th dataset shard, in each of its views."""
     every = [(split, shard) for split in SPLITS_TO_EXTRACT for shard in data.splits[split].shards]
     for split, shard in every[shard_index::shard_count]:
         for view in range(views if split == "train" else 1):
             stem = f"{Path(shard.file).name.removesuffix('.tfrecord')}.view{view}"
             info = FeatureShard(stem=stem, split=split, view=view, count=shard.count)
-            yield shard.file, info
+            yield shard, info
 
 
 class _Rows:

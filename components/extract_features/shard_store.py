@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.manifests import FeatureShard
 from regraft_core.formats.stored_artifacts import save_work
 from regraft_core.runtime.errors import InputError, UnavailableError
@@ -23,20 +25,22 @@ DONE = ".done"
 class ShardStore:
     """A folder of feature shards; `kinds` are dtype and row shape of each array.
 
-    With `marked`, each finished shard has a marker file for later processes.
+    With `marked`, each finished shard has a marker file with its digests for later processes.
     """
 
     def __init__(
         self, folder: Path, kinds: dict[str, tuple[str, list[int]]], *, marked: bool
     ) -> None:
         self._folder, self._kinds, self._marked = folder, kinds, marked
+        self._digests: dict[str, dict[str, str]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def contains(self, info: FeatureShard) -> bool:
         """Return whether a shard is completely written and its arrays are intact."""
-        if not self._mark(info).exists():
-            return False
         try:
+            digests = json.loads(self._mark(info).read_text(encoding="utf-8"))
+            if digests != self._measure(info):
+                return False
             for name, (dtype, shape) in self._kinds.items():
                 path = array_file(self._folder, info.stem, name)
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -44,7 +48,12 @@ class ShardStore:
                     return False
         except (OSError, ValueError):
             return False
+        self._digests[info.stem] = digests
         return True
+
+    def with_digests(self, info: FeatureShard) -> FeatureShard:
+        """Return a shard that the store contains, with the digests of its arrays."""
+        return info.model_copy(update={"sha256": self._digests[info.stem]})
 
     def write(self, info: FeatureShard, pieces: Iterable[dict[str, NDArray[Any]]]) -> None:
         """Write the arrays of one shard by memory mapping, piece by piece.
@@ -64,8 +73,10 @@ class ShardStore:
                 done += count
             for array in maps.values():
                 array.flush()
+            del maps
+            self._digests[info.stem] = self._measure(info)
             if self._marked:
-                self._mark(info).touch()
+                write_text(self._mark(info), json.dumps(self._digests[info.stem]))
                 save_work(self._folder)
         except OSError as error:
             raise UnavailableError(f"cannot write features to {self._folder}: {error}") from error
@@ -87,6 +98,10 @@ class ShardStore:
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return array
+
+    def _measure(self, info: FeatureShard) -> dict[str, str]:
+        return {name: digest_file(array_file(self._folder, info.stem, name))
+                for name in self._kinds}  # fmt: skip
 
     def _mark(self, info: FeatureShard) -> Path:
         return self._folder / f"{info.stem}{DONE}"

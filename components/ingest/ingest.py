@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import os
 import shutil
 import sqlite3
@@ -28,6 +29,7 @@ from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
+from regraft_core.runtime.safe_files import replaced_file
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
@@ -201,11 +203,13 @@ def _describe_weaknesses(catalog: Catalog) -> list[str]:
 
 
 def _write_quarantine(catalog: Catalog, path: Path) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with replaced_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("path", "reason", "detail"))
         for name, reason, detail in catalog.quarantined():
             writer.writerow(map(neutral_cell, (os.fsdecode(name), reason, detail)))
+        text.detach()  # writes what is buffered, and leaves the file open
 
 
 def _summary(manifest: DatasetManifest) -> str:

@@ -19,7 +19,13 @@ from regraft_core.formats.run_outcome import (
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
+from serving.publishing.publish import (
+    Version,
+    delete_old_versions,
+    open_store,
+    publish_saved_model,
+    set_label,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,11 @@ def publish(
                 label=options.version_label,
                 keep_last=options.keep_last,
             )
-        elif options.version_label:
-            set_label(destination, name, options.version_label, version.number)
+        else:  # an attempt before may have ended between these
+            if options.version_label:
+                set_label(destination, name, options.version_label, version.number)
+            if options.keep_last:
+                delete_old_versions(destination, name, options.keep_last)
         manifest = PublishedManifest(
             digest=digest_of([name, version.number, model.digest]),
             made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),

@@ -17,8 +17,10 @@ from typing import Any
 
 from components.resolve.step_options import step_options
 from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.content_store import ContentStore
-from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.export_packages import check_format_packages
+from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.published_versions import locate_version
 from regraft_core.formats.run_outcome import LastPublication, read_last_publication
 from regraft_core.formats.store_records import (
@@ -30,7 +32,12 @@ from regraft_core.formats.store_records import (
     record_run,
     usable_entries,
 )
-from regraft_core.runtime.addresses import is_remote, local_path, refuse_credentials
+from regraft_core.runtime.addresses import (
+    is_remote,
+    local_path,
+    refuse_credentials,
+    refuse_signature,
+)
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 from regraft_core.runtime.step_reports import log_progress
@@ -62,11 +69,13 @@ class ResolvedInputs:
 
     `source_state` changes with the sources, the code and removed content; `champion` is the
     location of the champion's version; it and its digest are empty if there is no champion.
+    `weights` is the option with the digest of its file.
     """
 
     source_state: str
     champion: str
     champion_digest: str
+    weights: str
 
 
 def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -80,6 +89,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = step_options(values)
     found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
+    check_format_packages(values["formats"])  # a container may lack them
+    options["extract_features"]["weights"] = found.weights
     if values.get("run_id"):  # on a cluster: shows why a run reuses no step of another
         log_progress(f"resolve: inputs {found.source_state[:12]}, code {code_digest()[:12]}")
     where = values["destination"], values["model_name"]
@@ -147,13 +158,13 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         value = getattr(inputs, one.name)
         for location in (value,) if isinstance(value, str) else value:
             refuse_credentials(one.name, location)
+            refuse_signature(one.name, location)
     if inputs.backbone:
         find_backbone(inputs.backbone)
     if not inputs.sources:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
-    if inputs.weights not in ("imagenet", "random"):
-        _check_readable("weights", inputs.weights.partition("#sha256=")[0])
+    weights = _identified(inputs.weights)
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):
@@ -163,7 +174,26 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         states.append(ContentStore(inputs.work_dir).generation())
     champion = _champion(inputs.champion)
     log_progress(f"resolve: champion {champion[0] or 'none'}")
-    return ResolvedInputs(digest_of([*states, code_digest()]), *champion)
+    return ResolvedInputs(digest_of([*states, code_digest()]), *champion, weights)
+
+
+def _identified(weights: str) -> str:
+    """Return the option `weights` with the digest of its file.
+
+    A cache compares options, and a file can change without its path.
+    """
+    if weights in ("imagenet", "random"):
+        return weights
+    path, expected = parse_location(weights)
+    if not path.is_file():
+        raise InputError(f"weights: expected imagenet, random or a file, found no file at {path}")
+    try:
+        found = digest_file(path)
+    except OSError as error:
+        raise InputError(f"weights: cannot read {path}: {error.strerror}") from error
+    if expected and found != expected:
+        raise InputError(f"weights: expected SHA-256 {expected} of {path}, found {found}")
+    return f"{weights.partition('#sha256=')[0]}#sha256={found}"
 
 
 def _champion(location: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from pipelines.cluster.pod_settings import Pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.runtime.addresses import redact, variables_of
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
@@ -26,7 +27,15 @@ def prepare_recipe(
         InputError: an unknown option, a value out of range, or as `check_recipe`.
     """
     recipe = make_recipe(**{"require_gpu": bool(hardware and hardware.has_gpu), **options})
-    check_recipe(recipe, (pods or Pods()).has_mounted)
+    pods = pods or Pods()
+    check_recipe(recipe, pods.has_mounted)
+    known = {one.variable for one in pods.secret_variables}
+    for url in (*recipe.sources, *recipe.mirrors):
+        if missing := [name for name in variables_of(url) if name not in known]:
+            raise InputError(
+                f"source: expected --secret-env SECRET:KEY={missing[0]}, because the URL "
+                f"{redact(url)}?... names this variable, got none"
+            )
     return recipe
 
 

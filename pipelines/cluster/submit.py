@@ -27,6 +27,7 @@ from pipelines.cluster.kfp_api import Client, Connection, retrying
 from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pod_settings import Pods
 from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.runtime.addresses import refuse_credentials, refuse_signature
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 
@@ -85,6 +86,8 @@ def prepare(options: Mapping[str, Any], settings: Settings) -> Submission:
     if not recipe.destination:
         raise InputError("destination: expected a bucket URI such as s3://bucket/models, or a "
                          "folder in a mounted PVC, got none")  # fmt: skip
+    refuse_credentials("pipeline_root", settings.pipeline_root)
+    refuse_signature("pipeline_root", settings.pipeline_root)
     if settings.schedule:
         kfp_cron(settings.schedule)
     check_name("experiment", settings.experiment)

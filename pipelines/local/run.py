@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -27,10 +28,14 @@ from regraft_core.formats.manifests import (
 from regraft_core.runtime.addresses import redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
-from regraft_core.runtime.safe_files import lock_file
+from regraft_core.runtime.printable import one_line, without_colors
+from regraft_core.runtime.safe_files import lock_file, refuse_link
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
 STEPS_FOLDER, STORE_FOLDER, LOG_FILE, RUN_LOCK = "steps", "by_content", "run.log", ".run.lock"
+# In the messages of kfp's local runner, and the last line of a traceback.
+_FAILED_TASK = re.compile(r"Inner task failed: '([^']+)'")
+_ERROR_LINE = re.compile(r"(\S+: )?[\w.]*(Error|Exception)\b")
 
 
 class Summary(Record):
@@ -112,6 +117,7 @@ def _running_alone(out: Path) -> Iterator[None]:
 def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str) -> Summary:
     try:
         (out / "summary.json").unlink(missing_ok=True)
+        refuse_link(out / LOG_FILE)
         (out / LOG_FILE).touch()
     except OSError as error:
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
@@ -162,13 +168,13 @@ def _execute(
     # kfp may also report success for a container that failed as soon as it had started.
     if events.error:
         code, message = events.error
-        raise StepError(message, code)
+        raise StepError(f"{message}; see {log_file}", code)
     if events.unfinished:
-        names = ", ".join(events.unfinished)
-        reason = _memory_exhausted(log_file, logged_before)
-        raise StepError(f"{names}: {reason or 'started and never done'}; see {log_file}")
+        reason = _why_ended(log_file, logged_before)
+        raise StepError(f"{', '.join(events.unfinished)}: {reason}; see {log_file}")
     if failure:
-        raise StepError(f"{failure} See {log_file}.") from failure
+        reason = _why_not_started(str(failure), log_file, logged_before)
+        raise StepError(f"{reason}; see {log_file}") from failure
     return outputs, events.timings
 
 
@@ -191,19 +197,42 @@ class RedactedLog(io.TextIOBase):
         self._log.flush()
 
 
-def _memory_exhausted(log_file: Path, start: int) -> str:
-    """Return the line for a step whose process was aborted for lack of memory, or "".
+def _why_ended(log_file: Path, start: int) -> str:
+    """Return why the process of a step ended early, if its log has the reason.
 
-    CUDA and TensorFlow can end a process without an exception; the log then has the reason.
+    CUDA and TensorFlow can end a process without an exception.
 
     Args:
         log_file: the log of the run.
         start: where the log of this attempt begins.
     """
+    lines = _logged_lines(log_file, start)
+    if found := [line for line in lines if is_out_of_memory_text(line)]:
+        return describe_out_of_memory(found[-1])
+    if fatal := [line for line in lines if line.startswith("Fatal Python error: ")]:
+        return f"its process ended early ({fatal[-1]})"
+    return "its process was killed or ended early, perhaps because the memory was exhausted"
+
+
+def _why_not_started(failure: str, log_file: Path, start: int) -> str:
+    """Return why a step failed that did not report its start.
+
+    Args:
+        failure: the message of kfp; it names the task, with colors for a terminal.
+        log_file, start: as for `_why_ended`.
+    """
+    task = _FAILED_TASK.search(without_colors(failure))
+    if task is None:
+        return one_line(failure).rstrip(".")
+    errors = [line for line in _logged_lines(log_file, start) if _ERROR_LINE.match(line)]
+    cause = one_line(errors[-1])[:300] if errors else "no error in the log"
+    return f"{task[1].replace('-', '_')}: failed before it started: {cause}"
+
+
+def _logged_lines(log_file: Path, start: int) -> list[str]:
     with open(log_file, encoding="utf-8", errors="replace") as log:
         log.seek(start)
-        found = [line for line in log if is_out_of_memory_text(line)]
-    return describe_out_of_memory(found[-1]) if found else ""
+        return [line.strip() for line in log]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipes.recipe import Recipe
-from regraft_core.runtime.addresses import is_remote, local_path
+from regraft_core.runtime.addresses import is_remote, local_path, variables_of
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
@@ -62,11 +62,13 @@ def container_options(recipe: Recipe, out: Path, events_file: Path) -> dict[str,
     mounts = {str(folder): Mount(str(folder), str(folder), type="bind") for folder in writable}
     for path in _paths_read(recipe):
         mounts.setdefault(path, Mount(path, path, type="bind", read_only=True))
+    named = {name for url in (*recipe.sources, *recipe.mirrors) for name in variables_of(url)}
+    secret = {name: os.environ[name] for name in named if name in os.environ}
     gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if recipe.require_gpu else []
     return {
         "user": f"{os.getuid()}:{os.getgid()}",
         "mounts": list(mounts.values()),
-        "environment": {"KERAS_HOME": str(keras), EVENTS_VARIABLE: str(events_file)},
+        "environment": {"KERAS_HOME": str(keras), EVENTS_VARIABLE: str(events_file)} | secret,
         "read_only": True,
         "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
         "cap_drop": ["ALL"],
@@ -85,7 +87,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         for name in written | {"champion", "ood_images"}
     }
     if recipe.weights not in WEIGHTS_BY_NAME:
-        changes["weights"] = _absolute(recipe.weights)
+        path, mark, digest = recipe.weights.partition("#sha256=")
+        changes["weights"] = f"{_absolute(path)}{mark}{digest}"
     for name in ("sources", "mirrors"):
         changes[name] = tuple(_absolute(path) for path in getattr(recipe, name))
     return recipe.model_copy(update=changes)
@@ -101,7 +104,8 @@ def _absolute(text: str, *, always: bool = False) -> str:
 
 def _paths_read(recipe: Recipe) -> list[str]:
     """Return the absolute paths that the recipe names and no step writes to."""
-    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, recipe.weights)
+    weights = recipe.weights.partition("#sha256=")[0]
+    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, weights)
     return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 
 

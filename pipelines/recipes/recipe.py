@@ -22,7 +22,7 @@ from regraft_core.formats.options import (
     Strategy,
     VerifyOptions,
 )
-from regraft_core.runtime.addresses import refuse_credentials
+from regraft_core.runtime.addresses import refuse_credentials, refuse_signature
 from regraft_core.runtime.errors import InputError
 
 
@@ -127,7 +127,7 @@ def make_recipe(**values: Any) -> Recipe:
 
     Raises:
         InputError: a name is unknown (similar ones are suggested), a value is out of range, there
-            is no source, or a URL contains a user or password.
+            is no source, or a URL contains a user, a password or a signature.
     """
     if not values.get("sources"):
         raise InputError(
@@ -145,4 +145,5 @@ def make_recipe(**values: Any) -> Recipe:
         value = getattr(recipe, option)
         for location in (value,) if isinstance(value, str) else value:
             refuse_credentials(option, location)
+            refuse_signature(option, location)
     return recipe

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from regraft.explore.flops import elements, operation_flops
 from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.runtime.safe_files import replaced_file
 
 if TYPE_CHECKING:
     import keras
@@ -142,15 +143,11 @@ def export_weights(layers: Iterable[keras.layers.Layer], path: str | os.PathLike
     if path.suffix != ".npz":
         raise InputError(f"expected an .npz file to write weights to, got {path}")
     arrays: dict[str, Any] = {name: np.asarray(variable) for name, variable in _named(layers)}
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with open(temporary, "wb") as file:
+        with replaced_file(path) as file:
             np.savez(file, **arrays)
-        temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(arrays)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.safe_files import new_file, new_folder
+from regraft_core.runtime.safe_files import new_folder, replaced_file
 
 SCHEMA_VERSION = 2
 
@@ -75,16 +76,8 @@ class Manifest(Record):
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically: a reader sees the old content or all of the new one."""
-    descriptor, temporary = new_file(path.parent, path.name)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replaced_file(path) as file:
+        file.write(text.encode())
 
 
 @contextlib.contextmanager
@@ -116,6 +109,26 @@ def digest_of(value: Any) -> str:
     """Return the SHA-256 (hex) of a JSON-serializable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_digest(path: Path, sha256: str, fix: str) -> None:
+    """Compare the content of a file with its digest; once, unless its size or time changes.
+
+    Raises:
+        InputError: it does not exist, or has another content; the message ends with `fix`.
+    """
+    try:
+        state = path.stat()
+        digest = _digest_of_state(str(path), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: expected a file, found none: {error.strerror}") from error
+    if digest != sha256:
+        raise InputError(f"{path}: expected SHA-256 {sha256[:12]}, found {digest[:12]}; {fix}")
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _digest_of_state(path: str, size: int, modified_ns: int) -> str:
+    return digest_file(path)
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:

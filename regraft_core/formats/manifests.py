@@ -85,6 +85,9 @@ class FeatureShard(Record):
     split: Split = Field(description="Split of the dataset shard.")
     view: int = Field(description="Number of the view; 0 is the original image.")
     count: int = Field(description="Number of rows of each array.")
+    sha256: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 (hex) of the file of each array, by its name."
+    )
 
 
 class FeaturesManifest(Manifest):

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore, explained, files_of
-from regraft_core.formats.manifest_storage import Record, digest_file, write_text
+from regraft_core.formats.manifest_storage import Record, check_digest, digest_file, write_text
 from regraft_core.formats.store_records import EntryOrigin, options_digest, record_origin
 from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, RegraftError
@@ -293,6 +293,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
         path = Path(url)
         if not path.is_file() or path.stat().st_size != stored.size:
             raise _missing(url)
+        check_digest(path, stored.sha256, "run without the cache")
         return path
     target = fetched_files() / stored.sha256 / url.rsplit("/", 1)[-1]
     if not target.exists():

@@ -5,10 +5,11 @@ Only this module decides what a URL is.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from urllib.request import url2pathname
 
 from regraft_core.runtime.errors import InputError
@@ -16,7 +17,16 @@ from regraft_core.runtime.errors import InputError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"<>]*@")
 # A fragment that is a route, such as `#/runs/details/ID`, is no secret but a part of the address.
-_QUERY = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)(?:\?|#(?!/))[^\s'\"<>,;)\]}\\]*")
+_QUERY = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)(?:\?|#(?!/))(?:\$\{\w+\}|[^\s'\"<>,;)\]}\\])*"
+)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# How S3, Google Cloud, Azure, CloudFront and others name a signature, a key or a token in a query.
+_SECRET_NAME = re.compile(
+    r"signature|token|secret|passw|credential|authorization|api[-_]?key|access[-_]?key|access[-_]?id"
+    r"|^(sig|auth|key|pwd)$",
+    re.IGNORECASE,
+)
 
 
 def scheme_of(location: str) -> str:
@@ -81,3 +91,51 @@ def refuse_credentials(option: str, location: str) -> None:
             f"{option}: expected a URL without user and password, got one for {redact(location)}; "
             "set the credentials in the environment, in ~/.netrc or by --secret-env"
         )
+
+
+def refuse_signature(option: str, location: str) -> None:
+    """Refuse a URL whose query contains a signature, key or token.
+
+    Parameters of a run are in compiled files, on the pages of Kubeflow and in the process list.
+
+    Raises:
+        InputError: it does; the message does not contain it.
+    """
+    parts = re.split(r"[?#]", location, maxsplit=1)
+    if not is_remote(location) or len(parts) == 1:
+        return
+    fields = parse_qsl(parts[1].replace("#", "&"), keep_blank_values=True)
+    for name, value in fields:
+        if _SECRET_NAME.search(_VARIABLE.sub("", name)) and _VARIABLE.sub("", value):
+            raise InputError(
+                f"{option}: expected a URL without a signature, key or token, got {name}=... for "
+                f"{redact(location)}; use s3:// or gs:// with credentials, or put the query into "
+                f"an environment variable and write {redact(location)}?${{NAME}} (on a cluster, "
+                "set it by --secret-env SECRET:KEY=NAME)"
+            )
+
+
+def variables_of(location: str) -> list[str]:
+    """Return the environment variables that the query of a URL names, as in `?${NAME}`."""
+    query = re.split(r"[?#]", location, maxsplit=1)[1:] if is_remote(location) else []
+    return _VARIABLE.findall(query[0]) if query else []
+
+
+def with_variables(option: str, location: str) -> str:
+    """Return a URL with the values of the environment variables that its query names.
+
+    Only for what the user has written, never for a URL from data, which could send any variable to
+    any server. Call it where the request is sent, so that no parameter contains the values.
+
+    Raises:
+        InputError: a variable is not set.
+    """
+    names = variables_of(location)
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise InputError(
+            f"{option}: expected the environment variable {missing[0]}, which the URL "
+            f"{redact(location)}?... names, found none"
+        )
+    start = min((location.index(mark) for mark in "?#" if mark in location), default=0)
+    query = _VARIABLE.sub(lambda found: os.environ[found[1]].removeprefix("?"), location[start:])
+    return location[:start] + query if names else location

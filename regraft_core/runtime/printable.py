@@ -10,6 +10,7 @@ from urllib.parse import quote
 from regraft_core.runtime.addresses import redact_text
 
 _PIECE = 8
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def one_line(text: object) -> str:
@@ -19,8 +20,14 @@ def one_line(text: object) -> str:
     may hold line breaks, escape sequences of a terminal, or bytes that are not UTF-8. Each such
     character becomes a space, and several spaces become one.
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    plain = without_colors(str(text))
+    line = " ".join("".join(c if c.isprintable() else " " for c in plain).split())
     return redact_text(line)
+
+
+def without_colors(text: str) -> str:
+    """Return a text without the sequences that color it on a terminal, as of kfp and Keras."""
+    return _COLORS.sub("", text)
 
 
 def printable(text: str) -> str:

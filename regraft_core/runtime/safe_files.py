@@ -26,11 +26,39 @@ def new_file(folder: Path, name: str) -> tuple[int, Path]:
     return os.open(path, flags, 0o666), path
 
 
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that replaces `path`, synced to the disk, when the block succeeds.
+
+    A reader sees the old content or all of the new one; a link at `path` is replaced, too.
+    """
+    descriptor, temporary = new_file(path.parent, path.name)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def new_folder(folder: Path, prefix: str) -> Path:
     """Create a folder with a random name that starts with `prefix`."""
     path = folder / f"{prefix}{secrets.token_hex(8)}"
     path.mkdir()
     return path
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write to a file that is a link.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path}: expected a file or none, found a link; remove it")
 
 
 @contextlib.contextmanager
@@ -40,8 +68,7 @@ def lock_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: it is a link.
     """
-    if path.is_symlink():
-        raise InputError(f"{path}: expected a lock file, found a link; remove it")
+    refuse_link(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "r+b") as file:
         yield file

@@ -30,6 +30,8 @@ PROGRESS_MARK = "[regraft] "
 ERROR_MARK = "[regraft:error:{code}] "
 EVENTS_VARIABLE = "REGRAFT_EVENTS"
 LIVE_EVERY_S, COUNT_EVERY_S = 1.0, 60.0
+MAX_MESSAGE = 300
+"""Largest length of the message of an unexpected exception; the log has all of it."""
 
 
 class Clock:
@@ -109,8 +111,10 @@ def run_step(step: str, earlier: EarlierAttempts | None = None) -> Iterator[None
         _send("error", step=step, code=error.exit_code, message=one_line(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        message = f"{type(error).__name__}: {error} (the log has the traceback)"
-        _send("error", step=step, code=1, message=one_line(message))
+        message = one_line(f"{type(error).__name__}: {error}")
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[:MAX_MESSAGE]} ..."
+        _send("error", step=step, code=1, message=message)
         raise
     _print(PROGRESS_MARK, f"{step}: done in {clock.seconds:.1f} s")
     _send("done", step=step, seconds=round(clock.seconds, 3))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.runtime.addresses import local_path, redact
+from regraft_core.runtime.addresses import local_path, redact, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.runtime.version import VERSION
@@ -41,10 +41,10 @@ def source_state(source: str, sha256: str = "") -> str:
         found = local_path(source).stat()
         return sha256 or f"{found.st_size} {found.st_mtime_ns}"
     if kind == "http":
-        state = _http_state(source)
+        state = _http_state(with_variables("source", source))
         return sha256 or state
     if kind == "object_store":
-        return _object_store_state(source)
+        return _object_store_state(with_variables("source", source))
     return sha256 or secrets.token_hex(8)  # Drive shows no version without a login
 
 

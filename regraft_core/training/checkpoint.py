@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from regraft_core.formats.manifest_storage import digest_file, digest_of, write_
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.stored_artifacts import save_work, working_folder
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.safe_files import replaced_file
 
 STATE_FILE = "checkpoint.json"
 
@@ -87,12 +87,8 @@ def write_state(
     name = f"epoch-{epochs}.npz"
     arrays: dict[str, Any] = {f"{g}-{i}": array for g, values in groups.items()
                               for i, array in enumerate(values)}  # fmt: skip
-    temporary = folder / f".{os.getpid()}.{name}"
-    with open(temporary, "wb") as file:
+    with replaced_file(folder / name) as file:
         np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
     sha256 = digest_file(folder / name)
     state = {"fingerprint": fingerprint, "file": name, "sha256": sha256, "metadata": metadata}
     write_text(folder / STATE_FILE, json.dumps(state | {"digest": digest_of(state)}))

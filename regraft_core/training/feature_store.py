@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.manifest_storage import check_digest
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
@@ -33,8 +35,12 @@ def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
     return Path(folder) / f"{stem}.{array}.npy"
 
 
-def _stored(folder: Path, stem: str, array: str) -> Path:
-    return content_file(folder, array_file(folder, stem, array).name)
+def _load(folder: Path, shard: FeatureShard, array: str, *, in_memory: bool = False) -> Any:
+    """Return one array of one shard, whose content is compared with its digest once."""
+    path = content_file(folder, array_file(folder, shard.stem, array).name)
+    if array in shard.sha256:
+        check_digest(path, shard.sha256[array], "extract the features again")
+    return np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
 
 
 def feature_folders(folder: str | os.PathLike[str]) -> list[Path]:
@@ -80,19 +86,13 @@ class FeatureRows:
     def __init__(
         self, folders: Sequence[str | os.PathLike[str]], split: Split, array: str, views: int = 1
     ) -> None:
-        parts = _parts(folders, split)
+        by_view = [_parts(folders, split, view) for view in range(views)]
+        parts = by_view[0]
         self._starts = np.cumsum([0] + [shard.count for _, shard in parts])
-        self._maps: list[list[NDArray[np.floating]]] = []
-        for view in range(views):
-            stems = [shard.stem.replace("view0", f"view{view}") for _, shard in parts]
-            self._maps.append(
-                [
-                    np.load(_stored(folder, stem, array), mmap_mode="r", allow_pickle=False)
-                    for (folder, _), stem in zip(parts, stems, strict=True)
-                ]
-            )
-        labels = [np.load(_stored(folder, shard.stem, LABELS), allow_pickle=False)
-                  for folder, shard in parts]  # fmt: skip
+        self._maps: list[list[NDArray[np.floating]]] = [
+            [_load(folder, shard, array) for folder, shard in each] for each in by_view
+        ]
+        labels = [_load(folder, shard, LABELS, in_memory=True) for folder, shard in parts]
         self.labels = np.concatenate([np.zeros(0, np.int32), *labels])
         self.row_shape = self._maps[0][0].shape[1:] if parts else ()
 
@@ -152,13 +152,13 @@ def moments(
 
 
 def _parts(
-    folders: Sequence[str | os.PathLike[str]], split: Split
+    folders: Sequence[str | os.PathLike[str]], split: Split, view: int
 ) -> list[tuple[Path, FeatureShard]]:
-    """Return (folder, shard) of the first view of a split, in the shard order of the dataset."""
+    """Return (folder, shard) of one view of a split, in the shard order of the dataset."""
     parts = [
         (Path(folder), shard)
         for folder in folders
         for shard in FeaturesManifest.read(folder).shards
-        if shard.split == split and shard.view == 0
+        if shard.split == split and shard.view == view
     ]
     return sorted(parts, key=lambda part: part[1].stem)

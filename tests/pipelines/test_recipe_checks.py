@@ -66,7 +66,7 @@ def test_a_format_without_its_package_is_found(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages = {"onnx": ("json", "regraft_no_such_package")}
-    monkeypatch.setattr("pipelines.recipe_checks._FORMAT_PACKAGES", packages)
+    monkeypatch.setattr("regraft_core.formats.export_packages.FORMAT_PACKAGES", packages)
     with pytest.raises(InputError, match=r"formats: onnx needs regraft_no_such.* pip install"):
         check(tmp_path, shapes, formats=["onnx"])
 

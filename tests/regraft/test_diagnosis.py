@@ -60,7 +60,15 @@ def test_this_machine_is_usable(regraft: Regraft, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "state"),
-    [((3, 10, 9), "broken"), ((3, 11, 0), "good"), ((3, 13, 5), "good"), ((3, 14, 0), "broken")],
+    [
+        ((3, 10, 9), "broken"),
+        ((3, 11, 9), "limited"),
+        ((3, 11, 10), "good"),
+        ((3, 12, 5), "limited"),
+        ((3, 12, 6), "good"),
+        ((3, 13, 0), "good"),
+        ((3, 14, 0), "broken"),
+    ],
 )
 def test_python(version: tuple[int, ...], state: str) -> None:
     assert check_python(version).state == state

@@ -28,6 +28,7 @@ from regraft_core.runtime.addresses import (
     local_path,
     redact,
     refuse_credentials,
+    with_variables,
 )
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.sources.kinds import DRIVE_PREFIX, drive_id
@@ -67,6 +68,9 @@ def source_files(
         for url in urls:
             refuse_credentials(option, url)
     readers = [_find_reader(source) for source in sources]
+    sources = [with_variables("source", source) for source in sources]
+    mirrors = tuple(with_variables("mirrors", url) for url in options.mirrors)
+    options = options.model_copy(update={"mirrors": mirrors})
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
         context = SourceContext(work / f"source-{number}", options, tally)
         prefix = f"{number}-{_short_name(source)}/" if len(sources) > 1 else ""

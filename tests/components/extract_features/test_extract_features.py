@@ -23,7 +23,7 @@ from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.feature_store import FeatureRows, moments, read_manifests
+from regraft_core.training.feature_store import FeatureRows, array_file, moments, read_manifests
 from regraft_core.training.winograd import convolve
 
 if TYPE_CHECKING:
@@ -130,6 +130,27 @@ def test_a_value_beyond_float16_is_an_error(tmp_path: Path) -> None:
     wide = ShardStore(tmp_path, {"gap": ("float32", [3])}, marked=True)
     wide.write(info, [{"gap": np.full((2, 3), 7e4, np.float32)}])
     assert wide.contains(info)
+
+
+def test_arrays_with_other_content_are_refused_and_written_again(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """A file of the same shape and type passes for the right one without its digest."""
+    (folder,) = extracted(dataset, tmp_path, work_dir=str(tmp_path / "work"))
+    path = array_file(folder, FeaturesManifest.read(folder).shards[0].stem, "gap")
+    values = np.load(path)
+    path.unlink()  # it is linked into the work folder
+    np.save(path, values + 1)
+    with pytest.raises(InputError, match=rf"{path.name}: expected SHA-256 .*; extract the feat"):
+        FeatureRows([folder], "train", "gap")
+
+    info = FeatureShard(stem="train-0.view0", split="train", view=0, count=2)
+    store = ShardStore(tmp_path / "s", {"gap": ("float32", [3])}, marked=True)
+    store.write(info, [{"gap": np.zeros((2, 3), np.float32)}])
+    assert store.contains(info)
+    assert set(store.with_digests(info).sha256) == {"gap"}
+    np.save(array_file(tmp_path / "s", info.stem, "gap"), np.ones((2, 3), np.float32))
+    assert not ShardStore(tmp_path / "s", {"gap": ("float32", [3])}, marked=True).contains(info)
 
 
 def test_a_full_disk_is_reported_before_pages_are_written(

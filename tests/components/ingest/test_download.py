@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from components.ingest.sources.download import download_cached
+from components.ingest.sources.folders import Tally
+from components.ingest.sources.source_files import source_files
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.addresses import redact
 from regraft_core.runtime.errors import InputError
@@ -307,6 +309,21 @@ def test_a_download_has_a_limit_and_leaves_nothing(web: Web, tmp_path: Path, chu
     assert partial_files(tmp_path) == []
     assert len(web.requests) == 1
     assert download_cached(url, options(tmp_path, max_download_bytes=len(BODY))).is_file()
+
+
+def test_the_values_of_variables_are_sent_and_written_nowhere(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signature in the environment is in no parameter; a table cannot name a variable."""
+    monkeypatch.setenv("SIGNED", "sig=secret")
+    table = b"path,label\n" + b"".join(b"a%d.png?${SIGNED},c%d\n" % (n, n % 2) for n in range(4))
+    url = web.plan("/t.csv?sig=secret", Reply(table)).replace("sig=secret", "${SIGNED}")
+    found = list(source_files([url], tmp_path / "work", options(tmp_path), Tally()))
+    assert [path for path, _ in web.requests] == ["/t.csv?sig=secret"]
+    assert [file.file for file in found] == [
+        url.replace("t.csv", f"a{number}.png") for number in range(4)
+    ]
+    assert "secret" not in "".join(capsys.readouterr())
 
 
 def test_the_cache_is_private_and_keeps_no_url(web: Web, tmp_path: Path) -> None:

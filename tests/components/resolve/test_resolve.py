@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ def test_the_champion_in_a_bucket(inputs: RunInputs, exported: Path, bucket: str
         ({"sources": ["sample:digit"]}, "did you mean sample:digits"),
         ({"sources": ["{tmp}/nothing"]}, "unknown source"),
         ({"backbone": "vgg61"}, "did you mean .*vgg16"),
-        ({"weights": "{tmp}/nothing.keras"}, "weights: expected a file or folder, found none"),
+        ({"weights": "{tmp}/nothing.keras"}, "weights: expected .* a file, found no file at"),
+        ({"weights": "{tmp}"}, "weights: expected .* a file, found no file at"),
+        ({"weights": "{tmp}/file#sha256=00"}, "weights: expected SHA-256 00 of .*, found e3b0c4"),
+        ({"weights": "s3://bucket/w.h5"}, "weights: expected a path"),
         ({"ood_images": "{tmp}/nothing"}, "ood_images: expected a file or folder, found none"),
         ({"destination": "{tmp}/file/models"}, "destination: cannot write to"),
         ({"destination": "s4://bucket/models"}, "cannot open s4://"),
@@ -115,10 +119,33 @@ def test_unusable_inputs_are_named(
     assert "\n" not in str(raised.value)
 
 
-def test_weights_may_have_a_digest(inputs: RunInputs, tmp_path: Path) -> None:
-    """The digest follows the path; `extract_features` checks it."""
-    (tmp_path / "w.h5").write_bytes(b"weights")
-    resolve(dataclasses.replace(inputs, weights=f"{tmp_path}/w.h5#sha256={'0' * 64}"))
+def test_the_steps_get_weights_with_the_digest_of_their_file(
+    inputs: RunInputs, tmp_path: Path
+) -> None:
+    """A cache compares options; a file behind the same path may have another content."""
+    path, given = tmp_path / "w.h5", dataclasses.asdict(inputs) | {"backbone": "tiny", "run_id": ""}
+    found = []
+    for content in (b"weights", b"others"):
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        for weights in (str(path), f"{path}#sha256={digest.upper()}", path.as_uri()):
+            options = resolve_options({**DEFAULTS, **given, "weights": weights})
+            location = weights.partition("#")[0]
+            assert options["extract_features"]["weights"] == f"{location}#sha256={digest}"
+            found.append(options_digest(options["extract_features"]))
+    assert found[0] == found[1] != found[3]
+    options = resolve_options({**DEFAULTS, **given, "weights": "random"})
+    assert options["extract_features"]["weights"] == "random"
+
+
+def test_a_format_without_its_package_is_found_before_any_work(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {"onnx": ("not_installed_here",)}
+    monkeypatch.setattr("regraft_core.formats.export_packages.FORMAT_PACKAGES", packages)
+    resolve_options(values)
+    with pytest.raises(InputError, match=r"formats: onnx needs not_installed_here.*regraft\[onnx"):
+        resolve_options(values | {"formats": ["onnx"]})
 
 
 def test_a_bucket_without_rights_is_named(inputs: RunInputs, s3: None) -> None:

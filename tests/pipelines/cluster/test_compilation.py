@@ -10,7 +10,8 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
+from pipelines.cluster.pod_settings import make_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES
 from pipelines.recipes.recipe import (
     DEFAULTS,
@@ -35,6 +36,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
     compile_pipeline(recipe(backbone="efficientnet_lite0"), path)
     return next(yaml.safe_load_all(path.read_text()))
+
+
+def test_a_signature_is_a_secret_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNED", "sig=secret")
+    options = {"sources": ("https://host/a.zip?${SIGNED}",)}
+    with pytest.raises(InputError, match=r"--secret-env SECRET:KEY=SIGNED.*got none$"):
+        prepare_recipe(options)
+    pods = make_pods(secret_variables=("urls:pets=SIGNED",))
+    assert prepare_recipe(options, pods=pods).sources == options["sources"]
 
 
 def test_all_steps_are_compiled(compiled: dict[str, Any], tmp_path: Path) -> None:

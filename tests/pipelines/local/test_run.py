@@ -8,6 +8,8 @@ import fcntl
 import io
 import json
 import logging
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -225,7 +227,7 @@ def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("last_words", "line"),
     [
-        ("", "train_head: started and never done; see"),
+        ("", "train_head: its process was killed or ended early, perhaps because"),
         ("Check failed: cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
          "train_head: out of GPU memory; use a smaller --batch-size"),
     ],
@@ -252,6 +254,26 @@ def test_a_step_that_is_killed_has_failed(
                     "--strategies", "head", "--head-epochs", 50)  # fmt: skip
     assert ended.returncode == 1
     assert line in ended.stderr.splitlines()[-1]
+
+
+def test_a_step_that_cannot_start_is_one_line_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that Python imports at its start makes the processes of steps fail."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nif os.environ.get('REGRAFT_EVENTS'):\n"
+        "    os.environ['REGRAFT_EVENTS'] = '/none/events'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    ended = regraft("run", "--source", "sample:digits", "--out", tmp_path / "run", "--backbone",
+                    "tiny")  # fmt: skip
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    log = re.escape(str(tmp_path / "run" / "run.log"))
+    cause = "FileNotFoundError: .*'/none/events'"
+    expected = f"regraft: error: resolve: failed before it started: {cause}; see {log}"
+    assert re.fullmatch(expected, last), last
+    assert "\x1b" not in last and "Inner task" not in last and "[9" not in last
 
 
 def one_class(folder: Path) -> None:

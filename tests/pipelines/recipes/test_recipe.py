@@ -27,6 +27,9 @@ from regraft_core.runtime.errors import InputError
         ({"bakcbone": "vgg16"}, "unknown option 'bakcbone'; did you mean backbone"),
         ({"lr": 0.1}, "unknown option 'lr'; did you mean learning_rate"),
         ({"strategy": "top"}, "unknown option 'strategy'; did you mean strategies"),
+        ({"sources": ("https://host/a.zip?X-Amz-Signature=s",)}, "source.*without a signature"),
+        ({"mirrors": ("https://host/a.zip?sig=s",)}, "mirrors: expected .* without a signature"),
+        ({"destination": "s3://b/m?secret=s"}, "destination: expected .* without a signature"),
         ({"validation_fraction": 0.9}, r"below 1, got 0\.9 \+ 0\.2"),
     ],
 )

@@ -49,5 +49,5 @@ def test_a_missing_shard_is_named(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, copy)
     shard = DatasetManifest.read(copy).splits["test"].shards[0].file
     (copy / shard).unlink()
-    with pytest.raises(InputError, match=f"{shard}: expected a shard, found none"):
+    with pytest.raises(InputError, match=f"{shard}: expected a file, found none"):
         list(read_split(copy, "test"))

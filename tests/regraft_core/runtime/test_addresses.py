@@ -15,7 +15,10 @@ from regraft_core.runtime.addresses import (
     redact,
     redact_text,
     refuse_credentials,
+    refuse_signature,
     scheme_of,
+    variables_of,
+    with_variables,
 )
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
@@ -91,6 +94,50 @@ def test_credentials_in_a_url_are_refused_without_showing_them(url: str) -> None
     with pytest.raises(InputError, match="source: expected a URL without user") as caught:
         refuse_credentials("source", url)
     assert "@" not in str(caught.value)
+
+
+SIGNED = [
+    "https://b.s3.amazonaws.com/a.zip?X-Amz-Credential=K&X-Amz-Signature=secret",
+    "https://storage.googleapis.com/b/a.zip?GoogleAccessId=x&Signature=secret",
+    "https://a.blob.core.windows.net/c/a.zip?sv=2024&sig=secret",
+    "https://host/a.zip?AWSAccessKeyId=secret",
+    "https://host/a.zip?dl=1&access_token=secret",
+    "https://host/a.zip#token=secret",
+    "s3://bucket/a?Secret=secret",
+    "https://host/a.zip?${PART}&sig=secret",
+]
+
+
+@pytest.mark.parametrize("url", SIGNED)
+def test_a_signed_url_is_refused_without_showing_the_signature(url: str) -> None:
+    with pytest.raises(InputError, match=r"source: .*\?\$\{NAME\}.*--secret-env") as caught:
+        refuse_signature("source", url)
+    assert "secret" not in str(caught.value).partition("; use")[0].lower().replace("secret=...", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://host/a.zip?dl=1", "https://drive.google.com/uc?id=1&export=download", "a?sig=b",
+     "https://host/a.zip?${SIGNATURE}", "https://host/a.zip?v=2&sig=${SIGNATURE}",
+     "https://host/a.zip?author=me", "https://host/#/runs/details/1"],
+)  # fmt: skip
+def test_other_queries_are_accepted(url: str) -> None:
+    refuse_signature("source", url)
+
+
+def test_variables_are_only_in_queries_of_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNED", "?sig=s&v=1")
+    monkeypatch.delenv("UNSET", raising=False)
+    url = "https://host/${SIGNED}/a.zip?${SIGNED}&v=${SIGNED}"
+    assert variables_of(url) == ["SIGNED", "SIGNED"]
+    assert with_variables("source", "https://host/a.zip?${SIGNED}") == (
+        "https://host/a.zip?sig=s&v=1"
+    )
+    for path in ("images/${SIGNED}", "https://host/${SIGNED}"):
+        assert with_variables("source", path) == path
+    with pytest.raises(InputError, match="source: expected the environment variable UNSET"):
+        with_variables("source", "https://host/a?${UNSET}")
+    assert redact_text("see https://host/a?x=${SIGNED}&b, c") == "see https://host/a?..., c"
 
 
 @pytest.mark.parametrize("url", ["https://host/a@b", "a@b", "s3://bucket/a@b", "/u:p@x"])

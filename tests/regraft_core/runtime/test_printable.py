@@ -16,6 +16,7 @@ from regraft_core.runtime.printable import hide_secret, one_line
         ("plain  text\t", "plain text"),
         ("two\nlines\r\n", "two lines"),
         ("\x1b[2J\x1b]0;title\x07red", "[2J ]0;title red"),
+        ("task \x1b[96m'ingest'\x1b[0m \x1b[91mFAILURE\x1b[0m.", "task 'ingest' FAILURE."),
         ("a\u2028b\u202ec\x85d", "a b c d"),
         ("caf\u00e9 \U0001f408", "caf\u00e9 \U0001f408"),
         ("bytes\udcff", "bytes"),

@@ -10,7 +10,13 @@ import pytest
 
 from regraft_core.formats.manifest_storage import staged_folder, write_text
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.safe_files import lock_file, new_file, new_folder, refuse_links
+from regraft_core.runtime.safe_files import (
+    lock_file,
+    new_file,
+    new_folder,
+    refuse_links,
+    replaced_file,
+)
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077])
@@ -29,6 +35,20 @@ def test_a_text_is_not_written_through_a_link_with_the_old_temporary_name(tmp_pa
     assert victim.read_text() == "precious"
     assert not (tmp_path / "report.html").is_symlink()
     assert (tmp_path / "report.html").read_text() == "new"
+
+
+def test_a_replaced_file_is_old_or_complete(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "a.npz").symlink_to(tmp_path / "victim")
+    with pytest.raises(KeyError), replaced_file(tmp_path / "a.npz") as file:
+        file.write(b"half")
+        raise KeyError
+    assert (tmp_path / "a.npz").read_text() == "precious"
+    with replaced_file(tmp_path / "a.npz") as file:
+        file.write(b"whole")
+    assert (tmp_path / "a.npz").read_bytes() == b"whole"
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "victim"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

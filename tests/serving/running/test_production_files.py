@@ -176,3 +176,6 @@ def test_kserve_pins_its_runtime_and_splits_traffic() -> None:
     assert 0 < predictor["canaryTrafficPercent"] < 100
     (container,) = runtime["spec"]["containers"]
     assert container["image"] == serving_image()
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+    assert [volume["name"] for volume in runtime["spec"]["volumes"]] == ["tmp"]
