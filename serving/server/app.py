@@ -30,6 +30,7 @@ from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
 from serving.server.ports.allowed_hosts import AllowedHosts
 from serving.server.ports.page import read_page
+from serving.server.ports.request_body import RestLimits
 from serving.server.protocol.status import ServingError
 from serving.server.requests.reload import reload_config
 from serving.server.requests.warmup import warm_up
@@ -175,7 +176,7 @@ def _bind_grpc(server: Any, options: ServerOptions, tls: TlsConfig | None) -> in
 async def _start_rest(
     state: ServerState, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
 ) -> int:
-    limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
+    limits = RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
     offered = rest_port.RestOptions(
         limits,
         AllowedHosts(options.host, options.allowed_host.split(",")),

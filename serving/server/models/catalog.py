@@ -116,13 +116,27 @@ class Catalog:
         with self._lock:
             return sorted(self._models)
 
+    def configured(self) -> list[str]:
+        """Return the names of the models that are to be served, sorted."""
+        with self._lock:
+            return sorted(self._labels)
+
+    def labeled(self, name: str, label: str) -> int:
+        """Return the version of a label.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for an unknown label.
+        """
+        with self._lock:
+            return self._labeled(name, label)
+
     def labels(self, name: str) -> dict[str, int]:
         """Return the labels of a model and their versions."""
         with self._lock:
             return dict(self._labels.get(name, {}))
 
     def set_labels(self, labels: Mapping[str, Mapping[str, int]]) -> None:
-        """Replace all labels by `labels` (model, label, version)."""
+        """Replace the models to be served, and all labels, by `labels` (model, label, version)."""
         with self._lock:
             self._labels = {name: dict(of_model) for name, of_model in labels.items()}
 
@@ -176,14 +190,18 @@ class Catalog:
         versions = self._models.get(name, {})
         return sorted(n for n, v in versions.items() if v.state is State.AVAILABLE)
 
+    def _labeled(self, name: str, label: str) -> int:
+        number = self._labels.get(name, {}).get(label)
+        if number is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return number
+
     def _resolve(self, spec: ModelSpec) -> tuple[int, _Version]:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         number = spec.version
         if spec.label is not None:
-            number = self._labels.get(spec.name, {}).get(spec.label)
-            if number is None:
-                raise invalid(f"Unrecognized servable version label: {spec.label}")
+            number = self._labeled(spec.name, spec.label)
         available = self._available(spec.name)
         if number is None and available:
             number = available[-1]

@@ -1,4 +1,4 @@
-"""The gRPC port: TF Serving's two services, health and reflection."""
+"""The gRPC port: TF Serving's two services, the Open Inference Protocol, health, reflection."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ from tensorflow_serving.apis import (
 from serving.server.config import TlsConfig
 from serving.server.memory import HeldBody
 from serving.server.models.catalog import Catalog
+from serving.server.protocol import open_inference_pb2
 from serving.server.protocol.status import Code, ServingError, invalid
-from serving.server.requests import api_methods
+from serving.server.requests import api_methods, open_inference
 from serving.server.server_state import RequestLabels, ServerState
 
 # The modules of the services are also what reflection describes them by.
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVICES = (PREDICTION, MODEL, OPEN_INFERENCE)
 Reload = Callable[[Any], Any]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_DETAILS = 2000  # longer ones exceed the size of headers that clients accept
@@ -48,6 +51,7 @@ _REQUEST_TYPES: dict[str, dict[str, Any]] = {
         "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
         "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
     },
+    OPEN_INFERENCE: {name: kind for name, (kind, _) in open_inference.GRPC_METHODS.items()},
 }
 _CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
     "Predict": api_methods.predict,
@@ -56,6 +60,7 @@ _CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
     "MultiInference": api_methods.multi_inference,
     "GetModelMetadata": api_methods.model_metadata,
     "GetModelStatus": api_methods.model_status,
+    **{name: call for name, (_, call) in open_inference.GRPC_METHODS.items()},
 }
 
 
@@ -106,7 +111,9 @@ def _model_name(request: Any) -> str:
     fields = request.DESCRIPTOR.fields_by_name
     if "tasks" in fields:
         return request.tasks[0].model_spec.name if request.tasks else ""
-    return str(request.model_spec.name) if "model_spec" in fields else ""
+    if "model_spec" in fields:
+        return str(request.model_spec.name)
+    return str(getattr(request, "model_name", "") or getattr(request, "name", ""))
 
 
 class _TolerantParsing(grpc.aio.ServerInterceptor):
@@ -164,16 +171,16 @@ def make_server(
     health_servicer = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(
-        (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     return server, health_servicer
 
 
 async def set_health(health_servicer: HealthServicer, serving: bool) -> None:
-    """Set the health of the server and of both services."""
+    """Set the health of the server and of its services."""
     status = health_pb2.HealthCheckResponse
     value = status.SERVING if serving else status.NOT_SERVING
-    for name in ("", PREDICTION, MODEL):
+    for name in ("", *SERVICES):
         await health_servicer.set(name, value)
 
 
