@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
 from serving.server.config import TlsConfig
 from serving.server.memory import HeldBody
 from serving.server.models.catalog import Catalog
+from serving.server.ports.reception import Reception
 from serving.server.protocol import open_inference_pb2
 from serving.server.protocol.status import Code, ServingError, invalid
 from serving.server.requests import api_methods, open_inference
@@ -68,19 +69,26 @@ class _Method:
     """One method on serialized messages: they are parsed and written in a worker."""
 
     def __init__(
-        self, state: ServerState, name: str, request_type: Any, call: Callable[[Any], Any]
+        self,
+        state: ServerState,
+        reception: Reception,
+        name: str,
+        request_type: Any,
+        call: Callable[[Any], Any],
     ) -> None:
         self._state = state
+        self._reception = reception
         self._name = name
         self._request_type = request_type
         self._call = call
 
-    async def respond(self, received: bytes, context: Any) -> bytes:
-        """Return the serialized response, or abort the call with its error."""
-        left = context.time_remaining()
-        deadline_s = left if left is not None and left < 1e9 else None
-        labels = RequestLabels(self._name, "GRPC")
+    async def respond(self, _: Any, context: Any) -> bytes:
+        """Receive the message; return the serialized response, or abort with its error."""
         try:
+            received = await self._reception.receive(context)
+            left = context.time_remaining()
+            deadline_s = left if left is not None and left < 1e9 else None
+            labels = RequestLabels(self._name, "GRPC")
             return await self._state.measured(
                 labels, lambda: self._run(received, labels, deadline_s)
             )
@@ -136,7 +144,7 @@ class _TolerantParsing(grpc.aio.ServerInterceptor):
 
 
 def make_server(
-    state: ServerState, reload: Reload, max_bytes: int, max_requests: int = 0
+    state: ServerState, reload: Reload, reception: Reception, max_requests: int = 0
 ) -> tuple[Any, HealthServicer]:
     """Return a gRPC server with all services and its health servicer; it is not bound yet.
 
@@ -146,7 +154,7 @@ def make_server(
         interceptors=[_TolerantParsing()],
         maximum_concurrent_rpcs=max_requests or None,
         options=[
-            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_receive_message_length", reception.max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
@@ -159,8 +167,9 @@ def make_server(
             grpc.method_handlers_generic_handler(
                 service,
                 {
-                    name: grpc.unary_unary_rpc_method_handler(
-                        _Method(state, name, request_type, calls[name]).respond
+                    # For clients these are unary calls; here the message is read on demand.
+                    name: grpc.stream_unary_rpc_method_handler(
+                        _Method(state, reception, name, request_type, calls[name]).respond
                     )
                     for name, request_type in request_types.items()
                 },
