@@ -11,6 +11,8 @@ from enum import IntEnum
 from serving.server.models.servable import Servable
 from serving.server.protocol.status import Code, ServingError, invalid, not_found
 
+_SHOWN = 10  # models in an error
+
 
 class State(IntEnum):
     """The state of a version, with the numbers of `ModelVersionStatus.State`."""
@@ -190,6 +192,14 @@ class Catalog:
         versions = self._models.get(name, {})
         return sorted(n for n, v in versions.items() if v.state is State.AVAILABLE)
 
+    def _others(self, name: str) -> str:
+        """Return the end of an error about an unknown model: those that are available."""
+        found = sorted(other for other in self._models if self._available(other))
+        if name in self._models or not found:
+            return ""
+        more = "" if len(found) <= _SHOWN else f" and {len(found) - _SHOWN} more"
+        return f"; available models: {', '.join(found[:_SHOWN])}{more}"
+
     def _labeled(self, name: str, label: str) -> int:
         number = self._labels.get(name, {}).get(label)
         if number is None:
@@ -209,7 +219,7 @@ class Catalog:
             request = (
                 f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
             )
-            raise not_found(f"Servable not found for request: {request}")
+            raise not_found(f"Servable not found for request: {request}{self._others(spec.name)}")
         return number, self._models[spec.name][number]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from grpc.aio import EOF
+from grpc.aio import EOF  # type: ignore[attr-defined]
 
 from serving.server.protocol.status import Code, ServingError, invalid
 
