@@ -157,6 +157,8 @@ def make_server(
             ("grpc.max_receive_message_length", reception.max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            # With it, gRPC buffers megabytes of each message that still waits to be received.
+            ("grpc.http2.bdp_probe", 0),
         ],
     )
     calls: dict[str, Callable[[Any], Any]]

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,3 +103,24 @@ def test_the_largest_message_is_a_part_of_the_memory(narrow: Addresses) -> None:
         "RESOURCE_EXHAUSTED", True
     )  # fmt: skip
     stubs.channel.close()
+
+
+def test_messages_that_wait_take_little_memory(narrow: Addresses) -> None:
+    values = np.zeros((1, MEMORY_BYTES // AT_A_TIME // 4 - 50), np.float32)
+    message = predict_request("matrix", x=values).SerializeToString()
+    messages = 300
+    before = resident_mb(narrow.pid, "VmRSS")
+    Path(f"/proc/{narrow.pid}/clear_refs").write_text("5")  # the peak starts again
+    with grpc.insecure_channel(narrow.grpc) as channel:
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        calls = [call.future(message, timeout=120) for _ in range(messages)]
+        codes = {one.code().name for one in calls}
+    assert {"OK"} <= codes <= {"OK", "UNAVAILABLE"}
+    assert resident_mb(narrow.pid, "VmHWM") - before < 400 < messages * len(message) >> 20
+
+
+def resident_mb(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) >> 10
+    raise AssertionError(name)
