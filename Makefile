@@ -77,7 +77,7 @@ protos:
 	build/protoc/bin/python -m grpc_tools.protoc --proto_path=serving/client \
 	    --python_out=serving/client --pyi_out=serving/client regraft_client/serving.proto
 	build/protoc/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. \
-	    serving/server/protocol/config_files.proto
+	    serving/server/protocol/config_files.proto serving/server/protocol/open_inference.proto
 
 # The site, in build/docs. A link that leads nowhere, or any other warning, fails.
 docs: $(VENV)/.dev

@@ -106,7 +106,7 @@ def predict(
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
     from regraft.cli.console_output import print_predictions, progress_bar
-    from regraft_client.errors import NotFoundError
+    from regraft_client.errors import ModelNotFoundError, NotFoundError
     from regraft_client.predict_files import (
         PredictOptions,
         as_csv,
@@ -127,6 +127,10 @@ def predict(
             try:
                 results = predict_files(images, server, name, options, progress)
                 classes = read_class_names(server, name, options, results) if json else ()
+            except ModelNotFoundError as error:
+                raise InputError(
+                    f"--model {name}: not found on the server: {error.message}"
+                ) from error
             except NotFoundError as error:
                 option = _target_option(name, version, version_label)
                 raise InputError(f"{option}: not found on the server: {error.message}") from error

@@ -30,6 +30,8 @@ from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
 from serving.server.ports.allowed_hosts import AllowedHosts
 from serving.server.ports.page import read_page
+from serving.server.ports.reception import Reception
+from serving.server.ports.request_body import RestLimits
 from serving.server.protocol.status import ServingError
 from serving.server.requests.reload import reload_config
 from serving.server.requests.warmup import warm_up
@@ -142,8 +144,13 @@ async def _listen(
         addresses = {}
         if options.port is not None:
             reload = functools.partial(reload_config, lifecycle, options.allow_reload_under)
+            reception = Reception(
+                options.max_memory_bytes,
+                options.max_request_bytes,
+                options.rest_api_timeout_in_ms / 1000,
+            )
             server, health = grpc_port.make_server(
-                state, reload, options.max_request_bytes, options.grpc_max_threads
+                state, reload, reception, options.grpc_max_threads
             )
             port = _bind_grpc(server, options, tls)
             await server.start()
@@ -175,7 +182,7 @@ def _bind_grpc(server: Any, options: ServerOptions, tls: TlsConfig | None) -> in
 async def _start_rest(
     state: ServerState, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
 ) -> int:
-    limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
+    limits = RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
     offered = rest_port.RestOptions(
         limits,
         AllowedHosts(options.host, options.allowed_host.split(",")),

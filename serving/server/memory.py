@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from serving.server.deadline import remaining_s
+from serving.server.deadline import is_abandoned, remaining_s
 from serving.server.protocol.status import Code, ServingError
 
 _SMALL = 1 << 20
@@ -81,7 +81,8 @@ class WorkMemory:
         """Hold `size` bytes for the block, at most the limit; wait until they are free.
 
         Raises:
-            ServingError: DEADLINE_EXCEEDED if they are not free before the request's deadline.
+            ServingError: DEADLINE_EXCEEDED if they are not free before the request's deadline,
+                CANCELLED if its client has left by then.
         """
         size = min(size, self.limit)
         self._take(size)
@@ -104,6 +105,8 @@ class WorkMemory:
                     raise ServingError(
                         Code.DEADLINE_EXCEEDED, "the deadline passed while memory was in use"
                     )
+                if is_abandoned():
+                    raise ServingError(Code.CANCELLED, "the client no longer waits")
                 self._held += size
             finally:
                 self._waiting.remove(ticket)

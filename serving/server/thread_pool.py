@@ -38,7 +38,8 @@ class Workers:
     ) -> Result:
         """Return `work()`; work that has not begun when its caller gives up is dropped.
 
-        Work that has begun has the deadline of its request, see `serving.server.deadline`.
+        Work that has begun has the deadline of its request, and can find out that its caller has
+        given up, see `serving.server.deadline`.
 
         Args:
             work: computed in a thread.
@@ -56,7 +57,7 @@ class Workers:
             try:
                 if abandoned.is_set() or (end is not None and time.monotonic() > end):
                     raise ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed before the run")
-                with deadline_at(end):
+                with deadline_at(end, abandoned):
                     return _Outcome(work())
             except Exception as error:
                 return _Outcome(error=_without_frames(error))

@@ -24,6 +24,7 @@ FOREIGN = frozenset({
 })  # fmt: skip
 ROUTE = re.compile(
     r"/v1/models/[\w.-]+(/versions/\d+|/labels/[\w.-]+)?(:predict|:classify|:regress|/metadata)?"
+    r"|/v2(/health/(live|ready)|/models/[\w.-]+(/versions/[\w.-]+)?(/infer|/ready)?)?"
 )
 
 

@@ -52,6 +52,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Addresses]:
 
 
 @pytest.fixture
+def embedded(server: Addresses) -> Addresses:
+    """The embedded server, for what TF Serving does not check, or may end from."""
+    if server.engine == "external":
+        pytest.skip("not sent to a server of --serving-address, whose process it may end")
+    return server
+
+
+@pytest.fixture
 def model_base(exports: dict[str, Path], tmp_path: Path) -> Path:
     """A folder of its own with version 1 of `tiny`."""
     base = tmp_path / "tiny"

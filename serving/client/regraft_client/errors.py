@@ -8,6 +8,7 @@ RegraftClientError            base class; catches all of them
     |-- BadRequestError       INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE (HTTP 400)
     |   `-- InvalidImageError an image cannot be decoded; has the results of the others
     |-- NotFoundError         NOT_FOUND (404): no such model or version
+    |   `-- ModelNotFoundError  no such model, from `predict_files`
     |-- AccessError           UNAUTHENTICATED, PERMISSION_DENIED (401, 403)
     |-- OverloadedError       RESOURCE_EXHAUSTED (429, 413)
     |   `-- BusyError         the same, because all threads of the server are in use
@@ -71,6 +72,10 @@ class InvalidImageError(BadRequestError):
 
 class NotFoundError(ResponseError):
     """No such model or version is served."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """No version of the model is served; the message has the models that are, if known."""
 
 
 class AccessError(ResponseError):

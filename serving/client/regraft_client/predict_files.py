@@ -19,6 +19,7 @@ from .errors import (
     ConnectionFailedError,
     InvalidImageError,
     InvalidInputError,
+    ModelNotFoundError,
     NotFoundError,
     RegraftClientError,
     UnavailableError,
@@ -179,10 +180,12 @@ class _TargetCheck:
         except UnsupportedError:
             pass  # a server without this method
         except (BadRequestError, NotFoundError) as error:
-            if options.version is None and options.label is None:
-                raise
             every = replace(options, version=None, label=None)
             async with make_client(self._server, self._model, every) as client:
+                try:
+                    await client.metadata()
+                except NotFoundError as unknown:
+                    raise ModelNotFoundError(unknown.code, unknown.message) from error
                 found = [one.version for one in await client.status() if one.state == "AVAILABLE"]
             versions = ", ".join(map(str, found)) or "none"
             text = f"{error.message}; available versions: {versions}"

@@ -11,6 +11,8 @@ from enum import IntEnum
 from serving.server.models.servable import Servable
 from serving.server.protocol.status import Code, ServingError, invalid, not_found
 
+_SHOWN = 10  # models in an error
+
 
 class State(IntEnum):
     """The state of a version, with the numbers of `ModelVersionStatus.State`."""
@@ -116,13 +118,27 @@ class Catalog:
         with self._lock:
             return sorted(self._models)
 
+    def configured(self) -> list[str]:
+        """Return the names of the models that are to be served, sorted."""
+        with self._lock:
+            return sorted(self._labels)
+
+    def labeled(self, name: str, label: str) -> int:
+        """Return the version of a label.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for an unknown label.
+        """
+        with self._lock:
+            return self._labeled(name, label)
+
     def labels(self, name: str) -> dict[str, int]:
         """Return the labels of a model and their versions."""
         with self._lock:
             return dict(self._labels.get(name, {}))
 
     def set_labels(self, labels: Mapping[str, Mapping[str, int]]) -> None:
-        """Replace all labels by `labels` (model, label, version)."""
+        """Replace the models to be served, and all labels, by `labels` (model, label, version)."""
         with self._lock:
             self._labels = {name: dict(of_model) for name, of_model in labels.items()}
 
@@ -176,14 +192,26 @@ class Catalog:
         versions = self._models.get(name, {})
         return sorted(n for n, v in versions.items() if v.state is State.AVAILABLE)
 
+    def _others(self, name: str) -> str:
+        """Return the end of an error about an unknown model: those that are available."""
+        found = sorted(other for other in self._models if self._available(other))
+        if name in self._models or not found:
+            return ""
+        more = "" if len(found) <= _SHOWN else f" and {len(found) - _SHOWN} more"
+        return f"; available models: {', '.join(found[:_SHOWN])}{more}"
+
+    def _labeled(self, name: str, label: str) -> int:
+        number = self._labels.get(name, {}).get(label)
+        if number is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return number
+
     def _resolve(self, spec: ModelSpec) -> tuple[int, _Version]:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         number = spec.version
         if spec.label is not None:
-            number = self._labels.get(spec.name, {}).get(spec.label)
-            if number is None:
-                raise invalid(f"Unrecognized servable version label: {spec.label}")
+            number = self._labeled(spec.name, spec.label)
         available = self._available(spec.name)
         if number is None and available:
             number = available[-1]
@@ -191,7 +219,7 @@ class Catalog:
             request = (
                 f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
             )
-            raise not_found(f"Servable not found for request: {request}")
+            raise not_found(f"Servable not found for request: {request}{self._others(spec.name)}")
         return number, self._models[spec.name][number]
 
 

@@ -1,4 +1,4 @@
-"""The gRPC port: TF Serving's two services, health and reflection."""
+"""The gRPC port: TF Serving's two services, the Open Inference Protocol, health, reflection."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ from tensorflow_serving.apis import (
 from serving.server.config import TlsConfig
 from serving.server.memory import HeldBody
 from serving.server.models.catalog import Catalog
+from serving.server.ports.reception import Reception
+from serving.server.protocol import open_inference_pb2
 from serving.server.protocol.status import Code, ServingError, invalid
-from serving.server.requests import api_methods
+from serving.server.requests import api_methods, open_inference
 from serving.server.server_state import RequestLabels, ServerState
 
 # The modules of the services are also what reflection describes them by.
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVICES = (PREDICTION, MODEL, OPEN_INFERENCE)
 Reload = Callable[[Any], Any]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_DETAILS = 2000  # longer ones exceed the size of headers that clients accept
@@ -48,6 +52,7 @@ _REQUEST_TYPES: dict[str, dict[str, Any]] = {
         "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
         "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
     },
+    OPEN_INFERENCE: {name: kind for name, (kind, _) in open_inference.GRPC_METHODS.items()},
 }
 _CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
     "Predict": api_methods.predict,
@@ -56,6 +61,7 @@ _CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
     "MultiInference": api_methods.multi_inference,
     "GetModelMetadata": api_methods.model_metadata,
     "GetModelStatus": api_methods.model_status,
+    **{name: call for name, (_, call) in open_inference.GRPC_METHODS.items()},
 }
 
 
@@ -63,19 +69,26 @@ class _Method:
     """One method on serialized messages: they are parsed and written in a worker."""
 
     def __init__(
-        self, state: ServerState, name: str, request_type: Any, call: Callable[[Any], Any]
+        self,
+        state: ServerState,
+        reception: Reception,
+        name: str,
+        request_type: Any,
+        call: Callable[[Any], Any],
     ) -> None:
         self._state = state
+        self._reception = reception
         self._name = name
         self._request_type = request_type
         self._call = call
 
-    async def respond(self, received: bytes, context: Any) -> bytes:
-        """Return the serialized response, or abort the call with its error."""
-        left = context.time_remaining()
-        deadline_s = left if left is not None and left < 1e9 else None
-        labels = RequestLabels(self._name, "GRPC")
+    async def respond(self, _: Any, context: Any) -> bytes:
+        """Receive the message; return the serialized response, or abort with its error."""
         try:
+            received = await self._reception.receive(context)
+            left = context.time_remaining()
+            deadline_s = left if left is not None and left < 1e9 else None
+            labels = RequestLabels(self._name, "GRPC")
             return await self._state.measured(
                 labels, lambda: self._run(received, labels, deadline_s)
             )
@@ -106,7 +119,9 @@ def _model_name(request: Any) -> str:
     fields = request.DESCRIPTOR.fields_by_name
     if "tasks" in fields:
         return request.tasks[0].model_spec.name if request.tasks else ""
-    return str(request.model_spec.name) if "model_spec" in fields else ""
+    if "model_spec" in fields:
+        return str(request.model_spec.name)
+    return str(getattr(request, "model_name", "") or getattr(request, "name", ""))
 
 
 class _TolerantParsing(grpc.aio.ServerInterceptor):
@@ -129,7 +144,7 @@ class _TolerantParsing(grpc.aio.ServerInterceptor):
 
 
 def make_server(
-    state: ServerState, reload: Reload, max_bytes: int, max_requests: int = 0
+    state: ServerState, reload: Reload, reception: Reception, max_requests: int = 0
 ) -> tuple[Any, HealthServicer]:
     """Return a gRPC server with all services and its health servicer; it is not bound yet.
 
@@ -139,9 +154,11 @@ def make_server(
         interceptors=[_TolerantParsing()],
         maximum_concurrent_rpcs=max_requests or None,
         options=[
-            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_receive_message_length", reception.max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            # With it, gRPC buffers megabytes of each message that still waits to be received.
+            ("grpc.http2.bdp_probe", 0),
         ],
     )
     calls: dict[str, Callable[[Any], Any]]
@@ -152,8 +169,9 @@ def make_server(
             grpc.method_handlers_generic_handler(
                 service,
                 {
-                    name: grpc.unary_unary_rpc_method_handler(
-                        _Method(state, name, request_type, calls[name]).respond
+                    # For clients these are unary calls; here the message is read on demand.
+                    name: grpc.stream_unary_rpc_method_handler(
+                        _Method(state, reception, name, request_type, calls[name]).respond
                     )
                     for name, request_type in request_types.items()
                 },
@@ -164,16 +182,16 @@ def make_server(
     health_servicer = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(
-        (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     return server, health_servicer
 
 
 async def set_health(health_servicer: HealthServicer, serving: bool) -> None:
-    """Set the health of the server and of both services."""
+    """Set the health of the server and of its services."""
     status = health_pb2.HealthCheckResponse
     value = status.SERVING if serving else status.NOT_SERVING
-    for name in ("", PREDICTION, MODEL):
+    for name in ("", *SERVICES):
         await health_servicer.set(name, value)
 
 

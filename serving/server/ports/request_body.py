@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from serving.server.memory import HeldBody, WorkMemory
 from serving.server.protocol import json_values
 from serving.server.protocol.status import Code, ServingError, invalid
+from serving.server.server_state import ServerState
 
 _CHUNK_BYTES = 1 << 20
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RestLimits:
+    """Limits of a request: bytes of its body, sent and inflated, and seconds in total."""
+
+    max_bytes: int
+    timeout_s: float
 
 
 class TooLargeError(ServingError):
@@ -22,6 +33,30 @@ class TooLargeError(ServingError):
 
     def __init__(self, message: str) -> None:
         super().__init__(Code.RESOURCE_EXHAUSTED, message)
+
+
+async def run_with_body(
+    state: ServerState,
+    limits: RestLimits,
+    request: web.Request,
+    work: Callable[[RequestBody], Result],
+) -> Result:
+    """Read the body and return `work` of it from a worker, both within the time limit."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limits.timeout_s
+    held = HeldBody(state.bodies)
+    try:
+        async with asyncio.timeout_at(end):
+            received = await read_body(request, held, limits.max_bytes)
+    except TimeoutError:
+        held.release()
+        raise ServingError(Code.DEADLINE_EXCEEDED, "the body did not arrive in time") from None
+    except BaseException:
+        held.release()
+        raise
+    encoding = ", ".join(request.headers.getall("Content-Encoding", []))
+    body = RequestBody(received, encoding, limits.max_bytes, state.memory)
+    return await state.workers.run(lambda: work(body), end - loop.time(), held.release)
 
 
 async def read_body(request: web.Request, held: HeldBody, max_bytes: int) -> bytearray:
@@ -65,23 +100,53 @@ class RequestBody:
             ServingError: INVALID_ARGUMENT for damaged data or JSON, RESOURCE_EXHAUSTED above a
                 limit.
         """
-        size = self._size()
+        with self.document_and_data(None) as (document, _):
+            yield document
+
+    @contextlib.contextmanager
+    def document_and_data(
+        self, json_bytes: int | None
+    ) -> Iterator[tuple[dict[str, Any], memoryview]]:
+        """Parse the JSON object at the beginning of the body; its memory is held for the block.
+
+        Args:
+            json_bytes: size of the JSON in the inflated body; None is all of it.
+
+        Returns:
+            The object and the bytes that follow it.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for damaged data or JSON, RESOURCE_EXHAUSTED above a
+                limit.
+        """
+        size = self._size(json_bytes)
         if size > self.memory.limit:
             raise TooLargeError(
                 f"the parsed body may take {size} bytes; at most {self.memory.limit}"
             )
         with self.memory.hold(size):
-            yield json_values.parse_body(self._content())
+            content = self._content()
+            if json_bytes is None:
+                yield json_values.parse_body(content), memoryview(b"")
+                return
+            if json_bytes > len(content):
+                raise invalid(f"expected {json_bytes} bytes of JSON, got a body of {len(content)}")
+            document = json_values.parse_body(content[:json_bytes])
+            yield document, memoryview(content)[json_bytes:]
 
-    def _size(self) -> int:
+    def _size(self, json_bytes: int | None) -> int:
         """Return the estimated size of the parsed body; a compressed one is inflated for that."""
         if not self.encoding:
-            return json_values.parsed_size(self.received)
-        size, end = 0, b""
+            if json_bytes is None:
+                return json_values.parsed_size(self.received)
+            head = self.received[:json_bytes]
+            return len(self.received) - len(head) + json_values.parsed_size(head)
+        size, total, end = 0, 0, b""
         for chunk in inflated(self.received, self.encoding, self.max_bytes):
+            part = chunk if json_bytes is None else chunk[: max(json_bytes - total, 0)]
             # An escape sequence between two chunks counts, too.
-            size += len(chunk) + json_values.parsed_size(end + chunk)
-            end = chunk[-1:]
+            size += len(chunk) + json_values.parsed_size(end + part)
+            end, total = part[-1:], total + len(chunk)
         return size
 
     def _content(self) -> bytearray:

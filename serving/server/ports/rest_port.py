@@ -1,4 +1,4 @@
-"""The REST port: TF Serving's HTTP/JSON API on aiohttp."""
+"""The REST port on aiohttp: TF Serving's API, and the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.memory import HeldBody
 from serving.server.models.catalog import ModelSpec
+from serving.server.ports import open_inference_rest
 from serving.server.ports.allowed_hosts import AllowedHosts
-from serving.server.ports.request_body import RequestBody, TooLargeError, read_body
+from serving.server.ports.request_body import (
+    RequestBody,
+    RestLimits,
+    TooLargeError,
+    run_with_body,
+)
 from serving.server.protocol import json_examples, json_tensor, json_values
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError, http_status, invalid, not_found
+from serving.server.protocol.version_number import parse_version
 from serving.server.requests import api_methods, inference
 from serving.server.server_state import RequestLabels, ServerState
 
@@ -41,7 +47,6 @@ _STATUS = re.compile(rf"(?i:/v1/models(?:/(?P<name>[^/:]+))?{_SPEC})(?P<metadata
 _API = re.compile(r"(?i)/v1/.*", re.DOTALL)
 _AUTHORITY = re.compile(r"(?i)https?://[^/?#]*")
 _VERBS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
-_MAX_VERSION = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,6 @@ class Target:
 
     spec: ModelSpec
     method: str
-
-
-@dataclass(frozen=True)
-class RestLimits:
-    """Limits of a request: bytes of its body, sent and inflated, and seconds in total."""
-
-    max_bytes: int
-    timeout_s: float
 
 
 def parse_target(verb: str, path: str) -> Target:
@@ -72,20 +69,13 @@ def parse_target(verb: str, path: str) -> Target:
         raise invalid(f"Malformed request: {verb} {path}")
     groups = match.groupdict()
     name = urllib.parse.unquote(groups["name"] or "", errors="surrogateescape")
-    version = _version(groups["version"]) if groups["version"] else None
+    version = parse_version(groups["version"]) if groups["version"] else None
     label = urllib.parse.unquote(groups["label"]) if groups["label"] else None
     if not name:
         raise invalid("Missing model name in request.")
     of_metadata = groups.get("metadata") == "/metadata"
     method = groups.get("method") or ("metadata" if of_metadata else "status")
     return Target(ModelSpec(name, version, label), method)
-
-
-def _version(digits: str) -> int:
-    significant = digits.lstrip("0")
-    if len(significant) > 19 or int(significant or "0") > _MAX_VERSION:
-        raise invalid(f"Failed to convert version: {digits[:100]} to numeric.")
-    return int(significant or "0")
 
 
 class ConnectionReaper:
@@ -164,6 +154,8 @@ async def _respond(state: ServerState, options: RestOptions, request: web.Reques
         return web.Response(text=state.metrics.page(), content_type="text/plain")
     if options.page and path in ("/", "/index.html") and verb in ("GET", "HEAD"):
         return web.Response(text=options.page, content_type="text/html", headers=_PAGE_HEADERS)
+    if open_inference_rest.has_path(path):
+        return await open_inference_rest.respond(state, options.limits, path, request)
     if not _API.fullmatch(path):
         raise not_found(f"no such path: {path}")
     target = parse_target(verb, path)
@@ -197,30 +189,14 @@ def _error_response(error: ServingError) -> web.Response:
 async def _call(
     state: ServerState, limits: RestLimits, target: Target, request: web.Request
 ) -> bytes:
-    """Read the body and compute the response, both within the time limit."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + limits.timeout_s
+    """Return the body of the response."""
     spec = target.spec
     if target.method == "status":
         return await state.workers.run(lambda: _status(state, spec), limits.timeout_s)
     if target.method == "metadata":
         return await state.workers.run(lambda: _metadata(state, spec), limits.timeout_s)
-    encoding = ", ".join(request.headers.getall("Content-Encoding", []))
-    held = HeldBody(state.bodies)
-    try:
-        async with asyncio.timeout_at(end):
-            received = await read_body(request, held, limits.max_bytes)
-    except TimeoutError:
-        held.release()
-        raise ServingError(Code.DEADLINE_EXCEEDED, "the body did not arrive in time") from None
-    except BaseException:
-        held.release()
-        raise
-    body = RequestBody(received, encoding, limits.max_bytes, state.memory)
     method = _METHODS[target.method]
-    return await state.workers.run(
-        lambda: method(state, spec, body), end - loop.time(), held.release
-    )
+    return await run_with_body(state, limits, request, lambda body: method(state, spec, body))
 
 
 def _predict(state: ServerState, spec: ModelSpec, body: RequestBody) -> bytes:

@@ -244,7 +244,12 @@ def _listed(alias: str, typed: Typed) -> Any:
         return np.vectorize(encode, otypes=[object])(array).tolist()
     if dtype.name not in _NUMERIC:
         raise invalid(f"Failed to write JSON value for tensor type: {type_name(dtype)}")
-    if dtype == tf.float32:  # as the shortest text that identifies it
+    return number_list(array, dtype)
+
+
+def number_list(array: np.ndarray, dtype: tf.DType) -> Any:
+    """Return numbers as nested lists; a float32 is the shortest text that identifies it."""
+    if dtype == tf.float32:
         array = array.astype(str).astype(np.float64)
     return array.tolist()
 

@@ -14,7 +14,7 @@ MAX_TENSOR_BYTES = 1 << 30
 # A tensor with fewer values than elements is filled up: a few bytes must not become a large tensor.
 MAX_FILLED_BYTES = 64 << 20
 MAX_FILLED_STRINGS = 1024
-_MAX_RANK = 64  # NumPy's; TensorFlow allows 254
+MAX_RANK = 64  # NumPy's; TensorFlow allows 254
 _FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -77,7 +77,7 @@ def _array(proto: Any, max_bytes: int) -> np.ndarray:
     if proto.tensor_shape.unknown_rank and not shape:
         if len(values) != 1:
             raise ValueError
-    elif proto.tensor_shape.unknown_rank or len(shape) > _MAX_RANK or min(shape, default=0) < 0:
+    elif proto.tensor_shape.unknown_rank or len(shape) > MAX_RANK or min(shape, default=0) < 0:
         raise ValueError
     count = math.prod(shape)
     if count * max(dtype.size, 1) > max_bytes:

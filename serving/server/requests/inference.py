@@ -65,12 +65,13 @@ def check_count(servable: Servable, signature: Signature, names: Sequence[str]) 
 def check_names(servable: Servable, signature: Signature, names: Sequence[str]) -> None:
     """Reject inputs without one that the signature requires, or with another."""
     defaults = servable.meta_graph.signature_def[signature.name].defaults
-    for alias in signature.inputs:
+    for alias, spec in signature.inputs.items():
         if alias not in names and alias not in defaults:
             raise invalid(
-                f"Signature input alias: {alias} not found in request and no default value "
-                "provided. Inputs expected to be in the set "
-                f"{{{','.join(signature.inputs)}}}."
+                f"Signature input alias: {alias}(feed name: {spec.tensor}) not found in request "
+                "and no default value provided. Inputs expected to be in the request "
+                f"{{{','.join(sorted(names))}}}, or default input alias set: "
+                f"{','.join(sorted(defaults))}"
             )
     if unknown := sorted(set(names) - set(signature.inputs)):
         raise invalid(f"Inputs contains invalid name. Used invalid names: {','.join(unknown)}")

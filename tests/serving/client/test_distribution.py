@@ -136,6 +136,6 @@ def test_errors_have_one_root() -> None:
     module = importlib.import_module("regraft_client.errors")
     defined = [kind for kind in vars(module).values() if isinstance(kind, type)]
     kinds = [kind for kind in defined if kind.__module__ == module.__name__]
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     assert all(issubclass(kind, regraft_client.RegraftClientError) for kind in kinds)
     assert all(f"{kind.__name__} " in str(module.__doc__) for kind in kinds)

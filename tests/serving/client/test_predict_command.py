@@ -84,6 +84,18 @@ def test_an_unknown_version_or_label_is_told_once(
             assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("options", [(), ("--version", "7"), ("--version-label", "none")])
+def test_an_unknown_model_is_reported_once_with_those_that_exist(
+    predict: Callable[..., Ended], server: Addresses, options: tuple[str, ...]
+) -> None:
+    for address in (f"grpc://{server.grpc}", f"http://{server.rest}"):
+        code, out, err = predict(*options, model="regraft", address=address)
+        assert (code, out) == (2, "")
+        assert err.startswith("regraft: error: --model regraft: not found on the server: Servable")
+        assert err.endswith("; available models: tiny\n")
+        assert err.count("\n") == 1
+
+
 def test_bad_input_ends_with_exit_code_2_in_one_line(
     predict: Callable[..., Ended], tmp_path: Path
 ) -> None:

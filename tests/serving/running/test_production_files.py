@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from regraft_core.formats.options import ExportOptions
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.version import VERSION
 from serving.batching_file import BATCHING_FILE, check_warmup_size
 from serving.running.runner import serving_image
 from serving.running.serve import GRPC_MAX_THREADS
@@ -24,6 +25,7 @@ from serving.server.config import (
     read_metrics_path,
     read_tls,
 )
+from serving.server.flags import parse_flags
 
 SERVING = Path(str(resources.files("serving")))
 CONFIG, BASE = SERVING / "config", SERVING / "k8s" / "base"
@@ -65,7 +67,13 @@ def test_the_batching_file_accepts_the_warm_up_of_every_export() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["compose.yaml", "k8s/base/deployment.yaml", "kserve/servingruntime.yaml"]
+    "file",
+    [
+        "compose.yaml",
+        "k8s/base/deployment.yaml",
+        "kserve/servingruntime.yaml",
+        "kserve/embeddedruntime.yaml",
+    ],
 )
 def test_all_servers_accept_as_many_grpc_requests(file: str) -> None:
     assert f"- --grpc_max_threads={GRPC_MAX_THREADS}\n" in (SERVING / file).read_text()
@@ -144,12 +152,14 @@ VARIABLES = {"NVIDIA_TF32_OVERRIDE": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 def test_gpu_servers_compute_as_verified_and_share_the_card() -> None:
     (patch,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "resources.yaml")
-    (runtime,) = documents(SERVING / "kserve" / "servingruntime.yaml")
     (compose,) = documents(SERVING / "compose.yaml")
-    for container in (
-        *patch["spec"]["template"]["spec"]["containers"],
-        *runtime["spec"]["containers"],
-    ):
+    runtimes = [
+        container
+        for name in ("servingruntime.yaml", "embeddedruntime.yaml")
+        for document in documents(SERVING / "kserve" / name)
+        for container in document["spec"]["containers"]
+    ]
+    for container in (*patch["spec"]["template"]["spec"]["containers"], *runtimes):
         assert {one["name"]: one["value"] for one in container["env"]} == VARIABLES
     assert compose["services"]["serving"]["environment"] == VARIABLES
 
@@ -179,3 +189,14 @@ def test_kserve_pins_its_runtime_and_splits_traffic() -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
     assert [volume["name"] for volume in runtime["spec"]["volumes"]] == ["tmp"]
+
+
+def test_the_embedded_server_is_a_runtime_of_kserve_for_both_protocols() -> None:
+    (runtime,) = documents(SERVING / "kserve" / "embeddedruntime.yaml")
+    assert runtime["spec"]["protocolVersions"] == ["v1", "grpc-v1", "v2", "grpc-v2"]
+    (container,) = runtime["spec"]["containers"]
+    assert container["image"].endswith(f":{VERSION}")
+    options = parse_flags([one.replace("{{.Name}}", "images") for one in container["args"]])
+    assert (options.host, options.model_name) == ("0.0.0.0", "images")
+    probe = container["readinessProbe"]["httpGet"]
+    assert probe == {"path": "/v2/health/ready", "port": options.rest_api_port}

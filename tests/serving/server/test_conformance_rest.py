@@ -202,12 +202,6 @@ PREDICT_ERRORS: list[tuple[str, Any, int, str]] = [
         "",
     ),
     ("no image", {"instances": [b64(b"no image")]}, 400, ""),
-    (
-        "another shape",
-        {"signature_name": "images", "inputs": [[1.0, 2.0]]},
-        400,
-        "",
-    ),
 ]
 
 
@@ -221,11 +215,17 @@ def test_predict_errors(server: Addresses, body: Any, code: int, part: str) -> N
     assert code == 200 or set(document) == {"error"}
 
 
+def test_a_shape_unlike_the_signatures_is_refused(embedded: Addresses) -> None:
+    body = {"signature_name": "images", "inputs": [[1.0, 2.0]]}
+    assert post(embedded.rest, f"{M}:predict", body)[0] == 400
+
+
 def test_json_is_checked_before_the_model(server: Addresses) -> None:
     assert post(server.rest, "/v1/models/none:predict", "{bad")[0] == 400
     assert post(server.rest, "/v1/models/none:predict", {"signature_name": 1})[0] == 400
     status, document = post(server.rest, "/v1/models/none:predict", {})
-    assert (status, document["error"]) == (404, "Servable not found for request: Latest(none)")
+    assert status == 404
+    assert document["error"].startswith("Servable not found for request: Latest(none)")
 
 
 MISSING = [
@@ -238,7 +238,8 @@ MISSING = [
 @pytest.mark.parametrize(("path", "code", "message"), MISSING)
 def test_missing_models(server: Addresses, path: str, code: int, message: str) -> None:
     status, document = post(server.rest, path, {"instances": [1]})
-    assert (status, document["error"]) == (code, message)
+    assert status == code
+    assert document["error"].partition("; available models")[0] == message
 
 
 RESPONSES: list[tuple[str, Any, Any]] = [
@@ -409,4 +410,5 @@ def test_metadata(server: Addresses, path: str, version: str) -> None:
 def test_metadata_of_a_missing_model(server: Addresses) -> None:
     status, _, body = http_request(server.rest, "GET", "/v1/models/none/metadata")
     assert status == 404
-    assert json.loads(body)["error"] == "Servable not found for request: Latest(none)"
+    message = "Servable not found for request: Latest(none)"
+    assert json.loads(body)["error"].startswith(message)

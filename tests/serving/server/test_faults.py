@@ -23,6 +23,7 @@ from regraft_client import errors
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from serving.running.runner import Addresses, ServeOptions, running_server
+from serving.server.ports.reception import AT_A_TIME
 from tests.serving.raw import (
     Stubs,
     b64,
@@ -147,6 +148,48 @@ def test_many_slow_connections_block_no_other_client(small: Addresses, images: l
             slow.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\n")
         with RestClient(small.rest, "tiny") as client:
             assert len(client.predict(images)) == len(images)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, SETTINGS, END_HEADERS = 0, 1, 4, 4
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
+
+
+def literal(name: str, value: str) -> bytes:
+    """Return a header field without compression."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def unfinished_call(stream: int) -> bytes:
+    """Return the frames of a call of whose message only the beginning arrives."""
+    fields = {":method": "POST", ":scheme": "http", ":path": PREDICT, ":authority": "localhost",
+              "content-type": "application/grpc", "te": "trailers"}  # fmt: skip
+    head = b"".join(literal(name, value) for name, value in fields.items())
+    message = b"\0" + (3_000_000).to_bytes(4) + b"beginning"
+    return frame(HEADERS, END_HEADERS, stream, head) + frame(DATA, 0, stream, message)
+
+
+def test_unfinished_messages_do_not_block_others_for_long(impatient: Addresses) -> None:
+    host, port = impatient.grpc.split(":")
+    stubs = Stubs(impatient.grpc)
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+        for number in range(3 * AT_A_TIME):
+            connection.sendall(unfinished_call(2 * number + 1))
+        request = predict_request("large", x=np.array([7]))
+        for _ in range(3):
+            response = stubs.prediction.Predict(request, timeout=60, wait_for_ready=True)
+            assert list(response.outputs["y"].int64_val) == [7]
+        received = b""
+        while b"did not arrive in time" not in received:
+            part = connection.recv(65536)
+            assert part, received
+            received += part
+    stubs.channel.close()
 
 
 def test_abandoned_work_releases_its_version(

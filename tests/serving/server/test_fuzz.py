@@ -1,4 +1,4 @@
-"""Whatever JSON a client sends, the REST port sends no 5xx but 501 and 503, and keeps running."""
+"""Whatever a client sends, the REST port sends no 5xx but 501 and 503, and keeps running."""
 
 from __future__ import annotations
 
@@ -57,6 +57,45 @@ bodies = (
 methods = st.sampled_from(["predict", "classify", "regress"])
 
 
+DATATYPES = ["BOOL", "UINT8", "UINT16", "INT8", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
+sizes = st.sampled_from([0, 1, 2, 3, -1, 1 << 20, 1 << 62, 1 << 70]) | scalars
+tensors = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(KEYS) | scalars,
+        "datatype": st.sampled_from(DATATYPES) | scalars,
+        "shape": st.lists(sizes, max_size=4) | values,
+        "data": st.lists(values, max_size=4) | values,
+        "parameters": st.fixed_dictionaries(
+            {},
+            optional={
+                "binary_data_size": st.integers(-1, 40) | scalars,
+                "binary_data": st.booleans() | scalars,
+            },
+        )
+        | values,
+    },
+)
+inferences = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": scalars,
+        "inputs": st.lists(tensors, max_size=3) | values,
+        "outputs": st.lists(tensors, max_size=3) | values,
+        "parameters": st.fixed_dictionaries(
+            {},
+            optional={
+                "signature_name": st.sampled_from(NAMES) | scalars,
+                "binary_data_output": st.booleans() | scalars,
+            },
+        )
+        | values,
+    },
+)
+documents = inferences.map(lambda value: json.dumps(value).encode()) | bodies
+paths = st.sampled_from(["/v2/models/tiny/infer", "/v2/models/tiny/versions/stable/infer"])
+
+
 def resident_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -64,31 +103,70 @@ def resident_mb(pid: int) -> float:
     raise AssertionError("no VmRSS")
 
 
-def fuzz(server: Addresses, examples: int) -> None:
-    host, port = server.rest.rsplit(":", 1)
-    connection = http.client.HTTPConnection(host, int(port), timeout=60)
-
-    @settings(
+def quick(examples: int) -> settings:
+    return settings(
         max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def fuzz(server: Addresses, examples: int) -> None:
+    connection = connect(server)
+
+    @quick(examples)
     @given(body=bodies, method=methods)
     def send(body: bytes, method: str) -> None:
-        connection.request("POST", f"/v1/models/tiny:{method}", body)
-        response = connection.getresponse()
-        text = response.read()
-        assert response.status < 500 or response.status in (501, 503), text
-        json.loads(text.decode("utf-8", "replace"))
+        check(connection, f"/v1/models/tiny:{method}", body)
 
     send()
     connection.close()
 
 
+def fuzz_open_inference(server: Addresses, examples: int) -> None:
+    connection = connect(server)
+
+    @quick(examples)
+    @given(path=paths, document=documents, data=st.none() | st.binary(max_size=40), off=sizes)
+    def send(path: str, document: bytes, data: bytes | None, off: object) -> None:
+        if data is None:
+            return check(connection, path, document)
+        size = str(len(document) if off == 0 else off).encode("utf-8", "replace").strip()
+        printable = bytes(byte for byte in size if 32 <= byte < 127)
+        return check(connection, path, document + data, {JSON_BYTES: printable.decode()})
+
+    send()
+    connection.close()
+
+
+JSON_BYTES = "Inference-Header-Content-Length"
+
+
+def connect(server: Addresses) -> http.client.HTTPConnection:
+    host, port = server.rest.rsplit(":", 1)
+    return http.client.HTTPConnection(host, int(port), timeout=60)
+
+
+def check(
+    connection: http.client.HTTPConnection,
+    path: str,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+) -> None:
+    """Post a body; the response has JSON and no other status than 501 and 503 above 499."""
+    connection.request("POST", path, body, headers or {})
+    response = connection.getresponse()
+    text = response.read()
+    assert response.status < 500 or response.status in (501, 503), text
+    size = int(response.getheader(JSON_BYTES, len(text)))
+    json.loads(text[:size].decode("utf-8", "replace"))
+
+
 def test_some_bodies(server: Addresses) -> None:
     fuzz(server, 300)
+    fuzz_open_inference(server, 300)
 
 
 @pytest.mark.long
@@ -96,4 +174,5 @@ def test_many_bodies_in_bounded_memory(server: Addresses) -> None:
     fuzz(server, 1000)
     before = resident_mb(server.pid)
     fuzz(server, 20_000)
+    fuzz_open_inference(server, 20_000)
     assert resident_mb(server.pid) - before < 100

@@ -148,10 +148,72 @@ def fuzz_examples(stubs: Stubs, examples: int) -> None:
     send()
 
 
+CONTENTS: dict[str, st.SearchStrategy[Any]] = {
+    "bool_contents": st.booleans(),
+    "int_contents": INT32,
+    "int64_contents": INT64,
+    "uint_contents": st.integers(0, (1 << 32) - 1),
+    "uint64_contents": st.integers(0, (1 << 64) - 1),
+    "fp32_contents": FLOATS,
+    "fp64_contents": st.floats(),
+    "bytes_contents": st.binary(max_size=20),
+}
+DATATYPES = ["BOOL", "UINT8", "UINT16", "UINT64", "INT8", "INT64", "FP16", "BF16", "FP32", "FP64",
+             "BYTES", ""]  # fmt: skip
+INFER_INPUTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": ALIASES,
+            "datatype": st.sampled_from(DATATYPES),
+            "shape": st.lists(SIZES, max_size=4) | st.just([1] * 65),
+            "contents": st.fixed_dictionaries(
+                {},
+                optional={name: st.lists(one, max_size=4) for name, one in CONTENTS.items()},
+            ),
+        }
+    ),
+    max_size=3,
+)
+
+
+def fuzz_open_inference(stubs: Stubs, examples: int) -> None:
+    from serving.server.protocol import open_inference_pb2 as pb
+
+    call = stubs.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    @quick(examples)
+    @given(
+        st.sampled_from(SIGNATURES),
+        INFER_INPUTS,
+        st.lists(st.binary(max_size=24), max_size=3),
+        st.lists(st.sampled_from(["y", "sum", "text", "none"]), max_size=2),
+        st.sampled_from(["", "1", "stable", "none", "-1", "9" * 30]),
+    )
+    def send(
+        signature: str, inputs: list[Any], raw: list[bytes], outputs: list[str], version: str
+    ) -> None:
+        request = pb.ModelInferRequest(
+            model_name="tiny", model_version=version, raw_input_contents=raw
+        )
+        request.parameters["signature_name"].string_param = signature
+        for fields in inputs:
+            if raw and len(raw) == len(inputs):
+                fields = {**fields, "contents": {}}
+            request.inputs.add(**fields)
+        for name in outputs:
+            request.outputs.add(name=name)
+        found = code_of(call, request.SerializeToString())
+        assert not found.startswith(("UNKNOWN", "INTERNAL")), found
+
+    send()
+
+
 def fuzz_bytes(stubs: Stubs, examples: int) -> None:
     paths = [f"/tensorflow.serving.PredictionService/{name}"
              for name in ("Predict", "Classify", "MultiInference", "GetModelMetadata")]  # fmt: skip
     paths.append("/tensorflow.serving.ModelService/GetModelStatus")
+    paths += [f"/inference.GRPCInferenceService/{name}"
+              for name in ("ServerLive", "ModelReady", "ModelMetadata", "ModelInfer")]  # fmt: skip
 
     @quick(examples)
     @given(st.sampled_from(paths), st.binary(max_size=60))
@@ -165,11 +227,13 @@ def fuzz_bytes(stubs: Stubs, examples: int) -> None:
 def test_some_messages(stubs: Stubs) -> None:
     fuzz_predict(stubs, 250)
     fuzz_examples(stubs, 100)
-    fuzz_bytes(stubs, 100)
+    fuzz_open_inference(stubs, 250)
+    fuzz_bytes(stubs, 150)
 
 
 @pytest.mark.long
 def test_many_messages(stubs: Stubs) -> None:
     fuzz_predict(stubs, 10_000)
     fuzz_examples(stubs, 2000)
+    fuzz_open_inference(stubs, 10_000)
     fuzz_bytes(stubs, 2000)

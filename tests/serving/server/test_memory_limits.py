@@ -141,6 +141,33 @@ def test_work_waits_in_order_until_its_memory_is_free() -> None:
         pass
 
 
+def test_work_whose_caller_leaves_while_it_waits_for_memory_does_not_run() -> None:
+    memory, runs = WorkMemory(10), []
+    codes: list[Code] = []
+
+    def work() -> None:
+        try:
+            with memory.hold(1):
+                runs.append(1)
+        except ServingError as error:
+            codes.append(error.code)
+
+    async def run() -> None:
+        workers = Workers(threads=2)
+        with memory.hold(10):
+            task = asyncio.ensure_future(workers.run(work))
+            while not memory._waiting:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await workers.run(work)
+        workers.close()
+
+    asyncio.run(run())
+    assert (runs, codes) == ([1], [Code.CANCELLED])
+
+
 DOCUMENTS = {
     "integers": "[" + "1234567," * 10_000 + "1]",
     "floats": "[" + "1.5," * 10_000 + "1]",
