@@ -7,9 +7,10 @@
 
 `efficientnet_lite0` at 224 px, one JPEG per request, sent by another process on the same machine.
 The in-process side calls the same SavedModel in this process. Both sides run in turn, and metrics
-are medians over the rounds. All parts take about eight minutes; `--only` measures one part and
-keeps the other metrics of the file. `--tune` writes the batching file with the highest throughput
-for the model and the machine, in TF Serving's format.
+are medians over the rounds. `load` sends good requests among malformed and hostile ones. All parts
+take about a quarter of an hour; `--only` measures one part and keeps the other metrics of the file.
+`--tune` writes the batching file with the highest throughput for the model and the machine, in TF
+Serving's format.
 """
 
 from __future__ import annotations
