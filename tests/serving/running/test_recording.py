@@ -79,9 +79,13 @@ def test_both_protocols_are_logged_with_the_shadow(logged: tuple[Addresses, Path
         differs = one.answer.predicted != one.shadow.predicted
         assert differs == (one.image == images[0])
         assert bool(one.features) == (one.signature != "classify")
-    _, _, page = http_request(at.rest, "GET", "/monitoring/prometheus/metrics")
-    assert b':regraft:serving:shadow_count{outcome="predicted"} 4' in page
-    assert b':regraft:serving:request_log_count{outcome="written"} 4' in page
+
+    def counted(line: bytes) -> bool:
+        return line in http_request(at.rest, "GET", "/monitoring/prometheus/metrics")[2]
+
+    assert counted(b':regraft:serving:shadow_count{outcome="predicted"} 4\n')
+    # The writer counts after it has flushed.
+    until(lambda: counted(b':regraft:serving:request_log_count{outcome="written"} 4\n'))
 
 
 def test_a_killed_server_leaves_a_log_that_can_be_read(
