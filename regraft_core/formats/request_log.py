@@ -213,7 +213,6 @@ def _inflated(file: Path) -> Iterator[bytes]:
                 data = inflater.unconsumed_tail
                 if inflater.eof:  # another file may follow, as after `cat`
                     data, inflater = inflater.unused_data, zlib.decompressobj(_GZIP)
-        yield inflater.flush()
 
 
 _NUMBER, _TEXT = (int, float), (str,)
