@@ -1,14 +1,16 @@
-"""The server compared with in-process calls: throughput, latency, memory, new versions, shutdown.
+"""The server compared with in-process calls: throughput, latency, memory, new versions, faults.
 
     regraft bench serving --json benchmarks/results/serving.json
     regraft bench serving --json benchmarks/results/serving.json --only latency
+    regraft bench serving --json benchmarks/results/serving.json --only load
     regraft bench serving --json tried.json --tune batching.config
 
 `efficientnet_lite0` at 224 px, one JPEG per request, sent by another process on the same machine.
 The in-process side calls the same SavedModel in this process. Both sides run in turn, and metrics
-are medians over the rounds. All parts take about eight minutes; `--only` measures one part and
-keeps the other metrics of the file. `--tune` writes the batching file with the highest throughput
-for the model and the machine, in TF Serving's format.
+are medians over the rounds. `load` sends good requests among malformed and hostile ones. All parts
+take about a quarter of an hour; `--only` measures one part and keeps the other metrics of the file.
+`--tune` writes the batching file with the highest throughput for the model and the machine, in TF
+Serving's format.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 from benchmarks.batching_search import tune
 from benchmarks.load_generator import Load, percentile, run_load
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
+from benchmarks.serving_faults import mixed_load, write_labels
 from benchmarks.serving_soak import memory, swap
 from regraft_client import grpc_wire, rest_wire
 from regraft_client.grpc_wire import Target
@@ -216,11 +219,12 @@ PARTS: Mapping[str, Callable[[Stage], dict[str, Metric]]] = {
     "table": table,
     "swap": lambda stage: swap(stage.base, MODEL, stage.engine, stage.load),
 }
+SMALL_PARTS = ("memory", "load")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parts = ["all", *PARTS, "memory"]
+    parts = ["all", *PARTS, *SMALL_PARTS]
     parser.add_argument("--only", choices=parts, default="all", help="Measure only this part.")
     parser.add_argument(
         "--tune", type=Path, help="Write the best batching file here; measure nothing else."
@@ -234,6 +238,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="Seconds per measurement.")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--requests", type=int, default=50_000, help="Requests of the memory test.")
+    parser.add_argument(
+        "--load-requests", type=int, default=20_000, help="Good requests of the load with faults."
+    )
 
 
 def measure(options: argparse.Namespace) -> Measurement:
@@ -245,7 +252,7 @@ def measure(options: argparse.Namespace) -> Measurement:
         images = photographs(IMAGES)
         if options.model is not None:
             shutil.copytree(options.model, base / "1")
-        elif options.only != "memory" or options.tune is not None:
+        elif options.only not in SMALL_PARTS or options.tune is not None:
             export_model(base / "1", options.backbone, options.image_px, images)
         stage = Stage(base, options.engine, images, bodies, options.seconds, options.rounds)
         metrics: dict[str, Metric] = {}
@@ -257,26 +264,49 @@ def measure(options: argparse.Namespace) -> Measurement:
                 if options.only in (name, "all"):
                     print(f"serving: measuring {name}", flush=True)
                     metrics |= part(stage)
-            if options.only in ("memory", "all"):
-                print("serving: measuring memory", flush=True)
-                metrics |= small_memory(stage, Path(work) / "small", options.requests)
+            metrics |= small_parts(stage, Path(work) / "small" / MODEL, options)
     if options.only != "all":
         metrics = read_metrics(options.json) | metrics
     model = options.model or f"{options.backbone} at {options.image_px} px"
     return Measurement(
         f"{model}, one JPEG per request, load from another process on the same machine, "
         f"{options.engine} server, {options.seconds:g} s per measurement, {options.rounds} rounds; "
-        f"the memory test sends {options.requests} requests to the backbone `tiny` at 32 px",
+        f"the memory test sends {options.requests} requests to the backbone `tiny` at 32 px, the "
+        f"load with faults {options.load_requests}",
         metrics,
     )
 
 
-def small_memory(stage: Stage, base: Path, requests: int) -> dict[str, Metric]:
-    """Measure the memory growth with the backbone `tiny`, which serves many requests quickly."""
-    base.mkdir()
-    export_model(base / "1", "tiny", 32, stage.images)
-    load = stage.load
-    return memory(base, MODEL, stage.engine, lambda at: load("grpc", at, CONCURRENCY), requests)
+def small_parts(stage: Stage, base: Path, options: argparse.Namespace) -> dict[str, Metric]:
+    """Measure with the backbone `tiny`, which serves many requests quickly.
+
+    That is the growth of the memory, and the load with faults.
+    """
+    metrics: dict[str, Metric] = {}
+    chosen = [name for name in SMALL_PARTS if options.only in (name, "all")]
+    if chosen:
+        base.mkdir(parents=True)
+        export_model(base / "1", "tiny", 32, stage.images)
+        write_labels(base)
+    for name in chosen:
+        print(f"serving: measuring {name}", flush=True)
+        if name == "memory":
+            metrics |= memory(
+                base,
+                MODEL,
+                stage.engine,
+                lambda at: stage.load("grpc", at, CONCURRENCY),
+                options.requests,
+            )
+        else:
+            metrics |= mixed_load(
+                base,
+                MODEL,
+                stage.engine,
+                lambda protocol, at: stage.load(protocol, at, CONCURRENCY),
+                options.load_requests,
+            )
+    return metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -166,7 +166,7 @@ def _describe(
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",
             "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "
-            f"features{_ERROR}",
+            f"features, {outputs}{_ERROR}",
         },
     }
     return SavedModelManifest(

@@ -152,8 +152,10 @@ def _endpoints(
         return blank_invalid({"classes": classes, "scores": scores}, errors)
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
+        # With the outputs of `serving_default`, so that one forward pass returns both.
         pixels, errors = decode(image_bytes)
-        outputs = {"features": tf.cast(run(pixels)[0], tf.float32)}
+        pooled, logits = run(pixels)
+        outputs = {"features": tf.cast(pooled, tf.float32), **postprocess(logits, postprocessing)}
         return {**blank_invalid(outputs, errors), ERROR: errors}
 
     strings = tf.TensorSpec([None], tf.string, name="image_bytes")

@@ -12,7 +12,7 @@ import typer
 from regraft.cli.options.completion import complete_recipes
 from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.recipe_options import with_recipe_options
-from regraft_core.runtime.errors import RejectedError
+from regraft_core.runtime.errors import InputError, RejectedError
 
 
 @with_recipe_options
@@ -95,7 +95,9 @@ def ingest(
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an evaluation.")],
+    run_dir: Annotated[
+        Path, typer.Argument(help="Folder of a run, of an evaluation, or of a request log.")
+    ],
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
     ] = True,
@@ -103,11 +105,31 @@ def report(
         Path | None,
         typer.Option(help="PNG file to write an image of the report to; needs Chromium."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the columns sha256 and label, for a request log."),
+    ] = None,
+    json: JsonFlag = False,
 ) -> None:
     """Rebuild the report of a run from its metrics, and open it.
 
+    For the folder of a request log, compare the version that answered the requests with the shadow
+    version.
+
     Example: regraft report runs/digits
     """
+    from regraft_core.formats.request_log import log_files
+
+    if log_files(run_dir):
+        from regraft.cli.request_log import report_request_log
+
+        if screenshot is not None:
+            raise InputError("--screenshot: expected the folder of a run, got a request log")
+        report_request_log(run_dir, labels, json)
+        return
+    if labels is not None or json:
+        option = "--json" if labels is None else "--labels"
+        raise InputError(f"{option}: expected the folder of a request log, got {run_dir}")
     from components.evaluate.report.report import rebuild_report
     from regraft.cli.console_output import print_line
     from regraft.cli.screenshot import capture_page

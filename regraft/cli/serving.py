@@ -48,6 +48,23 @@ def serve(
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
+    request_log: Annotated[
+        str,
+        typer.Option(help="Folder to log a sample of the requests in; empty logs none."),
+    ] = "",
+    sample: Annotated[float, typer.Option(help="Fraction of the requests to log.")] = 0.01,
+    log_images: Annotated[
+        bool, typer.Option("--log-images", help="Log the bytes of the images, too.")
+    ] = False,
+    log_max_mb: Annotated[
+        int, typer.Option(help="Maximum MB of the request log; the oldest files are deleted.")
+    ] = 1024,
+    shadow_label: Annotated[
+        str,
+        typer.Option(
+            help="Label of a version that predicts a copy of each logged request; empty: none."
+        ),
+    ] = "",
 ) -> None:
     """Serve published models over gRPC and REST, as TensorFlow Serving does.
 
@@ -56,6 +73,7 @@ def serve(
     Example: regraft serve runs/digits/models --page
     """
     from regraft.model_folder import find_served_folder
+    from serving.request_log_options import RequestLogOptions
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
@@ -68,7 +86,9 @@ def serve(
         host=bind, port=port, rest_api_port=rest_api_port, gpu_memory_mb=gpu_memory_mb
     )
     folder = find_served_folder(base_dir)
-    raise typer.Exit(run_server(folder, engine, options, batching=batching, page=page))
+    recording = RequestLogOptions(request_log, sample, log_images, log_max_mb, shadow_label)
+    code = run_server(folder, engine, options, batching=batching, page=page, request_log=recording)
+    raise typer.Exit(code)
 
 
 def predict(

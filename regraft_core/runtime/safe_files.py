@@ -74,6 +74,36 @@ def lock_file(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
+def open_private_folder(path: Path, option: str) -> int:
+    """Open a folder that only its owner can read, and create it if it does not exist.
+
+    Returns:
+        Its descriptor: files that are opened relative to it are in this folder, even if a link
+        takes its place.
+
+    Raises:
+        InputError: it is a link or not a folder, or others may use it; the message starts with
+            `option`.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        kind = "a link" if path.is_symlink() else error.strerror
+        raise InputError(f"{option}: expected a folder at {path}, got {kind}") from error
+    found = os.fstat(folder)
+    own = found.st_uid == os.geteuid()
+    if own and not found.st_mode & 0o077:
+        return folder
+    os.close(folder)
+    if not own:
+        raise InputError(f"{option}: expected a folder of this user at {path}, got another's")
+    raise InputError(
+        f"{option}: expected a folder that only its owner can use, got {path} with mode "
+        f"{found.st_mode & 0o777:o}; run chmod 700 {path}"
+    )
+
+
 def refuse_links(folder: Path) -> None:
     """Refuse a folder that contains links, whose targets a copy would contain.
 

@@ -16,6 +16,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
 from regraft_core.runtime.printable import printable
 from serving.batching_file import BATCHING_FILE, batching_flags
+from serving.request_log_options import FOLDER_OPTION, RequestLogOptions
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
     ALL_INTERFACES,
@@ -64,6 +65,7 @@ def serving_folder(
     *,
     batching: bool = True,
     page: bool = False,
+    request_log: RequestLogOptions | None = None,
 ) -> Iterator[Served]:
     """Serve all models below `base_dir` during the block.
 
@@ -73,15 +75,19 @@ def serving_folder(
         options: ports, host and further flags of TF Serving.
         batching: batch concurrent requests.
         page: serve a web page to try the models (embedded engine only).
+        request_log: log a sample of the requests (embedded engine only).
 
     Raises:
         InputError: no model, no such engine, an engine that listens on more interfaces than the
-            host, or a page without the embedded engine.
+            host, a page or a request log without the embedded engine, or a folder of the log that
+            cannot be used.
         RegraftError: the server did not start.
     """
     chosen = _choose(engine, options)
     if page and chosen != "embedded":
         raise InputError(f"--page needs the embedded engine, got {chosen}")
+    recording = request_log or RequestLogOptions()
+    _check_request_log(recording, chosen)
     models = find_models(base_dir)
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as folder:
         config = Path(folder) / "models.config"
@@ -99,6 +105,7 @@ def serving_folder(
             flags += batching_flags()
         if page:
             flags.append("--page")
+        flags += recording.flags()
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
             yield Served(addresses, updater)
@@ -111,6 +118,7 @@ def serve(
     *,
     batching: bool = True,
     page: bool = False,
+    request_log: RequestLogOptions | None = None,
 ) -> int:
     """Serve until SIGTERM, SIGINT or the end of the server; return the exit code.
 
@@ -125,6 +133,7 @@ def serve(
     try:
         chosen, models = _choose(engine, options), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
+        _check_request_log(request_log or RequestLogOptions(), chosen)
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
@@ -133,7 +142,9 @@ def serve(
             print("TF32     on by NVIDIA_TF32_OVERRIDE: predictions depend on the batch size and "
                   "are not verified", flush=True)  # fmt: skip
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
-        with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
+        with serving_folder(
+            base_dir, engine, options, batching=batching, page=page, request_log=request_log
+        ) as served:
             addresses = served.addresses
             if options is not None and options.host == ALL_INTERFACES:
                 print("listening on all network interfaces", file=sys.stderr)
@@ -170,6 +181,18 @@ def _choose(engine: str, options: ServeOptions | None) -> str:
     chosen = choose_engine(engine, host)
     check_interfaces(chosen, host)
     return chosen
+
+
+def _check_request_log(options: RequestLogOptions, engine: str) -> None:
+    options.check()
+    if options.request_log and engine != "embedded":
+        # No LogCollector is registered in TF Serving 2.20, and ServerCore::Create in
+        # model_servers/server_core.cc makes a logger that refuses every LoggingConfig.
+        raise InputError(
+            f"{FOLDER_OPTION}: expected the embedded engine, because TF Serving is built without a "
+            f"request log, got {engine}; add --engine embedded"
+        )
+    options.check_folder()
 
 
 def _alive(pid: int) -> bool:

@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
         read_batching(options.batching_parameters_file)
         read_metrics_path(options.monitoring_config_file)
         configs = read_model_configs(options)
+        options.recording.check_folder()
         import asyncio
 
         from serving.server.app import serve

@@ -33,6 +33,7 @@ from serving.server.ports.page import read_page
 from serving.server.ports.reception import Reception
 from serving.server.ports.request_body import RestLimits
 from serving.server.protocol.status import ServingError
+from serving.server.recording.recorders import Recorders
 from serving.server.requests.reload import reload_config
 from serving.server.requests.warmup import warm_up
 from serving.server.server_state import ServerState
@@ -49,7 +50,8 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        InputError: a GPU does not respond, or has less memory than the limit.
+        InputError: a GPU does not respond, or has less memory than the limit; the folder of the
+            request log cannot be used.
         RegraftError: the first load fails, or a port cannot be bound.
     """
     # Predictions were verified without TF32.
@@ -58,6 +60,7 @@ async def serve(
     metrics_path = read_metrics_path(options.monitoring_config_file)
     limit = options.max_memory_bytes
     state = ServerState(BodyMemory(limit), WorkMemory(limit))
+    recorders = Recorders(options.recording, state.catalog, state.metrics, log)
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
@@ -66,6 +69,7 @@ async def serve(
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:
             warm_up(servable, name, number, path)
+        servable.recorder = recorders.make(name, number)
         log(f"{name} version {number} loaded in {clock.seconds:.1f} s")
         return servable
 
@@ -87,6 +91,7 @@ async def serve(
     finally:
         await asyncio.to_thread(lifecycle.stop)
         state.workers.close()
+        await asyncio.to_thread(recorders.close)
 
 
 async def _first_load(

@@ -123,6 +123,13 @@ def model_configs(message: Any, root: Path | None = None) -> list[ModelConfig]:
             raise InputError(
                 f"Model {entry.name} requests unsupported platform {entry.model_platform}"
             )
+        if entry.HasField("logging_config"):
+            # ServerRequestLogger::Update in core/server_request_logger.cc of TF Serving 2.20, which
+            # is built without a creator.
+            raise InputError(
+                f"Model {entry.name} has a logging_config: No request-logger-creator provided. "
+                "Use --request-log"
+            )
         labels = dict(entry.version_labels)
         configs.append(ModelConfig(entry.name, path, _policy(entry), labels))
     return configs

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NoReturn
 
 from regraft_core.runtime.errors import InputError
+from serving.request_log_options import RequestLogOptions
 
+# Flags that `regraft serve` has too; they are also accepted as it spells them.
+_OWN = tuple(field.name for field in fields(RequestLogOptions))
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -18,7 +21,8 @@ class ServerOptions:
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not limit it (in TF
-    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit.
+    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit. `request_log`
+    is the folder in which a fraction (`sample`) of the requests is logged.
     """
 
     host: str = "127.0.0.1"
@@ -45,7 +49,17 @@ class ServerOptions:
     max_request_bytes: int = 256 << 20
     max_memory_bytes: int = 1 << 30
     gpu_memory_mb: int = 0
+    request_log: str = ""
+    sample: float = 0.01
+    log_images: bool = False
+    log_max_mb: int = 1024
+    shadow_label: str = ""
     drain_seconds: float = 30.0
+
+    @property
+    def recording(self) -> RequestLogOptions:
+        """The options of the request log and the shadow."""
+        return RequestLogOptions(**{name: getattr(self, name) for name in _OWN})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,10 +102,13 @@ def parse_flags(arguments: Sequence[str]) -> ServerOptions:
     }
     for name, field in ServerOptions.__dataclass_fields__.items():
         flag = f"--{name}"
+        spellings = [flag, f"--{name.replace('_', '-')}"] if name in _OWN else [flag]
         if field.type == "bool":
-            parser.add_argument(flag, nargs="?", const=True, default=field.default, type=_boolean)
+            parser.add_argument(
+                *spellings, nargs="?", const=True, default=field.default, type=_boolean
+            )
         else:
-            parser.add_argument(flag, default=field.default, type=kinds[str(field.type)])
+            parser.add_argument(*spellings, default=field.default, type=kinds[str(field.type)])
     options = ServerOptions(**vars(parser.parse_args(list(arguments))))
     if not options.model_base_path and not options.model_config_file:
         raise InputError("expected --model_base_path or --model_config_file, got neither")
@@ -99,4 +116,5 @@ def parse_flags(arguments: Sequence[str]) -> ServerOptions:
         raise InputError("expected --port or --rest_api_port, got neither")
     if options.batching_parameters_file and not options.enable_batching:
         raise InputError("--batching_parameters_file needs --enable_batching")
+    options.recording.check()
     return options

@@ -89,9 +89,28 @@ class WorkMemory:
         try:
             yield
         finally:
-            with self._changed:
-                self._held -= size
-                self._changed.notify_all()
+            self._free(size)
+
+    @contextlib.contextmanager
+    def hold_spare(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes for the block if half of the memory stays free and no work waits.
+
+        Raises:
+            ServingError: UNAVAILABLE otherwise, at once.
+        """
+        with self._changed:
+            if self._waiting or self._held + size > self.limit // 2:
+                raise ServingError(Code.UNAVAILABLE, "requests in progress need the memory")
+            self._held += size
+        try:
+            yield
+        finally:
+            self._free(size)
+
+    def _free(self, size: int) -> None:
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
 
     def _take(self, size: int) -> None:
         ticket = object()

@@ -1,11 +1,13 @@
-"""Counts and latencies under TF Serving's names, in Prometheus' text format."""
+"""Counts and latencies under TF Serving's names, and counts of our own, for Prometheus."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _PREFIX = ":tensorflow:serving:"
+_OWN_PREFIX = ":regraft:serving:"
 BUCKETS = tuple(10 * 1.8**power for power in range(33))
 Labels = tuple[tuple[str, str], ...]
 
@@ -27,6 +29,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: dict[Labels, int] = {}
+        self._own: dict[str, dict[Labels, int]] = {}
         self._latencies: dict[str, dict[Labels, _Histogram]] = {
             "request_latency": {},
             "runtime_latency": {},
@@ -37,6 +40,13 @@ class Metrics:
         labels = (("model_name", model), ("status", status))
         with self._lock:
             self._requests[labels] = self._requests.get(labels, 0) + 1
+
+    def count_own(self, name: str, outcome: str, number: int = 1) -> None:
+        """Add to a counter that TF Serving does not have."""
+        labels = (("outcome", outcome),)
+        with self._lock:
+            counts = self._own.setdefault(name, {})
+            counts[labels] = counts.get(labels, 0) + number
 
     def request_latency(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
         """Add the duration of a whole request."""
@@ -51,9 +61,9 @@ class Metrics:
     def page(self) -> str:
         """Return all metrics as text."""
         with self._lock:
-            lines = [f"# TYPE {_PREFIX}request_count counter"]
-            for labels, value in sorted(self._requests.items()):
-                lines.append(f"{_PREFIX}request_count{_braces(labels)} {value}")
+            lines = _counter_lines(f"{_PREFIX}request_count", self._requests)
+            for name, counts in self._own.items():
+                lines.extend(_counter_lines(f"{_OWN_PREFIX}{name}", counts))
             for name, histograms in self._latencies.items():
                 lines.append(f"# TYPE {_PREFIX}{name} histogram")
                 for labels, histogram in sorted(histograms.items()):
@@ -63,6 +73,11 @@ class Metrics:
     def _add(self, name: str, labels: Labels, seconds: float) -> None:
         with self._lock:
             self._latencies[name].setdefault(labels, _Histogram()).add(seconds * 1e6)
+
+
+def _counter_lines(name: str, counts: Mapping[Labels, int]) -> list[str]:
+    lines = [f"{name}{_braces(labels)} {value}" for labels, value in sorted(counts.items())]
+    return [f"# TYPE {name} counter", *lines]
 
 
 def _histogram_lines(name: str, labels: Labels, histogram: _Histogram) -> list[str]:

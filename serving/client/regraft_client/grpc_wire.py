@@ -119,10 +119,12 @@ def parse_predictions(response: Any) -> list[Prediction]:
 
 
 def parse_features(response: Any) -> list[tuple[float, ...]]:
-    """Parse the outputs of `features`, one row per image; its only other output is `error`."""
+    """Parse the output `features`, or the only one besides `error`; one row per image."""
     names = sorted(set(response.outputs) - {ERROR})
+    if FEATURES in names:
+        names = [FEATURES]
     if len(names) != 1:
-        raise unreadable(f"expected one output, got {names}")
+        raise unreadable(f"expected the output {FEATURES!r} or only one, got {names}")
     values, shape = _floats(response, names[0])
     width = shape[-1] if len(shape) > 1 else 1
     rows = [tuple(values[start : start + width]) for start in range(0, len(values), width)]

@@ -155,7 +155,7 @@ def parse_predictions(value: Any) -> list[Prediction]:
 
 
 def parse_features(value: Any) -> list[tuple[float, ...]]:
-    """Parse the outputs of `features`, one row per image; its only output has no name."""
+    """Parse the output `features`, one row per image; an only output has no name."""
     outputs, reasons = _member(value, "outputs"), None
     if isinstance(outputs, dict):
         outputs, reasons = _member(outputs, FEATURES), outputs.get(ERROR)

@@ -21,9 +21,15 @@ from serving.server.config import BatchingConfig
 from serving.server.deadline import remaining_s
 from serving.server.memory import WorkMemory
 from serving.server.models.batching import add_batching, batchable
+from serving.server.models.observation import (
+    Observation,
+    ObservedSignature,
+    Recorder,
+    observed_signatures,
+)
 from serving.server.protocol.image_sizes import declared_size
 from serving.server.protocol.signature import read_signature
-from serving.server.protocol.status import Code, ServingError, code_of, invalid
+from serving.server.protocol.status import Code, ServingError, code_of, invalid, not_found
 
 INIT_SIGNATURE = "__saved_model_init_op"
 SERVE_TAG = "serve"
@@ -48,6 +54,8 @@ class Servable:
         self._session = session
         self.observe: Callable[[float], None] = lambda seconds: None
         self.memory: WorkMemory | None = None
+        self.recorder: Recorder | None = None
+        self._observed = observed_signatures(self.signatures)
         self._largest = batching.max_batch_size if batching is not None else 0
         # By the feeds of a signature: the batched tensor of each of its outputs.
         self._batched: dict[tuple[str, ...], dict[str, str]] = {}
@@ -64,6 +72,8 @@ class Servable:
     ) -> list[np.ndarray]:
         """Run the graph from the tensors named in `feeds` to those in `fetches`.
 
+        A sample of the requests for predictions of encoded images is given to the recorder.
+
         Args:
             feeds: arrays by tensor name.
             fetches: tensor names.
@@ -73,10 +83,54 @@ class Servable:
             ServingError: with the code and the first line of TensorFlow's error; INVALID_ARGUMENT
                 for an image that would take more memory than all requests may.
         """
+        if self.recorder is not None and len(feeds) == 1:
+            ((feed, inputs),) = feeds.items()
+            observed = self._observed.get(feed)
+            # TensorFlow 1's models may use a tensor for the inputs of several signatures.
+            if observed and set(fetches) <= set(observed.aliases) and self.recorder.wants_next():
+                observation = self._observe(observed, inputs, encoded)
+                self.recorder.record(observation)
+                return [observation.outputs[observed.aliases[name]] for name in fetches]
+        return self._run_held(feeds, fetches, encoded)
+
+    def run_shadow(
+        self, signature: str, inputs: np.ndarray, encoded: Sequence[bytes]
+    ) -> dict[str, np.ndarray]:
+        """Return the outputs of a signature that predicts encoded images, without recording it.
+
+        Raises:
+            ServingError: as `run`; UNAVAILABLE if there is no memory to spare, NOT_FOUND if there
+                is no such signature.
+        """
+        for observed in self._observed.values():
+            if observed.signature.name == signature:
+                plain = ObservedSignature(observed.signature, observed.signature)
+                return dict(self._observe(plain, inputs, encoded, spare=True).outputs)
+        raise not_found(f"no signature {signature!r} that predicts encoded images")
+
+    def _observe(
+        self,
+        observed: ObservedSignature,
+        inputs: np.ndarray,
+        encoded: Sequence[bytes],
+        spare: bool = False,
+    ) -> Observation:
+        values = self._run_held({observed.feed: inputs}, observed.fetches, encoded, spare)
+        outputs = dict(zip(observed.run.outputs, values, strict=True))
+        return Observation(observed.signature.name, inputs, encoded, outputs)
+
+    def _run_held(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        encoded: Sequence[bytes],
+        spare: bool = False,
+    ) -> list[np.ndarray]:
         if self.memory is None:
             return self._run_batched(feeds, fetches)
         arrays = 2 * sum(array.nbytes for array in feeds.values())
-        with self.memory.hold(arrays + _decoding_size(encoded, self.memory.limit)):
+        size = arrays + _decoding_size(encoded, self.memory.limit)
+        with self.memory.hold_spare(size) if spare else self.memory.hold(size):
             return self._run_batched(feeds, fetches)
 
     def _run_batched(

@@ -51,6 +51,18 @@ def test_predictions_for_bytes_equal_those_of_the_trained_model(
     np.testing.assert_array_equal(got["familiar"], energy >= THRESHOLD)
 
 
+def test_features_have_the_prediction_of_the_same_forward_pass(loaded: tf.Module) -> None:
+    batch = tf.constant(IMAGES[:3])
+    expected = loaded.signatures["serving_default"](image_bytes=batch)
+    got = loaded.signatures["features"](image_bytes=batch)
+    assert set(got) == {*expected, "features"}
+    for name, value in expected.items():
+        if value.dtype.is_floating:
+            np.testing.assert_allclose(got[name], value, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(got[name], value)
+
+
 def test_the_folder_has_signatures_labels_and_model_card(exported: Path, built: Built) -> None:
     manifest = check_fingerprint(exported)
     assert manifest.signatures == ["serving_default", "images", "classify", "features"]

@@ -18,6 +18,7 @@ from components.export.warmup import example_of
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.model_files import load_model
 from serving.server.config import BatchingConfig
+from serving.server.models.observation import observed_signatures
 from serving.server.models.servable import load_servable
 from tests.components.export.building import CLASSES, FORMATS, PX, Built, image
 
@@ -146,3 +147,14 @@ def test_a_damaged_image_costs_no_other_request_of_a_batch(
                 outputs["probabilities"][0],
                 by_session["serving_default_7/probabilities"][number], atol=1e-6,
             )  # fmt: skip
+
+
+def test_the_request_log_runs_features_for_predictions(exported: Path) -> None:
+    servable = load_servable(exported)
+    found = observed_signatures(servable.signatures).values()
+    assert {one.signature.name: one.run.name for one in found} == {
+        "serving_default": "features",
+        "features": "features",
+        "classify": "classify",
+    }
+    servable.close()

@@ -60,8 +60,11 @@ def predictions_by(protocol: str, reasons: list[str]) -> list[Prediction]:
 
 def features_by(protocol: str, reasons: list[str]) -> list[tuple[float, ...]]:
     if protocol == "rest":
-        return rest_wire.parse_features({"outputs": {"features": FEATURES, "error": reasons}})
-    return grpc_wire.parse_features(by_grpc(features=floats(FEATURES), error=strings(*reasons)))
+        outputs = {"features": FEATURES, "label": LABELS, "error": reasons}
+        return rest_wire.parse_features({"outputs": outputs})
+    return grpc_wire.parse_features(
+        by_grpc(features=floats(FEATURES), label=strings(*LABELS), error=strings(*reasons))
+    )
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

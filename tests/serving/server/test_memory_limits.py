@@ -168,6 +168,34 @@ def test_work_whose_caller_leaves_while_it_waits_for_memory_does_not_run() -> No
     assert (runs, codes) == ([1], [Code.CANCELLED])
 
 
+def test_spare_memory_is_what_requests_do_not_need() -> None:
+    memory = WorkMemory(100)
+
+    def has_spare(size: int) -> bool:
+        try:
+            with memory.hold_spare(size):
+                return True
+        except ServingError as error:
+            assert error.code is Code.UNAVAILABLE
+            return False
+
+    assert (has_spare(50), has_spare(51)) == (True, False)
+    with memory.hold(30):
+        assert (has_spare(20), has_spare(21)) == (True, False)
+        waiting = threading.Thread(target=hold_all, args=(memory,))
+        waiting.start()
+        while not memory._waiting:
+            pass
+        assert not has_spare(1)  # it would hold up the work that waits
+    waiting.join(60)
+    assert has_spare(50)
+
+
+def hold_all(memory: WorkMemory) -> None:
+    with memory.hold(memory.limit):
+        pass
+
+
 DOCUMENTS = {
     "integers": "[" + "1234567," * 10_000 + "1]",
     "floats": "[" + "1.5," * 10_000 + "1]",
