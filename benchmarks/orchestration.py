@@ -50,7 +50,7 @@ def timed_run(out: Path, **values: Any) -> Run:
     from pipelines.recipes.recipe import make_recipe
 
     recipe = make_recipe(
-        sources=("sample:digits",), strategies=("head",), head_epochs=10, model_name="digits",
+        sources=("sample:digits",), strategies=("head",), model_name="digits",
         destination=str(out / "models"), work_dir=str(out / "work"), **values,
     )  # fmt: skip
     first_seen: dict[str, float] = {}

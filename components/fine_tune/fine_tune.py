@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
 from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
@@ -31,7 +32,7 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
-from regraft_core.training.heads import pooling_layer
+from regraft_core.training.heads import add_offset, pooling_layer
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.mixed_precision import accelerate, gpu_capabilities, use_mixed_precision
 from regraft_core.training.model_files import count_parameters, load_model, save_model
@@ -106,6 +107,7 @@ def _fine_tune(
     log_progress(
         f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
     )
+    add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
     with _destination(out) as folder:
         history = parts.head.history + best.history
         write_curves(history, folder)
@@ -168,6 +170,8 @@ def _load_parts(
         )
     freeze(backbone)
     layers = [pooling_layer(manifest.head["pooling"]), *head_model.layers[1:]]
+    # Training is unweighted: the offset that serves another objective is added at its end.
+    add_offset(layers[-1], -np.array(manifest.head["offset"]))
     complete = join(backbone, layers)
     return Parts(dataset, features, backbone, layers, complete, manifest, extracted)
 

@@ -33,12 +33,13 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         options = select_options(kind, {**values, **derived}).model_dump(mode="json")
         return options | {name: values[name] for name in others}
 
-    poolings = ("gap", "gmp", "flatten") if values["head_search"] else (values["pooling"],)
     keep_cut = bool({"top", "auto"} & set(values["strategies"]))
     record = {name: values[name] for name in ("destination", "model_name", "run_id")}
     return {
         "ingest": of(IngestOptions, "sources", "work_dir"),
-        "extract_features": of(FeatureOptions, "workers", keep_cut=keep_cut, poolings=poolings),
+        "extract_features": of(
+            FeatureOptions, "workers", keep_cut=keep_cut, poolings=(values["pooling"],)
+        ),
         "train_head": of(HeadOptions),
         "fine_tune": of(FineTuneOptions, "strategies"),
         "evaluate": of(GateOptions, "work_dir"),

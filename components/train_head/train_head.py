@@ -1,29 +1,34 @@
-"""The head step: trains the head on cached features (feature extraction)."""
+"""The head step: fits the head to cached features (feature extraction)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, get_args
+from dataclasses import asdict
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from components.train_head.head_search import search_heads
 from regraft_core.backbones.backbone_table import find_backbone
-from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import FeaturesManifest, ModelManifest, Preprocessing
-from regraft_core.formats.options import HeadKind, HeadOptions
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, Preprocessing
+from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step_reports import Clock
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests
-from regraft_core.training.heads import build_head, head_parameters, standardize
+from regraft_core.training.feature_store import FeatureRows, moments, read_manifests
+from regraft_core.training.head_selection import HeadRows, SolvedHead, log_loss, score, solve_head
+from regraft_core.training.heads import (
+    add_offset,
+    build_head,
+    head_parameters,
+    set_logits,
+    standardize,
+)
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.loop import Settings, class_weights, train
+from regraft_core.training.logistic_regression import Weights
+from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
 
 
@@ -33,100 +38,136 @@ def train_head(
     out: str | os.PathLike[str],
     options: HeadOptions,
 ) -> ModelManifest:
-    """Train a head on the pooled features of all workers.
+    """Fit a linear head to the pooled features of all workers: logistic regression.
+
+    Loss and accuracy in the manifest are those before the offset that serves the objective, so that
+    they can be compared with those of fine-tuning, which adds the offset at its end.
 
     Raises:
-        InputError: the features are incomplete, or lack the requested pooling.
+        InputError: the features are incomplete, not finite, or lack the requested pooling.
         DataError: there is no training or no validation image.
-        RegraftError: the loss is not finite, or the memory is exhausted.
+        RegraftError: the memory is exhausted.
     """
     clock = Clock()
     manifest = read_manifests(features)[0]
-    measurements: dict[str, Any] = {}
-    reasoning: list[str] = []
-    if options.head_search:
-        options, measurements, reasoning = _search(features, manifest, options)
     if options.pooling not in manifest.arrays:
         arrays = ", ".join(manifest.arrays)
         raise InputError(f"expected features of pooling {options.pooling!r}, got {arrays}")
-    rows = FeatureRows(features, "train", options.pooling, manifest.views)
+    train = FeatureRows(features, "train", options.pooling, manifest.views)
     validation = FeatureRows(features, "validation", options.pooling)
-    if not len(rows) or not len(validation):
+    if not len(train) or not len(validation):
         raise DataError(
-            f"expected images in train and validation, got {len(rows)} and {len(validation)}"
+            f"expected images in train and validation, got {len(train)} and {len(validation)}"
         )
     keras.utils.set_random_seed(options.seed)
-    head = build_head(manifest.arrays[options.pooling][0], len(manifest.classes), options)
-    standardize(head, *moments(rows))
-    settings = _settings(manifest, rows.labels, options)
-    checkpoint = checkpoint_folder(options.work_dir, "train_head", settings.fingerprint)
-    history = train(head, feature_source(rows), feature_source(validation), settings, checkpoint)
-    best = min(history, key=lambda epoch: epoch.validation_loss)
-    height, width, channels = manifest.feature_map
+    classes = len(manifest.classes)
+    rows = _head_rows(train, manifest.views)
+    weights = class_weights(options.class_weights, train.labels, classes)
+    solved = solve_head(rows, classes, weights, options)
+    fitted = _measure(solved, train, validation, manifest.views, clock)
+    head = build_head(len(rows.mean), classes, options.seed)
+    standardize(head, rows.mean, rows.variance)
+    set_logits(head, solved.kernel, solved.bias)
+    add_offset(head.get_layer("logits"), solved.offset)
+    reasoning = _reasoning(solved, options)
+    for sentence in reasoning:
+        log_progress(f"head: {sentence}")
+    log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
     with staged_folder(out) as folder:
-        write_curves(history, folder)
-        written = ModelManifest(
-            digest=save_model(head, folder),
-            made_by=MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
-            kind="head",
-            strategy="head",
-            requested_strategy="head",
-            backbone=manifest.backbone,
-            weights=manifest.weights,
-            weights_digest=manifest.weights_digest,
-            preprocessing=Preprocessing(
-                image_px=manifest.image_px, scaling=find_backbone(manifest.backbone).scaling
-            ),
-            classes=manifest.classes,
-            dataset_digest=manifest.dataset_digest,
-            cut=None,
-            head=options.model_dump(include={"pooling", "dense_width", "dropout", "l2"}),
-            options=options.model_dump(),
-            parameters=count_parameters(head),
-            head_parameters=head_parameters(
-                (height, width, channels), len(manifest.classes), options.dense_width
-            ),
-            history=history,
-            validation_accuracy=best.validation_accuracy,
-            validation_loss=best.validation_loss,
-            reasoning=reasoning,
-            measurements=measurements,
+        write_curves([fitted], folder)
+        written = _manifest(manifest, head, save_model(head, folder), solved, fitted, options)
+        written = written.model_copy(
+            update={
+                "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
+                "reasoning": reasoning,
+            }
         )
         written.write(folder)
     return written
 
 
-def _search(
-    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
-) -> tuple[HeadOptions, dict[str, Any], list[str]]:
-    """Return the best head's options, and measurements and reasoning for the manifest."""
-    kinds = [kind for kind in get_args(HeadKind) if kind in manifest.arrays]
-    labels = FeatureRows(features, "train", kinds[0]).labels
-    classes = len(manifest.classes)
-    weights = class_weights(options.class_weights, labels, classes)
-    best, trials = search_heads(features, manifest, options, weights or (1.0,) * classes)
-    poolings = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
-    sentence = (
-        f"Of {len(trials)} heads ({', '.join(poolings)}; several widths, dropouts and learning "
-        f"rates), {best.pooling} with width {best.dense_width}, dropout {best.dropout:g} and "
-        f"learning rate {best.head_learning_rate:g} had the lowest validation loss."
+def _head_rows(train: FeatureRows, views: int) -> HeadRows:
+    mean, variance = (one.reshape(-1) for one in moments(train))
+    if not np.isfinite(variance).all():
+        raise InputError(
+            f"features: expected finite values, got {np.sum(~np.isfinite(variance))} features with "
+            "others; extract them again with --feature-dtype float32 or other --weights"
+        )
+    images = np.tile(np.arange(len(train)), views)
+    return HeadRows(
+        train.parts(), np.tile(train.labels, views), images, mean, variance, (len(mean),)
     )
-    return best, {"head_search": [trial.measurements() for trial in trials]}, [sentence]
 
 
-def _settings(
-    manifest: FeaturesManifest, labels: NDArray[np.int32], options: HeadOptions
-) -> Settings:
-    classes = len(manifest.classes)
-    return Settings(
-        phase="head",
-        epochs=options.head_epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.head_learning_rate,
-        seed=options.seed,
-        classes=classes,
-        patience=options.patience,
-        label_smoothing=options.label_smoothing,
-        class_weights=class_weights(options.class_weights, labels, classes),
-        fingerprint=digest_of([manifest.digest, options.model_dump(exclude={"work_dir"})]),
+def _measure(
+    solved: SolvedHead, train: FeatureRows, validation: FeatureRows, views: int, clock: Clock
+) -> Epoch:
+    """Return loss and accuracy of a head without its offset, as a line of the learning curve."""
+    values: dict[str, float] = {}
+    weights = Weights(solved.kernel, solved.bias)
+    for prefix, rows in ("", train), ("validation_", validation):
+        parts = rows.parts()
+        plain = parts[: len(parts) // views] if rows is train else parts
+        logits = np.concatenate([weights.logits(part.astype(np.float32)) for part in plain])
+        values[f"{prefix}loss"] = log_loss(logits, rows.labels)
+        values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), rows.labels)
+    return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
+
+
+def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
+    """Return in sentences what was chosen and why."""
+    if not solved.trials:
+        return [f"The head has the penalty {solved.penalty:.1e}: no class has two images to "
+                "choose one by cross-validation."]  # fmt: skip
+    best = solved.trials[0]
+    chosen = f"one scale per {solved.scaling} and penalty {solved.penalty:.1e}"
+    sentences = [
+        f"Of {len(solved.trials)} linear heads, {chosen} had the lowest log loss in "
+        f"{solved.folds}-fold cross-validation: {best.loss:.4f}, with accuracy {best.accuracy:.4f}."
+    ]
+    if np.any(solved.offset):
+        sentences.append(
+            f"An offset of the logits serves {options.optimize}: "
+            f"{solved.held_out[options.optimize]:.4f} in cross-validation, with accuracy "
+            f"{solved.held_out['accuracy']:.4f}."
+        )
+    return sentences
+
+
+def _manifest(
+    features: FeaturesManifest, head: keras.Model, digest: str, solved: SolvedHead, fitted: Epoch,
+    options: HeadOptions,
+) -> ModelManifest:  # fmt: skip
+    height, width, channels = features.feature_map
+    return ModelManifest(
+        digest=digest,
+        made_by=MadeBy(step="train_head", version=VERSION, seconds=fitted.seconds),
+        kind="head",
+        strategy="head",
+        requested_strategy="head",
+        backbone=features.backbone,
+        weights=features.weights,
+        weights_digest=features.weights_digest,
+        preprocessing=Preprocessing(
+            image_px=features.image_px, scaling=find_backbone(features.backbone).scaling
+        ),
+        classes=features.classes,
+        dataset_digest=features.dataset_digest,
+        cut=None,
+        head={
+            "pooling": options.pooling,
+            "scaling": solved.scaling,
+            "l2": solved.penalty,
+            "offset": solved.offset.tolist(),
+        },
+        options=options.model_dump(),
+        parameters=count_parameters(head),
+        head_parameters=head_parameters((height, width, channels), len(features.classes)),
+        history=[fitted],
+        validation_accuracy=fitted.validation_accuracy,
+        validation_loss=fitted.validation_loss,
+        measurements={
+            "cross_validation": [asdict(trial) for trial in solved.trials],
+            "held_out": solved.held_out,
+        },
     )

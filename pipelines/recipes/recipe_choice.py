@@ -15,7 +15,7 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.runtime.errors import InputError, unknown_name
 
 _URI_PREFIXES = ("sample:", "gdrive:")
-_SHOWN = ("backbone", "image_px", "strategies", "class_weights", "min_accuracy")
+_SHOWN = ("backbone", "image_px", "strategies", "min_accuracy")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def estimate(
         float, typer.Option(help="Images per second and node of feature extraction.")
     ] = Rates.extract_rate,
     head_rate: Annotated[
-        float, typer.Option(help="Images per second of head training.")
+        float, typer.Option(help="Images per second of fitting the head.")
     ] = Rates.head_rate,
     top_rate: Annotated[
         float, typer.Option(help="Images per second of strategy top, from cached activations.")
@@ -46,9 +46,6 @@ def estimate(
     activation_kb: Annotated[
         float, typer.Option(help="Size of the cached activations per image, in kB.")
     ] = Rates.activation_kb,
-    head_epochs: Annotated[
-        int, typer.Option(help="Maximum number of epochs for the head.")
-    ] = Plan.head_epochs,
     top_epochs: Annotated[
         int, typer.Option(help="Number of epochs for strategy top.")
     ] = Plan.top_epochs,
@@ -75,8 +72,7 @@ def estimate(
         activation_kb=activation_kb,
     )
     plans = [
-        Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb,
-             head_epochs=head_epochs, top_epochs=top_epochs)
+        Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb, top_epochs=top_epochs)
         for count in nodes or [1, 2, 4, 8, 16]
     ]  # fmt: skip
     found = [estimate_run(plan, rates) for plan in plans]

@@ -35,7 +35,6 @@ class InspectOptions:
     export_weights: Path | None = None
     strategy: StrategyOptions | None = None
     classes: int = 10
-    dense_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,5 +241,5 @@ def _heads(model: Any, options: InspectOptions) -> list[HeadRow]:
     shape = feature_map(model)
     if shape is None:
         return []
-    counted = head_parameters(shape, options.classes, options.dense_width)
+    counted = head_parameters(shape, options.classes)
     return [HeadRow(kind, pooled_width(kind, shape), counted[kind]) for kind in ("gap", "flatten")]

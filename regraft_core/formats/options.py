@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 ClassWeights = Literal["off", "balanced"]
+Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -162,41 +163,29 @@ class FeatureOptions(Options):
 
 
 class HeadOptions(Options):
-    """The head and its training on cached features."""
+    """The head, which is fitted to cached features."""
 
     pooling: HeadKind = Field(
         default="gap", description="Pooling of the feature map: average, maximum or none (flatten)."
     )
-    dense_width: int = Field(
-        default=0, ge=0, le=65536, description="Units of a hidden layer in the head; 0 adds none."
-    )
-    dropout: float = Field(
-        default=0.2, ge=0.0, lt=1.0, description="Dropout rate of the head's inputs; 0 disables it."
+    optimize: Objective = Field(
+        default="accuracy",
+        description="What the head's decisions serve; an offset of the logits adjusts them.",
     )
     l2: float = Field(
-        default=1e-5, ge=0.0, le=1.0, description="L2 penalty on the head's weights; 0 disables it."
+        default=0.0,
+        ge=0.0,
+        le=1e3,
+        description="L2 penalty on the head's weights; 0 chooses it by cross-validation.",
+    )
+    folds: int = Field(
+        default=5, ge=2, le=100, description="Number of folds of the cross-validation."
     )
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the loss; 0 disables it."
     )
     class_weights: ClassWeights = Field(
         default="off", description="`balanced` weights classes inversely to frequency."
-    )
-    head_epochs: int = Field(
-        default=20, ge=1, le=100_000, description="Maximum number of epochs for the head."
-    )
-    head_learning_rate: float = Field(
-        default=1e-3, gt=0.0, le=10.0, description="Learning rate for the head (Adam)."
-    )
-    batch_size: BatchSize = 32
-    patience: int = Field(
-        default=5,
-        ge=1,
-        description="Epochs without a lower validation loss after which the head stops training.",
-    )
-    head_search: bool = Field(
-        default=False,
-        description="Train a grid of heads together and keep the best one on validation.",
     )
     seed: Seed = 0
     work_dir: WorkDir = ""

@@ -109,6 +109,10 @@ class FeatureRows:
             rows[number] = self._maps[view][shard][index - self._starts[shard]]
         return rows
 
+    def parts(self) -> list[NDArray[np.floating]]:
+        """Return all rows as stored, [m, width] of each shard, view after view."""
+        return [array.reshape(len(array), -1) for view in self._maps for array in view]
+
     @property
     def nbytes(self) -> int:
         """Size of all views on disk, in bytes."""

@@ -17,7 +17,7 @@ from regraft_core.runtime.container_image import IMAGE
 
 pytestmark = pytest.mark.containers
 
-TRAINING = {"backbone": "tiny", "head_epochs": 8, "fine_tune_epochs": 2, "learning_rate": 1e-3}
+TRAINING = {"backbone": "tiny", "fine_tune_epochs": 2, "learning_rate": 1e-3}
 
 
 def recipe_for(shapes: Path, out: Path, **values: object) -> Recipe:
@@ -58,7 +58,7 @@ def test_a_rejected_run_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "regraft.cli.main", "run", "--runner", "docker",
         "--out", tmp_path / "run", "--source", shapes, "--backbone", "tiny",
-        "--strategies", "head", "--head-epochs", "2",
+        "--strategies", "head",
         "--min-accuracy", "0.9999", "--min-class-recall", "0.9999",
         "--download-cache", tmp_path / "cache",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from tests.command_line import Regraft
 
 pytestmark = pytest.mark.long
 
-TRAINING = {"backbone": "tiny", "strategies": ["head"], "head_epochs": 2, "engine": "embedded"}
+TRAINING = {"backbone": "tiny", "strategies": ["head"], "engine": "embedded"}
 
 
 @dataclass(frozen=True)

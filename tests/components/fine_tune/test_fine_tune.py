@@ -53,7 +53,7 @@ def backbone_and_head(name: str) -> tuple[keras.Model, list[keras.layers.Layer]]
     """Build a backbone and its head, equal for every call."""
     keras.utils.set_random_seed(0)
     backbone = build_backbone(BACKBONES[name], 48, "random")
-    head = build_head(BACKBONES[name].width, CLASSES, HeadOptions(dropout=0.0))
+    head = build_head(BACKBONES[name].width, CLASSES)
     freeze(backbone)
     return backbone, [pooling_layer("gap"), *head.layers[1:]]
 
@@ -114,9 +114,16 @@ def statistics(model: keras.Model) -> dict[str, NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hardly trained head, so that any further training is an improvement."""
+    """A head that knows nothing, so that any further training is an improvement."""
     out = tmp_path_factory.mktemp("weak") / "head"
-    train_head([trained.features], out, HeadOptions(head_epochs=1, head_learning_rate=1e-6))
+    out.mkdir()
+    model, manifest = load_model(trained.head)
+    kernel, bias = model.get_layer("logits").get_weights()
+    rng = np.random.default_rng(0)
+    model.get_layer("logits").set_weights([rng.normal(0, 1e-3, kernel.shape), 0 * bias])
+    changed = {"digest": save_model(model, out), "validation_loss": float(np.log(3)),
+               "validation_accuracy": 0.0}  # fmt: skip
+    manifest.model_copy(update=changed).write(out)
     return out
 
 
@@ -246,7 +253,7 @@ def test_class_weights_and_label_smoothing_are_those_of_the_head(
         return train(*arguments)
 
     monkeypatch.setattr("components.fine_tune.strategies.train", record_settings)
-    options = HeadOptions(head_epochs=1, class_weights="balanced", label_smoothing=0.1)
+    options = HeadOptions(class_weights="balanced", label_smoothing=0.1)
     train_head([trained.features], tmp_path / "head", options)
     labels = FeatureRows([trained.features], "train", "gap").labels
     quick = FineTuneOptions(strategy="top", fine_tune_epochs=1)

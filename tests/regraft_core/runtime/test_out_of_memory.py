@@ -23,8 +23,8 @@ STEPS: dict[str, Callable[[Path, Trained, Path], object]] = {
     "extract_features.extract_features._extract": lambda data, made, out: extract_features(
         data, out, TINY
     ),
-    "train_head.train_head.search_heads": lambda data, made, out: train_head(
-        [made.features], out, HeadOptions(head_search=True)
+    "train_head.train_head.solve_head": lambda data, made, out: train_head(
+        [made.features], out, HeadOptions()
     ),
     "fine_tune.fine_tune.gather_evidence": lambda data, made, out: fine_tune(
         data, [made.features], made.head, out, FineTuneOptions(strategy="auto")
