@@ -13,7 +13,7 @@ IMAGE ?= regraft-python:$(VERSION)$(if $(GPU),-gpu)
 # The index that pip uses is passed on by name, so that no file names it.
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: install dev demo screenshot test test-long test-containers image lint format protos docs architecture update-docs lock clean
+.PHONY: install dev demo screenshot test test-long test-containers fuzz image lint format protos docs architecture update-docs lock clean
 
 # The environment to run Regraft from; EXTRAS=onnx,notebook adds what few need.
 install: $(VENV)/.run
@@ -38,6 +38,10 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(TESTS) -m long
+
+# Searches for 10 minutes for an image that ingest keeps and the served graph refuses, or that crashes.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.components.ingest.two_readers --seconds 600
 
 # Builds the container image, then runs the pipeline in it; needs a Docker engine.
 test-containers: $(VENV)/.dev image

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.load_generator import Load, run_load
 from benchmarks.result import Metric
+from serving.batching_file import batching_flags, batching_text
 from serving.running.runner import ServeOptions, running_server
-from serving.running.serve import batching_flags
 
 SIZES, THREADS = (4, 8, 16, 32), (1, 2, 4)
 # A single short measurement is too noisy to choose the finalists.
@@ -19,14 +19,6 @@ SCREENING_ROUNDS, FINALISTS = 2, 4
 CONCURRENCY = 16
 Choice = tuple[int, int]
 MakeLoad = Callable[[str, str, int], Load]
-
-
-def batching_text(size: int, threads: int) -> str:
-    """Return a batching file of TF Serving; a single request never waits for others."""
-    return (
-        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: 0 }}\n"
-        f"max_enqueued_batches {{ value: 1000 }}\nnum_batch_threads {{ value: {threads} }}\n"
-    )
 
 
 def tune(
@@ -43,7 +35,7 @@ def tune(
     best = max(final, key=lambda choice: final[choice])
     target.write_text(batching_text(*best), encoding="utf-8")
     return {
-        "best_max_batch_size": Metric(best[0], "images"),
+        "best_max_execution_batch_size": Metric(best[0], "images"),
         "best_num_batch_threads": Metric(best[1], "threads"),
         **{
             f"size_{size}_threads_{threads}": Metric(rate, "images/s")

@@ -12,6 +12,11 @@ end of ingest to the start of head training. One TensorFlow process uses all cor
 efficiency of two workers is relative to one worker on one core; the time of one worker on all
 cores is measured too. kfp's local runner runs two iterations of a loop at a time on any machine.
 
+The compiled pipeline is measured with one and with eight workers: the status of a run repeats parts
+of it for each task, and has a size limit.
+
+The downloads of the steps are measured with a local S3 server that counts; see `step_downloads.py`.
+
 `--only container-image` builds the container image without a cache; it needs a Docker engine.
 """
 
@@ -32,7 +37,7 @@ from typing import Any
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PARTS = ("run", "workers", "container-image")
+PARTS = ("pipeline", "downloads", "run", "workers", "container-image")
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,30 @@ def worker_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
     }
 
 
+def pipeline_metrics(folder: Path) -> dict[str, Metric]:
+    """Measure the size of the compiled pipeline."""
+    from pipelines.cluster.compilation import compile_pipeline
+
+    metrics = {}
+    for workers, name in ((1, "1_worker"), (8, "8_workers")):
+        file = folder / f"{name}.yaml"
+        compile_pipeline({"workers": workers}, file)
+        metrics[f"pipeline_size_{name}"] = Metric(file.stat().st_size / 1e3, "kB")
+    return metrics
+
+
+def download_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
+    """Measure what each step downloads on a cluster, relative to the files that it reads."""
+    from benchmarks.step_downloads import measure_downloads
+
+    metrics = {}
+    accepted = {"sources": ("sample:digits",), "min_accuracy": 0.1}
+    for step, one in measure_downloads(folder, values | accepted).items():
+        metrics[f"downloaded_{step}"] = Metric(one.downloaded / 1e6, "MB")
+        metrics[f"download_ratio_{step}"] = Metric(one.ratio, "", "<= 1.05")
+    return metrics
+
+
 def run_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
     """Measure one run, then the same run again."""
     out = folder / "run"
@@ -119,6 +148,7 @@ def run_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
         "steps_time": Metric(steps, "s"),
         "overhead_per_step": Metric((first.wall_s - steps) / len(first.steps), "s", "<= 5"),
         "unchanged_rerun": Metric(again.wall_s, "s", "<= 15"),
+        "steps": Metric(len(first.steps)),
         "unchanged_rerun_steps": Metric(len(again.steps)),
     }
 
@@ -156,6 +186,11 @@ def measure(options: argparse.Namespace) -> Measurement:
     values = {"backbone": options.backbone, "image_px": options.image_px}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.only in (None, "pipeline"):
+            metrics |= pipeline_metrics(folder)
+        if options.only in (None, "downloads"):
+            (folder / "downloads").mkdir()
+            metrics |= download_metrics(folder / "downloads", values)
         if options.only in (None, "run"):
             metrics |= run_metrics(folder, values)
         if options.only in (None, "workers"):
@@ -165,7 +200,8 @@ def measure(options: argparse.Namespace) -> Measurement:
     conditions = (
         f"digits on {options.backbone} at {options.image_px} px, strategy head, subprocess runner"
     )
-    return Measurement(conditions, metrics)
+    parts = (options.only,) if options.only else PARTS[:-1]
+    return Measurement(conditions, metrics, parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,8 +30,8 @@ from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from benchmarks.serving_soak import memory, swap
 from regraft_client import grpc_wire, rest_wire
 from regraft_client.grpc_wire import Target
+from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
-from serving.running.serve import batching_flags
 
 MODEL, CLASSES, IMAGES = "images", 10, 32
 BATCHES = (1, 8, 16, 32)

@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.load_generator import Load, LoadResult, percentile, run_load, started_load
 from benchmarks.result import Metric
 from regraft_client.rest import RestClient
+from serving.batching_file import batching_flags
 from serving.running.runner import Addresses, ServeOptions, running_server
-from serving.running.serve import batching_flags
 
 MEMORY_SAMPLES = 5
 SWAP_SECONDS, STEADY_SECONDS = 300.0, 8.0

@@ -21,7 +21,7 @@ from components.fine_tune.component import fine_tune
 from components.ingest.component import ingest
 from components.merge_features.component import merge_features
 from components.publish.component import publish
-from components.record_rejection.component import record_rejection
+from components.record_verdict.component import record_verdict
 from components.resolve.component import resolve
 from components.train_head.component import train_head
 from components.verify.component import verify
@@ -116,7 +116,12 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
             dataset=dataset,
         )  # fmt: skip
         evaluation, model = evaluated.outputs["evaluation"], evaluated.outputs["model"]
-        with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
+        accepted = evaluated.outputs["Output"]
+        if cluster:
+            recorded = step(record_verdict, options=of["record_verdict"], evaluation=evaluation)
+            recorded.set_caching_options(False)  # each run leaves its own record
+            accepted = recorded.output
+        with dsl.If(accepted == True, name="accepted"):  # noqa: E712
             saved_model = step(
                 export, options=of["export"], model=model, evaluation=evaluation, dataset=dataset
             ).outputs["saved_model"]
@@ -129,11 +134,6 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
                 parity=verified.outputs["parity"],
             )  # fmt: skip
             published.set_caching_options(False)  # the destination is not among its inputs
-        if cluster:
-            with dsl.If(evaluated.outputs["Output"] == False, name="rejected"):  # noqa: E712
-                rejection = of["record_rejection"]
-                recorded = step(record_rejection, options=rejection, evaluation=evaluation)
-                recorded.set_caching_options(False)  # each run leaves its own record
         return Outputs(dataset=dataset, evaluation=evaluation)
 
     return pipeline

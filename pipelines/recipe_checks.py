@@ -1,54 +1,137 @@
-"""Checks of a recipe that need no data, so that a run fails before it starts."""
+"""The checks before a run starts, the same for `run`, `compile` and `submit`.
+
+They need no data: everything about a recipe that this machine can know, so that a run fails before
+it starts. What only the steps' machines can know, such as rights for a bucket, the first step
+`resolve` checks there.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 from pipelines.recipes.recipe import Recipe
-from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
+from regraft_core.backbones.weights import parse_location
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_check import check_gpu
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
+from regraft_core.runtime.quiet_start import quiet_start
+from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
+
+_WEIGHTS_BY_NAME = ("imagenet", "random")
+_FORMAT_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
-def check_backbone(recipe: Recipe) -> None:
-    """Check that the backbone has the cut point of the recipe; similar names are suggested.
+def check_recipe(
+    recipe: Recipe, has_mounted: Callable[[str], bool] | None = None, *, containers: bool = False
+) -> None:
+    """Check a recipe before its run starts.
+
+    Args:
+        recipe: all options of the run.
+        has_mounted: whether the pods of a cluster can access a path; None if the steps run on this
+            machine.
+        containers: the steps run on this machine, but with the packages of the container image.
 
     Raises:
-        InputError: the backbone has no such cut point, or needs larger images.
+        InputError: the steps cannot access a path, a package or a GPU is missing, the backbone does
+            not have the cut point, or the champion has other classes.
     """
+    locations = list(_locations(recipe))
+    for name, location in locations:
+        if "://" in location:
+            check_scheme(name, location)
+        elif has_mounted is None:
+            _check_on_this_machine(name, location)
+        elif not has_mounted(location):
+            raise InputError(
+                f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster cannot "
+                f"read this machine; got {location!r}"
+            )
+    if has_mounted is None and not containers:
+        _check_packages(recipe, [location for _, location in locations])
+        check_gpu(recipe.require_gpu)
+    if has_mounted is None:
+        _check_champion(recipe)
+    _check_cut(recipe)
+
+
+def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield the paths and URIs of a recipe with the names of their options."""
+    for source in (*recipe.sources, *recipe.mirrors):
+        if not (source in SAMPLE_NAMES or drive_id(source)):
+            yield "source", source
+    if recipe.weights not in _WEIGHTS_BY_NAME:
+        yield "weights", str(parse_location(recipe.weights)[0])
+    for name in ("destination", "champion", "ood_images", "work_dir"):
+        if location := getattr(recipe, name):
+            yield name, location
+
+
+def _check_on_this_machine(name: str, location: str) -> None:
+    path = Path(location)
+    if name == "source":
+        kind_of_source(location)
+    elif name in ("weights", "ood_images") and not path.exists():
+        raise InputError(f"{name}: expected a file or folder, found none at {location}")
+    elif name in ("destination", "work_dir"):
+        check_folder(name, path)
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Check that a folder can be made, or written to; nothing is written.
+
+    Raises:
+        InputError: it is a file or below one, or there is no permission.
+    """
+    nearest = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{name}: cannot write to {folder}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: cannot write to {folder}: no permission for {nearest}")
+
+
+def _check_packages(recipe: Recipe, locations: list[str]) -> None:
+    """Check that this machine has the packages for stores and export formats; nothing is sent."""
+    for location in locations:
+        if is_store_uri(location):
+            open_store_uri(location)
+    for name in recipe.formats:
+        if missing := [one for one in _FORMAT_PACKAGES.get(name, ()) if find_spec(one) is None]:
+            raise InputError(
+                f"formats: {name} needs {' and '.join(missing)}, not installed here; "
+                f"pip install 'regraft[{name}]', or leave {name} out"
+            )
+
+
+def _check_champion(recipe: Recipe) -> None:
+    """Compare the classes of class folders with those of a champion, if both are on this machine.
+
+    Other sources show their classes only to ingest; then `evaluate` compares them.
+    """
+    from components.evaluate.gate.champion import check_classes, find_champion
+    from components.ingest.sources.folders import Tally, labeled_files
+    from components.ingest.sources.samples import is_fashion_folder
+
+    location, folders = recipe.arguments()["champion"], [Path(one) for one in recipe.sources]
+    if is_store_uri(location) or not all(f.is_dir() and not is_fashion_folder(f) for f in folders):
+        return
+    if champion := find_champion(location, Path()):  # nothing is copied from a folder
+        labels = {file.label for folder in folders for file in labeled_files(folder, Tally())}
+        check_classes(champion, sorted(labels))
+
+
+def _check_cut(recipe: Recipe) -> None:
+    """Check that the backbone has the cut point; similar names are suggested."""
     if recipe.cut == "auto":
         return  # default cuts are tested, and TensorFlow takes seconds to load
     with quiet_start():
         from regraft_core.backbones.build import build_backbone
         from regraft_core.backbones.cuts import find_cut
 
+        set_up_gpus(GpuSetup())  # otherwise this process would take the card from the steps
         model = build_backbone(recipe.backbone, recipe.image_px, "random")
     find_cut(model, recipe.cut)
-
-
-def check_destination(recipe: Recipe) -> None:
-    """Check that this machine has the packages to open the destination; no request is sent.
-
-    Raises:
-        InputError: the scheme of the URI is unknown, or its packages are missing.
-    """
-    if is_store_uri(recipe.destination):
-        open_store_uri(recipe.destination)
-
-
-@contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
-    """Discard what TensorFlow writes to standard error while it loads.
-
-    Its libraries ignore the log level until they are initialized.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -18,21 +18,17 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.gpu_check import DEVICE_FILES
+from regraft_core.runtime.gpu_check import DEVICE_FILES, explain_missing_gpu
+from regraft_core.runtime.nvidia_smi import Driver, read_driver
+from serving.module_process import module_command, module_environment
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
 MIN_GB, ENOUGH_GB = 2.0, 20.0
 START_TIMEOUT_S, PROGRAM_TIMEOUT_S = 180.0, 20.0
 INSTALL = "in a checkout: make install"
-# TensorFlow ends its process if the CPU lacks an instruction, so it is started in its own.
-_TENSORFLOW_CODE = """
-import json, keras, tensorflow as tf
-gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
-cuda = bool(tf.test.is_built_with_cuda())
-print(json.dumps({"tensorflow": tf.__version__, "keras": keras.__version__, "gpus": gpus,
-                  "cuda": cuda}))
-"""
+# Loading a model and its libraries takes about this much memory of a card.
+MIN_GPU_MB = 2000
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def diagnose(runs_dir: Path, checkout: Path = CHECKOUT) -> Diagnosis:
             check_python(sys.version_info[:3]),
             check_requirements(read_requirements(checkout), installed),
             check_pins(read_pins(checkout), installed),
-            *check_tensorflow(probe_tensorflow(), DEVICE_FILES),
+            *check_tensorflow(probe_tensorflow(), DEVICE_FILES, read_driver()),
             check_installed_weights(),
             check_keras_cache(Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()),
             check_program(
@@ -161,13 +157,13 @@ def check_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> Finding
     return Finding("versions", "good", f"{len(present)} as in the lock file")
 
 
-def probe_tensorflow(code: str = _TENSORFLOW_CODE) -> dict[str, Any]:
-    """Return versions and GPUs as TensorFlow reports them in its own process, or an `error`."""
-    command = [sys.executable, "-c", code]
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+def probe_tensorflow(command: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what `tensorflow_probe` reports from its own process, or an `error`."""
+    command = command or module_command("regraft.tensorflow_probe")
+    quiet = module_environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         process = subprocess.run(
-            command, capture_output=True, text=True, timeout=START_TIMEOUT_S, env=quiet
+            list(command), capture_output=True, text=True, timeout=START_TIMEOUT_S, env=quiet
         )
     except subprocess.TimeoutExpired:
         return {"error": f"did not start within {START_TIMEOUT_S:g} s"}
@@ -180,8 +176,10 @@ def probe_tensorflow(code: str = _TENSORFLOW_CODE) -> dict[str, Any]:
     return found
 
 
-def check_tensorflow(found: Mapping[str, Any], device_files: Sequence[str]) -> Iterator[Finding]:
-    """Check TensorFlow and its GPUs, from the result of `probe_tensorflow`."""
+def check_tensorflow(
+    found: Mapping[str, Any], device_files: Sequence[str], driver: Driver | None = None
+) -> Iterator[Finding]:
+    """Check TensorFlow and its GPUs, from the result of `probe_tensorflow` and the driver."""
     if "error" in found:
         yield Finding(
             "TensorFlow", "broken", f"cannot be loaded: {found['error']}",
@@ -192,18 +190,89 @@ def check_tensorflow(found: Mapping[str, Any], device_files: Sequence[str]) -> I
     yield Finding("TensorFlow", "good", versions)
     drivers = [path for path in device_files if Path(path).exists()]
     if found["gpus"]:
-        yield Finding("GPU", "good", f"{len(found['gpus'])} available to TensorFlow")
+        yield check_gpus(found, driver)
     elif drivers:
+        build = {"is_cuda_build": found["cuda"], "cuda_version": found["built_for"]["CUDA"]}
+        reason = explain_missing_gpu(driver, build, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        problem, _, fix = reason.partition("; ")
         yield Finding(
-            "GPU", "limited", f"a driver is installed ({drivers[0]}), but TensorFlow finds no GPU",
-            "install the extra [gpu] (in a checkout: make install EXTRAS=gpu), and unset "
-            "CUDA_VISIBLE_DEVICES",
+            "GPU", "limited", f"a driver is installed ({drivers[0]}), but TensorFlow finds no GPU: "
+            f"{problem}", fix,
         )  # fmt: skip
     else:
         yield Finding(
             "GPU", "limited", "none; all steps run on the CPU",
             "not needed; to use a GPU, install its driver and the extra [gpu]",
         )  # fmt: skip
+
+
+def check_gpus(found: Mapping[str, Any], driver: Driver | None) -> Finding:
+    """Check that the GPUs of TensorFlow compute, have kernels, and have free memory."""
+    cards = driver.visible_cards() if driver else ()
+    text = _describe_gpus(found, driver)
+    if "convolution_error" in found:
+        return Finding(
+            "GPU", "broken", f"{text}; a convolution failed: {found['convolution_error']}",
+            "check nvidia-smi and the versions above; CUDA_VISIBLE_DEVICES=-1 hides the GPU, and "
+            "steps run on the CPU",
+        )  # fmt: skip
+    text += f"; a convolution took {found['convolution_s']:g} s"
+    for gpu in found["gpus"]:
+        if not has_kernels(gpu["capability"], found["kernels"]):
+            return Finding(
+                "GPU", "limited", f"{text}; TensorFlow has no kernels for {gpu['name']}",
+                "use a TensorFlow that is built for this card; the driver compiles kernels at the "
+                "first use, which takes minutes",
+            )  # fmt: skip
+    for card in cards:
+        if card.total_mb > 0 and card.free_mb < MIN_GPU_MB:
+            return Finding(
+                "GPU", "limited", text,
+                "end the processes that hold the card, or choose another with CUDA_VISIBLE_DEVICES",
+            )  # fmt: skip
+    return Finding("GPU", "good", text)
+
+
+def _describe_gpus(found: Mapping[str, Any], driver: Driver | None) -> str:
+    """Return cards, capability, driver, and CUDA and cuDNN as built for and as loaded."""
+    gpus = ", ".join(
+        f"{gpu['name']} (compute capability {'.'.join(map(str, gpu['capability']))})"
+        for gpu in found["gpus"]
+    )
+    loaded = found.get("loaded", {})
+    libraries = " and ".join(
+        f"{name} {version}" + (f" (loaded {loaded[name]})" if name in loaded else "")
+        for name, version in found["built_for"].items()
+        if version
+    )
+    parts = [gpus, f"TensorFlow is built for {libraries or 'another kind of GPU'}"]
+    if driver:
+        cuda = ".".join(map(str, driver.cuda))
+        parts.append(f"driver {driver.version} for CUDA {cuda}")
+        parts += [card.describe() for card in driver.visible_cards()]
+    return "; ".join(parts)
+
+
+def has_kernels(capability: Sequence[int], kernels: Sequence[str]) -> bool:
+    """Return whether a build has machine code for a compute capability.
+
+    Machine code (`sm_80`) also runs on later cards of the same generation. `compute_90` is code
+    that the driver compiles for later ones.
+
+    Args:
+        capability: of the card, such as 8 and 6.
+        kernels: what the build contains; nothing if it does not say so.
+    """
+    major, minor = capability
+    for kernel in kernels:
+        kind, _, digits = kernel.partition("_")
+        if digits.isdigit():
+            built_major, built_minor = int(digits[:-1]), int(digits[-1])
+            if built_major == major and built_minor <= minor:
+                return True
+            if kind == "compute" and (built_major, built_minor) <= (major, minor):
+                return True
+    return not kernels
 
 
 def check_installed_weights() -> Finding:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from regraft_client.image_files import to_served
 from regraft_client.predict_files import MAX_FILE_BYTES
 from regraft_core.runtime.errors import InputError
 
@@ -89,7 +90,7 @@ def _read_file(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}")
-        return path.read_bytes()
+        return to_served(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read the file: {error.strerror}") from error
 

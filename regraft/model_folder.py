@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 
@@ -68,13 +69,22 @@ def published_by(path: str | os.PathLike[str]) -> str:
     raise InputError(f"{source}: the gate rejected this run's model (failed: {failed}){hint}")
 
 
+def find_served_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder to serve for `path`: of a run, that of the model which it published.
+
+    Raises:
+        InputError: the run was rejected, or published to a URL.
+    """
+    source = published_by(path)
+    if is_store_uri(source):
+        raise InputError(f"expected a folder of published models, got {source}; copy it first")
+    is_run = source != os.fspath(path).removeprefix("file://")
+    return Path(source).parent if is_run else Path(source)
+
+
 def versions_in(folder: Path) -> list[int]:
     """Return the numbers of the versions of the published model at `folder`."""
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdigit() and (path / GRAPH_FILE).is_file()
-    )
+    return [*version_names(p.name for p in folder.iterdir() if (p / GRAPH_FILE).is_file())]
 
 
 def models_in(folder: Path) -> list[str]:

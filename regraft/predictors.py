@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.export.signatures import Postprocessing, postprocess
+from components.export.signatures import ERROR, Postprocessing, blank_invalid, postprocess
 from regraft_client.predict_files import reason_of
 from regraft_client.results import Prediction
 from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.images.preprocess import load_images, scale
+from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.training.model_files import load_model
 from serving.server.models.servable import from_op_error, load_servable
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
@@ -46,6 +47,7 @@ def load_exported(folder: Path) -> Predictor:
         InputError: it is not a model that a server can load.
     """
     manifest = SavedModelManifest.read(folder)
+    set_up_gpus(GpuSetup(tf32=False))
     try:
         with _no_deprecation_warnings():
             servable = load_servable(folder)
@@ -73,6 +75,7 @@ def load_candidate(folder: Path) -> Predictor:
     Raises:
         InputError: it is damaged, or only a head.
     """
+    set_up_gpus(GpuSetup(tf32=False))
     model, manifest = load_model(folder)
     if manifest.kind != "candidate":
         raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")
@@ -83,8 +86,9 @@ def load_candidate(folder: Path) -> Predictor:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def graph(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = load_images(encoded, preprocessing.image_px, name_damaged=True)
-        return postprocess(model(scale(pixels, preprocessing.scaling), training=False), plain)
+        pixels, errors = load_each_image(encoded, preprocessing.image_px)
+        logits = model(scale(pixels, preprocessing.scaling), training=False)
+        return {**blank_invalid(postprocess(logits, plain), errors), ERROR: errors}
 
     def outputs(encoded: Sequence[bytes]) -> Outputs:
         try:
@@ -119,6 +123,9 @@ def _predict(
             reason = reason_of(error.message)
             raise InputError(_GRAPH_NODES.sub("", reason)) from error
         raise RegraftError(f"the model failed: {error.code.name}: {error.message}") from error
+    for reason in found.get(ERROR, ()):
+        if reason:
+            raise InputError(reason.decode("utf-8"))
     familiar = found.get("familiar", [None] * len(encoded))
     return [
         Prediction(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from regraft.model_folder import find_model_folder, models_in, published_by, versions_in
 from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 
@@ -95,7 +96,7 @@ def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
     if is_store_uri(source):
         return version.parent
     # Alone in a folder of versions, as servers expect it.
-    is_version = version.name.isdigit()
+    is_version = version_number(version.name) is not None
     link = work / (version.parent.name if is_version else DEFAULT_NAME)
     link.mkdir()
     (link / (version.name if is_version else "1")).symlink_to(version, target_is_directory=True)

@@ -105,12 +105,12 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for pipelines, which kfp's local runner executes in subprocesses."""
     from kfp import local
 
-    from pipelines.local.run import own_output
+    from pipelines.local.run import without_traces
 
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
-    with own_output():
+    with without_traces():
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
         yield tmp_path
 
 

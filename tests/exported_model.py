@@ -25,11 +25,11 @@ class Doubling(tf.Module):
         return {"y": x * self.factor[0]}
 
 
-def write_warmup(folder: Path, value: float) -> None:
+def write_warmup(folder: Path, value: float, rows: int = 1) -> None:
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
     request.model_spec.signature_name = "serving_default"
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([value], tf.float32))
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([value] * rows, tf.float32))
     (folder / "assets.extra").mkdir(exist_ok=True)
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(path)) as writer:

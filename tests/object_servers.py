@@ -6,19 +6,24 @@ import contextlib
 import http
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
-    """Run moto's server of S3; yield the environment variables that direct s3fs to it."""
+def s3_server(wrap: Callable[[Any], Any] | None = None) -> Iterator[dict[str, str]]:
+    """Run moto's server of S3; yield the environment variables that direct s3fs to it.
+
+    `wrap` gets the WSGI application and returns the one to run.
+    """
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    if wrap is not None:
+        server._server.app = wrap(server._server.app)
     host, port = server.get_host_and_port()
     try:
         yield {

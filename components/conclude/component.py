@@ -10,7 +10,7 @@ from regraft_core.runtime.container_image import IMAGE
 def conclude(
     outcome: Output[Markdown], run_id: str, destination: str, model_name: str = "regraft"
 ) -> None:
-    """Report how the run ended: published, rejected, or without a verdict.
+    """Report how the run ended: published, accepted only, rejected, or without a verdict.
 
     Args:
         outcome: How the run ended, for the KFP UI.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from regraft_core.formats.run_outcome import read_outcome
 
+RELEASE = "`export`, `verify` or `publish`"
+
 
 def conclude(run_id: str, destination: str, model_name: str) -> str:
-    """Return how the run ended, in Markdown: published, rejected, or without a verdict.
+    """Return how the run ended, in Markdown: published, accepted only, rejected, or no verdict.
 
     It reads the record that the run wrote at its destination. The state that Kubeflow Pipelines
     passes to a step that runs after all others is that of its metadata store: `RUNNING` or
@@ -31,6 +33,12 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
     summary = f"strategy {outcome.strategy}" + (
         "" if accuracy is None else f", test accuracy {accuracy:.4f}"
     )
+    if outcome.accepted_only:
+        return (
+            f"# Accepted, not published\n\nThe gate accepted the model, but {RELEASE} failed, or "
+            f"the run was canceled. No version was added at `{location}`: {summary}. The log of "
+            "the first failed step shows the cause.\n"
+        )
     if outcome.verdict == "accepted":
         return f"# Published\n\n`{outcome.path}`: {summary}.\n"
     failed = "".join(

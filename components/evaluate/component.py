@@ -22,8 +22,8 @@ def evaluate(
     """Choose the best candidate on validation and apply the gate on the test split.
 
     Args:
-        options: `GateOptions`, and `champion` (folder or URI of its version), `champion_digest` (so
-            that another one invalidates the cache) and `work_dir`; each may be empty.
+        options: `GateOptions`, and `champion` (folder or URI), `champion_digest` (so that another
+            one invalidates the cache) and `work_dir`; each may be empty.
         candidates: Complete candidates, trained on the dataset, in one folder.
         dataset: Dataset with its test split.
         evaluation: Verdict with all metrics and predictions.

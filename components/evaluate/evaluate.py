@@ -39,12 +39,16 @@ from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.model_files import MODEL_FILE, load_model
 
 LATENCY_IMAGES = 22
 
 
+@explain_out_of_memory()
 def evaluate(
     candidates: Sequence[str | os.PathLike[str]],
     dataset: str | os.PathLike[str],
@@ -64,8 +68,11 @@ def evaluate(
 
     Raises:
         InputError: the candidates, the dataset and the champion do not match.
+        RegraftError: the memory is exhausted.
     """
     clock = Clock()
+    # Served predictions are computed without TF32, so those that are judged are, too.
+    set_up_gpus(GpuSetup.of(options, tf32=False))
     data = DatasetManifest.read(dataset)
     manifests = [ModelManifest.read(folder) for folder in candidates]
     choice = choose(manifests)
@@ -77,7 +84,11 @@ def evaluate(
     model, manifest = load_model(candidates[choice.index])
     log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
     runner = build_runner(model, manifest.preprocessing)
-    validation, test = predict(runner, dataset, ("validation", "test"), options.batch_size)
+    (validation, test), batch_size = with_halved_batches(
+        "evaluate",
+        fitting_batch("evaluate", options.batch_size, model, options.gpu_memory_mb),
+        lambda size: predict(runner, dataset, ("validation", "test"), size),
+    )
     assessment = assess(
         LabeledLogits(validation.logits, validation.true_labels),
         LabeledLogits(test.logits, test.true_labels),
@@ -85,7 +96,7 @@ def evaluate(
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
         champion=champion_result,
-        ood_logits=predict_encoded(runner, ood_images, options.batch_size) if ood_images else None,
+        ood_logits=predict_encoded(runner, ood_images, batch_size) if ood_images else None,
     )
     champion_data = champion_result.dataset_digest if champion_result else None
     evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)

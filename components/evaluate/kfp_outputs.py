@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.evaluate.evaluation_cache import evaluation_key, find_cached
+from components.evaluate.evaluate import evaluate
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
-from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import GateOptions
-from regraft_core.formats.stored_artifacts import copy_artifact, keep
-from regraft_core.runtime.object_stores import is_store_uri
-from regraft_core.runtime.step_reports import log_progress
+from regraft_core.formats.stored_artifacts import copy_artifact, keep, origin_of, pass_page
 
 ROC_POINTS = 200
 
@@ -41,11 +37,10 @@ def evaluate_artifacts(
             the content store or "".
     """
     options = select_options(GateOptions, values)
-    locations = values.get("champion", ""), values.get("work_dir", "")
     names = CandidatesManifest.read(candidates.path).candidates
     folders = [Path(candidates.path) / name for name in names]
     evaluation = outputs["evaluation"]
-    result = _find_or_evaluate(folders, dataset.path, evaluation, options, locations)
+    result = evaluate(folders, dataset.path, evaluation.path, options, values.get("champion", ""))
     evaluation.metadata.update(
         verdict=result.verdict, strategy=result.strategy, digest=result.digest
     )
@@ -55,39 +50,11 @@ def evaluate_artifacts(
             outputs["metrics"].log_metric(name, value)
     folder = Path(evaluation.path)
     _log_classification(outputs["classification"], result, folder)
-    Path(outputs["report"].path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / REPORT_FILE, outputs["report"].path)
+    pass_page(evaluation, REPORT_FILE, outputs["report"])
+    origin = origin_of("evaluate", values, candidates, dataset)
+    keep(evaluation, f"evaluation-{result.digest[:32]}", result.file_name, origin,
+         small=(result.file_name,), read_again=False)  # fmt: skip
     return result.verdict == "accepted"
-
-
-def _find_or_evaluate(
-    folders: Sequence[Path],
-    dataset: str,
-    evaluation: Any,
-    options: GateOptions,
-    locations: tuple[str, str],
-) -> EvaluationManifest:
-    """Return the evaluation of an earlier run with the same inputs, or evaluate."""
-    champion, work_dir = locations
-    on_this_machine = "://" not in evaluation.uri
-    key = None
-    if work_dir:
-        key = evaluation_key(folders, dataset, options.model_dump(mode="json"), champion)
-    if key and (cached := find_cached(key, work_dir)):
-        log_progress("evaluate: nothing has changed since the last evaluation")
-        if on_this_machine and not is_store_uri(work_dir):
-            evaluation.uri = str(cached)  # the same path, so that kfp's cache knows what follows
-        else:
-            copy_artifact(cached, Path(evaluation.path))
-        return EvaluationManifest.read(cached)
-    from components.evaluate.evaluate import evaluate  # imports TensorFlow
-
-    result = evaluate(folders, dataset, evaluation.path, options, champion)
-    if key and on_this_machine:
-        keep(evaluation, work_dir, key.name, result.file_name, "*.npz")
-    elif key:
-        ContentStore(work_dir).add_copy(Path(evaluation.path), key.name, result.file_name)
-    return result
 
 
 def _pass_on(

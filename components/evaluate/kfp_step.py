@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
 
@@ -20,7 +21,7 @@ def run(
     report: Any,
 ) -> bool:
     """Run the step; the arguments are those of the component `evaluate`."""
-    with run_step("evaluate"):
+    with run_step("evaluate", refusals_of(options, evaluation)):
         check_gpu(options.get("require_gpu", False))
         from components.evaluate.kfp_outputs import evaluate_artifacts
 

@@ -26,14 +26,18 @@ from regraft_core.formats.manifests import (
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
+_ERROR = ", and `error` string [n], the reason why an image is invalid, or empty"
 
 
+@explain_out_of_memory()
 def export(
     model: str | os.PathLike[str],
     evaluation: str | os.PathLike[str],
@@ -58,6 +62,7 @@ def export(
         InputError: candidates, evaluation and dataset do not match.
     """
     clock, options = Clock(), options or ExportOptions()
+    set_up_gpus(GpuSetup.of(options, tf32=False))
     verdict = EvaluationManifest.read(evaluation)
     if verdict.verdict != "accepted":
         raise RejectedError("export: expected an accepted model, got a rejected one")
@@ -155,12 +160,13 @@ def _describe(
         "evaluation_notes": evaluation.notes,
         "ood": evaluation.details.get("ood"),
         "signatures": {
-            "serving_default": f"`image_bytes` string [n], images of any size, to {outputs}",
+            "serving_default": "`image_bytes` string [n], images of any size, to "
+            f"{outputs}{_ERROR}",
             "images": f"`images` float [n, height, width, 3] in 0..255, to {outputs}",
             "classify": "`inputs`, tf.Example with `image/encoded`, to `classes` and `scores` "
             "[n, classes], for the Classify API",
             "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "
-            "features",
+            f"features{_ERROR}",
         },
     }
     return SavedModelManifest(

@@ -10,11 +10,13 @@ import keras
 import tensorflow as tf
 
 from regraft_core.formats.manifests import Preprocessing
-from regraft_core.images.preprocess import load_images, scale
+from regraft_core.images.preprocess import load_each_image, scale
+from regraft_core.images.valid_rows import map_valid_rows
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)
 EXAMPLE_KEY = "image/encoded"
+ERROR = "error"
 _CPU = "/CPU:0"
 _Tensors = dict[str, Any]
 
@@ -56,6 +58,23 @@ def postprocess(logits: tf.Tensor, postprocessing: Postprocessing) -> _Tensors:
     return outputs
 
 
+def blank_invalid(outputs: _Tensors, errors: tf.Tensor) -> _Tensors:
+    """Return `outputs` with empty strings, zeros and False in the rows of invalid images.
+
+    Args:
+        outputs: tensors `[n, ...]`.
+        errors: string `[n]`, the reasons of `load_each_image`.
+    """
+    with tf.device(_CPU):
+        valid = errors == ""
+
+        def blank(values: tf.Tensor) -> tf.Tensor:
+            rows = tf.reshape(valid, [-1] + [1] * (len(values.shape) - 1))
+            return tf.where(rows, values, tf.zeros([], values.dtype))
+
+        return {name: blank(values) for name, values in outputs.items()}
+
+
 def build_archive(
     model: keras.Model, pooling: str, postprocessing: Postprocessing
 ) -> keras.export.ExportArchive:
@@ -84,6 +103,19 @@ def _not_empty(batch: tf.Tensor) -> tf.Tensor:
         return tf.identity(batch)
 
 
+def _encoded_of_examples(serialized: tf.Tensor) -> tf.Tensor:
+    """Return the encoded images of serialized examples, string `[n]`; "" if there is none."""
+
+    def parse(row: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        features = {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
+        return tf.io.parse_single_example(row[0], features)[EXAMPLE_KEY]
+
+    with tf.device(_CPU):
+        indices, encoded = map_valid_rows(parse, (serialized,), tf.TensorSpec([], tf.string))
+        empty = tf.fill(tf.shape(serialized), "")
+        return tf.tensor_scatter_nd_update(empty, indices[:, tf.newaxis], encoded)
+
+
 def _endpoints(
     both: keras.Model, postprocessing: Postprocessing
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
@@ -91,7 +123,7 @@ def _endpoints(
     texts = tf.constant(postprocessing.classes)
     # Traced once for all signatures.
     decode = tf.function(
-        lambda encoded: load_images(_not_empty(encoded), px, name_damaged=True),
+        lambda encoded: load_each_image(_not_empty(encoded), px),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
@@ -101,24 +133,28 @@ def _endpoints(
         return outputs
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
-        return postprocess(run(decode(image_bytes))[1], postprocessing)
+        pixels, errors = decode(image_bytes)
+        outputs = postprocess(run(pixels)[1], postprocessing)
+        return {**blank_invalid(outputs, errors), ERROR: errors}
 
     def images(images: tf.Tensor) -> _Tensors:
         pixels = tf.image.resize(_not_empty(images), [px, px], method="bilinear", antialias=True)
         return postprocess(run(pixels)[1], postprocessing)
 
     def classify(inputs: tf.Tensor) -> _Tensors:
-        with tf.device(_CPU):
-            parsed = tf.io.parse_example(
-                inputs, {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string)}
-            )
-        outputs = postprocess(run(decode(parsed[EXAMPLE_KEY]))[1], postprocessing)
+        # The Classify API allows no output besides these two (PreProcessClassification in
+        # servables/tensorflow/classifier.cc of TF Serving 2.20), so there is no reason for the row
+        # of an invalid image: all of its labels are empty.
+        pixels, errors = decode(_encoded_of_examples(inputs))
+        scores = postprocess(run(pixels)[1], postprocessing)["probabilities"]
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
-        return {"classes": classes, "scores": outputs["probabilities"]}
+        return blank_invalid({"classes": classes, "scores": scores}, errors)
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
-        return {"features": tf.cast(run(decode(image_bytes))[0], tf.float32)}
+        pixels, errors = decode(image_bytes)
+        outputs = {"features": tf.cast(run(pixels)[0], tf.float32)}
+        return {**blank_invalid(outputs, errors), ERROR: errors}
 
     strings = tf.TensorSpec([None], tf.string, name="image_bytes")
     return {

@@ -23,14 +23,19 @@ from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import DataError, InputError
-from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import explain_out_of_memory
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LABELS
 from regraft_core.training.heads import pooling_layer
-from regraft_core.training.mixed_precision import accelerate, gpu_capabilities, use_mixed_precision
+from regraft_core.training.mixed_precision import (
+    accelerate,
+    choose_half_precision,
+    gpu_capabilities,
+)
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
@@ -55,7 +60,7 @@ def extract_features(
         RegraftError: the memory is exhausted.
     """
     clock = Clock()
-    check_gpu(options.require_gpu)
+    set_up_gpus(GpuSetup.of(options))
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
@@ -68,13 +73,13 @@ def extract_features(
     used = options.model_dump(
         include={"poolings", "keep_cut", "views", "augment", "feature_dtype", "seed"}
     )
-    mixed = use_mixed_precision(options.precision, gpu_capabilities())
+    half = choose_half_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
-    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, mixed])
+    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, half])
     shards = list(_select_shards(data, options.views, shard_index, shard_count))
     extractor = _extractor(model, cut, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
@@ -85,12 +90,21 @@ def extract_features(
     work = checkpoint_folder(options.work_dir, "features", digest)
     with (
         staged_folder(out) as folder,
-        accelerate(model.layers, mixed=mixed),
+        accelerate(model.layers, half),
         winograd(model.layers),
     ):
-        forward = build_forward(extractor, backbone, options, image_px)
         store = ShardStore(work or folder, kinds, marked=work is not None)
-        _extract(Path(dataset), shards, forward, store, options.views)
+
+        def run(batch_size: int) -> None:
+            sized = options.model_copy(update={"batch_size": batch_size})
+            forward = build_forward(extractor, backbone, sized, image_px)
+            _extract(Path(dataset), shards, forward, store, options.views)
+
+        first = fitting_batch(
+            "extract_features", options.batch_size, extractor, options.gpu_memory_mb,
+            half=bool(half),
+        )  # fmt: skip
+        _, batch_size = with_halved_batches("extract_features", first, run)
         if work is not None:
             store.link_into(folder)
         manifest = FeaturesManifest(
@@ -107,6 +121,8 @@ def extract_features(
             augment=options.augment,
             seed=options.seed,
             dtype=options.feature_dtype,
+            batch_size=batch_size,
+            precision=half or "float32",
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             shard_index=shard_index,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import FeatureShard
 from regraft_core.formats.stored_artifacts import save_work
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, UnavailableError
 from regraft_core.training.feature_store import array_file
 
 FLOAT16_MAX = 65504.0
@@ -50,7 +50,8 @@ class ShardStore:
         """Write the arrays of one shard by memory mapping, piece by piece.
 
         Raises:
-            InputError: a value is too large for float16, or the disk is full.
+            InputError: a value is too large for float16.
+            UnavailableError: the disk is full.
         """
         try:
             maps = {name: self._new(info, name) for name in self._kinds}
@@ -67,7 +68,7 @@ class ShardStore:
                 self._mark(info).touch()
                 save_work(self._folder)
         except OSError as error:
-            raise InputError(f"cannot write features to {self._folder}: {error}") from error
+            raise UnavailableError(f"cannot write features to {self._folder}: {error}") from error
 
     def link_into(self, folder: Path) -> None:
         """Link all arrays into `folder`, or copy them if the file system has no links."""
@@ -94,6 +95,6 @@ class ShardStore:
 def _check_range(name: str, dtype: np.dtype[Any], values: NDArray[Any]) -> None:
     if dtype == np.float16 and values.size and not np.abs(values).max() < FLOAT16_MAX:
         raise InputError(
-            f"the activations of {name!r} reach {np.abs(values).max():.0f}, beyond float16; "
+            f"the activations of {name!r} reach {float(np.abs(values).max()):.0f}, beyond float16; "
             "use --feature-dtype float32"
         )

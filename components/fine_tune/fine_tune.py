@@ -7,6 +7,7 @@ trains all layers from images; `auto` chooses among them by evidence.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,15 +27,21 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.gpu_check import check_gpu
-from regraft_core.runtime.out_of_memory import explain_out_of_memory
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
+from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooling_layer
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.mixed_precision import accelerate, gpu_capabilities, use_mixed_precision
+from regraft_core.training.mixed_precision import (
+    HalfPrecision,
+    accelerate,
+    choose_half_precision,
+    gpu_capabilities,
+)
 from regraft_core.training.model_files import count_parameters, load_model, save_model
 from regraft_core.training.winograd import winograd
 
@@ -44,6 +51,7 @@ class Outcome:
     """The result of a training: its history, and loss and accuracy of the weights it kept."""
 
     batch_norm: str
+    batch_size: int
     history: list[Epoch]
     loss: float
     accuracy: float
@@ -68,7 +76,7 @@ def fine_tune(
             GPU is missing, or there are several machines for a strategy other than `full`.
         RegraftError: the loss is not finite, or the memory is exhausted.
     """
-    check_gpu(options.require_gpu)
+    set_up_gpus(GpuSetup.of(options))
     with distribution_strategy(options.strategy).scope():
         return _fine_tune(dataset, features, head, out, options)
 
@@ -101,6 +109,9 @@ def _fine_tune(
             one.batch_norm: {"validation_loss": one.loss, "validation_accuracy": one.accuracy}
             for one in outcomes
         }
+    if best.batch_size < options.batch_size:
+        reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
+                         f"with {options.batch_size}.")  # fmt: skip
     for sentence in reasoning:
         log_progress(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
@@ -119,7 +130,8 @@ def _fine_tune(
                 "strategy": strategy,
                 "requested_strategy": options.strategy,
                 "cut": parts.features.cut if strategy == "top" else None,
-                "options": options.model_dump() | {"batch_norm": best.batch_norm},
+                "options": options.model_dump()
+                | {"batch_norm": best.batch_norm, "batch_size": best.batch_size},
                 "parameters": count_parameters(parts.complete),
                 "history": history,
                 "validation_accuracy": best.accuracy,
@@ -181,23 +193,47 @@ def _train_each(
 ) -> tuple[Outcome, list[Outcome]]:
     """Train with each treatment of BatchNormalization; restore the weights of the best one."""
     start = parts.complete.get_weights()
-    mixed = use_mixed_precision(options.precision, gpu_capabilities())
+    half = choose_half_precision(options.precision, gpu_capabilities())
     outcomes = []
+    batch_size = _first_batch(parts, strategy, options, half)
     for batch_norm in _treatments(parts, strategy, options, evidence):
-        parts.complete.set_weights(start)
-        layers = parts.backbone.layers
-        with accelerate(layers, mixed=mixed), winograd(layers):
-            history = train_strategy(
-                parts, strategy, options.model_copy(update={"batch_norm": batch_norm}), mixed=mixed
-            )
+        treated = options.model_copy(update={"batch_norm": batch_norm})
+        run = functools.partial(_train_once, parts, strategy, treated, half, start)
+        history, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
         loss, accuracy = _best(parts.head, history)
         weights = parts.complete.get_weights()
-        outcomes.append(Outcome(batch_norm, history, loss, accuracy, weights))
+        outcomes.append(Outcome(batch_norm, batch_size, history, loss, accuracy, weights))
     best = min(outcomes, key=lambda outcome: outcome.loss)
     parts.complete.set_weights(best.weights)
     if strategy != "head":
         unfreeze(parts, strategy, options.model_copy(update={"batch_norm": best.batch_norm}), 1)
     return best, outcomes
+
+
+def _first_batch(parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision) -> int:
+    """Return the batch size, or a smaller one if a batch cannot fit in the memory."""
+    if strategy == "head":  # trains nothing more
+        return options.batch_size
+    on_cache = strategy == "top" and parts.cached
+    model = trained_part(parts, strategy) if on_cache else parts.complete
+    return fitting_batch(
+        f"fine_tune {strategy}", options.batch_size, model, options.gpu_memory_mb, half=bool(half)
+    )
+
+
+def _train_once(
+    parts: Parts,
+    strategy: str,
+    options: FineTuneOptions,
+    half: HalfPrecision,
+    start: list[Any],
+    batch_size: int,
+) -> list[Epoch]:
+    """Train from the weights `start` with a batch size; return the history."""
+    parts.complete.set_weights(start)
+    layers, sized = parts.backbone.layers, options.model_copy(update={"batch_size": batch_size})
+    with accelerate(layers, half), winograd(layers):
+        return train_strategy(parts, strategy, sized, half)
 
 
 def _treatments(

@@ -7,7 +7,8 @@ from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import FineTuneOptions
-from regraft_core.formats.stored_artifacts import keep
+from regraft_core.formats.step_refusals import refusals_of
+from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
 
@@ -16,7 +17,7 @@ def run(
     options: Mapping[str, Any], dataset: Any, features: Any, head: Any, candidates: Any
 ) -> None:
     """Run the step; the arguments are those of the component `fine_tune`."""
-    with run_step("fine_tune"):
+    with run_step("fine_tune", refusals_of(options, candidates)):
         checked = [
             select_options(FineTuneOptions, {**options, "strategy": strategy})
             for strategy in options["strategies"]
@@ -27,4 +28,5 @@ def run(
         manifest = fine_tune_all(dataset.path, features.path, head.path, candidates.path, checked)
         candidates.metadata.update(digest=manifest.digest)
         name = f"candidates-{manifest.digest[:32]}"
-        keep(candidates, checked[0].work_dir, name, manifest.file_name, "*.keras")
+        origin = origin_of("fine_tune", options, dataset, features, head)
+        keep(candidates, name, manifest.file_name, origin)

@@ -12,13 +12,14 @@ import numpy as np
 from regraft_core.backbones.cuts import freeze, join, split
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest
-from regraft_core.formats.options import FineTuneOptions, HeadOptions
+from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, FeatureRows, feature_source
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, Start, class_weights, train
+from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.training_source import Source
 
 # With `adapt`, the moving averages have time to replace their initial values this many times.
@@ -49,11 +50,11 @@ class Parts:
 
 
 def train_strategy(
-    parts: Parts, strategy: str, options: FineTuneOptions, *, mixed: bool = False
+    parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision = ""
 ) -> list[Epoch]:
     """Train the part of `strategy` in place and return the history.
 
-    With `mixed`, layers of the backbone compute in float16, so the loss is scaled.
+    Layers of the backbone compute in `half`; for float16, the loss is scaled.
 
     Raises:
         InputError: no cut was chosen when the features were extracted.
@@ -66,7 +67,7 @@ def train_strategy(
     model, source, validation = _data(parts, strategy, trained, options.seed)
     steps = options.fine_tune_epochs * -(-source.count // options.batch_size)
     unfreeze(parts, strategy, options, steps)
-    settings = _settings(parts, strategy, options, model, source.count, mixed)
+    settings = _settings(parts, strategy, options, model, source.count, half)
     step = f"fine_tune-{strategy}-{options.batch_norm}"
     checkpoint = checkpoint_folder(options.work_dir, step, settings.fingerprint)
     return train(model, source, validation, settings, checkpoint, parts.start)
@@ -144,11 +145,11 @@ def _settings(
     options: FineTuneOptions,
     model: keras.Model,
     count: int,
-    mixed: bool,
+    half: HalfPrecision,
 ) -> Settings:
-    used = options.model_dump(exclude={"work_dir", "require_gpu", "precision"})
+    used = options.model_dump(exclude={*MACHINE_OPTIONS, "precision"})
     fingerprint = digest_of(
-        [parts.head.digest, parts.features.digest, parts.cached, phase, count, used, mixed]
+        [parts.head.digest, parts.features.digest, parts.cached, phase, count, used, half]
     )
     head = HeadOptions(**parts.head.options)
     classes = len(parts.head.classes)
@@ -169,5 +170,5 @@ def _settings(
         ema_momentum=options.ema_momentum,
         lr_ratios=lr_ratios(model, options.lowest_lr_ratio),
         fingerprint=fingerprint,
-        mixed=mixed,
+        half=half,
     )

@@ -198,10 +198,10 @@ class Catalog:
             " ORDER BY hash64, id"
         )
 
-    def thumbnail(self, number: int) -> bytes:
-        """Return the thumbnail of an image."""
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of an image; None for small and flat images."""
         rows = self._query("SELECT thumbnail FROM images WHERE number = ?", (number,))
-        thumbnail: bytes = next(rows)[0]
+        thumbnail: bytes | None = next(rows)[0]
         return thumbnail
 
     def ids(self, numbers: Collection[int]) -> dict[int, bytes]:
@@ -215,6 +215,15 @@ class Catalog:
     def keys(self, numbers: Collection[int]) -> dict[int, int]:
         """Return keys by number."""
         return self._by_number("key", numbers)
+
+    def images(self, numbers: Collection[int]) -> dict[int, Duplicate]:
+        """Return images by number."""
+        rows = self._query(
+            "SELECT number, path, label, source_split FROM images"
+            " WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(numbers)),),
+        )
+        return {row[0]: Duplicate._make(row) for row in rows}
 
     def path_of(self, number: int) -> bytes:
         """Return the path of an image."""

@@ -102,6 +102,8 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
 
 
 def _read(file: LabeledFile, options: IngestOptions) -> bytes:
+    if file.problem:
+        raise InvalidImageError("invalid-row", file.problem)
     if not is_url(file.file):
         return read_file(file.file)
     try:

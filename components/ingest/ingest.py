@@ -12,10 +12,13 @@ from pathlib import Path
 
 from components.ingest.card.data_card import write_data_card
 from components.ingest.catalog import Catalog
+from components.ingest.checks.image_validation import READ_FORMATS
 from components.ingest.image_reader import FILES_PER_CHUNK, chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
+from components.ingest.sources.folder_listing import shorten
 from components.ingest.sources.folders import Tally
+from components.ingest.sources.labels import describe_confusable
 from components.ingest.sources.source_files import source_files, source_name
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
@@ -23,14 +26,14 @@ from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
 WORK = ".work"
 INVALID_REASONS = (
     "missing-file", "unreadable", "empty-file", "not-an-image", "unsupported-format", "damaged",
-    "too-many-pixels", "label-conflict",
+    "too-many-pixels", "label-conflict", "invalid-row",
 )  # fmt: skip
 """Reasons that count as invalid files; the others (duplicates, leakage) only drop a copy."""
 _UNBALANCED_RATIO, _FEW_IMAGES = 5, 30
@@ -67,21 +70,21 @@ def ingest(
             work.mkdir()
             try:
                 with running_lock(work):
-                    return _ingest([str(source) for source in sources], folder, work, options)
+                    return _ingest([str(source) for source in sources], folder, Path(out), options)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+        if error.errno in _DISK_FULL or error.filename is None:
+            raise UnavailableError(f"cannot write to {out}: {error.strerror or error}") from error
+        path = shorten(os.fsdecode(error.filename))
+        raise InputError(f"cannot read or write {path}: {error.strerror}") from error
     except sqlite3.OperationalError as error:
-        raise InputError(f"cannot write to {out}: {error}") from error
+        raise UnavailableError(f"cannot write to {out}: {error}") from error
 
 
-def _ingest(
-    sources: list[str], folder: Path, work: Path, options: IngestOptions
-) -> DatasetManifest:
-    clock = Clock()
+def _ingest(sources: list[str], folder: Path, out: Path, options: IngestOptions) -> DatasetManifest:
+    """Make the dataset in the temporary `folder`, which becomes `out`."""
+    clock, work = Clock(), folder / WORK
     processes = process_count(options.processes)
     spool = work / "spool"
     spool.mkdir()
@@ -94,10 +97,11 @@ def _ingest(
             catalog.quarantine(result.invalid)
             if number and number % _CHUNKS_PER_LINE == 0:
                 log_progress(f"ingest: {number * FILES_PER_CHUNK} files read")
-        duplicates = resolve_duplicates(catalog, options)
-        _check_invalid_fraction(catalog, options)
+        duplicates = resolve_duplicates(catalog, options, spool)
+        _check_invalid_fraction(catalog, options, tally, out)
         classes = _check_classes(catalog, tally)
-        warnings = [*duplicates.warnings, *assign_catalog(catalog, classes, options)]
+        warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
+        warnings += [*assign_catalog(catalog, classes, options)]
         warnings += _describe_weaknesses(catalog)
         catalog.index_splits()
         splits = write_shards(catalog, folder, spool, classes, processes)
@@ -115,22 +119,43 @@ def _ingest(
     finally:
         catalog.close()
     log_progress(_summary(manifest))
+    log_progress(f"ingest: classes: {list_names(manifest.classes)}")
+    for warning in warnings:
+        log_progress(f"ingest: warning: {warning}")
     return manifest
 
 
-def _check_invalid_fraction(catalog: Catalog, options: IngestOptions) -> None:
+def _check_invalid_fraction(
+    catalog: Catalog, options: IngestOptions, tally: Tally, out: Path
+) -> None:
+    """Check that there are images, and not too many invalid files.
+
+    Raises:
+        DataError: otherwise; the list of the invalid files is kept beside the output.
+    """
     counts = {name: n for name, n in catalog.count_by_reason().items() if name in INVALID_REASONS}
     invalid, valid = sum(counts.values()), catalog.count()
+    if valid and invalid <= options.max_invalid_fraction * (invalid + valid):
+        return
+    if not valid and not invalid:
+        found = f"found none, and {tally.ignored} other files" if tally.example else "found none"
+        example = f", for instance {tally.example}" if tally.example else ""
+        raise DataError(f"expected images, {found}{example}; ingest reads {READ_FORMATS}")
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    path, _, detail = next(row for row in catalog.quarantined() if row[1] in INVALID_REASONS)
+    example = f"for instance {os.fsdecode(path)!r}: {detail}"
+    kept = out.with_name(f"{out.name}.quarantine.csv")
+    _write_quarantine(catalog, kept)
     if not valid:
-        found = f"all {invalid} files are invalid ({listed})" if invalid else "found none"
-        raise DataError(f"expected images, {found}")
-    if invalid > options.max_invalid_fraction * (invalid + valid):
-        path, _, detail = next(row for row in catalog.quarantined() if row[1] in INVALID_REASONS)
         raise DataError(
-            f"expected at most {options.max_invalid_fraction:.1%} invalid files, found {invalid} "
-            f"of {invalid + valid}: {listed}; for instance {os.fsdecode(path)!r}: {detail}"
+            f"expected images, all {invalid} files are invalid: {listed}; {example}; ingest reads "
+            f"{READ_FORMATS}; all are listed in {kept}"
         )
+    raise DataError(
+        f"expected at most {options.max_invalid_fraction:.1%} invalid files, found {invalid} "
+        f"of {invalid + valid}: {listed}; {example}; all are listed in {kept}; to go on without "
+        "them, raise --max-invalid-fraction"
+    )
 
 
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
@@ -182,7 +207,17 @@ def _write_quarantine(catalog: Catalog, path: Path) -> None:
 
 def _summary(manifest: DatasetManifest) -> str:
     splits = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
+    invalid = sum(manifest.quarantined.get(reason, 0) for reason in INVALID_REASONS)
+    copies = sum(manifest.quarantined.values()) - invalid
+    excluded = f"{invalid + copies} excluded"
+    if copies:
+        excluded += f" ({invalid} invalid, {copies} copies)"
     return (
-        f"ingest: {len(manifest.classes)} classes; {splits}; "
-        f"{sum(manifest.quarantined.values())} excluded, {manifest.ignored} ignored"
+        f"ingest: {len(manifest.classes)} classes; {splits}; {excluded}, {manifest.ignored} ignored"
     )
+
+
+def list_names(names: Sequence[str], limit: int = 20) -> str:
+    """Return the first names in one line, with the number of the others."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -18,8 +18,9 @@ def publish(
     """Publish a verified model as the next version at its destination.
 
     Args:
-        options: `PublishOptions`, and `destination`, `model_name` and `run_id` (for the record at
-            the destination; empty writes none).
+        options: `PublishOptions`, and `destination`, `model_name`, `work_dir`, `run_id` (for the
+            record at the destination; empty writes none), and the digests `inputs` and
+            `champion_digest`.
         saved_model: Exported model.
         parity: Parity report of `verify`.
         published: Record of version, path and parity.

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
 from regraft_core.formats.published_versions import read_version_manifest
-from regraft_core.formats.run_outcome import RunOutcome, write_outcome
+from regraft_core.formats.run_outcome import (
+    LastPublication,
+    RunOutcome,
+    write_last_publication,
+    write_outcome,
+)
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from serving.publishing.publish import Version, open_store, publish_saved_model, set_label
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Digests of a run's inputs and of the champion ("" without one) that it compared with."""
+
+    inputs: str
+    champion_digest: str
 
 
 def publish(
@@ -24,6 +38,7 @@ def publish(
     name: str,
     options: PublishOptions | None = None,
     run_id: str = "",
+    compared: Compared | None = None,
 ) -> PublishedManifest:
     """Publish a verified model, and write `published.json` into `out`.
 
@@ -38,6 +53,7 @@ def publish(
         name: name of the model.
         options: label, number of versions to keep, and model registry.
         run_id: ID of the run on a cluster, which writes its record at the destination.
+        compared: inputs and champion of the run, which are recorded at the destination.
 
     Raises:
         ParityError: verification failed.
@@ -51,6 +67,12 @@ def publish(
     registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
         version = _find_published(model, destination, name)
+        if compared is not None:  # first, so that no version is published without it
+            last = LastPublication(
+                inputs=compared.inputs, champion_digest=compared.champion_digest,
+                saved_model_digest=model.digest,
+            )  # fmt: skip
+            write_last_publication(destination, name, last)
         if version is None:
             version = publish_saved_model(
                 saved_model,

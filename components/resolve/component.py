@@ -21,6 +21,8 @@ def resolve(
     max_pixels: int,
     near_duplicates: str,
     leakage: str,
+    folders: str,
+    archive_encoding: str,
     seed: int,
     processes: int,
     sha256: str,
@@ -41,6 +43,8 @@ def resolve(
     batch_size: int,
     feature_dtype: str,
     require_gpu: bool,
+    gpu_memory_mb: int,
+    deterministic: bool,
     precision: str,
     cache_gb: float,
     work_dir: str,
@@ -81,7 +85,7 @@ def resolve(
     "StepOptions",
     [("ingest", Dict), ("extract_features", Dict), ("train_head", Dict), ("fine_tune", Dict),
      ("evaluate", Dict), ("export", Dict), ("verify", Dict), ("publish", Dict),
-     ("record_rejection", Dict)],
+     ("record_verdict", Dict)],
 ):  # fmt: skip
     """Check the options and that the run can access its inputs and outputs; find their state.
 

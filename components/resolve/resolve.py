@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,12 +20,23 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.published_versions import locate_version
+from regraft_core.formats.run_outcome import LastPublication, read_last_publication
+from regraft_core.formats.store_records import (
+    StartedRun,
+    manifest_of,
+    options_digest,
+    read_origins,
+    read_removal,
+    record_run,
+    usable_entries,
+)
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.runtime.version import code_digest
 from regraft_core.sources.state import source_state
 
+STEPS_TO_VERDICT = ("ingest", "extract_features", "train_head", "fine_tune", "evaluate")
 _PROBE = ".regraft-probe"
 
 
@@ -67,9 +79,58 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = step_options(values)
     found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
-    options["ingest"]["source_state"] = found.source_state
-    options["evaluate"] |= {"champion": found.champion, "champion_digest": found.champion_digest}
-    return options
+    if values.get("run_id"):  # on a cluster: shows why a run reuses no step of another
+        log_progress(f"resolve: inputs {found.source_state[:12]}, code {code_digest()[:12]}")
+    where = values["destination"], values["model_name"]
+    last = read_last_publication(*where) if values["destination"] else None
+    state = found.source_state
+    while True:
+        _set_state(options, state, values["champion"], found.champion_digest, last)
+        if not values["work_dir"]:
+            return options
+        removed = _removed_content(ContentStore(values["work_dir"]), options, values)
+        if not removed:
+            return options
+        log_progress(f"resolve: {removed[0]} was removed from work_dir, so all steps run again")
+        state = digest_of([state, "removed"])
+
+
+def _set_state(
+    options: dict[str, dict[str, Any]],
+    state: str,
+    champion: str,
+    champion_digest: str,
+    last: LastPublication | None,
+) -> None:
+    """Add the state of the inputs to the options.
+
+    If the champion is the model that a run with the same inputs has published, the champion's
+    digest is that of the one before, as in that run. So the cache returns its evaluation. If the
+    cache does not, `evaluate` compares with the current champion.
+    """
+    options["ingest"]["source_state"] = state
+    options["evaluate"]["champion"] = champion
+    options["evaluate"].pop("champion_digest", None)
+    inputs = digest_of([options[step] for step in STEPS_TO_VERDICT])
+    if last and (last.inputs, last.saved_model_digest) == (inputs, champion_digest):
+        champion_digest = last.champion_digest
+    options["evaluate"]["champion_digest"] = champion_digest
+    options["publish"] |= {"inputs": inputs, "champion_digest": champion_digest}
+
+
+def _removed_content(
+    store: ContentStore, options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
+) -> list[str]:
+    """Record the run in the store; return the entries that caches may name but that are removed."""
+    steps = {step: options_digest(own) for step, own in options.items()}
+    where = {"destination": values["destination"], "model_name": values["model_name"]}
+    # On this machine a run replaces the one before it.
+    run = values.get("run_id") or digest_of(where)[:16]
+    record_run(store, run, StartedRun(started=time.time(), steps=steps, **where))
+    usable = usable_entries(read_origins(store, set(steps.values())), steps)
+    removing = read_removal(store)
+    return [name for name in sorted(usable)
+            if name in removing or not store.contains(name, manifest_of(name))]  # fmt: skip
 
 
 def resolve(inputs: RunInputs) -> ResolvedInputs:
@@ -85,7 +146,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
     if inputs.weights not in ("imagenet", "random"):
-        _check_readable("weights", inputs.weights)
+        _check_readable("weights", inputs.weights.partition("#sha256=")[0])
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):

@@ -44,7 +44,7 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "fine_tune": of(FineTuneOptions, "strategies"),
         "evaluate": of(GateOptions, "work_dir"),
         "export": of(ExportOptions, "work_dir"),
-        "verify": of(VerifyOptions),
-        "publish": of(PublishOptions) | record,
-        "record_rejection": record,
+        "verify": of(VerifyOptions, "work_dir"),
+        "publish": of(PublishOptions, "work_dir") | record,
+        "record_verdict": record,
     }

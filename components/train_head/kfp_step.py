@@ -8,18 +8,19 @@ from typing import Any
 from components.train_head.train_head import train_head
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import HeadOptions
-from regraft_core.formats.stored_artifacts import keep
+from regraft_core.formats.step_refusals import refusals_of
+from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.step_reports import run_step
 from regraft_core.training.feature_store import feature_folders
 
 
 def run(options: Mapping[str, Any], features: Any, model: Any) -> None:
     """Run the step; the arguments are those of the component `train_head`."""
-    with run_step("train_head"):
+    with run_step("train_head", refusals_of(options, model)):
         checked = select_options(HeadOptions, options)
         manifest = train_head(feature_folders(features.path), model.path, checked)
         model.metadata.update(
             digest=manifest.digest, validation_accuracy=manifest.validation_accuracy
         )
         name = f"head-{manifest.digest[:32]}"
-        keep(model, checked.work_dir, name, manifest.file_name, "*.keras")
+        keep(model, name, manifest.file_name, origin_of("train_head", options, features))

@@ -14,6 +14,7 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
@@ -49,6 +50,7 @@ def train_head(
         RegraftError: the memory is exhausted.
     """
     clock = Clock()
+    set_up_gpus(GpuSetup.of(options))
     manifest = read_manifests(features)[0]
     if options.pooling not in manifest.arrays:
         arrays = ", ".join(manifest.arrays)

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from regraft_core.formats.manifests import ParityManifest, ParityRow
 
 _SHOWN_ROWS = 12
+TF32_NOTE = (
+    "not verified: NVIDIA_TF32_OVERRIDE turns TF32 on, so predictions depend on the batch size; "
+    "set NVIDIA_TF32_OVERRIDE=0 for this run and for the server"
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def parity_table(parity: ParityManifest) -> str:
         + ", ".join(f"{name} {value:.3g}" for name, value in parity.max_abs_diff.items())
         + ".",
         "",
+        *_conditions(parity),
         "| image | true class | trained | probability | "
         + " | ".join(f"{name} | difference" for name in protocols)
         + " |",
@@ -117,3 +122,15 @@ def parity_table(parity: ParityManifest) -> str:
     if len(rows) > _SHOWN_ROWS:
         lines += ["", f"The other {len(rows) - _SHOWN_ROWS} are in `parity.json`."]
     return "\n".join(lines) + "\n"
+
+
+def _conditions(parity: ParityManifest) -> list[str]:
+    """Return the lines about device, precision and batch sizes, if they are recorded."""
+    if not parity.device:
+        return []
+    sizes = "; ".join(
+        f"{side} model: batches of {' and '.join(map(str, found))}"
+        for side, found in parity.batches.items()
+    )
+    lines = [f"Device: {parity.device}; precision: {parity.precision}; {sizes}.", ""]
+    return lines if parity.verified else [*lines, f"**{TF32_NOTE[0].upper()}{TF32_NOTE[1:]}.**", ""]

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.verify.parity import (
+    TF32_NOTE,
     ParityCase,
     Predicted,
     compare,
@@ -34,15 +35,24 @@ from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
+from regraft_core.runtime.gpu_setup import (
+    GpuSetup,
+    device_name,
+    precision_on,
+    set_up_gpus,
+)
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
-from serving.running.runner import running_server
+from serving.batching_file import batching_flags
+from serving.running.runner import ServeOptions, choose_engine, running_server
 
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"
 _TIMEOUT_S = 60.0
-_KERAS_BATCH = 32
+_SERVER_BYTES = 2 << 30  # enough for an image of as many pixels as ingest accepts
+_TRAINED_BATCH = 32
 _SERVED_BATCH = 7
 
 
@@ -53,6 +63,7 @@ class _Client(Protocol):
         """Send encoded images and return their predictions."""
 
 
+@explain_out_of_memory()
 def verify(
     saved_model: str | os.PathLike[str],
     model: str | os.PathLike[str],
@@ -62,6 +73,9 @@ def verify(
     options: VerifyOptions,
 ) -> ParityManifest:
     """Serve an exported model and compare its predictions with the trained model's.
+
+    Both compute without TF32, whose results depend on the batch size. If the environment turns it
+    on again, the report says that the model is not verified.
 
     The report is written to `out` (`parity.json`, `parity.md`) whether it passes or fails.
 
@@ -78,6 +92,7 @@ def verify(
         InputError: the folders do not match, or the exported model is damaged.
     """
     clock = Clock()
+    set_up_gpus(GpuSetup.of(options, tf32=False))
     exported = check_fingerprint(saved_model)
     verdict = EvaluationManifest.read(evaluation)
     if exported.evaluation_digest != verdict.digest:
@@ -91,6 +106,8 @@ def verify(
         trained = pool.submit(_predict_trained, model, verdict, sample)
         served, engine = _predict_served(base, options, encoded)
         cases = trained.result()
+    device = device_name()
+    precision = precision_on(device)
     rows = compare(cases, served)
     problem = failure(rows, options.parity_tolerance)
     parity = ParityManifest(
@@ -98,6 +115,10 @@ def verify(
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
         engine=engine,
+        device=device,
+        precision=precision,
+        batches={"trained": [_TRAINED_BATCH], "served": [1, _SERVED_BATCH]},
+        verified=precision == "float32",
         tolerance=options.parity_tolerance,
         max_abs_diff=worst_by_protocol(rows),
         images=len(rows),
@@ -108,17 +129,26 @@ def verify(
         write_text(folder / TABLE_FILE, parity_table(parity))
         parity.write(folder)
     if problem is not None:
-        raise ParityError(problem)
+        raise ParityError(problem if parity.verified else f"{problem}; {TF32_NOTE}")
     log_progress(f"verify: {len(rows)} images equal by {' and '.join(parity.max_abs_diff)}")
+    if not parity.verified:
+        log_progress(f"verify: {TF32_NOTE}")
     return parity
 
 
 def _predict_served(
     base: Path, options: VerifyOptions, encoded: Sequence[bytes]
 ) -> tuple[dict[str, list[Predicted]], str]:
-    """Start a server on `base`; return its predictions by protocol, and the engine's name."""
+    """Start a server on `base`; return its predictions by protocol, and the engine's name.
+
+    The server batches with the shipped file, so that a model that it cannot load fails here.
+    """
+    flags = batching_flags()
+    if choose_engine(options.engine) == "embedded":
+        flags = (*flags, f"--max_memory_bytes={_SERVER_BYTES}")
+    serve_options = ServeOptions(flags=flags, gpu_memory_mb=options.gpu_memory_mb)
     with (
-        running_server(base, _MODEL_NAME, engine=options.engine) as server,
+        running_server(base, _MODEL_NAME, options.engine, serve_options) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):
@@ -155,8 +185,8 @@ def _predict_trained(
         )
     preprocessing = manifest.preprocessing
     logits = []
-    for start in range(0, len(sample), _KERAS_BATCH):
-        batch = tf.constant([r.encoded for r in sample[start : start + _KERAS_BATCH]])
+    for start in range(0, len(sample), _TRAINED_BATCH):
+        batch = tf.constant([r.encoded for r in sample[start : start + _TRAINED_BATCH]])
         pixels = load_images(batch, preprocessing.image_px)
         logits.append(np.asarray(model(scale(pixels, preprocessing.scaling), training=False)))
     probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()

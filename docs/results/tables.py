@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from docs.results.values import Results, goal, markdown, with_prefix
+from typing import Any
+
+from docs.results.values import Results, Row, goal, markdown, with_prefix
 
 
 def training_speed(results: Results) -> str:
@@ -178,16 +180,20 @@ def local_orchestration(results: Results) -> str:
     """Return the overhead of local runs and the prediction of the cost model."""
     o, scale = results["orchestration"], results["scale_out"]
     rows = [
-        ("local run of 8 steps, 64 px: wall time / time in the steps",
+        ("local run, 64 px: wall time / time in the steps",
          f"{o.wall_time:.0f} / {o.steps_time:.0f} s", "", "`regraft bench orchestration`"),
         ("overhead per step: kfp, starting Python, importing kfp and TensorFlow",
          f"{o.overhead_per_step:.1f} s", f"{goal(o.overhead_per_step)} s", ""),
-        ("the same run again (only `ingest`, `evaluate` and `publish` check their inputs)",
+        (f"the same run again ({o.unchanged_rerun_steps:.0f} steps run, the others are cached)",
          f"{o.unchanged_rerun:.1f} s", f"{goal(o.unchanged_rerun)} s", ""),
         ("extraction, 128 px, 3 views: one worker on one core / on both",
          f"{o.extraction_1_worker_1_core:.1f} / {o.extraction_1_worker:.1f} s", "", ""),
         ("the same, two workers on two cores", f"{o.extraction_2_workers:.1f} s (efficiency "
          f"{o.efficiency_2_workers:.2f})", "", ""),
+        ("compiled pipeline: one worker / eight workers",
+         f"{o.pipeline_size_1_worker:.0f} / {o.pipeline_size_8_workers:.0f} kB", "",
+         "`regraft bench orchestration --only pipeline`"),
+        *_downloads(o),
         ("container image for CPUs: build without cache / unpacked size",
          f"{o.container_image_build:.0f} s / {o.container_image_size:.1f} GB", "",
          "`regraft bench orchestration --only container-image`"),
@@ -205,3 +211,13 @@ def local_orchestration(results: Results) -> str:
             f"(error {error:.1%})", goal(error, percent=True), "",
         ))  # fmt: skip
     return markdown(("metric", "measured", "goal", "command"), rows)
+
+
+def _downloads(orchestration: Any) -> list[Row]:
+    """Return the highest ratio of the bytes that a step downloads to those that it reads."""
+    ratios = [value for name, value in vars(orchestration).items()
+              if name.startswith("download_ratio_")]  # fmt: skip
+    name = ("with a bucket as `--work-dir`: bytes that a step downloads, relative to the files "
+            f"that it reads, highest of {len(ratios)} steps")  # fmt: skip
+    command = "`regraft bench orchestration --only downloads`"
+    return [(name, f"{max(ratios):.2f}", goal(max(ratios)), command)]

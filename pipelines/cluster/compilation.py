@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,23 @@ from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
+from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
 
-def recipe_for(values: dict[str, Any], hardware: Hardware | None) -> Recipe:
-    """Return the checked recipe; on GPU nodes, a GPU is required by default.
+def prepare_recipe(
+    options: Mapping[str, Any], hardware: Hardware | None = None, pods: Pods | None = None
+) -> Recipe:
+    """Return the checked recipe of a run on a cluster; on GPU nodes, it requires a GPU by default.
 
     Raises:
-        InputError: a value is invalid.
+        InputError: an unknown option, a value out of range, or as `check_recipe`.
     """
-    return make_recipe(**({"require_gpu": bool(hardware and hardware.has_gpu)} | values))
+    recipe = make_recipe(**{"require_gpu": bool(hardware and hardware.has_gpu), **options})
+    check_recipe(recipe, (pods or Pods()).has_mounted)
+    return recipe
 
 
 def image_of(hardware: Hardware | None, pods: Pods | None) -> str:
@@ -32,7 +38,7 @@ def image_of(hardware: Hardware | None, pods: Pods | None) -> str:
 
 
 def compile_pipeline(
-    values: dict[str, Any],
+    recipe: Recipe,
     output: Path,
     hardware: Hardware | None = None,
     pods: Pods | None = None,
@@ -42,22 +48,21 @@ def compile_pipeline(
     """Compile the pipeline into a file.
 
     Args:
-        values: options of the recipe, which become the defaults of the pipeline's parameters.
+        recipe: its options become the defaults of the pipeline's parameters.
         output: the file to write.
-        hardware: the nodes that the steps request. On GPU nodes, `require_gpu` is true unless
-            `values` set it, and the container image has CUDA unless `pods` set another.
+        hardware: the nodes that the steps request. On GPU nodes, the container image has CUDA
+            unless `pods` set another.
         pods: container image, secrets and volumes of all steps.
         cache: whether a step may reuse the result of an earlier run.
 
     Raises:
-        InputError: a value is invalid, or the file is not a .yaml, .yml or .json file.
+        InputError: the file is not a .yaml, .yml or .json file, or cannot contain the settings.
     """
     if output.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"output: expected a .yaml, .yml or .json file, got {output.name!r}")
     if output.suffix == ".json" and (hardware is not None or (pods and pods.on_kubernetes)):
         raise InputError("output: expected a .yaml file, because a .json file cannot contain the "
                          "settings of nodes, secrets and PVCs")  # fmt: skip
-    recipe = recipe_for({"sources": ("sample:digits",)} | values, hardware)
     from kfp.compiler import Compiler
 
     from pipelines.pipeline import make_pipeline

@@ -17,6 +17,9 @@ HEAVY_STEPS = frozenset({"extract_features", "fine_tune", "evaluate"})
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - the standard path on Linux
 SCRATCH_PATH = "/tmp"  # noqa: S108 - the only writable folder next to a read-only root
 GPU = "nvidia.com/gpu"
+# What the GPU operator names a time-shared card, and a slice with an eighth of the memory of an
+# A100 or H100 of 80 GB, if MIG has the strategy `mixed` (with `single`, a slice is a GPU).
+SHARED_GPU, GPU_SLICE = "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb"
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,27 @@ PRESETS: dict[str, Hardware] = {
             selectors={"nvidia.com/gpu.present": "true"},
         ),
         _with_gpu(
+            "nvidia-mig", "As nvidia; a MIG slice of 10 GB for each heavy step.",
+            (Requirement("nvidia.com/gpu.present", "DoesNotExist"),),
+            selectors={"nvidia.com/gpu.present": "true"}, accelerator=GPU_SLICE,
+        ),
+        _with_gpu(
+            "nvidia-shared", "As nvidia; heavy steps share a card by time, so set --gpu-memory-mb.",
+            (Requirement("nvidia.com/gpu.present", "DoesNotExist"),),
+            selectors={"nvidia.com/gpu.present": "true"}, accelerator=SHARED_GPU,
+        ),
+        _with_gpu(
             "gke", "Google Kubernetes Engine with node pools of one or more NVIDIA L4.",
             (Requirement("cloud.google.com/gke-accelerator", "DoesNotExist"),),
             selectors={"cloud.google.com/gke-accelerator": "nvidia-l4"},
+        ),
+        _with_gpu(
+            "gke-shared", "As gke; heavy steps share a card by time, so set --gpu-memory-mb.",
+            (Requirement("cloud.google.com/gke-accelerator", "DoesNotExist"),),
+            selectors={
+                "cloud.google.com/gke-accelerator": "nvidia-l4",
+                "cloud.google.com/gke-gpu-sharing-strategy": "time-sharing",
+            },
         ),
         _with_gpu(
             "eks", "Amazon EKS with node groups or Karpenter pools of g4dn, g5 and g6.",

@@ -108,4 +108,7 @@ def _mount(option: str, text: str) -> Mount:
     name, _, path = text.partition("=")
     if _NAME.fullmatch(name) and path.startswith("/") and len(path) > 1 and ".." not in path:
         return Mount(name, path.rstrip("/"))
+    if "/" in name and path:
+        raise InputError(f"{option}: expected a name in the namespace of the run, got {name!r}; a "
+                         "pod cannot mount what is in another namespace")  # fmt: skip
     raise InputError(f"{option}: expected NAME=/absolute/path, got {text!r}")

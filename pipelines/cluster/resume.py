@@ -95,7 +95,7 @@ def send_resumption(client: Client, connection: Connection, resumption: Resumpti
         InputError: no permission.
         SubmissionError: the server failed, or cannot be reached.
     """
-    return create_run_once(client, connection, resumption.run)
+    return create_run_once(client, connection, resumption.run, resumption.version)
 
 
 def _ended_run(client: Client, connection: Connection, run_id: str) -> Any:

@@ -42,7 +42,7 @@ RETRY_POLICIES: dict[str, RetryPolicy] = {
     "export": RetryPolicy(retries=2, timeout_s=2 * HOUR_S),
     "verify": RetryPolicy(retries=1, timeout_s=2 * HOUR_S),
     "publish": RetryPolicy(retries=3, timeout_s=2 * HOUR_S),
-    "record_rejection": RetryPolicy(retries=3, timeout_s=HOUR_S),
+    "record_verdict": RetryPolicy(retries=3, timeout_s=HOUR_S),
     "conclude": RetryPolicy(retries=1, timeout_s=HOUR_S),
 }
 

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
-         "evaluate", "export", "verify", "publish", "record-rejection", "conclude")  # fmt: skip
+         "evaluate", "record-verdict", "export", "verify", "publish", "conclude")  # fmt: skip
+RELEASE_STEPS = ("export", "verify", "publish")  # they run only if the gate accepts the model
+# What the server does not say of a driver: it reads the pipeline root's settings and the cache.
+DRIVER_FAILED = ("KFP's driver failed before the step started; usual causes: no access to the "
+                 "pipeline root, or an invalid ConfigMap kfp-launcher")  # fmt: skip
 FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
 
@@ -47,11 +51,13 @@ def tasks_of(run: Any) -> list[Task]:
     for step in STEPS:
         found = [task for task in details if _name(task) == step]
         drivers = [task for task in details if _name(task) == f"{step}-driver"]
+        started = bool(found)
         found = found or [task for task in drivers if task.state in FAILED]
         found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
         for number, task in enumerate(found, 1):
             name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
-            tasks.append(Task(name, task.state, _seconds(task), error_of(task)))
+            error = error_of(task) or ("" if started else DRIVER_FAILED)
+            tasks.append(Task(name, task.state, _seconds(task), error))
     return tasks
 
 
@@ -60,8 +66,27 @@ def failures_of(run: Any) -> list[str]:
     steps = [task for task in tasks_of(run) if task.state in FAILED]
     if steps:
         return [f"{task.name}: {task.error}" if task.error else task.name for task in steps]
-    failed = {_name(task) for task in _details(run) if task.state in FAILED}
-    return sorted(name for name in failed if name.endswith("-driver"))
+    failed = {_name(task): error_of(task) for task in _details(run) if task.state in FAILED}
+    return [f"{name}: {error or DRIVER_FAILED}"
+            for name, error in sorted(failed.items()) if name.endswith("-driver")]  # fmt: skip
+
+
+def failed_release(run: Any) -> str:
+    """Return the step that failed although the gate had accepted the model, or an empty text."""
+    failed = {task.name for task in tasks_of(run) if task.state in FAILED}
+    return next((step for step in RELEASE_STEPS if step in failed), "")
+
+
+def was_rejected(run: Any) -> bool:
+    """Return whether the server reports that the gate rejected the model.
+
+    `record-verdict` decides the condition of the steps that release a model. Only a condition that
+    was evaluated is SKIPPED: one that was not reached is omitted, without a state (KFP 2.17.0).
+    """
+    states = {_name(task): task.state for task in _details(run)}
+    skipped = any(state == "SKIPPED" and re.fullmatch(r"condition-\d+", name)
+                  for name, state in states.items())  # fmt: skip
+    return skipped and states.get("record-verdict") == "SUCCEEDED"
 
 
 def pending_pods(run: Any) -> dict[str, str]:

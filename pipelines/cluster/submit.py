@@ -14,24 +14,21 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kfp_server_api import V2beta1PipelineVersionReference, V2beta1Run, V2beta1RuntimeConfig
 
-from components.ingest.sources.samples import SAMPLES
-from pipelines.cluster.compilation import compile_pipeline, image_of, recipe_for
+from pipelines.cluster.compilation import compile_pipeline, image_of, prepare_recipe
 from pipelines.cluster.cron import kfp_cron
 from pipelines.cluster.kfp_api import Client, Connection, retrying
 from pipelines.cluster.node_presets import Hardware
 from pipelines.cluster.pod_settings import Pods
-from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
-from regraft_core.sources.kinds import drive_id
 
 PIPELINE = "regraft"
 DESCRIPTION = "Trains, verifies and publishes an image classifier by transfer learning."
@@ -68,22 +65,26 @@ class Submission:
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """The run or recurring run that the server created."""
+    """The run or recurring run that the server created, with its pipeline version, if any."""
 
     id: str
     name: str
     page: str
-    recurring: bool
+    version: str
+    parameters: Mapping[str, Any]
+    recurring: bool = False
 
 
-def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Recipe]:
-    """Check the recipe and the settings, and compile the pipeline; nothing is sent.
+def prepare(options: Mapping[str, Any], settings: Settings) -> Submission:
+    """Check the options and the settings, and compile the pipeline; nothing is sent.
 
     Raises:
-        InputError: a value is invalid, or a path is on this machine only.
+        InputError: a value is invalid, or as `prepare_recipe`.
     """
-    recipe = recipe_for(values, settings.hardware)
-    check_paths(recipe, settings.pods)
+    recipe = prepare_recipe(options, settings.hardware, settings.pods)
+    if not recipe.destination:
+        raise InputError("destination: expected a bucket URI such as s3://bucket/models, or a "
+                         "folder in a mounted PVC, got none")  # fmt: skip
     if settings.schedule:
         kfp_cron(settings.schedule)
     check_name("experiment", settings.experiment)
@@ -96,7 +97,7 @@ def prepare(values: dict[str, Any], settings: Settings) -> tuple[Submission, Rec
     generated = f"{recipe.model_name}-{now}-{secrets.token_hex(2)}"
     name = settings.run_name or (recipe.model_name if settings.schedule else generated)
     version = f"{VERSION}-{digest_of(text)[:12]}"
-    return Submission(settings, name, version, text, recipe.arguments()), recipe
+    return Submission(settings, name, version, text, recipe.arguments())
 
 
 def check_name(option: str, name: str) -> None:
@@ -109,39 +110,17 @@ def check_name(option: str, name: str) -> None:
         raise InputError(f"{option}: expected at most {MAX_NAME} characters, got {len(name)}")
 
 
-def check_paths(recipe: Recipe, pods: Pods) -> None:
-    """Refuse paths that steps in a cluster cannot read, before anything is sent.
-
-    Raises:
-        InputError: a source or folder is on this machine, or there is no destination.
-    """
-    if not recipe.destination:
-        raise InputError("destination: expected a bucket URI such as s3://bucket/models, or a "
-                         "folder in a mounted PVC, got none")  # fmt: skip
-    for source in (*recipe.sources, *recipe.mirrors):
-        if not (source in SAMPLES or drive_id(source)):
-            _check_path("source", source, pods)
-    weights = "" if recipe.weights in ("imagenet", "random") else recipe.weights
-    for name, value in (("destination", recipe.destination), ("champion", recipe.champion),
-                        ("ood_images", recipe.ood_images), ("weights", weights),
-                        ("work_dir", recipe.work_dir)):  # fmt: skip
-        if value:
-            _check_path(name, value, pods)
-
-
-def _check_path(name: str, value: str, pods: Pods) -> None:
-    if "://" not in value and not pods.has_mounted(value):
-        raise InputError(f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster "
-                         f"cannot read this machine; got {value!r}")  # fmt: skip
-
-
 def _compiled(settings: Settings, workers: int) -> str:
-    """Return the compiled pipeline; it has a loop, and other parameters, for several workers."""
+    """Return the compiled pipeline; it has a loop, and other parameters, for several workers.
+
+    Its defaults are not those of a recipe, so that all recipes share a version of the pipeline.
+    """
+    defaults = prepare_recipe(
+        {"sources": ("sample:digits",), "workers": workers}, settings.hardware
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(
-            {"workers": workers}, path, settings.hardware, settings.pods, cache=settings.cache
-        )
+        compile_pipeline(defaults, path, settings.hardware, settings.pods, cache=settings.cache)
         return path.read_text(encoding="utf-8")
 
 
@@ -257,10 +236,13 @@ def _create_run(
             ),
             service_account=settings.service_account or None,
         ),
+        submission.version,
     )
 
 
-def create_run_once(client: Client, connection: Connection, run: V2beta1Run) -> SubmittedRun:
+def create_run_once(
+    client: Client, connection: Connection, run: V2beta1Run, version: str
+) -> SubmittedRun:
     """Create a run; after a lost response, search for it before creating it again."""
 
     def run_ids() -> set[str]:
@@ -275,7 +257,9 @@ def create_run_once(client: Client, connection: Connection, run: V2beta1Run) -> 
         lambda: client.create_run(run),
         lambda: next(iter(run_ids() - before), None),
     )
-    return SubmittedRun(created, run.display_name, page_of(connection, created), recurring=False)
+    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+    page = page_of(connection, created)
+    return SubmittedRun(created, run.display_name, page, version, parameters)
 
 
 def page_of(connection: Connection, run_id: str) -> str:
@@ -317,7 +301,8 @@ def _create_recurring(
 
     created = _create_once(connection, create, existing)
     page = f"{connection.host.rstrip('/')}/#/recurringrun/details/{created}"
-    return SubmittedRun(created, submission.run_name, page, recurring=True)
+    return SubmittedRun(created, submission.run_name, page, submission.version,
+                        submission.parameters, recurring=True)  # fmt: skip
 
 
 def _with_name(name: str) -> str:

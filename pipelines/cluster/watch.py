@@ -1,11 +1,11 @@
 """Waits for a run on a server: the state of each step, pods that wait, and the verdict.
 
-KFP has no verdict: a rejected run also ends as SUCCEEDED. Each end of the gate has a step of its
-own, and only a step that SUCCEEDED proves a verdict: `publish` that the model was accepted,
-`record-rejection` that it was rejected. What the server does not report proves nothing: the details
-of a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too,
-because `conclude` follows and succeeds. If neither step is reported, the caller may know the
-verdict from the run's record at the destination.
+KFP has no verdict: a rejected run also ends as SUCCEEDED. Only what the server reports proves a
+verdict: a `publish` that SUCCEEDED that the model was accepted, and a condition that was SKIPPED
+after `record-verdict` that it was rejected. What it does not report proves nothing: the details of
+a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too, because
+`conclude` follows and succeeds. If neither is reported, the caller may know the verdict from the
+run's record at the destination.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from pipelines.cluster.kfp_api import (
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
+    failed_release,
     failures_of,
     has_ended,
     pending_pods,
     tasks_of,
+    was_rejected,
 )
+from regraft_core.formats.run_outcome import RunOutcome
 from regraft_core.runtime.errors import RegraftError, RejectedError
 
 SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
@@ -79,12 +82,12 @@ class Listener:
     """Functions that are called while waiting.
 
     `show` gets the steps after each request, and `note` one line about a pod that waits. `recorded`
-    returns the verdict that the run left at the destination, or None if it is not known there.
+    returns the record that the run left at the destination, or None if this machine has none.
     """
 
     show: Callable[[list[Task]], None]
     note: Callable[[str], None]
-    recorded: Callable[[], Verdict | None]
+    recorded: Callable[[], RunOutcome | None]
 
 
 class RunFailedError(RegraftError):
@@ -146,10 +149,9 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
 
 def proven_verdict(state: Any) -> Verdict | None:
     """Return the verdict that the steps of a run prove, or None."""
-    done = {task.name for task in tasks_of(state) if task.state == "SUCCEEDED"}
-    if "publish" in done:
+    if any(task.name == "publish" and task.state == "SUCCEEDED" for task in tasks_of(state)):
         return "accepted"
-    return "rejected" if "record-rejection" in done else None
+    return "rejected" if was_rejected(state) else None
 
 
 def check_failure(state: Any, run: WatchedRun) -> None:
@@ -167,9 +169,13 @@ def check_failure(state: Any, run: WatchedRun) -> None:
         return
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
     cause = "; ".join(failures) or error_of(state)
+    if failures == ["resolve"]:  # the server has no message, and the log has exactly one
+        cause = "resolve: usually an invalid option, or no access to a location; its log names it"
+    step = failed_release(state)
+    accepted = f"the gate accepted the model, but {step} failed: " if step else ""
     raise RunFailedError(
-        f"the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step on "
-        f"{run.page}, or: {run.kubectl_logs()}"
+        f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step "
+        f"on {run.page}, or: {run.kubectl_logs()}"
     )
 
 
@@ -191,21 +197,29 @@ def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
     return state
 
 
-def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], Verdict | None]) -> Verdict:
+def _verdict(state: Any, run: WatchedRun, recorded: Callable[[], RunOutcome | None]) -> Verdict:
     check_failure(state, run)
-    verdict = proven_verdict(state) or recorded()
-    if verdict is None:
+    if verdict := proven_verdict(state):
+        return verdict
+    outcome = recorded()
+    if outcome is None:
         raise RunFailedError(
             "verdict unknown: the run ended as SUCCEEDED, but the server reported neither "
-            f"`publish` nor `record-rejection` as done. See {run.record}, or the output of "
-            f"`conclude` on {run.page}"
+            "`publish` as done nor its condition as skipped. See "
+            f"{run.record}, or the output of `conclude` on {run.page}"
         )
-    return verdict
+    if outcome.accepted_only:
+        raise RunFailedError(
+            "the gate accepted the model, but it was not published: a later step failed, which "
+            f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}"
+        )
+    return outcome.verdict
 
 
 def _pending_note(step: str, run: WatchedRun, pending_s: float) -> str:
     return (
         f"{step}: a pod is reported as pending for {pending_s / 60:.0f} minutes. Usual causes: a "
-        "missing secret or PVC, a container image that cannot be pulled (or is large), no node "
-        f"with free CPU, memory or GPU. Its events: {run.kubectl_describe()}"
+        f"missing secret or PVC (both must be in the namespace {run.namespace}), a container image "
+        "that cannot be pulled (or is large), no node with free CPU, memory or GPU. Its events: "
+        f"{run.kubectl_describe()}"
     )

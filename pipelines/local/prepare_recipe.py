@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipe_checks import check_backbone, check_destination
+from pipelines.recipe_checks import check_folder, check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
-from regraft_core.runtime.gpu_check import check_gpu
 
 MODELS_FOLDER = "models"
 
@@ -22,13 +21,10 @@ def prepare_recipe(
     Models are published to `<out>/models` unless the options set `destination`.
 
     Raises:
-        InputError: an unknown option, a value out of range, no source, or something that this
-            machine lacks.
+        InputError: an unknown option, a value out of range, no source, or as `check_recipe`.
     """
     destination = str((Path(out) / MODELS_FOLDER).absolute())
     recipe = make_recipe(**{"destination": destination, **options})
-    if runner != "docker":  # the container image has its own packages
-        check_destination(recipe)
-        check_gpu(recipe.require_gpu)
-    check_backbone(recipe)
+    check_folder("out", Path(out))
+    check_recipe(recipe, containers=runner == "docker")
     return recipe

@@ -23,6 +23,7 @@ from regraft_core.formats.manifests import (
     PublishedManifest,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
 STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
@@ -109,19 +110,17 @@ def _execute(
     outputs: dict[str, Any] = {}
     failure: Exception | None = None
     log_file, steps = out / LOG_FILE, out / STEPS_FOLDER
+    logged_before = log_file.stat().st_size
     with (
         open(log_file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log,
         contextlib.closing(progress),
         reading_events(out, events) as events_file,
     ):
-        local.init(
-            make_runner(runner, recipe, out, events_file),
-            pipeline_root=str(steps),
-            enable_caching=True,
-            cache_root=str(steps / ".cache" / code_digest_of(runner)[:16]),
-        )
+        own_runner = make_runner(runner, recipe, out, events_file)
+        cache = steps / ".cache" / code_digest_of(runner)[:16]
         try:
-            with contextlib.redirect_stdout(log), own_output(), _environment(events_file):
+            with contextlib.redirect_stdout(log), without_traces(), _environment(events_file):
+                local.init(own_runner, str(steps), enable_caching=True, cache_root=str(cache))
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)
                 outputs = dict(pipeline(**recipe.arguments()).outputs)
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
@@ -132,24 +131,45 @@ def _execute(
         raise StepError(message, code)
     if events.unfinished:
         names = ", ".join(events.unfinished)
-        raise StepError(f"{names}: started and never done; see {log_file}")
+        reason = _memory_exhausted(log_file, logged_before)
+        raise StepError(f"{names}: {reason or 'started and never done'}; see {log_file}")
     if failure:
         raise StepError(f"{failure} See {log_file}.") from failure
     return outputs, events.timings
 
 
-@contextlib.contextmanager
-def own_output() -> Iterator[None]:
-    """Restore `print` and the root logger at the end.
+def _memory_exhausted(log_file: Path, start: int) -> str:
+    """Return the line for a step whose process was aborted for lack of memory, or "".
 
-    kfp replaces both for each step and restores what it found. If steps overlap, that belongs to
-    another step and would stay: an indented `print`, and a handler that writes to a closed log.
+    CUDA and TensorFlow can end a process without an exception; the log then has the reason.
+
+    Args:
+        log_file: the log of the run.
+        start: where the log of this attempt begins.
     """
+    with open(log_file, encoding="utf-8", errors="replace") as log:
+        log.seek(start)
+        found = [line for line in log if is_out_of_memory_text(line)]
+    return describe_out_of_memory(found[-1]) if found else ""
+
+
+@contextlib.contextmanager
+def without_traces() -> Iterator[None]:
+    """Restore at the end what kfp changes in the process: its configuration, `print`, logging.
+
+    `local.init` replaces the configuration for good. kfp replaces `print` and the root logger for
+    each step and restores what it found. If steps overlap, that belongs to another step and would
+    stay: an indented `print`, and a handler that writes to a closed log.
+    """
+    from kfp.local.config import LocalExecutionConfig
+
+    configuration = LocalExecutionConfig.instance
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
         yield
     finally:
+        LocalExecutionConfig.instance = configuration
         builtins.print = plain
         root.handlers[:] = handlers
         root.setLevel(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.pod_settings import Pods
     from pipelines.cluster.submit import Settings, Submission, SubmittedRun
     from pipelines.cluster.watch import Verdict, Waiting
+    from regraft_core.formats.run_outcome import RunOutcome
 
 MIN_POLL_S = 0.01
 _IMAGES = f"(default: {IMAGE}, or {GPU_IMAGE} for GPU nodes)"
@@ -186,13 +186,15 @@ def compile_(
 
     Example: regraft compile digits -o pipeline.yaml --hardware gke
     """
-    from pipelines.cluster.compilation import compile_pipeline
+    from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
     from pipelines.recipes.recipe_file import with_recipe
 
-    values = with_recipe(recipe, values)
-    compile_pipeline(values, output, pods.profile(), pods.pods())
+    settings = (pods.profile(), pods.pods())
+    options = {"sources": ("sample:digits",), **with_recipe(recipe, values)}
+    prepared = prepare_recipe(options, *settings)
+    compile_pipeline(prepared, output, *settings)
     print(output)
-    if not values.get("destination"):
+    if not prepared.destination:
         print("destination has no default: set it when you create a run", file=sys.stderr)
 
 
@@ -225,7 +227,6 @@ def submit(
     --token-file token --destination s3://bucket/models --hardware gke --wait
     """
     from pipelines.cluster.submit import describe, prepare
-    from pipelines.recipe_checks import check_backbone
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_json, print_yaml
 
@@ -239,8 +240,7 @@ def submit(
     if wait_options.wait and run_settings.schedule:
         raise InputError("expected one of --wait and --schedule, got both")
     connection = server.connection()
-    submission, checked = prepare(with_recipe(recipe, values), run_settings.settings(pods))
-    check_backbone(checked)
+    submission = prepare(with_recipe(recipe, values), run_settings.settings(pods))
     if dry_run:
         (print_json if json else print_yaml)(describe(submission, connection))
     else:
@@ -254,8 +254,7 @@ def _send(connection: Connection, submission: Submission, options: WaitOptions, 
 
     options.waiting()
     client = Client(connection)
-    sent = _Sent(send(client, connection, submission), submission.version, submission.parameters)
-    _follow(client, connection, sent, options, json)
+    _follow(client, connection, send(client, connection, submission), options, json)
 
 
 def _check_resume(context: typer.Context) -> None:
@@ -303,36 +302,25 @@ def _resume(
     if dry_run:
         (print_json if json else print_yaml)(describe_resumption(resumption, connection))
         return
-    parameters = describe_resumption(resumption, connection)["parameters"]
-    sent = _Sent(send_resumption(client, connection, resumption), resumption.version, parameters)
-    _follow(client, connection, sent, options, json)
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A run that the server created, its version of the pipeline and its parameters."""
-
-    run: SubmittedRun
-    version: str
-    parameters: Mapping[str, Any]
+    run = send_resumption(client, connection, resumption)
+    _follow(client, connection, run, options, json)
 
 
 def _follow(
-    client: Client, connection: Connection, sent: _Sent, options: WaitOptions, json: bool
+    client: Client, connection: Connection, run: SubmittedRun, options: WaitOptions, json: bool
 ) -> None:
     """Print the run that was created, and wait for its verdict if requested."""
     from pipelines.cluster.watch import raise_if_rejected
     from regraft.cli.console_output import print_json
 
-    run = sent.run
-    result = {"id": run.id, "name": run.name, "page": run.page, "version": sent.version}
+    result = {"id": run.id, "name": run.name, "page": run.page, "version": run.version}
     if not json:
         print(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
     if not options.wait:
         if json:
             print_json(result)
         return
-    verdict = _wait(client, connection, sent, options.waiting())
+    verdict = _wait(client, connection, run, options.waiting())
     if json:
         print_json(result | {"verdict": verdict})
     else:
@@ -340,30 +328,31 @@ def _follow(
     raise_if_rejected(verdict, run.page)
 
 
-def _wait(client: Client, connection: Connection, sent: _Sent, waiting: Waiting) -> Verdict:
+def _wait(client: Client, connection: Connection, run: SubmittedRun, waiting: Waiting) -> Verdict:
     """Show the steps of a run until its end, and return its verdict."""
     from pipelines.cluster.watch import Listener, WatchedRun, wait
     from pipelines.recipes.recipe import DEFAULTS
     from regraft.cli.console_output import print_note, showing_steps
     from regraft_core.formats.run_outcome import outcome_location
 
-    values = {**DEFAULTS, **sent.parameters}
-    record = (values["destination"], values["model_name"], sent.run.id)
-    run = WatchedRun(sent.run.id, sent.run.page, connection.namespace or "kubeflow",
-                     outcome_location(*record))  # fmt: skip
+    values = {**DEFAULTS, **run.parameters}
+    record = (values["destination"], values["model_name"], run.id)
+    watched = WatchedRun(run.id, run.page, connection.namespace or "kubeflow",
+                         outcome_location(*record))  # fmt: skip
     with showing_steps() as show:
-        return wait(client, run, waiting, Listener(show, print_note, lambda: _recorded(*record)))
+        return wait(
+            client, watched, waiting, Listener(show, print_note, lambda: _recorded(*record))
+        )
 
 
-def _recorded(destination: str, model_name: str, run_id: str) -> Verdict | None:
-    """Return the verdict at the destination, or None if this machine cannot read it there."""
+def _recorded(destination: str, model_name: str, run_id: str) -> RunOutcome | None:
+    """Return the record at the destination, or None if this machine cannot read it there."""
     from regraft_core.formats.run_outcome import read_outcome
 
     logging.disable()  # gcsfs prints a stack trace for each attempt without access
     try:
-        outcome = read_outcome(destination, model_name, run_id)
+        return read_outcome(destination, model_name, run_id)
     except RegraftError:
         return None
     finally:
         logging.disable(logging.NOTSET)
-    return outcome.verdict if outcome else None

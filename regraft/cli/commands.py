@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("doctor.bench", "Measure one part of Regraft and write the results as JSON."),
     "compile": ("cluster.compile_", "Compile the pipeline into a file for Kubeflow Pipelines."),
     "submit": ("cluster.submit", "Run the pipeline on Kubeflow, now or on a schedule."),
+    "gc": ("gc.gc", "Remove stored content that no run or version uses."),
     "estimate": ("estimate.estimate", "Estimate the time of a run for more images and nodes."),
     "recipe-schema": ("recipes.recipe_schema", "Print the JSON schema of recipes."),
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime_estimate import Estimate
     from regraft.diagnosis import Diagnosis
     from regraft.explore.classification import ClassifiedImage
+    from regraft.store_cleanup import Cleanup
     from regraft_client.predict_files import FilePrediction
 
 PIPE_WIDTH = 1000
@@ -93,6 +94,20 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         if finding.fix:
             out.print(f"        -> {finding.fix}")
     out.print("usable" if diagnosis.usable else "not usable")
+
+
+def print_cleanup(cleanup: Cleanup, *, dry_run: bool) -> None:
+    """Print what a cleanup removes, or would remove, and how much it frees."""
+    for note in cleanup.notes:
+        print_note(note)
+    if cleanup.removed:
+        rows = table("content", "size", "", numbers=(1,))
+        for one in cleanup.removed:
+            add_row(rows, one.name, f"{one.size / 1e6:,.1f} MB", one.reason)
+        console().print(rows)
+    freed = f"{cleanup.removed_bytes / 1e6:,.1f} MB in {len(cleanup.removed)} entries"
+    kept = f"{cleanup.kept_bytes / 1e6:,.1f} MB in {cleanup.kept} entries"
+    print(f"{'would free' if dry_run else 'freed'} {freed}; in use or recent: {kept}")
 
 
 def table(*columns: str, title: str = "", numbers: Sequence[int] = ()) -> Table:

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def serve(
-    base_dir: Annotated[Path, typer.Argument(help="Folder of published models; all are served.")],
+    base_dir: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of published models, all of which are served, or folder of a run."
+        ),
+    ],
     engine: Annotated[
         str,
         typer.Option(
             help="Server: embedded, tensorflow_model_server or docker; auto uses "
-            "tensorflow_model_server if installed, otherwise embedded."
+            "tensorflow_model_server if it is installed and --bind is 0.0.0.0, otherwise embedded."
         ),
     ] = "auto",
     bind: Annotated[
@@ -36,6 +41,10 @@ def serve(
         typer.Option(help="Port of REST; 0 chooses a free one."),
     ] = 8501,
     batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
+    gpu_memory_mb: Annotated[
+        int,
+        typer.Option(help="Maximum MB of each GPU that the server takes; 0 takes what it needs."),
+    ] = 0,
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
@@ -46,14 +55,20 @@ def serve(
 
     Example: regraft serve runs/digits/models --page
     """
+    from regraft.model_folder import find_served_folder
     from serving.running.runner import ServeOptions
     from serving.running.serve import serve as run_server
 
     for name, number in (("port", port), ("rest_api_port", rest_api_port)):
         if not 0 <= number <= 65535:
             raise InputError(f"{name}: expected 0 to 65535, got {number}")
-    options = ServeOptions(host=bind, port=port, rest_api_port=rest_api_port)
-    raise typer.Exit(run_server(base_dir, engine, options, batching=batching, page=page))
+    if gpu_memory_mb < 0:
+        raise InputError(f"gpu-memory-mb: expected 0 or more, got {gpu_memory_mb}")
+    options = ServeOptions(
+        host=bind, port=port, rest_api_port=rest_api_port, gpu_memory_mb=gpu_memory_mb
+    )
+    folder = find_served_folder(base_dir)
+    raise typer.Exit(run_server(folder, engine, options, batching=batching, page=page))
 
 
 def predict(
@@ -92,29 +107,36 @@ def predict(
     """
     from regraft.cli.console_output import print_predictions, progress_bar
     from regraft_client.errors import NotFoundError
-    from regraft_client.predict_files import PredictOptions, as_csv, as_json, predict_files
+    from regraft_client.predict_files import (
+        PredictOptions,
+        as_csv,
+        as_json,
+        predict_files,
+        read_class_names,
+    )
 
     if (server is None) == (model_dir is None):
         raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
+    classes: Sequence[str] = ()
     with progress_bar("images") as progress:
         if server is not None:
             name = model or "regraft"
             try:
                 results = predict_files(images, server, name, options, progress)
+                classes = read_class_names(server, name, options, results) if json else ()
             except NotFoundError as error:
-                raise InputError(
-                    f"--model {name}: not found on the server: {error.message}"
-                ) from error
+                option = _target_option(name, version, version_label)
+                raise InputError(f"{option}: not found on the server: {error.message}") from error
         elif model or version is not None or version_label:
             raise InputError("--model, --version and --version-label: expected only with --server; "
                              "--model-dir may be the folder of a version")  # fmt: skip
         else:
-            results = _predict_here(images, str(model_dir), progress)
+            results, classes = _predict_here(images, str(model_dir), progress)
     if json or csv:
-        print(as_json(results) if json else as_csv(results), end="" if csv else "\n")
+        print(as_json(results, classes) if json else as_csv(results), end="" if csv else "\n")
     else:
         print_predictions(results)
     refused = [result for result in results if result.prediction is None]
@@ -123,14 +145,25 @@ def predict(
                          f"{refused[0].path}: {refused[0].error}")  # fmt: skip
 
 
+def _target_option(model: str, version: int | None, label: str | None) -> str:
+    """Return the option that selects what was not found."""
+    if label is not None:
+        return f"--version-label {label}"
+    return f"--model {model}" if version is None else f"--version {version}"
+
+
 def _predict_here(
     images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
-) -> list[FilePrediction]:
-    """Predict images as `predict_files` does, with a model in this process."""
-    from pipelines.recipe_checks import quiet_start
+) -> tuple[list[FilePrediction], Sequence[str]]:
+    """Predict images as `predict_files` does, with a model in this process.
+
+    Returns:
+        The predictions, and the model's classes.
+    """
     from regraft.image_inputs import ImageError
     from regraft.model import load
     from regraft_client.predict_files import FilePrediction, find_images
+    from regraft_core.runtime.quiet_start import quiet_start
 
     paths = find_images(images)
     with quiet_start():
@@ -143,7 +176,7 @@ def _predict_here(
             results.append(FilePrediction(str(path), found))
         if progress:
             progress(len(results), len(paths))
-    return results
+    return results, model.classes
 
 
 def publish(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.recipe_checks import quiet_start
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.quiet_start import quiet_start
 
 if TYPE_CHECKING:
     from regraft.explore.imagenet import ImagenetPrediction
@@ -65,7 +66,7 @@ def classify_images(
     row = find_backbone(backbone)
     images = find_images(sources)
     with quiet_start():
-        import tensorflow  # noqa: F401
+        set_up_gpus(GpuSetup(tf32=False))
     model = build_classifier(row, weights)
     found: list[ClassifiedImage] = []
     for start in range(0, len(images), BATCH_SIZE):
@@ -96,9 +97,10 @@ def read_image(image: str) -> bytes:
         InputError: it cannot be read, or is too large.
     """
     from components.ingest.sources.download import read_url
+    from regraft_client.image_files import to_served
 
     if "://" in image:
-        return read_url(image, DOWNLOAD, MAX_IMAGE_BYTES)
+        return to_served(read_url(image, DOWNLOAD, MAX_IMAGE_BYTES))
     try:
         with open(image, "rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
@@ -106,7 +108,7 @@ def read_image(image: str) -> bytes:
         raise InputError(f"cannot read: {error.strerror}") from error
     if len(data) > MAX_IMAGE_BYTES:
         raise InputError(f"expected at most {MAX_IMAGE_BYTES} bytes, got more")
-    return data
+    return to_served(data)
 
 
 def _classify_batch(

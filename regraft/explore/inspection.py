@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
-from pipelines.recipe_checks import quiet_start
 from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
 from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.quiet_start import quiet_start
 
 if TYPE_CHECKING:
     from regraft.explore.model_summary import CutRow, LayerRow, WeightRow
@@ -91,7 +93,7 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
     shows_values = bool(options.layer or options.export_weights)
     weights = options.weights or ("imagenet" if shows_values else "random")
     with quiet_start():
-        import keras  # noqa: F401
+        set_up_gpus(GpuSetup())
     model = build_backbone(row, options.image_px, weights)
     facts = {
         "pretrained_weights": row.weights_from,
@@ -106,6 +108,8 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
 def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
     with quiet_start():
         from regraft_core.training.model_files import MODEL_FILE, read_keras_file
+
+        set_up_gpus(GpuSetup())
     if path.name == MODEL_FILE and (path.parent / ModelManifest.file_name).is_file():
         return _inspect_folder(path.parent, options)
     model = read_keras_file(path)
@@ -117,6 +121,8 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
     if (folder / ModelManifest.file_name).is_file():
         with quiet_start():
             from regraft_core.training.model_files import load_model
+
+            set_up_gpus(GpuSetup())
         model, manifest = load_model(folder)
         facts = {
             "strategy": manifest.strategy,
@@ -137,9 +143,8 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
         if exported := summary.published or summary.saved_model:
             return _inspect_folder(Path(exported), options)
         raise InputError(f"the run in {folder} was rejected and has no exported model")
-    versions = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
-    if versions:
-        return _inspect_folder(max(versions, key=lambda path: int(path.name)), options)
+    if versions := version_names(path.name for path in folder.iterdir() if path.is_dir()):
+        return _inspect_folder(folder / versions[max(versions)], options)
     raise InputError(f"expected {MODEL_KINDS}, got the folder {folder}")
 
 

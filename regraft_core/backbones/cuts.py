@@ -75,7 +75,7 @@ def find_cut(model: keras.Model, cut: str) -> CutPoint:
 
 
 def _nth_from_top(inner: list[CutPoint], number: str) -> CutPoint:
-    if not number.isdigit() or not 1 <= int(number) <= len(inner):
+    if not number.isdecimal() or not 1 <= int(number) <= len(inner):
         raise InputError(f"cut: expected top:N with N from 1 to {len(inner)}, got top:{number}")
     return inner[-int(number)]
 

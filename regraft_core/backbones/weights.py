@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -44,7 +44,7 @@ def pretrained(row: Backbone, *, top: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         # Keras raises a bare Exception if the download fails, otherwise OSError or ValueError.
-        raise InputError(_fixes(row, error, top=top)) from error
+        raise UnavailableError(_fixes(row, error, top=top)) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -78,7 +78,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     Raises:
         InputError: it is missing, of another kind or digest, or does not match the backbone.
     """
-    path, sha256 = _parse(weights)
+    path, sha256 = parse_location(weights)
     if not path.is_file():
         raise InputError(f"weights: expected imagenet, random or a file, found no file at {path}")
     if not path.name.endswith(SUFFIXES):
@@ -94,7 +94,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     _check_finite(path, model)
 
 
-def _parse(weights: str) -> tuple[Path, str]:
+def parse_location(weights: str) -> tuple[Path, str]:
     """Split a path or file URI from its optional digest."""
     location, _, digest = weights.partition("#sha256=")
     parts = urllib.parse.urlsplit(location)

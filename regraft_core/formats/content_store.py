@@ -1,7 +1,8 @@
 """Stores finished work by content: in a local folder, a mounted volume or a bucket.
 
     <root>/<name>/            files of an entry; its manifest is written last
-    <root>/generation         changes if entries are removed, which invalidates caches
+    <root>/.<folder>/         records: which step wrote an entry, which runs use it
+    <root>/generation         identifies the store; another one invalidates caches
 
 A name is a kind with a digest of the content, such as `dataset-1f3b...`. An entry with a manifest
 is complete, and its bulk never changes, so any number of writers and readers can share a store. An
@@ -11,16 +12,37 @@ entry without a manifest is work in progress, from which an interrupted step res
 from __future__ import annotations
 
 import contextlib
+import datetime
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from regraft_core.formats.manifest_storage import write_text
-from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
 GENERATION_FILE = "generation"
+# How S3, Google Cloud Storage and other file systems of fsspec name the time of a change.
+_TIMES = ("LastModified", "updated", "mtime", "last_modified", "created")
+
+
+@dataclass
+class Usage:
+    """Size in bytes, last change (seconds since 1970) and files of an entry."""
+
+    size: int = 0
+    changed: float = 0.0
+    files: set[str] = field(default_factory=set)
+
+    def count(self, file: str, size: int, changed: float) -> None:
+        """Add a file."""
+        self.size += size
+        self.changed = max(self.changed, changed)
+        self.files.add(file)
 
 
 class ContentStore:
@@ -63,17 +85,6 @@ class ContentStore:
                 (self._upload if self.remote else self._move)(folder, name, manifest)
         return self.location(name)
 
-    def add_copy(self, folder: Path, name: str, manifest: str) -> None:
-        """Store a copy of `folder` as an entry unless it exists."""
-        if self.remote:
-            self.add(folder, name, manifest)
-        elif not self.contains(name, manifest):
-            with explained(self.root):
-                Path(self._base).mkdir(parents=True, exist_ok=True)
-                copy = self._aside(f"{name}.copy")
-                shutil.copytree(folder, copy)
-                self._move(copy, name, manifest)
-
     def sizes(self, name: str) -> dict[str, int]:
         """Return the sizes in bytes of an entry's files, by relative path."""
         if not self.remote:
@@ -105,53 +116,89 @@ class ContentStore:
             for file in set(stored) - set(local):
                 self._files.rm_file(f"{self._base}/{name}/{file}")
 
-    def names(self) -> list[str]:
-        """Return the names of all entries, complete or not."""
+    def usage(self) -> dict[str, Usage]:
+        """Return size and last change of all entries, complete or not, and of hidden leftovers."""
+        found: dict[str, Usage] = {}
         with explained(self.root):
-            if self.remote:
-                self._files.invalidate_cache()
-                try:
-                    found = self._files.ls(self._base, detail=True)
-                except FileNotFoundError:
-                    return []
-                paths = [item["name"] for item in found if item["type"] == "directory"]
-                return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
-            if not Path(self._base).is_dir():
-                return []
-            return sorted(path.name for path in Path(self._base).iterdir() if path.is_dir())
+            for path, size, changed in self._listed(""):
+                name, _, file = path.partition("/")
+                if file:
+                    found.setdefault(name, Usage()).count(file, size, changed)
+        return found
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove entries; the generation changes first, so that no cache uses removed entries."""
+    def remove(self, name: str, manifest: str = "") -> None:
+        """Remove an entry: at once in a local store, and its manifest first in a bucket."""
         with explained(self.root):
-            self._write_generation()
-            for name in names:
-                if self.remote:
-                    self._files.rm(f"{self._base}/{name}", recursive=True)
-                else:
-                    removed = self._aside(name)
-                    Path(self._base, name).rename(removed)
-                    shutil.rmtree(removed)
+            if not self.remote:
+                removed = self._aside(name.removeprefix("."))
+                Path(self._base, name).rename(removed)
+                shutil.rmtree(removed)
+                return
+            if manifest and self._files.exists(f"{self._base}/{name}/{manifest}"):
+                self._files.rm_file(f"{self._base}/{name}/{manifest}")
+            if self._files.exists(f"{self._base}/{name}"):
+                self._files.rm(f"{self._base}/{name}", recursive=True)
+            self._files.invalidate_cache()
 
     def generation(self) -> str:
-        """Return a text that changes if entries are removed or the store is created again."""
-        path = f"{self._base}/{GENERATION_FILE}"
+        """Return a text that changes if the store is created again."""
+        found = self.read_record(GENERATION_FILE)
+        if found is None:
+            found = secrets.token_hex(8)
+            self.write_record(GENERATION_FILE, found)
+        return found
+
+    def write_record(self, file: str, text: str) -> None:
+        """Write a small file below the root, or replace it."""
+        path = f"{self._base}/{file}"
         with explained(self.root):
             if self.remote:
-                self._files.invalidate_cache()
-                if self._files.exists(path):
-                    return str(self._files.cat_file(path).decode())
-            elif Path(path).is_file():
-                return Path(path).read_text(encoding="utf-8")
-            return self._write_generation()
+                self._files.pipe_file(path, text.encode())
+            else:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                write_text(Path(path), text)
 
-    def _write_generation(self) -> str:
-        generation = secrets.token_hex(8)
+    def read_record(self, file: str) -> str | None:
+        """Return the content of a small file below the root; None if there is none."""
+        path = f"{self._base}/{file}"
+        with explained(self.root):
+            try:
+                if self.remote:
+                    self._files.invalidate_cache()
+                    return str(self._files.cat_file(path).decode())
+                return Path(path).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+
+    def records(self, folder: str) -> dict[str, float]:
+        """Return the files below a folder of records, with the time of their last change."""
+        with explained(self.root):
+            return {path: changed for path, _, changed in self._listed(folder)
+                    if path.endswith(".json")}  # fmt: skip
+
+    def remove_record(self, file: str) -> None:
+        """Remove a record, if it exists."""
+        with explained(self.root), contextlib.suppress(FileNotFoundError):
+            if self.remote:
+                self._files.rm_file(f"{self._base}/{file}")
+            else:
+                Path(self._base, file).unlink()
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Yield relative path, size in bytes and time of change of each file below a folder."""
+        base = f"{self._base}/{folder}".rstrip("/")
         if self.remote:
-            self._files.pipe_file(f"{self._base}/{GENERATION_FILE}", generation.encode())
-        else:
-            Path(self._base).mkdir(parents=True, exist_ok=True)
-            write_text(Path(self._base, GENERATION_FILE), generation)
-        return generation
+            self._files.invalidate_cache()
+            for path, info in self._files.find(base, detail=True).items():
+                relative = path.removeprefix(self._base).lstrip("/")
+                yield relative, int(info.get("size") or 0), _changed(info)
+            return
+        for path in Path(base).rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a step removed it meanwhile
+                if path.is_file():
+                    found = path.stat()
+                    relative = path.relative_to(self._base).as_posix()
+                    yield relative, found.st_size, found.st_mtime
 
     def _aside(self, name: str) -> Path:
         return Path(self._base, f".{name}.{secrets.token_hex(4)}")
@@ -184,6 +231,17 @@ class ContentStore:
         self._files.invalidate_cache()
 
 
+def _changed(info: Mapping[str, Any]) -> float:
+    """Return the time of a file's last change, in seconds; now if the store does not report it."""
+    found = next((info[key] for key in _TIMES if info.get(key)), None)
+    if isinstance(found, str):
+        with contextlib.suppress(ValueError):
+            found = datetime.datetime.fromisoformat(found)
+    if isinstance(found, datetime.datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else time.time()
+
+
 def files_of(folder: Path) -> list[str]:
     """Return the relative paths of all files below a folder, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -202,5 +260,4 @@ def explained(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Each store raises the errors of its own library.
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"{url}: {type(error).__name__}: {line}") from error
+        raise access_error(url, error) from error

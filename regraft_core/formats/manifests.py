@@ -104,6 +104,12 @@ class FeaturesManifest(Manifest):
     )
     seed: int = Field(description="Seed of the augmented views.")
     dtype: Literal["float16", "float32"] = Field(description="Data type of all arrays.")
+    batch_size: int = Field(
+        default=0, description="Images per batch; fewer than requested if the memory ran out."
+    )
+    precision: str = Field(
+        default="float32", description="Precision of the backbone: float32, float16 or bfloat16."
+    )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
     shard_index: int = Field(description="Number of the worker that wrote this folder, from 0.")
@@ -323,6 +329,17 @@ class ParityManifest(Manifest):
 
     saved_model_digest: str = Field(description="Digest of the exported folder.")
     engine: str = Field(description="Server that was tested.")
+    device: str = Field(default="", description="Device of the trained model: `CPU` or a GPU.")
+    precision: Literal["float32", "tf32"] = Field(
+        default="float32", description="Precision of float32 products; TF32 is off by default."
+    )
+    batches: dict[str, list[int]] = Field(
+        default_factory=dict, description="Batch sizes of the trained and of the served model."
+    )
+    verified: bool = Field(
+        default=True,
+        description="Whether the result holds for all batch sizes; not with TF32.",
+    )
     tolerance: float = Field(description="Maximum difference that passes.")
     max_abs_diff: dict[str, float] = Field(
         description="Maximum difference over all images, by protocol."

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
+FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,12 +24,21 @@ _SEEDED = "Random seed for splits, weights, shuffling and augmentation."
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description=_SEEDED)]
 BatchSize = Annotated[int, Field(ge=1, le=4096, description="Images per batch.")]
 RequireGpu = Annotated[bool, Field(description="Stop at once if TensorFlow finds no GPU.")]
+_GPU_MEMORY = "Maximum MB of each GPU that a process takes; 0 takes what it needs."
+GpuMemoryMb = Annotated[int, Field(ge=0, le=1 << 30, description=_GPU_MEMORY)]
+_DETERMINISTIC = "Operations with the same result on each run of the same GPU; slower."
+Deterministic = Annotated[bool, Field(description=_DETERMINISTIC)]
 Precision = Annotated[
     Literal["auto", "float32", "mixed"],
-    Field(description="Backbone's precision; auto uses mixed (float16) on GPUs with tensor cores."),
+    Field(
+        description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
+        "tensor cores."
+    ),
 ]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
+# They change where and how a step runs, not its result.
+MACHINE_OPTIONS = frozenset({"work_dir", "require_gpu", "gpu_memory_mb"})
 
 
 class Options(BaseModel):
@@ -65,6 +76,15 @@ class IngestOptions(Options):
         default="repair",
         description="Duplicates across given splits: keep the test copy, report them, or stop.",
     )
+    folders: FolderUse = Field(
+        default="auto",
+        description="What the folders of the source are; `auto` decides by their names.",
+    )
+    archive_encoding: str = Field(
+        default="",
+        description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "
+        "empty uses that of the zip format, cp437.",
+    )
     seed: Seed = 0
     processes: int = Field(
         default=0, ge=0, le=256, description="Number of worker processes; 0 uses one per CPU core."
@@ -101,6 +121,15 @@ class IngestOptions(Options):
     max_archive_members: int = Field(
         default=1_000_000, ge=1, description="Maximum number of files in an archive."
     )
+
+    @field_validator("archive_encoding")
+    @classmethod
+    def _is_known_encoding(cls, value: str) -> str:
+        try:
+            codecs.lookup(value or "cp437")
+        except LookupError as error:
+            raise ValueError("expected a code page, such as cp1252 or cp932") from error
+        return value
 
     @field_validator("test_fraction")
     @classmethod
@@ -146,6 +175,8 @@ class FeatureOptions(Options):
     )
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     precision: Precision = "auto"
     cache_gb: float = Field(
         default=20.0,
@@ -188,6 +219,8 @@ class HeadOptions(Options):
         default="off", description="`balanced` weights classes inversely to frequency."
     )
     seed: Seed = 0
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     work_dir: WorkDir = ""
 
 
@@ -208,6 +241,8 @@ class FineTuneOptions(Options):
     )
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
+    deterministic: Deterministic = False
     precision: Precision = "auto"
     lowest_lr_ratio: float = Field(
         default=1.0,
@@ -275,6 +310,7 @@ class GateOptions(Options):
     batch_size: BatchSize = 32
     seed: Seed = 0
     require_gpu: RequireGpu = False
+    gpu_memory_mb: GpuMemoryMb = 0
 
     @field_validator("min_recall_by_class", mode="before")
     @classmethod
@@ -300,6 +336,7 @@ class ExportOptions(Options):
     formats: tuple[Literal["litert", "onnx"], ...] = Field(
         default=(), description="Additional export formats, comma-separated: litert, onnx."
     )
+    gpu_memory_mb: GpuMemoryMb = 0
 
 
 class VerifyOptions(Options):
@@ -318,6 +355,7 @@ class VerifyOptions(Options):
         le=1.0,
         description="Maximum difference between served and trained probabilities.",
     )
+    gpu_memory_mb: GpuMemoryMb = 0
 
 
 class PublishOptions(Options):

@@ -1,7 +1,7 @@
 """Reads published versions: `<destination>/<name>/<version>/`, some of them labeled.
 
 The production version is the one labeled `stable` or, without that label, the latest, which
-servers follow. A folder with a numeric name is a version if it contains `saved_model.pb`.
+servers follow. A folder named by a version is one if it contains `saved_model.pb`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
+from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
 GRAPH_FILE = "saved_model.pb"
 VERSION_LABELS_FILE = "labels.json"
@@ -123,7 +124,7 @@ def parse_labels(text: str, path: str) -> dict[str, int]:
     try:
         values = json.loads(text)
         return {str(label): int(number) for label, number in values.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: expected an object of label to version: {error}") from error
 
 
@@ -137,8 +138,9 @@ def _find_local(folder: Path) -> Path | None:
     names = [path.name for path in folder.iterdir() if (path / GRAPH_FILE).is_file()]
     file = folder / VERSION_LABELS_FILE
     labels = parse_labels(file.read_text("utf-8"), str(file)) if file.is_file() else {}
-    number = production_version([int(name) for name in names if name.isdigit()], labels)
-    return None if number is None else folder / str(number)
+    versions = version_names(names)
+    number = production_version([*versions], labels)
+    return None if number is None else folder / versions[number]
 
 
 def _fetch(uri: str, work: Path) -> Path | None:
@@ -157,8 +159,7 @@ def _reading(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Each store raises the errors of its own library.
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot read {uri}: {type(error).__name__}: {line}") from error
+        raise access_error(f"cannot read {uri}", error) from error
 
 
 def _find_in_store(store: Any, base: str) -> str | None:
@@ -170,17 +171,14 @@ def _find_in_store(store: Any, base: str) -> str | None:
     except FileNotFoundError:
         return None
     names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
-    versions = [
-        int(name)
-        for name in names
-        if name.isdigit() and store.exists(f"{base}/{name}/{GRAPH_FILE}")
-    ]
+    numbered = version_names(names).values()
+    versions = version_names(n for n in numbered if store.exists(f"{base}/{n}/{GRAPH_FILE}"))
     labels = {}
     if VERSION_LABELS_FILE in names:
         file = f"{base}/{VERSION_LABELS_FILE}"
         labels = parse_labels(store.cat_file(file).decode("utf-8"), file)
-    number = production_version(versions, labels)
-    return None if number is None else f"{base}/{number}"
+    number = production_version([*versions], labels)
+    return None if number is None else f"{base}/{versions[number]}"
 
 
 def _copy(store: Any, version: str, work: Path) -> Path:

@@ -15,6 +15,8 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore, explained, files_of
 from regraft_core.formats.manifest_storage import Record, digest_file, write_text
+from regraft_core.formats.store_records import EntryOrigin, options_digest, record_origin
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
@@ -43,8 +46,16 @@ class Reference(Record):
     files: dict[str, StoredFile] = Field(description="Its bulk files by relative path.")
 
 
-def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> None:
-    """Keep the output of a step in the store at `work_dir`, and make the artifact refer to it.
+def keep(
+    artifact: Any,
+    name: str,
+    manifest: str,
+    origin: Origin,
+    small: Sequence[str] = ("*.json",),
+    *,
+    read_again: bool = True,
+) -> None:
+    """Keep the output of a step in the store, and make the artifact refer to it.
 
     On this machine the artifact becomes the entry itself, because kfp's cache identifies inputs by
     their paths. On a cluster an artifact must stay in the folder of its run: it keeps its small
@@ -52,56 +63,107 @@ def keep(artifact: Any, work_dir: str, name: str, manifest: str, bulk: str) -> N
 
     Args:
         artifact: a kfp artifact whose folder a step wrote.
-        work_dir: root of the store; "" leaves the artifact complete.
         name: name of the entry, with a digest of its content.
         manifest: the file that completes the entry.
-        bulk: glob of the files that are not small, such as `*.tfrecord`.
+        origin: how it was made, and the root of the store; "" leaves the artifact complete.
+        small: globs of the files that the next steps always read, or nearly so. The launcher
+            downloads them with the artifact.
+        read_again: whether later steps read the bulk, so that the artifact needs the reference.
 
     Raises:
         InputError: the store cannot be written to.
     """
-    if not work_dir:
+    if not origin.work_dir:
         return
-    folder, store = Path(artifact.path), ContentStore(work_dir)
+    folder, store = Path(artifact.path), ContentStore(origin.work_dir)
+    record_origin(store, name, origin.record)
     if not store.remote and "://" not in artifact.uri:
         artifact.uri = store.add(folder, name, manifest)
-        if folder.is_dir():  # the entry existed, with the same content
-            _renew_small_files(folder, Path(artifact.uri), bulk)
+        if folder.is_dir():  # the entry existed
+            _renew(folder, Path(artifact.uri))
         return
-    small = Path(tempfile.mkdtemp(dir=folder.parent))
-    refer_to(folder, small, store.location(name), bulk)
+    referring = Path(tempfile.mkdtemp(dir=folder.parent))
+    refer_to(folder, referring, store.location(name), small)
+    if not read_again:
+        (referring / REFERENCE_FILE).unlink()
     store.add(folder, name, manifest)
     shutil.rmtree(folder, ignore_errors=True)
-    small.chmod(0o755)
-    small.rename(folder)
+    referring.chmod(0o755)
+    referring.rename(folder)
 
 
-def _renew_small_files(folder: Path, entry: Path, bulk: str) -> None:
-    """Replace an entry's small files by a later run's; its digest may not cover them."""
+@dataclass(frozen=True)
+class Origin:
+    """Root of the store of a run ("" has none), and how a step makes an output."""
+
+    work_dir: str
+    record: EntryOrigin
+
+
+def origin_of(step: str, options: Mapping[str, Any], *inputs: Any) -> Origin:
+    """Return how a step makes its output: from which options, and which entries of the store.
+
+    Args:
+        step: name of the step.
+        options: its options, as `resolve` made them, with `work_dir`.
+        inputs: the artifacts that it reads.
+    """
+    work_dir = options.get("work_dir", "")
+    names = {name for one in inputs for name in _entry_names(Path(one.path), work_dir)}
+    record = EntryOrigin(step=step, options=options_digest(options), inputs=sorted(names))
+    return Origin(work_dir, record)
+
+
+def _entry_names(artifact: Path, work_dir: str) -> Iterator[str]:
+    """Yield the entries that an artifact is, or refers to."""
+    if not work_dir:
+        return
+    base = ContentStore(work_dir).location("")
+    places = [str(artifact.absolute())]
+    for path in (artifact.parent / REFERENCE_FILE, *artifact.rglob(REFERENCE_FILE)):
+        if path.is_file():
+            places.append(_read_reference(path).location)
+    for place in places:
+        if place.startswith(base):
+            yield place.removeprefix(base).split("/")[0]
+
+
+def pass_page(artifact: Any, file: str, page: Any) -> None:
+    """Make a page of an artifact's folder the content of another artifact, which a UI shows.
+
+    On a cluster the page moves, because all steps that read the artifact would download it.
+    """
+    target = Path(page.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(artifact.path) / file
+    (shutil.move if "://" in artifact.uri else shutil.copyfile)(source, target)
+
+
+def _renew(folder: Path, entry: Path) -> None:
+    """Replace an entry's files by a later run's; its digest may not cover the small ones."""
     for name in files_of(folder):
-        if not Path(name).match(bulk):
-            (entry / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(folder / name, entry / name)
+        (entry / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder / name, entry / name)
     shutil.rmtree(folder)
 
 
-def refer_to(folder: Path, target: Path, location: str, bulk: str) -> None:
+def refer_to(folder: Path, target: Path, location: str, small: Sequence[str]) -> None:
     """Fill `target` with an artifact's small files and a reference to its bulk.
 
     Args:
         folder: the artifact as a step wrote it.
         target: an empty folder.
         location: the entry that has, or will have, the same files.
-        bulk: glob of the files that are referred to.
+        small: globs of the files that are copied.
     """
     files = {}
     for name in files_of(folder):
         path = folder / name
-        if Path(name).match(bulk):
-            files[name] = StoredFile(size=path.stat().st_size, sha256=digest_file(path))
-        else:
+        if any(Path(name).match(pattern) for pattern in small):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
+        else:
+            files[name] = StoredFile(size=path.stat().st_size, sha256=digest_file(path))
     _write_reference(target, Reference(location=location, files=files))
 
 
@@ -153,8 +215,8 @@ def content_folder(folder: str | os.PathLike[str]) -> Path:
     if found is None:
         return path
     reference, part = found
-    complete = Path(tempfile.mkdtemp(dir=_cache()))
-    shutil.copytree(path, complete, dirs_exist_ok=True)
+    complete = Path(tempfile.mkdtemp(dir=fetched_files()))
+    shutil.copytree(path, complete, dirs_exist_ok=True, copy_function=_link)
     (complete / REFERENCE_FILE).unlink(missing_ok=True)
     for name, stored in reference.files.items():
         if name.startswith(part):
@@ -181,7 +243,7 @@ def working_folder(work_dir: str, name: str) -> Path | None:
     store = ContentStore(work_dir)
     if not store.remote:
         return Path(store.location(name))
-    folder = Path(tempfile.mkdtemp(dir=_cache()))
+    folder = Path(tempfile.mkdtemp(dir=fetched_files()))
     for file in store.sizes(name):
         store.fetch(name, file, folder / file)
     origin = folder.with_name(folder.name + _ORIGIN_SUFFIX)
@@ -231,7 +293,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
         if not path.is_file() or path.stat().st_size != stored.size:
             raise _missing(url)
         return path
-    target = _cache() / stored.sha256 / url.rsplit("/", 1)[-1]
+    target = fetched_files() / stored.sha256 / url.rsplit("/", 1)[-1]
     if not target.exists():
         files, source = open_store_uri(url)
         target.parent.mkdir(exist_ok=True)
@@ -255,7 +317,7 @@ def _missing(url: str) -> InputError:
 
 
 @functools.cache
-def _cache() -> Path:
+def fetched_files() -> Path:
     """Return the folder of this process for fetched files; each file is fetched once."""
     folder = tempfile.mkdtemp(prefix="regraft-content-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

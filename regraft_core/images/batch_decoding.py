@@ -6,14 +6,17 @@ more than a small dataset needs.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.images.preprocess import load_images
+from regraft_core.runtime.errors import DataError
 
 DECODERS = 2
 Decode = Callable[[tf.Tensor], tf.Tensor]
@@ -36,12 +39,41 @@ def decode_batches(
     """Yield batches of records with their pixels, a few of them prefetched.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be decoded.
+        DataError: an image cannot be decoded; the message has its path.
     """
     remaining = iter(records)
 
     def decode_batch(batch: list[ImageRecord]) -> Batch:
-        return batch, decode(tf.constant([record.encoded for record in batch]))
+        with naming_undecodable(batch, decode):
+            return batch, decode(tf.constant([record.encoded for record in batch]))
 
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
     return prefetch_map(decode_batch, batches, DECODERS)
+
+
+@contextlib.contextmanager
+def naming_undecodable(records: Sequence[ImageRecord], decode: Decode) -> Iterator[None]:
+    """Raise the error of a batch as one of the image that cannot be decoded.
+
+    Raises:
+        DataError: an image cannot be decoded; the message has its path.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        for record in records:
+            try:
+                decode(tf.constant([record.encoded]))
+            except tf.errors.InvalidArgumentError as own:
+                raise DataError(
+                    f"{record.path}: the model cannot decode this image ({_reason(own)}); "
+                    "exclude it and run ingest again"
+                ) from error
+        raise
+
+
+def _reason(error: tf.errors.InvalidArgumentError) -> str:
+    """Return what was expected of an image, or the decoder's message, in a few words."""
+    text = " ".join(str(error.message).split())
+    found = re.search(r"image \d+: (expected [^\]\[]+)", text)
+    return found[1] if found else text.split("[[")[0].rpartition("}}")[2].strip()[:100] or "damaged"

@@ -12,6 +12,9 @@ from regraft_core.images.headers import require, window
 
 MAX_PIXELS = 100_000_000
 OPAQUE_WHITE = b"\xff\xff\xff"
+ANIMATED_WITH_ALPHA = b"\x12"
+"""Flags of an animated WebP. The operation writes 4 bytes per pixel of any animation, but reserves
+3 if the alpha flag is not set. The other flags only announce metadata."""
 
 
 def _over_white(rgba: tf.Tensor) -> tf.Tensor:
@@ -50,7 +53,7 @@ def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.T
 def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Decode like Pillow, bit for bit; CMYK and YCCK become RGB without a color profile."""
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
-    encoded = check_pixels(encoded, shape[1::-1], index)
+    encoded = check_pixels(encoded, tf.gather(shape, [1, 0]), index)
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
@@ -95,7 +98,11 @@ def decode_webp(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     extended = tf.strings.substr(encoded, 12, 4) == b"VP8X"
     flags = tf.where(extended, _at(encoded, 20, 1)[0], 0)
     animated = tf.bitwise.bitwise_and(flags, 2) > 0
-    checked = tf.cond(animated, lambda: _check_animation(encoded, index), lambda: encoded)
+    checked = tf.cond(
+        animated,
+        lambda: _replace(_check_animation(encoded, index), 20, ANIMATED_WITH_ALPHA),
+        lambda: encoded,
+    )
     return _without_alpha(tf.io.decode_webp(checked)[0])
 
 
@@ -172,7 +179,7 @@ def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _replace(text: tf.Tensor, start: tf.Tensor, by: bytes) -> tf.Tensor:
+def _replace(text: tf.Tensor, start: tf.Tensor | int, by: bytes) -> tf.Tensor:
     """Return `text` with the bytes from `start` on overwritten."""
     end = start + len(by)
     rest = tf.strings.substr(text, end, tf.strings.length(text) - end)

@@ -190,10 +190,12 @@ def _orientation_in_tiff(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     def number(bytes_: tf.Tensor) -> tf.Tensor:
         """Read the last axis as a number in each image's byte order."""
         shape = [-1] + [1] * (len(bytes_.shape) - 2)
-        up = tf.constant([256**k for k in range(bytes_.shape[-1])], tf.int32)
+        up = [256**k for k in range(bytes_.shape[-1])]
         return tf.where(
             tf.reshape(little, shape),
             tf.reduce_sum(bytes_ * up, axis=-1),
+            # Not a slice of a tensor with a negative step: Grappler takes a vector of integers for
+            # a shape, fails to slice it, and logs an error in every process.
             tf.reduce_sum(bytes_ * up[::-1], axis=-1),
         )
 

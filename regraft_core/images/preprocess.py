@@ -2,12 +2,14 @@
 
 It uses TensorFlow operations only, so that it has the same result eagerly, in `tf.data` and in an
 exported graph. An image that cannot be decoded is an InvalidArgumentError with its index in the
-batch.
+batch, or, with `load_each_image`, a row with the reason.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,6 +31,7 @@ from regraft_core.images.headers import (
     read_orientations,
     require,
 )
+from regraft_core.images.valid_rows import map_valid_rows
 from regraft_core.runtime.errors import unknown_name
 
 DECODERS = (decode_jpeg, decode_png, decode_gif, decode_bmp, decode_webp)
@@ -51,7 +54,11 @@ SCALINGS = {
     "efficientnet_lite0": "lite",
     "tiny": "unit",
 }
-DECODING_THREADS = 4
+OF_KNOWN_FORMAT = f"an image as {FORMATS}, got other bytes"
+UNDECODABLE = (
+    f"expected an undamaged image of a supported kind and at most {MAX_PIXELS} pixels, could not "
+    "decode it"
+)
 # EXIF orientations by what they need: first a transposition, then mirroring left to right and top
 # to bottom.
 TRANSPOSED = (5, 6, 7, 8)
@@ -91,7 +98,7 @@ def load_image(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
 
 
 @tf.autograph.experimental.do_not_convert
-def load_images(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False) -> tf.Tensor:
+def load_images(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
     """Decode images of any size and format and resize them to one square size.
 
     The aspect ratio is not kept. Resizing is bilinear with antialiasing, then images are rotated.
@@ -99,36 +106,59 @@ def load_images(encoded: tf.Tensor, image_px: int, *, name_damaged: bool = False
     Args:
         encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
         image_px: side of the square.
-        name_damaged: report the index of a damaged image even if only its decoder detects the
-            damage. The pixels are the same; a call takes a millisecond longer.
 
     Returns:
         float32 `[n, image_px, image_px, 3]` in 0..255.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be decoded; the whole batch fails. The
-            message contains "image <index>: expected ..." for the first such image, counted
-            from 0.
+        tf.errors.InvalidArgumentError: an image cannot be decoded; the whole batch fails. If the
+            headers show it, the message contains "image <index>: expected ..." for the first such
+            image, counted from 0.
     """
     with tf.device("/CPU:0"):
         headers = read_headers(encoded)
         encoded = _check(encoded, headers)
-        orientations = read_orientations(encoded, headers.format == JPEG)
+        pixels = tf.map_fn(
+            lambda row: _load(row[0], row[1], row[2], image_px),
+            (encoded, headers.format, tf.range(tf.size(encoded))),
+            fn_output_signature=tf.TensorSpec([image_px, image_px, 3], tf.float32),
+        )
+        return _upright(pixels, read_orientations(encoded, headers.format == JPEG))
 
-        def decode_all() -> tf.Tensor:
-            return tf.map_fn(
-                lambda row: _load(row[0], row[1], row[2], image_px),
-                (encoded, headers.format, tf.range(tf.size(encoded))),
-                fn_output_signature=tf.TensorSpec([image_px, image_px, 3], tf.float32),
-            )
 
-        def decode_each() -> tf.Tensor:
-            return _load_each(encoded, headers.format, image_px)
+@tf.autograph.experimental.do_not_convert
+def load_each_image(encoded: tf.Tensor, image_px: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Load images like `load_images`, but without failing for an image that cannot be decoded.
 
-        # In a batch of one, the index is known.
-        single = tf.size(encoded) < 2
-        pixels = tf.cond(single, decode_all, decode_each) if name_damaged else decode_all()
-        return _upright(pixels, orientations)
+    A server runs the images of several clients in one batch, and a graph that fails for one of
+    them fails for all.
+
+    Args:
+        encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
+        image_px: side of the square.
+
+    Returns:
+        The pixels, float32 `[n, image_px, image_px, 3]` in 0..255, bit for bit those of
+        `load_images`, and zeros for an invalid image. The reasons, string `[n]`: "" for a decoded
+        image, "expected ..., got ..." for an invalid one.
+    """
+    with tf.device("/CPU:0"):
+        headers = read_headers(encoded)
+        encoded, reasons = _set_aside(encoded, headers)
+        indices, pixels = _load_valid(encoded, headers.format, image_px)
+        count = tf.size(encoded)
+
+        def fill() -> tuple[tf.Tensor, tf.Tensor]:
+            at = indices[:, tf.newaxis]
+            decoded = tf.scatter_nd(at, tf.ones_like(indices), [count]) > 0
+            unexplained = ~decoded & (reasons == "")
+            all_pixels = tf.scatter_nd(at, pixels, [count, image_px, image_px, 3])
+            return all_pixels, tf.where(unexplained, UNDECODABLE, reasons)
+
+        complete = tf.size(indices) == count
+        pixels, reasons = tf.cond(complete, lambda: (pixels, reasons), fill)
+        pixels = tf.ensure_shape(pixels, [None, image_px, image_px, 3])
+        return _upright(pixels, read_orientations(encoded, headers.format == JPEG)), reasons
 
 
 @tf.autograph.experimental.do_not_convert
@@ -160,19 +190,45 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
     raise unknown_name("scaling", scaling, SCALINGS)
 
 
+def _are_known(headers: Headers) -> tf.Tensor:
+    """Return bool `[n]`: whether the first bytes are those of a supported format."""
+    return headers.format >= 0
+
+
+def _are_large(headers: Headers) -> tf.Tensor:
+    """Return bool `[n]`: whether an image declares too many pixels."""
+    return tf.reduce_prod(tf.minimum(headers.sides, MAX_PIXELS + 1), axis=1) > MAX_PIXELS
+
+
 def _check(encoded: tf.Tensor, headers: Headers) -> tf.Tensor:
     """Return `encoded`, or fail at the first image of unknown format or with too many pixels."""
-    unknown = headers.format < 0
-    large = tf.reduce_prod(tf.minimum(headers.sides, MAX_PIXELS + 1), axis=1) > MAX_PIXELS
-    invalid = unknown | large
+    known = _are_known(headers)
+    invalid = ~known | _are_large(headers)
 
     def fail() -> tf.Tensor:
         first = tf.argmax(tf.cast(invalid, tf.int32))
-        text = f"an image as {FORMATS}, got other bytes"
-        known = require(encoded, ~unknown[first], first, text)
-        return check_pixels(known, headers.sides[first], first)
+        supported = require(encoded, known[first], first, OF_KNOWN_FORMAT)
+        return check_pixels(supported, headers.sides[first], first)
 
     return tf.cond(tf.reduce_any(invalid), fail, lambda: encoded)
+
+
+def _set_aside(encoded: tf.Tensor, headers: Headers) -> tuple[tf.Tensor, tf.Tensor]:
+    """Empty the images that `_check` would fail for; return all images and the reasons `[n]`."""
+    known, large = _are_known(headers), _are_large(headers)
+
+    def explain() -> tuple[tf.Tensor, tf.Tensor]:
+        width, height = tf.unstack(tf.strings.as_string(headers.sides), axis=1)
+        sizes = tf.strings.join(
+            [f"expected at most {MAX_PIXELS} pixels, got ", width, " x ", height]
+        )
+        reasons = tf.where(known, tf.where(large, sizes, ""), f"expected {OF_KNOWN_FORMAT}")
+        return tf.where(reasons == "", encoded, ""), reasons
+
+    def keep() -> tuple[tf.Tensor, tf.Tensor]:
+        return encoded, tf.fill(tf.shape(encoded), "")
+
+    return tf.cond(tf.reduce_any(~known | large), explain, keep)
 
 
 def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -185,42 +241,35 @@ def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) -> tf.Tensor:
     """Decode and resize one image to float32 `[image_px, image_px, 3]`."""
-    pixels = _decode(encoded, kind, index)
+    return _resize(_decode(encoded, kind, index), image_px)
+
+
+def _resize(pixels: tf.Tensor, image_px: int) -> tf.Tensor:
+    """Resize uint8 `[height, width, 3]` to float32 `[image_px, image_px, 3]`."""
     return tf.image.resize(
         pixels, [image_px, image_px], tf.image.ResizeMethod.BILINEAR, antialias=True
     )
 
 
-def _load_each(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tf.Tensor:
-    """Load images like `load_images`, and report the first that cannot be decoded.
+def _load_valid(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Load the images that can be decoded; return their indices and their pixels.
 
-    A graph cannot catch the error of an operation, but a dataset can skip elements that fail; the
-    indices of the images then show which one is missing.
+    A dataset prepares its function again in each call, and the decoders of all formats take more
+    time than decoding a small photograph. So a batch of one format has a dataset with its decoder.
     """
-    count = tf.size(encoded)
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded, kinds))
-    loaded = rows.map(
-        lambda index, one, kind: (index, _load(one, kind, index, image_px)),
-        num_parallel_calls=DECODING_THREADS,
-        deterministic=True,
-    )
-    # A dataset without elements has no batch, so a first element that always loads is added.
-    first = tf.data.Dataset.from_tensors((-1, tf.zeros([image_px, image_px, 3])))
-    batches = first.concatenate(loaded.ignore_errors()).batch(tf.cast(count, tf.int64) + 1)
-    indices, pixels = batches.with_options(_plain_options()).get_single_element()
-    in_order = tf.concat([indices[1:], [count]], axis=0) == tf.range(tf.size(indices))
-    missing = tf.argmin(tf.cast(in_order, tf.int32), output_type=tf.int32)
-    complete = tf.size(indices) == count + 1
-    text = f"an undamaged image of at most {MAX_PIXELS} pixels, could not decode it"
-    return require(pixels[1:], complete, missing, text)
+    spec, first = tf.TensorSpec([image_px, image_px, 3], tf.float32), tf.constant(0)
 
+    def load_all(load: Callable[[tuple[tf.Tensor, ...]], tf.Tensor]) -> Callable[[], Any]:
+        return lambda: map_valid_rows(load, (encoded, kinds), spec)
 
-def _plain_options() -> tf.data.Options:
-    """Return options for a dataset of a single call: without tuning and optimization."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
+    def load_by(decoder: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable[[], Any]:
+        return load_all(lambda row: _resize(decoder(row[0], first), image_px))
+
+    mixed = load_all(lambda row: _load(row[0], row[1], first, image_px))
+    lowest, highest = tf.reduce_min(kinds), tf.reduce_max(kinds)
+    uniform = (lowest == highest) & (lowest >= 0)
+    branches = [*(load_by(decoder) for decoder in DECODERS), mixed]
+    return tf.switch_case(tf.where(uniform, lowest, len(DECODERS)), branches)
 
 
 def _upright(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,8 @@
 
 RegraftError                 1   any other error of Regraft
 |-- InputError               2   invalid input or usage, which the user can fix
-|   `-- DataError            2   unusable data (empty, one class, too many invalid files)
+|   |-- DataError            2   unusable data (empty, one class, too many invalid files)
+|   `-- UnavailableError     2   a store, server or disk failed; another attempt may succeed
 |-- RejectedError            3   the gate rejected the model
 `-- ParityError              1   served predictions differ from the trained model's
 """
@@ -29,6 +30,10 @@ class DataError(InputError):
     """The images cannot become a dataset."""
 
 
+class UnavailableError(InputError):
+    """A store, a server or a disk that the input names has failed; another attempt may succeed."""
+
+
 class RejectedError(RegraftError):
     """The gate rejected the model."""
 
@@ -37,6 +42,15 @@ class RejectedError(RegraftError):
 
 class ParityError(RegraftError):
     """The served predictions differ from the trained model's."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether another attempt with the same input may succeed."""
+    while error is not None:
+        if isinstance(error, UnavailableError) or not isinstance(error, InputError):
+            return True
+        error = error.__cause__ if isinstance(error.__cause__, InputError) else None
+    return False
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

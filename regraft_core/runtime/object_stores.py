@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, UnavailableError
+
+# Errors that every attempt meets; the libraries of stores raise many others if a request fails.
+_PERMANENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def is_store_uri(location: str) -> bool:
     """Return whether `location` is the URI of an object store; `file://` is a path."""
     return "://" in location and not location.startswith("file://")
+
+
+def check_scheme(name: str, uri: str) -> None:
+    """Check that there are object stores or servers of a URI's scheme, installed here or not.
+
+    Raises:
+        InputError: the scheme is unknown; the message starts with `name`.
+    """
+    from fsspec.registry import known_implementations, registry
+
+    scheme = uri.split("://", 1)[0]
+    if scheme not in (*known_implementations, *registry):
+        raise InputError(f"{name}: expected a URI such as s3:// or gs://, got {scheme}://")
+
+
+def access_error(prefix: str, error: Exception) -> InputError:
+    """Return the error of a file system, or of a store's library, in one line."""
+    kind = InputError if isinstance(error, _PERMANENT) else UnavailableError
+    line = " ".join(str(error).split())[:200]
+    return kind(f"{prefix}: {type(error).__name__}: {line}")
 
 
 def open_store_uri(uri: str) -> tuple[Any, str]:

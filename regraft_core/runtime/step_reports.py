@@ -21,6 +21,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
@@ -69,20 +70,41 @@ class ProgressReporter:
             _send("count", text=one_line(text))
 
 
+class EarlierAttempts(Protocol):
+    """What earlier attempts of the same task have found."""
+
+    def find(self) -> RegraftError | None:
+        """Return the error that every attempt meets."""
+
+    def leave(self, error: Exception) -> None:
+        """Leave an error for the attempts that follow, if every attempt meets it."""
+
+
 @contextlib.contextmanager
-def run_step(step: str) -> Iterator[None]:
+def run_step(step: str, earlier: EarlierAttempts | None = None) -> Iterator[None]:
     """Run the body of a step and report its start and its end.
 
     A `RegraftError` is reported in one line and ends the process with its exit code. Any other
     exception is a fault of the program: it is reported and raised, so that the log has its
     traceback.
+
+    Args:
+        step: name of the step.
+        earlier: the earlier attempts, on a cluster; after one with an invalid input the step ends
+            at once, with the same error.
     """
     clock = Clock()
     _print(PROGRESS_MARK, f"{step}: start")
     _send("start", step=step)
     try:
+        if earlier is not None and (found := _found(earlier)):
+            log_progress(f"{step}: not run again, because the input was invalid before")
+            raise found
         yield
     except RegraftError as error:
+        if earlier is not None:
+            with contextlib.suppress(RegraftError):  # a retry then finds the error itself
+                earlier.leave(error)
         _print(ERROR_MARK.format(code=error.exit_code), f"{step}: {error}")
         _send("error", step=step, code=error.exit_code, message=one_line(error))
         sys.exit(error.exit_code)
@@ -92,6 +114,12 @@ def run_step(step: str) -> Iterator[None]:
         raise
     _print(PROGRESS_MARK, f"{step}: done in {clock.seconds:.1f} s")
     _send("done", step=step, seconds=round(clock.seconds, 3))
+
+
+def _found(earlier: EarlierAttempts) -> RegraftError | None:
+    with contextlib.suppress(RegraftError):  # the step itself reports a store that cannot be read
+        return earlier.find()
+    return None
 
 
 def _print(mark: str, text: str) -> None:

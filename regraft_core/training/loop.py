@@ -29,6 +29,7 @@ from regraft_core.training.epoch_graphs import (
     compile_epoch_graphs,
     run_epoch,
 )
+from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.training_source import Source, epoch_order, trace_prepare
 
 
@@ -51,7 +52,7 @@ class Settings:
     fingerprint: str = ""
     ema_momentum: float = 0.0
     lr_ratios: tuple[float, ...] | None = None
-    mixed: bool = False
+    half: HalfPrecision = ""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def _optimizer(settings: Settings, steps: int) -> Any:
         use_ema=settings.ema_momentum > 0.0, ema_momentum=settings.ema_momentum,
         lr_ratios=settings.lr_ratios,
     )  # fmt: skip
-    return keras.optimizers.LossScaleOptimizer(adam) if settings.mixed else adam
+    # bfloat16 has the range of float32, so no gradient becomes 0.
+    return keras.optimizers.LossScaleOptimizer(adam) if settings.half == "float16" else adam
 
 
 def _schedule(settings: Settings, steps: int) -> Any:

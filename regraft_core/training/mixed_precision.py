@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -12,6 +13,9 @@ from regraft_core.formats.options import Precision
 
 # The first generation of NVIDIA GPUs with tensor cores; older ones gain nothing from float16.
 TENSOR_CORES = (7, 0)
+# The first generation that computes in bfloat16, whose range is that of float32.
+BFLOAT16 = (8, 0)
+HalfPrecision = Literal["", "float16", "bfloat16"]
 
 
 def gpu_capabilities() -> list[tuple[int, int]]:
@@ -21,16 +25,23 @@ def gpu_capabilities() -> list[tuple[int, int]]:
     return [details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
-def use_mixed_precision(precision: Precision, capabilities: Sequence[tuple[int, int]]) -> bool:
-    """Return whether to compute in half precision; `auto` does if every GPU has tensor cores."""
-    if precision != "auto":
-        return precision == "mixed"
-    return bool(capabilities) and min(capabilities) >= TENSOR_CORES
+def choose_half_precision(
+    precision: Precision, capabilities: Sequence[tuple[int, int]]
+) -> HalfPrecision:
+    """Return the half precision to compute in, "" for float32.
+
+    `auto` uses one if every GPU has tensor cores. It is bfloat16, which needs no scaling of the
+    loss, if every GPU computes in it.
+    """
+    lowest = min(capabilities, default=(0, 0))
+    if precision == "float32" or (precision == "auto" and lowest < TENSOR_CORES):
+        return ""
+    return "bfloat16" if lowest >= BFLOAT16 else "float16"
 
 
 @contextlib.contextmanager
-def accelerate(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterator[None]:
-    """Let `layers` compute in float16 with float32 variables, if `mixed`, while the body runs.
+def accelerate(layers: Sequence[keras.layers.Layer], half: HalfPrecision) -> Iterator[None]:
+    """Let `layers` compute in half precision with float32 variables while the body runs.
 
     Their policies are restored afterwards, so that saved and exported models compute in float32.
     With several replicas, BatchNormalization also computes its statistics over all of them.
@@ -42,8 +53,8 @@ def accelerate(layers: Sequence[keras.layers.Layer], *, mixed: bool) -> Iterator
     norms = [leaf for leaf in leaves if isinstance(leaf, keras.layers.BatchNormalization)]
     policies = [leaf.dtype_policy for leaf in leaves]
     try:
-        for leaf in leaves if mixed else ():
-            leaf.dtype_policy = keras.DTypePolicy("mixed_float16")
+        for leaf in leaves if half else ():
+            leaf.dtype_policy = keras.DTypePolicy(f"mixed_{half}")
         for norm in norms:
             norm.synchronized = several
         yield

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.formats.version_names import version_names
+from regraft_core.runtime.errors import InputError
 
-_STAGING, _WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
+_STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
 
 class FolderStore:
@@ -27,8 +29,8 @@ class FolderStore:
         """Implement `Store.versions`."""
         if not self._base.is_dir():
             return []
-        numbers = (int(p.name) for p in self._base.iterdir() if p.name.isdigit())
-        return sorted(n for n in numbers if (self._base / str(n) / GRAPH_FILE).is_file())
+        numbers = version_names(path.name for path in self._base.iterdir())
+        return [n for n in numbers if (self._base / str(n) / GRAPH_FILE).is_file()]
 
     def path(self, version: int) -> str:
         """Implement `Store.path`."""
@@ -48,7 +50,7 @@ class FolderStore:
 
     def withdraw(self, version: int) -> None:
         """Implement `Store.withdraw`."""
-        (self._base / str(version)).rename(self._base / f"{_WITHDRAWN}{version}")
+        (self._base / str(version)).rename(self._base / f"{WITHDRAWN}{version}")
         _sync(self._base)
 
     def remove(self, version: int) -> None:
@@ -60,7 +62,10 @@ class FolderStore:
     def labels(self) -> dict[str, int]:
         """Implement `Store.labels`."""
         path = self._base / VERSION_LABELS_FILE
-        return parse_labels(path.read_text("utf-8"), str(path)) if path.is_file() else {}
+        try:
+            return parse_labels(path.read_text("utf-8"), str(path)) if path.is_file() else {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected an object of label to version: {error}") from error
 
     def write_labels(self, labels: dict[str, int]) -> None:
         """Implement `Store.write_labels`."""
@@ -120,8 +125,7 @@ class FolderStore:
                 number += 1
 
     def _used_numbers(self) -> list[int]:
-        names = (p.name.removeprefix(_WITHDRAWN) for p in self._base.iterdir())
-        return [int(name) for name in names if name.isdigit()]
+        return [*version_names(p.name.removeprefix(WITHDRAWN) for p in self._base.iterdir())]
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.object_stores import open_store_uri
 
@@ -94,11 +95,11 @@ class ObjectStore:
                 number += 1
 
     def _claims(self) -> list[int]:
-        return [int(name) for name in self._names(_CLAIMS) if name.isdigit()]
+        return [*version_names(self._names(_CLAIMS))]
 
     def _folders(self, prefix: str) -> list[int]:
-        names = [n.removeprefix(prefix) for n in self._names("") if n.startswith(prefix)]
-        return sorted(int(name) for name in names if name.isdigit())
+        names = (n.removeprefix(prefix) for n in self._names("") if n.startswith(prefix))
+        return [*version_names(names)]
 
     def _names(self, folder: str) -> list[str]:
         self._files.invalidate_cache()

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.published_versions import STABLE
+from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.object_stores import is_store_uri
 from serving.publishing.folder_store import FolderStore
@@ -179,7 +180,7 @@ def open_store(destination: str, name: str) -> Store:
     Raises:
         InputError: the name is invalid, or the destination's scheme is not supported.
     """
-    if not _NAME.fullmatch(name) or name.isdigit():
+    if not _NAME.fullmatch(name) or version_number(name) is not None:
         raise InputError(f"name: expected letters, digits, '_', '-', '.', got {name!r}")
     destination = str(destination).removeprefix("file://")
     if is_store_uri(destination):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, session_options, set_up_gpus
+from serving.batching_file import check_warmup_size
 from serving.module_process import module_command, module_environment
 
 _REASON = "probe: "
@@ -22,7 +24,8 @@ def probe(folder: str | os.PathLike[str], timeout_s: float = 600.0) -> int:
 
     Raises:
         RegraftError: it does not load, fails or returns values that are not finite, has no warm-up
-            requests, or takes longer than `timeout_s`.
+            requests or one that is too large for the batching file, or takes longer than
+            `timeout_s`.
     """
     try:
         done = subprocess.run(
@@ -54,9 +57,11 @@ def replay(folder: str | os.PathLike[str]) -> int:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
+    set_up_gpus(GpuSetup(tf32=False))  # before any operation
     records = tf.data.TFRecordDataset(str(Path(folder) / WARMUP_FILE)).as_numpy_iterator()
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    config = tf.compat.v1.ConfigProto(gpu_options=session_options())
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
         for log in logs:
             request = log.predict_log.request
@@ -65,6 +70,8 @@ def replay(folder: str | os.PathLike[str]) -> int:
                 signature.inputs[name].name: tf.make_ndarray(tensor)
                 for name, tensor in request.inputs.items()
             }
+            rows = max((value.shape[0] for value in feed.values() if value.ndim), default=0)
+            check_warmup_size(rows, request.model_spec.signature_name)
             names = {name: info.name for name, info in signature.outputs.items()}
             for name, value in session.run(names, feed).items():
                 if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,14 +23,20 @@ from typing import Literal
 
 from regraft_client.errors import RegraftClientError
 from regraft_client.rest import RestClient
+from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError, RegraftError, unknown_name
+from regraft_core.runtime.gpu_setup import check_limit, server_variables
+from regraft_core.runtime.nvidia_smi import read_driver
+from serving.batching_file import BATCHING_FILE
 from serving.module_process import module_command, module_environment
 
 Engine = Literal["auto", "embedded", "tensorflow_model_server", "docker"]
 ENGINES = ("auto", "embedded", "tensorflow_model_server", "docker")
 BINARY = "tensorflow_model_server"
+LOOPBACK, ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (compared with, not a default)
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
+_LAUNCHER = Path(__file__).with_name("exec_with_parent.py")
 _ADVICE = "Run 'docker"  # the beginning of the line that Docker writes after an error
 
 
@@ -48,20 +55,25 @@ class ServeOptions:
     """How to start and stop a server.
 
     A port of 0 chooses a free one; `flags` are added to the server's command line; `stop_s` limits
-    the seconds that running requests may take after a stop.
+    the seconds that running requests may take after a stop; `gpu_memory_mb` limits the memory on
+    each GPU unless it is 0.
     """
 
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 0
     rest_api_port: int = 0
     flags: Sequence[str] = ()
     deadline_s: float = 120.0
     stop_s: float = 40.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    gpu_memory_mb: int = 0
 
 
-def choose_engine(engine: str) -> str:
-    """Return the engine to use; `auto` is the real server if it is installed.
+def choose_engine(engine: str, host: str = LOOPBACK) -> str:
+    """Return the engine to use.
+
+    `auto` is the real server if it is installed and `host` is all interfaces, because it cannot
+    listen on fewer.
 
     Raises:
         InputError: the name is unknown, or the program that it needs is not installed.
@@ -69,11 +81,25 @@ def choose_engine(engine: str) -> str:
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     if engine == "auto":
-        return BINARY if shutil.which(BINARY) else "embedded"
+        return BINARY if host == ALL_INTERFACES and shutil.which(BINARY) else "embedded"
     program = {BINARY: BINARY, "docker": "docker"}.get(engine)
     if program and not shutil.which(program):
         raise InputError(f"engine {engine} needs the program {program}, which is not installed")
     return engine
+
+
+def check_interfaces(engine: str, host: str) -> None:
+    """Check that an engine can listen on only the interfaces of `host`.
+
+    Raises:
+        InputError: the engine listens on all interfaces, and `host` is not that.
+    """
+    # main.cc and server.cc of TF Serving 2.20 have no flag for the address of REST.
+    if engine == BINARY and host != ALL_INTERFACES:
+        raise InputError(
+            f"--bind: expected {ALL_INTERFACES}, because {BINARY} listens on all network "
+            f"interfaces, got {host}; add --bind {ALL_INTERFACES}, or use --engine embedded"
+        )
 
 
 def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
@@ -84,7 +110,7 @@ def find_base_path(base_dir: str | os.PathLike[str], model_name: str) -> Path:
     """
     base = Path(base_dir).resolve()
     for path in (base / model_name, base):
-        if path.is_dir() and any(child.name.isdigit() for child in path.iterdir()):
+        if path.is_dir() and version_names(child.name for child in path.iterdir()):
             return path
     raise InputError(
         f"expected version folders (1, 2, ...) in {base} or {base / model_name}, found none"
@@ -100,13 +126,18 @@ def running_server(
 ) -> Iterator[Addresses]:
     """Serve one model during the block; stop the process after it.
 
+    It is a server of a step or a benchmark: `auto` uses the real one if it is installed, although
+    that may listen on more interfaces than the host of `options`.
+
     Raises:
         InputError: no such engine or no version to serve.
         RegraftError: the server did not start; its log is printed.
     """
     path = find_base_path(base_dir, model_name)
     flags = [f"--model_name={model_name}", f"--model_base_path={path}"]
-    with started_server(flags, choose_engine(engine), options, mounts=[path]) as addresses:
+    mounts = [path, BATCHING_FILE.parent]
+    chosen = choose_engine(engine, ALL_INTERFACES)
+    with started_server(flags, chosen, options, mounts) as addresses:
         yield addresses
 
 
@@ -137,6 +168,7 @@ def started_server(
         rest_port = rest_port or free_port()
     command = [
         *server_command(engine, options, grpc_port, rest_port, mounts),
+        *memory_flags(engine, options.gpu_memory_mb),
         *flags,
         *options.flags,
     ]
@@ -168,8 +200,43 @@ def server_command(
         f"--publish={options.host}:{grpc_port}:{grpc_port}",
         f"--publish={options.host}:{rest_port}:{rest_port}",
     ]
-    run = ["docker", "run", "--rm", "--init", *volumes, *publish, "--entrypoint", BINARY]
+    variables = [f"--env={name}={value}" for name, value in server_variables().items()]
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        "--init",
+        *volumes,
+        *publish,
+        *variables,
+        "--entrypoint",
+        BINARY,
+    ]
     return [*run, serving_image(), *ports]
+
+
+def memory_flags(engine: str, gpu_memory_mb: int) -> list[str]:
+    """Return the flags of an engine that limit its memory on each GPU; none for 0.
+
+    TF Serving has no limit in MB, only a fraction of the card.
+
+    Raises:
+        InputError: the limit is larger than the card, or the card's memory is not known.
+    """
+    if not gpu_memory_mb:
+        return []
+    if engine == "embedded":
+        return [f"--gpu_memory_mb={gpu_memory_mb}"]
+    driver = read_driver()
+    cards = driver.visible_cards() if driver else ()
+    total_mb = min((card.total_mb for card in cards), default=0)
+    if not total_mb:
+        raise InputError(
+            f"gpu-memory-mb: expected a GPU for engine {engine}, nvidia-smi reports none; 0 sets "
+            "no limit"
+        )
+    check_limit(gpu_memory_mb, cards)
+    return [f"--per_process_gpu_memory_fraction={gpu_memory_mb / total_mb:.4f}"]
 
 
 def serving_image() -> str:
@@ -228,18 +295,13 @@ class _Process:
         self._addresses: tuple[str, str] | None = None
         self._ready = threading.Event()  # also set when the process ends
         self._ended = threading.Event()
-        self._process = subprocess.Popen(
-            list(command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**module_environment(), "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
-            text=True,
-            errors="replace",
+        started: Future[subprocess.Popen[str]] = Future()
+        self._reader = threading.Thread(
+            target=self._start_and_read, args=(started, list(command), environment), daemon=True
         )
-        self.pid = self._process.pid
-        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self._process = started.result()
+        self.pid = self._process.pid
 
     def wait_ready(self, seconds: float) -> tuple[str, str]:
         """Return the addresses that the embedded server prints."""
@@ -274,9 +336,39 @@ class _Process:
             self._process.stdout.close()
         return self._process.returncode
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _start_and_read(
+        self,
+        started: Future[subprocess.Popen[str]],
+        command: list[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Start the command and read its output.
+
+        Linux stops it when the thread that started it ends, so this is the thread that reads until
+        the command has ended.
+        """
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
+        try:
+            process = subprocess.Popen(
+                [*launcher, *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={
+                    **module_environment(),
+                    "TF_CPP_MIN_LOG_LEVEL": "2",
+                    **server_variables(),
+                    **environment,
+                },
+                text=True,
+                errors="replace",
+            )
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        assert process.stdout is not None
+        for line in process.stdout:
             self._log.append(line.rstrip())
             match = _READY.match(line)
             if match is not None and self._addresses is None:

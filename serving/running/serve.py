@@ -9,26 +9,26 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.gpu_setup import tf32_is_on
+from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
+    ALL_INTERFACES,
+    BINARY,
     Addresses,
     ServeOptions,
+    check_interfaces,
     check_ports,
     choose_engine,
     started_server,
 )
 
-BATCHING_FILE = Path(str(resources.files("serving").joinpath("config", "batching.config")))
-
-
-def batching_flags(file: Path = BATCHING_FILE) -> tuple[str, ...]:
-    """Return the flags that enable batching with the parameters of a file."""
-    return ("--enable_batching=true", f"--batching_parameters_file={file}")
+# TF Serving runs each gRPC request in a thread, and by default refuses more than 4 per core.
+GRPC_MAX_THREADS = 128
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,23 @@ class Served:
 
     addresses: Addresses
     _updater: ConfigUpdater
+    _logged: set[str] = field(default_factory=set)
 
     def poll(self) -> None:
-        """Check for new versions and labels once; they are in effect a few polls later."""
-        self._updater.step(self.addresses.rest)
+        """Check for new versions and labels once; they are in effect a few polls later.
+
+        Whatever is wrong in the folders is logged once, and the server continues as it is.
+        """
+        try:
+            self._updater.restore()
+            self._updater.step(self.addresses.rest)
+            problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
+        except Exception as error:  # the loaded versions are served whatever happens here
+            problems = {f"{type(error).__name__}: {error}"}
+        for problem in sorted(problems - self._logged):
+            _log(f"skipped {' '.join(problem.split())}")
+        self._logged.clear()
+        self._logged.update(problems)
 
 
 @contextlib.contextmanager
@@ -62,10 +75,11 @@ def serving_folder(
         page: serve a web page to try the models (embedded engine only).
 
     Raises:
-        InputError: no model, no such engine, or a page without the embedded engine.
+        InputError: no model, no such engine, an engine that listens on more interfaces than the
+            host, or a page without the embedded engine.
         RegraftError: the server did not start.
     """
-    chosen = choose_engine(engine)
+    chosen = _choose(engine, options)
     if page and chosen != "embedded":
         raise InputError(f"--page needs the embedded engine, got {chosen}")
     models = find_models(base_dir)
@@ -77,6 +91,7 @@ def serving_folder(
             f"--model_name={models[0].name}",
             f"--model_config_file={config}",
             "--model_config_file_poll_wait_seconds=1",
+            f"--grpc_max_threads={GRPC_MAX_THREADS}",
         ]
         if any(model.labels for model in models):
             flags.append("--allow_version_labels_for_unavailable_models=true")
@@ -108,10 +123,15 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        chosen, models = choose_engine(engine), find_models(base_dir)
+        chosen, models = _choose(engine, options), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
+        if reason := explain_auto(engine, chosen):
+            print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
         print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        if tf32_is_on():
+            print("TF32     on by NVIDIA_TF32_OVERRIDE: predictions depend on the batch size and "
+                  "are not verified", flush=True)  # fmt: skip
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses
@@ -127,6 +147,27 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def explain_auto(engine: str, chosen: str) -> str:
+    """Return why `auto` does not use an engine that is installed; "" if it does."""
+    if engine != "auto" or chosen == choose_engine(engine, ALL_INTERFACES):
+        return ""
+    return (
+        f"using the embedded engine, because {BINARY} listens on all network interfaces; "
+        f"--bind {ALL_INTERFACES} allows it"
+    )
+
+
+def _choose(engine: str, options: ServeOptions | None) -> str:
+    host = (options or ServeOptions()).host
+    chosen = choose_engine(engine, host)
+    check_interfaces(chosen, host)
+    return chosen
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _alive(pid: int) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import Clock
 from serving.server.config import (
     ModelConfig,
@@ -23,9 +24,11 @@ from serving.server.config import (
     read_model_configs,
 )
 from serving.server.flags import ServerOptions
+from serving.server.memory import BodyMemory, WorkMemory
 from serving.server.models.lifecycle import Lifecycle
 from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
+from serving.server.ports.allowed_hosts import AllowedHosts
 from serving.server.ports.page import read_page
 from serving.server.protocol.status import ServingError
 from serving.server.requests.reload import reload_config
@@ -44,15 +47,20 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
+        InputError: a GPU does not respond, or has less memory than the limit.
         RegraftError: the first load fails, or a port cannot be bound.
     """
+    # Predictions were verified without TF32.
+    set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     metrics_path = read_metrics_path(options.monitoring_config_file)
-    state = ServerState()
+    limit = options.max_memory_bytes
+    state = ServerState(BodyMemory(limit), WorkMemory(limit))
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
         servable = load_servable(path, batching)
+        servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:
             warm_up(servable, name, number, path)
@@ -116,7 +124,7 @@ async def _poll_config_file(
                 await asyncio.to_thread(lifecycle.configure, found)
                 configs, logged = found, ""
                 log(f"{options.model_config_file} has changed and is in effect")
-        except (InputError, ServingError) as error:
+        except Exception as error:  # the loaded versions are served whatever happens here
             if str(error) != logged:  # each attempt is a new one, but the log has it once
                 logged = str(error)
                 log(f"{options.model_config_file} is not in effect: {logged}")
@@ -134,7 +142,9 @@ async def _listen(
         addresses = {}
         if options.port is not None:
             reload = functools.partial(reload_config, lifecycle, options.allow_reload_under)
-            server, health = grpc_port.make_server(state, reload, options.max_request_bytes)
+            server, health = grpc_port.make_server(
+                state, reload, options.max_request_bytes, options.grpc_max_threads
+            )
             port = _bind_grpc(server, options, tls)
             await server.start()
             stack.push_async_callback(server.stop, options.drain_seconds)
@@ -166,9 +176,15 @@ async def _start_rest(
     state: ServerState, options: ServerOptions, metrics_path: str, stack: contextlib.AsyncExitStack
 ) -> int:
     limits = rest_port.RestLimits(options.max_request_bytes, options.rest_api_timeout_in_ms / 1000)
-    page = read_page(next(iter(state.catalog.names()), "")) if options.page else ""
+    offered = rest_port.RestOptions(
+        limits,
+        AllowedHosts(options.host, options.allowed_host.split(",")),
+        metrics_path,
+        read_page(next(iter(state.catalog.names()), "")) if options.page else "",
+        options.rest_api_enable_cors_support,
+    )
     reaper = rest_port.ConnectionReaper()
-    app = rest_port.make_app(state, limits, metrics_path, page, reaper)
+    app = rest_port.make_app(state, offered, reaper)
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -45,13 +45,28 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class BatchingConfig:
-    """TF Serving's batching parameters, with its defaults."""
+    """TF Serving's batching parameters, with its defaults.
+
+    `max_batch_size` is the largest request. It is also the largest batch that is run, unless
+    `enable_large_batch_splitting` splits requests into batches of `max_execution_batch_size` (None
+    is `max_batch_size`).
+    """
 
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
     num_batch_threads: int = 2
     allowed_batch_sizes: tuple[int, ...] = ()
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int | None = None
+
+    @property
+    def largest_batch(self) -> int:
+        """The size of the largest batch that is run."""
+        # GetQueueOptions in servables/tensorflow/bundle_factory_util.h of TF Serving 2.20.
+        if self.enable_large_batch_splitting and self.max_execution_batch_size is not None:
+            return self.max_execution_batch_size
+        return self.max_batch_size
 
 
 @dataclass(frozen=True)
@@ -137,18 +152,29 @@ def read_batching(path: str) -> BatchingConfig:
     values = {
         name: getattr(message, name).value
         for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches",
-                     "num_batch_threads")
+                     "num_batch_threads", "enable_large_batch_splitting",
+                     "max_execution_batch_size")
         if message.HasField(name)
     }  # fmt: skip
     for name, value in values.items():
-        if value < (0 if name == "batch_timeout_micros" else 1):
+        if name != "enable_large_batch_splitting" and value < (name != "batch_timeout_micros"):
             raise InputError(f"{path}: expected a positive {name}, got {value}")
     config = BatchingConfig(**values, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
-    sizes = config.allowed_batch_sizes
-    if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != config.max_batch_size):
+    # SharedBatchScheduler in tensorflow/core/kernels/batching_util/shared_batch_scheduler.h of
+    # TensorFlow 2.21 refuses such a queue, so that no model loads.
+    if config.largest_batch > config.max_batch_size:
         raise InputError(
-            f"{path}: expected ascending allowed_batch_sizes that end with max_batch_size "
-            f"{config.max_batch_size}, got {list(sizes)}"
+            f"{path}: expected a max_execution_batch_size of at most max_batch_size "
+            f"{config.max_batch_size}, got {config.largest_batch}"
+        )
+    sizes = config.allowed_batch_sizes
+    if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != config.largest_batch):
+        name = (
+            "max_execution_batch_size" if config.enable_large_batch_splitting else "max_batch_size"
+        )
+        raise InputError(
+            f"{path}: expected ascending allowed_batch_sizes that end with {name} "
+            f"{config.largest_batch}, got {list(sizes)}"
         )
     return config
 

@@ -17,12 +17,16 @@ class ServerOptions:
     """Addresses, models, and limits of the server.
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
+    `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not limit it (in TF
+    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit.
     """
 
     host: str = "127.0.0.1"
     port: int | None = 8500
     rest_api_port: int | None = None
+    grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
@@ -37,7 +41,10 @@ class ServerOptions:
     model_config_list_root_dir: str = ""
     allow_reload_under: str = ""
     page: bool = False
+    allowed_host: str = ""
     max_request_bytes: int = 256 << 20
+    max_memory_bytes: int = 1 << 30
+    gpu_memory_mb: int = 0
     drain_seconds: float = 30.0
 
 
@@ -55,13 +62,13 @@ def _boolean(text: str) -> bool:
 
 
 def _port(text: str) -> int:
-    if text.isdigit() and int(text) <= 65535:
+    if text.isascii() and text.isdecimal() and int(text) <= 65535:
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
 
 
 def _positive(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.batching_search import batching_text
 from benchmarks.load_generator import Load, percentile, run_load
 from regraft_client import grpc_wire, rest_wire
+from serving.batching_file import BATCHING_FILE, batching_text
 from serving.running.runner import Addresses
 from serving.server.config import read_batching
 
@@ -37,8 +37,11 @@ def test_percentiles_of_few_values() -> None:
     assert percentile([3.0, 1.0, 2.0], 99) == 3.0
 
 
-def test_the_tuned_file_has_tf_servings_format(tmp_path: Path) -> None:
-    (tmp_path / "batching.config").write_text(batching_text(32, 4))
-    batching = read_batching(str(tmp_path / "batching.config"))
-    assert (batching.max_batch_size, batching.num_batch_threads) == (32, 4)
-    assert (batching.batch_timeout_micros, batching.max_enqueued_batches) == (0, 1000)
+def test_the_tuned_file_loads_what_the_shipped_one_loads(tmp_path: Path) -> None:
+    tuned, shipped = tmp_path / "batching.config", read_batching(str(BATCHING_FILE))
+    tuned.write_text(batching_text(16, 2))
+    assert read_batching(str(tuned)) == shipped
+    tuned.write_text(batching_text(32, 4))
+    batching = read_batching(str(tuned))
+    assert (batching.max_batch_size, batching.largest_batch) == (shipped.max_batch_size, 32)
+    assert batching.num_batch_threads == 4

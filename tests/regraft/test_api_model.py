@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import regraft
+from regraft.model_folder import find_served_folder
 from regraft_client.grpc import GrpcClient
 from regraft_core.formats.manifests import Check
 from regraft_core.runtime.errors import InputError
@@ -312,6 +313,8 @@ def test_a_rejected_run_names_its_candidate(built: Built, tmp_path: Path) -> Non
     write_summary(tmp_path / "run", built)
     with pytest.raises(InputError, match=r"the gate rejected .* \(failed: accuracy\)$"):
         regraft.load(tmp_path / "run")
+    with pytest.raises(InputError, match="the gate rejected"):
+        find_served_folder(tmp_path / "run")
     candidate = tmp_path / "run" / "steps" / "fine-tune" / "model"
     shutil.copytree(built.candidate, candidate)
     with pytest.raises(InputError, match=rf"to load it anyway: {candidate}$"):
@@ -327,6 +330,8 @@ def test_a_run_that_published_elsewhere(destination: Path, built: Built, tmp_pat
     write_summary(tmp_path / "run", built, verdict="accepted", published=published, reasons=[])
     model = regraft.load(str(tmp_path / "run"))
     assert model.classes == tuple(CLASSES)
+    assert find_served_folder(tmp_path / "run") == destination / "pets"
+    assert find_served_folder(destination) == destination
     write_summary(
         tmp_path / "gone", built, verdict="accepted", published=f"{published}0", reasons=[]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,25 @@ from regraft.diagnosis import (
     check_python,
     check_requirements,
     check_tensorflow,
+    has_kernels,
     probe_tensorflow,
     read_pins,
     read_requirements,
 )
+from regraft.tensorflow_probe import loaded_libraries
 from regraft_core.backbones import efficientnet_lite0
+from regraft_core.runtime.nvidia_smi import read_driver
 from tests.command_line import Regraft
+from tests.regraft_core.runtime.nvidia import install, report
 
-TENSORFLOW = {"tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": False}
+TENSORFLOW = {
+    "tensorflow": "2.21.0", "keras": "3.15.1", "gpus": [], "cuda": True,
+    "built_for": {"CUDA": "12.5.1", "cuDNN": "9"}, "kernels": ["sm_80", "compute_90"],
+}  # fmt: skip
+H100 = {
+    "gpus": [{"name": "NVIDIA H100", "capability": [9, 0]}], "convolution_s": 1.5,
+    "loaded": {"CUDA": "12.9", "cuDNN": "9.10.2"},
+}  # fmt: skip
 
 
 def test_this_machine_is_usable(regraft: Regraft, tmp_path: Path) -> None:
@@ -89,22 +101,68 @@ def test_versions_other_than_the_pinned_ones() -> None:
     ],
 )
 def test_a_tensorflow_that_cannot_be_loaded(code: str, error: str) -> None:
-    (finding,) = check_tensorflow(probe_tensorflow(code), [])
+    (finding,) = check_tensorflow(probe_tensorflow([sys.executable, "-c", code]), [])
     assert finding.state == "broken"
     assert error in finding.found
     assert finding.fix
 
 
-def test_gpus_and_drivers(tmp_path: Path) -> None:
-    driver = tmp_path / "nvidiactl"
-    driver.touch()
-    _, hidden = check_tensorflow(TENSORFLOW, [str(driver)])
+def test_gpus_and_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    device = tmp_path / "nvidiactl"
+    device.touch()
+    install(monkeypatch, tmp_path, report(cuda="12.2"))
+    driver = read_driver()
+    _, hidden = check_tensorflow(TENSORFLOW, [str(device)], driver)
     _, none = check_tensorflow(TENSORFLOW, [str(tmp_path / "other")])
-    _, found = check_tensorflow(TENSORFLOW | {"gpus": ["/GPU:0"]}, [str(driver)])
+    _, found = check_tensorflow(TENSORFLOW | H100, [str(device)], driver)
     assert (hidden.state, none.state, found.state) == ("limited", "limited", "good")
     assert "[gpu]" in hidden.fix
-    assert "TensorFlow finds no GPU" in hidden.found
+    assert "TensorFlow finds no GPU: the libraries of CUDA 12.5.1 are not found" in hidden.found
     assert none.found.startswith("none")
+    assert found.found == (
+        "NVIDIA H100 (compute capability 9.0); TensorFlow is built for CUDA 12.5.1 (loaded 12.9) "
+        "and cuDNN 9 (loaded 9.10.2); driver 580.95.05 for CUDA 12.2; NVIDIA H100 80GB HBM3, 81000 "
+        "of 81559 MB free; a convolution took 1.5 s"
+    )
+
+
+def test_gpus_that_do_not_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    failed = {"convolution_error": "DNN library initialization failed", "gpus": H100["gpus"]}
+    _, broken = check_tensorflow(TENSORFLOW | failed, [])
+    assert broken.state == "broken"
+    assert broken.found.endswith("a convolution failed: DNN library initialization failed")
+    old = {"gpus": [{"name": "Quadro P400", "capability": [6, 1]}], "convolution_s": 1.0}
+    _, without = check_tensorflow(TENSORFLOW | old, [])
+    assert without.state == "limited"
+    assert without.found.endswith("TensorFlow has no kernels for Quadro P400")
+    install(monkeypatch, tmp_path, report(free_mb=300, held_mb=81000))
+    _, full = check_tensorflow(TENSORFLOW | H100, [], read_driver())
+    assert full.state == "limited"
+    assert "300 of 81559 MB free, held by process 417 (python3) 81000 MB" in full.found
+    assert full.fix.startswith("end the processes that hold the card")
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernels", "expected"),
+    [
+        ((8, 0), ["sm_80"], True), ((8, 6), ["sm_80"], True), ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_80"], False), ((9, 0), ["sm_80", "compute_90"], True),
+        ((12, 0), ["compute_90"], True), ((7, 5), ["compute_90"], False), ((6, 1), [], True),
+    ],
+)  # fmt: skip
+def test_kernels_for_a_card(
+    capability: tuple[int, int], kernels: list[str], expected: bool
+) -> None:
+    assert has_kernels(capability, kernels) is expected
+
+
+def test_the_versions_of_loaded_libraries_are_read_if_there_are_any(tmp_path: Path) -> None:
+    assert loaded_libraries() == {}
+    maps = tmp_path / "maps"
+    maps.write_text(f"7f00-7f01 r-xp 00000000 08:01 12 {tmp_path}/libcudnn.so.9\n")
+    assert loaded_libraries(maps) == {}
 
 
 def test_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,11 @@ def _samples() -> dict[str, bytes]:
         "webp lossless alpha": encode(clear, "WEBP", lossless=True),
         "webp animated": encode(image, "WEBP", lossless=True, **animation),
     }
+    samples["webp animated opaque"] = opaque = encode(image, "WEBP", quality=90, **animation)
+    first = opaque.index(b"ANMF")
+    end = first + 8 + int.from_bytes(opaque[first + 4 : first + 8], "little")
+    once = opaque[8 : end + end % 2]
+    samples["webp animated once"] = b"RIFF" + struct.pack("<I", len(once)) + once
     for orientation in range(1, 9):
         for order, name in (("<", "little"), (">", "big")):
             samples[f"exif {orientation} {name}"] = exif_jpeg(tiff(orientation, order))

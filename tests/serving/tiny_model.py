@@ -109,16 +109,43 @@ def export_tiny(folder: Path, mark: str) -> Path:
         "small": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int8, "x")]),
         "guarded": (
             lambda image_bytes: {"mean": tf.reduce_mean(
-                load_images(image_bytes, SIDE, name_damaged=True), axis=[1, 2, 3]
+                load_images(image_bytes, SIDE), axis=[1, 2, 3]
             )},
             [images],
         ),
         "large": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.int64, "x")]),
+        "pair": (
+            lambda a, b: {"joined": tf.strings.join([a, b])},
+            [tf.TensorSpec([None], tf.string, "a"), tf.TensorSpec([None], tf.string, "b")],
+        ),
+        "scaled": (
+            lambda x, factor: {"y": x * factor},
+            [tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([None], tf.float32, "factor")],
+        ),
+        "matrix": (
+            lambda x: {"y": tf.reduce_sum(x, axis=1)},
+            [tf.TensorSpec([None, None], tf.float32, "x")],
+        ),
+        "brain": (lambda x: {"y": x * 2}, [tf.TensorSpec([None], tf.bfloat16, "x")]),
+        "unsigned": (lambda x: {"y": x}, [tf.TensorSpec([None], tf.uint16, "x")]),
+        "complex": (lambda x: {"y": x * 2}, [tf.TensorSpec([None], tf.complex64, "x")]),
     }  # fmt: skip
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=signature)
     archive.write_out(str(folder), verbose=False)
+    _add_default(folder, "scaled", "factor", tf.make_tensor_proto([2.0]))
     return folder
+
+
+def _add_default(folder: Path, signature: str, alias: str, value: Any) -> None:
+    """Give an input of an exported signature a default value."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    (meta_graph,) = model.meta_graphs
+    meta_graph.signature_def[signature].defaults[alias].CopyFrom(value)
+    path.write_bytes(model.SerializeToString())
 
 
 def models_config(base: Path) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.records import read_split
+from regraft_core.images.file_types import has_image_suffix, starts_as_image
 from regraft_core.runtime.errors import DataError, InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_IMAGES = 2000
 
 
@@ -28,9 +28,13 @@ def read_ood_images(source: str) -> list[bytes]:
     if (folder / DatasetManifest.file_name).is_file():
         images = [r.encoded for split in SPLITS for r in read_split(folder, split)]  # type: ignore[arg-type]
     else:
-        files = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES)
+        files = (
+            path
+            for path in sorted(folder.rglob("*"))
+            if has_image_suffix(path.name) or starts_as_image(path)
+        )
         images = [path.read_bytes() for path in files if path.is_file()]
     if not images:
-        raise DataError(f"ood_images: expected images ({', '.join(SUFFIXES)}) in {source}")
+        raise DataError(f"ood_images: expected images in {source}, found none")
     step = max(1, len(images) / MAX_IMAGES)
     return [images[int(k * step)] for k in range(min(len(images), MAX_IMAGES))]

@@ -31,11 +31,13 @@ _CHART_WIDTH, _CHART_HEIGHT, _BAR_HEIGHT = 300, 130, 125
 CONVERSIONS = {
     "16-bit": "The upper 8 of 16 bits are used.",
     "alpha": "Transparency is composited over white.",
-    "animated": "The first frame is used.",
-    "bmp-variant": "Encoded again as PNG, because serving reads BMP of 8, 24 and 32 bits only.",
+    "animated": "The first frame or page is used.",
+    "avif": "Encoded again as PNG, because serving does not read AVIF.",
+    "bmp-variant": "Encoded again as PNG, because serving reads plain BMP only.",
     "cmyk": "CMYK is converted to RGB, without a color profile.",
     "exif-orientation": "The image is rotated or mirrored to its EXIF orientation.",
     "palette": "Palette colors are converted to RGB.",
+    "tiff": "Encoded again as PNG, because serving does not read TIFF.",
 }
 DUPLICATES = {
     "exact_sets": "sets of files with the same bytes",
@@ -47,6 +49,7 @@ DUPLICATES = {
     "near_label_conflicts": "pairs of near duplicates with two labels",
     "leaking": "sets of duplicates in several splits of the source",
     "leaking_dropped": "near duplicates of these sets that were dropped",
+    "leaking_kept": "near duplicates of other splits that were kept",
 }
 
 

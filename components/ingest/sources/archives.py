@@ -19,26 +19,23 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+from components.ingest.sources.member_names import ArchiveError, MemberNames
 from components.ingest.sources.system_files import is_system_file
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import InputError
 
 MIN_LIMIT_BYTES = 256 << 20
 MAX_RATIO = 200
 """Largest ratio of extracted to archived bytes; `MIN_LIMIT_BYTES` are always allowed."""
-MAX_READ_BYTES = 4 << 20
+MAX_READ_BYTES = 1 << 20
 _BLOCK = 1 << 20
+_LONG_NUMBER = re.compile(rb"\d{101}")
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED = (
     EOFError, OSError, RuntimeError, NotImplementedError, ValueError, struct.error, lzma.LZMAError,
     tarfile.TarError, zipfile.BadZipFile, zlib.error, KeyError,
 )  # fmt: skip
-
-
-class ArchiveError(InputError):
-    """An archive that is damaged or must not be extracted."""
 
 
 def archive_kind(file: Path) -> str:
@@ -52,22 +49,30 @@ def archive_kind(file: Path) -> str:
     return ""
 
 
-def extract(archive: Path, folder: Path, options: IngestOptions, name: str = "") -> int:
-    """Extract `archive` to the empty `folder`; return the number of system files it ignored.
+class Extracted(NamedTuple):
+    """The number of ignored system files, and what to warn of."""
+
+    ignored: int
+    warnings: list[str]
+
+
+def extract(archive: Path, folder: Path, options: IngestOptions, name: str = "") -> Extracted:
+    """Extract `archive` to the empty `folder`.
 
     Raises:
         ArchiveError: it is damaged, encrypted, too large, or has an unsafe member.
     """
     limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
     writer = _Writer(folder, min(options.max_archive_bytes, limit), options.max_archive_members)
+    names = MemberNames(options.archive_encoding)
     try:
         if archive_kind(archive) == "zip":
-            _extract_zip(archive, writer)
+            _extract_zip(archive, writer, names)
         else:
-            _extract_tar(archive, writer)
+            _extract_tar(archive, writer, names)
     except ArchiveError as error:
         raise ArchiveError(f"{name or archive.name}: {error}") from error
-    return writer.ignored
+    return Extracted(writer.ignored, names.warnings(name or archive.name))
 
 
 def member_parts(name: str) -> tuple[str, ...]:
@@ -159,7 +164,7 @@ class _Writer:
             raise ArchiveError(f"member {name!r}: expected {size} bytes, found {written}")
 
 
-def _extract_zip(archive: Path, writer: _Writer) -> None:
+def _extract_zip(archive: Path, writer: _Writer, names: MemberNames) -> None:
     _check_directory(archive, writer)
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -168,7 +173,7 @@ def _extract_zip(archive: Path, writer: _Writer) -> None:
             writer.check_size(sum(member.file_size for member in members))
             _check_overlap(members, opened.start_dir)
             for member in members:
-                _extract_zip_member(opened, member, writer)
+                _extract_zip_member(opened, member, writer, names)
     except ArchiveError:
         raise
     except _DAMAGED as error:
@@ -176,8 +181,10 @@ def _extract_zip(archive: Path, writer: _Writer) -> None:
         raise ArchiveError(f"truncated or damaged zip: {error}") from error
 
 
-def _extract_zip_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Writer) -> None:
-    name = member.orig_filename
+def _extract_zip_member(
+    opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Writer, names: MemberNames
+) -> None:
+    name = names.of_zip(member)
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArchiveError(f"member {name!r} is a link or a special file")
@@ -207,10 +214,14 @@ def _check_directory(archive: Path, writer: _Writer) -> None:
             raise ArchiveError("truncated or damaged zip: it has no closing record")
         count, directory_bytes = struct.unpack_from("<HI", tail, at + 10)
         if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
+            # Readers disagree: some follow the locator, zipfile takes the record before it.
+            record = tail[at - 76 : at - 20] if at >= 76 else b""
             file.seek(min(size, struct.unpack_from("<Q", tail, at - 12)[0]))
-            record = file.read(56)
-            if len(record) == 56 and record.startswith(b"PK\x06\x06"):
-                count, directory_bytes = struct.unpack_from("<QQ", record, 32)
+            if not record.startswith(b"PK\x06\x06") or file.read(56) != record:
+                raise ArchiveError(
+                    "truncated or damaged zip: its zip64 records contradict each other"
+                )
+            count, directory_bytes = struct.unpack_from("<QQ", record, 32)
     writer.check_count(count)
     if directory_bytes > 512 * count + (1 << 20):
         raise ArchiveError(f"found a directory of {directory_bytes} bytes for {count} members")
@@ -219,7 +230,7 @@ def _check_directory(archive: Path, writer: _Writer) -> None:
 def _check_overlap(members: Sequence[zipfile.ZipInfo], end: int) -> None:
     """Refuse members that share bytes, as zip bombs have."""
     ordered = sorted(members, key=lambda member: member.header_offset)
-    nexts = [member.header_offset for member in ordered[1:]] + [end]
+    nexts = [member.header_offset for member in ordered][1:] + [end] * bool(ordered)
     for member, following in zip(ordered, nexts, strict=True):
         least = 30 + len(member.orig_filename) + member.compress_size
         if member.header_offset + least > following:
@@ -230,12 +241,14 @@ class _Bounded:
     """A decompressed stream that raises `ArchiveError` when it is too long.
 
     tarfile reads a member's extended header in one call of its declared size, so a single large
-    read is refused too.
+    read is refused too. So are long numbers in headers, because the patterns that tarfile searches
+    take a time quadratic in their length (CVE-2024-6232).
     """
 
     def __init__(self, file: Any, writer: _Writer) -> None:
         self._file = file
         self._writer = writer
+        self.in_header = True
         self.last = b""
 
     def read(self, size: int = -1) -> bytes:
@@ -243,6 +256,8 @@ class _Bounded:
         if not 0 <= size <= MAX_READ_BYTES:
             raise ArchiveError(f"found a header of {size} bytes")
         self.last = self._file.read(size)
+        if self.in_header and _LONG_NUMBER.search(self.last):
+            raise ArchiveError("found a header with a number of more than 100 digits")
         self._check(self._file.tell())
         return self.last
 
@@ -261,7 +276,7 @@ class _Bounded:
             self._writer.check_size(position)
 
 
-def _extract_tar(archive: Path, writer: _Writer) -> None:
+def _extract_tar(archive: Path, writer: _Writer, names: MemberNames) -> None:
     with open(archive, "rb") as file:
         head = file.read(6)
     opener: Any = next((f for m, f in _COMPRESSED.items() if head.startswith(m)), open)
@@ -270,9 +285,12 @@ def _extract_tar(archive: Path, writer: _Writer) -> None:
             bounded: Any = _Bounded(file, writer)
             with tarfile.open(fileobj=bounded, mode="r:") as opened:
                 while member := opened.next():
-                    _extract_tar_member(opened, member, writer)
+                    bounded.in_header = False
+                    _extract_tar_member(opened, member, writer, names)
+                    bounded.in_header = True
                     # tarfile keeps every member that it has read.
                     opened.members = []  # type: ignore[attr-defined]
+            bounded.in_header = False
             _check_tar_end(bounded)
     except ArchiveError:
         raise
@@ -281,13 +299,16 @@ def _extract_tar(archive: Path, writer: _Writer) -> None:
         raise ArchiveError(f"truncated or damaged tar: {error}") from error
 
 
-def _extract_tar_member(opened: tarfile.TarFile, member: tarfile.TarInfo, writer: _Writer) -> None:
+def _extract_tar_member(
+    opened: tarfile.TarFile, member: tarfile.TarInfo, writer: _Writer, names: MemberNames
+) -> None:
+    name = names.of_tar(member)
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise ArchiveError(f"member {member.name!r} is a link or a special file")
-    path = writer.target_path(member.name, is_folder=member.isdir())
+        raise ArchiveError(f"member {name!r} is a link or a special file")
+    path = writer.target_path(name, is_folder=member.isdir())
     source = opened.extractfile(member) if path else None
     if path and source:
-        writer.write(path, member.name, source, member.size)
+        writer.write(path, name, source, member.size)
 
 
 def _check_tar_end(file: _Bounded) -> None:

@@ -18,6 +18,7 @@ from components.ingest.sources.download_retry import (
     Deadline,
     FetchError,
     TransientError,
+    UnreachableError,
     with_retries,
 )
 from components.ingest.sources.drive import download_drive
@@ -34,7 +35,7 @@ from components.ingest.sources.transfer_progress import transfer_progress
 from components.ingest.sources.urls import is_http, is_url, redact
 from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import UnavailableError
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.sources.kinds import drive_id
 
@@ -53,14 +54,15 @@ def download_cached(source: str, options: IngestOptions) -> Path:
             return cached
         cached.unlink()
     deadline = Deadline(options.download_deadline_s)
-    failures = []
+    failures, kind = [], FetchError
     for url in (source, *options.mirrors):
         try:
             return _download_one(url, cache, options, deadline)
         except FetchError as error:
             failures.append(f"{redact(url)}: {error}")
+            kind = UnreachableError if isinstance(error, UnreachableError) else kind
             log_progress(f"ingest: {failures[-1]}")
-    raise FetchError("; ".join(failures))
+    raise kind("; ".join(failures))
 
 
 def read_url(url: str, options: IngestOptions, limit_bytes: int) -> bytes:
@@ -157,7 +159,7 @@ def _partial_folder(partial: Path, key: str) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to the cache {partial}: {error.strerror}") from error
+        raise UnavailableError(f"cannot write to the cache {partial}: {error.strerror}") from error
     with open(partial / f"{key}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

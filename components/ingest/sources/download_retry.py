@@ -1,6 +1,7 @@
 """The one retry policy of all downloads, and the errors that it distinguishes.
 
 FetchError (an InputError)   the URL does not provide the file; a mirror may
+|-- UnreachableError         (also an UnavailableError) because all attempts failed
 `-- (retried)                TransientError: timeouts, resets, 5xx, truncated bodies, Drive's quota
 """
 
@@ -19,7 +20,7 @@ from tenacity import (
 )
 
 from regraft_core.formats.options import IngestOptions
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import InputError, UnavailableError
 
 MAX_WAIT_S = 60.0
 T = TypeVar("T")
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 class FetchError(InputError):
     """A URL does not provide the file; another attempt will not help."""
+
+
+class UnreachableError(FetchError, UnavailableError):
+    """All attempts have failed; a later run of the step may succeed."""
 
 
 class TransientError(Exception):
@@ -52,7 +57,7 @@ class Deadline:
     def check(self) -> None:
         """Raise `FetchError` after the deadline."""
         if not self.left_s:
-            raise FetchError(f"the download exceeded its deadline of {self._seconds:g} s")
+            raise UnreachableError(f"the download exceeded its deadline of {self._seconds:g} s")
 
 
 def with_retries(action: Callable[[], T], options: IngestOptions, deadline: Deadline) -> T:
@@ -78,4 +83,4 @@ def with_retries(action: Callable[[], T], options: IngestOptions, deadline: Dead
         return retrying(action)
     except TransientError as error:
         suffix = f" ({attempts} attempts)" if attempts > 1 else ""
-        raise FetchError(f"{error}{suffix}") from error
+        raise UnreachableError(f"{error}{suffix}") from error

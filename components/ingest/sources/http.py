@@ -118,7 +118,7 @@ def download(
         validator = Validator(received.get("ETag", ""), received.get("Last-Modified", ""))
         write_text(_version_file(part), json.dumps(asdict(validator)))
         length = received.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else None
+        total = start + int(length) if length.isdecimal() else None
         with open(part, "r+b" if start else "wb") as file:
             file.seek(start)
             file.truncate()
@@ -198,7 +198,7 @@ def _refuse_status(response: requests.Response) -> NoReturn:
     if status in _RETRIED:
         wait_s = response.headers.get("Retry-After", "")
         raise TransientError(
-            f"HTTP {status} {response.reason}", float(wait_s) if wait_s.isdigit() else 0.0
+            f"HTTP {status} {response.reason}", float(wait_s) if wait_s.isdecimal() else 0.0
         )
     if status in (401, 403, 404, 410):
         refuse_page("", response.url, status)

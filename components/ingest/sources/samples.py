@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from regraft_core.runtime.errors import InputError
+from regraft_core.sources.kinds import SAMPLE_NAMES
 
 DIGIT_PX = 64
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist")
@@ -76,10 +77,8 @@ def write_fashion(folder: Path, source: Path | None = None, limit: int | None = 
             Image.fromarray(pixels).save(path)
 
 
-SAMPLES: dict[str, Callable[[Path], None]] = {
-    "sample:digits": write_digits,
-    "sample:fashion-mnist": write_fashion,
-}
+_WRITERS: tuple[Callable[[Path], None], ...] = (write_digits, write_fashion)
+SAMPLES = dict(zip(SAMPLE_NAMES, _WRITERS, strict=True))
 
 
 def _idx_file(folder: Path, name: str) -> Path | None:

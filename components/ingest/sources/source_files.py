@@ -102,7 +102,7 @@ def _read_sample(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)
     SAMPLES[source](context.work)
-    return labeled_files(context.work, context.tally)
+    return _labeled_files(context.work, source, context)
 
 
 def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -112,7 +112,7 @@ def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
         context.work.mkdir(parents=True)
         write_fashion(context.work, folder)
         folder = context.work
-    return labeled_files(folder, context.tally)
+    return _labeled_files(folder, source, context)
 
 
 def _read_local_file(source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -132,7 +132,7 @@ def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledF
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)
     download_folder(source, context.work, context.options)
-    return labeled_files(context.work, context.tally)
+    return _labeled_files(context.work, source, context)
 
 
 def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -140,8 +140,10 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
     name = source_name(source)
     if archive_kind(file):
         context.work.mkdir(parents=True)
-        context.tally.ignored += extract(file, context.work, context.options, name)
-        return labeled_files(context.work, context.tally)
+        extracted = extract(file, context.work, context.options, name)
+        context.tally.ignored += extracted.ignored
+        context.tally.warnings += extracted.warnings
+        return _labeled_files(context.work, source, context)
     refuse_page_file(file)
     if is_parquet(file) or name.lower().endswith((".csv", ".csv.txt")):
         return _read_table(file, source, context)
@@ -154,12 +156,45 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
 
 
 def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    for row in table_rows(table, source_name(source)):
+    name, missing = source_name(source), ""
+    for row in table_rows(table, name):
+        shown = _shown(row.file)
+        if row.problem:
+            yield LabeledFile("", shown or name, "", problem=row.problem)
+            continue
         context.tally.classes.add(row.label)
         file = row.file
         if not is_url(file):
-            file = urljoin(source, file) if is_url(source) else str(table.parent / file)
-        yield LabeledFile(file, redact(row.file), row.label, row.split, row.group)
+            file = urljoin(source, file) if is_url(source) else _local_path(table, file)
+            if not missing and not is_url(file) and not Path(file).exists():
+                missing = file
+                context.tally.warnings.append(
+                    f"{name}: a path of the table does not exist: {row.file!r}, tried {file!r} "
+                    "(paths are relative to the table)"
+                )
+        yield LabeledFile(file, shown, row.label, row.split, row.group)
+
+
+def _local_path(table: Path, file: str) -> str:
+    """Return the path of a file relative to its table; of Windows' backslashes if it exists."""
+    path = table.parent / file
+    if "\\" in file and not path.exists():
+        portable = table.parent / file.replace("\\", "/")
+        if portable.exists():
+            return str(portable)
+    return str(path)
+
+
+def _shown(file: str) -> str:
+    """Return the path of a row as it is written to the dataset."""
+    try:
+        return redact(file)
+    except ValueError:  # an invalid URL
+        return file.split("?", 1)[0]
+
+
+def _labeled_files(folder: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    return labeled_files(folder, context.tally, context.options.folders, source_name(source))
 
 
 def _refuse_checksum(source: str, context: SourceContext) -> None:

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from regraft_core.formats.manifests import Split
-from regraft_core.runtime.errors import InputError
+from components.ingest.sources.labels import class_label
+from components.ingest.sources.split_names import split_of_name
+from components.ingest.sources.urls import is_url
+from regraft_core.runtime.errors import DataError, InputError
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "val": "validation", "valid": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _FILE_COLUMNS = ("path", "uri")
 _COLUMNS = ("label", "split", "group")
+_DELIMITERS = ",;\t|"
 
 
 class Row(NamedTuple):
-    """One row of a table, with the path or URI unchanged; `split` is a split's name or empty."""
+    """One row of a table, with the path or URI unchanged; `split` is a split's name or empty.
+
+    `problem` says why the row is invalid; otherwise it is empty.
+    """
 
     file: str
     label: str
     split: str
     group: str
+    problem: str = ""
 
 
 def is_parquet(file: Path) -> bool:
@@ -35,45 +40,78 @@ def is_parquet(file: Path) -> bool:
 
 
 def table_rows(file: Path, name: str) -> Iterator[Row]:
-    """Yield the rows of a table.
+    """Yield the rows of a table, the invalid ones with their problem.
 
     Args:
         file: CSV (UTF-8, with a header) or Parquet.
         name: of the table, for messages.
 
     Raises:
-        InputError: a column is missing, a row has no path or label, or an unknown split.
+        InputError: a column is missing, or it is not a table.
     """
     for number, values in _parquet(file, name) if is_parquet(file) else _csv(file, name):
-        row = Row(*(str(value).strip() if value is not None else "" for value in values))
-        if not row.file or not row.label:
-            raise InputError(f"{name}, row {number}: expected a path and a label, got {row[:2]}")
-        if row.split and row.split.lower() not in SPLIT_NAMES:
-            raise InputError(
-                f"{name}, row {number}: expected split train, validation or test, got {row.split!r}"
-            )
-        yield row._replace(split=SPLIT_NAMES[row.split.lower()] if row.split else "")
+        row = Row(*map(_text, values))
+        try:
+            split = _check(row)
+            yield row._replace(split=split, label=class_label(row.label))
+        except DataError as error:
+            yield Row(row.file, "", "", "", f"row {number}: {error}")
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; a missing one, as of pandas, is empty, and 1.0 is 1."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _check(row: Row) -> str:
+    """Return the split of a row.
+
+    Raises:
+        DataError: it has no path or label, an unknown split, or a path that no file can have.
+    """
+    if not row.file or not row.label:
+        raise DataError(f"expected a path and a label, got {row.file!r} and {row.label!r}")
+    if "\0" in row.file:
+        raise DataError(f"expected a path without NUL, got {row.file!r}")
+    if is_url(row.file):
+        try:
+            urlsplit(row.file)
+        except ValueError as error:
+            raise DataError(f"expected a URL, got {row.file!r} ({error})") from error
+    split = split_of_name(row.split) if row.split else ""
+    if split is None:
+        raise DataError(f"expected split train, validation or test, got {row.split!r}")
+    return split
 
 
 def _columns(names: Sequence[str], name: str) -> tuple[str | None, ...]:
-    """Return the column of each field of a row; None for absent ones."""
-    file = next((column for column in _FILE_COLUMNS if column in names), None)
-    if file is None or "label" not in names:
+    """Return the column of each field of a row, without case and spaces; None for absent ones."""
+    known = {str(column).strip().lower(): column for column in reversed(names)}
+    file = next((known[column] for column in _FILE_COLUMNS if column in known), None)
+    if file is None or "label" not in known:
+        found = ", ".join(map(str, names))[:200]
         raise InputError(
             f"{name}: expected the columns path (or uri) and label, and perhaps split and group; "
-            f"found {', '.join(map(str, names))[:200] or 'none'}"
+            f"found {found or 'none'}"
         )
-    return (file, *(column if column in names else None for column in _COLUMNS))
+    return (file, *(known.get(column) for column in _COLUMNS))
 
 
 def _values(row: Mapping[Any, Any], columns: tuple[str | None, ...]) -> list[Any]:
-    return [row[column] if column else None for column in columns]
+    return [row[column] if column is not None else None for column in columns]
 
 
 def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened, strict=True)
+            header = opened.readline(1 << 16)
+            delimiter = max(_DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
+            lines = itertools.chain([header] if header else [], opened)
+            reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
             columns = _columns(reader.fieldnames or [], name)
             for row in reader:
                 if None in row or None in row.values():

@@ -12,6 +12,8 @@ from regraft_core.formats.manifests import SPLITS
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError
 
+_COPIES = ("exact-duplicate", "leakage")
+
 
 def assign_catalog(catalog: Catalog, classes: Sequence[str], options: IngestOptions) -> list[str]:
     """Assign a split to each image; return warnings.
@@ -32,18 +34,46 @@ def assign_catalog(catalog: Catalog, classes: Sequence[str], options: IngestOpti
             "split"
         )
         _assign_by_key(catalog, "train", classes, options, missing)
+    _check_minimum(catalog, classes, options, source_splits)
+    return warnings
+
+
+def _check_minimum(
+    catalog: Catalog, classes: Sequence[str], options: IngestOptions, source_splits: set[str]
+) -> None:
+    """Check that each class has the minimum of images in each split.
+
+    Raises:
+        DataError: one has fewer; the message says what helps.
+    """
     counts = catalog.count_by_split()
+    total = catalog.count_by_class()
     for split in SPLITS:
         by_class = dict.fromkeys(classes, 0) | counts.get(split, {})
         few = {name: count for name, count in by_class.items() if count < options.min_per_class}
-        if few:
-            listed = ", ".join(f"{name} {count}" for name, count in list(few.items())[:20])
-            option = "--min-per-class" if split == "train" else f"--{split}-fraction"
-            raise DataError(
-                f"expected at least {options.min_per_class} images of each class in the "
-                f"{split} split, found {listed}; add images, or change {option}"
+        if not few:
+            continue
+        needed = options.min_per_class * len(SPLITS)
+        if split in source_splits:
+            remedy = f"add images to the {split} split of the source, or remove these classes"
+            if split != "train":
+                remedy += f"; without its {split} split, one is sampled from the train split"
+        elif any(total.get(name, 0) < needed for name in few):
+            remedy = (
+                f"each class needs at least {needed} images, {options.min_per_class} for each "
+                "split: add images, or remove these classes"
             )
-    return warnings
+        else:
+            remedy = f"change --{split}-fraction" if split != "train" else "change the fractions"
+        copies = sum(catalog.count_by_reason().get(name, 0) for name in _COPIES)
+        if copies:
+            remedy += f" ({copies} copies of other images were dropped)"
+        more = f" and {len(few) - 20} more classes" if len(few) > 20 else ""
+        listed = ", ".join(f"{name} {count}" for name, count in list(few.items())[:20]) + more
+        raise DataError(
+            f"expected at least {options.min_per_class} images of each class in the {split} split, "
+            f"found {listed}; {remedy}"
+        )
 
 
 def _assign_by_key(

@@ -105,8 +105,8 @@ class _ThumbnailCache:
         if number not in self._cached:
             if len(self._cached) >= 1024:
                 self._cached.pop(next(iter(self._cached)))
-            pixels = np.frombuffer(
-                self._catalog.thumbnail(number), dtype=np.uint8, count=THUMBNAIL_PX * THUMBNAIL_PX
-            )
+            thumbnail = self._catalog.thumbnail(number)
+            assert thumbnail is not None
+            pixels = np.frombuffer(thumbnail, np.uint8, THUMBNAIL_PX * THUMBNAIL_PX)
             self._cached[number] = pixels.astype(np.float32)
         return self._cached[number]

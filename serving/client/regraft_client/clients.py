@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from .errors import RegraftClientError, UnavailableError, unreadable
 from .results import ClassScore, Metadata, Prediction, VersionStatus
-from .retries import RETRIED, ReadinessDeadline, Retries
+from .retries import ReadinessDeadline, Retries
 
 Result = TypeVar("Result")
 
@@ -58,6 +58,12 @@ class ModelRequests(Protocol):
     def metadata(self) -> ApiRequest[Metadata]:
         """Return the request for the signatures."""
 
+    def readiness(self) -> ApiRequest[None]:
+        """Return the request that succeeds if a version is available.
+
+        The status ignores labels, so the metadata is requested if there is one.
+        """
+
 
 class SyncClient(abc.ABC):
     """Sends requests to one model of a server. Thread-safe."""
@@ -67,7 +73,11 @@ class SyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded images."""
+        """Return label, confidence and probabilities of encoded images.
+
+        Raises:
+            InvalidImageError: an image cannot be decoded; it has the predictions of the others.
+        """
         return self._send(self._requests.predict(images))
 
     def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -87,16 +97,15 @@ class SyncClient(abc.ABC):
         return self._send(self._requests.metadata())
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:
-        """Wait until a version is available.
+        """Wait until a version is available; for a client with a label, that of the label.
 
         Raises:
             DeadlineError: no version became available within `deadline_s`.
         """
-        deadline, request = ReadinessDeadline(deadline_s), self._requests.status()
+        deadline, request = ReadinessDeadline(deadline_s), self._requests.readiness()
         while True:
             try:
-                versions = self._send_once(request)
-                return _check_available(versions)
+                return self._send_once(request)
             except RegraftClientError as error:
                 time.sleep(deadline.pause_after(error))
 
@@ -115,7 +124,7 @@ class SyncClient(abc.ABC):
         for pause_s in self._retries.pauses():
             try:
                 return self._send_once(request)
-            except RETRIED:
+            except self._retries.errors:
                 time.sleep(pause_s)
         return self._send_once(request)
 
@@ -139,7 +148,7 @@ class AsyncClient(abc.ABC):
         self._retries = retries or Retries()
 
     async def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Return label, confidence and probabilities of encoded images."""
+        """Return label, confidence and probabilities; see `SyncClient.predict`."""
         return await self._send(self._requests.predict(images))
 
     async def classify(self, images: Sequence[bytes]) -> list[list[ClassScore]]:
@@ -160,11 +169,10 @@ class AsyncClient(abc.ABC):
 
     async def wait_ready(self, deadline_s: float = 60.0) -> None:
         """Wait until a version is available; see `SyncClient.wait_ready`."""
-        deadline, request = ReadinessDeadline(deadline_s), self._requests.status()
+        deadline, request = ReadinessDeadline(deadline_s), self._requests.readiness()
         while True:
             try:
-                versions = await self._send_once(request)
-                return _check_available(versions)
+                return await self._send_once(request)
             except RegraftClientError as error:
                 await asyncio.sleep(deadline.pause_after(error))
 
@@ -183,7 +191,7 @@ class AsyncClient(abc.ABC):
         for pause_s in self._retries.pauses():
             try:
                 return await self._send_once(request)
-            except RETRIED:
+            except self._retries.errors:
                 await asyncio.sleep(pause_s)
         return await self._send_once(request)
 
@@ -199,7 +207,16 @@ class AsyncClient(abc.ABC):
         await self.close()
 
 
-def _check_available(versions: Sequence[VersionStatus]) -> None:
+def check_available(versions: Sequence[VersionStatus]) -> None:
+    """Check that a version is available.
+
+    Raises:
+        UnavailableError: none is.
+    """
     if all(version.state != "AVAILABLE" for version in versions):
         states = ", ".join(f"version {one.version} is {one.state}" for one in versions)
         raise UnavailableError("UNAVAILABLE", states or "the model has no version")
+
+
+def check_metadata(response: Any) -> None:
+    """Accept any response: only an available version has metadata."""

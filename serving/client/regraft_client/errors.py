@@ -6,17 +6,23 @@ RegraftClientError            base class; catches all of them
 |-- DeadlineError             no response in time
 `-- ResponseError             the server responded with a status other than OK
     |-- BadRequestError       INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE (HTTP 400)
+    |   `-- InvalidImageError an image cannot be decoded; has the results of the others
     |-- NotFoundError         NOT_FOUND (404): no such model or version
     |-- AccessError           UNAUTHENTICATED, PERMISSION_DENIED (401, 403)
     |-- OverloadedError       RESOURCE_EXHAUSTED (429, 413)
+    |   `-- BusyError         the same, because all threads of the server are in use
     |-- UnavailableError      UNAVAILABLE (503)
     |-- UnsupportedError      UNIMPLEMENTED (501)
     `-- ServerFailedError     any other status, or a response that cannot be parsed
 
-`UnavailableError` and `ConnectionFailedError` are retried, see `Retries`; the others are not.
+`UnavailableError`, `BusyError` and `ConnectionFailedError` are retried, see `Retries`; the others
+are not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class RegraftClientError(Exception):
@@ -48,6 +54,21 @@ class BadRequestError(ResponseError):
     """The request does not match the model."""
 
 
+class InvalidImageError(BadRequestError):
+    """Images of a request cannot be decoded.
+
+    `reasons` has the reason of each of them, by its index in the request; `results` has the results
+    of all images in their order, with None for an invalid one.
+    """
+
+    def __init__(self, reasons: Mapping[int, str], results: Sequence[Any]) -> None:
+        index, reason = min(reasons.items())
+        more = f" (and {len(reasons) - 1} more invalid images)" if len(reasons) > 1 else ""
+        super().__init__("INVALID_ARGUMENT", f"image {index}: {reason}{more}")
+        self.reasons = reasons
+        self.results = results
+
+
 class NotFoundError(ResponseError):
     """No such model or version is served."""
 
@@ -58,6 +79,10 @@ class AccessError(ResponseError):
 
 class OverloadedError(ResponseError):
     """The request is too large, or a quota is exhausted."""
+
+
+class BusyError(OverloadedError):
+    """All threads of the server are in use and the request did not run; a retry may succeed."""
 
 
 class UnavailableError(ResponseError):
@@ -98,10 +123,17 @@ _CODE_BY_HTTP_STATUS = {
 }
 
 
+# The messages of gRPC's servers: of C++ (kServerThreadpoolExhausted in src/cpp/server/server_cc.cc
+# of gRPC 1.65), as in TF Serving, and of Python (maximum_concurrent_rpcs).
+_BUSY = ("server threadpool exhausted", "concurrent rpc limit exceeded")
+
+
 def status_error(code: str, message: str) -> RegraftClientError:
     """Return the error of a status, given by the name of its gRPC code."""
     if code == "DEADLINE_EXCEEDED":
         return DeadlineError(f"{code}: {message}")
+    if code == "RESOURCE_EXHAUSTED" and message.lower().startswith(_BUSY):
+        return BusyError(code, message)
     return _BY_CODE.get(code, ServerFailedError)(code, message)
 
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import serving_pb2 as pb
-from .clients import ApiRequest
+from .clients import ApiRequest, check_available, check_metadata
 from .errors import InvalidInputError, unreadable
 from .rest_wire import CLASSIFY, EXAMPLE_KEY, FEATURES
 from .results import (
+    ERROR,
     ClassScore,
     Metadata,
     Prediction,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
+    check_images,
+    check_scores,
     join_outputs,
 )
 
@@ -64,6 +67,12 @@ class GrpcRequests:
         """Implement `ModelRequests.status`."""
         return ApiRequest(status_call(self.target), parse_status)
 
+    def readiness(self) -> ApiRequest[None]:
+        """Implement `ModelRequests.readiness`."""
+        if self.target.label is not None:
+            return ApiRequest(self.metadata().call, check_metadata)
+        return ApiRequest(self.status().call, lambda value: check_available(parse_status(value)))
+
     def metadata(self) -> ApiRequest[Metadata]:
         """Implement `ModelRequests.metadata`."""
         return ApiRequest(metadata_call(self.target), parse_metadata)
@@ -100,30 +109,30 @@ def metadata_call(target: Target) -> Call:
 
 def parse_predictions(response: Any) -> list[Prediction]:
     """Parse the outputs of `serving_default`."""
-    labels = [value.decode("utf-8", "replace") for value in _strings(response, "label")]
+    labels = _strings(response, "label")
     confidences, _ = _floats(response, "confidence")
     values, shape = _floats(response, "probabilities")
     width = shape[-1] if shape else 0
     rows = [values[start : start + width] for start in range(0, len(labels) * width, width or 1)]
     familiar = _bools(response, "familiar") if "familiar" in response.outputs else None
-    return join_outputs(labels, confidences, rows, familiar)
+    return join_outputs(labels, confidences, rows, familiar, _reasons(response))
 
 
 def parse_features(response: Any) -> list[tuple[float, ...]]:
-    """Parse the only output of `features`, one row per image."""
-    if len(response.outputs) != 1:
-        raise unreadable(f"expected one output, got {sorted(response.outputs)}")
-    values, shape = _floats(response, next(iter(response.outputs)))
+    """Parse the outputs of `features`, one row per image; its only other output is `error`."""
+    names = sorted(set(response.outputs) - {ERROR})
+    if len(names) != 1:
+        raise unreadable(f"expected one output, got {names}")
+    values, shape = _floats(response, names[0])
     width = shape[-1] if len(shape) > 1 else 1
-    return [tuple(values[start : start + width]) for start in range(0, len(values), width)]
+    rows = [tuple(values[start : start + width]) for start in range(0, len(values), width)]
+    return check_images(rows, _reasons(response))
 
 
 def parse_classes(response: Any) -> list[list[ClassScore]]:
     """Parse the results of the Classify API."""
-    return [
-        [ClassScore(entry.label, entry.score) for entry in row.classes]
-        for row in response.result.classifications
-    ]
+    rows = response.result.classifications
+    return check_scores([[ClassScore(one.label, one.score) for one in row.classes] for row in rows])
 
 
 def parse_status(response: Any) -> list[VersionStatus]:
@@ -154,8 +163,13 @@ def parse_metadata(response: Any) -> Metadata:
     )
 
 
-def _strings(response: Any, name: str) -> list[bytes]:
-    return list(_output(response, name, pb.DT_STRING).string_val)
+def _strings(response: Any, name: str) -> list[str]:
+    values = _output(response, name, pb.DT_STRING).string_val
+    return [value.decode("utf-8", "replace") for value in values]
+
+
+def _reasons(response: Any) -> list[str] | None:
+    return _strings(response, ERROR) if ERROR in response.outputs else None
 
 
 def _floats(response: Any, name: str) -> tuple[list[float], tuple[int, ...]]:

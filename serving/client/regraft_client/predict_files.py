@@ -9,18 +9,32 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .clients import AsyncClient
-from .errors import BadRequestError, InvalidInputError
+from .errors import (
+    BadRequestError,
+    ConnectionFailedError,
+    InvalidImageError,
+    InvalidInputError,
+    NotFoundError,
+    RegraftClientError,
+    UnavailableError,
+    UnsupportedError,
+)
 from .grpc import AsyncGrpcClient, Tls
+from .image_files import is_image_file, to_served
+from .pace import Pace
 from .rest import AsyncRestClient
-from .results import Prediction
+from .results import ClassScore, Prediction
+from .retries import Retries
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_FILE_BYTES = 64 << 20
+# A busy server is left to `Pace`, which also sends less; it is retried for at least 10 s.
+_RETRIES = Retries(errors=(UnavailableError, ConnectionFailedError))
+_BUSY_RETRIES = Retries(attempts=16)
 _ASSERTION = re.compile(r"assertion failed: \[(?:image \d+: )?(?P<reason>[^\[\]]+)\]")
 
 
@@ -36,7 +50,7 @@ class FilePrediction:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How files are sent: images per request, requests in flight, seconds per attempt."""
+    """How files are sent: images per request, most requests in flight, seconds per attempt."""
 
     batch_size: int = 1
     concurrency: int = 16
@@ -57,13 +71,13 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if source.is_file():
             found.append(source)
         elif source.is_dir():
-            inside = (p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found.extend(sorted(p for p in inside if p.is_file() and not p.name.startswith(".")))
+            inside = (path for path in source.rglob("*") if not path.name.startswith("."))
+            found.extend(sorted(filter(is_image_file, inside)))
         else:
             raise InvalidInputError(f"expected an image or a folder, got {source}")
     if not found:
         folders = ", ".join(map(str, sources))
-        raise InvalidInputError(f"found no image ({', '.join(SUFFIXES)}) in {folders}")
+        raise InvalidInputError(f"found no image in {folders}")
     return found
 
 
@@ -76,10 +90,13 @@ def make_client(server: str, model: str, options: PredictOptions) -> AsyncClient
     version, label = options.version, options.label
     if server.startswith("grpc://"):
         return AsyncGrpcClient(
-            server, model, options.timeout_s, version=version, label=label, tls=options.tls
-        )
+            server, model, options.timeout_s, version=version, label=label, retries=_RETRIES,
+            tls=options.tls,
+        )  # fmt: skip
     if server.startswith(("http://", "https://")):
-        return AsyncRestClient(server, model, options.timeout_s, version=version, label=label)
+        return AsyncRestClient(
+            server, model, options.timeout_s, version=version, label=label, retries=_RETRIES
+        )
     raise InvalidInputError(
         f"server: expected grpc://host:port or http://host:port, got {server!r}"
     )
@@ -94,8 +111,8 @@ def predict_files(
 ) -> list[FilePrediction]:
     """Predict image files and folders of them; return the results in the order of the files.
 
-    An image that the model rejects has an `error` and no prediction; the other images of its
-    request are sent again one by one.
+    An image that the model rejects has an `error` and no prediction. The number of requests in
+    flight adapts to what the server accepts.
 
     Args:
         sources: files and folders.
@@ -113,6 +130,46 @@ def predict_files(
     return asyncio.run(_predict_all(paths, server, model, options, progress))
 
 
+def read_class_names(
+    server: str, model: str, options: PredictOptions, results: Sequence[FilePrediction]
+) -> tuple[str, ...]:
+    """Return the model's classes in the order of the probabilities; () if they are not known.
+
+    The Classify API returns them with the scores of an image, the first one that was predicted.
+    """
+    path = next((one.path for one in results if one.prediction is not None), None)
+    if path is None:
+        return ()
+
+    async def ask(path: str) -> list[ClassScore]:
+        async with make_client(server, model, options) as client:
+            (scores,) = await client.classify([_read(Path(path))])
+            return scores
+
+    try:
+        return tuple(one.label for one in asyncio.run(ask(path)))
+    except RegraftClientError:  # a model without this signature
+        return ()
+
+
+async def _check_target(server: str, model: str, options: PredictOptions) -> None:
+    """Check that the model, and its version or label, are served, before each image fails."""
+    try:
+        async with make_client(server, model, options) as client:
+            await client.metadata()
+    except UnsupportedError:
+        pass  # a server without this method
+    except (BadRequestError, NotFoundError) as error:
+        if options.version is None and options.label is None:
+            raise
+        every = replace(options, version=None, label=None)
+        async with make_client(server, model, every) as client:
+            available = [one.version for one in await client.status() if one.state == "AVAILABLE"]
+        versions = ", ".join(map(str, available)) or "none"
+        text = f"{error.message}; available versions: {versions}"
+        raise NotFoundError(error.code, text) from error
+
+
 async def _predict_all(
     paths: Sequence[Path],
     server: str,
@@ -120,12 +177,14 @@ async def _predict_all(
     options: PredictOptions,
     progress: Callable[[int, int], None] | None,
 ) -> list[FilePrediction]:
+    await _check_target(server, model, options)
     results: dict[int, FilePrediction] = {}
     batches = _batches(len(paths), options.batch_size)
+    pace = Pace(options.concurrency, _BUSY_RETRIES)
 
     async def work(client: AsyncClient) -> None:
         for numbers in batches:  # shared: each worker takes the next one
-            done = await _predict_batch(client, [paths[number] for number in numbers])
+            done = await _predict_batch(client, pace, [paths[number] for number in numbers])
             results.update(zip(numbers, done, strict=True))
             if progress is not None:
                 progress(len(results), len(paths))
@@ -146,10 +205,12 @@ def _batches(count: int, size: int) -> Iterator[range]:
         yield range(start, min(start + max(size, 1), count))
 
 
-async def _predict_batch(client: AsyncClient, paths: Sequence[Path]) -> list[FilePrediction]:
+async def _predict_batch(
+    client: AsyncClient, pace: Pace, paths: Sequence[Path]
+) -> list[FilePrediction]:
     contents = [await asyncio.to_thread(_read, path) for path in paths]
     readable = [(path, data) for path, data in zip(paths, contents, strict=True) if data]
-    done = dict(await _send(client, readable)) if readable else {}
+    done = dict(await _send(client, pace, readable)) if readable else {}
     return [
         done.get(path) or FilePrediction(str(path), None, "cannot be read or is too large")
         for path in paths
@@ -157,20 +218,30 @@ async def _predict_batch(client: AsyncClient, paths: Sequence[Path]) -> list[Fil
 
 
 async def _send(
-    client: AsyncClient, batch: Sequence[tuple[Path, bytes]]
+    client: AsyncClient, pace: Pace, batch: Sequence[tuple[Path, bytes]]
 ) -> list[tuple[Path, FilePrediction]]:
     start = time.perf_counter()
+    reasons: Mapping[int, str] = {}
+    predictions: Sequence[Prediction | None]
+
+    async def request() -> list[Prediction]:
+        nonlocal start
+        start = time.perf_counter()
+        return await client.predict([data for _, data in batch])
+
     try:
-        predictions = await client.predict([data for _, data in batch])
+        predictions = await pace.send(request)
+    except InvalidImageError as error:
+        predictions, reasons = error.results, error.reasons
     except BadRequestError as error:
+        # A model without the output `error` fails for the whole batch.
         if len(batch) > 1:
-            return [pair for one in batch for pair in await _send(client, [one])]
-        path = batch[0][0]
-        return [(path, FilePrediction(str(path), None, reason_of(error.message)))]
+            return [pair for one in batch for pair in await _send(client, pace, [one])]
+        predictions, reasons = [None], {0: reason_of(error.message)}
     seconds = time.perf_counter() - start
     return [
-        (path, FilePrediction(str(path), prediction, "", seconds))
-        for (path, _), prediction in zip(batch, predictions, strict=True)
+        (path, FilePrediction(str(path), prediction, reasons.get(index, ""), seconds))
+        for index, ((path, _), prediction) in enumerate(zip(batch, predictions, strict=True))
     ]
 
 
@@ -182,13 +253,17 @@ def reason_of(message: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
+        return to_served(path.read_bytes()) if path.stat().st_size <= MAX_FILE_BYTES else b""
     except OSError:
         return b""
 
 
-def as_json(results: Sequence[FilePrediction]) -> str:
-    """Return the results as a JSON list; `familiar` is null if the model does not report it."""
+def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> str:
+    """Return the results as a JSON list.
+
+    `familiar` is null if the model does not report it, `classes` if they are not known; those are
+    in the order of `probabilities`.
+    """
     rows = []
     for result in results:
         row: dict[str, object] = {"path": result.path}
@@ -198,6 +273,7 @@ def as_json(results: Sequence[FilePrediction]) -> str:
             row |= {
                 "label": result.prediction.label,
                 "confidence": result.prediction.confidence,
+                "classes": list(classes) or None,
                 "probabilities": list(result.prediction.probabilities),
                 "familiar": result.prediction.familiar,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,13 @@ from requests.adapters import HTTPAdapter
 
 from . import rest_wire
 from .clients import AsyncClient, SyncClient
-from .errors import ConnectionFailedError, DeadlineError
+from .errors import ConnectionFailedError, DeadlineError, unreadable
 from .rest_wire import Call, RestRequests
 from .retries import Retries
 
 MAX_CONNECTIONS = 64
+MAX_RESPONSE_BYTES = 256 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 class RestClient(SyncClient):
@@ -50,7 +53,7 @@ class RestClient(SyncClient):
         """
         origin, prefix = rest_wire.parse_address(address)
         path = prefix + rest_wire.model_path(model, version, label)
-        super().__init__(RestRequests(path), retries)
+        super().__init__(RestRequests(path, label is not None), retries)
         self._transport = _Transport(origin, timeout_s, tls)
 
     def close(self) -> None:
@@ -82,7 +85,7 @@ class AsyncRestClient(AsyncClient):
         """Create a client; see `RestClient`."""
         origin, prefix = rest_wire.parse_address(address)
         path = prefix + rest_wire.model_path(model, version, label)
-        super().__init__(RestRequests(path), retries)
+        super().__init__(RestRequests(path, label is not None), retries)
         self._transport = _Transport(origin, timeout_s, tls)
         self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "regraft-rest")
 
@@ -119,14 +122,27 @@ class _Transport:
         ).prepare()
         start = time.monotonic()
         try:
-            response = self._adapter.send(request, timeout=self._timeout_s, verify=self._verify)
-            status, body = response.status_code, response.content
+            response = self._adapter.send(
+                request, stream=True, timeout=self._timeout_s, verify=self._verify
+            )
+            with contextlib.closing(response):
+                body = self._read(response, start + self._timeout_s)
         except requests.RequestException as error:
             # A timeout while the body is read is raised as a connection error.
             if isinstance(error, requests.Timeout) or time.monotonic() - start >= self._timeout_s:
                 raise DeadlineError(f"no response within {self._timeout_s:g} s") from error
             raise ConnectionFailedError(f"cannot reach {self._origin}: {_cause(error)}") from error
-        return rest_wire.parse_response(status, body)
+        return rest_wire.parse_response(response.status_code, body)
+
+    def _read(self, response: requests.Response, end: float) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise unreadable(f"it is larger than {MAX_RESPONSE_BYTES} bytes")
+            if time.monotonic() > end:
+                raise DeadlineError(f"no response within {self._timeout_s:g} s")
+        return bytes(body)
 
     def close(self) -> None:
         """Close all connections."""

@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .clients import ApiRequest
+from .clients import ApiRequest, check_available, check_metadata
 from .errors import InvalidInputError, http_error, unreadable
 from .results import (
+    ERROR,
     ClassScore,
     Metadata,
     Prediction,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
+    check_images,
+    check_scores,
     join_outputs,
 )
 
@@ -35,9 +38,13 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class RestRequests:
-    """The requests of TF Serving's REST API for one model; `path` is the model's."""
+    """The requests of TF Serving's REST API for one model; `path` is the model's.
+
+    `by_label` is whether the path ends with a label.
+    """
 
     path: str
+    by_label: bool = False
 
     def predict(self, images: Sequence[bytes]) -> ApiRequest[list[Prediction]]:
         """Implement `ModelRequests.predict`."""
@@ -55,6 +62,12 @@ class RestRequests:
         """Implement `ModelRequests.status`."""
         return ApiRequest(Call("GET", self.path), parse_status)
 
+    def readiness(self) -> ApiRequest[None]:
+        """Implement `ModelRequests.readiness`."""
+        if self.by_label:
+            return ApiRequest(self.metadata().call, check_metadata)
+        return ApiRequest(self.status().call, lambda value: check_available(parse_status(value)))
+
     def metadata(self) -> ApiRequest[Metadata]:
         """Implement `ModelRequests.metadata`."""
         return ApiRequest(Call("GET", f"{self.path}/metadata"), parse_metadata)
@@ -62,6 +75,8 @@ class RestRequests:
 
 def parse_address(address: str) -> tuple[str, str]:
     """Return the origin ("http://host:port") and the path before the API's of an address.
+
+    The address may end with the API's own path, `/v1/models/`.
 
     Raises:
         InvalidInputError: it is not "host:port", "http://host:port" or "https://host:port/prefix".
@@ -73,7 +88,7 @@ def parse_address(address: str) -> tuple[str, str]:
     except ValueError:  # also a port that is not a number
         text = f"expected host:port or http(s)://host:port, got {address!r}"
         raise InvalidInputError(text) from None
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix("/v1/models")
 
 
 def model_path(model: str, version: int | None, label: str | None) -> str:
@@ -113,9 +128,11 @@ def parse_response(status: int, body: bytes) -> Any:
     Raises:
         RegraftClientError: the response is an error, or is not JSON.
     """
+    if 300 <= status < 400:
+        raise unreadable("it is a redirect, which is not followed")
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         if status != 200:
             raise http_error(status, body[:200].decode("utf-8", "replace")) from None
         raise unreadable("expected JSON") from None
@@ -133,20 +150,22 @@ def parse_predictions(value: Any) -> list[Prediction]:
         _member(outputs, "confidence"),
         _member(outputs, "probabilities"),
         outputs.get("familiar"),
+        outputs.get(ERROR),
     )
 
 
 def parse_features(value: Any) -> list[tuple[float, ...]]:
-    """Parse the only output of `features`, one row per image."""
-    return [tuple(map(float, row)) for row in _member(value, "outputs")]
+    """Parse the outputs of `features`, one row per image; its only output has no name."""
+    outputs, reasons = _member(value, "outputs"), None
+    if isinstance(outputs, dict):
+        outputs, reasons = _member(outputs, FEATURES), outputs.get(ERROR)
+    return check_images([tuple(map(float, row)) for row in outputs], reasons)
 
 
 def parse_classes(value: Any) -> list[list[ClassScore]]:
     """Parse the results of the Classify API."""
-    return [
-        [ClassScore(label, float(score)) for label, score in row]
-        for row in _member(value, "results")
-    ]
+    rows = _member(value, "results")
+    return check_scores([[ClassScore(label, float(score)) for label, score in row] for row in rows])
 
 
 def parse_status(value: Any) -> list[VersionStatus]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from .errors import InvalidImageError
+
+ERROR = "error"
+UNDECODABLE = "expected an image that the model can decode, got other or damaged bytes"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,46 @@ def join_outputs(
     confidences: Sequence[float],
     probabilities: Sequence[Any],
     familiar: Sequence[bool] | None,
+    reasons: Sequence[str] | None = None,
 ) -> list[Prediction]:
     """Return one prediction per image from the outputs of `serving_default`.
 
     Raises:
         ValueError: the outputs differ in length.
+        InvalidImageError: the output `error` has a reason for an image.
     """
     flags: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
-    return [
+    predictions = [
         Prediction(label, float(confidence), tuple(map(float, row)), flag)
         for label, confidence, row, flag in zip(
             labels, confidences, probabilities, flags, strict=True
         )
     ]
+    return check_images(predictions, reasons)
+
+
+def check_scores(rows: list[list[ClassScore]]) -> list[list[ClassScore]]:
+    """Return the results of the Classify API, which has no output for the reasons.
+
+    Raises:
+        InvalidImageError: a row has neither labels nor scores.
+    """
+    blank = [bool(row) and not any(one.label or one.score for one in row) for row in rows]
+    return check_images(rows, [UNDECODABLE if empty else "" for empty in blank])
+
+
+def check_images(results: list[Result], reasons: Sequence[str] | None) -> list[Result]:
+    """Return the results of images.
+
+    Args:
+        results: one per image.
+        reasons: "" for each valid image; None if the model does not report invalid images.
+
+    Raises:
+        ValueError: there is not one reason per image.
+        InvalidImageError: an image is invalid.
+    """
+    if reasons is None or not any(reasons):
+        return results
+    valid = [None if reason else one for one, reason in zip(results, reasons, strict=True)]
+    raise InvalidImageError({i: reason for i, reason in enumerate(reasons) if reason}, valid)

@@ -13,19 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import (
+    BusyError,
     ConnectionFailedError,
     DeadlineError,
     RegraftClientError,
     UnavailableError,
 )
 
-RETRIED = (UnavailableError, ConnectionFailedError)
+RETRIED: tuple[type[RegraftClientError], ...] = (UnavailableError, BusyError, ConnectionFailedError)
 _READY_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a call that ends in one of `RETRIED` is attempted, and the pauses in between.
+    """How often a call that ends in one of `errors` is attempted, and the pauses in between.
 
     The longest pause before a retry is `first_s` times 1, 2, 4, ..., up to `longest_s`; the actual
     one is random, at least half of that.
@@ -34,6 +35,7 @@ class Retries:
     attempts: int = 4
     first_s: float = 0.1
     longest_s: float = 2.0
+    errors: tuple[type[RegraftClientError], ...] = RETRIED
 
     def pauses(self) -> Iterator[float]:
         """Yield the seconds to wait after each failed attempt but the last."""

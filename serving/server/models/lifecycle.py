@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from regraft_core.formats.version_names import version_names
 from serving.server.config import ModelConfig
 from serving.server.models.catalog import Catalog
 from serving.server.models.servable import Servable
@@ -161,18 +162,18 @@ class Lifecycle:
 def find_versions(base_path: Path) -> dict[int, Path]:
     """Return the version folders below `base_path` by number; other names are ignored."""
     try:
-        entries = [entry for entry in os.scandir(base_path) if entry.is_dir()]
-    except OSError:
+        entries = [entry for entry in os.scandir(base_path) if _is_folder(entry)]
+    except (OSError, ValueError):  # a path with a NUL is a ValueError
         return {}
-    named = sorted((entry.name for entry in entries if _is_number(entry.name)), key=len)
-    found: dict[int, Path] = {}
-    for name in named:
-        found.setdefault(int(name), base_path / name)
-    return found
+    named = version_names(entry.name for entry in entries)
+    return {number: base_path / name for number, name in named.items()}
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and int(name) < 1 << 63
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _folder_state(path: Path) -> str:

@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from regraft_core.runtime.gpu_setup import session_options
 from serving.server.config import BatchingConfig
+from serving.server.deadline import remaining_s
+from serving.server.memory import WorkMemory
 from serving.server.models.batching import add_batching, batchable
+from serving.server.protocol.image_sizes import declared_size
 from serving.server.protocol.signature import read_signature
 from serving.server.protocol.status import Code, ServingError, code_of, invalid
 
 INIT_SIGNATURE = "__saved_model_init_op"
 SERVE_TAG = "serve"
+# Decoding a 16-bit RGBA PNG, composing it over white and resizing it takes up to this.
+BYTES_PER_PIXEL = 20
+_DECODED_TOGETHER = 4  # images of one request
+_LONGEST_MS = 24 * 3600 * 1000
 
 
 class Servable:
@@ -39,6 +47,7 @@ class Servable:
         }
         self._session = session
         self.observe: Callable[[float], None] = lambda seconds: None
+        self.memory: WorkMemory | None = None
         self._largest = batching.max_batch_size if batching is not None else 0
         # By the feeds of a signature: the batched tensor of each of its outputs.
         self._batched: dict[tuple[str, ...], dict[str, str]] = {}
@@ -47,23 +56,48 @@ class Servable:
         self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        encoded: Sequence[bytes] = (),
+    ) -> list[np.ndarray]:
         """Run the graph from the tensors named in `feeds` to those in `fetches`.
 
+        Args:
+            feeds: arrays by tensor name.
+            fetches: tensor names.
+            encoded: the byte strings in `feeds`; images among them count by their pixels.
+
         Raises:
-            ServingError: with the code and the first line of TensorFlow's error.
+            ServingError: with the code and the first line of TensorFlow's error; INVALID_ARGUMENT
+                for an image that would take more memory than all requests may.
         """
+        if self.memory is None:
+            return self._run_batched(feeds, fetches)
+        arrays = 2 * sum(array.nbytes for array in feeds.values())
+        with self.memory.hold(arrays + _decoding_size(encoded, self.memory.limit)):
+            return self._run_batched(feeds, fetches)
+
+    def _run_batched(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+    ) -> list[np.ndarray]:
         names = tuple(sorted(feeds))
         batched = self._batched.get(names)
         if batched is not None and all(name in batched for name in fetches):
             rows = {len(feeds[name]) if feeds[name].ndim else 0 for name in names}
-            if len(rows) == 1 and 0 < rows.pop() < self._largest:
+            if max(rows) > self._largest:
+                raise invalid(
+                    f"Task size {max(rows)} is larger than maximum input batch size {self._largest}"
+                )
+            if len(rows) == 1 and 0 not in rows:
                 try:
                     return self._run(names, feeds, [batched[name] for name in fetches])
                 except ServingError as error:
-                    if error.code is Code.UNAVAILABLE:
+                    if error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                         raise
-                # Another request of the batch may have failed, so this one is run alone.
+                # Another request of the batch may have failed, so this one is run alone. Models of
+                # `export` have a row for an invalid image and do not fail.
         return self._run(names, feeds, fetches)
 
     def _run(
@@ -71,8 +105,14 @@ class Servable:
     ) -> list[np.ndarray]:
         call = self._callable(names, tuple(fetches))
         start = time.perf_counter()
+        left = remaining_s()
+        options = {}
+        if left is not None:
+            # TensorFlow stops between kernels; a timeout of 0 would be none.
+            timeout = max(min(int(left * 1000), _LONGEST_MS), 1)
+            options["options"] = tf.compat.v1.RunOptions(timeout_in_ms=timeout)
         try:
-            values: list[np.ndarray] = call(*(feeds[name] for name in names))
+            values: list[np.ndarray] = call(*(feeds[name] for name in names), **options)
         except tf.errors.OpError as error:
             raise from_op_error(error) from error
         except (TypeError, ValueError, RuntimeError) as error:
@@ -105,6 +145,20 @@ class Servable:
                 found = self._session.make_callable(outputs, feed_list=inputs)
                 self._callables[key] = found
             return found
+
+
+def _decoding_size(encoded: Sequence[bytes], limit: int) -> int:
+    """Return the bytes that decoding takes by estimate."""
+    largest = limit // BYTES_PER_PIXEL
+    pixels = []
+    for index, data in enumerate(encoded):
+        width, height = declared_size(data)
+        if width * height > largest:
+            raise invalid(
+                f"image {index}: expected at most {largest} pixels, got {width} x {height}"
+            )
+        pixels.append(width * height)
+    return BYTES_PER_PIXEL * sum(sorted(pixels)[-_DECODED_TOGETHER:])
 
 
 def load_servable(
@@ -144,7 +198,8 @@ def from_op_error(error: tf.errors.OpError) -> ServingError:
 
 
 def _session_config() -> Any:
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    # A session has GPU options of its own: without them it takes all memory of the card.
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True, gpu_options=session_options())
     # Only the part of the graph that a run needs is optimized: versions load in half the time.
     config.graph_options.place_pruned_graph = True
     return config

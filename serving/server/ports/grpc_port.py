@@ -2,124 +2,165 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2,
+    predict_pb2,
+    prediction_service_pb2,
+    regression_pb2,
 )
 
 from serving.server.config import TlsConfig
-from serving.server.protocol.status import Code, ServingError
+from serving.server.memory import HeldBody
+from serving.server.models.catalog import Catalog
+from serving.server.protocol.status import Code, ServingError, invalid
 from serving.server.requests import api_methods
-from serving.server.server_state import ServerState
+from serving.server.server_state import RequestLabels, ServerState
 
+# The modules of the services are also what reflection describes them by.
+PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 Reload = Callable[[Any], Any]
-PREDICTION = "tensorflow.serving.PredictionService"
-MODEL = "tensorflow.serving.ModelService"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_MAX_DETAILS = 2000  # longer ones exceed the size of headers that clients accept
+_REQUEST_TYPES: dict[str, dict[str, Any]] = {
+    PREDICTION: {
+        "Predict": predict_pb2.PredictRequest,
+        "Classify": classification_pb2.ClassificationRequest,
+        "Regress": regression_pb2.RegressionRequest,
+        "MultiInference": inference_pb2.MultiInferenceRequest,
+        "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
+    },
+    MODEL: {
+        "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
+        "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
+    },
+}
+_CALLS: dict[str, Callable[[Catalog, Any], Any]] = {
+    "Predict": api_methods.predict,
+    "Classify": api_methods.classify,
+    "Regress": api_methods.regress,
+    "MultiInference": api_methods.multi_inference,
+    "GetModelMetadata": api_methods.model_metadata,
+    "GetModelStatus": api_methods.model_status,
+}
 
 
-async def _respond(
-    state: ServerState, context: Any, model: str, api: str, work: Callable[[], Any]
-) -> Any:
-    """Run `work` in a worker until the client's deadline; abort the call with its error, if any."""
-    left = context.time_remaining()
-    deadline_s = left if left is not None and left < 1e9 else None
-    try:
-        return await state.measured(model, api, "GRPC", lambda: state.workers.run(work, deadline_s))
-    except ServingError as error:
-        await context.abort(_CODES[int(error.code)], error.message)
+class _Method:
+    """One method on serialized messages: they are parsed and written in a worker."""
 
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """`tensorflow.serving.PredictionService`."""
-
-    def __init__(self, state: ServerState) -> None:
+    def __init__(
+        self, state: ServerState, name: str, request_type: Any, call: Callable[[Any], Any]
+    ) -> None:
         self._state = state
+        self._name = name
+        self._request_type = request_type
+        self._call = call
 
-    async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Run any signature on tensors."""
-        return await self._call(
-            request.model_spec, context, "Predict", api_methods.predict, request
-        )
+    async def respond(self, received: bytes, context: Any) -> bytes:
+        """Return the serialized response, or abort the call with its error."""
+        left = context.time_remaining()
+        deadline_s = left if left is not None and left < 1e9 else None
+        labels = RequestLabels(self._name, "GRPC")
+        try:
+            return await self._state.measured(
+                labels, lambda: self._run(received, labels, deadline_s)
+            )
+        except ServingError as error:
+            details = error.message.encode("utf-8", "replace").decode()[:_MAX_DETAILS]
+            await context.abort(_CODES[int(error.code)], details)
+            raise  # abort has raised
 
-    async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Run a classification on examples."""
-        return await self._call(
-            request.model_spec, context, "Classify", api_methods.classify, request
-        )
+    async def _run(self, received: bytes, labels: RequestLabels, deadline_s: float | None) -> bytes:
+        held = HeldBody(self._state.bodies)
+        held.grow(2 * len(received))  # the message and its parsed form
 
-    async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Run a regression on examples."""
-        return await self._call(
-            request.model_spec, context, "Regress", api_methods.regress, request
-        )
+        def work() -> bytes:
+            try:
+                request = self._request_type.FromString(received)
+            except DecodeError:
+                name = self._request_type.DESCRIPTOR.name
+                raise invalid(f"the message cannot be parsed as {name}") from None
+            labels.model = _model_name(request)
+            serialized: bytes = self._call(request).SerializeToString()
+            return serialized
 
-    async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Run several classifications and regressions on the same examples."""
-        spec = request.tasks[0].model_spec if request.tasks else None
-        return await self._call(
-            spec, context, "MultiInference", api_methods.multi_inference, request
-        )
-
-    async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Return the signatures of a model."""
-        return await self._call(
-            request.model_spec, context, "GetModelMetadata", api_methods.model_metadata, request
-        )
-
-    async def _call(
-        self, spec: Any, context: Any, api: str, method: Callable[..., Any], request: Any
-    ) -> Any:
-        state = self._state
-        name = spec.name if spec is not None else ""
-        return await _respond(state, context, name, api, lambda: method(state.catalog, request))
+        return await self._state.workers.run(work, deadline_s, held.release)
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """`tensorflow.serving.ModelService`."""
-
-    def __init__(self, state: ServerState, reload: Reload) -> None:
-        self._state = state
-        self._reload = reload
-
-    async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Return the states of a model's versions."""
-        state = self._state
-        return await _respond(
-            state,
-            context,
-            request.model_spec.name,
-            "GetModelStatus",
-            lambda: api_methods.model_status(state.catalog, request),
-        )
-
-    async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Serve exactly the models of the request's configuration."""
-        return await _respond(
-            self._state, context, "", "HandleReloadConfigRequest", lambda: self._reload(request)
-        )
+def _model_name(request: Any) -> str:
+    """Return the name of the model that a request is for, "" if it has none."""
+    fields = request.DESCRIPTOR.fields_by_name
+    if "tasks" in fields:
+        return request.tasks[0].model_spec.name if request.tasks else ""
+    return str(request.model_spec.name) if "model_spec" in fields else ""
 
 
-def make_server(state: ServerState, reload: Reload, max_bytes: int) -> tuple[Any, HealthServicer]:
-    """Return a gRPC server with all services and its health servicer; it is not bound yet."""
+class _TolerantParsing(grpc.aio.ServerInterceptor):
+    """Reads malformed messages of gRPC's own services as empty ones, which they respond to."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the handler with a tolerant deserializer."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        parse = handler.request_deserializer
+
+        def tolerant(received: bytes) -> Any:
+            try:
+                return parse(received)
+            except DecodeError:
+                return parse(b"")
+
+        return handler._replace(request_deserializer=tolerant)
+
+
+def make_server(
+    state: ServerState, reload: Reload, max_bytes: int, max_requests: int = 0
+) -> tuple[Any, HealthServicer]:
+    """Return a gRPC server with all services and its health servicer; it is not bound yet.
+
+    More than `max_requests` at the same time are RESOURCE_EXHAUSTED, unless it is 0.
+    """
     server = grpc.aio.server(
+        interceptors=[_TolerantParsing()],
+        maximum_concurrent_rpcs=max_requests or None,
         options=[
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+        ],
+    )
+    calls: dict[str, Callable[[Any], Any]]
+    calls = {name: functools.partial(call, state.catalog) for name, call in _CALLS.items()}
+    calls["HandleReloadConfigRequest"] = reload
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.unary_unary_rpc_method_handler(
+                        _Method(state, name, request_type, calls[name]).respond
+                    )
+                    for name, request_type in request_types.items()
+                },
+            )
+            for service, request_types in _REQUEST_TYPES.items()
         ]
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(state), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(state, reload), server)
     health_servicer = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 import urllib.parse
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +21,26 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.server.memory import HeldBody
 from serving.server.models.catalog import ModelSpec
+from serving.server.ports.allowed_hosts import AllowedHosts
+from serving.server.ports.request_body import RequestBody, TooLargeError, read_body
 from serving.server.protocol import json_examples, json_tensor, json_values
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError, http_status, invalid, not_found
 from serving.server.requests import api_methods, inference
-from serving.server.server_state import ServerState
+from serving.server.server_state import RequestLabels, ServerState
 
 _SPEC = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-# Paths are case-insensitive, the name of the method is not: `:PREDICT` is malformed.
+# Paths are case-insensitive, the name of the method is not: `:PREDICT` is malformed, and
+# `/METADATA` is the status.
 _ACTION = re.compile(
     rf"(?i:/v1/models/(?P<name>[^/:]+){_SPEC}):(?P<method>classify|regress|predict)"
 )
 _STATUS = re.compile(rf"(?i:/v1/models(?:/(?P<name>[^/:]+))?{_SPEC})(?P<metadata>(?i:/metadata))?")
 _API = re.compile(r"(?i)/v1/.*", re.DOTALL)
+_AUTHORITY = re.compile(r"(?i)https?://[^/?#]*")
+_VERBS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _MAX_VERSION = (1 << 63) - 1
 
 
@@ -66,42 +72,20 @@ def parse_target(verb: str, path: str) -> Target:
         raise invalid(f"Malformed request: {verb} {path}")
     groups = match.groupdict()
     name = urllib.parse.unquote(groups["name"] or "", errors="surrogateescape")
-    version = int(groups["version"]) if groups["version"] else None
-    if version is not None and version > _MAX_VERSION:
-        raise invalid(f"Failed to convert version: {groups['version']} to numeric.")
+    version = _version(groups["version"]) if groups["version"] else None
     label = urllib.parse.unquote(groups["label"]) if groups["label"] else None
     if not name:
         raise invalid("Missing model name in request.")
-    method = groups.get("method") or ("metadata" if groups.get("metadata") else "status")
+    of_metadata = groups.get("metadata") == "/metadata"
+    method = groups.get("method") or ("metadata" if of_metadata else "status")
     return Target(ModelSpec(name, version, label), method)
 
 
-def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Return the decoded body, of at most `max_bytes`.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT for damaged data, RESOURCE_EXHAUSTED above the limit.
-    """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise invalid(f"Content-Encoding {encoding} is not supported; expected gzip")
-    inflater = zlib.decompressobj(wbits=47)  # zlib and gzip headers alike
-    try:
-        inflated = inflater.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise invalid(f"cannot inflate the body: {error}") from None
-    if len(inflated) > max_bytes:
-        raise _TooLargeError(f"the inflated body is larger than {max_bytes} bytes")
-    if not inflater.eof:
-        raise invalid("cannot inflate the body: it is truncated")
-    return inflated
-
-
-class _TooLargeError(ServingError):
-    def __init__(self, message: str) -> None:
-        super().__init__(Code.RESOURCE_EXHAUSTED, message)
+def _version(digits: str) -> int:
+    significant = digits.lstrip("0")
+    if len(significant) > 19 or int(significant or "0") > _MAX_VERSION:
+        raise invalid(f"Failed to convert version: {digits[:100]} to numeric.")
+    return int(significant or "0")
 
 
 class ConnectionReaper:
@@ -132,35 +116,67 @@ class ConnectionReaper:
             await asyncio.sleep(min(timeout_s / 4, 5.0))
 
 
-def make_app(
-    state: ServerState, limits: RestLimits, metrics_path: str, page: str, reaper: ConnectionReaper
-) -> web.Application:
-    """Return the application; empty `metrics_path` and `page` (HTML) disable these."""
-    app = web.Application(client_max_size=limits.max_bytes)
+@dataclass(frozen=True)
+class RestOptions:
+    """What the port offers; empty `metrics_path` and `page` (HTML) disable these."""
+
+    limits: RestLimits
+    hosts: AllowedHosts
+    metrics_path: str = ""
+    page: str = ""
+    cors: bool = False
+
+
+def make_app(state: ServerState, options: RestOptions, reaper: ConnectionReaper) -> web.Application:
+    """Return the application."""
+    app = web.Application()
 
     async def respond(request: web.Request) -> web.Response:
         reaper.keep(request)
-        path = request.raw_path
-        if metrics_path and path == metrics_path:
-            return web.Response(text=state.metrics.page(), content_type="text/plain")
-        if page and path in ("/", "/index.html") and request.method in ("GET", "HEAD"):
-            return web.Response(text=page, content_type="text/html", headers=_PAGE_HEADERS)
         try:
-            if not _API.fullmatch(path):
-                raise not_found(f"no such path: {path}")
-            target = parse_target(request.method, path)
-            name, method = target.spec.name, target.method
-            body = await state.measured(
-                name, method, "REST", lambda: _call(state, limits, target, request)
-            )
-            return web.Response(body=body, content_type="application/json")
+            response = await _respond(state, options, request)
         except ServingError as error:
-            return _error_response(error)
+            response = _error_response(error)
+        if options.cors:
+            response.headers.update(_CORS_HEADERS)
+        return response
 
     app.router.add_route("*", "/{tail:.*}", respond)
     return app
 
 
+async def _respond(state: ServerState, options: RestOptions, request: web.Request) -> web.Response:
+    path = _AUTHORITY.sub("", request.raw_path, count=1)
+    verb = request.method
+    if verb not in _VERBS:
+        raise ServingError(Code.UNIMPLEMENTED, f"no such method: {verb}")
+    origins = request.headers.getall("Origin", [])
+    foreign = [] if options.cors or verb == "OPTIONS" else origins
+    if refusal := options.hosts.refusal(request.headers.getall("Host", []), foreign):
+        raise ServingError(Code.PERMISSION_DENIED, refusal)
+    if verb == "OPTIONS":
+        if not origins:
+            raise invalid("Origin header is missing in CORS preflight")
+        return web.Response()
+    if options.metrics_path and path.partition("?")[0] == options.metrics_path:
+        if path != options.metrics_path:
+            raise invalid(f"Malformed request: {verb} {path}")
+        return web.Response(text=state.metrics.page(), content_type="text/plain")
+    if options.page and path in ("/", "/index.html") and verb in ("GET", "HEAD"):
+        return web.Response(text=options.page, content_type="text/html", headers=_PAGE_HEADERS)
+    if not _API.fullmatch(path):
+        raise not_found(f"no such path: {path}")
+    target = parse_target(verb, path)
+    labels = RequestLabels(target.method, "REST", target.spec.name)
+    body = await state.measured(labels, lambda: _call(state, options.limits, target, request))
+    return web.Response(body=body, content_type="application/json")
+
+
+_CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Origin, X-Requested-With, Content-Type, Accept",
+}
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'",
@@ -170,7 +186,7 @@ _PAGE_HEADERS = {
 
 
 def _error_response(error: ServingError) -> web.Response:
-    status = 413 if isinstance(error, _TooLargeError) else http_status(error.code)
+    status = 413 if isinstance(error, TooLargeError) else http_status(error.code)
     return web.Response(
         body=json_values.dump({"error": error.message}),
         status=status,
@@ -184,41 +200,46 @@ async def _call(
     """Read the body and compute the response, both within the time limit."""
     loop = asyncio.get_running_loop()
     end = loop.time() + limits.timeout_s
+    spec = target.spec
+    if target.method == "status":
+        return await state.workers.run(lambda: _status(state, spec), limits.timeout_s)
+    if target.method == "metadata":
+        return await state.workers.run(lambda: _metadata(state, spec), limits.timeout_s)
+    encoding = ", ".join(request.headers.getall("Content-Encoding", []))
+    held = HeldBody(state.bodies)
     try:
         async with asyncio.timeout_at(end):
-            received = await request.read() if target.method in _METHODS else b""
+            received = await read_body(request, held, limits.max_bytes)
     except TimeoutError:
+        held.release()
         raise ServingError(Code.DEADLINE_EXCEEDED, "the body did not arrive in time") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise _TooLargeError(f"the body is larger than {limits.max_bytes} bytes") from None
-    encoding = request.headers.get("Content-Encoding", "")
-
-    def work() -> bytes:
-        if target.method == "status":
-            return _status(state, target.spec)
-        if target.method == "metadata":
-            return _metadata(state, target.spec)
-        body = inflate(received, encoding, limits.max_bytes)
-        return _METHODS[target.method](state, target.spec, body)
-
-    return await state.workers.run(work, end - loop.time())
+    except BaseException:
+        held.release()
+        raise
+    body = RequestBody(received, encoding, limits.max_bytes, state.memory)
+    method = _METHODS[target.method]
+    return await state.workers.run(
+        lambda: method(state, spec, body), end - loop.time(), held.release
+    )
 
 
-def _predict(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
-    document = json_values.parse_body(body)
-    name = json_values.signature_name(document) or DEFAULT_SIGNATURE
-    with state.catalog.lease(spec) as lease:
-        signature = lease.servable.signatures.get(name)
-        if signature is None:
-            raise invalid(f'Serving signature name: "{name}" not found in signature def')
-        if not signature.inputs:
-            raise invalid(f"Failed to get input map for signature: {name}")
-        inputs, form = json_tensor.read_inputs(document, signature.inputs)
+def _predict(state: ServerState, spec: ModelSpec, body: RequestBody) -> bytes:
+    with contextlib.ExitStack() as stack:
+        with body.document() as document:
+            name = json_values.signature_name(document) or DEFAULT_SIGNATURE
+            lease = stack.enter_context(state.catalog.lease(spec))
+            signature = lease.servable.signatures.get(name)
+            if signature is None:
+                raise invalid(f'Serving signature name: "{name}" not found in signature def')
+            if not signature.inputs:
+                raise invalid(f"Failed to get input map for signature: {name}")
+            inputs, form = json_tensor.read_inputs(document, signature.inputs)
+            del document  # only its tensors are needed
         outputs = inference.predict(lease.servable, signature, inputs)
         return json_tensor.write_outputs(outputs, form)
 
 
-def _classify(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
+def _classify(state: ServerState, spec: ModelSpec, body: RequestBody) -> bytes:
     request = classification_pb2.ClassificationRequest()
     _fill_examples(request, spec, body)
     return json_values.dump(
@@ -226,7 +247,7 @@ def _classify(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     )
 
 
-def _regress(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
+def _regress(state: ServerState, spec: ModelSpec, body: RequestBody) -> bytes:
     request = regression_pb2.RegressionRequest()
     _fill_examples(request, spec, body)
     return json_values.dump(
@@ -234,18 +255,18 @@ def _regress(state: ServerState, spec: ModelSpec, body: bytes) -> bytes:
     )
 
 
-_METHODS: dict[str, Callable[[ServerState, ModelSpec, bytes], bytes]] = {
+_METHODS: dict[str, Callable[[ServerState, ModelSpec, RequestBody], bytes]] = {
     "predict": _predict,
     "classify": _classify,
     "regress": _regress,
 }
 
 
-def _fill_examples(request: Any, spec: ModelSpec, body: bytes) -> None:
-    document = json_values.parse_body(body)
-    _fill_spec(request.model_spec, spec)
-    request.model_spec.signature_name = json_values.signature_name(document)
-    json_examples.read_examples(document, request.input)
+def _fill_examples(request: Any, spec: ModelSpec, body: RequestBody) -> None:
+    with body.document() as document:
+        _fill_spec(request.model_spec, spec)
+        request.model_spec.signature_name = json_values.signature_name(document)
+        json_examples.read_examples(document, request.input)
 
 
 def _fill_spec(model_spec: Any, spec: ModelSpec) -> None:

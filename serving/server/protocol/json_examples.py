@@ -70,6 +70,8 @@ def _add_element(value: Any, name: str, feature: Any) -> None:
     if value is None or (isinstance(value, list | dict) and not is_base64(value)):
         raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
     kind = "int64_list"
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        value = float(value)  # JSON parsers without larger integers read it so
     if isinstance(value, float):
         kind = "float_list"
     elif isinstance(value, str | dict):

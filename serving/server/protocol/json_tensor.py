@@ -89,10 +89,7 @@ def write_outputs(outputs: Mapping[str, Typed], form: Form) -> bytes:
 def _read_rows(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Typed]:
     named = _is_object(instances[0])
     if not named and len(specs) > 1:
-        raise invalid(
-            "instances is a plain list, but expecting list of objects as multiple input tensors "
-            "required as per tensorinfo_map"
-        )
+        raise _several_inputs("instances is a plain list, but expecting list of objects", specs)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in specs}
     for index, item in enumerate(instances):
         if _is_object(item) != named:
@@ -104,15 +101,21 @@ def _read_rows(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[st
                 _add_element(value, name, specs, columns)
             except ServingError as error:
                 key = f" key: {name}" if named else ""
-                raise ServingError(
-                    error.code, f"{prefix}{key} of 'instances' list. Error: {error}"
-                ) from None
+                # As in TF Serving, the status is that of the list, the text has the element's.
+                raise invalid(f"{prefix}{key} of 'instances' list. Error: {error}") from None
         if named and set(item) != set(specs):
             raise invalid(
                 f"{prefix} of 'instances' list. JSON object: {shown(item)} keys must be equal "
                 f"to: {','.join(sorted(specs))}"
             )
     return {name: Typed(np.stack(parts), specs[name].dtype) for name, parts in columns.items()}
+
+
+def _several_inputs(text: str, specs: Mapping[str, TensorSpec]) -> ServingError:
+    """Return the error of a bare value for several inputs; TF Serving's differs for texts."""
+    if all(spec.dtype == tf.string for spec in specs.values()):
+        return invalid(f"input size does not match signature: 1!={len(specs)}")
+    return invalid(f"{text} as multiple input tensors required as per tensorinfo_map")
 
 
 def _is_object(value: Any) -> bool:
@@ -138,10 +141,7 @@ def _add_element(
 def _read_columns(value: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Typed]:
     if not _is_object(value):
         if len(specs) > 1:
-            raise invalid(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors "
-                "required as per tensorinfo_map"
-            )
+            raise _several_inputs("inputs is a plain value/list, but expecting an object", specs)
         value = dict.fromkeys(specs, value)
     columns = {}
     for name, spec in specs.items():

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import contextlib
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
 from serving.server.protocol.status import invalid
 
 MAX_NESTING = 64
+# Bytes of a parsed value in Python, by the character that shows that there is one.
+_VALUE_BYTES = {b",": 48, b":": 64, b"[": 96, b"{": 200, b'"': 32}
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789E", b"000000000e")
+_OTHER_CONSTANT = re.compile(r'("(?:[^"\\]|\\.)*")|-?Inf(?:inity)?\b|-NaN\b', re.DOTALL)
+_SPACES = str.maketrans("", "", " \t\n\v\f\r")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 _TYPE_NAMES = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
+def parsed_size(body: bytes | bytearray) -> int:
+    """Return an upper estimate of the bytes that a body takes while it is parsed.
+
+    A character outside Latin-1 makes a whole string two to four times as large.
+    """
+    copies = 2 if body.isascii() else 6
+    strings = 6 if b"\\u" in body else copies
+    return (copies + strings) * len(body) + sum(
+        body.count(mark) * size for mark, size in _VALUE_BYTES.items()
+    )
+
+
+def parse_body(body: bytes | bytearray) -> dict[str, Any]:
     """Parse a request's body as a JSON object of bounded nesting.
 
-    Bytes that are not UTF-8 are kept in strings, as TF Serving does.
+    Bytes that are not UTF-8 are kept in strings, as TF Serving does. Of equal keys, the first
+    counts.
 
     Raises:
         ServingError: INVALID_ARGUMENT `JSON Parse error: ...`, or the value is not an object.
@@ -26,7 +48,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     try:
-        value = json.loads(body.decode("utf-8-sig", "surrogateescape"))
+        value = _load(body)
     except RecursionError:
         raise invalid("JSON Parse error: nested too deeply") from None
     except ValueError as error:
@@ -36,6 +58,57 @@ def parse_body(body: bytes) -> dict[str, Any]:
     if _deeper_than(value, MAX_NESTING):
         raise invalid(f"JSON Parse error: nested deeper than {MAX_NESTING} levels")
     return value
+
+
+def _load(body: bytes | bytearray) -> Any:
+    text = body.decode("utf-8-sig", "surrogateescape")
+    options: dict[str, Any] = {"object_pairs_hook": _first_of_equal_keys}
+    if _may_be_too_large(body):  # the hooks are slow for many numbers
+        options |= {"parse_float": _finite, "parse_int": _not_too_large}
+    try:
+        return json.loads(text, **options)
+    except json.JSONDecodeError:
+        if "Inf" not in text and "-NaN" not in text:
+            raise
+        return json.loads(_OTHER_CONSTANT.sub(_constant, text), **options)
+
+
+def _may_be_too_large(body: bytes | bytearray) -> bool:
+    """Return whether a body contains what an exponent or a number of over 300 digits looks like."""
+    plain = body.translate(_DIGITS_AS_ZERO, b"+")
+    return b"e000" in plain or b"0" * 300 in plain
+
+
+def _first_of_equal_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        _reject_number()
+    return value
+
+
+def _not_too_large(text: str) -> int:
+    if len(text) < 309:
+        return int(text)
+    _finite(text)
+    return int(text)
+
+
+def _reject_number() -> NoReturn:
+    raise ValueError("Number too big to be stored in double.")
+
+
+def _constant(match: re.Match[str]) -> str:
+    """Return a constant as Python's parser reads it; strings are unchanged."""
+    if match[1] is not None:
+        return match[1]
+    if match[0] == "-NaN":
+        return "NaN"
+    return "-Infinity" if match[0].startswith("-") else "Infinity"
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
@@ -52,7 +125,10 @@ def signature_name(document: Mapping[str, Any]) -> str:
 
 def dump(value: Any) -> bytes:
     """Write JSON; NaN and infinities unquoted, bytes that were not UTF-8 unchanged."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    try:
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, from an escape sequence
+        return json.dumps(value).encode()
 
 
 def is_base64(value: Any) -> bool:
@@ -61,12 +137,21 @@ def is_base64(value: Any) -> bool:
 
 
 def decode_base64(value: Mapping[str, str]) -> bytes:
-    """Return the bytes of a `{"b64": ...}` object; padding is optional."""
-    text = value["b64"].strip().rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        raise invalid("Unable to base64 decode") from None
+    """Return the bytes of a `{"b64": ...}` object.
+
+    As in TF Serving, white space is ignored, padding may be missing but not incomplete, a dot is
+    padding too, and the web-safe alphabet is not accepted.
+    """
+    text = value["b64"]
+    if len(text) % 4 == 0 and not text.endswith("==="):
+        with contextlib.suppress(ValueError):
+            return binascii.a2b_base64(text, strict_mode=True)
+    text = text.translate(_SPACES)
+    data = text.rstrip("=.")
+    missing = -len(data) % 4
+    if len(text) - len(data) not in (0, missing) or missing == 3 or not _BASE64.fullmatch(data):
+        raise invalid("Unable to base64 decode")
+    return base64.b64decode(data + "=" * missing)
 
 
 def encode_base64(data: bytes) -> dict[str, str]:

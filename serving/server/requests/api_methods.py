@@ -60,7 +60,7 @@ def regress(catalog: Catalog, request: Any) -> Any:
 def _run_on_examples(catalog: Catalog, request: Any, method: str, response: Any) -> Any:
     with catalog.lease(_requested(request)) as lease:
         task = examples.find_task(lease.servable, request.model_spec.signature_name, method)
-        batch = examples.serialized_examples(request.input)
+        batch = examples.read_examples(request.input)
         (result,) = examples.run_tasks(lease.servable, [task], batch)
         response.result.CopyFrom(result)
         _set_served(response.model_spec, lease, task.signature.name)
@@ -73,7 +73,7 @@ def multi_inference(catalog: Catalog, request: Any) -> Any:
         raise invalid("Input is empty.")
     with catalog.lease(_model_spec(request.tasks[0].model_spec)) as lease:
         tasks = examples.find_tasks(lease.servable, request)
-        batch = examples.serialized_examples(request.input)
+        batch = examples.read_examples(request.input)
         response = inference_pb2.MultiInferenceResponse()
         results = examples.run_tasks(lease.servable, tasks, batch)
         for (signature, method), result in zip(tasks, results, strict=True):
@@ -111,14 +111,11 @@ def signature_map(lease: Lease) -> Any:
 
 
 def model_status(catalog: Catalog, request: Any) -> Any:
-    """Return the response to a `GetModelStatusRequest`, newest version first."""
+    """Return the response to a `GetModelStatusRequest`, newest version first.
+
+    As in TF Serving, a label is ignored: the response has all versions.
+    """
     spec = _requested(request)
-    if spec.label is not None:
-        spec = ModelSpec(spec.name, catalog.labels(spec.name).get(spec.label), None)
-        if spec.version is None:
-            raise invalid(
-                f"Unrecognized servable version label: {request.model_spec.version_label}"
-            )
     response = get_model_status_pb2.GetModelStatusResponse()
     for status in catalog.statuses(spec.name, spec.version):
         added = response.model_version_status.add(version=status.version, state=status.state)

@@ -12,9 +12,17 @@ from tensorflow_serving.apis import classification_pb2, regression_pb2
 from serving.server.models.servable import Servable
 from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature
 from serving.server.protocol.status import Code, ServingError, invalid
+from serving.server.protocol.tensors import MAX_FILLED_BYTES
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+
+
+class Examples(NamedTuple):
+    """The serialized examples of a request, and the byte strings in them, which may be images."""
+
+    serialized: np.ndarray
+    byte_values: list[bytes]
 
 
 class Task(NamedTuple):
@@ -69,8 +77,8 @@ def find_tasks(servable: Servable, request: Any) -> list[Task]:
     return list(tasks.values())
 
 
-def serialized_examples(request_input: Any) -> np.ndarray:
-    """Return the serialized examples of an `Input`, each joined with the context if there is one.
+def read_examples(request_input: Any) -> Examples:
+    """Return the examples of an `Input`, each joined with the context if there is one.
 
     Raises:
         ServingError: INVALID_ARGUMENT if there are none.
@@ -82,23 +90,34 @@ def serialized_examples(request_input: Any) -> np.ndarray:
     context = b""
     if kind == "example_list_with_context":
         context = request_input.example_list_with_context.context.SerializeToString()
+        if len(context) * len(examples) > MAX_FILLED_BYTES:
+            count = len(examples)
+            raise invalid(f"Input is too large: {len(context)} bytes of context, {count} examples")
     array = np.empty(len(examples), dtype=object)
     array[:] = [context + example.SerializeToString() for example in examples]
-    return array
+    values = [
+        value
+        for example in examples
+        for feature in example.features.feature.values()
+        for value in feature.bytes_list.value
+    ]
+    return Examples(array, values)
 
 
-def run_tasks(servable: Servable, tasks: Sequence[Task], examples: np.ndarray) -> list[Any]:
+def run_tasks(servable: Servable, tasks: Sequence[Task], examples: Examples) -> list[Any]:
     """Return the result message of each task; one run of the graph computes them all."""
     inputs = [spec for task in tasks for spec in task.signature.inputs.values()]
     for spec in inputs:
         if spec.dtype != tf.string:
             raise invalid(f"Expects arg[0] to be {spec.dtype.name} but string is provided")
     fetches = [spec.tensor for task in tasks for spec in task.signature.outputs.values()]
-    values = iter(servable.run({spec.tensor: examples for spec in inputs}, fetches))
+    serialized, byte_values = examples
+    feeds = {spec.tensor: serialized for spec in inputs}
+    values = iter(servable.run(feeds, fetches, byte_values))
     results = []
     for signature, method in tasks:
         outputs = {alias: next(values) for alias in signature.outputs}
-        results.append(_RESULTS[method](outputs, len(examples)))
+        results.append(_RESULTS[method](outputs, len(serialized)))
     return results
 
 

@@ -40,7 +40,8 @@ def predict(
     """
     outputs = filter_outputs(signature, output_filter)
     feeds = check_feeds(servable, signature, inputs)
-    values = servable.run(feeds, [outputs[alias].tensor for alias in outputs])
+    encoded = [value for array in feeds.values() if array.dtype == object for value in array.flat]
+    values = servable.run(feeds, [outputs[alias].tensor for alias in outputs], encoded)
     return {
         alias: Typed(np.asarray(value), outputs[alias].dtype)
         for alias, value in zip(outputs, values, strict=True)
@@ -62,7 +63,7 @@ def check_count(servable: Servable, signature: Signature, names: Sequence[str]) 
 
 
 def check_names(servable: Servable, signature: Signature, names: Sequence[str]) -> None:
-    """Reject inputs without one that the signature requires."""
+    """Reject inputs without one that the signature requires, or with another."""
     defaults = servable.meta_graph.signature_def[signature.name].defaults
     for alias in signature.inputs:
         if alias not in names and alias not in defaults:
@@ -71,6 +72,8 @@ def check_names(servable: Servable, signature: Signature, names: Sequence[str]) 
                 "provided. Inputs expected to be in the set "
                 f"{{{','.join(signature.inputs)}}}."
             )
+    if unknown := sorted(set(names) - set(signature.inputs)):
+        raise invalid(f"Inputs contains invalid name. Used invalid names: {','.join(unknown)}")
 
 
 def filter_outputs(signature: Signature, output_filter: Sequence[str]) -> dict[str, TensorSpec]:

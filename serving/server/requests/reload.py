@@ -38,9 +38,16 @@ def reload_config(lifecycle: Lifecycle, allowed_root: str, request: Any) -> Any:
         raise invalid(str(error)) from error
     root = Path(allowed_root).resolve()
     for config in configs:
-        if not config.base_path.resolve().is_relative_to(root):
+        if not _resolved(config.base_path).is_relative_to(root):
             raise ServingError(
                 Code.PERMISSION_DENIED, f"base_path {config.base_path} is not below {root}"
             )
     lifecycle.configure(configs)
     return model_management_pb2.ReloadConfigResponse()
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise invalid(f"base_path {str(path)!a} cannot be used: {error}") from error

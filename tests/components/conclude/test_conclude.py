@@ -9,7 +9,7 @@ from kfp.dsl import Artifact
 
 from components.conclude.component import conclude as component
 from components.conclude.conclude import conclude
-from components.record_rejection.component import record_rejection
+from components.record_verdict.component import record_verdict
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.run_outcome import RunOutcome, read_outcome, write_outcome
 from regraft_core.runtime.errors import InputError
@@ -68,10 +68,18 @@ def test_a_damaged_outcome_is_one_line(tmp_path: Path) -> None:
         conclude("run-1", str(tmp_path), "m")
 
 
-def test_a_rejection_is_recorded_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
+def test_an_accepted_model_that_was_not_published_has_its_text(destination: str) -> None:
+    write_outcome(destination, "m", "run-1", ACCEPTED.model_copy(update={"version": None}))
+    text = conclude("run-1", destination, "m")
+    assert text.startswith("# Accepted, not published")
+    assert "`export`, `verify` or `publish` failed" in text
+    assert "strategy top, test accuracy 0.9750" in text
+
+
+def test_a_verdict_is_recorded_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
     folder = Artifact(uri=str(evaluation))
     options = {"destination": str(tmp_path), "model_name": "m", "run_id": "run-1"}
-    record_rejection.python_func(options, folder)
+    assert record_verdict.python_func(options, folder) is False
     outcome = read_outcome(str(tmp_path), "m", "run-1")
     assert outcome is not None and outcome.verdict == "rejected"
     assert [check.name for check in outcome.checks if not check.passed] == ["accuracy"]

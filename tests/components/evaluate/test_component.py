@@ -67,17 +67,30 @@ def test_the_component_fills_the_artifacts_of_the_kfp_ui(
     assert "Rejected" in Path(outputs["report"].path).read_text(encoding="utf-8")
 
 
-def test_an_evaluation_of_the_same_inputs_is_not_repeated(dataset, candidates, tmp_path) -> None:
-    def run(name: str) -> Any:
-        outputs = {
-            output: kind(name=output, uri=str(tmp_path / name / output))
-            for output, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
-                                 ("classification", ClassificationMetrics), ("report", HTML))
-        }  # fmt: skip
-        evaluate.python_func(
-            {"work_dir": str(tmp_path / "work")}, Artifact(uri=str(candidates)),
-            Dataset(uri=str(dataset)), **outputs,
-        )  # fmt: skip
-        return EvaluationManifest.read(outputs["evaluation"].path)
-
-    assert run("first").made_by == run("second").made_by
+@pytest.mark.parametrize("location", ["machine", "cluster"])
+def test_an_evaluation_is_kept_and_later_steps_download_its_manifest_only(
+    dataset, candidates, tmp_path, location
+) -> None:
+    outputs = {
+        name: kind(name=name, uri=str(tmp_path / "run" / name))
+        for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
+                           ("classification", ClassificationMetrics), ("report", HTML))
+    }  # fmt: skip
+    if location == "cluster":
+        path = outputs["evaluation"].path
+        outputs["evaluation"] = SimpleNamespace(path=path, uri="minio://b/e", metadata={})
+    evaluate.python_func(
+        {"work_dir": str(tmp_path / "work")}, Artifact(uri=str(candidates)),
+        Dataset(uri=str(dataset)), **outputs,
+    )  # fmt: skip
+    result = EvaluationManifest.read(outputs["evaluation"].path)
+    (entry,) = (tmp_path / "work").glob("evaluation-*")
+    assert EvaluationManifest.read(entry) == result
+    found = sorted(p.name for p in Path(outputs["evaluation"].path).iterdir())
+    if location == "cluster":
+        assert found == ["evaluation.json"]
+        assert not (entry / "report.html").exists(), "it is an artifact of its own"
+    else:
+        assert outputs["evaluation"].path == str(entry)
+        assert "report.html" in found
+    assert Path(outputs["report"].path).stat().st_size > 10_000

@@ -60,18 +60,40 @@ def test_the_folder_has_signatures_labels_and_model_card(exported: Path, built: 
     assert "| accuracy | >= 0.5 | 0.9 | yes |" in card
 
 
-def test_a_damaged_image_is_reported_by_index(loaded: tf.Module) -> None:
-    serve, classify = loaded.signatures["serving_default"], loaded.signatures["classify"]
-    unknown = tf.constant([*IMAGES[:3], b"no image"])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image 3: expected an image as"):
-        serve(image_bytes=unknown)
-    truncated = [IMAGES[0], IMAGES[1][:-40], IMAGES[2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image 1: expected an undamaged"):
-        serve(image_bytes=tf.constant(truncated))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image 1: expected an undamaged"):
-        classify(inputs=tf.constant([example_of(one) for one in truncated]))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        serve(image_bytes=tf.constant(truncated[1:2]))
+def test_a_damaged_image_blanks_only_its_own_row(loaded: tf.Module) -> None:
+    serve, features = loaded.signatures["serving_default"], loaded.signatures["features"]
+    batch = [IMAGES[0], IMAGES[1][:-40], IMAGES[2], b"no image"]
+    expected = serve(image_bytes=tf.constant([IMAGES[0], IMAGES[3], IMAGES[2], IMAGES[4]]))
+    got = {name: value.numpy() for name, value in serve(image_bytes=tf.constant(batch)).items()}
+    assert set(got["error"][[0, 2]]) == {b""}
+    assert got["error"][1].startswith(b"expected an undamaged image")
+    assert got["error"][3].startswith(b"expected an image as JPEG")
+    for name, value in got.items():
+        assert value.dtype == expected[name].numpy().dtype
+        # The other rows are bit for bit those of a batch of the same size.
+        np.testing.assert_array_equal(value[[0, 2]], expected[name].numpy()[[0, 2]])
+        if name != "error":
+            assert not value[[1, 3]].any()
+    pooled = features(image_bytes=tf.constant(batch))
+    assert [bool(reason) for reason in pooled["error"].numpy()] == [False, True, False, True]
+    assert [bool(row.any()) for row in pooled["features"].numpy()] == [True, False, True, False]
+    (alone,) = serve(image_bytes=tf.constant(batch[1:2]))["error"].numpy()
+    assert alone == got["error"][1]
+
+
+def test_a_damaged_example_blanks_only_its_own_row(loaded: tf.Module) -> None:
+    classify = loaded.signatures["classify"]
+    without, of_numbers = tf.train.Example(), tf.train.Example()
+    of_numbers.features.feature["image/encoded"].int64_list.value.append(7)
+    damaged = [example_of(IMAGES[1][:-40]), without.SerializeToString(),
+               of_numbers.SerializeToString(), b"\xff no example"]  # fmt: skip
+    got = classify(inputs=tf.constant([example_of(IMAGES[0]), *damaged, example_of(IMAGES[2])]))
+    expected = classify(inputs=tf.constant([example_of(image) for image in IMAGES[:6]]))
+    classes, scores = got["classes"].numpy(), got["scores"].numpy()
+    assert [name.decode() for name in classes[0]] == CLASSES
+    assert set(classes[1:5].ravel()) == {b""}
+    assert not scores[1:5].any()
+    np.testing.assert_array_equal(scores[0], expected["scores"].numpy()[0])
 
 
 def test_an_empty_batch_is_an_error(loaded: tf.Module) -> None:

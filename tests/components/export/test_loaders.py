@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +17,8 @@ import tensorflow as tf
 from components.export.warmup import example_of
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.model_files import load_model
+from serving.server.config import BatchingConfig
+from serving.server.models.servable import load_servable
 from tests.components.export.building import CLASSES, FORMATS, PX, Built, image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,3 +109,40 @@ def test_pixels_are_resized_like_encoded_images(loaded: tf.Module) -> None:
     by_pixels = loaded.signatures["images"](images=pixels)["probabilities"]
     by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[1:2]))
     np.testing.assert_allclose(by_pixels, by_bytes["probabilities"], atol=1e-6)
+
+
+def test_a_damaged_image_costs_no_other_request_of_a_batch(
+    exported: Path, by_session: dict[str, np.ndarray]
+) -> None:
+    config = BatchingConfig(max_batch_size=8, batch_timeout_micros=200_000, num_batch_threads=1)
+    servable = load_servable(exported, config)
+    signature = servable.signatures["serving_default"]
+    feed, fetches = signature.inputs["image_bytes"].tensor, signature.outputs
+    fallbacks = []
+    run_alone = servable._run
+
+    def counted(names: Any, feeds: Any, tensors: Any) -> list[np.ndarray]:
+        fallbacks.extend(name for name in tensors if not name.startswith("batched/"))
+        return run_alone(names, feeds, tensors)
+
+    servable._run = counted  # type: ignore[method-assign]
+
+    def send(number: int) -> dict[str, np.ndarray]:
+        data = IMAGES[number][:40] if number % 3 == 1 else IMAGES[number]
+        values = servable.run({feed: np.array([data], object)},
+                              [spec.tensor for spec in fetches.values()])  # fmt: skip
+        return dict(zip(fetches, values, strict=True))
+
+    with ThreadPoolExecutor(7) as pool:
+        found = list(pool.map(send, range(7)))
+    servable.close()
+    assert fallbacks == []  # all were run in batches, and no batch failed
+    for number, outputs in enumerate(found):
+        damaged = number % 3 == 1
+        assert bool(outputs["error"][0]) == damaged
+        assert (outputs["label"][0] == b"") == damaged
+        if not damaged:
+            np.testing.assert_allclose(
+                outputs["probabilities"][0],
+                by_session["serving_default_7/probabilities"][number], atol=1e-6,
+            )  # fmt: skip

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def require_refused(archive: Path, message: str, options: IngestOptions = OPTION
 def extracted(archive: Path, options: IngestOptions = OPTIONS) -> tuple[dict[str, bytes], int]:
     folder = archive.parent / "extracted"
     folder.mkdir()
-    ignored = extract(archive, folder, options)
+    ignored, _ = extract(archive, folder, options)
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -362,3 +363,97 @@ def test_memory_is_bounded_by_the_blocks(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert int(run.stdout) < 20 * 1024
+
+
+class RawName(zipfile.ZipInfo):
+    """A member whose name is written as given bytes, without the flag of UTF-8."""
+
+    raw = b""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.raw, self.flag_bits & ~0x800
+
+
+def raw_zip(path: Path, names: list[bytes], extra: bytes = b"") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            info = RawName(str(number))
+            info.raw, info.extra = name, extra
+            archive.writestr(info, b"data")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "encoding", "read", "warns"),
+    [
+        ("utf-8", "", "café/1", False), ("cp437", "", "café/1", True),
+        ("cp1252", "", "cafΘ/1", True), ("cp1252", "cp1252", "café/1", False),
+        ("utf-8", "utf-8", "café/1", False),
+    ],
+)  # fmt: skip
+def test_names_without_the_flag_of_utf8(
+    tmp_path: Path, written: str, encoding: str, read: str, warns: bool
+) -> None:
+    archive = raw_zip(tmp_path / "a.zip", ["café/1".encode(written), b"dog/1"])
+    (tmp_path / "out").mkdir()
+    options = OPTIONS.model_copy(update={"archive_encoding": encoding})
+    found = extract(archive, tmp_path / "out", options)
+    assert (tmp_path / "out" / read).is_file()
+    assert len(found.warnings) == warns
+    if warns:
+        assert "1 names are not UTF-8 and were read as cp437" in found.warnings[0]
+        assert "--archive-encoding" in found.warnings[0]
+
+
+def test_a_name_in_an_extra_field_is_used(tmp_path: Path) -> None:
+    raw = "café/1".encode("cp437")
+    content = b"\1" + struct.pack("<I", zlib.crc32(raw)) + b"kaffee/1"
+    extra = struct.pack("<HH", 0x7075, len(content)) + content
+    assert list(extracted(raw_zip(tmp_path / "a.zip", [raw], extra))[0]) == ["kaffee/1"]
+
+
+def test_names_in_another_code_page_than_stated_are_refused(tmp_path: Path) -> None:
+    options = OPTIONS.model_copy(update={"archive_encoding": "cp932"})
+    archive = raw_zip(tmp_path / "a.zip", [b"caf\x85\xff/1"])
+    require_refused(archive, r"expected a name in cp932; .*--archive-encoding", options)
+
+
+def test_names_of_tar_are_utf8_or_as_stated(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as opened:
+        opened.addfile(tarfile.TarInfo("café"))
+    require_refused(archive, r"member 'caf\\xe9': expected a name in utf-8; add or change")
+    options = OPTIONS.model_copy(update={"archive_encoding": "cp1252"})
+    assert list(extracted(archive, options)[0]) == ["café"]
+
+
+def test_zip64_records_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    data = make_zip(tmp_path / "a.zip", {"a/1": b"x"}).read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    count, size, offset = struct.unpack_from("<HII", data, end + 10)
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    lie = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 1 << 32, offset)
+    for before, valid in ((record, True), (lie, False)):
+        # The locator names a record with small numbers; zipfile reads the one before the locator.
+        locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+        named = b"" if valid else record
+        archive = tmp_path / f"{valid}.zip"
+        archive.write_bytes(data[:end] + named + before + locator + data[end:])
+        if valid:
+            assert list(extracted(archive)[0]) == ["a/1"]
+        else:
+            require_refused(archive, "zip64 records contradict each other")
+
+
+def test_long_numbers_in_the_headers_of_tar_are_refused(tmp_path: Path) -> None:
+    for number, digits in enumerate((90, 120, 100_000)):
+        info = tarfile.TarInfo("cat/1")
+        info.pax_headers = {"comment": "1" * digits}
+        archive = tmp_path / f"{number}.tar"
+        with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as opened:
+            opened.addfile(info)
+        if digits > 100:
+            with pytest.raises(ArchiveError, match="number of more than 100 digits"):
+                extract(archive, tmp_path, OPTIONS)
+        else:
+            assert list(extracted(archive)[0]) == ["cat/1"]

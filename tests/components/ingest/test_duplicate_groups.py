@@ -77,7 +77,7 @@ def test_a_group_has_its_lowest_key(make_catalog: Make) -> None:
     assert report.counts == {
         "exact_sets": 0, "exact_dropped": 0, "near_pairs": 3, "near_label_conflicts": 0,
         "near_groups": 2, "near_grouped": 5, "near_ungrouped": 0, "leaking": 0,
-        "leaking_dropped": 0,
+        "leaking_dropped": 0, "leaking_kept": 0,
     }  # fmt: skip
 
 
@@ -141,9 +141,11 @@ def test_excluded_exact_duplicates_name_the_kept_image(make_catalog: Make) -> No
     assert catalog.count() == 3
     assert report.counts == {
         "exact_sets": 3, "exact_dropped": 6, "leaking": 2, "leaking_dropped": 0,
+        "leaking_kept": 0,
     }  # fmt: skip
     assert report.warnings == [
-        "2 sets of duplicates were in several splits of the source; dropped outside the test split"
+        "2 sets of duplicates were in several splits of the source; 2 exact copies and 0 near "
+        "duplicates were dropped outside the test split (--leakage report keeps near duplicates)"
     ]
 
 
@@ -174,12 +176,13 @@ def test_near_duplicates_across_splits_are_dropped_outside_test(make_catalog: Ma
     catalog = make_catalog(LEAKING)
     report = resolve_duplicates(catalog, IngestOptions())
     assert list(catalog.quarantined()) == [
-        (b"1.png", "leakage", "similar to 2.png in test"),
-        (b"8.png", "leakage", "similar to 9.png in validation"),
+        (b"1.png", "leakage", "same pixels as 2.png in test"),
+        (b"8.png", "leakage", "same pixels as 9.png in validation"),
     ]
     assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (2, 2)
     assert report.warnings == [
-        "2 sets of duplicates were in several splits of the source; dropped outside the test split"
+        "2 sets of duplicates were in several splits of the source; 0 exact copies and 2 near "
+        "duplicates were dropped outside the test split (--leakage report keeps near duplicates)"
     ]
     # Images without a split of their own follow their group.
     assert splits(catalog) == {
@@ -194,7 +197,8 @@ def test_near_duplicates_across_splits_are_kept_if_only_reported(make_catalog: M
     assert list(catalog.quarantined()) == []
     assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (2, 0)
     assert report.warnings == [
-        "2 sets of duplicates were in several splits of the source; near duplicates were kept"
+        "2 sets of duplicates were in several splits of the source; 0 exact copies were dropped "
+        "outside the test split, near duplicates were kept (--leakage report)"
     ]
     split_of = splits(catalog)
     assert split_of[b"1.png"] == "train" and split_of[b"3.png"] == "test"
@@ -203,5 +207,57 @@ def test_near_duplicates_across_splits_are_kept_if_only_reported(make_catalog: M
 def test_splits_without_leakage_do_not_fail(make_catalog: Make) -> None:
     options = IngestOptions(leakage="fail")
     assert resolve_duplicates(make_catalog(LEAKING[3:7]), options).warnings == []
-    with pytest.raises(DataError, match=r"2 sets .* expected none \(leakage: fail\)"):
+    with pytest.raises(DataError, match=r"2 sets .* expected none \(--leakage fail\)"):
         resolve_duplicates(make_catalog(LEAKING), options)
+
+
+GRAY = np.full(1024, 100, np.uint8)
+
+
+def near(count: int, **values: Any) -> list[dict[str, Any]]:
+    """Return images that are near duplicates of each other, but not copies for certain."""
+    thumbnails = [(GRAY + np.uint8(2) * (np.arange(1024) % 7 == n % 7)) for n in range(count)]
+    return [{"pixels": 1, "thumbnail": t.tobytes(), **values} for t in thumbnails]
+
+
+def test_near_duplicates_of_another_class_are_kept(make_catalog: Make) -> None:
+    images = near(1, split="train", label="cat") + near(2, split="test", label="dog")[1:]
+    equal = [{"pixels": 5, "split": split, "label": label}
+             for split, label in (("train", "cat"), ("test", "dog"))]  # fmt: skip
+    catalog = make_catalog(images + equal)
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert list(catalog.quarantined()) == []
+    assert (report.counts["leaking_dropped"], report.counts["leaking_kept"]) == (0, 2)
+    assert any("2 images similar to one of another split were kept" in w for w in report.warnings)
+
+
+def test_few_near_duplicates_are_dropped_and_many_kept(make_catalog: Make) -> None:
+    alone = [{"split": "train", "label": "cat"}] * 8
+    for leaking, dropped in ((2, 2), (3, 0)):
+        images = near(leaking, split="train", label="cat") + near(1, split="test", label="cat")
+        catalog = make_catalog([*alone, *images])
+        report = resolve_duplicates(catalog, IngestOptions())
+        assert report.counts["leaking_dropped"] == dropped
+        assert report.counts["leaking_kept"] == leaking - dropped
+
+
+def test_images_of_one_scene_are_kept(make_catalog: Make) -> None:
+    scene = near(9, split="train", label="cat") + near(9, split="test", label="cat")
+    alone = [{"split": "train", "label": "cat"}] * 200
+    copies = [{"pixels": 9, "split": split, "label": "cat"} for split in ("train", "test")]
+    catalog = make_catalog([*scene, *alone, *copies])
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert [reason for _, reason, _ in catalog.quarantined()] == ["leakage"]
+    assert (report.counts["leaking_dropped"], report.counts["leaking_kept"]) == (1, 9)
+
+
+def test_groups_of_a_table_are_dropped_outside_test(make_catalog: Make) -> None:
+    images = [
+        {"key": 1, "split": "train"},
+        {"key": 1, "split": "test"},
+        {"key": 2, "split": "train"},
+    ]
+    catalog = make_catalog(images)
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert list(catalog.quarantined()) == [(b"1.png", "leakage", "same group as 2.png in test")]
+    assert (report.counts["leaking"], report.counts["leaking_dropped"]) == (1, 1)

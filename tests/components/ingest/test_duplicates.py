@@ -191,6 +191,29 @@ def test_leakage_is_repaired_in_favor_of_test(tmp_path: Path) -> None:
     assert any("in several splits of the source" in text for text in manifest.warnings)
 
 
+def test_a_fixed_camera_keeps_its_splits(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    y, x = np.mgrid[:80, :80]
+    plate = 180 - 90 * ((y - 40) ** 2 + (x - 40) ** 2 < 27**2) + x / 4 + y / 8
+    source = tmp_path / "source"
+    for part in ("train", "val", "test"):
+        for name in ("ok", "scratch"):
+            (source / part / name).mkdir(parents=True)
+            for number in range(20):
+                levels = (plate + random.normal(0, 0.7, plate.shape)).clip(0, 255)
+                image = Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+                if name == "scratch":
+                    left = int(random.integers(25, 50))
+                    ImageDraw.Draw(image).line((left, 30, left + 4, 47), fill=(70, 70, 70))
+                image.save(source / part / name / f"{number}.jpg", quality=92)
+    copied = Image.open(source / "test" / "ok" / "3.jpg")
+    copied.save(source / "train" / "ok" / "copy.png")
+    manifest = run(source, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {"train/ok/copy.png": "leakage"}
+    assert manifest.duplicates["leaking_kept"] >= 60
+    assert any("were kept" in warning and "--leakage" in warning for warning in manifest.warnings)
+
+
 def test_leakage_is_reported_or_refused(tmp_path: Path) -> None:
     source = split_source(tmp_path / "source")
     manifest = run(source, tmp_path / "kept", leakage="report")

@@ -6,8 +6,10 @@ import csv
 import hashlib
 import io
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +164,30 @@ def test_tensorflow_is_never_imported(images: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (1, "[]\n")
+
+
+def test_good_png_with_unusual_chunks_are_read(
+    tmp_path: Path, images: Path, make_photo: Callable[..., Image.Image]
+) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+    def write(name: str, image: Image.Image, extra: bytes) -> None:
+        image.save(images / "cat" / name)
+        data = (images / "cat" / name).read_bytes()
+        start = data.index(b"IDAT") - 4
+        (images / "cat" / name).write_bytes(data[:start] + extra + data[start:])
+
+    packed = zlib.compress(bytes(2 << 20))
+    write("ztxt.png", make_photo(901), chunk(b"zTXt", b"parameters\0\0" + packed))
+    write("itxt.png", make_photo(902), chunk(b"iTXt", b"XML\0\1\0\0\0" + packed))
+    write("iccp.png", make_photo(903), chunk(b"iCCP", b"scan\0\0" + packed))
+    write("text.png", make_photo(904), chunk(b"tEXt", b"a\0" + b"x" * (2 << 20)))
+    for number, entries in enumerate((20, 256, 257, 300)):
+        palette = make_photo(910 + number).quantize(16)
+        write(f"palette{number}.png", palette, chunk(b"tRNS", bytes(entries)))
+    manifest = ingest([str(images)], tmp_path / "out", IngestOptions(processes=1))
+    assert manifest.quarantined == {}
+    assert sum(info.count for info in manifest.splits.values()) == 48
+    assert (tmp_path / "out" / "data_card.html").is_file()

@@ -327,6 +327,108 @@ def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> 
         run(tmp_path / "t.csv", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("header", "mark", "encoding"),
+    [
+        (" Path,Label ", ",", "utf-8"), ("path;label", ";", "utf-8-sig"),
+        ("label\tpath", "\t", "utf-8"),
+    ],
+)  # fmt: skip
+def test_tables_as_spreadsheets_write_them(
+    tmp_path: Path, images: Path, header: str, mark: str, encoding: str
+) -> None:
+    order = [name.strip().lower() for name in header.split(mark)]
+    lines = [mark.join(row[name] for name in order) for row in table_of(images)]
+    (tmp_path / "t.csv").write_text("\n".join([header, *lines]), encoding=encoding)
+    assert run(tmp_path / "t.csv", tmp_path).digest == run(images, tmp_path, "other").digest
+
+
+def test_paths_of_windows_are_read(tmp_path: Path, images: Path) -> None:
+    rows = table_of(images)
+    for row in rows:
+        row["path"] = row["path"].replace("/", "\\")
+    table = write_table(tmp_path / "t.csv", rows)
+    assert run(table, tmp_path).digest == run(images, tmp_path, "other").digest
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "http://[::1", "", "x\n.png"])
+def test_an_invalid_row_is_quarantined(tmp_path: Path, images: Path, path: str) -> None:
+    rows = [*table_of(images), {"path": path, "label": "cat"}]
+    manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
+    reason = "missing-file" if path.startswith("x") else "invalid-row"
+    assert manifest.quarantined == {reason: 1}
+    assert sum(info.count for info in manifest.splits.values()) == 40
+
+
+@pytest.mark.parametrize("label", ["", "a\nb", "a\x1bb"])
+def test_a_row_with_an_invalid_label_is_quarantined(
+    tmp_path: Path, images: Path, label: str
+) -> None:
+    rows = table_of(images)
+    rows[3]["label"] = label
+    manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
+    assert (manifest.classes, manifest.quarantined) == (["cat", "dog"], {"invalid-row": 1})
+
+
+@pytest.mark.parametrize("kind", ["float", "text"])
+def test_missing_labels_of_parquet_are_no_class(tmp_path: Path, images: Path, kind: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = table_of(images)
+    labels = [None if n == 3 else float(row["label"] == "dog") for n, row in enumerate(rows)]
+    if kind == "float":
+        missing = [float("nan") if label is None else label for label in labels]
+        column = pyarrow.array(missing, pyarrow.float64(), from_pandas=False)
+    else:
+        column = pyarrow.array([None if label is None else str(int(label)) for label in labels])
+    table = pyarrow.table({"path": [row["path"] for row in rows], "label": column})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    manifest = run(tmp_path / "t.parquet", tmp_path)
+    assert (manifest.classes, manifest.quarantined) == (["0", "1"], {"invalid-row": 1})
+
+
+def test_a_path_that_was_tried_is_shown(tmp_path: Path, images: Path) -> None:
+    rows = [*table_of(images), {"path": "nowhere/1.png", "label": "cat"}]
+    manifest = run(write_table(tmp_path / "t.csv", rows), tmp_path)
+    tried = str(tmp_path / "nowhere" / "1.png")
+    assert any(f"does not exist: 'nowhere/1.png', tried '{tried}'" in w for w in manifest.warnings)
+
+
+def test_the_list_of_too_many_invalid_files_is_kept(tmp_path: Path, images: Path) -> None:
+    for number in range(4):
+        (images / "cat" / f"phone{number}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    with pytest.raises(DataError, match=r"raise --max-invalid-fraction") as caught:
+        run(images, tmp_path)
+    assert "heic (HEIC); convert it" in str(caught.value)
+    kept = tmp_path / "out.quarantine.csv"
+    assert str(kept) in str(caught.value)
+    assert len(kept.read_text().splitlines()) == 5
+    shutil.rmtree(images / "dog")
+    for file in images.rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"all 24 files are invalid.*reads JPEG, PNG, GIF, BMP, W"):
+        run(images, tmp_path)
+
+
+def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        (tmp_path / "in" / label / "1.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(DataError, match=r"found none, and 2 other files, for instance a/1\.npy;"):
+        run(tmp_path / "in", tmp_path)
+
+
+def test_temporary_folders_are_not_shown(tmp_path: Path) -> None:
+    for name, members, found in (("a", [], "nothing"), ("b", ["1.png"], "1 files and no folder")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for member in members:
+                archive.writestr(member, b"x")
+        with pytest.raises(DataError, match=rf"images in \S+/{name}\.zip, found {found}") as caught:
+            run(tmp_path / f"{name}.zip", tmp_path)
+        assert ".work" not in str(caught.value)
+
+
 def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,cat\n")
     with pytest.raises(InputError, match="CSV table in UTF-8"):

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components.publish.publish import publish
+from components.publish.publish import Compared, publish
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.run_outcome import read_last_publication
 from regraft_core.runtime.errors import InputError, ParityError
 from serving.publishing.publish import read_labels
 
@@ -74,3 +75,19 @@ def test_publishing_the_same_model_again_adds_no_version(exported: Path, tmp_pat
     assert read_labels(destination, "m") == {"stable": 1}
     assert [path.name for path in (tmp_path / "models" / "m").iterdir()
             if path.name.isdigit()] == ["1"]  # fmt: skip
+
+
+def test_what_is_published_is_recorded_before_the_version(exported: Path, tmp_path: Path) -> None:
+    digest = SavedModelManifest.read(exported).digest
+    parity = write_parity(tmp_path / "parity", digest)
+    destination = str(tmp_path / "models")
+    assert read_last_publication(destination, "m") is None
+    with pytest.raises(InputError, match="keep_last"):
+        publish(exported, parity, tmp_path / "out", destination, "m",
+                PublishOptions.model_construct(version_label="", keep_last=-1, model_registry=""),
+                compared=Compared("inputs", "champion"))  # fmt: skip
+    last = read_last_publication(destination, "m")
+    assert last is not None
+    assert (last.inputs, last.champion_digest, last.saved_model_digest) == (
+        "inputs", "champion", digest,
+    )  # fmt: skip

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from components.resolve.resolve import RunInputs, resolve
-from regraft_core.formats.content_store import ContentStore
+from components.resolve.resolve import RunInputs, resolve, resolve_options
+from pipelines.recipes.recipe import DEFAULTS, make_recipe
+from regraft_core.formats.content_store import GENERATION_FILE, ContentStore
+from regraft_core.formats.run_outcome import LastPublication, write_last_publication
+from regraft_core.formats.store_records import (
+    EntryOrigin,
+    options_digest,
+    read_runs,
+    record_origin,
+    record_removal,
+)
 from regraft_core.runtime.errors import InputError
 from serving.publishing.publish import publish_saved_model
 
@@ -31,10 +42,23 @@ def test_the_same_inputs_have_the_same_state(inputs: RunInputs) -> None:
     assert resolve(other).source_state != resolve(inputs).source_state
 
 
-def test_removed_content_changes_the_state(inputs: RunInputs) -> None:
+def test_a_repeated_run_gives_ingest_the_same_inputs(
+    inputs: RunInputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KFP's cache compares them; the ID of the run is no input of ingest."""
+    values = {**DEFAULTS, **dataclasses.asdict(inputs), "backbone": "tiny", "run_id": "run-1"}
+    # A resumed run gets its parameters from the server, in which whole numbers have no fraction.
+    whole = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in values.items()}
+    first, again = resolve_options(values), resolve_options(whole | {"run_id": "run-2"})
+    cached = set(first) - {"publish", "record_verdict"}
+    assert {n: json.dumps(first[n]) for n in cached} == {n: json.dumps(again[n]) for n in cached}
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": inputs" in line]
+    assert len(lines) == 2 and len(set(lines)) == 1
+
+
+def test_another_store_changes_the_state(inputs: RunInputs) -> None:
     before = resolve(inputs)
-    Path(inputs.work_dir, "dataset-1").mkdir()
-    ContentStore(inputs.work_dir).remove(["dataset-1"])
+    ContentStore(inputs.work_dir).remove_record(GENERATION_FILE)
     assert resolve(inputs).source_state != before.source_state
 
 
@@ -91,6 +115,12 @@ def test_unusable_inputs_are_named(
     assert "\n" not in str(raised.value)
 
 
+def test_weights_may_have_a_digest(inputs: RunInputs, tmp_path: Path) -> None:
+    """The digest follows the path; `extract_features` checks it."""
+    (tmp_path / "w.h5").write_bytes(b"weights")
+    resolve(dataclasses.replace(inputs, weights=f"{tmp_path}/w.h5#sha256={'0' * 64}"))
+
+
 def test_a_bucket_without_rights_is_named(inputs: RunInputs, s3: None) -> None:
     with pytest.raises(InputError, match=r"destination: cannot write to s3://not-there/models"):
         resolve(dataclasses.replace(inputs, destination="s3://not-there/models"))
@@ -103,3 +133,126 @@ def test_the_probe_leaves_nothing(inputs: RunInputs) -> None:
     destination.mkdir(parents=True)
     resolve(inputs)
     assert list(destination.iterdir()) == []
+
+
+@pytest.fixture
+def values(inputs: RunInputs) -> dict[str, Any]:
+    """All options of the run."""
+    recipe = make_recipe(
+        sources=tuple(inputs.sources), destination=inputs.destination, model_name="shapes",
+        work_dir=inputs.work_dir, backbone="tiny", strategies=("head",),
+    )  # fmt: skip
+    return {**recipe.arguments(), "workers": 1, "run_id": "run-1"}
+
+
+def entries(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write a dataset and a head to the store as a run would; return the options of its steps."""
+    options = resolve_options(values)
+    store = ContentStore(values["work_dir"])
+    made = {"ingest": ("dataset-1f", "dataset.json", []),
+            "train_head": ("head-1f", "model.json", ["dataset-1f"])}  # fmt: skip
+    for step, (name, manifest, read) in made.items():
+        record_origin(store, name, EntryOrigin(
+            step=step, options=options_digest(options[step]), inputs=read,
+        ))  # fmt: skip
+        store.write_record(f"{name}/{manifest}", "{}")
+    return options
+
+
+def test_an_unchanged_run_has_the_same_options(values: dict[str, Any]) -> None:
+    first = entries(values)
+    again = resolve_options(values | {"run_id": "run-2"})
+    assert [step for step in again if again[step] != first[step]] == ["publish", "record_verdict"]
+    assert again["publish"] == first["publish"] | {"run_id": "run-2"}
+
+
+@pytest.mark.parametrize("removal", ["lost", "being removed"])
+@pytest.mark.parametrize("name", ["dataset-1f", "head-1f"])
+def test_removed_content_is_made_again_and_then_reused(
+    values: dict[str, Any], name: str, removal: str
+) -> None:
+    first = entries(values)
+    store = ContentStore(values["work_dir"])
+    if removal == "lost":
+        store.remove(name)
+    else:
+        record_removal(store, [name])
+    second = resolve_options(values)
+    assert second["ingest"]["source_state"] != first["ingest"]["source_state"]
+    assert resolve_options(values) == second
+    assert {step for step in second if second[step] != first[step]} == {"ingest", "publish"}
+    record_removal(store, [])
+    entries(values)
+    assert resolve_options(values) == first, "the content is there again, with the same name"
+
+
+def test_content_that_another_run_made_does_not_matter(values: dict[str, Any]) -> None:
+    first = entries(values)
+    other = values | {"min_per_class": 7}
+    entries(other)
+    ContentStore(values["work_dir"]).remove("head-1f")
+    changed = resolve_options(values | {"folds": 3})
+    assert changed["ingest"] == first["ingest"], "no head was made with these options"
+
+
+def test_the_run_is_recorded_in_the_store(values: dict[str, Any]) -> None:
+    options = resolve_options(values)
+    resolve_options(values | {"run_id": "", "seed": 1})
+    options_here = resolve_options(values | {"run_id": ""})
+    by_id, here = read_runs(ContentStore(values["work_dir"])).values()
+    for run, own in ((by_id, options), (here, options_here)):
+        assert (run.destination, run.model_name) == (values["destination"], "shapes")
+        assert run.steps["ingest"] == options_digest(own["ingest"])
+
+
+DIGEST = "5" * 64
+
+
+def publish(values: dict[str, Any]) -> None:
+    """Write the files of a published version that `resolve` reads."""
+    version = Path(values["destination"], values["model_name"], "1")
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").touch()
+    (version / "regraft.json").write_text(json.dumps({"digest": DIGEST}))
+
+
+def last_publication(values: dict[str, Any], options: dict[str, Any], digest: str) -> None:
+    last = LastPublication(
+        inputs=options["publish"]["inputs"], saved_model_digest=digest,
+        champion_digest=options["publish"]["champion_digest"],
+    )  # fmt: skip
+    write_last_publication(values["destination"], values["model_name"], last)
+
+
+def test_the_same_run_after_its_publication_has_the_same_options(
+    values: dict[str, Any],
+) -> None:
+    first = resolve_options(values)
+    assert first["evaluate"]["champion_digest"] == ""
+    last_publication(values, first, DIGEST)
+    assert resolve_options(values) == first, "announced, but not published"
+    publish(values)
+    assert resolve_options(values) == first
+    last_publication(values, resolve_options(values), DIGEST)
+    assert resolve_options(values) == first, "the third run"
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_accuracy": 0.5}, {"seed": 1}, {"sources": ["sample:digits"]}]
+)
+def test_after_another_run_the_champion_is_the_published_model(
+    values: dict[str, Any], change: dict[str, Any]
+) -> None:
+    last_publication(values, resolve_options(values), DIGEST)
+    publish(values)
+    assert resolve_options(values | change)["evaluate"]["champion_digest"] == DIGEST
+
+
+def test_a_champion_that_was_not_published_last_is_compared(
+    values: dict[str, Any],
+) -> None:
+    first = resolve_options(values)
+    last_publication(values, first, "0" * 64)
+    publish(values)
+    found = resolve_options(values)["evaluate"]["champion_digest"]
+    assert found == DIGEST

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_the_worst_of_one_image_and_of_none() -> None:
     assert worst_by_protocol([]) == {}
 
 
-def manifest_of(rows: list[ParityRow]) -> ParityManifest:
+def manifest_of(rows: list[ParityRow], **changes: Any) -> ParityManifest:
     return ParityManifest(
         digest="d",
         made_by=MadeBy(step="verify", version="0", seconds=0.0),
@@ -97,6 +98,7 @@ def manifest_of(rows: list[ParityRow]) -> ParityManifest:
         images=len(rows),
         passed=False,
         rows=rows,
+        **changes,
     )
 
 
@@ -129,3 +131,18 @@ def test_the_table_shows_at_most_12_images(count: int) -> None:
     assert shown == expected
     others = ["", f"The other {count - 12} are in `parity.json`."] if count > 12 else []
     assert lines[18:] == others
+
+
+def test_the_table_tells_device_precision_and_batches(cases: list[ParityCase]) -> None:
+    rows = compare(cases, {"grpc": [case.expected for case in cases]})
+    batches = {"trained": [32], "served": [1, 7]}
+    manifest = manifest_of(rows, device="NVIDIA H100", batches=batches)
+    lines = parity_table(manifest).splitlines()
+    assert lines[4] == (
+        "Device: NVIDIA H100; precision: float32; trained model: batches of 32; served model: "
+        "batches of 1 and 7."
+    )
+    assert "ot verified" not in parity_table(manifest)
+    with_tf32 = manifest.model_copy(update={"precision": "tf32", "verified": False})
+    lines = parity_table(with_tf32).splitlines()
+    assert lines[6].startswith("**Not verified: NVIDIA_TF32_OVERRIDE turns TF32 on, so predictions")

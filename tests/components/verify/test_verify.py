@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.export.export import export
 from components.verify.component import verify as component
 from components.verify.verify import select_sample, verify
+from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.runtime.errors import DataError, InputError, ParityError
+from serving.batching_file import batching_flags
+from serving.running.runner import ServeOptions, running_server
 from tests.components.export.building import Built, write_candidate, write_evaluation
 
 EMBEDDED = VerifyOptions(engine="embedded", verify_images=8, parity_tolerance=1e-5)
@@ -35,6 +40,9 @@ def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert report.passed
     assert report.images == 8
     assert report.engine == "embedded"
+    assert (report.device, report.precision, report.verified) == ("CPU", "float32", True)
+    assert report.batches == {"trained": [32], "served": [1, 7]}
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert set(report.max_abs_diff) == {"grpc", "rest"}
     assert max(report.max_abs_diff.values()) <= 1e-5
     assert report.saved_model_digest == SavedModelManifest.read(exported).digest
@@ -57,6 +65,21 @@ def test_different_served_predictions_fail_with_the_worst_image(
     report = ParityManifest.read(tmp_path / "parity")
     assert not report.passed
     assert "**failed**" in (tmp_path / "parity" / "parity.md").read_text()
+
+
+def test_a_gpu_with_tf32_is_not_verified(
+    built: Built, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setattr("components.verify.verify.device_name", lambda: "NVIDIA H100")
+    report = verify(
+        *(exported, built.candidate, built.evaluation, built.dataset),
+        *(tmp_path / "parity", EMBEDDED),
+    )
+    assert (report.precision, report.verified, report.passed) == ("tf32", False, True)
+    assert "not verified: NVIDIA_TF32_OVERRIDE turns TF32 on" in capsys.readouterr().out
+    assert "Not verified" in (tmp_path / "parity" / "parity.md").read_text()
 
 
 def test_a_damaged_export_is_an_error_before_it_is_served(
@@ -104,3 +127,33 @@ def test_an_empty_test_split_is_an_error(built: Built, tmp_path: Path) -> None:
     data.model_copy(update={"splits": splits}).write(tmp_path)
     with pytest.raises(DataError, match="expected images in the test split, found none"):
         select_sample(tmp_path, 4)
+
+
+def test_a_damaged_image_is_an_error_of_its_own_request_only(
+    built: Built, exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "1").symlink_to(exported)
+    valid = [record.encoded for record in select_sample(built.dataset, 4)]
+    damaged = valid[0][:40]
+    options = ServeOptions(flags=batching_flags())
+    with (
+        running_server(tmp_path, "m", "embedded", options) as server,
+        GrpcClient(server.grpc, "m") as by_grpc,
+        RestClient(server.rest, "m") as by_rest,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        for client in (by_grpc, by_rest):
+            expected = client.predict(valid)
+            batches = [[damaged] if n % 4 == 1 else [valid[n % 4]] for n in range(40)]
+            futures = [pool.submit(client.predict, batch) for batch in batches]
+            for number, future in enumerate(futures):
+                if number % 4 == 1:
+                    with pytest.raises(InvalidImageError, match="image 0: expected an undamaged"):
+                        future.result()
+                else:
+                    assert future.result()[0].label == expected[number % 4].label
+            for send in (client.predict, client.classify, client.features):
+                with pytest.raises(InvalidImageError) as raised:
+                    send([valid[0], damaged, valid[1]])
+                assert [one is None for one in raised.value.results] == [False, True, False]

@@ -12,8 +12,11 @@ import email
 import email.policy
 import http.server
 import json
+import os
 import re
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +30,8 @@ import yaml
 
 from tests.local_server import LocalServer, read_body, write_response
 
-TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate")
+TASKS = ("resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate",
+         "record-verdict")  # fmt: skip
 RELEASE = ("export", "verify", "publish")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -43,7 +47,10 @@ class Fault:
 
 
 class KfpServer(LocalServer):
-    """`faults` are used up in turn by requests that match a pattern."""
+    """`faults` are used up in turn by requests that match a pattern.
+
+    Runs follow `script`. With `runs_folder`, they are really run there, by `backend.py`.
+    """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(context)
@@ -60,8 +67,16 @@ class KfpServer(LocalServer):
         self.script: list[Any] = ran(accepted=True)
         self.requests_of_run: dict[str, int] = {}
         self.on_get_run: Callable[[], Any] = lambda: None
+        self.runs_folder: Path | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._api = api.ApiClient()
         self._lock = threading.Lock()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for process in self._processes:
+            process.kill()
+            process.wait()
 
     def fail(self, pattern: str, *faults: Fault) -> None:
         """Plan faults for the next requests whose "METHOD /path" matches."""
@@ -146,7 +161,10 @@ class KfpServer(LocalServer):
                 created = self._read(body, "V2beta1Run")
                 self._check(created)
                 created.service_account = created.service_account or "pipeline-runner"
-                return 200, self._add(self.runs, created, "run_id")
+                self._add(self.runs, created, "run_id")
+                if self.runs_folder:
+                    self._start(created, self.runs_folder / created.run_id)
+                return 200, created
             case "GET /recurringruns":
                 found = named(self.recurring, lambda run: run.experiment_id == owner)
                 return 200, api.V2beta1ListRecurringRunsResponse(found)
@@ -167,9 +185,32 @@ class KfpServer(LocalServer):
             return 404, {"code": 5, "message": f"Failed to get a run: Run {found[1]} not found"}
         return 404, {"code": 5, "message": f"{path} not found"}
 
+    def _start(self, run: api.V2beta1Run, folder: Path) -> None:
+        """Run a pipeline in a process of its own."""
+        spec = self.versions[run.pipeline_version_reference.pipeline_version_id].pipeline_spec
+        spec = spec.get("pipeline_spec", spec)
+        folder.mkdir(parents=True)
+        contents = {"spec": spec, "run_id": run.run_id,
+                    "parameters": run.runtime_config.parameters}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(contents))
+        root = Path(__file__).parents[3]
+        path = os.pathsep.join([str(root), str(root / "serving" / "client")])
+        with open(folder / "log", "wb") as log:
+            self._processes.append(subprocess.Popen(
+                [sys.executable, "-m", "tests.pipelines.cluster.backend", str(folder)],
+                stdout=log, stderr=subprocess.STDOUT, cwd=root,
+                env={**os.environ, "PYTHONPATH": path},
+            ))  # fmt: skip
+
     def _next_state(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Return the run with the next state of the script, whose last one stays."""
+        """Return the run with its state, or the next one of the script, whose last one stays."""
         self.on_get_run()
+        if self.runs_folder:
+            file = self.runs_folder / run.run_id / "state.json"
+            found = json.loads(file.read_text()) if file.is_file() else {"state": "PENDING"}
+            tasks = [task(**row) for row in found.get("tasks", ())]
+            run.state, run.run_details = found["state"], api.V2beta1RunDetails(task_details=tasks)
+            return run
         number = self.requests_of_run.get(run.run_id, 0)
         if number == 0 and run.state in ("SUCCEEDED", "FAILED", "CANCELED"):
             return run  # a test has set its end
@@ -243,12 +284,9 @@ def ran(*, accepted: bool) -> list[Any]:
         done = [one for before in TASKS[:number] for one in _step(before, "SUCCEEDED")]
         responses.append(("RUNNING", [*own, *done, *_step(name, "RUNNING")]))
     done = [one for name in TASKS for one in _step(name, "SUCCEEDED")]
-    taken = RELEASE if accepted else ("record-rejection",)
-    omitted = ("record-rejection",) if accepted else RELEASE
-    ends = [one for name in taken for one in _step(name, "SUCCEEDED")]
-    ends += [task("condition-1", "SUCCEEDED" if accepted else "SKIPPED")]
-    ends += [task("condition-2", "SKIPPED" if accepted else "SUCCEEDED")]
-    ends += [task(name, "") for name in omitted]
+    ends = [task("condition-1", "SUCCEEDED" if accepted else "SKIPPED")]
+    for name in RELEASE:
+        ends += _step(name, "SUCCEEDED") if accepted else [task(name, "")]
     last = _step("conclude", "SUCCEEDED")
     responses.append(("SUCCEEDED", [*own, *done, *ends, *last]))
     return responses
@@ -270,10 +308,12 @@ def _step(name: str, state: str) -> list[Any]:
 
 
 def failed(name: str, error: str = "") -> list[Any]:
-    """Return the states of a run in which a step fails; the steps after it are omitted."""
-    place = TASKS.index(name)
-    tasks = [one for before in TASKS[:place] for one in _step(before, "SUCCEEDED")]
-    omitted = [task(f"{after}{end}", "") for after in TASKS[place + 1 :] for end in ("-driver", "")]
+    """Return the states of a run in which a step, or its driver, fails; later steps are omitted."""
+    steps, step = (*TASKS, *RELEASE), name.removesuffix("-driver")
+    place = steps.index(step)
+    tasks = [one for before in steps[:place] for one in _step(before, "SUCCEEDED")]
+    omitted = [task(f"{after}{end}", "") for after in steps[place + 1 :] for end in ("-driver", "")]
+    omitted += [task(step, "")] if step != name else []
     end = [task(name, "FAILED", error=error), *omitted, *_step("conclude", "SUCCEEDED")]
     return [("RUNNING", tasks), ("FAILED", [*tasks, *end])]
 

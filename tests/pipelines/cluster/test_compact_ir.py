@@ -10,12 +10,13 @@ import yaml
 
 from pipelines.cluster.compact_ir import without_docstrings
 from pipelines.cluster.compilation import compile_pipeline
+from pipelines.recipes.recipe import make_recipe
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_pipeline({"workers": 8}, path)
+    compile_pipeline(make_recipe(sources=("sample:digits",), workers=8), path)
     return next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 

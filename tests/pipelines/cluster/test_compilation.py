@@ -12,24 +12,34 @@ from google.protobuf import json_format
 
 from pipelines.cluster.compilation import compile_pipeline
 from pipelines.cluster.retry_policy import RETRY_POLICIES
-from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
+from pipelines.recipes.recipe import (
+    DEFAULTS,
+    OPTION_FIELDS,
+    WORKER_FIELDS,
+    Recipe,
+    make_recipe,
+)
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
 STEPS = {"resolve", "ingest", "extract-features", "train-head", "fine-tune", "evaluate", "export",
-         "verify", "publish", "record-rejection", "conclude"}  # fmt: skip
+         "verify", "publish", "record-verdict", "conclude"}  # fmt: skip
+
+
+def recipe(**options: Any) -> Recipe:
+    return make_recipe(sources=("sample:digits",), **options)
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_pipeline({"sources": ("sample:digits",), "backbone": "efficientnet_lite0"}, path)
+    compile_pipeline(recipe(backbone="efficientnet_lite0"), path)
     return next(yaml.safe_load_all(path.read_text()))
 
 
 def test_all_steps_are_compiled(compiled: dict[str, Any], tmp_path: Path) -> None:
     assert steps_of(compiled) == STEPS
-    compile_pipeline({"workers": 2}, tmp_path / "pipeline.yaml")
+    compile_pipeline(recipe(workers=2), tmp_path / "pipeline.yaml")
     several = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
     assert steps_of(several) == STEPS | {"merge-features"}
     parameters = several["root"]["inputDefinitions"]["parameters"]
@@ -40,16 +50,14 @@ def steps_of(pipeline: dict[str, Any]) -> set[str]:
     return {name.removeprefix("exec-") for name in pipeline["deploymentSpec"]["executors"]}
 
 
-def test_each_verdict_has_its_own_steps(compiled: dict[str, Any]) -> None:
+def test_a_model_is_released_after_its_verdict_is_recorded(compiled: dict[str, Any]) -> None:
     tasks = compiled["components"]["comp-steps"]["dag"]["tasks"]
-    conditions = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
-    assert all("evaluate-Output" in one["triggerPolicy"]["condition"] for one in conditions)
-    accepted, rejected = (
-        set(compiled["components"][one["componentRef"]["name"]]["dag"]["tasks"])
-        for one in conditions
-    )
-    assert (accepted, rejected) == ({"export", "verify", "publish"}, {"record-rejection"})
-    assert not (accepted | rejected) & set(tasks)
+    (condition,) = [t for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
+    assert "record-verdict-Output" in condition["triggerPolicy"]["condition"]
+    assert "record-verdict" in condition["dependentTasks"]
+    released = set(compiled["components"][condition["componentRef"]["name"]]["dag"]["tasks"])
+    assert released == {"export", "verify", "publish"}
+    assert not released & set(tasks)
 
 
 def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None:
@@ -103,7 +111,7 @@ def test_only_steps_that_depend_on_the_destination_are_never_cached(
 ) -> None:
     tasks = tasks_of(compiled)
     never = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
-    assert never == {"resolve", "publish", "record-rejection", "conclude"}
+    assert never == {"resolve", "record-verdict", "publish", "conclude"}
 
 
 def test_no_component_demands_another_caching_than_the_pipeline_has(
@@ -155,6 +163,30 @@ def test_a_json_file_with_kubernetes_settings_is_refused(
     assert not file.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--source", "./images"), "source: expected a URI, or a path in a mounted --pvc"),
+        (("--destination", "/models"), "destination: expected a URI, or a path in a mounted"),
+        (("--weights", "a.weights.h5"), "weights: expected a URI, or a path in a mounted"),
+        (("--weights", "https://a/b.h5"), "weights: expected a path or a file: URI"),
+        (("--work-dir", "s4://bucket/work"), "work_dir: expected a URI such as s3://"),
+        (("--cut", "nothing"), "cut"),
+    ],
+)  # fmt: skip
+def test_compile_has_the_checks_of_submit_and_writes_no_file(
+    regraft: Regraft, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    compiled = regraft("compile", "digits", "-o", file, *options)
+    sent = regraft("submit", "digits", "--dry-run", "--destination", "s3://a/b", *options)
+    assert (compiled.code, sent.code) == (2, 2)
+    assert message in compiled.err
+    assert compiled.err == sent.err
+    assert len(compiled.err.splitlines()) == 1
+    assert not file.exists()
+
+
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml"):
-        compile_pipeline({}, tmp_path / "pipeline.txt")
+        compile_pipeline(recipe(), tmp_path / "pipeline.txt")

@@ -10,7 +10,7 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl import Artifact, Input, Output
 
-from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
 from pipelines.cluster.kfp_api import OLDEST_SERVER
 from pipelines.cluster.node_presets import PRESETS
 from tests.pipelines.cluster import ir_rules
@@ -110,8 +110,10 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[st
 
     def documents(workers: int = 1, hardware: str = "") -> list[dict[str, Any]]:
         file = tmp_path_factory.mktemp("ir") / "pipeline.yaml"
-        compile_pipeline({"workers": workers, "destination": "s3://bucket/models"}, file,
-                         PRESETS[hardware] if hardware else None)  # fmt: skip
+        preset = PRESETS[hardware] if hardware else None
+        options = {"workers": workers, "destination": "s3://bucket/models"}
+        recipe = prepare_recipe({"sources": ("sample:digits",), **options}, preset)
+        compile_pipeline(recipe, file, preset)
         return list(yaml.safe_load_all(file.read_text()))
 
     return documents

@@ -13,16 +13,20 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.resolve.step_options import step_options
-from pipelines.cluster.compilation import compile_pipeline
+from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
 from pipelines.cluster.node_presets import GPU, HEAVY_STEPS, PRESETS, find_preset
 from pipelines.cluster.retry_policy import RETRY_POLICIES
 from pipelines.recipes.recipe import make_recipe
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
 
-GPU_PRESETS = ("nvidia", "gke", "eks")
+ACCELERATORS = {
+    "nvidia": GPU, "nvidia-mig": "nvidia.com/mig-1g.10gb", "nvidia-shared": "nvidia.com/gpu.shared",
+    "gke": GPU, "gke-shared": GPU, "eks": GPU,
+}  # fmt: skip
+GPU_PRESETS = tuple(ACCELERATORS)
 STEPS = {"resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
-         "verify", "publish", "record_rejection", "conclude"}  # fmt: skip
+         "verify", "publish", "record_verdict", "conclude"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, A
 
 
 def _compile(name: str, path: Path) -> list[Any]:
-    compile_pipeline({"backbone": "efficientnet_lite0"}, path, find_preset(name))
+    options = {"sources": ("sample:digits",), "backbone": "efficientnet_lite0"}
+    compile_pipeline(prepare_recipe(options, find_preset(name)), path, find_preset(name))
     return list(yaml.safe_load_all(path.read_text()))
 
 
@@ -73,7 +78,7 @@ def test_every_step_requests_its_node(compiled: dict[str, Any], name: str) -> No
 @pytest.mark.parametrize("name", GPU_PRESETS)
 def test_only_heavy_steps_request_a_gpu(compiled: dict[str, Any], name: str) -> None:
     pipeline, platform = compiled[name]
-    gpu = {"resourceType": GPU, "resourceCount": "1"}
+    gpu = {"resourceType": ACCELERATORS[name], "resourceCount": "1"}
     for step, requested in resources(pipeline).items():
         pod = pods(platform)[step]
         accelerator = requested.get("accelerator", {})
@@ -92,7 +97,13 @@ def test_only_heavy_steps_request_a_gpu(compiled: dict[str, Any], name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("nvidia", "nvidia.com/gpu.present"), ("gke", "cloud.google.com/gke-accelerator")],
+    [
+        ("nvidia", "nvidia.com/gpu.present"),
+        ("nvidia-mig", "nvidia.com/gpu.present"),
+        ("nvidia-shared", "nvidia.com/gpu.present"),
+        ("gke", "cloud.google.com/gke-accelerator"),
+        ("gke-shared", "cloud.google.com/gke-gpu-sharing-strategy"),
+    ],
 )
 def test_a_label_selects_the_gpu_nodes(compiled: dict[str, Any], name: str, key: str) -> None:
     for step, pod in pods(compiled[name][1]).items():
@@ -135,16 +146,15 @@ def test_every_attempt_has_a_time_limit(compiled: dict[str, Any], name: str) -> 
         assert int(pod["activeDeadlineSeconds"]) == RETRY_POLICIES[step].timeout_s
 
 
-def test_an_option_overrides_the_preset(tmp_path: Path) -> None:
-    compile_pipeline({"require_gpu": False}, tmp_path / "p.yaml", find_preset("gke"))
-    pipeline = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
-    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert parameters["require_gpu"]["defaultValue"] is False
+def test_an_option_overrides_the_preset() -> None:
+    options = {"sources": ("sample:digits",), "require_gpu": False}
+    assert prepare_recipe(options, find_preset("gke")).require_gpu is False
 
 
 def test_json_is_refused_because_it_has_no_node_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a \.yaml file"):
-        compile_pipeline({}, tmp_path / "p.json", find_preset("cpu"))
+        compile_pipeline(make_recipe(sources=("sample:digits",)), tmp_path / "p.json",
+                         find_preset("cpu"))  # fmt: skip
 
 
 def test_an_unknown_preset_gets_suggestions() -> None:

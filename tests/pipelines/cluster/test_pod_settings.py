@@ -23,7 +23,7 @@ PODS = make_pods(
 @pytest.fixture(scope="module")
 def documents() -> list[dict[str, Any]]:
     values = with_recipe("digits", {"destination": "/data/models", "work_dir": "/data/work"})
-    submission, _ = prepare(values, Settings(cache=False, pods=PODS))
+    submission = prepare(values, Settings(cache=False, pods=PODS))
     return list(yaml.safe_load_all(submission.pipeline))
 
 

@@ -33,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 def submission() -> Submission:
     settings = Settings("mine", "first", "runner", "s3://bucket/runs", hardware=PRESETS["cpu"])
     values = {"destination": "s3://bucket/models", "work_dir": "s3://bucket/work", "seed": 5}
-    return prepare(with_recipe("digits", values), settings)[0]
+    return prepare(with_recipe("digits", values), settings)
 
 
 @pytest.fixture

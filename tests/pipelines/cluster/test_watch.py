@@ -14,14 +14,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines.cluster.kfp_api import Client, Connection
-from pipelines.cluster.run_tasks import failures_of, pending_pods, tasks_of
+from pipelines.cluster.run_tasks import DRIVER_FAILED, failures_of, pending_pods, tasks_of
 from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
     RunFailedError,
-    Verdict,
     Waiting,
     WatchedRun,
+    proven_verdict,
     wait,
 )
 from regraft_core.formats.run_outcome import RunOutcome, write_outcome
@@ -38,6 +38,8 @@ from tests.pipelines.cluster.kfp_server import (
 )
 
 RUN = WatchedRun("run-1", "http://kfp/#/runs/details/run-1", "team", "s3://m/pets/.runs/run-1.json")
+ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
+REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
 
 
 @pytest.fixture
@@ -52,10 +54,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
     """Return a function that waits for the run; its result has what was shown and noted."""
 
-    def watch(recorded: Verdict | None = None, pending_s: float = 60.0) -> SimpleNamespace:
+    def watch(recorded: RunOutcome | None = None, pending_s: float = 60.0) -> SimpleNamespace:
         seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", asked=0)
 
-        def record() -> Verdict | None:
+        def record() -> RunOutcome | None:
             seen.asked += 1
             return recorded
 
@@ -94,7 +96,7 @@ def test_a_failed_driver_is_its_step_although_the_step_is_omitted() -> None:
 
 def test_a_failed_driver_of_kfp_is_named_if_no_step_failed() -> None:
     run = run_of("FAILED", task("iteration-driver", "FAILED"), task("for-loop-1", "FAILED"))
-    assert failures_of(run) == ["iteration-driver"]
+    assert failures_of(run) == [f"iteration-driver: {DRIVER_FAILED}"]
     run = run_of("FAILED", task("steps-driver", "SUCCEEDED"), task("ingest", "FAILED"))
     assert failures_of(run) == ["ingest"]
 
@@ -132,6 +134,7 @@ def test_the_step_of_a_pending_pod_is_reported_once(
     assert note.startswith("extract-features: a pod is reported as pending")
     for cause in ("secret", "PVC", "container image", "GPU"):
         assert cause in note
+    assert "must be in the namespace team" in note
     labels = "pipeline/runid=run-1,workflows.argoproj.io/completed=false"
     assert f"kubectl -n team describe pod -l {labels}" in note
 
@@ -174,7 +177,7 @@ def test_a_failed_run_names_its_step_its_page_and_its_log(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = failed("train-head")
-    seen = watched(recorded="accepted")
+    seen = watched(recorded=ACCEPTED)
     assert seen.error.startswith("the run ended as FAILED: train-head. ")
     assert RUN.page in seen.error
     assert "kubectl -n team logs -l pipeline/runid=run-1 -c main --prefix" in seen.error
@@ -191,12 +194,36 @@ def test_a_canceled_run_is_said_to_be_canceled(
     assert error == f"the run was canceled; its page: {RUN.page}"
 
 
-@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+@pytest.mark.parametrize("outcome", [ACCEPTED, REJECTED], ids=["accepted", "rejected"])
 def test_a_run_with_frozen_details_has_the_recorded_verdict(
-    server: KfpServer, watched: Callable[..., SimpleNamespace], verdict: Verdict
+    server: KfpServer, watched: Callable[..., SimpleNamespace], outcome: RunOutcome
 ) -> None:
     server.script = frozen()
-    assert watched(recorded=verdict).verdict == verdict
+    assert watched(recorded=outcome).verdict == outcome.verdict
+
+
+def test_a_record_without_a_version_is_no_success(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = frozen()
+    seen = watched(recorded=ACCEPTED.model_copy(update={"version": None}))
+    assert seen.verdict is None
+    assert seen.error.startswith("the gate accepted the model, but it was not published")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "verdict"),
+    [
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1", "SKIPPED")], "rejected"),
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1", "")], None),
+        ([task("record-verdict", "SUCCEEDED"), task("condition-1-driver", "SKIPPED")], None),
+        ([task("record-verdict", ""), task("condition-1", "SKIPPED")], None),
+        ([task("publish", "SUCCEEDED")], "accepted"),
+        ([], None),
+    ],
+)
+def test_only_what_is_reported_proves_a_verdict(tasks: list[Any], verdict: str | None) -> None:
+    assert proven_verdict(run_of("SUCCEEDED", *tasks)) == verdict
 
 
 def test_an_unknown_verdict_names_the_record_and_the_page(
@@ -215,12 +242,8 @@ def test_a_reported_verdict_needs_no_record(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = ran(accepted=False)
-    seen = watched(recorded="accepted")
+    seen = watched(recorded=ACCEPTED)
     assert (seen.verdict, seen.asked) == ("rejected", 0)
-
-
-ACCEPTED = RunOutcome(verdict="accepted", strategy="head", metrics={}, version=1)
-REJECTED = RunOutcome(verdict="rejected", strategy="head", metrics={})
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from kfp import local
+from kfp.local.config import LocalExecutionConfig
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from pipelines.local.run import Summary, own_output, read_summary, run_locally
+from pipelines.local.run import StepError, Summary, read_summary, run_locally, without_traces
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
@@ -52,10 +54,23 @@ def test_an_accepted_run_publishes_a_verified_version(accepted: Summary) -> None
     }  # fmt: skip
 
 
+def test_a_run_leaves_the_configuration_of_kfp_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller may run pipelines of its own, also after a run that failed."""
+    monkeypatch.setattr(LocalExecutionConfig, "instance", None)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "mine"))
+    own = LocalExecutionConfig.instance
+    recipe = make_recipe(sources=(str(tmp_path / "none"),), destination=str(tmp_path / "models"))
+    with pytest.raises(StepError):
+        run_locally(recipe, tmp_path / "run")
+    assert LocalExecutionConfig.instance is own
+
+
 def test_overlapping_steps_do_not_change_print_and_logging() -> None:
     plain, root = builtins.print, logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    with own_output():
+    with without_traces():
         for change in (indented_print, local_logger_context):
             first, second = change(), change()
             first.__enter__()
@@ -170,8 +185,16 @@ def test_a_forged_name_in_an_error_is_still_an_error(tmp_path: Path) -> None:
     assert "\x1b" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("last_words", "line"),
+    [
+        ("", "train_head: started and never done; see"),
+        ("Check failed: cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+         "train_head: out of GPU memory; use a smaller --batch-size"),
+    ],
+)  # fmt: skip
 def test_a_step_that_is_killed_has_failed(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_words: str, line: str
 ) -> None:
     """A module that Python imports at its start kills the step `train_head`."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -181,6 +204,7 @@ def test_a_step_that_is_killed_has_failed(
         "    path = os.environ.get('REGRAFT_EVENTS', '')\n"
         "    while path and os.path.exists(path):\n"
         '        if \'"start", "step": "train_head"\' in open(path).read():\n'
+        f"            os.write(2, {last_words.encode() + bytes([10])!r})\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        time.sleep(0.001)\n"
         "if os.environ.get('REGRAFT_EVENTS'):\n"
@@ -190,7 +214,7 @@ def test_a_step_that_is_killed_has_failed(
     ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
                     "--strategies", "head")  # fmt: skip
     assert ended.returncode == 1
-    assert "train_head: started and never done; see" in ended.stderr.splitlines()[-1]
+    assert line in ended.stderr.splitlines()[-1]
 
 
 def one_class(folder: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_head_joins_flat() -> None:
         ("block5_pool", r"is the first or last layer; choose one in between"),
         ("top:0", r"top:N with N from 1 to 17, got top:0"),
         ("top:x", r"got top:x"),
+        ("top:²", r"got top:²"),
         ("fraction:1.5", r"S between 0 and 1, got fraction:1\.5"),
         ("fraction:nan", r"S between 0 and 1, got fraction:nan"),
     ],

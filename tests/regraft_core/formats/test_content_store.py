@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,11 @@ def test_an_entry_is_found_whole(root: str, tmp_path: Path) -> None:
     location = store.add(work(tmp_path / "a"), "thing-1", MANIFEST)
     assert location == store.location("thing-1")
     assert store.contains("thing-1", MANIFEST)
-    assert store.names() == ["thing-1"]
+    (found,) = store.usage().items()
+    assert found[0] == "thing-1"
+    assert found[1].size == len("{}" + "bulk" + "other")
+    assert found[1].files == {MANIFEST, "large.bin", "deep/other.bin"}
+    assert abs(found[1].changed - time.time()) < 3600
 
 
 def test_the_first_writer_of_a_name_wins(root: str, tmp_path: Path) -> None:
@@ -53,15 +58,34 @@ def test_the_first_writer_of_a_name_wins(root: str, tmp_path: Path) -> None:
     assert read.read_text() == "first"
 
 
-def test_removal_changes_the_generation(root: str, tmp_path: Path) -> None:
+def test_a_removed_entry_is_gone(root: str, tmp_path: Path) -> None:
     store = ContentStore(root)
-    store.add(work(tmp_path / "a"), "thing-1", MANIFEST)
+    for name in ("thing-1", "thing-10"):
+        store.add(work(tmp_path / name), name, MANIFEST)
+    store.remove("thing-1", MANIFEST)
+    assert not store.contains("thing-1", MANIFEST)
+    assert list(store.usage()) == ["thing-10"]
+
+
+def test_the_generation_is_that_of_one_store(root: str) -> None:
+    store = ContentStore(root)
     before = store.generation()
     assert ContentStore(root).generation() == before
-    store.remove(["thing-1"])
+    store.remove_record("generation")
     assert ContentStore(root).generation() != before
-    assert store.names() == []
-    assert not store.contains("thing-1", MANIFEST)
+
+
+def test_records_are_small_files_beside_the_entries(root: str) -> None:
+    store = ContentStore(root)
+    assert store.read_record(".runs/1.json") is None
+    assert store.records(".runs") == {}
+    store.write_record(".runs/1.json", "one")
+    store.write_record(".runs/1.json", "two")
+    assert store.read_record(".runs/1.json") == "two"
+    assert list(store.records(".runs")) == [".runs/1.json"]
+    store.remove_record(".runs/1.json")
+    store.remove_record(".runs/1.json")
+    assert store.read_record(".runs/1.json") is None
 
 
 def test_work_in_progress_becomes_the_entry(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from regraft_core.formats.stored_artifacts import (
     content_folder,
     copy_artifact,
     keep,
+    origin_of,
     save_work,
     working_folder,
 )
 from regraft_core.runtime.errors import InputError, RegraftError
 
 MANIFEST = "thing.json"
+SMALL = ("*.json", "*.txt")
 
 
 def artifact(folder: Path, text: str = "bulk", uri: str = "minio://bucket/run/thing") -> Any:
@@ -55,7 +57,7 @@ def test_on_a_cluster_an_artifact_keeps_its_small_files_and_refers_to_the_rest(
         fsspec.filesystem("s3").mkdir("artifacts")
         root = "s3://artifacts/work"
     made = artifact(tmp_path / "run" / "thing", text)
-    keep(made, root, "thing-1", MANIFEST, "*.bin")
+    keep(made, "thing-1", MANIFEST, origin_of("step", {"work_dir": root}), SMALL)
     assert files(made.path) == ["content.json", "part/small.txt", MANIFEST]
     assert content_file(made.path, "large.bin").read_text() == text
     assert content_file(f"{made.path}/part", "other.bin").read_text() == f"other {text}"
@@ -73,12 +75,12 @@ def test_on_a_cluster_an_artifact_keeps_its_small_files_and_refers_to_the_rest(
 def test_on_this_machine_the_artifact_is_the_entry(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "thing"
     made = artifact(folder, uri=str(folder))
-    keep(made, str(tmp_path / "work"), "thing-1", MANIFEST, "*.bin")
+    keep(made, "thing-1", MANIFEST, origin_of("step", {"work_dir": str(tmp_path / "work")}), SMALL)
     assert made.uri == str(tmp_path / "work" / "thing-1")
     assert content_file(made.uri, "large.bin").read_text() == "bulk"
     again = artifact(folder, uri=str(folder))
     (folder / "part" / "small.txt").write_text("newer")
-    keep(again, str(tmp_path / "work"), "thing-1", MANIFEST, "*.bin")
+    keep(again, "thing-1", MANIFEST, origin_of("step", {"work_dir": str(tmp_path / "work")}), SMALL)
     assert again.uri == made.uri
     assert (Path(made.uri) / "part" / "small.txt").read_text() == "newer"
     assert not folder.exists()
@@ -86,7 +88,7 @@ def test_on_this_machine_the_artifact_is_the_entry(tmp_path: Path) -> None:
 
 def test_without_a_store_the_artifact_stays_whole(tmp_path: Path) -> None:
     made = artifact(tmp_path / "thing")
-    keep(made, "", "thing-1", MANIFEST, "*.bin")
+    keep(made, "thing-1", MANIFEST, origin_of("step", {"work_dir": ""}), SMALL)
     assert content_file(made.path, "large.bin") == tmp_path / "thing" / "large.bin"
     assert content_folder(made.path) == tmp_path / "thing"
     copy_artifact(f"{made.path}/part", tmp_path / "copy")
@@ -105,9 +107,9 @@ def test_gone_or_changed_content_is_an_error(
         fsspec.filesystem("s3").mkdir("gone")
         root = "s3://gone/work"
     made = artifact(tmp_path / "thing", text)
-    keep(made, root, "thing-1", MANIFEST, "*.bin")
+    keep(made, "thing-1", MANIFEST, origin_of("step", {"work_dir": root}), SMALL)
     store = ContentStore(root)
-    store.remove(["thing-1"])
+    store.remove("thing-1")
     with pytest.raises(InputError, match=r"large\.bin: expected the stored content, found none"):
         content_file(made.path, "large.bin")
     store.add(Path(artifact(tmp_path / "other", text + " changed").path), "thing-1", MANIFEST)

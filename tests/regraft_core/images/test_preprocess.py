@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,11 +12,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from regraft_core.backbones.backbone_table import BACKBONES
+from regraft_core.images.batch_decoding import make_decoder
 from regraft_core.images.preprocess import (
     SCALINGS,
     decode_image,
+    load_each_image,
     load_image,
     load_images,
     scale,
@@ -37,10 +41,15 @@ def load() -> Callable[[list[bytes]], tf.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def load_naming() -> Callable[[list[bytes]], tf.Tensor]:
-    return tf.function(
-        lambda encoded: load_images(encoded, 24, name_damaged=True), input_signature=[STRINGS]
-    )
+def load_each() -> Callable[[list[bytes]], dict[str, tf.Tensor]]:
+    """`load_each_image` as a graph: `pixels` and `reasons` by name."""
+
+    @tf.function(input_signature=[STRINGS])
+    def graph(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels, reasons = load_each_image(encoded, 24)
+        return {"pixels": pixels, "reasons": reasons}
+
+    return graph
 
 
 def png(width: int, height: int, depth: int, color_type: int, rows: bytes) -> bytes:
@@ -55,6 +64,21 @@ def png(width: int, height: int, depth: int, color_type: int, rows: bytes) -> by
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def reasons_of(load_each: Callable, encoded: list[bytes]) -> list[bytes]:
+    return list(load_each(encoded)["reasons"].numpy())
+
+
+def with_orientation(orientation: int) -> bytes:
+    """Return a JPEG that is dark at the left, with an EXIF orientation."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 30:] = 200
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
 def with_jpeg_sides(jpeg: bytes, width: int, height: int) -> bytes:
     start = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:start] + struct.pack(">HH", height, width) + jpeg[start + 4 :]
@@ -64,6 +88,13 @@ def test_pixels_equal_pillow_bit_for_bit(
     sample: bytes, decode: Callable[[bytes], tf.Tensor], pillow: Callable[[bytes], np.ndarray]
 ) -> None:
     np.testing.assert_array_equal(decode(sample), pillow(sample))
+
+
+def test_the_graph_is_optimized_without_an_error_in_the_log(
+    sample: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_decoder(24)(tf.constant([sample, sample]))
+    assert "failed" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -81,7 +112,7 @@ def test_sixteen_bits_become_the_upper_eight(
 
 
 def test_all_modes_give_the_same_pixels(
-    samples: dict[str, bytes], load: Callable[[list[bytes]], tf.Tensor], load_naming: Callable
+    samples: dict[str, bytes], load: Callable[[list[bytes]], tf.Tensor], load_each: Callable
 ) -> None:
     encoded = list(samples.values())
     graph = load(encoded).numpy()
@@ -89,11 +120,13 @@ def test_all_modes_give_the_same_pixels(
     assert graph.dtype == np.float32
     assert graph.min() >= -1e-3 and graph.max() <= 255.001
     np.testing.assert_array_equal(load_images(tf.constant(encoded), 24), graph)
-    np.testing.assert_array_equal(load_naming(encoded), graph)
+    each = load_each(encoded)
+    np.testing.assert_array_equal(each["pixels"], graph)
+    assert set(each["reasons"].numpy()) == {b""}
     single = tf.data.Dataset.from_tensor_slices(encoded).map(lambda image: load_image(image, 24))
     np.testing.assert_array_equal(np.stack(list(single.as_numpy_iterator())), graph)
     batched = tf.data.Dataset.from_tensor_slices(encoded).batch(7)
-    batched = batched.map(lambda images: load_images(images, 24, name_damaged=True))
+    batched = batched.map(lambda images: load_images(images, 24))
     np.testing.assert_array_equal(np.concatenate(list(batched.as_numpy_iterator())), graph)
 
 
@@ -106,54 +139,75 @@ def test_loading_is_resized_decoding(samples: dict[str, bytes], load: Callable) 
 
 
 def test_an_exported_graph_gives_the_same_with_both_loaders(
-    samples: dict[str, bytes], load: Callable, load_naming: Callable, tmp_path: Path
+    samples: dict[str, bytes], load: Callable, load_each: Callable, tmp_path: Path
 ) -> None:
     encoded = list(samples.values())
     expected = load(encoded).numpy()
     module = tf.Module()
-    module.load = load_naming
-    tf.saved_model.save(module, tmp_path, signatures=load_naming)
+    module.load = load_each
+    tf.saved_model.save(module, tmp_path, signatures=load_each)
     served = tf.saved_model.load(tmp_path).signatures["serving_default"]
-    np.testing.assert_array_equal(served(tf.constant(encoded))["output_0"], expected)
+    np.testing.assert_array_equal(served(tf.constant(encoded))["pixels"], expected)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         graph = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         signature = graph.signature_def["serving_default"]
         feed = signature.inputs["encoded"].name
-        fetch = signature.outputs["output_0"].name
-        np.testing.assert_array_equal(session.run(fetch, {feed: encoded}), expected)
-        with pytest.raises(DAMAGED, match="image 1: expected an undamaged image"):
-            session.run(fetch, {feed: [encoded[0], encoded[0][:-200]]})
+        fetch = {name: info.name for name, info in signature.outputs.items()}
+        np.testing.assert_array_equal(session.run(fetch, {feed: encoded})["pixels"], expected)
+        got = session.run(fetch, {feed: [encoded[0], encoded[0][:-200], encoded[1]]})
+        assert [bool(reason) for reason in got["reasons"]] == [False, True, False]
+        np.testing.assert_array_equal(got["pixels"][[0, 2]], expected[:2])
 
 
-def test_a_batch_may_be_empty(load: Callable, load_naming: Callable) -> None:
+def test_a_batch_may_be_empty(load: Callable, load_each: Callable) -> None:
     assert load(tf.constant([], tf.string)).shape == (0, 24, 24, 3)
-    assert load_naming(tf.constant([], tf.string)).shape == (0, 24, 24, 3)
+    each = load_each(tf.constant([], tf.string))
+    assert (each["pixels"].shape, each["reasons"].shape) == ((0, 24, 24, 3), (0,))
 
 
 @pytest.mark.parametrize(
     "other", [b"", b"\xff", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"GIF"]
 )
-def test_other_bytes_are_reported_by_index(other: bytes, samples: dict, load: Callable) -> None:
+def test_other_bytes_are_reported_by_index(
+    other: bytes, samples: dict, load: Callable, load_each: Callable
+) -> None:
     valid = samples["png"]
     with pytest.raises(DAMAGED, match="image 2: expected an image as JPEG, PNG, GIF, BMP or"):
         load([valid, valid, other, other])
     with pytest.raises(DAMAGED, match="image 0: expected an image"):
         load_image(tf.constant(other), 24)
+    reason = b"expected an image as JPEG, PNG, GIF, BMP or WebP, got other bytes"
+    assert reasons_of(load_each, [valid, valid, other, other]) == [b"", b"", reason, reason]
+    assert reasons_of(load_each, [other]) == [reason]
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp", "webp animated"])
-def test_damage_is_reported_by_index(name: str, samples: dict, load_naming: Callable) -> None:
-    whole = samples[name]
+def test_damage_blanks_only_its_own_row(
+    name: str, samples: dict, load: Callable, load_each: Callable
+) -> None:
+    whole, jpeg, png_ = samples[name], samples["jpeg"], samples["png"]
+    valid = load([jpeg, png_]).numpy()
     for end in (len(whole) // 3, len(whole) * 2 // 3):
-        with pytest.raises(DAMAGED, match="image 1: expected an undamaged image"):
-            load_naming([samples["jpeg"], whole[:end], whole[:end], samples["png"]])
-        with pytest.raises(DAMAGED):
-            load_naming([whole[:end]])
+        each = load_each([jpeg, whole[:end], whole[:end], png_])
+        np.testing.assert_array_equal(each["pixels"].numpy()[[0, 3]], valid)
+        assert not each["pixels"].numpy()[1:3].any()
+        assert each["reasons"].numpy()[[0, 3]].tolist() == [b"", b""]
+        for reason in (*each["reasons"].numpy()[1:3], *reasons_of(load_each, [whole[:end]])):
+            assert reason.startswith(b"expected an undamaged image of a supported kind and at most")
 
 
-def test_a_batch_of_damaged_images(samples: dict, load_naming: Callable) -> None:
-    with pytest.raises(DAMAGED, match="image 0: expected an undamaged image"):
-        load_naming([samples["png"][:99]] * 3)
+def test_a_batch_of_damaged_images(samples: dict, load_each: Callable) -> None:
+    each = load_each([samples["png"][:99], b"no image", samples["jpeg"][:99]])
+    assert all(each["reasons"].numpy())
+    assert not each["pixels"].numpy().any()
+
+
+def test_damage_does_not_shift_rotations(load_each: Callable, load: Callable) -> None:
+    rotated, plain = (with_orientation(value) for value in (6, 1))
+    each = load_each([rotated, b"no image", plain, rotated[:-100], rotated])
+    np.testing.assert_array_equal(
+        each["pixels"].numpy()[[0, 2, 4]], load([rotated, plain, rotated])
+    )
 
 
 def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
@@ -182,9 +236,11 @@ def enormous(samples: dict[str, bytes]) -> dict[str, bytes]:
     ["jpeg", "png", "png overflow", "gif", "gif frame", "bmp", "webp", "webp animated"],
 )
 def test_enormous_images_are_an_error_before_decoding(
-    name: str, samples: dict[str, bytes], load: Callable
+    name: str, samples: dict[str, bytes], load: Callable, load_each: Callable
 ) -> None:
     bomb = enormous(samples)[name]
+    valid, invalid = reasons_of(load_each, [samples["png"], bomb])
+    assert (valid, b"at most 100000000 pixels" in invalid) == (b"", True)
     with pytest.raises(DAMAGED, match=r"image 1: expected at most 100000000 pixels, got \d+ x"):
         load([samples["png"], bomb])
 
@@ -230,8 +286,8 @@ def test_every_backbone_has_a_scaling() -> None:
         scale(tf.zeros([1, 2, 2, 3]), "vgg61")
 
 
-def test_the_graph_contains_no_python(samples: dict[str, bytes], load_naming: Callable) -> None:
-    graph = load_naming.get_concrete_function().graph
+def test_the_graph_contains_no_python(samples: dict[str, bytes], load_each: Callable) -> None:
+    graph = load_each.get_concrete_function().graph
     functions = graph.as_graph_def().library.function
     operations = {node.op for function in functions for node in function.node_def}
     operations |= {operation.type for operation in graph.get_operations()}

@@ -58,15 +58,26 @@ def trained(strategy: Any) -> list[NDArray[np.float32]]:
     """Train under `strategy`; return the weights with the losses of the epochs."""
     with strategy.scope():
         model = network()
-        with accelerate(model.layers, mixed=False):
+        with accelerate(model.layers, ""):
             history = train(model, source(0, 34), source(1, 13), SETTINGS)
     losses = [value for line in history for value in (line.loss, line.validation_loss)]
     return [*model.get_weights(), np.array(losses, np.float32)]
 
 
+def replicas(kind: str) -> list[str]:
+    """Make two logical devices of the first CPU or GPU; return their names."""
+    device = tf.config.list_physical_devices(kind)[0]
+    limits = {"memory_limit": 2048} if kind == "GPU" else {}
+    logical = [tf.config.LogicalDeviceConfiguration(**limits) for _ in range(2)]
+    if kind == "GPU":
+        tf.config.experimental.set_memory_growth(device, True)
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.set_logical_device_configuration(device, logical)
+    return [f"{kind}:0", f"{kind}:1"]
+
+
 if __name__ == "__main__":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    devices = replicas(sys.argv[2] if len(sys.argv) > 2 else "CPU")
     one = trained(tf.distribute.get_strategy())
-    two = trained(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    two = trained(tf.distribute.MirroredStrategy(devices))
     np.savez(sys.argv[1], *one, *two)

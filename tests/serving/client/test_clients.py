@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+import http.server
 import json
 import re
 from pathlib import Path
@@ -29,6 +32,7 @@ from regraft_client.predict_files import (
 from regraft_client.rest_wire import RestRequests, model_path, parse_address
 from regraft_client.retries import ReadinessDeadline
 from serving.running.runner import Addresses, free_port
+from tests.local_server import LocalServer, write_response
 
 FAMILIAR = [True, True, False, False]  # of the test images, by their brightness
 CLIENTS = [RestClient, GrpcClient]
@@ -254,3 +258,70 @@ def test_paths_and_urls_that_cannot_be_used_are_invalid_input(
         predict_files([tmp_path], "ftp://x", "tiny")
     with pytest.raises(errors.NotFoundError):
         predict_files([tmp_path], f"grpc://{server.grpc}", "none")
+
+
+class AnyServer(LocalServer):
+    """Responds to each request with the same bytes."""
+
+    status, headers, body = 200, dict[str, str](), b"{}"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+
+    def respond(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        self.requests.append(handler.path)
+        with contextlib.suppress(ConnectionError):
+            write_response(handler, self.status, self.headers, self.body)
+
+
+def test_a_redirect_is_not_followed(images: list[bytes]) -> None:
+    with AnyServer() as other, AnyServer() as server:
+        server.status, server.headers = 307, {"Location": f"{other.address}/elsewhere"}
+        with (
+            RestClient(server.address, "tiny") as client,
+            pytest.raises(errors.ServerFailedError, match="redirect"),
+        ):
+            client.predict(images)
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_large_response_is_not_read(
+    images: list[bytes], monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr("regraft_client.rest.MAX_RESPONSE_BYTES", 1 << 20)
+    with AnyServer() as server, RestClient(server.address, "tiny") as client:
+        body = b'{"outputs": "' + b"x" * (1 << 22) + b'"}'
+        server.body = gzip.compress(body) if encoding else body
+        server.headers = {"Content-Encoding": encoding} if encoding else {}
+        with pytest.raises(errors.ServerFailedError, match="larger than 1048576 bytes"):
+            client.predict(images)
+
+
+def test_a_deep_response_cannot_be_read(images: list[bytes]) -> None:
+    with AnyServer() as server, RestClient(server.address, "tiny") as client:
+        server.body = b"[" * 100_000
+        with pytest.raises(errors.ServerFailedError, match="cannot be read"):
+            client.predict(images)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_an_unknown_label_is_never_ready(server: Addresses, kind: type) -> None:
+    address = address_of(kind, server)
+    with kind(address, "tiny", label="stable") as client:
+        client.wait_ready(30)
+    with (
+        kind(address, "tiny", label="none") as client,
+        pytest.raises(errors.DeadlineError, match="Unrecognized servable version label: none"),
+    ):
+        client.wait_ready(0.3)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/"])
+def test_the_address_that_serve_prints_is_accepted(
+    server: Addresses, images: list[bytes], path: str
+) -> None:
+    with RestClient(f"http://{server.rest}{path}", "tiny") as client:
+        assert len(client.predict(images)) == len(images)
+    assert parse_address("http://host/prefix/v1/models/") == ("http://host", "/prefix")

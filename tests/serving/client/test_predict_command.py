@@ -64,6 +64,26 @@ def test_programs_read_json_and_csv(predict: Callable[..., Ended]) -> None:
         assert [line.split(",")[3] for line in out.splitlines()[1:]] == expected
 
 
+def test_json_has_the_names_of_the_probabilities(predict: Callable[..., Ended]) -> None:
+    rows = json.loads(predict("--version-label", "canary", "--json")[1])
+    for row in rows:
+        assert row["classes"] == ["even-circle", "even-cross", "even-square"]
+        best = max(range(3), key=row["probabilities"].__getitem__)
+        assert row["classes"][best] == row["label"]
+
+
+def test_an_unknown_version_or_label_is_told_once(
+    predict: Callable[..., Ended], server: Addresses
+) -> None:
+    for address in (f"grpc://{server.grpc}", f"http://{server.rest}/v1/models/"):
+        for option, value in (("--version-label", "none"), ("--version", "9")):
+            code, out, err = predict(option, value, address=address)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"regraft: error: {option} {value}: not found on the server: ")
+            assert "available versions: 2, 1" in err
+            assert err.count("\n") == 1
+
+
 def test_bad_input_ends_with_exit_code_2_in_one_line(
     predict: Callable[..., Ended], tmp_path: Path
 ) -> None:

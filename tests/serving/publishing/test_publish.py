@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
 
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
@@ -25,7 +23,9 @@ from serving.publishing.publish import (
     rollback,
     set_label,
 )
-from serving.running.model_discovery import find_models, models_config
+from serving.publishing.servable_check import replay
+from serving.running.model_discovery import find_models
+from tests.exported_model import write_warmup
 
 
 @pytest.fixture
@@ -40,6 +40,14 @@ def add(exported: Path, models: str) -> int:
 
 def visible(models: str) -> list[str]:
     return sorted(p.name for p in (Path(models) / "m").iterdir() if not p.name.startswith("."))
+
+
+def test_a_warm_up_request_that_the_batching_file_refuses_is_an_error(exported: Path) -> None:
+    write_warmup(exported, 3.0, rows=1024)
+    assert replay(exported) == 1
+    write_warmup(exported, 3.0, rows=1025)
+    with pytest.raises(InputError, match="serving_default: expected warm-up requests of at most"):
+        replay(exported)
 
 
 def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None:
@@ -207,9 +215,7 @@ def test_labels_are_written_to_the_configuration_of_tf_serving(exported: Path, m
         add(exported, models)
     set_label(models, "m", "stable", 2)
     set_label(models, "m", "canary", 3)
-    text = models_config(find_models(models))
-    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    (model,) = config.model_config_list.config
-    assert (model.name, model.base_path) == ("m", f"{models}/m")
-    assert list(model.model_version_policy.specific.versions) == [2, 3, 4]
-    assert dict(model.version_labels) == {"stable": 2, "canary": 3}
+    (model,) = find_models(models)
+    assert (model.name, str(model.path)) == ("m", f"{models}/m")
+    assert model.versions == {2, 3, 4}
+    assert model.labels == {"stable": 2, "canary": 3}

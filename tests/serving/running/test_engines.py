@@ -24,8 +24,18 @@ import pytest
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_core.runtime.errors import InputError, RegraftError
-from serving.running.runner import Addresses, ServeOptions, choose_engine, serving_image
-from serving.running.serve import BATCHING_FILE, serving_folder
+from serving.batching_file import BATCHING_FILE
+from serving.running.runner import (
+    Addresses,
+    ServeOptions,
+    check_interfaces,
+    choose_engine,
+    memory_flags,
+    serving_image,
+)
+from serving.running.serve import explain_auto, serving_folder
+from serving.server.flags import parse_flags
+from tests.regraft_core.runtime.nvidia import install, report
 from tests.serving.raw import Stubs, predict_request, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +43,7 @@ STAND_IN = f"""#!{sys.executable}
 import json, os, pathlib, sys
 pathlib.Path(__file__ + ".json").write_text(json.dumps(sys.argv[1:]))
 known = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith(
-    ("--rm", "--init", "--volume", "--publish", "--entrypoint"))]
+    ("--rm", "--init", "--volume", "--publish", "--env", "--entrypoint"))]
 os.execv(sys.executable, [sys.executable, "-P", "-m", "serving.server", *known])
 """
 
@@ -65,10 +75,10 @@ def labeled(exports: dict[str, Path], tmp_path: Path) -> Path:
     return base
 
 
-def test_auto_uses_the_real_server_if_it_is_installed(
+def test_auto_uses_the_real_server_if_it_may_listen_on_all_interfaces(
     stand_ins: Path, labeled: Path, images: list[bytes]
 ) -> None:
-    with serving_folder(labeled) as served:
+    with serving_folder(labeled, "auto", ServeOptions(host="0.0.0.0")) as served:
         at = served.addresses
         assert at.engine == "tensorflow_model_server"
         flags = arguments_of(stand_ins / "tensorflow_model_server")
@@ -76,6 +86,7 @@ def test_auto_uses_the_real_server_if_it_is_installed(
                              f"--rest_api_port={at.rest.split(':')[1]}"]  # fmt: skip
         assert "--allow_version_labels_for_unavailable_models=true" in flags
         assert f"--batching_parameters_file={BATCHING_FILE}" in flags
+        assert "--grpc_max_threads=128" in flags
         for version, label, mark in ((None, "stable", "odd"), (2, None, "even")):
             with GrpcClient(at.grpc, "tiny", version=version, label=label) as client:
                 assert client.predict(images[:1])[0].label.startswith(mark)
@@ -139,6 +150,9 @@ def test_serve_starts_and_stops_the_container(
             assert f"--volume={folder}:{folder}:ro" in command
         port = printed["gRPC"].rsplit(":", 1)[1]
         assert f"--publish=127.0.0.1:{port}:{port}" in command
+        assert {"--env=NVIDIA_TF32_OVERRIDE=0", "--env=TF_FORCE_GPU_ALLOW_GROWTH=true"} <= {
+            *command
+        }
         entry = command.index("--entrypoint")
         assert command[entry : entry + 3] == [
             "--entrypoint", "tensorflow_model_server", serving_image()
@@ -159,6 +173,45 @@ def test_an_engine_that_is_not_installed_is_bad_input(
             choose_engine(engine)
     with pytest.raises(InputError, match="engine"):
         choose_engine("tfserving")
+
+
+def test_an_engine_that_listens_on_all_interfaces_must_be_allowed_to(
+    stand_ins: Path, labeled: Path
+) -> None:
+    assert choose_engine("auto", "0.0.0.0") == "tensorflow_model_server"
+    for host in ("127.0.0.1", "192.0.2.7"):
+        assert choose_engine("auto", host) == "embedded"
+        server = serving_folder(labeled, "tensorflow_model_server", ServeOptions(host=host))
+        message = f"--bind: expected 0.0.0.0, .* got {host}; add --bind 0.0.0.0, or use --engine"
+        with pytest.raises(InputError, match=message), server:
+            pytest.fail("it must not start")
+    check_interfaces("docker", "127.0.0.1")  # its ports are published there only
+
+
+def test_auto_says_why_it_uses_the_embedded_engine(stand_ins: Path) -> None:
+    reason = "because tensorflow_model_server listens on all network interfaces; --bind 0.0.0.0"
+    assert reason in explain_auto("auto", "embedded")
+    assert explain_auto("auto", "tensorflow_model_server") == ""
+    assert explain_auto("embedded", "embedded") == ""
+    (stand_ins / "tensorflow_model_server").unlink()
+    assert explain_auto("auto", "embedded") == ""
+
+
+def test_a_limit_of_the_memory_in_the_form_of_each_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert memory_flags("tensorflow_model_server", 0) == []
+    assert memory_flags("embedded", 3000) == ["--gpu_memory_mb=3000"]
+    assert parse_flags(["--gpu_memory_mb=3000", "--model_base_path=/m"]).gpu_memory_mb == 3000
+    install(monkeypatch, tmp_path, report())
+    flag = "--per_process_gpu_memory_fraction=0.2500"
+    assert memory_flags("tensorflow_model_server", 20390) == [flag]
+    with pytest.raises(InputError, match="gpu-memory-mb: expected at most 81559, the memory of"):
+        memory_flags("tensorflow_model_server", 90_000)
+    install(monkeypatch, tmp_path, "")
+    with pytest.raises(InputError, match="gpu-memory-mb: expected a GPU for engine docker"):
+        memory_flags("docker", 20390)
 
 
 def test_a_page_needs_the_embedded_engine(stand_ins: Path, labeled: Path) -> None:

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
+from regraft_core.formats.options import ExportOptions
+from regraft_core.runtime.errors import InputError
+from serving.batching_file import BATCHING_FILE, check_warmup_size
 from serving.running.runner import serving_image
+from serving.running.serve import GRPC_MAX_THREADS
 from serving.server.config import (
     METRICS_PATH,
     BatchingConfig,
@@ -40,11 +45,30 @@ def test_text_protos_are_read_by_the_server() -> None:
     parse_text(CONFIG / "models.config", message)
     (model,) = model_configs(message)
     assert (model.name, model.policy.latest) == ("images", 2)
-    assert read_batching(str(CONFIG / "batching.config")) == BatchingConfig(16, 0, 1000, 2)
+    batching = read_batching(str(CONFIG / "batching.config"))
+    assert batching == BatchingConfig(1024, 0, 1000, 2, (), True, 16)
     assert read_metrics_path(str(CONFIG / "monitoring.config")) == METRICS_PATH
     tls = read_tls(str(CONFIG / "ssl.config"))
     assert tls is not None
     assert tls.client_verify
+
+
+def test_the_batching_file_accepts_the_warm_up_of_every_export() -> None:
+    largest = read_batching(str(BATCHING_FILE)).max_batch_size
+    assert ExportOptions(warmup_batch_size=largest)
+    with pytest.raises(ValidationError):
+        ExportOptions(warmup_batch_size=largest + 1)
+    check_warmup_size(largest, "serving_default")
+    message = "serving_default: expected warm-up requests of at most 1024 images .* got one of 1025"
+    with pytest.raises(InputError, match=message):
+        check_warmup_size(largest + 1, "serving_default")
+
+
+@pytest.mark.parametrize(
+    "file", ["compose.yaml", "k8s/base/deployment.yaml", "kserve/servingruntime.yaml"]
+)
+def test_all_servers_accept_as_many_grpc_requests(file: str) -> None:
+    assert f"- --grpc_max_threads={GRPC_MAX_THREADS}\n" in (SERVING / file).read_text()
 
 
 @pytest.mark.parametrize("name", ["models", "batching", "monitoring"])
@@ -113,6 +137,21 @@ def test_the_gpu_container_image_has_the_same_version() -> None:
     (found,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "kustomization.yaml")
     name, tag = serving_image().split(":")
     assert found["images"] == [{"name": name, "newTag": f"{tag}-gpu"}]
+
+
+VARIABLES = {"NVIDIA_TF32_OVERRIDE": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def test_gpu_servers_compute_as_verified_and_share_the_card() -> None:
+    (patch,) = documents(SERVING / "k8s" / "overlays" / "gpu" / "resources.yaml")
+    (runtime,) = documents(SERVING / "kserve" / "servingruntime.yaml")
+    (compose,) = documents(SERVING / "compose.yaml")
+    for container in (
+        *patch["spec"]["template"]["spec"]["containers"],
+        *runtime["spec"]["containers"],
+    ):
+        assert {one["name"]: one["value"] for one in container["env"]} == VARIABLES
+    assert compose["services"]["serving"]["environment"] == VARIABLES
 
 
 def test_compose_is_locked_down() -> None:

@@ -1,4 +1,4 @@
-"""Batched runs return what single runs do, and a damaged image fails its own request only."""
+"""Batched runs return what single runs do, within the limits of TF Serving's parameters."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.server.config import BatchingConfig
-from serving.server.models.batching import batchable, find_cut
+from regraft_core.runtime.errors import InputError
+from serving.server.config import BatchingConfig, read_batching
+from serving.server.models.batching import batchable
 from serving.server.models.servable import Servable, load_servable
 from serving.server.protocol.status import Code, ServingError
 
@@ -73,19 +74,85 @@ def test_a_damaged_image_fails_alone(batched: Servable, images: list[bytes]) -> 
     assert found == [Code.INVALID_ARGUMENT if n % 5 == 2 else Code.OK for n in range(20)]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 30])
-def test_any_number_of_rows(batched: Servable, rows: int) -> None:
+@pytest.mark.parametrize("rows", [0, 1, 7, 8])
+def test_any_number_of_rows_up_to_the_largest_request(batched: Servable, rows: int) -> None:
     values = np.arange(rows, dtype=np.int64)
     assert run(batched, "large", values)["y"].tolist() == values.tolist()
 
 
-def test_images_are_decoded_before_the_batch(plain: Servable) -> None:
-    from serving.server.models.batching import _inlined, _part
+def test_a_larger_request_is_refused_as_by_tf_serving(batched: Servable) -> None:
+    with pytest.raises(ServingError) as raised:
+        run(batched, "large", np.arange(9, dtype=np.int64))
+    assert raised.value.code is Code.INVALID_ARGUMENT
+    assert raised.value.message == "Task size 9 is larger than maximum input batch size 8"
 
-    signature = plain.signatures["serving_default"]
-    flat, results = _inlined(_part(plain._session.graph, signature)[0], signature)
-    sources = [spec.tensor for spec in signature.inputs.values()]
-    assert find_cut(flat, sources, results) is not None
+
+def batch_sizes(servable: Servable, name: str) -> dict[str, object]:
+    """Return the attributes of a signature's batch operation."""
+    nodes = servable._session.graph.as_graph_def().node
+    (node,) = [
+        node
+        for node in nodes
+        if node.op == "BatchFunction" and node.name.startswith(f"batched/{name}/")
+    ]
+    sizes = list(node.attr["allowed_batch_sizes"].list.i)
+    splits = node.attr["enable_large_batch_splitting"].b
+    return {"max": node.attr["max_batch_size"].i, "sizes": sizes, "splits": splits}
+
+
+def test_large_requests_are_split(exports: dict[str, Path], images: list[bytes]) -> None:
+    config = BatchingConfig(
+        max_batch_size=40, enable_large_batch_splitting=True, max_execution_batch_size=4
+    )
+    servable = load_servable(exports["odd"], config)
+    assert batch_sizes(servable, "large") == {"max": 40, "sizes": [1, 2, 3, 4], "splits": True}
+    for rows in (1, 4, 5, 17, 40):
+        values = np.arange(rows, dtype=np.int64)
+        assert run(servable, "large", values)["y"].tolist() == values.tolist()
+    labels = run(servable, "serving_default", strings(images * 4))["label"].tolist()
+    assert labels == labels[:4] * 4
+    with pytest.raises(ServingError, match="Task size 41 is larger than maximum input batch"):
+        run(servable, "large", np.arange(41, dtype=np.int64))
+    servable.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max_batch_size { value: 8 }", (8, 8)),
+        ("", (1000, 1000)),
+        ("max_batch_size { value: 9 } max_execution_batch_size { value: 4 }", (9, 9)),
+        ("enable_large_batch_splitting { value: true }", (1000, 1000)),
+        ("max_batch_size { value: 9 } enable_large_batch_splitting { value: true } "
+         "max_execution_batch_size { value: 4 } allowed_batch_sizes: [2, 4]", (9, 4)),
+    ],
+)  # fmt: skip
+def test_the_largest_request_and_batch_of_a_file(
+    tmp_path: Path, text: str, expected: tuple[int, int]
+) -> None:
+    (tmp_path / "file").write_text(text)
+    config = read_batching(str(tmp_path / "file"))
+    assert (config.max_batch_size, config.largest_batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_execution_batch_size { value: 0 }", "a positive max_execution_batch_size, got 0"),
+        ("max_batch_size { value: 4 } enable_large_batch_splitting { value: true } "
+         "max_execution_batch_size { value: 5 }", "at most max_batch_size 4, got 5"),
+        ("max_batch_size { value: 4 } enable_large_batch_splitting { value: true } "
+         "max_execution_batch_size { value: 2 } allowed_batch_sizes: [1, 4]",
+         "that end with max_execution_batch_size 2, got"),
+        ("max_batch_size { value: 4 } allowed_batch_sizes: [1, 2]", "end with max_batch_size 4"),
+    ],
+)  # fmt: skip
+def test_a_file_with_which_no_model_loads_is_bad_input(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_batching(str(tmp_path / "file"))
 
 
 def test_only_signatures_of_rows_to_rows_are_batched(plain: Servable) -> None:

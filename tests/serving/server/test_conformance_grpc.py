@@ -121,9 +121,11 @@ PREDICT_ERRORS: list[tuple[str, Callable[[], Any], str, str]] = [
         "tensor parsing error: x",
     ),
     (
-        "unknown rank",
+        "unknown rank and two values",
         changed(
-            lambda r: setattr(r.inputs["x"].tensor_shape, "unknown_rank", True), "large", x=ONE
+            lambda r: setattr(r.inputs["x"].tensor_shape, "unknown_rank", True),
+            "large",
+            x=tensor("int64", [], int64_val=[1, 2]),
         ),
         "INVALID_ARGUMENT",
         "tensor parsing error: x",

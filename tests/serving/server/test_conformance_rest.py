@@ -169,6 +169,12 @@ PREDICT_ERRORS: list[tuple[str, Any, int, str]] = [
     (
         "half",
         {"signature_name": "half", "instances": [1.0]},
+        400,
+        "to type: half",
+    ),
+    (
+        "half in a column",
+        {"signature_name": "half", "inputs": [1.0]},
         501,
         "to type: half",
     ),
@@ -383,7 +389,7 @@ def test_status_of_missing_models(server: Addresses, path: str, message: str) ->
     [
         (f"{M}/metadata", "2"),
         (f"{M}/versions/1/metadata", "1"),
-        (f"{M}/labels/stable/METADATA", "1"),
+        (f"{M}/labels/stable/metadata", "1"),
     ],
 )
 def test_metadata(server: Addresses, path: str, version: str) -> None:

@@ -13,17 +13,27 @@ from hypothesis import strategies as st
 from serving.running.runner import Addresses
 
 NAMES = ["serving_default", "images", "classify", "regress", "features", "mix", "odd", "texts",
-         "flags", "half", "small", "large", "none"]  # fmt: skip
+         "flags", "half", "small", "large", "pair", "scaled", "brain", "none"]  # fmt: skip
 KEYS = ["instances", "inputs", "signature_name", "examples", "context", "b64", "x", "a", "b",
         "image_bytes", "image/encoded"]  # fmt: skip
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(NAMES)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.characters(categories=["Cs"])  # halves of surrogate pairs
+    | st.sampled_from(NAMES)
 )
 values = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(KEYS) | st.text(max_size=3) | st.characters(categories=["Cs"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=25,
 )
@@ -39,7 +49,9 @@ requests = st.fixed_dictionaries(
 )
 bodies = (
     requests.map(lambda value: json.dumps(value).encode())
+    | requests.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     | values.map(lambda value: json.dumps(value).encode())
+    | st.text('{}[]:,"\\\\udIn.fe+-019 b64xinstacpu', max_size=60).map(str.encode)
     | st.binary(max_size=200)
 )
 methods = st.sampled_from(["predict", "classify", "regress"])

@@ -255,9 +255,8 @@ def test_sigterm_completes_requests_in_progress_and_exits_with_0(
     with running_server(model_base, "tiny", "embedded") as at:
         host, port = at.rest.split(":")
         with socket.create_connection((host, int(port)), timeout=60) as sending:
-            head = (
-                f"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
-            )
+            head = "POST /v1/models/tiny:predict HTTP/1.1\r\nHost: localhost"
+            head += f"\r\nContent-Length: {len(body)}"
             sending.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
             assert b"100 Continue" in sending.recv(1000)  # so the request is in progress
             os.kill(at.pid, signal.SIGTERM)

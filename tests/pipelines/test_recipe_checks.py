@@ -1,0 +1,97 @@
+"""What a recipe's checks find on this machine before a run starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.recipe_checks import check_recipe
+from pipelines.recipes.recipe import make_recipe
+from regraft_core.formats.fingerprint import LABELS_FILE
+from regraft_core.runtime.errors import InputError
+from tests.command_line import Regraft
+
+
+def check(folder: Path, shapes: Path, **options: Any) -> None:
+    """Check a recipe of the shapes; `{tmp}` in an option is the folder."""
+    values = {"sources": [str(shapes)], "destination": "{tmp}/models", **options}
+    filled = {
+        name: value.replace("{tmp}", str(folder)) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    check_recipe(make_recipe(**filled))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": ["sample:digit"]}, "did you mean sample:digits"),
+        ({"sources": ["nothing/here"]}, "unknown source 'nothing/here'"),
+        (
+            {"sources": ["s4://bucket/a"]},
+            r"source: expected a URI such as s3:// or gs://, got s4://",
+        ),
+        ({"weights": "{tmp}/w.h5"}, "weights: expected a file or folder, found none"),
+        ({"weights": "{tmp}/w.h5#sha256=00"}, r"weights: expected .* found none at \S*w\.h5$"),
+        ({"weights": "https://a/w.h5"}, "weights: expected a path or a file: URI"),
+        ({"ood_images": "{tmp}/none"}, "ood_images: expected a file or folder, found none"),
+        ({"destination": "{tmp}/file/models"}, "destination: cannot write to .* is not a folder"),
+        ({"work_dir": "{tmp}/file"}, "work_dir: cannot write to .* is not a folder"),
+        ({"destination": "/proc/1/models"}, "destination: cannot write to .* no permission"),
+        ({"champion": "{tmp}/file"}, "champion: expected a folder, got the file"),
+        ({"require_gpu": True}, "require-gpu: expected a GPU"),
+    ],
+)
+def test_what_a_run_would_fail_at_is_found_before_it(
+    shapes: Path, tmp_path: Path, options: dict[str, Any], message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipelines.recipe_checks.os.access", _no_writing_below_proc)
+    monkeypatch.setattr("regraft_core.runtime.gpu_check.check_gpu.__defaults__", (("/dev/none",),))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=message) as raised:
+        check(tmp_path, shapes, **options)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _no_writing_below_proc(path: Path, _: int) -> bool:
+    """Answer as for a user who is not root."""
+    return not str(path).startswith("/proc")
+
+
+def test_a_format_without_its_package_is_found(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {"onnx": ("json", "regraft_no_such_package")}
+    monkeypatch.setattr("pipelines.recipe_checks._FORMAT_PACKAGES", packages)
+    with pytest.raises(InputError, match=r"formats: onnx needs regraft_no_such.* pip install"):
+        check(tmp_path, shapes, formats=["onnx"])
+
+
+def test_a_champion_with_other_classes_is_found_before_the_run(
+    shapes: Path, tmp_path: Path
+) -> None:
+    version = tmp_path / "models" / "shapes" / "1"
+    (version / LABELS_FILE).parent.mkdir(parents=True)
+    (version / LABELS_FILE).write_text("circle\ncross\nsquare\n")
+    (version / "saved_model.pb").write_bytes(b"graph")
+    check(tmp_path, shapes, model_name="shapes")
+    (tmp_path / "other").mkdir()
+    for name in ("circle", "star"):
+        (tmp_path / "other" / name).mkdir()
+        image = next((shapes / "circle").iterdir())
+        (tmp_path / "other" / name / "1.png").write_bytes(image.read_bytes())
+    with pytest.raises(InputError, match=r"champion shapes version 1 has different classes .*star"):
+        check(tmp_path, shapes, sources=[str(tmp_path / "other")], model_name="shapes")
+    check(tmp_path, shapes, sources=[str(tmp_path / "other")], model_name="new")
+
+
+def test_a_run_that_is_refused_leaves_no_folder(regraft: Regraft, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = regraft("run", "digits", "--weights", tmp_path / "none.h5", "--out", out)
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1
+    assert not out.exists()
