@@ -24,7 +24,7 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
+from regraft_core.formats.manifests import DatasetManifest, Epoch, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -34,7 +34,7 @@ from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
-from regraft_core.training.heads import add_offset, pooling_layer
+from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
@@ -181,10 +181,13 @@ def _load_parts(
             f"expected backbone weights {manifest.weights_digest[:12]}, got {digest[:12]}"
         )
     freeze(backbone)
-    layers = [pooling_layer(manifest.head["pooling"]), *head_model.layers[1:]]
+    levels = [Level(**level) for level in manifest.head["levels"]]
+    pooling = [] if levels else [pooling_layer(manifest.head["pooling"])]
+    layers = [*pooling, *head_model.layers[1:]]
     # Training is unweighted: the offset that serves another objective is added at its end.
     add_offset(layers[-1], -np.array(manifest.head["offset"]))
-    complete = join(backbone, layers)
+    pooled = keras.Model(backbone.input, pooled_levels(backbone, levels)) if levels else backbone
+    complete = join(pooled, layers)
     return Parts(dataset, features, backbone, layers, complete, manifest, extracted)
 
 

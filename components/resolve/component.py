@@ -49,6 +49,7 @@ def resolve(
     cache_gb: float,
     work_dir: str,
     pooling: str,
+    levels: str,
     optimize: str,
     l2: float,
     folds: int,

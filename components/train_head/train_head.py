@@ -8,17 +8,24 @@ from dataclasses import asdict
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, Preprocessing
+from regraft_core.formats.manifests import (
+    Epoch,
+    FeaturesManifest,
+    Level,
+    ModelManifest,
+    Preprocessing,
+)
 from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.feature_store import FeatureRows, moments, read_manifests
+from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
 from regraft_core.training.head_selection import HeadRows, SolvedHead, log_loss, score, solve_head
 from regraft_core.training.heads import (
     add_offset,
@@ -63,10 +70,15 @@ def train_head(
         )
     keras.utils.set_random_seed(options.seed)
     classes = len(manifest.classes)
-    rows = _head_rows(train, manifest.views)
+    candidates = _candidates(features, manifest, options, train)
     weights = class_weights(options.class_weights, train.labels, classes)
-    solved = solve_head(rows, classes, weights, options)
-    fitted = _measure(solved, train, validation, manifest.views, clock)
+    solved = solve_head(
+        {name: rows for name, (rows, _) in candidates.items()}, classes, weights, options
+    )
+    rows, chosen = candidates[solved.levels]
+    if chosen:
+        validation = FeatureRows(features, "validation", LEVELS)
+    fitted = _measure(solved, rows, _parts(validation, manifest, chosen), validation.labels, clock)
     head = build_head(len(rows.mean), classes, options.seed)
     standardize(head, rows.mean, rows.variance)
     set_logits(head, solved.kernel, solved.bias)
@@ -77,7 +89,9 @@ def train_head(
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
     with staged_folder(out) as folder:
         write_curves([fitted], folder)
-        written = _manifest(manifest, head, save_model(head, folder), solved, fitted, options)
+        written = _manifest(
+            manifest, head, save_model(head, folder), solved, fitted, options, chosen
+        )
         written = written.model_copy(
             update={
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
@@ -88,31 +102,76 @@ def train_head(
     return written
 
 
-def _head_rows(train: FeatureRows, views: int) -> HeadRows:
+def _candidates(
+    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions,
+    last: FeatureRows,
+) -> dict[str, tuple[HeadRows, list[Level]]]:  # fmt: skip
+    """Return the candidates' rows and levels by name; no levels stand for the pooling alone."""
+    found: dict[str, tuple[HeadRows, list[Level]]] = {}
+    if options.levels != "all" or options.pooling != "gap":
+        found[options.pooling] = _head_rows(last, manifest.views, manifest, []), []
+    if options.levels == "last" or options.pooling != "gap" or not manifest.levels:
+        if not found:
+            raise InputError("levels: expected features of all levels, got those of the last")
+        return found
+    averages = [level for level in manifest.levels if level.pooling == "average"]
+    groups = {"last 3 levels": averages[-3:], "all levels": averages,
+              "all levels, average and maximum": manifest.levels}  # fmt: skip
+    rows = FeatureRows(features, "train", LEVELS, manifest.views)
+    for name, levels in groups.items():
+        repeated = any(levels == known for _, known in found.values())
+        if not repeated and (name != "last 3 levels" or options.levels == "auto"):
+            found[name] = _head_rows(rows, manifest.views, manifest, levels), levels
+    return found
+
+
+def _parts(
+    rows: FeatureRows, manifest: FeaturesManifest, levels: list[Level]
+) -> list[NDArray[np.floating]]:
+    """Return the stored rows, of these levels only if there are any."""
+    if not levels or levels == manifest.levels:
+        return rows.parts()
+    columns = _columns(manifest, levels)
+    return [part[:, columns] for part in rows.parts()]
+
+
+def _columns(manifest: FeaturesManifest, levels: list[Level]) -> NDArray[np.int64]:
+    ends = np.cumsum([level.width for level in manifest.levels])
+    places = [manifest.levels.index(level) for level in levels]
+    return np.concatenate([np.arange(ends[k] - manifest.levels[k].width, ends[k]) for k in places])
+
+
+def _head_rows(
+    train: FeatureRows, views: int, manifest: FeaturesManifest, levels: list[Level]
+) -> HeadRows:
     mean, variance = (one.reshape(-1) for one in moments(train))
+    if levels:
+        columns = _columns(manifest, levels)
+        mean, variance = mean[columns], variance[columns]
     if not np.isfinite(variance).all():
         raise InputError(
             f"features: expected finite values, got {np.sum(~np.isfinite(variance))} features with "
             "others; extract them again with --feature-dtype float32 or other --weights"
         )
     images = np.tile(np.arange(len(train)), views)
-    return HeadRows(
-        train.parts(), np.tile(train.labels, views), images, mean, variance, (len(mean),)
-    )
+    widths = [level.width for level in levels] or [len(mean)]
+    parts = _parts(train, manifest, levels)
+    return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)
 
 
 def _measure(
-    solved: SolvedHead, train: FeatureRows, validation: FeatureRows, views: int, clock: Clock
-) -> Epoch:
+    solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
+    labels: NDArray[np.int32], clock: Clock,
+) -> Epoch:  # fmt: skip
     """Return loss and accuracy of a head without its offset, as a line of the learning curve."""
     values: dict[str, float] = {}
     weights = Weights(solved.kernel, solved.bias)
-    for prefix, rows in ("", train), ("validation_", validation):
-        parts = rows.parts()
-        plain = parts[: len(parts) // views] if rows is train else parts
-        logits = np.concatenate([weights.logits(part.astype(np.float32)) for part in plain])
-        values[f"{prefix}loss"] = log_loss(logits, rows.labels)
-        values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), rows.labels)
+    for prefix, parts, known in (
+        ("", train.parts, train.labels), ("validation_", validation, labels)
+    ):  # fmt: skip
+        logits = np.concatenate([weights.logits(part.astype(np.float32)) for part in parts])
+        values[f"{prefix}loss"] = log_loss(logits, known)
+        values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), known)
     return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
 
 
@@ -122,7 +181,7 @@ def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
         return [f"The head has the penalty {solved.penalty:.1e}: no class has two images to "
                 "choose one by cross-validation."]  # fmt: skip
     best = solved.trials[0]
-    chosen = f"one scale per {solved.scaling} and penalty {solved.penalty:.1e}"
+    chosen = f"{solved.levels}, one scale per {solved.scaling} and penalty {solved.penalty:.1e}"
     sentences = [
         f"Of {len(solved.trials)} linear heads, {chosen} had the lowest log loss in "
         f"{solved.folds}-fold cross-validation: {best.loss:.4f}, with accuracy {best.accuracy:.4f}."
@@ -138,7 +197,7 @@ def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
 
 def _manifest(
     features: FeaturesManifest, head: keras.Model, digest: str, solved: SolvedHead, fitted: Epoch,
-    options: HeadOptions,
+    options: HeadOptions, levels: list[Level],
 ) -> ModelManifest:  # fmt: skip
     height, width, channels = features.feature_map
     return ModelManifest(
@@ -158,6 +217,7 @@ def _manifest(
         cut=None,
         head={
             "pooling": options.pooling,
+            "levels": [level.model_dump() for level in levels],
             "scaling": solved.scaling,
             "l2": solved.penalty,
             "offset": solved.offset.tolist(),

@@ -42,7 +42,7 @@ class Rates:
     head_rate: float = 1000.0
     top_rate: float = 260.0
     image_kb: float = 100.0
-    pooled_kb: float = 2.56
+    pooled_kb: float = 13.6
     activation_kb: float = 3.584
 
 

@@ -15,6 +15,7 @@ Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
+Levels = Literal["auto", "last", "all"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -35,6 +36,11 @@ Precision = Annotated[
         "tensor cores."
     ),
 ]
+_LEVELS = (
+    "Feature maps that the head reads with --pooling gap: the last, all, or chosen by "
+    "cross-validation (`auto`)."
+)
+LevelsOption = Annotated[Levels, Field(description=_LEVELS)]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
 # They change where and how a step runs, not its result.
@@ -160,6 +166,7 @@ class FeatureOptions(Options):
     )
     keep_cut: bool = True
     poolings: tuple[HeadKind, ...] = ("gap",)
+    levels: LevelsOption = "auto"
     views: int = Field(
         default=1,
         ge=1,
@@ -199,6 +206,7 @@ class HeadOptions(Options):
     pooling: HeadKind = Field(
         default="gap", description="Pooling of the feature map: average, maximum or none (flatten)."
     )
+    levels: LevelsOption = "auto"
     optimize: Objective = Field(
         default="accuracy",
         description="What the head's decisions serve; an offset of the logits adjusts them.",

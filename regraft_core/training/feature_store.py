@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,17 +16,18 @@ from numpy.typing import NDArray
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.training_source import Resident, Source
+from regraft_core.training.training_source import Batch, Resident, Source
 
 LABELS = "label"
 CUT = "cut"
+LEVELS = "levels"
 # Rows up to this size are kept in memory for training; larger ones are read batch by batch.
 RESIDENT_BYTES = 1 << 30
 # Values summed at a time, which limits the memory for wide features.
 MOMENTS_VALUES = 1 << 22
 SAME_FOR_ALL_WORKERS = (
     "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
-    "augment", "seed", "dtype", "arrays", "shard_count",
+    "augment", "seed", "dtype", "arrays", "levels", "shard_count",
 )  # fmt: skip
 
 
@@ -126,16 +129,32 @@ class FeatureRows:
         )
 
 
-def feature_source(rows: FeatureRows) -> Source:
-    """Return cached rows as a training source: float32 [n, ...]."""
+def feature_source(
+    rows: FeatureRows, others: FeatureRows | None = None, columns: Sequence[slice] = ()
+) -> Source:
+    """Return cached rows as a training source: float32 [n, ...].
 
-    def fetch(
-        indices: NDArray[np.int64], epoch: int
-    ) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
-        return rows.rows(indices, epoch).astype(np.float32), rows.labels[indices]
+    With `others`, an input is a tuple: the rows, and each of these columns of the other rows.
+    """
 
-    spec = tf.TensorSpec([None, *rows.row_shape], tf.float32)
-    resident = rows.in_memory() if rows.nbytes <= RESIDENT_BYTES else None
+    def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
+        inputs = rows.rows(indices, epoch).astype(np.float32)
+        if others is None:
+            return inputs, rows.labels[indices]
+        wide = others.rows(indices, epoch).astype(np.float32)
+        return (inputs, *(wide[:, part] for part in columns)), rows.labels[indices]
+
+    spec: Any = tf.TensorSpec([None, *rows.row_shape], tf.float32)
+    nbytes = rows.nbytes
+    if others is not None:
+        widths = [part.stop - part.start for part in columns]
+        spec = (spec, *(tf.TensorSpec([None, width], tf.float32) for width in widths))
+        nbytes += others.nbytes
+    resident = rows.in_memory() if nbytes <= RESIDENT_BYTES else None
+    if resident is not None and others is not None:
+        wide = others.in_memory().inputs
+        inputs = (resident.inputs, *(wide[:, part] for part in columns))
+        resident = dataclasses.replace(resident, inputs=inputs)
     return Source(len(rows), fetch, spec, resident=resident)
 
 

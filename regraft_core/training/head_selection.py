@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,12 +33,12 @@ from regraft_core.training.logistic_regression import (
 
 Floats = NDArray[np.float64]
 # Penalties from strong to weak, for scaled rows, whose mean square length is 1.
-PENALTIES = tuple(10.0 ** (-exponent / 2) for exponent in range(3, 15))
+PENALTIES = tuple(10.0 ** (-1.5 - 0.7 * step) for step in range(9))
 # Of a path of penalties, this many without a lower loss end it.
-WORSE_PENALTIES = 3
+WORSE_PENALTIES = 2
 DEFAULT_PENALTY = 1e-3
 # The selection looks at a sample of this many rows; a limit on axes limits the time to find them.
-SELECTION_ROWS, MAX_AXES = 20_000, 3072
+SELECTION_ROWS, MAX_AXES = 6000, 3072
 # Features whose variance is below this fraction of the mean are not scaled up any further.
 VARIANCE_FLOOR = 1e-3
 # Multiples of the logarithm of the class frequencies that an offset subtracts from the logits.
@@ -81,6 +81,7 @@ class HeadRows:
 class Trial:
     """One candidate: its mean log loss and accuracy on held-out images, at its temperature."""
 
+    levels: str
     scaling: str
     penalty: float
     loss: float
@@ -99,6 +100,7 @@ class SolvedHead:
     kernel: Floats
     bias: Floats
     offset: Floats
+    levels: str
     scaling: str
     penalty: float
     folds: int
@@ -194,73 +196,119 @@ def choose_offset(
 
 
 def solve_head(
-    rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions
-) -> SolvedHead:
-    """Choose scaling and penalty by cross-validation, then fit the head to all rows.
+    candidates: Mapping[str, HeadRows], classes: int, class_weights: Sequence[float] | None,
+    options: HeadOptions,
+) -> SolvedHead:  # fmt: skip
+    """Choose levels, scaling and penalty by cross-validation, then fit the head to all rows.
 
     One thread computes a fold: matrices this narrow gain nothing from several, and lose where other
     processes use the cores.
     """
     with threadpool_limits(1, "blas"):
-        return _solve_head(rows, classes, class_weights, options)
+        return _solve_head(candidates, classes, class_weights, options)
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best candidate so far, and its held-out logits of the scored rows."""
+
+    levels: str
+    scaling: str
+    penalty: float
+    logits: Floats
+    scaled: Scaling
+    axes: Axes
 
 
 def _solve_head(
-    rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions
-) -> SolvedHead:
-    targets = np.eye(classes)[rows.labels]
+    candidates: Mapping[str, HeadRows], classes: int, class_weights: Sequence[float] | None,
+    options: HeadOptions,
+) -> SolvedHead:  # fmt: skip
+    first = next(iter(candidates.values()))
+    targets = np.eye(classes)[first.labels]
     targets = targets * (1 - options.label_smoothing) + options.label_smoothing / classes
-    weights = np.ones(len(rows)) if class_weights is None else np.array(class_weights)[rows.labels]
-    sample = _sample(rows, options.seed)
-    stored = rows.take(sample)
-    labels, images = rows.labels[sample], rows.images[sample]
-    folds = min(options.folds, len(np.unique(images)))
-    scored = _scored_rows(labels, images, classes) if folds > 1 else np.empty(0, np.int64)
-    fold_of = deal_folds(labels, images, max(folds, 1), options.seed)
-    best, best_logits = None, np.empty((0, classes))
+    weights = np.ones(len(first))
+    if class_weights is not None:
+        weights = np.array(class_weights)[first.labels]
+    best: _Best | None = None
     trials: list[Trial] = []
-    for name, scaling in scalings(rows).items():
-        clock = Clock()
-        scaled = scaling.apply(stored)
-        axes = principal_axes(scaled)
-        coordinates = scaled @ axes.basis
-        path = _Path(coordinates, targets[sample], weights[sample], axes.squares, fold_of, folds)
-        if best is None:
-            best = name, scaling, axes, options.l2 or DEFAULT_PENALTY
-        if not len(scored):
-            continue
-        found, logits = _compare(
-            path, labels, scored, name, (options.l2,) if options.l2 else PENALTIES
-        )
-        if not trials or found[0].loss < min(trial.loss for trial in trials):
-            best, best_logits = (name, scaling, axes, found[0].penalty), logits
-        trials += found
-        log_progress(
-            f"head: one scale per {name}, {folds} folds: log loss {found[0].loss:.4f}, accuracy "
-            f"{found[0].accuracy:.4f} at penalty {found[0].penalty:.1e} ({clock.seconds:.1f} s)"
-        )
+    for levels, rows in candidates.items():
+        for scaling in scalings(rows):
+            tried = _try(levels, rows, scaling, targets, weights, options)
+            if best is None or (tried[1] and tried[1][0].loss < min(t.loss for t in trials)):
+                best = tried[0]
+            trials += tried[1]
     assert best is not None
     trials.sort(key=lambda trial: trial.loss)
-    name, scaling, axes, penalty = best
     if not trials:
         log_progress(
-            f"head: penalty {penalty:.1e} without cross-validation, because no class has two images"
+            f"head: penalty {best.penalty:.1e} without cross-validation, because no class has two "
+            "images"
         )
-    fitted = _fit(rows, targets, weights, scaling, axes, penalty)
-    temperature = trials[0].temperature if trials else 1.0
+    rows = candidates[best.levels]
+    sample = _sample(rows, options.seed)
+    penalty, temperature = best.penalty, trials[0].temperature if trials else 1.0
+    if len(sample) < len(rows):
+        # More rows need a weaker penalty of the mean loss, and are less certain of themselves.
+        penalty = options.l2 or penalty * len(sample) / len(rows)
+        temperature = 1.0
+    fitted = _fit(rows, targets, weights, best.scaled, best.axes, penalty)
     frequencies = targets.mean(axis=0) + 1.0 / len(rows)
-    known = labels[scored]
-    offset = choose_offset(options.optimize, best_logits, known, frequencies / frequencies.sum())
-    adjusted = (best_logits + offset).argmax(axis=1)
+    known = rows.labels[_scored(rows, classes, options)]
+    offset = choose_offset(options.optimize, best.logits, known, frequencies / frequencies.sum())
+    adjusted = (best.logits + offset).argmax(axis=1)
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     held_out: dict[str, float] = {}
     if len(known):
         held_out = {kind: score(kind, adjusted, known) for kind in objectives}
     return SolvedHead(
         kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
-        scaling=name, penalty=penalty, folds=folds if trials else 0, trials=trials,
-        held_out=held_out,
+        levels=best.levels, scaling=best.scaling, penalty=penalty,
+        folds=_folds(rows, options) if trials else 0, trials=trials, held_out=held_out,
     )  # fmt: skip
+
+
+def _try(
+    levels: str, rows: HeadRows, name: str, targets: Floats, weights: Floats, options: HeadOptions
+) -> tuple[_Best, list[Trial]]:
+    """Return the best head of one candidate and scaling, and its trials, the best first."""
+    clock, classes = Clock(), targets.shape[1]
+    sample, folds = _sample(rows, options.seed), _folds(rows, options)
+    scaling = scalings(rows)[name]
+    scaled = scaling.apply(rows.take(sample))
+    axes = principal_axes(scaled)
+    scored = np.searchsorted(sample, _scored(rows, classes, options))
+    if not len(scored):
+        penalty = options.l2 or DEFAULT_PENALTY
+        return _Best(levels, name, penalty, np.empty((0, classes)), scaling, axes), []
+    labels, images = rows.labels[sample], rows.images[sample]
+    fold_of = deal_folds(labels, images, folds, options.seed)
+    path = _Path(
+        scaled @ axes.basis, targets[sample], weights[sample], axes.squares, fold_of, folds
+    )
+    penalties = (options.l2,) if options.l2 else PENALTIES
+    trials, logits = _compare(path, labels, scored, (levels, name), penalties)
+    log_progress(
+        f"head: {levels}, one scale per {name}, {folds} folds: log loss {trials[0].loss:.4f}, "
+        f"accuracy {trials[0].accuracy:.4f} at penalty {trials[0].penalty:.1e} "
+        f"({clock.seconds:.1f} s)"
+    )
+    return _Best(levels, name, trials[0].penalty, logits, scaling, axes), trials
+
+
+def _folds(rows: HeadRows, options: HeadOptions) -> int:
+    return min(options.folds, len(np.unique(rows.images[_sample(rows, options.seed)])))
+
+
+def _scored(rows: HeadRows, classes: int, options: HeadOptions) -> NDArray[np.int64]:
+    """Return one sampled row of each image whose class has others, which alone can predict it."""
+    sample = _sample(rows, options.seed)
+    if _folds(rows, options) < 2:
+        return np.empty(0, np.int64)
+    labels = rows.labels[sample]
+    _, first = np.unique(rows.images[sample], return_index=True)
+    counts = np.bincount(labels[first], minlength=classes)
+    return np.sort(sample[first[counts[labels[first]] > 1]])
 
 
 def _sample(rows: HeadRows, seed: int) -> NDArray[np.int64]:
@@ -272,15 +320,6 @@ def _sample(rows: HeadRows, seed: int) -> NDArray[np.int64]:
     count = max(limit * len(distinct) // len(rows), 1)
     chosen = np.random.default_rng(seed).permutation(distinct)[:count]
     return np.flatnonzero(np.isin(rows.images, chosen))
-
-
-def _scored_rows(
-    labels: NDArray[np.int32], images: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Return one row of each image whose class has other images, which alone can predict it."""
-    _, first = np.unique(images, return_index=True)
-    counts = np.bincount(labels[first], minlength=classes)
-    return first[counts[labels[first]] > 1]
 
 
 class _Path:
@@ -313,10 +352,10 @@ class _Path:
 
 
 def _compare(
-    path: _Path, labels: NDArray[np.int32], scored: NDArray[np.int64], scaling: str,
+    path: _Path, labels: NDArray[np.int32], scored: NDArray[np.int64], names: tuple[str, str],
     penalties: Sequence[float],
 ) -> tuple[list[Trial], Floats]:  # fmt: skip
-    """Return the trials of a scaling, the best first, and its held-out logits of scored rows."""
+    """Return the trials, the best first, and the best one's held-out logits of scored rows."""
     trials: list[Trial] = []
     best, best_logits = -1, np.empty(0)
     for penalty in penalties:
@@ -324,7 +363,7 @@ def _compare(
         temperature = fit_temperature(logits, known)
         logits /= temperature
         accuracy = score("accuracy", logits.argmax(axis=1), known)
-        trials.append(Trial(scaling, penalty, smoothed_loss(logits, known), accuracy, temperature))
+        trials.append(Trial(*names, penalty, smoothed_loss(logits, known), accuracy, temperature))
         if best < 0 or trials[-1].loss < trials[best].loss:
             best, best_logits = len(trials) - 1, logits
         if len(trials) - 1 - best >= WORSE_PENALTIES:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.formats.manifests import Level
 from regraft_core.formats.options import HeadKind
 
 # Channels whose variance is below this quantile are scaled alike: enlarged, their noise would count
@@ -13,6 +17,7 @@ from regraft_core.formats.options import HeadKind
 # the mean variance replaces the quantile.
 VARYING_QUANTILE, VARIANCE_FLOOR = 0.75, 1e-2
 EPSILON = 1e-3
+LEVELS_LAYER = "head_levels"
 
 
 def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
@@ -23,6 +28,28 @@ def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
         "flatten": keras.layers.Flatten,
     }
     return layers[kind](name=f"head_{kind}")
+
+
+def level_layer(level: Level) -> keras.layers.Layer:
+    """Return the layer from a level's feature map [n, h, w, c] to its features [n, c]."""
+    kinds = {
+        "average": keras.layers.GlobalAveragePooling2D,
+        "maximum": keras.layers.GlobalMaxPooling2D,
+    }
+    return kinds[level.pooling](name=f"head_{level.pooling}_{level.layer}")
+
+
+def pooled_levels(backbone: keras.Model, levels: Sequence[Level]) -> Any:
+    """Return the tensor of the features of some levels, one after another, [n, width]."""
+    pooled = [level_layer(level)(backbone.get_layer(level.layer).output) for level in levels]
+    if len(pooled) == 1:
+        return keras.layers.Identity(name=LEVELS_LAYER)(pooled[0])
+    return keras.layers.Concatenate(name=LEVELS_LAYER)(pooled)
+
+
+def features_layer(head: Mapping[str, Any]) -> str:
+    """Return the name of the layer whose output is a head's input; `head` is as in its manifest."""
+    return LEVELS_LAYER if head.get("levels") else f"head_{head['pooling']}"
 
 
 def pooled_width(kind: HeadKind, feature_map: tuple[int, int, int]) -> int:

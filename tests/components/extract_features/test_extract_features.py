@@ -287,5 +287,5 @@ def test_a_cache_above_its_limit_is_not_written(
 ) -> None:
     (folder,) = extracted(dataset, tmp_path, cache_gb=1e-6)
     manifest = FeaturesManifest.read(folder)
-    assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap"])
+    assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap", "levels"])
     assert "top will train from images" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
     chain()
     shards = [FeaturesManifest.read(path) for path in found(runner / "work", "features.json")]
     assert [shard.shard_index for shard in sorted(shards, key=lambda s: s.shard_index)] == [0, 1]
-    assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "cut"} for shard in shards)
+    assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "levels", "cut"} for shard in shards)
     models = [ModelManifest.read(path) for path in found(runner / "work", "model.json")]
     (head,) = (model for model in models if model.kind == "head")
     assert head.measurements["cross_validation"]

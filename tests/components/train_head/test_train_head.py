@@ -14,7 +14,7 @@ from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
+from regraft_core.training.feature_store import LABELS, LEVELS, FeatureRows, array_file
 from regraft_core.training.head_selection import log_loss
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import load_model
@@ -36,7 +36,7 @@ def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["gap", "gmp", "flatten"])
 def test_heads_by_pooling_and_their_parameters(features: Path, tmp_path: Path, kind: str) -> None:
-    options = HeadOptions(pooling=kind, folds=3)
+    options = HeadOptions(pooling=kind, levels="last", folds=3)
     manifest = train_head([features], tmp_path / "head", options)
     width = WIDTH * SIDE * SIDE if kind == "flatten" else WIDTH
     model, read = load_model(tmp_path / "head")
@@ -78,7 +78,7 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
         np.save(array_file(folder, shard.stem, "gap"), values.astype(np.float32))
         np.save(array_file(folder, shard.stem, LABELS), labels)
         shards.append(shard)
-    changed = {"arrays": {"gap": [2]}, "shards": shards, "dtype": "float32"}
+    changed = {"arrays": {"gap": [2]}, "levels": [], "shards": shards, "dtype": "float32"}
     FeaturesManifest.read(features).model_copy(update=changed).write(folder)
     return folder
 
@@ -110,9 +110,35 @@ def test_loss_and_accuracy_are_those_before_the_offset(imbalanced: Path, tmp_pat
 
 
 def test_a_pooling_that_was_not_extracted_is_an_error(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected features of pooling 'gmp', got gap, cut"):
+    with pytest.raises(InputError, match="of pooling 'gmp', got gap, levels, cut"):
         train_head([trained.features], tmp_path / "head", HeadOptions(pooling="gmp"))
     assert not (tmp_path / "head").exists()
+
+
+def test_levels_are_chosen_by_cross_validation(features: Path, tmp_path: Path) -> None:
+    heads = {
+        name: train_head([features], tmp_path / name, HeadOptions(levels=name))
+        for name in ("auto", "last", "all")
+    }
+    names = {name: {trial["levels"] for trial in head.measurements["cross_validation"]}
+             for name, head in heads.items()}  # fmt: skip
+    both = {"all levels", "all levels, average and maximum"}
+    assert names == {"auto": {"gap", "last 3 levels", *both}, "last": {"gap"}, "all": both}
+    trials = heads["auto"].measurements["cross_validation"]
+    assert trials[0]["loss"] < heads["last"].measurements["cross_validation"][0]["loss"]
+    manifest = FeaturesManifest.read(features)
+    levels = heads["auto"].head["levels"]
+    assert levels == [level.model_dump() for level in manifest.levels]
+    model, _ = load_model(tmp_path / "auto")
+    rows = FeatureRows([features], "validation", LEVELS)
+    logits = model(np.concatenate(rows.parts()).astype(np.float32)).numpy()
+    assert log_loss(logits, rows.labels) == pytest.approx(heads["auto"].validation_loss, rel=1e-3)
+
+
+def test_levels_that_were_not_extracted_are_an_error(imbalanced: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="levels: expected features of all levels"):
+        train_head([imbalanced], tmp_path / "head", HeadOptions(levels="all"))
+    assert train_head([imbalanced], tmp_path / "auto", HeadOptions()).head["levels"] == []
 
 
 def test_features_that_are_not_finite_are_an_error(imbalanced: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def write(folder: Path, counts: dict[str, int], px: int = 40) -> Path:
 
 
 def test_a_recipe_fits_the_folder(tmp_path: Path, regraft: Regraft) -> None:
-    folder = write(tmp_path / "my pets!", {"cat": 30, "dog: big": 9, "#x\n": 10})
+    folder = write(tmp_path / "my pets!", {"cat": 30, "dog: big": 9, "#x": 10})
     output = tmp_path / "new" / "pets.yaml"
     ended = regraft("init", folder, "-o", output)
     assert ended.code == 0, ended.err

@@ -40,6 +40,10 @@ def blobs(per_class: int, width: int = 8, noise: float = 1.0, seed: int = 0) -> 
     return rows_of(np.eye(width)[labels] + rng.normal(0, noise, (3 * per_class, width)), labels)
 
 
+def solve(rows: HeadRows, classes: int, weights: None, options: HeadOptions) -> SolvedHead:
+    return solve_head({"gap": rows}, classes, weights, options)
+
+
 def accuracy(head: SolvedHead, rows: HeadRows) -> float:
     logits = rows.parts[0] @ head.kernel + head.bias
     return float((logits.argmax(axis=1) == rows.labels).mean())
@@ -76,13 +80,13 @@ def test_the_chosen_penalty_is_better_than_the_weakest_on_other_images() -> None
     train, test = (blobs(n, width=60, noise=0.6, seed=n) for n in (30, 300))
     losses = []
     for penalty in (0.0, 1e-7):
-        head = solve_head(train, 3, None, OPTIONS.model_copy(update={"l2": penalty}))
+        head = solve(train, 3, None, OPTIONS.model_copy(update={"l2": penalty}))
         losses.append(log_loss(test.parts[0] @ head.kernel + head.bias, test.labels))
     assert losses[0] < losses[1] - 0.02
 
 
 def test_classes_that_are_never_confused_have_finite_confidence() -> None:
-    head = solve_head(blobs(30, noise=0.05), 3, None, OPTIONS)
+    head = solve(blobs(30, noise=0.05), 3, None, OPTIONS)
     assert head.trials[0].accuracy == 1.0
     assert np.abs(head.kernel).max() < 100
 
@@ -90,7 +94,7 @@ def test_classes_that_are_never_confused_have_finite_confidence() -> None:
 def test_the_head_is_calibrated_out_of_fold() -> None:
     """A strong penalty alone would make it far too uncertain."""
     train, test = blobs(150), blobs(400, seed=1)
-    head = solve_head(train, 3, None, OPTIONS.model_copy(update={"l2": 1.0}))
+    head = solve(train, 3, None, OPTIONS.model_copy(update={"l2": 1.0}))
     assert head.trials[0].temperature < 0.5
     logits = test.parts[0] @ head.kernel + head.bias
     assert fit_temperature(logits, test.labels) == pytest.approx(1.0, abs=0.25)
@@ -98,7 +102,7 @@ def test_the_head_is_calibrated_out_of_fold() -> None:
 
 
 def test_a_given_penalty_is_kept() -> None:
-    head = solve_head(blobs(20), 3, None, OPTIONS.model_copy(update={"l2": 0.05}))
+    head = solve(blobs(20), 3, None, OPTIONS.model_copy(update={"l2": 0.05}))
     assert head.penalty == 0.05
     assert {trial.penalty for trial in head.trials} == {0.05}
 
@@ -106,12 +110,12 @@ def test_a_given_penalty_is_kept() -> None:
 def test_rows_beyond_the_sample_are_fitted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fit of all rows is the same in memory, in blocks, and on features without axes."""
     rows, fixed = blobs(100), OPTIONS.model_copy(update={"l2": 1e-2})
-    whole = solve_head(rows, 3, None, fixed)
+    whole = solve(rows, 3, None, fixed)
     for limits in ({"SELECTION_ROWS": 90}, {"IN_MEMORY_BYTES": 0}, {"MAX_AXES": 6}):
         with monkeypatch.context() as patch:
             for name, value in limits.items():
                 patch.setattr(module, name, value)
-            head = solve_head(rows, 3, None, fixed)
+            head = solve(rows, 3, None, fixed)
         one, other = ((rows.parts[0] @ h.kernel).argmax(1) for h in (whole, head))
         assert (one == other).mean() > 0.97, limits
 
@@ -147,9 +151,9 @@ def test_labels_and_folds_that_leave_little_to_learn_from() -> None:
         "equal features": rows_of(np.ones((6, 4)), [0, 0, 0, 1, 1, 2]),
     }
     for name, rows in cases.items():
-        head = solve_head(rows, 4, None, OPTIONS)
+        head = solve(rows, 4, None, OPTIONS)
         assert np.isfinite(head.kernel).all(), name
         assert np.isfinite(head.bias).all(), name
         assert bool(head.trials) == (np.bincount(rows.labels).max() > 1), name
-    assert accuracy(solve_head(cases["one image a class"], 4, None, OPTIONS),
+    assert accuracy(solve(cases["one image a class"], 4, None, OPTIONS),
                     cases["one image a class"]) == 1.0  # fmt: skip
