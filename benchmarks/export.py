@@ -61,7 +61,7 @@ def export_once(folder: Path) -> tuple[Path, Metric]:
 
     built = build(folder, backbone=BACKBONE, px=PX)
     start = time.perf_counter()
-    export([built.candidate], built.evaluation, built.dataset, folder / "saved_model")
+    export(built.candidate, built.evaluation, built.dataset, folder / "saved_model")
     return built.candidate, Metric(time.perf_counter() - start, "s", SECONDS_GOAL)
 
 

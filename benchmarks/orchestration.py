@@ -116,11 +116,12 @@ def worker_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
 def pipeline_metrics(folder: Path) -> dict[str, Metric]:
     """Measure the size of the compiled pipeline."""
     from pipelines.cluster.compilation import compile_pipeline
+    from pipelines.recipes.recipe import make_recipe
 
     metrics = {}
     for workers, name in ((1, "1_worker"), (8, "8_workers")):
         file = folder / f"{name}.yaml"
-        compile_pipeline({"workers": workers}, file)
+        compile_pipeline(make_recipe(sources=("sample:digits",), workers=workers), file)
         metrics[f"pipeline_size_{name}"] = Metric(file.stat().st_size / 1e3, "kB")
     return metrics
 

@@ -77,15 +77,21 @@ def signature_of(name: str, function: Callable[..., Any]) -> str:
     except ValueError:
         return name
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(signature.replace(parameters=parameters)))
+    text = _plain(str(signature.replace(parameters=parameters)))
     if len(name + text) <= WIDTH:
         return name + text
-    inside = [re.sub(r"(: )'([^']*)'", r"\1\2", str(p)) for p in parameters]
+    inside = [_plain(str(p)) for p in parameters]
     first_keyword = next((n for n, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
     if first_keyword is not None and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         inside.insert(first_keyword, "*")
     arguments = "".join(f"    {one},\n" for one in inside)
     return f"{name}(\n{arguments}){text[text.rindex(')') + 1 :] if '->' in text else ''}"
+
+
+def _plain(text: str) -> str:
+    """Return a part of a signature with types, and classes as defaults, as they are written."""
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
 
 
 def _function_lines(name: str, function: Callable[..., Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.weights import parse_location
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -42,7 +43,7 @@ def check_recipe(
     """
     locations = list(_locations(recipe))
     for name, location in locations:
-        if "://" in location:
+        if is_remote(location):
             check_scheme(name, location)
         elif has_mounted is None:
             _check_on_this_machine(name, location)
@@ -72,7 +73,7 @@ def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _check_on_this_machine(name: str, location: str) -> None:
-    path = Path(location)
+    path = local_path(location)
     if name == "source":
         kind_of_source(location)
     elif name in ("weights", "ood_images") and not path.exists():

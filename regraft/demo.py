@@ -65,7 +65,7 @@ def _predict_served(summary: Summary, records: list[ImageRecord], models: Path) 
     for record, first, second in zip(records, by_grpc, by_rest, strict=True):
         table.add_row(record.path, classes[record.label], first.label, f"{first.confidence:.4f}",
                       second.label, f"{second.confidence:.4f}")  # fmt: skip
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
 
 def _print_next_steps(out: Path) -> None:

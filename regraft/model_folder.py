@@ -9,6 +9,7 @@ from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
 from regraft_core.formats.version_names import version_names
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 
@@ -50,13 +51,19 @@ def find_model_folder(path: str | os.PathLike[str], work: Path) -> Path:
     raise InputError(f"expected {EXPECTED}, got the folder {folder}")
 
 
+def plain_path(path: str | os.PathLike[str]) -> str:
+    """Return a path, or a URL that is not a local file's, as text."""
+    text = os.fspath(path)
+    return text if is_remote(text) else str(local_path(text))
+
+
 def published_by(path: str | os.PathLike[str]) -> str:
     """Return the folder or URL of the version that a run published, or `path` if it is not a run.
 
     Raises:
         InputError: the run was rejected, or its summary is damaged.
     """
-    source = os.fspath(path).removeprefix("file://")
+    source = plain_path(path)
     if is_store_uri(source) or not (Path(source) / SUMMARY_FILE).is_file():
         return source
     from regraft.training_run import Run
@@ -78,7 +85,7 @@ def find_served_folder(path: str | os.PathLike[str]) -> Path:
     source = published_by(path)
     if is_store_uri(source):
         raise InputError(f"expected a folder of published models, got {source}; copy it first")
-    is_run = source != os.fspath(path).removeprefix("file://")
+    is_run = source != plain_path(path)
     return Path(source).parent if is_run else Path(source)
 
 

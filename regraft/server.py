@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft.model_folder import find_model_folder, models_in, published_by, versions_in
+from regraft.model_folder import find_model_folder, models_in, plain_path, published_by, versions_in
 from regraft_core.formats.manifests import ModelManifest
 from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.errors import InputError
@@ -86,7 +86,7 @@ def _served_folder(path: str | os.PathLike[str], work: Path) -> Path:
     source = published_by(path)
     folder = Path(source)
     if not is_store_uri(source):
-        if source != os.fspath(path).removeprefix("file://"):  # a run: all versions of its model
+        if source != plain_path(path):  # a run: all versions of its model
             return folder.parent
         if folder.is_dir() and (versions_in(folder) or models_in(folder)):
             return folder.resolve()

@@ -23,6 +23,7 @@ from regraft_core.formats.store_records import (
     record_removal,
     usable_entries,
 )
+from regraft_core.runtime.addresses import local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 from serving.publishing.publish import open_store
@@ -64,7 +65,7 @@ def find_store(location: str) -> ContentStore:
         InputError: there is no store.
     """
     if not is_store_uri(location):
-        inside = Path(location.removeprefix("file://")) / STEPS_FOLDER / STORE_FOLDER
+        inside = local_path(location) / STEPS_FOLDER / STORE_FOLDER
         location = str(inside) if inside.is_dir() else location
     store = ContentStore(location)
     if store.read_record(GENERATION_FILE) is None:

@@ -7,11 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from components.evaluate.gate.baseline import (
+    ClassCount,
+    baseline_metrics,
+    compare_with_constant,
+    recall_bounds,
+)
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, apply_gate
 from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
-    fit_temperature,
+    choose_temperature,
     reliability,
     to_probabilities,
 )
@@ -22,7 +28,7 @@ from regraft_core.formats.options import GateOptions
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-UNCALIBRATED = "the temperature stays 1: no other value improves the validation loss"
+UNCALIBRATED = "the temperature stays 1: no other value significantly improves the validation loss"
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def assess(
     """
     finite_validation, _ = _select_finite(validation)
     finite_test, finite = _select_finite(test)
-    temperature = fit_temperature(finite_validation.logits, finite_validation.true_labels)
+    temperature = choose_temperature(finite_validation.logits, finite_validation.true_labels)
     raw = to_probabilities(finite_test.logits)
     served = to_probabilities(finite_test.logits, temperature)
     measured = measure_predictions(served, finite_test.true_labels, classes)
@@ -102,16 +108,22 @@ def assess(
         finite_validation.logits, finite_test.logits, ood_logits, options.in_distribution_fraction
     )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
+    counts = _class_counts(measured)
+    baseline, bounds = compare_with_constant(counts, options.objective), recall_bounds(counts)
     values = (
         measured.values
+        | dict(baseline_metrics(baseline, bounds))
         | _calibration_metrics(raw, served, finite_test.true_labels)
         | _finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
         | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
+    evidence = replace(
+        _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds
+    )
     return Assessment(
-        verdict=apply_gate(_evidence(metrics, finite, cost, comparison), options),
+        verdict=apply_gate(evidence, options),
         metrics=metrics,
         temperature=temperature,
         probabilities=_expand(served, finite, len(classes)),
@@ -155,6 +167,13 @@ def _evidence(
         champion=comparison,
         **asdict(cost),
     )
+
+
+def _class_counts(metrics: SplitMetrics) -> list[ClassCount]:
+    return [
+        ClassCount(row.name, metrics.confusion[k][k], row.support)
+        for k, row in enumerate(metrics.per_class)
+    ]
 
 
 def _expand(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:

@@ -14,6 +14,7 @@ import numpy as np
 from components.evaluate.assessment import Assessment, ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
+from components.evaluate.gate.gate import DEFAULT_RULE
 from components.evaluate.gate.selection import Choice, choose
 from components.evaluate.metrics.ood_images import read_ood_images
 from components.evaluate.predict import (
@@ -105,6 +106,13 @@ def evaluate(
     )
     report = _report(evaluation, data, manifests, assessment, errors, options)
     _write(out, evaluation, report, test, assessment)
+    rule = [
+        f"{check.name} {check.received}, expected {check.expected}"
+        for check in evaluation.checks
+        if check.name in DEFAULT_RULE
+    ]
+    if rule:
+        log_progress(f"evaluate: {'; '.join(rule)}")
     log_progress(f"evaluate: {evaluation.verdict}")
     return evaluation
 

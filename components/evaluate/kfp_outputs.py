@@ -17,6 +17,7 @@ from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifes
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep, origin_of, pass_page
+from regraft_core.runtime.addresses import is_remote
 
 ROC_POINTS = 200
 
@@ -50,6 +51,11 @@ def evaluate_artifacts(
             outputs["metrics"].log_metric(name, value)
     folder = Path(evaluation.path)
     _log_classification(outputs["classification"], result, folder)
+    for name in ("metrics", "classification"):
+        # Only their metadata counts, but kfp's local cache wants a file of each output.
+        if not is_remote(outputs[name].uri):
+            Path(outputs[name].path).parent.mkdir(parents=True, exist_ok=True)
+            Path(outputs[name].path).touch()
     pass_page(evaluation, REPORT_FILE, outputs["report"])
     origin = origin_of("evaluate", values, candidates, dataset)
     keep(evaluation, f"evaluation-{result.digest[:32]}", result.file_name, origin,
@@ -62,7 +68,7 @@ def _pass_on(
 ) -> None:
     """Make the chosen candidate the output `model`; on this machine it is the same folder."""
     (chosen,) = (f for f in folders if ModelManifest.read(f).digest == result.model_digest)
-    if "://" in candidates.uri:
+    if is_remote(candidates.uri):
         copy_artifact(chosen, Path(model.path))
     else:
         model.uri = str(chosen)

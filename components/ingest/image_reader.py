@@ -21,10 +21,10 @@ from components.ingest.checks.png import PlainPng, unpack_small
 from components.ingest.sources.download import read_url
 from components.ingest.sources.download_retry import FetchError
 from components.ingest.sources.folders import LabeledFile
-from components.ingest.sources.urls import is_url
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
 from components.ingest.spool import MAX_FILE_BYTES, SpoolWriter, read_file
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import is_remote
 
 FILES_PER_CHUNK = 256
 SPOOL_BYTES = 64 * 1024
@@ -104,10 +104,10 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
 def _read(file: LabeledFile, options: IngestOptions) -> bytes:
     if file.problem:
         raise InvalidImageError("invalid-row", file.problem)
-    if not is_url(file.file):
+    if not is_remote(file.file):
         return read_file(file.file)
     try:
-        return read_url(file.file, options, MAX_FILE_BYTES)
+        return read_url(file.file, options, MAX_FILE_BYTES, file.table)
     except FetchError as error:
         raise InvalidImageError("unreadable", str(error)) from error
 
@@ -122,7 +122,7 @@ def _image_row(
     """
     stored = data if stats.encoded is None else stats.encoded
     start, spool_number, source = 0, -1, file.file
-    if stats.encoded is not None or len(data) <= SPOOL_BYTES or is_url(source):
+    if stats.encoded is not None or len(data) <= SPOOL_BYTES or is_remote(source):
         start, spool_number, source = spool.append(stored), spool.number, ""
     digest = hashlib.sha256(data).digest()
     key = split_key(b"group " + os.fsencode(file.group) if file.group else digest, rule.seed)

@@ -27,6 +27,7 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
+from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 
@@ -144,6 +145,8 @@ def _check_invalid_fraction(
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     path, _, detail = next(row for row in catalog.quarantined() if row[1] in INVALID_REASONS)
     example = f"for instance {os.fsdecode(path)!r}: {detail}"
+    if tally.tried:
+        example += f"; tried {tally.tried!r}, as paths are relative to the table"
     kept = out.with_name(f"{out.name}.quarantine.csv")
     _write_quarantine(catalog, kept)
     if not valid:
@@ -202,7 +205,7 @@ def _write_quarantine(catalog: Catalog, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "reason", "detail"))
         for name, reason, detail in catalog.quarantined():
-            writer.writerow((os.fsdecode(name), reason, detail))
+            writer.writerow(map(neutral_cell, (os.fsdecode(name), reason, detail)))
 
 
 def _summary(manifest: DatasetManifest) -> str:

@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from regraft_core.runtime.safe_files import lock_file
+
 _LOCK = "running.lock"
 
 
 @contextlib.contextmanager
 def running_lock(work: Path) -> Iterator[None]:
     """Hold the lock in the working folder of this run."""
-    with open(work / _LOCK, "wb") as lock:
+    with lock_file(work / _LOCK) as lock:
         # Some network file systems have no locks; stale folders are not removed there.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError, RegraftError
 
 TIMEOUT_S = 30.0
@@ -64,7 +65,7 @@ class Registry:
         Raises:
             RegistryError: the registry failed, or already contains this version.
         """
-        uri = path if "://" in path else Path(path).absolute().as_uri()
+        uri = path if is_url(path) else Path(path).absolute().as_uri()
         self._send(
             lambda: self._client.register_model(
                 name,

@@ -30,6 +30,7 @@ from regraft_core.formats.store_records import (
     record_run,
     usable_entries,
 )
+from regraft_core.runtime.addresses import is_remote, local_path, refuse_credentials
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 from regraft_core.runtime.step_reports import log_progress
@@ -140,6 +141,10 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         InputError: a source, the weights, the champion, the destination or the work folder is
             invalid or not accessible; the message names it.
     """
+    for one in fields(inputs):
+        value = getattr(inputs, one.name)
+        for location in (value,) if isinstance(value, str) else value:
+            refuse_credentials(one.name, location)
     if inputs.backbone:
         find_backbone(inputs.backbone)
     if not inputs.sources:
@@ -170,7 +175,7 @@ def _champion(location: str) -> tuple[str, str]:
 
 def _check_readable(name: str, location: str) -> str:
     """Return the state of a file or folder that a step reads."""
-    if "://" not in location and not Path(location).exists():
+    if not is_remote(location) and not local_path(location).exists():
         raise InputError(f"{name}: expected a file or folder, found none at {location}")
     try:
         return source_state(location)
@@ -187,7 +192,7 @@ def _check_writable(name: str, location: str) -> None:
             store.pipe_file(f"{base}/{probe}", b"")
             store.rm_file(f"{base}/{probe}")
         else:
-            _write_probe(Path(location.removeprefix("file://")).absolute(), probe)
+            _write_probe(local_path(location).absolute(), probe)
     except InputError:
         raise
     except Exception as error:

@@ -46,7 +46,12 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 from serving.batching_file import batching_flags
-from serving.running.runner import ServeOptions, choose_engine, running_server
+from serving.running.runner import (
+    ALL_INTERFACES,
+    ServeOptions,
+    choose_engine,
+    running_server,
+)
 
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"
@@ -144,7 +149,7 @@ def _predict_served(
     The server batches with the shipped file, so that a model that it cannot load fails here.
     """
     flags = batching_flags()
-    if choose_engine(options.engine) == "embedded":
+    if choose_engine(options.engine, ALL_INTERFACES) == "embedded":
         flags = (*flags, f"--max_memory_bytes={_SERVER_BYTES}")
     serve_options = ServeOptions(flags=flags, gpu_memory_mb=options.gpu_memory_mb)
     with (

@@ -10,7 +10,9 @@ from docs.results.values import Results, Row, goal, markdown, tiny
 
 def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
-    parts = (_demo, _training, _evaluation, _ingest, _export, _serving, _orchestration, _scale_out)
+    parts = (
+        _demo, _training, _evaluation, _ingest, _export, _serving, _orchestration, _scale_out, _gpu
+    )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
         name = part.__name__.lstrip("_")
@@ -258,4 +260,22 @@ def _scale_out(scale_out: Any) -> list[Row]:
             (2, scale_out.slowest_of_2, scale_out.predicted_of_2, scale_out.relative_error_of_2),
             (4, scale_out.slowest_of_4, scale_out.predicted_of_4, scale_out.relative_error_of_4),
         )
+    ]
+
+
+def _gpu(gpu: Any) -> list[Row]:
+    batches = [getattr(gpu, f"parity_float32_batch_{size}") for size in (1, 7, 32)]
+    largest = max(batches)
+    return [
+        (
+            "on one NVIDIA H200 with 16 cores: largest difference between served and trained "
+            "probabilities, batches of 1, 7 and 32",
+            tiny(largest),
+            goal(largest),
+        ),
+        (
+            "run of the digits there: test accuracy",
+            f"{gpu.run_test_accuracy:.3f}",
+            goal(gpu.run_test_accuracy),
+        ),
     ]

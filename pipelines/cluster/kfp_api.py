@@ -28,7 +28,7 @@ from kfp.client.token_credentials_base import TokenCredentialsBase
 from kfp_server_api.rest import RESTClientObject
 
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.printable import hide_secret, one_line
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 OLDEST_SERVER = (2, 16)  # of Kubeflow Pipelines
@@ -293,8 +293,8 @@ def _message(body: Any, headers: dict[str, str]) -> str:
         text = "" if "<html" in text.lower() else text
     for name, value in headers.items():
         if name.lower() in ("authorization", "cookie"):
-            for secret in (value, value.removeprefix("Bearer ")):
-                text = text.replace(secret, "***") if secret else text
+            text = text.replace(value, "***") if value else text
+            text = hide_secret(text, value.removeprefix("Bearer "))
     text = one_line(text)
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import fcntl
+import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
@@ -22,11 +24,13 @@ from regraft_core.formats.manifests import (
     EvaluationManifest,
     PublishedManifest,
 )
+from regraft_core.runtime.addresses import redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
+from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 
-STEPS_FOLDER, STORE_FOLDER, LOG_FILE = "steps", "by_content", "run.log"
+STEPS_FOLDER, STORE_FOLDER, LOG_FILE, RUN_LOCK = "steps", "by_content", "run.log", ".run.lock"
 
 
 class Summary(Record):
@@ -75,12 +79,38 @@ def run_locally(
         runner: `subprocess`, or `docker` for the container image.
 
     Raises:
-        InputError: `out` cannot be written to.
+        InputError: `out` cannot be written to, or another run is using it.
         StepError: a step failed; it has the step's message and exit code.
     """
     out = Path(out).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
+    with _running_alone(out):
+        return _run(recipe, out, listener, runner)
+
+
+@contextlib.contextmanager
+def _running_alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system releases it with the process at the latest."""
+    with contextlib.ExitStack() as opened:
+        try:
+            lock = opened.enter_context(lock_file(out / RUN_LOCK))
+        except OSError as error:
+            raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"out: expected a folder of one run, but another run is using {out}; wait for it, "
+                "or choose another --out"
+            ) from None
+        yield
+
+
+def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str) -> Summary:
+    try:
         (out / "summary.json").unlink(missing_ok=True)
         (out / LOG_FILE).touch()
     except OSError as error:
@@ -119,7 +149,11 @@ def _execute(
         own_runner = make_runner(runner, recipe, out, events_file)
         cache = steps / ".cache" / code_digest_of(runner)[:16]
         try:
-            with contextlib.redirect_stdout(log), without_traces(), _environment(events_file):
+            with (
+                contextlib.redirect_stdout(RedactedLog(log)),
+                without_traces(),
+                _environment(events_file),
+            ):
                 local.init(own_runner, str(steps), enable_caching=True, cache_root=str(cache))
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)
                 outputs = dict(pipeline(**recipe.arguments()).outputs)
@@ -136,6 +170,25 @@ def _execute(
     if failure:
         raise StepError(f"{failure} See {log_file}.") from failure
     return outputs, events.timings
+
+
+class RedactedLog(io.TextIOBase):
+    """Writes to a log, with URLs without secrets.
+
+    kfp logs the parameters of every step, and steps print what libraries report.
+    """
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+
+    def write(self, text: str) -> int:
+        """Write a text; a URL in it is complete, because kfp writes whole lines."""
+        self._log.write(redact_text(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the log."""
+        self._log.flush()
 
 
 def _memory_exhausted(log_file: Path, start: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipes.recipe import Recipe
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
@@ -54,8 +55,8 @@ def container_options(recipe: Recipe, out: Path, events_file: Path) -> dict[str,
 
     keras = Path(KERAS_FOLDER).expanduser()
     writable = [out, Path(recipe.download_cache).expanduser().absolute(), keras]
-    if recipe.destination and "://" not in recipe.destination:
-        writable.append(Path(recipe.destination).absolute())
+    if recipe.destination and not is_remote(recipe.destination):
+        writable.append(local_path(recipe.destination).absolute())
     for folder in writable:
         folder.mkdir(parents=True, exist_ok=True)
     mounts = {str(folder): Mount(str(folder), str(folder), type="bind") for folder in writable}
@@ -92,9 +93,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 def _absolute(text: str, *, always: bool = False) -> str:
     """Return an existing path (or with `always`, any path) as absolute; keep URIs and names."""
-    if not text or "://" in text:
+    if not text or is_remote(text):
         return text
-    path = Path(text).expanduser()
+    path = local_path(text).expanduser()
     return str(path.absolute()) if always or path.exists() else text
 
 

@@ -22,6 +22,7 @@ from regraft_core.formats.options import (
     Strategy,
     VerifyOptions,
 )
+from regraft_core.runtime.addresses import refuse_credentials
 from regraft_core.runtime.errors import InputError
 
 
@@ -99,8 +100,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+# Parameters of a run are shown by Kubeflow, in the process list and in logs.
+ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "ood_images", "work_dir",
+             "download_cache", "model_registry")  # fmt: skip
 # Set by the pipeline, or derived from other fields.
-_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "objective"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.
 _STEPS: tuple[type[Options], ...] = Recipe.__bases__
 _IN_ORDER = dict.fromkeys(
@@ -122,8 +126,8 @@ def make_recipe(**values: Any) -> Recipe:
     """Return a checked recipe; nothing is read or sent yet.
 
     Raises:
-        InputError: a name is unknown (similar ones are suggested), a value is out of range, or
-            there is no source.
+        InputError: a name is unknown (similar ones are suggested), a value is out of range, there
+            is no source, or a URL contains a user or password.
     """
     if not values.get("sources"):
         raise InputError(
@@ -137,4 +141,8 @@ def make_recipe(**values: Any) -> Recipe:
     find_backbone(recipe.backbone).side_px(recipe.image_px)
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, URL or sample, got an empty text")
+    for option in ADDRESSES:
+        value = getattr(recipe, option)
+        for location in (value,) if isinstance(value, str) else value:
+            refuse_credentials(option, location)
     return recipe

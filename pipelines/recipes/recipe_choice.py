@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pipelines.recipes.recipe_draft import BACKBONE, draft_options, name_for, scan_folder
 from pipelines.recipes.recipe_file import SUFFIXES, known_recipes, with_recipe
 from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError, unknown_name
 
 _URI_PREFIXES = ("sample:", "gdrive:")
@@ -92,7 +93,7 @@ def _without_recipe(images: str, overrides: Mapping[str, Any]) -> RunOptions:
 
 
 def _is_uri(text: str) -> bool:
-    return "://" in text or text.startswith(_URI_PREFIXES)
+    return is_url(text) or text.startswith(_URI_PREFIXES)
 
 
 def _name_of(images: str) -> str:

@@ -23,7 +23,6 @@ BACKBONE = "efficientnet_lite0"
 VALIDATION_FRACTION, TEST_FRACTION = 0.15, 0.2
 SIZES_READ = 200
 CLASSES_SHOWN = 12
-"""Ratio of the largest to the smallest class from which on classes are weighted."""
 FEW_TEST_IMAGES = 20
 """Number of test images of a class below which its recall is not reliable."""
 

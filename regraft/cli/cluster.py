@@ -13,6 +13,7 @@ import typer
 from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.option_groups import with_groups
 from regraft.cli.options.recipe_options import RecipeArgument, with_recipe_options
+from regraft_core.runtime.addresses import redact_all
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError, RegraftError
 
@@ -188,12 +189,13 @@ def compile_(
     """
     from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
     from pipelines.recipes.recipe_file import with_recipe
+    from regraft.cli.console_output import print_line
 
     settings = (pods.profile(), pods.pods())
     options = {"sources": ("sample:digits",), **with_recipe(recipe, values)}
     prepared = prepare_recipe(options, *settings)
     compile_pipeline(prepared, output, *settings)
-    print(output)
+    print_line(output)
     if not prepared.destination:
         print("destination has no default: set it when you create a run", file=sys.stderr)
 
@@ -242,7 +244,7 @@ def submit(
     connection = server.connection()
     submission = prepare(with_recipe(recipe, values), run_settings.settings(pods))
     if dry_run:
-        (print_json if json else print_yaml)(describe(submission, connection))
+        (print_json if json else print_yaml)(redact_all(describe(submission, connection)))
     else:
         _send(connection, submission, wait_options, json)
 
@@ -300,7 +302,8 @@ def _resume(
     client = Client(connection)
     resumption = prepare_resumption(client, connection, run_id, run_name)
     if dry_run:
-        (print_json if json else print_yaml)(describe_resumption(resumption, connection))
+        shown = redact_all(describe_resumption(resumption, connection))
+        (print_json if json else print_yaml)(shown)
         return
     run = send_resumption(client, connection, resumption)
     _follow(client, connection, run, options, json)
@@ -311,11 +314,11 @@ def _follow(
 ) -> None:
     """Print the run that was created, and wait for its verdict if requested."""
     from pipelines.cluster.watch import raise_if_rejected
-    from regraft.cli.console_output import print_json
+    from regraft.cli.console_output import print_json, print_line
 
     result = {"id": run.id, "name": run.name, "page": run.page, "version": run.version}
     if not json:
-        print(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
+        print_line(f"{'recurring run' if run.recurring else 'run'} {run.name}: {run.page}")
     if not options.wait:
         if json:
             print_json(result)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.local.run import Summary
-from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.printable import one_line, printable, printable_json
 from regraft_core.runtime.step_reports import PROGRESS_MARK
 
 if TYPE_CHECKING:
@@ -35,9 +36,28 @@ def print_note(text: str) -> None:
     print(one_line(text), file=sys.stderr, flush=True)
 
 
+class SafeConsole(Console):
+    """A console for which every text is text: no markup, no emoji codes, no escape sequences.
+
+    Names of classes and files come from the data.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text without control characters; rich calls this for each text."""
+        return super().render_str(printable(text), **options)
+
+
+def print_line(text: object) -> None:
+    """Print a line on standard output; names and paths in it may hold any character."""
+    print(printable(str(text)))
+
+
 def print_summary(summary: Summary) -> None:
     """Print the verdict of a run, the gate's checks, and the paths of its report and version."""
-    out = Console(highlight=False, soft_wrap=True, markup=False)
+    out = SafeConsole(soft_wrap=True)
     checks = Table(title=f"{summary.verdict} (strategy {summary.strategy})", title_justify="left")
     for column in ("check", "expected", "received", ""):
         checks.add_column(column)
@@ -136,12 +156,12 @@ def add_row(rows: Table, *cells: str) -> None:
 
 def console() -> Console:
     """Return the console for tables: as wide as the terminal, or as the tables in a pipe."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return SafeConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON value, for `--json`."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_yaml(value: Any) -> None:
@@ -157,7 +177,7 @@ def print_yaml(value: Any) -> None:
 def showing_steps() -> Iterator[Callable[[Sequence[Task]], None]]:
     """Yield a function that shows the steps of a run: a live table, or a line per change."""
     if sys.stderr.isatty():
-        with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        with Live(console=SafeConsole(stderr=True), auto_refresh=False) as live:
             yield lambda tasks: live.update(_task_table(tasks), refresh=True)
         return
     shown: dict[str, str] = {}
@@ -227,6 +247,6 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what)
+    with Progress(console=SafeConsole(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what))
         yield lambda done, total: bar.update(task, completed=done, total=total)

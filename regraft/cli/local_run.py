@@ -49,7 +49,7 @@ def run(
     from pipelines.local.prepare_recipe import prepare_recipe
     from pipelines.local.run import run_locally
     from pipelines.recipes.recipe_choice import choose_options
-    from regraft.cli.console_output import print_note, print_summary
+    from regraft.cli.console_output import print_json, print_note, print_summary
 
     chosen = choose_options(recipe, values)
     out = out or Path("runs") / chosen.name
@@ -58,7 +58,7 @@ def run(
         print_note(chosen.note)
     summary = run_locally(prepared, out, runner=runner)
     if json:
-        print(summary.model_dump_json(indent=2))
+        print_json(summary.model_dump(mode="json"))
     else:
         print_summary(summary)
     if summary.verdict == "rejected":
@@ -83,7 +83,7 @@ def ingest(
     """
     from components.ingest.ingest import ingest as ingest_step
     from pipelines.recipes.recipe_file import with_recipe
-    from regraft.cli.console_output import progress_on_stderr
+    from regraft.cli.console_output import print_line, progress_on_stderr
     from regraft_core.formats.option_parsing import parse_options
     from regraft_core.formats.options import IngestOptions
 
@@ -91,7 +91,7 @@ def ingest(
     with progress_on_stderr():
         manifest = ingest_step(values.pop("sources"), out, parse_options(IngestOptions, **values))
     counts = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
-    print(f"{out}: {len(manifest.classes)} classes, {counts}")
+    print_line(f"{out}: {len(manifest.classes)} classes, {counts}")
 
 
 def report(
@@ -109,12 +109,13 @@ def report(
     Example: regraft report runs/digits
     """
     from components.evaluate.report.report import rebuild_report
+    from regraft.cli.console_output import print_line
     from regraft.cli.screenshot import capture_page
 
     page = rebuild_report(run_dir).absolute()
-    print(page)
+    print_line(page)
     if screenshot is not None:
         capture_page(page, screenshot)
-        print(screenshot)
+        print_line(screenshot)
     if open_page and sys.stdout.isatty():
         webbrowser.open(page.as_uri())

@@ -23,10 +23,11 @@ def init(
     Example: regraft init ./images -o images.yaml
     """
     from pipelines.recipes.recipe_draft import write_draft
+    from regraft.cli.console_output import print_line
 
     contents = write_draft(folder, output, overwrite=force)
     classes = contents.classes
-    print(f"{output}: {classes.total()} images of {len(classes)} classes; "
+    print_line(f"{output}: {classes.total()} images of {len(classes)} classes; "
           f"next: regraft run {quote(str(output))} --out runs/first")  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def serve(
     batching: Annotated[bool, typer.Option(help="Batch concurrent requests.")] = True,
     gpu_memory_mb: Annotated[
         int,
-        typer.Option(help="Maximum MB of each GPU that the server takes; 0 takes what it needs."),
+        typer.Option(help="Maximum MB of each GPU that a process takes; 0 takes what it needs."),
     ] = 0,
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
@@ -205,6 +205,7 @@ def publish(
 
     Example: regraft publish runs/digits/models --model digits --version-label stable --version 1
     """
+    from regraft.cli.console_output import print_line
     from serving.publishing import publish as publishing
 
     if rollback and (saved_model is not None or version_label):
@@ -219,4 +220,4 @@ def publish(
         done = publishing.set_label(destination, model, version_label, version)
     else:
         raise InputError("expected --saved-model, --version-label or --rollback")
-    print(f"{model} version {done.number} at {done.path}")
+    print_line(f"{model} version {done.number} at {done.path}")

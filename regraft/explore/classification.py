@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.quiet_start import quiet_start
@@ -86,7 +87,7 @@ def find_images(sources: Sequence[str]) -> list[str]:
 
     found: list[str] = []
     for source in sources:
-        found += [source] if "://" in source else map(str, find_local([source]))
+        found += [source] if is_remote(source) else map(str, find_local([str(local_path(source))]))
     return found
 
 
@@ -99,7 +100,7 @@ def read_image(image: str) -> bytes:
     from components.ingest.sources.download import read_url
     from regraft_client.image_files import to_served
 
-    if "://" in image:
+    if is_remote(image):
         return to_served(read_url(image, DOWNLOAD, MAX_IMAGE_BYTES))
     try:
         with open(image, "rb") as file:

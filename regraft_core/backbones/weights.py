@@ -6,15 +6,15 @@ import contextlib
 import re
 import socket
 import sys
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
+from regraft_core.backbones.weights_file import check_declared
 from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.runtime.addresses import is_remote, local_path, redact
 from regraft_core.runtime.errors import InputError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -86,6 +86,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     if sha256 and (received := digest_file(path)) != sha256:
         raise InputError(f"{path}: expected SHA-256 {sha256}, got {received}")
     try:
+        check_declared(path, [tuple(variable.shape) for variable in model.weights])
         model.load_weights(path)
     except Exception as error:
         # h5py, zipfile and Keras raise many kinds of errors for a file that does not match.
@@ -97,14 +98,11 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
 def parse_location(weights: str) -> tuple[Path, str]:
     """Split a path or file URI from its optional digest."""
     location, _, digest = weights.partition("#sha256=")
-    parts = urllib.parse.urlsplit(location)
-    if parts.scheme == "file":
-        return Path(urllib.request.url2pathname(parts.path)), digest.lower()
-    if "://" in location:
+    if is_remote(location):
         raise InputError(
-            f"weights: expected a path or a file: URI, got {weights}; download it first"
+            f"weights: expected a path or a file: URI, got {redact(weights)}; download it first"
         )
-    return Path(location).expanduser(), digest.lower()
+    return local_path(location).expanduser(), digest.lower()
 
 
 def _check_finite(path: Path, model: Any) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.manifest_storage import write_text
+from regraft_core.runtime.addresses import local_path
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
@@ -60,7 +61,7 @@ class ContentStore:
         if self.remote:
             self._files, self._base = open_store_uri(self.root)
         else:
-            self._base = str(Path(self.root.removeprefix("file://")).absolute())
+            self._base = str(local_path(self.root).absolute())
 
     def location(self, name: str) -> str:
         """Return the folder or URL of an entry."""

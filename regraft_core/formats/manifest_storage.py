@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.safe_files import new_file, new_folder
 
 SCHEMA_VERSION = 2
 
@@ -75,12 +75,16 @@ class Manifest(Record):
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically: a reader sees the old content or all of the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    descriptor, temporary = new_file(path.parent, path.name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -97,9 +101,8 @@ def staged_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"expected no file or an empty folder at {target}, found content")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = new_folder(target.parent, f".{target.name}.")
     try:
-        staging.chmod(0o755)
         yield staging
         if target.exists():
             target.rmdir()

@@ -17,10 +17,16 @@ SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
 
 
+# No path: a manifest from elsewhere names files of its own folder only.
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.=-]*$"
+
+
 class Shard(Record):
     """One file of records."""
 
-    file: str = Field(description="Name of the TFRecord file, relative to the folder.")
+    file: str = Field(
+        pattern=_FILE_NAME, description="Name of the TFRecord file, relative to the folder."
+    )
     count: int = Field(description="Number of records.")
     sha256: str = Field(description="SHA-256 (hex) of the file.")
 
@@ -75,7 +81,7 @@ class FeatureShard(Record):
     `<stem>.label.npy`.
     """
 
-    stem: str = Field(description="First part of the file names of its arrays.")
+    stem: str = Field(pattern=_FILE_NAME, description="First part of the file names of its arrays.")
     split: Split = Field(description="Split of the dataset shard.")
     view: int = Field(description="Number of the view; 0 is the original image.")
     count: int = Field(description="Number of rows of each array.")

@@ -121,6 +121,13 @@ class IngestOptions(Options):
         le=600.0,
         description="Seconds before the first download retry; doubles each time, with jitter.",
     )
+    max_download_bytes: int = Field(
+        default=1 << 40, ge=1, description="Maximum size of a download, in bytes."
+    )
+    table_paths: Literal["below", "anywhere"] = Field(
+        default="below",
+        description="Files that a local table may name: those below its folder, or all.",
+    )
     max_archive_bytes: int = Field(
         default=1 << 40, ge=1, description="Maximum unpacked size of an archive, in bytes."
     )
@@ -271,7 +278,8 @@ class GateOptions(Options):
     """What a model must reach on the test split to be published.
 
     0 disables a minimum, a size limit or a latency limit; 1 disables the calibration error and the
-    margin.
+    margin. `objective` is the score that must be above the best constant prediction's; it follows
+    from `class_weights`.
     """
 
     min_accuracy: Fraction = Field(
@@ -281,6 +289,17 @@ class GateOptions(Options):
         default="lower_bound",
         description="What reaches min-accuracy: the lower bound of the interval, or the estimate.",
     )
+    baseline_rule: Literal["lower_bound", "point", "off"] = Field(
+        default="lower_bound",
+        description="What must be above the best constant prediction: the lower bound of the "
+        "score, or the score; off disables the check.",
+    )
+    recall_floor: Fraction = Field(
+        default=0.2,
+        description="Recall that no class may be shown to be below (upper bound of its recall); "
+        "0 disables the check.",
+    )
+    objective: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     min_class_recall: Fraction = Field(
         default=0.0, description="Minimum recall of every class; 0 disables the check."
     )

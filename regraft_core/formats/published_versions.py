@@ -17,6 +17,7 @@ from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.version_names import version_names
+from regraft_core.runtime.addresses import local_path, scheme_of
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
@@ -41,10 +42,8 @@ def resolve_version(location: str, work: Path) -> Path | None:
     Raises:
         InputError: `location` is a file, its store does not respond, or the model is damaged.
     """
-    if is_store_uri(location):
-        folder = _fetch(location, work)
-    else:
-        folder = _find_local(Path(location.removeprefix("file://")))
+    remote = is_store_uri(location)
+    folder = _fetch(location, work) if remote else _find_local(local_path(location))
     if folder is not None and any(
         (folder / name).exists() for name in (SavedModelManifest.file_name, FINGERPRINT_FILE)
     ):
@@ -67,7 +66,7 @@ def locate_version(location: str) -> tuple[str, str] | None:
         InputError: `location` is a file, or its store does not respond.
     """
     if not is_store_uri(location):
-        folder = _find_local(Path(location.removeprefix("file://")).absolute())
+        folder = _find_local(local_path(location).absolute())
         if folder is None:
             return None
         manifest = folder / SavedModelManifest.file_name
@@ -82,7 +81,7 @@ def locate_version(location: str) -> tuple[str, str] | None:
         found = store.cat_file(manifest_at) if store.exists(manifest_at) else b""
         graph = store.info(f"{version}/{GRAPH_FILE}")
         digest = _digest_of_manifest(found) or digest_of([str(graph.get("ETag") or graph)])
-    return f"{location.split('://', 1)[0]}://{version}", digest
+    return f"{scheme_of(location)}://{version}", digest
 
 
 def read_version_manifest(location: str) -> SavedModelManifest | None:
@@ -92,8 +91,8 @@ def read_version_manifest(location: str) -> SavedModelManifest | None:
         InputError: its store does not respond, or the manifest is damaged.
     """
     if not is_store_uri(location):
-        exists = (Path(location) / SavedModelManifest.file_name).is_file()
-        return SavedModelManifest.read(location) if exists else None
+        exists = (local_path(location) / SavedModelManifest.file_name).is_file()
+        return SavedModelManifest.read(local_path(location)) if exists else None
     store, version = open_store_uri(location)
     with _reading(location):
         path = f"{version}/{SavedModelManifest.file_name}"

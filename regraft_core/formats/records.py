@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from regraft_core.formats.manifests import DatasetManifest, Split
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import DatasetManifest, Shard, Split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
@@ -99,7 +100,32 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[ImageRecord]:
 def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:
     """Yield the images of one split of a dataset folder, in manifest order."""
     for shard in DatasetManifest.read(dataset).splits[split].shards:
-        yield from read_records(content_file(dataset, shard.file))
+        yield from read_records(shard_file(dataset, shard))
+
+
+def shard_file(dataset: str | os.PathLike[str], shard: Shard) -> Path:
+    """Return the local path of a shard, whose content is compared with its digest once.
+
+    Raises:
+        InputError: it does not exist, or has another content.
+    """
+    path = content_file(dataset, shard.file)
+    try:
+        state = path.stat()
+        digest = _digest_of_state(str(path), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: expected a shard, found none: {error.strerror}") from error
+    if digest != shard.sha256:
+        raise InputError(
+            f"{path}: expected SHA-256 {shard.sha256[:12]}, found {digest[:12]}; ingest the images "
+            "again"
+        )
+    return path
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _digest_of_state(path: str, size: int, modified_ns: int) -> str:
+    return digest_file(path)
 
 
 def record_offsets(path: str | os.PathLike[str]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import Check
+from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
@@ -97,7 +98,7 @@ def outcome_location(destination: str, model_name: str, run_id: str) -> str:
 
 
 def _location(destination: str, model_name: str, name: str) -> str:
-    root = destination.removeprefix("file://").rstrip("/")
+    root = (destination if is_remote(destination) else str(local_path(destination))).rstrip("/")
     return f"{root}/{model_name}/{RUNS_FOLDER}/{name}.json"
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import Record
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, may_pass
 
 REFUSALS_FOLDER = ".refusals"
@@ -63,4 +64,4 @@ def refusals_of(options: Mapping[str, Any], output: Any) -> Refusals | None:
         output: an output artifact of the task.
     """
     work_dir = options.get("work_dir", "")
-    return Refusals(work_dir, output.uri) if work_dir and "://" in output.uri else None
+    return Refusals(work_dir, output.uri) if work_dir and is_remote(output.uri) else None

@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from regraft_core.formats.content_store import ContentStore, explained, files_of
 from regraft_core.formats.manifest_storage import Record, digest_file, write_text
 from regraft_core.formats.store_records import EntryOrigin, options_digest, record_origin
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 
@@ -77,7 +78,7 @@ def keep(
         return
     folder, store = Path(artifact.path), ContentStore(origin.work_dir)
     record_origin(store, name, origin.record)
-    if not store.remote and "://" not in artifact.uri:
+    if not store.remote and not is_remote(artifact.uri):
         artifact.uri = store.add(folder, name, manifest)
         if folder.is_dir():  # the entry existed
             _renew(folder, Path(artifact.uri))
@@ -136,7 +137,7 @@ def pass_page(artifact: Any, file: str, page: Any) -> None:
     target = Path(page.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     source = Path(artifact.path) / file
-    (shutil.move if "://" in artifact.uri else shutil.copyfile)(source, target)
+    (shutil.move if is_remote(artifact.uri) else shutil.copyfile)(source, target)
 
 
 def _renew(folder: Path, entry: Path) -> None:

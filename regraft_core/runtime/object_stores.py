@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from regraft_core.runtime.addresses import is_remote, redact, scheme_of
 from regraft_core.runtime.errors import InputError, UnavailableError
 
 # Errors that every attempt meets; the libraries of stores raise many others if a request fails.
 _PERMANENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
+REFUSED = ("reference", "zip", "tar", "libarchive", "dir", "simplecache", "filecache", "blockcache")
+
 
 def is_store_uri(location: str) -> bool:
     """Return whether `location` is the URI of an object store; `file://` is a path."""
-    return "://" in location and not location.startswith("file://")
+    return is_remote(location)
 
 
 def check_scheme(name: str, uri: str) -> None:
@@ -39,9 +42,15 @@ def open_store_uri(uri: str) -> tuple[Any, str]:
     """Return fsspec's file system of a URI, and the path in it.
 
     Raises:
-        InputError: the scheme is unknown, or a package that it needs is not installed.
+        InputError: the scheme is unknown or refused, the URI is a chain (`::`), or a package that
+            it needs is not installed.
     """
-    scheme = uri.split("://", 1)[0]
+    scheme = scheme_of(uri)
+    if "::" in uri or scheme in REFUSED:
+        # fsspec would open one address inside another, or let a file name addresses.
+        raise InputError(
+            f"cannot open {redact(uri)}: expected one address such as s3://bucket/path"
+        )
     try:
         import fsspec
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.nvidia_smi import read_driver
 from regraft_core.runtime.step_reports import log_progress
 
@@ -23,6 +23,11 @@ _SIGNS = re.compile(
 )
 # The process cannot use the card at all, so a smaller batch does not help.
 _NO_CONTEXT = re.compile(r"cudaSetDevice|cuCtxCreate|cuDevicePrimaryCtxRetain")
+_NO_DETERMINISM = re.compile(
+    r"determinis\w+ .*not (currently )?(available|supported|implemented)"
+    r"|not (currently )?(available|supported|implemented) .*determinis",
+    re.IGNORECASE,
+)
 _REQUEST = re.compile(r"shape ?(\[[\d,]*\]) and type (\w+)|allocate ([\d.]+ ?[KMGT]?i?B)\b")
 _GPU = re.compile(r"GPU|CUDA|CU\w+_STATUS|cuda[A-Z]|BLAS|DNN")
 
@@ -47,7 +52,10 @@ def is_out_of_memory_text(text: str) -> bool:
 def explain_out_of_memory() -> Iterator[None]:
     """Turn exhausted memory, of the CPU or a GPU, into an error with a hint. Also a decorator.
 
+    An operation that a GPU cannot compute with `deterministic` gets its line here, too.
+
     Raises:
+        InputError: there is no deterministic form of an operation.
         RegraftError: the memory is exhausted.
     """
     try:
@@ -55,6 +63,11 @@ def explain_out_of_memory() -> Iterator[None]:
     except RegraftError:
         raise
     except Exception as error:
+        if _NO_DETERMINISM.search(str(error)):
+            raise InputError(
+                f"deterministic: expected operations that can be, got: {first_line(error)}; run "
+                "without --deterministic"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise RegraftError(describe_out_of_memory(str(error))) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal
 
+from regraft_core.runtime.addresses import is_http, is_remote, local_path
 from regraft_core.runtime.errors import InputError, unknown_name
 
 SAMPLE_NAMES = ("sample:digits", "sample:fashion-mnist")
@@ -19,7 +19,7 @@ def kind_of_source(source: str) -> SourceKind:
     Raises:
         InputError: nothing fits; near names are suggested.
     """
-    path = Path(source)
+    path = local_path(source)
     if source in SAMPLE_NAMES:
         return "sample"
     if path.is_dir():
@@ -28,9 +28,9 @@ def kind_of_source(source: str) -> SourceKind:
         return "file"
     if drive_id(source):
         return "drive"
-    if re.match(r"https?://", source):
+    if is_http(source):
         return "http"
-    if re.match(r"[a-z][a-z0-9+]*://", source):
+    if is_remote(source):
         return "object_store"
     known = list(SAMPLE_NAMES)
     if path.parent.is_dir() and ":" not in source:

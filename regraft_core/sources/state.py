@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.runtime.addresses import local_path, redact
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.runtime.version import VERSION
@@ -36,9 +36,9 @@ def source_state(source: str, sha256: str = "") -> str:
     if kind == "sample":
         return f"{source} {VERSION}"
     if kind == "folder":
-        return listing_digest(Path(source))
+        return listing_digest(local_path(source))
     if kind == "file":
-        found = Path(source).stat()
+        found = local_path(source).stat()
         return sha256 or f"{found.st_size} {found.st_mtime_ns}"
     if kind == "http":
         state = _http_state(source)
@@ -81,7 +81,7 @@ def _http_state(url: str) -> str:
     """Request a file's validators, by HEAD or, if that is refused, by a GET without its body."""
     import requests
 
-    shown = re.sub(r"//[^/@]*@", "//", url.split("?")[0])
+    shown = redact(url)
     try:
         for method in ("HEAD", "GET"):
             with requests.request(
@@ -111,13 +111,13 @@ def _object_store_state(url: str) -> str:
         store.invalidate_cache()
         found = store.find(path, detail=True)
     except PermissionError as error:
-        raise InputError(f"source: {url}: no permission ({error})") from error
+        raise InputError(f"source: {redact(url)}: no permission ({error})") from error
     except Exception as error:
         # Each store raises the errors of its own library.
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"source: {url}: {type(error).__name__}: {line}") from error
+        raise InputError(f"source: {redact(url)}: {type(error).__name__}: {line}") from error
     if not found:
-        raise InputError(f"source: expected files at {url}, found none")
+        raise InputError(f"source: expected files at {redact(url)}, found none")
     lines = [[name, info.get("size"), str(info.get("ETag") or info.get("etag") or
               info.get("md5Hash") or info.get("mtime") or info.get("updated"))]
              for name, info in sorted(found.items())]  # fmt: skip

@@ -12,8 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.records import ImageRecord, parse_record, record_offsets
-from regraft_core.formats.stored_artifacts import content_file
+from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
 from regraft_core.images.augment import Strength, augment
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
@@ -29,7 +28,7 @@ class ImageRows:
         shards = DatasetManifest.read(dataset).splits[split].shards
         self._locations: list[tuple[mmap.mmap, int, int]] = []
         for shard in shards:
-            path = content_file(dataset, shard.file)
+            path = shard_file(dataset, shard)
             with open(path, "rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._locations += [(memory, *location) for location in record_offsets(path)]

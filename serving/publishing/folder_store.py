@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.safe_files import lock_file, new_folder, refuse_links
 
 _STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
@@ -40,9 +40,8 @@ class FolderStore:
         """Implement `Store.add`; the version appears with one rename."""
         self._base.mkdir(parents=True, exist_ok=True)
         with self._staging() as staged:
-            shutil.copytree(folder, staged, dirs_exist_ok=True)
+            _copy(folder, staged)
             check(staged)
-            staged.chmod(0o755)
             _sync_tree(staged)
             number = self._rename_to_next(staged)
         _sync(self._base)
@@ -55,7 +54,7 @@ class FolderStore:
 
     def remove(self, version: int) -> None:
         """Implement `Store.remove`; the version disappears with one rename, then is deleted."""
-        retired = Path(tempfile.mkdtemp(prefix=_RETIRED, dir=self._base))
+        retired = new_folder(self._base, _RETIRED)
         (self._base / str(version)).rename(retired / str(version))
         shutil.rmtree(retired)
 
@@ -79,7 +78,7 @@ class FolderStore:
         if not self._base.is_dir():
             yield
             return
-        with open(self._base / _LOCK, "w") as file:
+        with lock_file(self._base / _LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -88,7 +87,7 @@ class FolderStore:
         """Yield a hidden folder, locked while its publisher runs; delete abandoned ones."""
         with self.locked():
             self._delete_abandoned()
-            staged = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._base))
+            staged = new_folder(self._base, _STAGING)
             held = os.open(staged, os.O_RDONLY)
             fcntl.flock(held, fcntl.LOCK_EX)
         try:
@@ -101,7 +100,10 @@ class FolderStore:
 
     def _delete_abandoned(self) -> None:
         for folder in self._base.glob(f"{_STAGING}*"):
-            held = os.open(folder, os.O_RDONLY)
+            try:
+                held = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                continue  # a link
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -126,6 +128,15 @@ class FolderStore:
 
     def _used_numbers(self) -> list[int]:
         return [*version_names(p.name.removeprefix(WITHDRAWN) for p in self._base.iterdir())]
+
+
+def _copy(folder: Path, staged: Path) -> None:
+    """Copy files without their modes, which then follow the umask."""
+    refuse_links(folder)
+    mode = staged.stat().st_mode
+    shutil.copytree(folder, staged, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    for path in (staged, *(one for one in staged.rglob("*") if one.is_dir())):
+        path.chmod(mode)  # copytree copies those of folders
 
 
 def _sync(path: Path) -> None:

@@ -18,6 +18,7 @@ from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_F
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.object_stores import open_store_uri
+from regraft_core.runtime.safe_files import refuse_links
 
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
 
@@ -42,6 +43,7 @@ class ObjectStore:
 
         An interrupted upload leaves no `saved_model.pb`, and its number is not used again.
         """
+        refuse_links(folder)
         check(folder)
         number = self._claim()
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -19,6 +19,7 @@ from typing import Protocol
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.published_versions import STABLE
 from regraft_core.formats.version_names import version_number
+from regraft_core.runtime.addresses import local_path, refuse_credentials
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.object_stores import is_store_uri
 from serving.publishing.folder_store import FolderStore
@@ -182,12 +183,12 @@ def open_store(destination: str, name: str) -> Store:
     """
     if not _NAME.fullmatch(name) or version_number(name) is not None:
         raise InputError(f"name: expected letters, digits, '_', '-', '.', got {name!r}")
-    destination = str(destination).removeprefix("file://")
+    refuse_credentials("destination", destination)
     if is_store_uri(destination):
         from serving.publishing.object_store import ObjectStore
 
         return ObjectStore(destination, name)
-    return FolderStore(Path(destination).absolute() / name)
+    return FolderStore(local_path(destination).absolute() / name)
 
 
 def _require_label(label: str) -> None:

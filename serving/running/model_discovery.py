@@ -123,30 +123,18 @@ class ConfigUpdater:
         """Write the file, and next to it a folder of links for each model."""
         self._models = list(models)
         self._config = config
-        links = config.parent / "versions"
+        self._links = config.parent / "versions"
         self._served = [
-            ServedModel(model.name, links / model.name, model.versions, model.labels)
+            ServedModel(model.name, self._links / model.name, model.versions, model.labels)
             for model in models
         ]
         self._text = ""
-        self.restore()
         self._write()
 
     @property
     def problems(self) -> dict[str, str]:
         """Why folders could not be read at the last step, by the names of their models."""
         return {model.name: model.problem for model in self._models if model.problem}
-
-    def restore(self) -> None:
-        """Make the file and its folders again if they were deleted, as cleaners of /tmp do."""
-        for served in self._served:
-            for folder in (self._config.parent, served.base_path.parent, served.base_path):
-                if not folder.is_dir():
-                    folder.mkdir(parents=True)
-                    folder.chmod(0o755)  # a container has another user
-        if self._text and not self._config.is_file():
-            self._text = ""
-            self._write()
 
     def step(self, rest_address: str) -> None:
         """Check for new versions and labels once; they are in effect a few steps later."""
@@ -158,10 +146,16 @@ class ConfigUpdater:
         self._write()
 
     def _write(self) -> None:
+        # Whatever programs that clean temporary folders have deleted is made again.
+        models = [served.base_path for served in self._served]
+        for folder in (self._config.parent, self._links, *models):
+            if not folder.is_dir():
+                folder.mkdir()
+                folder.chmod(0o755)  # a container has another user
         for served, found in zip(self._served, self._models, strict=True):
             _link_versions(served, found.path)
         text = models_config(self._served)
-        if text != self._text:
+        if text != self._text or not self._config.is_file():
             write_text(self._config, text)
             self._text = text
         for served in self._served:

@@ -177,7 +177,9 @@ def started_server(
         if engine == "embedded":
             grpc, rest = process.wait_ready(options.deadline_s)
         else:
-            grpc, rest = f"{options.host}:{grpc_port}", f"{options.host}:{rest_port}"
+            # The address of all interfaces is not one to send requests to.
+            host = LOOPBACK if options.host == ALL_INTERFACES else options.host
+            grpc, rest = f"{host}:{grpc_port}", f"{host}:{rest_port}"
             process.wait_available(rest, _model_name(flags), options.deadline_s)
         yield Addresses(grpc, rest, engine, process.pid)
     except BaseException:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
+from regraft_core.runtime.printable import printable
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.running.model_discovery import ConfigUpdater, find_models
 from serving.running.runner import (
@@ -45,7 +46,6 @@ class Served:
         Whatever is wrong in the folders is logged once, and the server continues as it is.
         """
         try:
-            self._updater.restore()
             self._updater.step(self.addresses.rest)
             problems = {f"{name}: {text}" for name, text in self._updater.problems.items()}
         except Exception as error:  # the loaded versions are served whatever happens here
@@ -128,13 +128,15 @@ def serve(
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
-        print(f"models   {', '.join(model.name for model in models)}", flush=True)
+        print(f"models   {printable(', '.join(model.name for model in models))}", flush=True)
         if tf32_is_on():
             print("TF32     on by NVIDIA_TF32_OVERRIDE: predictions depend on the batch size and "
                   "are not verified", flush=True)  # fmt: skip
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(base_dir, engine, options, batching=batching, page=page) as served:
             addresses = served.addresses
+            if options is not None and options.host == ALL_INTERFACES:
+                print("listening on all network interfaces", file=sys.stderr)
             print(f"gRPC     grpc://{addresses.grpc}")
             print(f"REST     http://{addresses.rest}/v1/models/", flush=True)
             if page:
@@ -147,6 +149,10 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def explain_auto(engine: str, chosen: str) -> str:
@@ -164,10 +170,6 @@ def _choose(engine: str, options: ServeOptions | None) -> str:
     chosen = choose_engine(engine, host)
     check_interfaces(chosen, host)
     return chosen
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _alive(pid: int) -> bool:

@@ -49,6 +49,7 @@ def test_no_step_downloads_more_than_it_reads(tmp_path: Path, shapes: Path) -> N
     found = measure_downloads(tmp_path, {
         "sources": (str(shapes),), "backbone": "tiny", "strategies": ("head", "top"),
         "fine_tune_epochs": 1, "min_accuracy": 0.01, "ema_momentum": 0.0,
+        "baseline_rule": "off", "recall_floor": 0.0,
     })  # fmt: skip
     assert set(found) == set(WIRING) - {"ingest"}
     too_much = {step: one for step, one in found.items() if not 0.95 <= one.ratio <= 1.05}

@@ -6,15 +6,18 @@ Every comparison is written so that a NaN or a missing metric fails it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
+from components.evaluate.gate.baseline import Baseline, RecallBound
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
 
 NO_CHAMPION = "no champion yet: only the absolute thresholds apply"
+DEFAULT_RULE = BASELINE, RECALL_FLOOR = "baseline", "recall floor"
+SHOWN_CLASSES = 5
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Evidence:
 
     `recalls` has one entry for every class of the dataset; `not_finite` counts the test images
     with predictions that are not finite. `head_validation_accuracy` is what the chosen candidate
-    must reach on validation, None without a head to compare with.
+    must reach on validation, None without a head to compare with. `recall_bounds` are sorted, the
+    lowest first.
     """
 
     images: int
@@ -37,6 +41,8 @@ class Evidence:
     model_mb: float | None = None
     latency_ms: float | None = None
     champion: Comparison | None = None
+    baseline: Baseline | None = None
+    recall_bounds: Sequence[RecallBound] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
     checks = (
         *_check_predictions(evidence),
         _check_accuracy(evidence, options),
+        *_check_baseline(evidence.baseline, options),
+        *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
         *_check_limits(evidence, options),
         *_check_champion(evidence.champion, options),
@@ -84,6 +92,56 @@ def _check_accuracy(evidence: Evidence, options: GateOptions) -> Check:
     # A bound without its estimate, or the reverse, is not evidence.
     both = _is_known(evidence.accuracy) and _is_known(evidence.accuracy_low)
     return check.model_copy(update={"passed": check.passed and both})
+
+
+def _check_baseline(baseline: Baseline | None, options: GateOptions) -> Iterator[Check]:
+    """Yield the check that the score is above that of the best constant prediction.
+
+    If these test images are too few to show it even without an error, the score itself decides.
+    """
+    if options.baseline_rule == "off":
+        return
+    if baseline is None or math.isnan(baseline.score):
+        yield Check(name=BASELINE, expected="above the best constant prediction",
+                    received="not available", passed=False)  # fmt: skip
+        return
+    limit = baseline.constant_score
+    by_bound = options.baseline_rule == "lower_bound" and baseline.perfect_low > limit
+    value = baseline.score_low if by_bound else baseline.score
+    what = baseline.objective.replace("_", " ")
+    if by_bound:
+        kind = f"one-sided 95% lower bound of the {what}"
+    elif options.baseline_rule == "lower_bound":
+        kind = f"{what}; too few test images for a bound"
+    else:
+        kind = what
+    yield Check(
+        name=BASELINE,
+        expected=f"above {limit:.4g} ({what} of always predicting {baseline.constant_class})",
+        received=f"{_format(value, limit)} ({kind})",
+        passed=value > limit,
+    )
+
+
+def _check_recall_floor(bounds: Sequence[RecallBound], options: GateOptions) -> Iterator[Check]:
+    """Yield one check over all classes; one with few test images cannot fail it by chance."""
+    floor = options.recall_floor
+    if floor == 0:
+        return
+    below = [bound for bound in bounds if not bound.high >= floor]
+    shown = below[:SHOWN_CLASSES] if below else bounds[:1]
+    received = "; ".join(
+        f"{_format(bound.high, floor)} ({bound.name}: {bound.correct} of {bound.images})"
+        for bound in shown
+    )
+    if len(below) > len(shown):
+        received += f"; and {len(below) - len(shown)} more"
+    yield Check(
+        name=RECALL_FLOOR,
+        expected=f"upper bound of each recall at least {floor:.4g}",
+        received=received or "not available",
+        passed=bool(bounds) and not below,
+    )
 
 
 def _check_recalls(evidence: Evidence, options: GateOptions) -> Iterator[Check]:

@@ -31,11 +31,16 @@ from components.ingest.sources.http import (
     read_http,
 )
 from components.ingest.sources.object_store import download_object, read_object
-from components.ingest.sources.transfer_progress import transfer_progress
-from components.ingest.sources.urls import is_http, is_url, redact
+from components.ingest.sources.transfer_progress import (
+    DownloadSizeError,
+    limited,
+    transfer_progress,
+)
 from regraft_core.formats.manifest_storage import digest_file, write_text
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import is_http, is_remote, local_path, redact
 from regraft_core.runtime.errors import UnavailableError
+from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.sources.kinds import drive_id
 
@@ -65,8 +70,15 @@ def download_cached(source: str, options: IngestOptions) -> Path:
     raise kind("; ".join(failures))
 
 
-def read_url(url: str, options: IngestOptions, limit_bytes: int) -> bytes:
+def read_url(url: str, options: IngestOptions, limit_bytes: int, table: str = "") -> bytes:
     """Return the content of a small file, such as one image of a table; it is not cached.
+
+    Args:
+        url: of the file.
+        options: for the timeouts and retries.
+        limit_bytes: maximum size.
+        table: URL of the remote table that names the file, if one does; then the file is not read
+            from this machine, except from the table's own server.
 
     Raises:
         FetchError: it cannot be downloaded, or exceeds `limit_bytes`.
@@ -75,15 +87,15 @@ def read_url(url: str, options: IngestOptions, limit_bytes: int) -> bytes:
 
     def attempt() -> bytes:
         if is_http(url):
-            return read_http(url, limit_bytes, options, deadline)
+            return read_http(url, limit_bytes, options, deadline, table)
         return read_object(url, limit_bytes)
 
     return with_retries(attempt, options, deadline)
 
 
 def _download_one(url: str, cache: Path, options: IngestOptions, deadline: Deadline) -> Path:
-    if not is_url(url) and not drive_id(url):
-        return _local_file(Path(url), options)
+    if not is_remote(url) and not drive_id(url):
+        return _local_file(local_path(url), options)
     key = hashlib.sha256(url.encode()).hexdigest()[:32]
     record = cache / "urls" / f"{key}.json"
     known, cached = _cached_version(record, cache)
@@ -93,16 +105,20 @@ def _download_one(url: str, cache: Path, options: IngestOptions, deadline: Deadl
             validator = _complete(part, url, options, deadline, known)
         except NotModifiedError:
             assert cached is not None
+            if options.sha256 and cached.name != options.sha256.lower():
+                raise FetchError(
+                    f"expected SHA-256 {options.sha256.lower()}, received {cached.name}"
+                ) from None
             return cached
         digest = digest_file(part)
         if options.sha256 and digest != options.sha256.lower():
             discard(part)
             raise FetchError(f"expected SHA-256 {options.sha256.lower()}, received {digest}")
         target = cache / "files" / digest
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(target.parent)
         os.replace(part, target)
         discard(part)
-        record.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(record.parent)
         values = {"sha256": digest, "etag": validator.etag, "modified": validator.modified}
         write_text(record, json.dumps(values))
     return target
@@ -113,7 +129,8 @@ def _complete(
 ) -> Validator:
     """Complete a partial file; return the version that the server sent, if it named one."""
     identity = drive_id(url)
-    with transfer_progress(redact(url)) as advance:
+    with transfer_progress(redact(url)) as show:
+        advance = limited(show, options.max_download_bytes)
 
         def attempt() -> Validator:
             validator = Validator()
@@ -131,7 +148,11 @@ def _complete(
                 raise
             return validator
 
-        return with_retries(attempt, options, deadline)
+        try:
+            return with_retries(attempt, options, deadline)
+        except DownloadSizeError:
+            discard(part)
+            raise
 
 
 def _local_file(path: Path, options: IngestOptions) -> Path:
@@ -153,14 +174,21 @@ def _cached_version(record: Path, cache: Path) -> tuple[Validator | None, Path |
     return None, None
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder of the cache, which other users of this machine cannot read."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+
+
 @contextlib.contextmanager
 def _partial_folder(partial: Path, key: str) -> Iterator[Path]:
     """Yield the folder of a URL's partial file; another one if a process uses it already."""
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        _make_private(partial)
     except OSError as error:
         raise UnavailableError(f"cannot write to the cache {partial}: {error.strerror}") from error
-    with open(partial / f"{key}.lock", "w") as lock:
+    with lock_file(partial / f"{key}.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder = partial / key

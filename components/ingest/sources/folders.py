@@ -18,6 +18,7 @@ class LabeledFile(NamedTuple):
     """A file to read: its path or URL, its name in the dataset, and its class.
 
     `problem` says why it cannot be read, such as an invalid row of a table; otherwise it is empty.
+    `table` is the URL of the remote table that names the file, empty if no such table does.
     """
 
     file: str
@@ -26,6 +27,7 @@ class LabeledFile(NamedTuple):
     split: str = ""
     group: str = ""
     problem: str = ""
+    table: str = ""
 
 
 @dataclass
@@ -37,12 +39,14 @@ class Tally:
         example: one of them that is no system file.
         classes: all classes, including those without images.
         warnings: of files and folders that are not used.
+        tried: the first path of a table that does not exist.
     """
 
     ignored: int = 0
     example: str = ""
     classes: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    tried: str = ""
 
 
 def labeled_files(

@@ -19,6 +19,7 @@ import urllib3
 
 from components.ingest.sources.download_retry import Deadline, FetchError, TransientError
 from components.ingest.sources.html_pages import refuse_page
+from components.ingest.sources.remote_hosts import RefusedHostError, limited_session
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.options import IngestOptions
@@ -58,9 +59,12 @@ def timeouts_s(options: IngestOptions, deadline: Deadline) -> tuple[float, float
 
 @contextlib.contextmanager
 def open_response(
-    url: str, options: IngestOptions, deadline: Deadline, headers: Mapping[str, str] | None = None
-) -> Iterator[requests.Response]:
+    url: str, options: IngestOptions, deadline: Deadline, headers: Mapping[str, str] | None = None,
+    table: str = "",
+) -> Iterator[requests.Response]:  # fmt: skip
     """Send a GET request; yield the response, whatever its status, before its body is read.
+
+    With `table`, the URL of a remote table, the request is not sent to this machine or its links.
 
     Raises:
         TransientError: the connection failed, in the body of the `with` statement too.
@@ -68,8 +72,13 @@ def open_response(
     """
     timeouts = timeouts_s(options, deadline)
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=timeouts) as response:
+        with (
+            limited_session(table) if table else requests.Session() as session,
+            session.get(url, headers=headers, stream=True, timeout=timeouts) as response,
+        ):
             yield response
+    except RefusedHostError as error:
+        raise FetchError(str(error)) from error
     except _PERMANENT as error:
         raise FetchError(f"the request failed: {type(error).__name__}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -128,14 +137,16 @@ def download(
     return validator
 
 
-def read_http(url: str, limit_bytes: int, options: IngestOptions, deadline: Deadline) -> bytes:
-    """Return the content of a small file.
+def read_http(
+    url: str, limit_bytes: int, options: IngestOptions, deadline: Deadline, table: str = ""
+) -> bytes:
+    """Return the content of a small file; `table` as in `read_url`.
 
     Raises:
         TransientError: another attempt may succeed.
         FetchError: no other attempt will, or the content exceeds `limit_bytes`.
     """
-    with open_response(url, options, deadline) as response:
+    with open_response(url, options, deadline, table=table) as response:
         if response.status_code != 200:
             _refuse_status(response)
         data = bytearray()

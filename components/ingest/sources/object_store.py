@@ -14,7 +14,7 @@ from components.ingest.sources.download_retry import (
     TransientError,
     with_retries,
 )
-from components.ingest.sources.transfer_progress import Advance
+from components.ingest.sources.transfer_progress import Advance, limited
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
@@ -55,14 +55,18 @@ def download_folder(url: str, folder: Path, options: IngestOptions) -> None:
     store, path = open_store_uri(url)
     deadline = Deadline(options.download_deadline_s)
     names = with_retries(lambda: _attempt(lambda: store.find(path)), options, deadline)
+    received, limit = 0, options.max_download_bytes
     for name in names:
         target = folder.joinpath(*member_parts(os.path.relpath(name, path)))
         target.parent.mkdir(parents=True, exist_ok=True)
 
-        def copy(name: str = name, target: Path = target) -> None:
-            _attempt(lambda: _copy(store, name, target, deadline, lambda *_: None))
+        advance = limited(lambda *_: None, limit, received)
+
+        def copy(name: str = name, target: Path = target, advance: Advance = advance) -> None:
+            _attempt(lambda: _copy(store, name, target, deadline, advance))
 
         with_retries(copy, options, deadline)
+        received += target.stat().st_size
 
 
 def read_object(url: str, limit_bytes: int) -> bytes:

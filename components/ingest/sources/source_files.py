@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin
 
 from components.ingest.sources.archives import archive_kind, extract
 from components.ingest.sources.download import download_cached
@@ -19,10 +18,17 @@ from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.object_store import download_folder, is_object
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.system_files import is_system_file
+from components.ingest.sources.table_files import file_of_local_table, file_of_remote_table
 from components.ingest.sources.tables import is_parquet, table_rows
-from components.ingest.sources.urls import is_http, is_url, redact
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import (
+    is_http,
+    is_remote,
+    local_path,
+    redact,
+    refuse_credentials,
+)
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.sources.kinds import DRIVE_PREFIX, drive_id
 
@@ -57,6 +63,9 @@ def source_files(
         raise InputError("expected at least one source, got none")
     if len(sources) > 1 and (options.sha256 or options.mirrors):
         raise InputError("sha256 and mirrors apply to one source, got several sources")
+    for option, urls in (("source", sources), ("mirrors", options.mirrors)):
+        for url in urls:
+            refuse_credentials(option, url)
     readers = [_find_reader(source) for source in sources]
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
         context = SourceContext(work / f"source-{number}", options, tally)
@@ -67,7 +76,7 @@ def source_files(
 
 def source_name(source: str) -> str:
     """Return a source as written to the manifest: without passwords and signatures."""
-    identity = drive_id(source) if not Path(source).exists() else ""
+    identity = drive_id(source) if not local_path(source).exists() else ""
     return f"{DRIVE_PREFIX}{identity}" if identity else redact(source)
 
 
@@ -81,7 +90,7 @@ def _find_reader(source: str) -> Reader:
     Raises:
         InputError: there is none; similar names are suggested.
     """
-    path = Path(source)
+    path = local_path(source)
     if source in SAMPLES:
         return _read_sample
     if path.is_dir():
@@ -90,7 +99,7 @@ def _find_reader(source: str) -> Reader:
         return _read_local_file
     if drive_id(source) or is_http(source):
         return _read_download
-    if re.match(r"[a-z][a-z0-9+]*://", source):
+    if is_remote(source):
         return _read_object_store
     known = list(SAMPLES)
     if path.parent.is_dir() and ":" not in source:
@@ -107,7 +116,7 @@ def _read_sample(source: str, context: SourceContext) -> Iterator[LabeledFile]:
 
 def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     _refuse_checksum(source, context)
-    folder = Path(source)
+    folder = local_path(source)
     if is_fashion_folder(folder):
         context.work.mkdir(parents=True)
         write_fashion(context.work, folder)
@@ -117,9 +126,9 @@ def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
 
 def _read_local_file(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     expected = context.options.sha256.lower()
-    if expected and (digest := digest_file(source)) != expected:
+    if expected and (digest := digest_file(local_path(source))) != expected:
         raise InputError(f"{source}: expected SHA-256 {expected}, found {digest}")
-    return _read_file(Path(source), source, context)
+    return _read_file(local_path(source), source, context)
 
 
 def _read_download(source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -156,41 +165,41 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
 
 
 def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    name, missing = source_name(source), ""
+    remote = source if is_remote(source) or drive_id(source) else ""
+    name, tally = source_name(source), context.tally
+    anywhere = context.options.table_paths == "anywhere"
     for row in table_rows(table, name):
-        shown = _shown(row.file)
+        shown = redact(row.file)
         if row.problem:
             yield LabeledFile("", shown or name, "", problem=row.problem)
             continue
-        context.tally.classes.add(row.label)
-        file = row.file
-        if not is_url(file):
-            file = urljoin(source, file) if is_url(source) else _local_path(table, file)
-            if not missing and not is_url(file) and not Path(file).exists():
-                missing = file
-                context.tally.warnings.append(
+        tally.classes.add(row.label)
+        if remote:
+            file = file_of_remote_table(row.file, remote, name)
+        else:
+            path = _portable(row.file, table.parent)
+            file = file_of_local_table(path, table.parent, name, anywhere=anywhere)
+            if not tally.tried and not is_remote(file) and not _exists(Path(file)):
+                tally.tried = file
+                tally.warnings.append(
                     f"{name}: a path of the table does not exist: {row.file!r}, tried {file!r} "
                     "(paths are relative to the table)"
                 )
-        yield LabeledFile(file, shown, row.label, row.split, row.group)
+        yield LabeledFile(file, shown, row.label, row.split, row.group, table=remote)
 
 
-def _local_path(table: Path, file: str) -> str:
-    """Return the path of a file relative to its table; of Windows' backslashes if it exists."""
-    path = table.parent / file
-    if "\\" in file and not path.exists():
-        portable = table.parent / file.replace("\\", "/")
-        if portable.exists():
-            return str(portable)
-    return str(path)
+def _portable(file: str, folder: Path) -> str:
+    """Return a path of a table, with Windows' backslashes as slashes if that exists."""
+    portable = file.replace("\\", "/")
+    return portable if not _exists(folder / file) and _exists(folder / portable) else file
 
 
-def _shown(file: str) -> str:
-    """Return the path of a row as it is written to the dataset."""
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; one that is too long does not."""
     try:
-        return redact(file)
-    except ValueError:  # an invalid URL
-        return file.split("?", 1)[0]
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _labeled_files(folder: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:

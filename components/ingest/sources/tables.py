@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.split_names import split_of_name
-from components.ingest.sources.urls import is_url
+from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import DataError, InputError
 
 _FILE_COLUMNS = ("path", "uri")

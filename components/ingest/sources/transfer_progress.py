@@ -8,11 +8,38 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
+from components.ingest.sources.download_retry import FetchError
+from regraft_core.runtime.printable import printable
 from regraft_core.runtime.step_reports import log_progress
 
 Advance = Callable[[int, int | None], None]
+
+
+class DownloadSizeError(FetchError):
+    """The file exceeds the limit of downloads."""
+
+
+def limited(advance: Advance, limit_bytes: int, before_bytes: int = 0) -> Advance:
+    """Return `advance` with a check of the announced and the received bytes.
+
+    It raises `DownloadSizeError` above the limit; `before_bytes` are those of earlier files.
+    """
+
+    def checked(done: int, total: int | None) -> None:
+        if before_bytes + max(done, total or 0) > limit_bytes:
+            raise DownloadSizeError(
+                f"max_download_bytes: expected at most {limit_bytes} bytes, got "
+                f"{f'{before_bytes + total}' if total else 'more'}; "
+                "--max-download-bytes sets the limit"
+            )
+        advance(done, total)
+
+    return checked
+
+
 LINE_EVERY_S = 15.0
 
 
@@ -23,7 +50,7 @@ def transfer_progress(name: str) -> Iterator[Advance]:
         yield _log_lines(name)
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=None)
+        task = progress.add_task(escape(printable(name)), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

@@ -152,22 +152,41 @@ def read_class_names(
         return ()
 
 
-async def _check_target(server: str, model: str, options: PredictOptions) -> None:
-    """Check that the model, and its version or label, are served, before each image fails."""
-    try:
-        async with make_client(server, model, options) as client:
-            await client.metadata()
-    except UnsupportedError:
-        pass  # a server without this method
-    except (BadRequestError, NotFoundError) as error:
-        if options.version is None and options.label is None:
-            raise
-        every = replace(options, version=None, label=None)
-        async with make_client(server, model, every) as client:
-            available = [one.version for one in await client.status() if one.state == "AVAILABLE"]
-        versions = ", ".join(map(str, available)) or "none"
-        text = f"{error.message}; available versions: {versions}"
-        raise NotFoundError(error.code, text) from error
+class _TargetCheck:
+    """Checks once, at the first refused request, that what the requests are for is served."""
+
+    def __init__(self, server: str, model: str, options: PredictOptions) -> None:
+        self._server = server
+        self._model = model
+        self._options = options
+        self._checking: asyncio.Future[None] | None = None
+
+    async def check(self) -> None:
+        """Wait for the check.
+
+        Raises:
+            NotFoundError: the model, or its version or label, is not served.
+        """
+        if self._checking is None:
+            self._checking = asyncio.ensure_future(self._check())
+        await asyncio.shield(self._checking)
+
+    async def _check(self) -> None:
+        options = self._options
+        try:
+            async with make_client(self._server, self._model, options) as client:
+                await client.metadata()
+        except UnsupportedError:
+            pass  # a server without this method
+        except (BadRequestError, NotFoundError) as error:
+            if options.version is None and options.label is None:
+                raise
+            every = replace(options, version=None, label=None)
+            async with make_client(self._server, self._model, every) as client:
+                found = [one.version for one in await client.status() if one.state == "AVAILABLE"]
+            versions = ", ".join(map(str, found)) or "none"
+            text = f"{error.message}; available versions: {versions}"
+            raise NotFoundError(error.code, text) from error
 
 
 async def _predict_all(
@@ -177,14 +196,15 @@ async def _predict_all(
     options: PredictOptions,
     progress: Callable[[int, int], None] | None,
 ) -> list[FilePrediction]:
-    await _check_target(server, model, options)
+    target = _TargetCheck(server, model, options)
     results: dict[int, FilePrediction] = {}
     batches = _batches(len(paths), options.batch_size)
     pace = Pace(options.concurrency, _BUSY_RETRIES)
 
     async def work(client: AsyncClient) -> None:
         for numbers in batches:  # shared: each worker takes the next one
-            done = await _predict_batch(client, pace, [paths[number] for number in numbers])
+            batch = [paths[number] for number in numbers]
+            done = await _predict_batch(client, pace, target, batch)
             results.update(zip(numbers, done, strict=True))
             if progress is not None:
                 progress(len(results), len(paths))
@@ -206,11 +226,11 @@ def _batches(count: int, size: int) -> Iterator[range]:
 
 
 async def _predict_batch(
-    client: AsyncClient, pace: Pace, paths: Sequence[Path]
+    client: AsyncClient, pace: Pace, target: _TargetCheck, paths: Sequence[Path]
 ) -> list[FilePrediction]:
     contents = [await asyncio.to_thread(_read, path) for path in paths]
     readable = [(path, data) for path, data in zip(paths, contents, strict=True) if data]
-    done = dict(await _send(client, pace, readable)) if readable else {}
+    done = dict(await _send(client, pace, target, readable)) if readable else {}
     return [
         done.get(path) or FilePrediction(str(path), None, "cannot be read or is too large")
         for path in paths
@@ -218,7 +238,7 @@ async def _predict_batch(
 
 
 async def _send(
-    client: AsyncClient, pace: Pace, batch: Sequence[tuple[Path, bytes]]
+    client: AsyncClient, pace: Pace, target: _TargetCheck, batch: Sequence[tuple[Path, bytes]]
 ) -> list[tuple[Path, FilePrediction]]:
     start = time.perf_counter()
     reasons: Mapping[int, str] = {}
@@ -233,10 +253,14 @@ async def _send(
         predictions = await pace.send(request)
     except InvalidImageError as error:
         predictions, reasons = error.results, error.reasons
+    except NotFoundError:
+        await target.check()  # the error may have more to say
+        raise
     except BadRequestError as error:
+        await target.check()
         # A model without the output `error` fails for the whole batch.
         if len(batch) > 1:
-            return [pair for one in batch for pair in await _send(client, pace, [one])]
+            return [pair for one in batch for pair in await _send(client, pace, target, [one])]
         predictions, reasons = [None], {0: reason_of(error.message)}
     seconds = time.perf_counter() - start
     return [
@@ -278,7 +302,9 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
                 "familiar": result.prediction.familiar,
             }
         rows.append(row)
-    return json.dumps(rows, indent=2, ensure_ascii=False)
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    # A terminal could interpret control characters in the names of files.
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def as_csv(results: Sequence[FilePrediction]) -> str:
@@ -293,8 +319,14 @@ def as_csv(results: Sequence[FilePrediction]) -> str:
             if found
             else ("", "", "")
         )
-        writer.writerow([result.path, *columns, result.error])
+        writer.writerow(map(_cell, [result.path, *columns, result.error]))
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Return a text for CSV, which is no formula of a spreadsheet and no sequence of a terminal."""
+    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
 
 
 def format_flag(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:

@@ -265,7 +265,9 @@ _METHODS: dict[str, Callable[[ServerState, ModelSpec, RequestBody], bytes]] = {
 def _fill_examples(request: Any, spec: ModelSpec, body: RequestBody) -> None:
     with body.document() as document:
         _fill_spec(request.model_spec, spec)
-        request.model_spec.signature_name = json_values.signature_name(document)
+        name = json_values.signature_name(document)
+        # A message's texts are UTF-8; no signature has a name that is not.
+        request.model_spec.signature_name = json_values.text_bytes(name).decode("utf-8", "replace")
         json_examples.read_examples(document, request.input)
 
 

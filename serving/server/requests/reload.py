@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,16 @@ def reload_config(lifecycle: Lifecycle, allowed_root: str, request: Any) -> Any:
     except InputError as error:
         raise invalid(str(error)) from error
     root = Path(allowed_root).resolve()
+    resolved = []
     for config in configs:
-        if not _resolved(config.base_path).is_relative_to(root):
+        # What was checked is served: a link that changes afterwards has no effect.
+        path = _resolved(config.base_path)
+        if not path.is_relative_to(root):
             raise ServingError(
                 Code.PERMISSION_DENIED, f"base_path {config.base_path} is not below {root}"
             )
-    lifecycle.configure(configs)
+        resolved.append(replace(config, base_path=path))
+    lifecycle.configure(resolved)
     return model_management_pb2.ReloadConfigResponse()
 
 

@@ -13,5 +13,6 @@ from tests.conftest import Trained
 def evaluation(dataset: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation that the gate rejected for its accuracy."""
     out = tmp_path_factory.mktemp("rejected") / "evaluation"
-    evaluate([trained.candidates["head"]], dataset, out, GateOptions(min_accuracy=0.9999))
+    options = GateOptions(min_accuracy=0.9999, baseline_rule="off")
+    evaluate([trained.candidates["head"]], dataset, out, options)
     return out

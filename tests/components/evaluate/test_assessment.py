@@ -50,7 +50,7 @@ def test_an_empty_test_split_never_passes() -> None:
     nothing = LabeledLogits(np.empty((0, 3), np.float32), np.empty(0, int))
     result = assess(labeled(1, 50, 5), nothing, CLASSES, GateOptions(), cost=Cost())
     assert not result.verdict.accepted
-    assert failed(result) == ["test images", "accuracy"]
+    assert failed(result) == ["test images", "accuracy", "baseline", "recall floor"]
 
 
 def test_an_empty_validation_split_sets_no_temperature_and_no_threshold() -> None:

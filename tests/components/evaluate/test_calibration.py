@@ -15,6 +15,7 @@ from components.evaluate.metrics.calibration import (
     HIGHEST,
     LOWEST,
     calibration_error,
+    choose_temperature,
     fit_temperature,
     reliability,
     to_probabilities,
@@ -117,3 +118,26 @@ def test_a_model_no_better_than_chance_gets_the_highest_temperature(true_labels)
 def test_without_a_temperature_probabilities_are_the_softmax() -> None:
     logits = np.array([[1.0, 2.0, 4.0]])
     np.testing.assert_array_equal(to_probabilities(logits), softmax(logits, axis=1))
+
+
+def test_a_temperature_that_only_fits_noise_is_not_chosen() -> None:
+    # The logits are calibrated as they are, so every other temperature is noise.
+    chosen, better, runs = 0, 0, 60
+    for seed in range(runs):
+        logits, true_labels = overconfident(np.random.default_rng(seed), 60, 1.0)
+        better += fit_temperature(logits, true_labels) != 1.0
+        chosen += choose_temperature(logits, true_labels) != 1.0
+    assert better > 0.9 * runs
+    assert chosen <= 0.1 * runs
+
+
+def test_a_temperature_that_improves_the_loss_beyond_noise_is_the_fitted_one() -> None:
+    logits, true_labels = overconfident(np.random.default_rng(4), 300, 3.0)
+    temperature = choose_temperature(logits, true_labels)
+    assert temperature == fit_temperature(logits, true_labels) and temperature > 2
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 7])
+def test_a_few_images_choose_no_temperature_without_an_error(images) -> None:
+    logits, true_labels = np.eye(4)[np.arange(images) % 4] * 3, np.arange(images) % 4
+    assert choose_temperature(logits, true_labels) == 1.0

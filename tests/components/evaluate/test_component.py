@@ -38,15 +38,20 @@ def candidates(trained: Trained, tmp_path: Path) -> Path:
     return folder
 
 
+def outputs_in(folder: Path) -> dict[str, Any]:
+    """Return the step's output artifacts, as kfp makes them."""
+    return {
+        name: kind(name=name, uri=str(folder / "run" / name))
+        for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
+                           ("classification", ClassificationMetrics), ("report", HTML))
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("location", ["machine", "cluster"])
 def test_the_component_fills_the_artifacts_of_the_kfp_ui(
     dataset, candidates, tmp_path, location
 ) -> None:
-    outputs = {
-        name: kind(name=name, uri=str(tmp_path / "run" / name))
-        for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
-                           ("classification", ClassificationMetrics), ("report", HTML))
-    }  # fmt: skip
+    outputs = outputs_in(tmp_path)
     given: Any = Artifact(name="candidates", uri=str(candidates))
     if location == "cluster":
         given = SimpleNamespace(path=str(candidates), uri="minio://bucket/candidates")
@@ -71,11 +76,7 @@ def test_the_component_fills_the_artifacts_of_the_kfp_ui(
 def test_an_evaluation_is_kept_and_later_steps_download_its_manifest_only(
     dataset, candidates, tmp_path, location
 ) -> None:
-    outputs = {
-        name: kind(name=name, uri=str(tmp_path / "run" / name))
-        for name, kind in (("evaluation", Artifact), ("model", Model), ("metrics", Metrics),
-                           ("classification", ClassificationMetrics), ("report", HTML))
-    }  # fmt: skip
+    outputs = outputs_in(tmp_path)
     if location == "cluster":
         path = outputs["evaluation"].path
         outputs["evaluation"] = SimpleNamespace(path=path, uri="minio://b/e", metadata={})
@@ -87,6 +88,8 @@ def test_an_evaluation_is_kept_and_later_steps_download_its_manifest_only(
     (entry,) = (tmp_path / "work").glob("evaluation-*")
     assert EvaluationManifest.read(entry) == result
     found = sorted(p.name for p in Path(outputs["evaluation"].path).iterdir())
+    kept = [name for name in outputs if Path(outputs[name].path).exists()]
+    assert kept == list(outputs), "kfp's local cache returns nothing if an output has no file"
     if location == "cluster":
         assert found == ["evaluation.json"]
         assert not (entry / "report.html").exists(), "it is an artifact of its own"

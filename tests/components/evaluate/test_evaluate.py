@@ -20,12 +20,15 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.training.model_files import load_model
 
+# The model is no better than a constant prediction.
+UNCHECKED = GateOptions(baseline_rule="off")
+
 
 @pytest.fixture(scope="module")
 def evaluated(dataset, trained, tmp_path_factory) -> tuple[EvaluationManifest, Path]:
     out = tmp_path_factory.mktemp("evaluated") / "evaluation"
     folders = list(trained.candidates.values())
-    return evaluate(folders, dataset, out, GateOptions()), out
+    return evaluate(folders, dataset, out, UNCHECKED), out
 
 
 def test_it_writes_manifest_predictions_and_report(evaluated, dataset) -> None:
@@ -90,7 +93,7 @@ def test_equal_inputs_give_an_equal_verdict_and_no_champion_yet(
 ) -> None:
     folders = list(trained.candidates.values())
     location = str(tmp_path / "models" / "shapes")
-    again = evaluate(folders, dataset, tmp_path / "e", GateOptions(), location)
+    again = evaluate(folders, dataset, tmp_path / "e", UNCHECKED, location)
     assert again.digest == evaluated[0].digest
     assert again.verdict == "accepted" and again.details["champion"] is None
     assert any("no champion yet" in check.received for check in again.checks)
@@ -104,7 +107,7 @@ def test_a_rejected_model_has_a_report_too(dataset, trained, tmp_path) -> None:
         noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
         (ood / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
     (ood / "broken.png").write_bytes(b"not an image")
-    options = GateOptions(min_accuracy=0.9999, ood_images=str(ood))
+    options = UNCHECKED.model_copy(update={"min_accuracy": 0.9999, "ood_images": str(ood)})
     result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
     assert result.verdict == "rejected"
     assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
@@ -118,7 +121,7 @@ def test_a_significantly_worse_model_is_rejected(dataset, trained, tmp_path, pub
     publish(1, correct=False)
     folder = publish(2, correct=True).parent
     publish(10, correct=True)
-    candidate, options = [trained.candidates["head"]], GateOptions()
+    candidate, options = [trained.candidates["head"]], UNCHECKED
     result = evaluate(candidate, dataset, tmp_path / "e", options, str(folder))
     comparison = result.details["champion"]
     assert comparison["name"] == "shapes version 10" and comparison["champion_accuracy"] == 1.0
@@ -182,6 +185,19 @@ def test_candidates_that_do_not_match_the_dataset_are_an_error(
     with pytest.raises(InputError, match=message):
         evaluate([candidate], dataset, tmp_path / "e", GateOptions())
     assert not (tmp_path / "e").exists()
+
+
+def test_a_model_like_a_constant_prediction_is_rejected_by_default(
+    dataset, trained, tmp_path, capsys
+) -> None:
+    folders = list(trained.candidates.values())
+    result = evaluate(folders, dataset, tmp_path / "e", GateOptions())
+    assert result.verdict == "rejected"
+    (check,) = (check for check in result.checks if not check.passed)
+    assert check.name == "baseline"
+    assert result.metrics["objective_score_low"] < result.metrics["constant_score"]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "always" in line)
+    assert "baseline" in line and "recall floor" in line
 
 
 def test_a_minimum_recall_of_an_unknown_class_is_an_error(dataset, trained, tmp_path):

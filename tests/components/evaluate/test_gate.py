@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from components.evaluate.gate.baseline import ClassCount, compare_with_constant, recall_bounds
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, apply_gate
 from components.evaluate.metrics.statistics import compare
 from regraft_core.formats.options import GateOptions
 
+COUNTS = [ClassCount("cat", 196, 200), ClassCount("dog", 144, 160)]
 GOOD = Evidence(
     images=360,
     accuracy=0.97,
@@ -22,6 +24,8 @@ GOOD = Evidence(
     calibration_error=0.02,
     model_mb=14.0,
     latency_ms=11.0,
+    baseline=compare_with_constant(COUNTS, "accuracy"),
+    recall_bounds=recall_bounds(COUNTS),
 )
 NAN = math.nan
 
@@ -51,6 +55,11 @@ CASES = [
     ({"images": 0}, {}, False, ["test images"]),
     ({"images": 1}, {}, True, []),
     ({"not_finite": 1}, {}, False, ["predictions"]),
+    ({"baseline": None}, {}, False, ["baseline"]),
+    ({"baseline": compare_with_constant([], "accuracy")}, {}, False, ["baseline"]),
+    ({"baseline": None}, {"baseline_rule": "off"}, True, []),
+    ({"recall_bounds": ()}, {}, False, ["recall floor"]),
+    ({"recall_bounds": ()}, {"recall_floor": 0}, True, []),
     ({}, {"min_class_recall": 0.9}, True, []),
     ({}, {"min_class_recall": 0.91}, False, ["recall of dog"]),
     ({}, {"min_recall_by_class": {"dog": 0.9, "cat": 0.98}}, True, []),
@@ -134,6 +143,10 @@ def test_every_check_lists_what_was_expected_and_received() -> None:
 
 def test_disabled_checks_are_not_listed() -> None:
     verdict = apply_gate(replace(GOOD, champion=against(0, 0)), GateOptions())
+    assert [check.name for check in verdict.checks] == [
+        "test images", "accuracy", "baseline", "recall floor", "champion"]  # fmt: skip
+    off = GateOptions(baseline_rule="off", recall_floor=0)
+    verdict = apply_gate(replace(GOOD, champion=against(0, 0)), off)
     assert [check.name for check in verdict.checks] == ["test images", "accuracy", "champion"]
 
 

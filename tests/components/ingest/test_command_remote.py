@@ -165,4 +165,4 @@ def test_invalid_tables_are_refused(
     write_table(table, [{**row, "split": "exam"} for row in rows])
     require_refused(ingest(table), "expected split train, validation or test", tmp_path)
     write_table(table, [{**row, "uri": f"lost/{row['uri']}"} for row in rows])
-    require_refused(ingest(table), "all 40 files are invalid (missing-file 40)", tmp_path)
+    require_refused(ingest(table), "all 40 files are invalid: missing-file 40", tmp_path)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from components.ingest.sources.download import download_cached
-from components.ingest.sources.urls import redact
 from regraft_core.formats.options import IngestOptions
+from regraft_core.runtime.addresses import redact
 from regraft_core.runtime.errors import InputError
 from tests.components.ingest.web import Reply, Web
 
@@ -285,3 +285,36 @@ def test_a_broken_drive_download_is_resumed(drive: Web, tmp_path: Path) -> None:
 def test_drive_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="link to a file"):
         download_cached("https://drive.google.com/drive/folders/1abcDEF", options(tmp_path))
+
+
+def test_a_file_that_has_not_changed_is_still_compared_with_the_checksum(
+    web: Web, tmp_path: Path
+) -> None:
+    url = web.plan("/a.zip", Reply(BODY, headers=ETAG))
+    download_cached(url, options(tmp_path))
+    other = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(InputError, match=f"expected SHA-256 {other}, received {DIGEST}"):
+        download_cached(url, options(tmp_path, sha256=other))
+    assert web.requests[-1][1]["If-None-Match"] == '"one"'
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "not announced"])
+def test_a_download_has_a_limit_and_leaves_nothing(web: Web, tmp_path: Path, chunked) -> None:
+    headers = {"Transfer-Encoding": "identity"} if chunked else {}
+    url = web.plan("/a.zip", Reply(BODY, headers=ETAG | headers))
+    with pytest.raises(InputError, match=r"at most 100000 bytes.*--max-download-bytes"):
+        download_cached(url, options(tmp_path, max_download_bytes=100_000))
+    assert partial_files(tmp_path) == []
+    assert len(web.requests) == 1
+    assert download_cached(url, options(tmp_path, max_download_bytes=len(BODY))).is_file()
+
+
+def test_the_cache_is_private_and_keeps_no_url(web: Web, tmp_path: Path) -> None:
+    url = web.plan("/a.zip?X-Amz-Signature=secret", Reply(BODY, headers=ETAG))
+    download_cached(url, options(tmp_path))
+    cache = tmp_path / "cache"
+    for folder in (path for path in cache.iterdir() if path.is_dir()):
+        assert folder.stat().st_mode & 0o077 == 0
+    for path in cache.rglob("*"):
+        assert "secret" not in path.name
+        assert path.is_dir() or b"secret" not in path.read_bytes()

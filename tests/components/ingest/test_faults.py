@@ -150,7 +150,7 @@ def test_a_limit_of_file_sizes_is_one_line(
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 1
-    assert "InputError: cannot write to" in run.stderr.splitlines()[-1]
+    assert "UnavailableError: cannot write to" in run.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 

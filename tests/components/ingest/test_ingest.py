@@ -191,3 +191,11 @@ def test_good_png_with_unusual_chunks_are_read(
     assert manifest.quarantined == {}
     assert sum(info.count for info in manifest.splits.values()) == 48
     assert (tmp_path / "out" / "data_card.html").is_file()
+
+
+def test_the_quarantine_list_has_no_formulas(images: Path, tmp_path: Path) -> None:
+    (images / "cat").rename(images / "=1+1")
+    (images / "=1+1" / "bad.png").write_bytes(b"not an image")
+    ingest([str(images)], tmp_path / "out", IngestOptions(processes=1, max_invalid_fraction=0.5))
+    (row,) = quarantine(tmp_path / "out")
+    assert row["path"] == "'=1+1/bad.png"

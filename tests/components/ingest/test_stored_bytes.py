@@ -173,17 +173,16 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def damaged_files(photo: Image.Image, each: int) -> Iterator[tuple[str, bytes]]:
-    random = np.random.default_rng(5)
-    for name, data in files(photo).items():
-        for _ in range(each):
-            yield name, damaged(data, random)
-
-
 def test_a_jpeg_at_small_scale_is_checked_as_in_full_size(make_photo: Photo) -> None:
-    for name, data in damaged_files(make_photo(34, px=300), each=30):
-        if name.startswith("jpeg") and stored_of(data) is not None:
-            Image.open(io.BytesIO(data)).load()
+    random, kept = np.random.default_rng(5), 0
+    whole = files(make_photo(34, px=300))
+    for name in (name for name in whole if name.startswith("jpeg")):
+        for _ in range(30):
+            data = damaged(whole[name], random)
+            if stored_of(data) is not None:
+                Image.open(io.BytesIO(data)).load()
+                kept += 1
+    assert kept > 10
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -23,10 +23,10 @@ def described(failures: list[tuple[str, bytes]]) -> list[tuple[str, str]]:
 
 
 def test_some_damaged_files_of_each_format() -> None:
-    result = compare(mutants(seed=20), seconds=300, most=1500)
+    result = compare(mutants(seed=20), seconds=300, most=600)
     assert described(result.failures) == []
     for kind in ("jpeg", "png", "gif", "bmp", "webp", "tiff"):
-        assert result.counts[f"{kind} refused"] > 10, kind
+        assert result.counts[f"{kind} refused"] > 5, kind
         assert result.counts[f"{kind} kept"] + result.counts[f"{kind} again"] > 5, kind
 
 

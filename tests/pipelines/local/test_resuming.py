@@ -25,7 +25,8 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "regraft.cli.main", "run", "--source", str(source), "--out",
             str(out), "--backbone", "tiny", "--strategies", "head,top",
             "--fine-tune-epochs", "2", "--learning-rate", "1e-3", "--download-cache",
-            str(out.parent / "cache"), *more]  # fmt: skip
+            str(out.parent / "cache"), "--baseline-rule", "off",
+            "--recall-floor", "0", *more]  # fmt: skip
 
 
 def run(source: Path, out: Path, *more: str) -> tuple[int, str]:

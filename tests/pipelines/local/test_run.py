@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import fcntl
+import io
 import json
 import logging
 import shutil
@@ -16,14 +19,24 @@ from kfp.local.config import LocalExecutionConfig
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
-from pipelines.local.run import StepError, Summary, read_summary, run_locally, without_traces
+from pipelines.local.run import (
+    RUN_LOCK,
+    RedactedLog,
+    StepError,
+    Summary,
+    read_summary,
+    run_locally,
+    without_traces,
+)
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
 from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import DEVICE_FILES
 
-TRAINING = {"backbone": "tiny", "fine_tune_epochs": 3, "learning_rate": 1e-3}
+# The model is no better than a constant prediction, so the default rule is off.
+UNCHECKED = {"baseline_rule": "off", "recall_floor": 0.0}
+TRAINING = {"backbone": "tiny", "fine_tune_epochs": 3, "learning_rate": 1e-3} | UNCHECKED
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +94,23 @@ def test_overlapping_steps_do_not_change_print_and_logging() -> None:
         assert root.handlers != handlers
     assert builtins.print is plain
     assert (root.handlers, root.level) == (handlers, level)
+
+
+def test_a_second_run_into_the_same_folder_is_one_line(tmp_path: Path) -> None:
+    recipe = make_recipe(sources=("sample:digits",), destination=str(tmp_path / "models"))
+    (tmp_path / "summary.json").write_text("of the first run")
+    with open(tmp_path / RUN_LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=f"another run is using {tmp_path}"):
+            run_locally(recipe, tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "of the first run"
+
+
+def test_the_log_has_urls_without_signatures() -> None:
+    log = io.StringIO()
+    with contextlib.redirect_stdout(RedactedLog(log)):
+        print("INFO - sources: ['https://host/a.zip?X-Amz-Signature=secret']")
+    assert log.getvalue() == "INFO - sources: ['https://host/a.zip?...']\n"
 
 
 def test_a_published_version_is_inspected_without_running_it(accepted: Summary) -> None:
@@ -143,13 +173,15 @@ FORGED = (
 
 
 def forge(folder: Path, shapes: Path) -> None:
-    """Copy images to classes whose names imitate reports of steps, with such files in them."""
-    sources = sorted(shapes.iterdir())
-    for number, name in enumerate(FORGED):
+    """Copy images to classes whose names imitate reports of steps, with such files in them.
+
+    Names of classes have no line breaks, which ingest refuses; those of files may.
+    """
+    classes = [name for name in FORGED if name.isprintable()]
+    for name, source in zip(classes, sorted(shapes.iterdir()), strict=False):
         (folder / name).mkdir(parents=True)
-        first = 8 * (number // len(sources))  # no image in two classes
-        for image in sorted(sources[number % len(sources)].iterdir())[first : first + 8]:
-            shutil.copy(image, folder / name / f"{name}{image.name}")
+        for number, image in enumerate(sorted(source.iterdir())[:8]):
+            shutil.copy(image, folder / name / f"{FORGED[number % len(FORGED)]}{image.name}")
     (folder / FORGED[0] / f"{FORGED[3]}.png").write_bytes(b"not an image")
     (folder / f"{FORGED[3]}.txt").touch()
 

@@ -53,3 +53,17 @@ def test_the_model_at_the_destination_is_the_champion(destination: str) -> None:
     assert recipe.arguments()["champion"] == f"{destination.rstrip('/')}/pets"
     named = recipe.model_copy(update={"champion": "gs://other/pets/3"})
     assert named.arguments()["champion"] == "gs://other/pets/3"
+
+
+@pytest.mark.parametrize("option", ["sources", "mirrors", "destination", "champion", "weights",
+                                    "ood_images", "work_dir"])  # fmt: skip
+def test_a_url_with_a_password_is_refused_without_showing_it(option: str) -> None:
+    url = "s3://key:s3cret@bucket/a"
+    values = {
+        "sources": ("sample:digits",),
+        option: (url,) if option in ("sources", "mirrors") else url,
+    }
+    with pytest.raises(InputError, match=f"{option}: expected a URL without user") as caught:
+        make_recipe(**values)
+    assert "s3cret" not in str(caught.value)
+    assert "--secret-env" in str(caught.value)

@@ -16,7 +16,7 @@ from components.fine_tune import fine_tune as tuning
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, GateOptions, HeadOptions
-from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, is_out_of_memory
 from tests.regraft_core.runtime.nvidia import install, report
 
@@ -88,6 +88,14 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, explain_out_of_memory():
         raise error
     assert raised.value is error
+
+
+def test_an_operation_without_a_deterministic_form_gets_a_line() -> None:
+    text = "A deterministic GPU implementation of DepthwiseConvBackpropFilter is not available"
+    error = tf.errors.UnimplementedError(None, None, f"{text}\n\t [[node x]]")
+    line = f"^deterministic: expected operations that can be, got: {text}; run without"
+    with pytest.raises(InputError, match=line), explain_out_of_memory():
+        raise error
 
 
 def test_the_line_has_the_request_the_card_and_who_holds_it(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+from urllib.parse import quote
+
 import pytest
 
-from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.printable import hide_secret, one_line
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,40 @@ from regraft_core.runtime.printable import one_line
 )
 def test_control_characters_become_spaces(text: object, expected: str) -> None:
     assert one_line(text) == expected
+
+
+def test_a_line_has_no_signature_and_no_password() -> None:
+    text = "s: https://u:p@host/a.zip?X-Amz-Signature=abc\nand more"
+    assert one_line(text) == "s: https://host/a.zip?... and more"
+
+
+SECRET = "s3cret/T0ken+with=signs.and-length"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        SECRET,
+        SECRET[:12],
+        SECRET[9:],
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").lower(),
+        quote(SECRET)[3:20],
+        SECRET.encode().hex(),
+        base64.b64encode(SECRET.encode()).decode(),
+        base64.b64encode(f"Bearer {SECRET}".encode()).decode()[12:],
+        base64.b64encode(f"user:{SECRET}".encode()).decode()[8:],
+        base64.urlsafe_b64encode(f"u:{SECRET}".encode()).decode()[4:],
+    ],
+)
+def test_a_secret_is_hidden_in_every_form(echo: str) -> None:
+    hidden = hide_secret(f"the token '{echo}' has expired", SECRET)
+    assert hidden.startswith("the token '") and hidden.endswith("' has expired")
+    assert "***" in hidden
+    assert not any(echo[k : k + 8] in hidden for k in range(len(echo) - 7))
+
+
+def test_a_text_without_the_secret_stays() -> None:
+    assert hide_secret("the token has expired", SECRET) == "the token has expired"
+    assert hide_secret("anything", "") == "anything"
+    assert hide_secret("short abc", "abc") == "short ***"

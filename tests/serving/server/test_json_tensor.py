@@ -63,7 +63,7 @@ def test_integers_beyond_their_type_are_rejected(
         to_array([inside[0], outside], dtype)
 
 
-BASE64 = [("YQ==", b"a"), ("YQ", b"a"), (" YWI=\n", b"ab"), ("-_-_", b"\xfb\xff\xbf"), ("", b"")]
+BASE64 = [("YQ==", b"a"), ("YQ", b"a"), (" YWI=\n", b"ab"), ("+/+/", b"\xfb\xff\xbf"), ("", b"")]
 
 
 @pytest.mark.parametrize(("text", "data"), BASE64)
@@ -71,7 +71,7 @@ def test_base64_with_and_without_padding(text: str, data: bytes) -> None:
     assert decode_base64({"b64": text}) == data
 
 
-@pytest.mark.parametrize("text", ["%%%", "A", "YQ==YQ==", "ü", "Y Q"])
+@pytest.mark.parametrize("text", ["%%%", "A", "YQ==YQ==", "ü", "-_-_"])
 def test_damaged_base64(text: str) -> None:
     with pytest.raises(ServingError, match="Unable to base64 decode"):
         decode_base64({"b64": text})
@@ -80,7 +80,7 @@ def test_damaged_base64(text: str) -> None:
 def test_base64_rows_of_two_inputs_are_rejected() -> None:
     specs = {name: TensorSpec(name, tf.string, None) for name in "ab"}
     for document in ({"instances": [{"b64": "YQ=="}]}, {"inputs": {"b64": "YQ=="}}):
-        with pytest.raises(ServingError, match="multiple input tensors"):
+        with pytest.raises(ServingError, match="input size does not match signature: 1!=2"):
             read_inputs(document, specs)
     both: dict[str, Any] = {"instances": [{"a": {"b64": "YQ=="}, "b": "x"}]}
     inputs, form = read_inputs(both, specs)

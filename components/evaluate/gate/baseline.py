@@ -1,0 +1,128 @@
+"""What the default rule compares: the best constant prediction, and each class's recall.
+
+A model that always predicts one class can have a high accuracy and is useless. So the lower bound
+of the score must be above the score of the best constant prediction, and no class may have a recall
+that is shown to be below a floor. Both are arithmetic on the counts of each class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.stats import beta
+
+from components.evaluate.metrics.statistics import wilson_interval
+
+Objective = Literal["accuracy", "balanced_accuracy"]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Test images of a class, and how many of them are predicted correctly."""
+
+    name: str
+    correct: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The score of a model and that of the best constant prediction, by the run's objective.
+
+    `score_low` is the one-sided lower bound at 95%; `perfect_low` is that of a model without an
+    error, so it shows what these test images can show at all. NaN without test images.
+    """
+
+    objective: Objective
+    score: float
+    score_low: float
+    perfect_low: float
+    constant_score: float
+    constant_class: str
+
+
+@dataclass(frozen=True)
+class RecallBound:
+    """The upper bound of a recall: of one class, or (`all classes`) of all images together."""
+
+    name: str
+    correct: int
+    images: int
+    high: float
+
+
+def compare_with_constant(counts: Sequence[ClassCount], objective: Objective) -> Baseline:
+    """Return a model's score and that of the best constant prediction on the same images.
+
+    Args:
+        counts: of each class; classes without test images do not count.
+        objective: `accuracy`, or `balanced_accuracy` (the mean recall), for which each constant
+            prediction scores one over the number of classes.
+    """
+    counts = [count for count in counts if count.images]
+    if not counts:
+        return Baseline(objective, math.nan, math.nan, math.nan, math.nan, "")
+    most = max(counts, key=lambda count: count.images)
+    if objective == "accuracy":
+        images = sum(count.images for count in counts)
+        correct = sum(count.correct for count in counts)
+        low, perfect = _lower(correct, images), _lower(images, images)
+        return Baseline(objective, correct / images, low, perfect, most.images / images, most.name)
+    score = sum(count.correct / count.images for count in counts) / len(counts)
+    low = _mean_lower([(count.correct, count.images) for count in counts])
+    perfect = _mean_lower([(count.images, count.images) for count in counts])
+    return Baseline(objective, score, low, perfect, 1 / len(counts), most.name)
+
+
+def _lower(correct: int, images: int) -> float:
+    """Return the one-sided lower bound of a fraction."""
+    return wilson_interval(correct, images, 2 * CONFIDENCE - 1)[0]
+
+
+def _mean_lower(counts: Sequence[tuple[int, int]]) -> float:
+    """Return the lower bound of a mean of fractions, from each one's (Zou and Donner 2008)."""
+    k = len(counts)
+    fractions = [correct / images for correct, images in counts]
+    squares = ((p - _lower(*count)) ** 2 for p, count in zip(fractions, counts, strict=True))
+    return sum(fractions) / k - math.sqrt(sum(squares)) / k
+
+
+def recall_bounds(counts: Sequence[ClassCount]) -> list[RecallBound]:
+    """Return the upper bounds of the recalls, the lowest first.
+
+    The bounds are those of Clopper and Pearson (1934), which are exact, at a level that is divided
+    by their number (Bonferroni): if no recall is below a floor, one of the bounds is in at most 5%
+    of runs, however many classes there are. The first entry covers all images together, which
+    detects many weak classes with few test images each.
+    """
+    counts = [count for count in counts if count.images]
+    if not counts:
+        return []
+    total = ClassCount("all classes", sum(c.correct for c in counts), sum(c.images for c in counts))
+    level = (1 - CONFIDENCE) / (len(counts) + 1)
+    bounds = [
+        RecallBound(c.name, c.correct, c.images, _upper(c.correct, c.images, level))
+        for c in (total, *counts)
+    ]
+    return sorted(bounds, key=lambda bound: bound.high)
+
+
+def _upper(correct: int, images: int, level: float) -> float:
+    if correct == images:
+        return 1.0
+    return float(beta.ppf(1 - level, correct + 1, images - correct))
+
+
+def baseline_metrics(baseline: Baseline, bounds: Sequence[RecallBound]) -> Mapping[str, float]:
+    """Return the numbers of the default rule by name, without those that are not available."""
+    values = {
+        "objective_score": baseline.score,
+        "objective_score_low": baseline.score_low,
+        "constant_score": baseline.constant_score,
+        "lowest_recall_high": bounds[0].high if bounds else math.nan,
+    }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
