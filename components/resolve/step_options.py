@@ -34,7 +34,6 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return options | {name: values[name] for name in others}
 
     keep_cut = bool({"top", "auto"} & set(values["strategies"]))
-    objective = "balanced_accuracy" if values["class_weights"] == "balanced" else "accuracy"
     record = {name: values[name] for name in ("destination", "model_name", "run_id")}
     return {
         "ingest": of(IngestOptions, "sources", "work_dir"),
@@ -43,7 +42,7 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         ),
         "train_head": of(HeadOptions),
         "fine_tune": of(FineTuneOptions, "strategies"),
-        "evaluate": of(GateOptions, "work_dir", objective=objective),
+        "evaluate": of(GateOptions, "work_dir"),
         "export": of(ExportOptions, "work_dir"),
         "verify": of(VerifyOptions, "work_dir"),
         "publish": of(PublishOptions, "work_dir") | record,

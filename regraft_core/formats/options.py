@@ -41,6 +41,11 @@ _LEVELS = (
     "cross-validation (`auto`)."
 )
 LevelsOption = Annotated[Levels, Field(description=_LEVELS)]
+_OPTIMIZE = (
+    "The objective: what an offset of the head's logits serves, and what the gate compares with "
+    "the best constant prediction."
+)
+ObjectiveOption = Annotated[Objective, Field(description=_OPTIMIZE)]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
 # They change where and how a step runs, not its result.
@@ -214,10 +219,7 @@ class HeadOptions(Options):
         default="gap", description="Pooling of the feature map: average, maximum or none (flatten)."
     )
     levels: LevelsOption = "auto"
-    optimize: Objective = Field(
-        default="accuracy",
-        description="What the head's decisions serve; an offset of the logits adjusts them.",
-    )
+    optimize: ObjectiveOption = "accuracy"
     l2: float = Field(
         default=0.0,
         ge=0.0,
@@ -278,8 +280,7 @@ class GateOptions(Options):
     """What a model must reach on the test split to be published.
 
     0 disables a minimum, a size limit or a latency limit; 1 disables the calibration error and the
-    margin. `objective` is the score that must be above the best constant prediction's; it follows
-    from `class_weights`.
+    margin.
     """
 
     min_accuracy: Fraction = Field(
@@ -299,7 +300,7 @@ class GateOptions(Options):
         description="Recall that no class may be shown to be below (upper bound of its recall); "
         "0 disables the check.",
     )
-    objective: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    optimize: ObjectiveOption = "accuracy"
     min_class_recall: Fraction = Field(
         default=0.0, description="Minimum recall of every class; 0 disables the check."
     )
