@@ -26,7 +26,8 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
-from regraft_core.training.head_selection import HeadRows, SolvedHead, log_loss, score, solve_head
+from regraft_core.training.head_rows import HeadRows
+from regraft_core.training.head_selection import SolvedHead, solve_head
 from regraft_core.training.heads import (
     add_offset,
     build_head,
@@ -34,8 +35,9 @@ from regraft_core.training.heads import (
     set_logits,
     standardize,
 )
+from regraft_core.training.held_out_scores import log_loss, score
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.logistic_regression import Weights
+from regraft_core.training.linear_classifier import Weights
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
 
@@ -46,7 +48,7 @@ def train_head(
     out: str | os.PathLike[str],
     options: HeadOptions,
 ) -> ModelManifest:
-    """Fit a linear head to the pooled features of all workers: logistic regression.
+    """Fit a linear head to the pooled features of all workers, chosen by cross-validation.
 
     Loss and accuracy in the manifest are those before the offset that serves the objective, so that
     they can be compared with those of fine-tuning, which adds the offset at its end.
@@ -177,14 +179,18 @@ def _measure(
 
 def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
     """Return in sentences what was chosen and why."""
+    members = " and ".join(
+        f"{trial.method} regression (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
+        for trial in solved.members
+    )
     if not solved.trials:
-        return [f"The head has the penalty {solved.penalty:.1e}: no class has two images to "
-                "choose one by cross-validation."]  # fmt: skip
-    best = solved.trials[0]
-    chosen = f"{solved.levels}, one scale per {solved.scaling} and penalty {solved.penalty:.1e}"
+        return [f"The head is a {members}: no class has two images to compare others by "
+                "cross-validation."]  # fmt: skip
+    mean = "the mean of " if len(solved.members) > 1 else ""
     sentences = [
-        f"Of {len(solved.trials)} linear heads, {chosen} had the lowest log loss in "
-        f"{solved.folds}-fold cross-validation: {best.loss:.4f}, with accuracy {best.accuracy:.4f}."
+        f"Of {len(solved.trials)} linear heads, {mean}{members} on {solved.levels} had the lowest "
+        f"log loss in {solved.folds}-fold cross-validation: {solved.loss:.4f}, with accuracy "
+        f"{solved.held_out['accuracy']:.4f}."
     ]
     if np.any(solved.offset):
         sentences.append(
@@ -218,8 +224,7 @@ def _manifest(
         head={
             "pooling": options.pooling,
             "levels": [level.model_dump() for level in levels],
-            "scaling": solved.scaling,
-            "l2": solved.penalty,
+            "members": [asdict(trial) for trial in solved.members],
             "offset": solved.offset.tolist(),
         },
         options=options.model_dump(),

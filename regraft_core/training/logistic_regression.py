@@ -18,7 +18,8 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-Floats = NDArray[np.floating]
+from regraft_core.training.linear_classifier import Scaling, Weights
+
 # Axes with less than this fraction of the longest one's length are rounding errors.
 SHORTEST_AXIS = 1e-6
 MAX_STEPS = 500
@@ -30,40 +31,11 @@ BLOCK_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """What is subtracted from features and what they are multiplied by, float32 [width] each."""
-
-    shift: NDArray[np.float32]
-    factor: NDArray[np.float32]
-
-    def apply(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Return scaled rows, float32 [n, width]."""
-        scaled = rows.astype(np.float32)
-        scaled -= self.shift
-        scaled *= self.factor
-        return scaled
-
-
-@dataclass(frozen=True)
 class Axes:
     """Principal axes: `basis` float32 [width, r], orthonormal, and the mean squares on each."""
 
     basis: NDArray[np.float32]
     squares: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A linear classifier: logits are `rows @ kernel + bias`, of shape [width, k] and [k]."""
-
-    kernel: NDArray[np.float64]
-    bias: NDArray[np.float64]
-
-    def logits(self, rows: Floats) -> NDArray[np.float64]:
-        """Return the logits of rows, float64 [n, k]."""
-        product: NDArray[np.float64] = (rows @ self.kernel.astype(rows.dtype)).astype(np.float64)
-        product += self.bias
-        return product
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,9 @@ from numpy.typing import NDArray
 
 import regraft_core.training.head_selection as module
 from regraft_core.formats.options import HeadOptions
-from regraft_core.training.head_selection import (
-    HeadRows,
-    SolvedHead,
-    choose_offset,
-    deal_folds,
-    fit_temperature,
-    log_loss,
-    scalings,
-    score,
-    solve_head,
-)
+from regraft_core.training.head_rows import HeadRows, deal_folds, scalings
+from regraft_core.training.head_selection import SolvedHead, solve_head
+from regraft_core.training.held_out_scores import choose_offset, fit_temperature, log_loss, score
 
 OPTIONS = HeadOptions(folds=3)
 
@@ -87,7 +79,7 @@ def test_the_chosen_penalty_is_better_than_the_weakest_on_other_images() -> None
 
 def test_classes_that_are_never_confused_have_finite_confidence() -> None:
     head = solve(blobs(30, noise=0.05), 3, None, OPTIONS)
-    assert head.trials[0].accuracy == 1.0
+    assert head.held_out["accuracy"] == 1.0
     assert np.abs(head.kernel).max() < 100
 
 
@@ -95,23 +87,22 @@ def test_the_head_is_calibrated_out_of_fold() -> None:
     """A strong penalty alone would make it far too uncertain."""
     train, test = blobs(150), blobs(400, seed=1)
     head = solve(train, 3, None, OPTIONS.model_copy(update={"l2": 1.0}))
-    assert head.trials[0].temperature < 0.5
+    assert head.members[0].temperature < 0.5
     logits = test.parts[0] @ head.kernel + head.bias
     assert fit_temperature(logits, test.labels) == pytest.approx(1.0, abs=0.25)
-    assert log_loss(logits, test.labels) == pytest.approx(head.trials[0].loss, abs=0.15)
+    assert log_loss(logits, test.labels) == pytest.approx(head.loss, abs=0.15)
 
 
 def test_a_given_penalty_is_kept() -> None:
     head = solve(blobs(20), 3, None, OPTIONS.model_copy(update={"l2": 0.05}))
-    assert head.penalty == 0.05
-    assert {trial.penalty for trial in head.trials} == {0.05}
+    assert [(one.method, one.penalty) for one in head.members] == [("logistic", 0.05)]
 
 
 def test_rows_beyond_the_sample_are_fitted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fit of all rows is the same in memory, in blocks, and on features without axes."""
     rows, fixed = blobs(100), OPTIONS.model_copy(update={"l2": 1e-2})
     whole = solve(rows, 3, None, fixed)
-    for limits in ({"SELECTION_ROWS": 90}, {"IN_MEMORY_BYTES": 0}, {"MAX_AXES": 6}):
+    for limits in ({"SELECTION_ROWS": 90}, {"IN_MEMORY_BYTES": 0}, {"SELECTION_ROWS": 6}):
         with monkeypatch.context() as patch:
             for name, value in limits.items():
                 patch.setattr(module, name, value)
@@ -157,3 +148,23 @@ def test_labels_and_folds_that_leave_little_to_learn_from() -> None:
         assert bool(head.trials) == (np.bincount(rows.labels).max() > 1), name
     assert accuracy(solve(cases["one image a class"], 4, None, OPTIONS),
                     cases["one image a class"]) == 1.0  # fmt: skip
+
+
+def test_the_head_is_the_mean_of_fits_that_is_best_together() -> None:
+    head = solve(blobs(40, width=30, noise=0.8), 3, None, OPTIONS)
+    assert {one.method for one in head.trials} == {"ridge", "logistic"}
+    assert head.loss <= min(one.loss for one in head.members) + 1e-9
+    assert {one.levels for one in head.members} == {head.levels}
+
+
+def test_levels_that_separate_the_classes_are_chosen() -> None:
+    rows, noise = blobs(30, noise=0.3), blobs(30, noise=3.0)
+    head = solve_head({"poor": noise, "good": rows}, 3, None, OPTIONS)
+    assert head.levels == "good"
+
+
+def test_class_weights_favor_the_class_that_weighs_more() -> None:
+    rows = blobs(40, noise=1.5)
+    plain, weighted = (solve_head({"gap": rows}, 3, w, OPTIONS) for w in (None, [8.0, 1.0, 1.0]))
+    counts = [np.sum((rows.parts[0] @ h.kernel + h.bias).argmax(1) == 0) for h in (plain, weighted)]
+    assert counts[1] > counts[0]
