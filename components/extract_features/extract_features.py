@@ -35,7 +35,7 @@ from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progr
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import CUT, LABELS, LEVELS
+from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
 from regraft_core.training.heads import pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import (
     accelerate,
@@ -93,7 +93,12 @@ def extract_features(
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []),
+        GROUPS: ("int64", []),
     }
+    value_kb = np.dtype(options.feature_dtype).itemsize / 1e3
+    image_kb = {name: math.prod(shape) * value_kb for name, shape in arrays.items()}
+    sizes = ", ".join(f"{name} {kilobytes:.1f} kB" for name, kilobytes in image_kb.items())
+    log_progress(f"extract_features: per image and view {sizes}")
     work = checkpoint_folder(options.work_dir, "features", digest)
     with (
         staged_folder(out) as folder,
@@ -133,6 +138,7 @@ def extract_features(
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             levels=levels,
+            image_kb=image_kb,
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[info for _, info in shards],
@@ -203,9 +209,6 @@ def _extractor(
                                for kind in options.poolings}  # fmt: skip
     if levels:
         outputs[LEVELS] = pooled_levels(model, levels)
-        values = sum(level.width for level in levels)
-        kilobytes = values * np.dtype(options.feature_dtype).itemsize / 1e3
-        log_progress(f"extract_features: {len(levels)} levels, {kilobytes:.1f} kB per image")
     if cut is not None:
         tensor = find_cut(model, cut).tensor
         rows = data.splits["train"].count * options.views + data.splits["validation"].count

@@ -155,7 +155,7 @@ def _head_rows(
             f"features: expected finite values, got {np.sum(~np.isfinite(variance))} features with "
             "others; extract them again with --feature-dtype float32 or other --weights"
         )
-    images = np.tile(np.arange(len(train)), views)
+    images = np.tile(train.groups(), views)
     widths = [level.width for level in levels] or [len(mean)]
     parts = _parts(train, manifest, levels)
     return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)

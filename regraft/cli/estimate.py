@@ -43,6 +43,13 @@ def estimate(
         float, typer.Option(help="Images per second of strategy top, from cached activations.")
     ] = Rates.top_rate,
     image_kb: Annotated[float, typer.Option(help="Size of an image file, in kB.")] = Rates.image_kb,
+    pooled_kb: Annotated[
+        float,
+        typer.Option(
+            help="Size of the pooled features of all levels per image, in kB (`image_kb` in "
+            "features.json)."
+        ),
+    ] = Rates.pooled_kb,
     activation_kb: Annotated[
         float, typer.Option(help="Size of the cached activations per image, in kB.")
     ] = Rates.activation_kb,
@@ -69,7 +76,8 @@ def estimate(
         head_rate,
         top_rate,
         image_kb,
-        activation_kb=activation_kb,
+        pooled_kb,
+        activation_kb,
     )
     plans = [
         Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb, top_epochs=top_epochs)

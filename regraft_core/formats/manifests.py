@@ -77,8 +77,8 @@ class DatasetManifest(Manifest):
 class FeatureShard(Record):
     """The features of one dataset shard in one view.
 
-    Its arrays are `<stem>.<array>.npy`, in the record order of the dataset shard, and
-    `<stem>.label.npy`.
+    Its arrays are `<stem>.<array>.npy`, in the record order of the dataset shard, and so are
+    `<stem>.label.npy` and `<stem>.group.npy`.
     """
 
     stem: str = Field(pattern=_FILE_NAME, description="First part of the file names of its arrays.")
@@ -128,6 +128,9 @@ class FeaturesManifest(Manifest):
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
     levels: list[Level] = Field(
         default_factory=list, description="The levels in the array `levels`, in its order."
+    )
+    image_kb: dict[str, float] = Field(
+        default_factory=dict, description="Size of the arrays of one view of an image, in kB."
     )
     shard_index: int = Field(description="Number of the worker that wrote this folder, from 0.")
     shard_count: int = Field(description="Number of workers that share the dataset.")

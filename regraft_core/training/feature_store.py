@@ -14,11 +14,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.records import NO_GROUP
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.training_source import Batch, Resident, Source
 
-LABELS = "label"
+LABELS, GROUPS = "label", "group"
 CUT = "cut"
 LEVELS = "levels"
 # Rows up to this size are kept in memory for training; larger ones are read batch by batch.
@@ -94,13 +95,28 @@ class FeatureRows:
                     for (folder, _), stem in zip(parts, stems, strict=True)
                 ]
             )
-        labels = [np.load(_stored(folder, shard.stem, LABELS), allow_pickle=False)
-                  for folder, shard in parts]  # fmt: skip
-        self.labels = np.concatenate([np.zeros(0, np.int32), *labels])
+        self._parts = parts
+        self.labels: NDArray[np.int32] = self._of_images(LABELS, np.int32)
         self.row_shape = self._maps[0][0].shape[1:] if parts else ()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def groups(self) -> NDArray[np.int64]:
+        """Return the number of each image's group, int64 [n], of 0..n-1.
+
+        Images of a group, such as near duplicates, share it.
+        """
+        stored = self._of_images(GROUPS, np.int64)
+        alone = -1 - np.arange(len(stored))
+        numbers = np.where(stored == NO_GROUP, alone, stored)
+        return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+    def _of_images(self, array: str, dtype: Any) -> NDArray[Any]:
+        """Return one value of each image, [n]."""
+        stored = [np.load(_stored(folder, shard.stem, array), allow_pickle=False)
+                  for folder, shard in self._parts]  # fmt: skip
+        return np.concatenate([np.zeros(0, dtype), *stored])
 
     def rows(self, indices: NDArray[np.int64], epoch: int = 0) -> NDArray[np.floating]:
         """Return the rows at `indices`; with several views, each epoch uses the next one."""
