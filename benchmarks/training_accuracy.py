@@ -211,6 +211,13 @@ def fit(model: Any, trial: Trial) -> Any:
 
 def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     """Return the images of each split, decoded and scaled for the backbone."""
+    return {
+        split: read_split_images(dataset, split, case.backbone, case.image_px) for split in SPLITS
+    }
+
+
+def read_split_images(dataset: Path, split: Split, backbone: str, image_px: int) -> Images:
+    """Return the images of one split, decoded and scaled for the backbone."""
     import tensorflow as tf
 
     from regraft_core.backbones.backbone_table import find_backbone
@@ -218,14 +225,10 @@ def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     from regraft_core.images.batch_decoding import make_decoder
     from regraft_core.images.preprocess import scale
 
-    scaling, decode = find_backbone(case.backbone).scaling, make_decoder(case.image_px)
-    images: dict[Split, Images] = {}
-    for split in SPLITS:
-        records = list(read_split(dataset, split))
-        pixels = decode(tf.constant([record.encoded for record in records]))
-        labels = np.array([record.label for record in records], np.int32)
-        images[split] = scale(pixels, scaling).numpy(), labels
-    return images
+    records = list(read_split(dataset, split))
+    pixels = make_decoder(image_px)(tf.constant([record.encoded for record in records]))
+    labels = np.array([record.label for record in records], np.int32)
+    return scale(pixels, find_backbone(backbone).scaling).numpy(), labels
 
 
 def write_first_digits(folder: Path, count: int) -> None:

@@ -79,14 +79,14 @@ def compare_with_constant(counts: Sequence[ClassCount], objective: Objective) ->
         correct = sum(count.correct for count in counts)
         low, perfect = _lower(correct, images), _lower(images, images)
         return Baseline(objective, correct / images, low, perfect, most.images / images, most.name)
-    perfect = [ClassCount(c.name, c.images, c.images, c.images) for c in counts]
+    flawless = [ClassCount(c.name, c.images, c.images, c.images) for c in counts]
     if objective == "balanced-accuracy":
         score, low = _mean_recall(counts)
         constant = 1 / len(counts)
-        return Baseline(objective, score, low, _mean_recall(perfect)[1], constant, most.name)
+        return Baseline(objective, score, low, _mean_recall(flawless)[1], constant, most.name)
     score, low = _mean_f1(counts)
     constant = 2 * most.images / (images + most.images) / len(counts)
-    return Baseline(objective, score, low, _mean_f1(perfect)[1], constant, most.name)
+    return Baseline(objective, score, low, _mean_f1(flawless)[1], constant, most.name)
 
 
 def _lower(correct: int, images: int) -> float:
