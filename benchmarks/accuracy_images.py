@@ -17,6 +17,8 @@ PHOTOS = (
 )  # fmt: skip
 # A photograph is cut into this many rows and columns; no two images overlap.
 TILES = 8
+# Larger tiles are made smaller, because no row has larger inputs.
+LONGEST_PX = 96
 
 
 def write_digits_row(folder: Path, seed: int) -> None:
@@ -67,7 +69,9 @@ def _tiles(path: Path) -> Iterator[Image.Image]:
     for row in range(TILES):
         for column in range(TILES):
             top, left = row * height, column * width
-            yield Image.fromarray(pixels[top : top + height, left : left + width])
+            tile = Image.fromarray(pixels[top : top + height, left : left + width])
+            tile.thumbnail((LONGEST_PX, LONGEST_PX))
+            yield tile
 
 
 def _write_class(
