@@ -132,7 +132,7 @@ def fit_keras(folder: Path, settings: Settings) -> Fit:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         for epochs, rate in ((settings.head_epochs, 1e-3), (settings.all_epochs, 1e-5)):
             model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-            model.fit(batches, epochs=epochs, validation_data=validation, verbose=0)
+            model.fit(batches, epochs=epochs, validation_data=validation, shuffle=False, verbose=0)
             backbone.trainable = True
 
         def test() -> float:

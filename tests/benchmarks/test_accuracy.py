@@ -36,6 +36,7 @@ def test_all_other_faces_are_for_the_test(faces: Path) -> None:
     assert min(splits["validation"].by_class.values()) >= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_column_is_tested_on_the_images_of_the_test(column: str, faces: Path) -> None:
     outcome = measure_here(column, faces, TINY)
