@@ -43,6 +43,7 @@ from regraft_core.training.mixed_precision import (
     gpu_capabilities,
 )
 from regraft_core.training.model_files import count_parameters, load_model, save_model
+from regraft_core.training.refitted_head import RefittedHead
 from regraft_core.training.winograd import winograd
 
 
@@ -112,6 +113,9 @@ def _fine_tune(
     if best.batch_size < options.batch_size:
         reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
                          f"with {options.batch_size}.")  # fmt: skip
+    refit = parts.head.head.get("refit") if strategy == "head" else None
+    if refit:
+        reasoning.append("The head was fitted again to the images of train and validation.")
     for sentence in reasoning:
         log_progress(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
@@ -119,7 +123,12 @@ def _fine_tune(
         f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
     )
     add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
+    if refit:
+        refitted = RefittedHead.read(head, refit)
+        parts.head_layers[-1].set_weights([refitted.kernel, refitted.bias])
     with _destination(out) as folder:
+        if refit:
+            refitted.write(folder)
         history = parts.head.history + best.history
         write_curves(history, folder)
         written = parts.head.model_copy(

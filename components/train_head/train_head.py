@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
 from regraft_core.training.head_rows import HeadRows
-from regraft_core.training.head_selection import SolvedHead, solve_head
+from regraft_core.training.head_selection import SolvedHead, fit_again, solve_head
 from regraft_core.training.heads import (
     add_offset,
     build_head,
@@ -40,6 +40,7 @@ from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.linear_classifier import Weights
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
+from regraft_core.training.refitted_head import RefittedHead
 
 
 @explain_out_of_memory()
@@ -80,9 +81,11 @@ def train_head(
     rows, chosen = candidates[solved.levels]
     if chosen:
         validation = FeatureRows(features, "validation", LEVELS)
-    fitted = _measure(solved, rows, _parts(validation, manifest, chosen), validation.labels, clock)
+    held_out = _parts(validation, manifest, chosen)
+    fitted = _measure(solved, rows, held_out, validation.labels, clock)
     head = build_head(len(rows.mean), classes, options.seed)
     standardize(head, rows.mean, rows.variance)
+    refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
     reasoning = _reasoning(solved, options)
@@ -96,6 +99,7 @@ def train_head(
         )
         written = written.model_copy(
             update={
+                "head": written.head | {"refit": refitted.write(folder)},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
                 "reasoning": reasoning,
             }
@@ -159,6 +163,28 @@ def _head_rows(
     widths = [level.width for level in levels] or [len(mean)]
     parts = _parts(train, manifest, levels)
     return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)
+
+
+def _refit(
+    head: keras.Model, solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
+    images: FeatureRows, options: HeadOptions,
+) -> RefittedHead:  # fmt: skip
+    """Fit the chosen head to train and validation; sets the weights of `head`."""
+    labels = np.concatenate([train.labels, images.labels])
+    groups = images.groups() + train.images.max() + 1
+    rows = replace(
+        train, parts=[*train.parts, *validation], labels=labels,
+        images=np.concatenate([train.images, groups]),
+    )  # fmt: skip
+    weights = class_weights(options.class_weights, labels, len(solved.offset))
+    fitted = fit_again(solved, rows, weights, options)
+    set_logits(head, fitted.kernel, fitted.bias)
+    layer = head.get_layer("logits")
+    add_offset(layer, solved.offset)
+    kernel, bias = layer.get_weights()
+    before = Weights(solved.kernel, solved.bias + solved.offset)
+    logits = np.concatenate([before.logits(part.astype(np.float32)) for part in validation])
+    return RefittedHead(kernel, bias, logits.astype(np.float32), images.labels)
 
 
 def _measure(

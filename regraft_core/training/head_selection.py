@@ -82,9 +82,10 @@ class Trial:
 class SolvedHead:
     """The chosen head: logits are `features @ kernel + bias + offset`, for unscaled features.
 
-    Kernel and bias are the mean of those of its `members`; temperatures are part of them. `trials`
-    are all fits that were compared, the best first; none if no class has two images. `loss` is the
-    held-out log loss, and `held_out` maps the names of objectives to their held-out values.
+    Kernel and bias are the mean of those of its `members`, and the temperature is part of them.
+    The penalties of the members are those of `rows` rows. `trials` are all fits that were compared,
+    the best first; none if no class has two images. `loss` is the held-out log loss, and `held_out`
+    maps the names of objectives to their held-out values.
     """
 
     kernel: Floats
@@ -92,7 +93,9 @@ class SolvedHead:
     offset: Floats
     levels: str
     members: list[Trial]
+    rows: int
     folds: int
+    temperature: float = 1.0
     loss: float = float("nan")
     trials: list[Trial] = field(default_factory=list)
     held_out: dict[str, float] = field(default_factory=dict)
@@ -149,7 +152,8 @@ def solve_head(
         fits = _compare(rows, levels, task, options)
         _log([*screened, *fits])
         members, logits, loss = _best_mean(_eligible(fits, rows, options), task.known)
-        fitted = _fit_members(rows, task, members)
+        trials = [member.trial for member in members]
+        fitted = _fit_members(rows, task, trials, len(task.sample))
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     mean = np.mean([member.logits for member in members], axis=0)
     temperature = fit_temperature(mean, task.known)
@@ -159,10 +163,21 @@ def solve_head(
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     return SolvedHead(
         kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
-        levels=levels, members=[member.trial for member in members], folds=task.folds, loss=loss,
+        levels=levels, members=trials, rows=len(task.sample),
+        folds=task.folds, temperature=temperature, loss=loss,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
         held_out={kind: score(kind, adjusted, task.known) for kind in objectives},
     )  # fmt: skip
+
+
+def fit_again(
+    solved: SolvedHead, rows: HeadRows, class_weights: Sequence[float] | None, options: HeadOptions
+) -> Weights:
+    """Fit the members of a chosen head to other rows of its levels, as `solve_head` does."""
+    task = _task(rows, len(solved.offset), class_weights, options, SELECTION_ROWS)
+    with threadpool_limits(1, "blas"):
+        fitted = _fit_members(rows, task, solved.members, solved.rows)
+    return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
 
 
 def _task(
@@ -195,7 +210,7 @@ def _without_folds(
         "images"
     )
     offset = np.zeros(task.targets.shape[1])
-    return SolvedHead(fitted.kernel, fitted.bias, offset, levels, [trial], folds=0)
+    return SolvedHead(fitted.kernel, fitted.bias, offset, levels, [trial], len(rows), folds=0)
 
 
 def _choose_levels(candidates: Mapping[str, HeadRows], task: _Task) -> tuple[str, list[_Fit]]:
@@ -320,16 +335,15 @@ class _LogisticFolds:
         return found
 
 
-def _fit_members(rows: HeadRows, task: _Task, members: Sequence[_Fit]) -> Weights:
+def _fit_members(rows: HeadRows, task: _Task, members: Sequence[Trial], compared: int) -> Weights:
     """Fit the members to all rows and return the mean classifier of unscaled features.
 
-    More rows than the sample's need a weaker penalty of the mean loss.
+    More rows than the members were compared on need a weaker penalty of the mean loss.
     """
-    share = len(task.sample) / len(rows)
     kernels, biases = [], []
-    for member in members:
-        trial = member.trial
-        fitted = _fit(rows, task, replace(trial, penalty=trial.penalty * share))
+    for trial in members:
+        penalty = trial.penalty * compared / len(rows)
+        fitted = _fit(rows, task, replace(trial, penalty=penalty))
         kernels.append(fitted.kernel / trial.temperature)
         biases.append(fitted.bias / trial.temperature)
     return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))

@@ -14,10 +14,11 @@ from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.feature_store import LABELS, LEVELS, FeatureRows, array_file
+from regraft_core.training.feature_store import GROUPS, LABELS, LEVELS, FeatureRows, array_file
 from regraft_core.training.held_out_scores import log_loss
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import load_model
+from regraft_core.training.refitted_head import REFIT_FILE, RefittedHead
 
 if TYPE_CHECKING:
     from tests.conftest import Trained
@@ -54,6 +55,33 @@ def test_heads_by_pooling_and_their_parameters(features: Path, tmp_path: Path, k
     assert all(member in trials for member in manifest.head["members"])
 
 
+def test_the_head_is_fitted_again_with_the_validation_images(
+    features: Path, tmp_path: Path
+) -> None:
+    """Its validation logits are from before, and what was fitted again has seen the images."""
+    options = HeadOptions(optimize="macro-f1")
+    manifest = train_head([features], tmp_path / "head", options)
+    refitted = RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+    labels = refitted.validation_labels
+    before = refitted.validation_logits - np.array(manifest.head["offset"])
+    assert log_loss(before, labels) == pytest.approx(manifest.validation_loss, rel=1e-3)
+    model, _ = load_model(tmp_path / "head")
+    rows = np.concatenate(FeatureRows([features], "validation", LEVELS).parts())
+    model.get_layer("logits").set_weights([refitted.kernel, refitted.bias])
+    after = model(rows.astype(np.float32)).numpy()
+    assert log_loss(after, labels) < log_loss(refitted.validation_logits, labels)
+
+
+def test_another_file_of_refitted_weights_is_refused(features: Path, tmp_path: Path) -> None:
+    manifest = train_head([features], tmp_path / "head", HeadOptions(levels="last"))
+    (tmp_path / "head" / REFIT_FILE).write_bytes(b"x")
+    with pytest.raises(InputError, match="expected digest"):
+        RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+    (tmp_path / "head" / REFIT_FILE).unlink()
+    with pytest.raises(InputError, match=r"expected refit\.npz"):
+        RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+
+
 def test_balanced_weights_are_inverse_to_frequency() -> None:
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2], np.int32)
     weights = np.array(class_weights("balanced", labels, 3))
@@ -76,6 +104,7 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
         values = centers[labels] + rng.normal(0, 0.7, (len(labels), 2))
         np.save(array_file(folder, shard.stem, "gap"), values.astype(np.float32))
         np.save(array_file(folder, shard.stem, LABELS), labels)
+        np.save(array_file(folder, shard.stem, GROUPS), np.arange(len(labels)))
         shards.append(shard)
     changed = {"arrays": {"gap": [2]}, "levels": [], "shards": shards, "dtype": "float32"}
     FeaturesManifest.read(features).model_copy(update=changed).write(folder)
