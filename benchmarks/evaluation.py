@@ -37,7 +37,7 @@ def make_candidates(work: Path, backbone: str, image_px: int) -> tuple[Path, lis
     extract_features(
         dataset, features, FeatureOptions(backbone=backbone, image_px=image_px, keep_cut=False)
     )
-    train_head([features], head, HeadOptions(head_epochs=5))
+    train_head([features], head, HeadOptions())
     fine_tune(dataset, [features], head, work / "candidate", FineTuneOptions(strategy="head"))
     return dataset, [work / "candidate"]
 

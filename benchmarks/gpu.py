@@ -184,7 +184,7 @@ def train_once(dataset: str, out: str, deterministic: str) -> dict[str, Any]:
     with contextlib.redirect_stdout(sys.stderr):
         extract_features(dataset, folder / "features", features)
         extracted = time.perf_counter()
-        train_head([folder / "features"], folder / "head", HeadOptions(head_epochs=3, **chosen))
+        train_head([folder / "features"], folder / "head", HeadOptions(**chosen))
         options = FineTuneOptions(
             strategy="top", fine_tune_epochs=TRAINED_EPOCHS, learning_rate=1e-3,
             batch_norm="adapt", **chosen,

@@ -55,7 +55,7 @@ def timed_run(out: Path, **values: Any) -> Run:
     from pipelines.recipes.recipe import make_recipe
 
     recipe = make_recipe(
-        sources=("sample:digits",), strategies=("head",), head_epochs=10, model_name="digits",
+        sources=("sample:digits",), strategies=("head",), model_name="digits",
         destination=str(out / "models"), work_dir=str(out / "work"), **values,
     )  # fmt: skip
     first_seen: dict[str, float] = {}
@@ -131,7 +131,7 @@ def download_metrics(folder: Path, values: dict[str, Any]) -> dict[str, Metric]:
     from benchmarks.step_downloads import measure_downloads
 
     metrics = {}
-    accepted = {"sources": ("sample:digits",), "head_epochs": 10, "min_accuracy": 0.1}
+    accepted = {"sources": ("sample:digits",), "min_accuracy": 0.1}
     for step, one in measure_downloads(folder, values | accepted).items():
         metrics[f"downloaded_{step}"] = Metric(one.downloaded / 1e6, "MB")
         metrics[f"download_ratio_{step}"] = Metric(one.ratio, "", "<= 1.05")

@@ -67,11 +67,11 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import join
     from regraft_core.formats.manifests import Preprocessing
-    from regraft_core.formats.options import ExportOptions, HeadOptions
+    from regraft_core.formats.options import ExportOptions
     from regraft_core.training.heads import build_head, pooling_layer
 
     row = find_backbone(backbone)
-    head = build_head(row.width, CLASSES, HeadOptions(seed=1))
+    head = build_head(row.width, CLASSES, seed=1)
     part = build_backbone(row, image_px, "imagenet")
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     names = tuple(f"class {number}" for number in range(CLASSES))

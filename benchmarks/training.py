@@ -123,7 +123,6 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze, join, split
-    from regraft_core.formats.options import HeadOptions
     from regraft_core.images.preprocess import scale
     from regraft_core.training.heads import build_head, pooling_layer
 
@@ -133,7 +132,7 @@ def keras_epoch_s(case: Case, folders: Path, strategy: str, jit: str | bool) -> 
     if strategy == "top":
         for layer in split(backbone, row.cut)[1].layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-    head = build_head(row.width, 10, HeadOptions())
+    head = build_head(row.width, 10)
     model = join(backbone, [pooling_layer("gap"), *head.layers[1:]])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=jit)
@@ -171,8 +170,7 @@ def regraft_steps_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict
         keep_cut=strategy == "top",
     )
     seconds = {"extract": timed(lambda: extract_features(dataset, features, options))}
-    patient = HeadOptions(head_epochs=HEAD_EPOCHS, patience=HEAD_EPOCHS)
-    seconds["head"] = timed(lambda: train_head([features], head, patient))
+    seconds["head"] = timed(lambda: train_head([features], head, HeadOptions()))
     if strategy == "top":
         tuning = FineTuneOptions(strategy="top", fine_tune_epochs=TOP_EPOCHS)
         seconds["top"] = timed(lambda: fine_tune(dataset, [features], head, out / "top", tuning))

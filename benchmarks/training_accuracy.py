@@ -1,4 +1,4 @@
-"""Accuracy of cut and cache and of end-to-end training of the same head, over several seeds.
+"""Accuracy of the solved head and of heads trained end to end by Keras, over several seeds.
 
 All are trained on the same images at 64 px (scikit-learn's 1,797 digits; the first 1,000 training
 images of Fashion-MNIST, tested on its first 1,000 test images), on the frozen `efficientnet_lite0`
@@ -7,13 +7,13 @@ dropout and the order of the images.
 
 - `regraft`: `extract_features` (float16 cache), `train_head`, and `fine_tune` with strategy `head`.
   The saved model is loaded and tested.
-- `keras`, with a goal for the difference: the same head with the same options (features
-  standardized by their mean and variance over the training images, L2, dropout, initial weights),
-  joined to the backbone and trained by `model.fit` on images in float32.
+- `keras`, with a goal for the difference: a head of Regraft's layers (features standardized by
+  their mean and variance over the training images) with L2 and dropout, joined to the backbone and
+  trained by `model.fit` on images in float32.
 - `plain_head`, without a goal: trained by `model.fit` too. The head is dropout and a dense layer,
   without standardization and L2.
 
-All have the same Adam, learning rate, batch size and number of epochs, shuffle the images in each
+Both have the same Adam, learning rate, batch size and number of epochs, shuffle the images in each
 epoch, run all epochs, and keep the weights of the epoch with the lowest validation cross-entropy.
 The standard deviation is over the seeds; differences are those of the means.
 """
@@ -49,6 +49,9 @@ class AccuracyCase:
     image_px: int = 64
     epochs: int = 20
     learning_rate: float = 1e-3
+    batch_size: int = 32
+    dropout: float = 0.2
+    l2: float = 1e-5
     images: Mapping[str, int] = field(default_factory=lambda: {"digits": 1797, "fashion": 1000})
 
 
@@ -106,12 +109,7 @@ def make_trial(images: Path, out: Path, seed: int, case: AccuracyCase, backbone:
     out.mkdir()
     splits = IngestOptions(near_duplicates="off", seed=seed)
     manifest = ingest([str(images)], out / "dataset", splits)
-    options = HeadOptions(
-        head_epochs=case.epochs,
-        patience=case.epochs,
-        head_learning_rate=case.learning_rate,
-        seed=seed,
-    )
+    options = HeadOptions(seed=seed)
     return Trial(
         case=case,
         options=options,
@@ -154,15 +152,20 @@ def train_regraft(trial: Trial) -> Any:
 
 
 def train_keras(trial: Trial) -> Any:
-    """Return the frozen backbone with Regraft's head, trained by `model.fit`."""
+    """Return the frozen backbone with a standardized head, trained by `model.fit`."""
+    import keras
+
     from regraft_core.backbones.cuts import join
     from regraft_core.training.heads import build_head, pooling_layer, standardize
 
     pooling = pooling_layer(trial.options.pooling)
     features = join(trial.backbone, [pooling]).predict(trial.splits["train"][0], verbose=0)
-    head = build_head(features.shape[1], trial.classes, trial.options)
+    head = build_head(features.shape[1], trial.classes, trial.options.seed)
     standardize(head, features.mean(axis=0), features.var(axis=0))
-    return fit(join(trial.backbone, [pooling, *head.layers[1:]]), trial)
+    standardization, logits = head.layers[1:]
+    logits.kernel_regularizer = keras.regularizers.L2(trial.case.l2)
+    dropout = keras.layers.Dropout(trial.case.dropout)
+    return fit(join(trial.backbone, [pooling, standardization, dropout, logits]), trial)
 
 
 def train_plain_head(trial: Trial) -> Any:
@@ -173,41 +176,48 @@ def train_plain_head(trial: Trial) -> Any:
 
     layers = [
         keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dropout(trial.options.dropout),
+        keras.layers.Dropout(trial.case.dropout),
         keras.layers.Dense(trial.classes),
     ]
     return fit(join(trial.backbone, layers), trial)
 
 
 def fit(model: Any, trial: Trial) -> Any:
-    """Train with `model.fit` as `train_head` does; return the model with its best weights."""
+    """Train with `model.fit`; return the model with the weights of its best epoch."""
     import keras
     import tensorflow as tf
 
-    # Unlike the loss, this metric excludes penalties, as `train_head` does for its best epoch.
+    # Unlike the loss, this metric excludes penalties.
     cross_entropy = keras.metrics.SparseCategoricalCrossentropy(
         from_logits=True, name="cross_entropy"
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    options = trial.options
-    adam = keras.optimizers.Adam(options.head_learning_rate)
+    case = trial.case
+    adam = keras.optimizers.Adam(case.learning_rate)
     model.compile(adam, loss, metrics=[cross_entropy], jit_compile=False)
     best = keras.callbacks.EarlyStopping(
-        "val_cross_entropy", patience=options.patience, mode="min", restore_best_weights=True
+        "val_cross_entropy", patience=case.epochs, mode="min", restore_best_weights=True
     )
     train, validation = (
         tf.data.Dataset.from_tensor_slices(trial.splits[split]) for split in SPLITS[:2]
     )
     model.fit(
-        train.shuffle(len(train), seed=options.seed).batch(options.batch_size).prefetch(2),
-        validation_data=validation.batch(options.batch_size),
-        epochs=options.head_epochs, callbacks=[best], shuffle=False, verbose=0,
+        train.shuffle(len(train), seed=trial.options.seed).batch(case.batch_size).prefetch(2),
+        validation_data=validation.batch(case.batch_size),
+        epochs=case.epochs, callbacks=[best], shuffle=False, verbose=0,
     )  # fmt: skip
     return model
 
 
 def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     """Return the images of each split, decoded and scaled for the backbone."""
+    return {
+        split: read_split_images(dataset, split, case.backbone, case.image_px) for split in SPLITS
+    }
+
+
+def read_split_images(dataset: Path, split: Split, backbone: str, image_px: int) -> Images:
+    """Return the images of one split, decoded and scaled for the backbone."""
     import tensorflow as tf
 
     from regraft_core.backbones.backbone_table import find_backbone
@@ -215,14 +225,10 @@ def load_splits(dataset: Path, case: AccuracyCase) -> dict[Split, Images]:
     from regraft_core.images.batch_decoding import make_decoder
     from regraft_core.images.preprocess import scale
 
-    scaling, decode = find_backbone(case.backbone).scaling, make_decoder(case.image_px)
-    images: dict[Split, Images] = {}
-    for split in SPLITS:
-        records = list(read_split(dataset, split))
-        pixels = decode(tf.constant([record.encoded for record in records]))
-        labels = np.array([record.label for record in records], np.int32)
-        images[split] = scale(pixels, scaling).numpy(), labels
-    return images
+    records = list(read_split(dataset, split))
+    pixels = make_decoder(image_px)(tf.constant([record.encoded for record in records]))
+    labels = np.array([record.label for record in records], np.int32)
+    return scale(pixels, find_backbone(backbone).scaling).numpy(), labels
 
 
 def write_first_digits(folder: Path, count: int) -> None:

@@ -25,7 +25,7 @@ from serving.module_process import module_command, module_environment
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 14))
 # The first patch versions whose tarfile reads hostile headers in bounded time.
-SAFE_PATCHES = {(3, 11): (3, 11, 10), (3, 12): (3, 12, 6)}
+SAFE_PATCHES: dict[tuple[int, ...], tuple[int, ...]] = {(3, 11): (3, 11, 10), (3, 12): (3, 12, 6)}
 MIN_GB, ENOUGH_GB = 2.0, 20.0
 START_TIMEOUT_S, PROGRAM_TIMEOUT_S = 180.0, 20.0
 INSTALL = "in a checkout: make install"

@@ -90,7 +90,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
     out = tmp_path_factory.mktemp("trained")
     extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
-    train_head([out / "features"], out / "head", HeadOptions(head_epochs=8))
+    train_head([out / "features"], out / "head", HeadOptions())
     for strategy in ("head", "top"):
         options = FineTuneOptions(
             strategy=strategy, fine_tune_epochs=6, learning_rate=3e-3, batch_norm="adapt"

@@ -109,7 +109,7 @@ def assess(
     )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
     counts = _class_counts(measured)
-    baseline, bounds = compare_with_constant(counts, options.objective), recall_bounds(counts)
+    baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)
     values = (
         measured.values
         | dict(baseline_metrics(baseline, bounds))
@@ -171,7 +171,9 @@ def _evidence(
 
 def _class_counts(metrics: SplitMetrics) -> list[ClassCount]:
     return [
-        ClassCount(row.name, metrics.confusion[k][k], row.support)
+        ClassCount(
+            row.name, metrics.confusion[k][k], row.support, sum(r[k] for r in metrics.confusion)
+        )
         for k, row in enumerate(metrics.per_class)
     ]
 

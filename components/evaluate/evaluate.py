@@ -35,7 +35,7 @@ from components.evaluate.report.report_data import (
     without_shards,
 )
 from regraft_core.formats.manifest_storage import staged_folder, write_text
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest, Split
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.stored_artifacts import content_file
@@ -45,6 +45,7 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halve
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.model_files import MODEL_FILE, load_model
+from regraft_core.training.refitted_head import RefittedHead
 
 LATENCY_IMAGES = 22
 
@@ -85,13 +86,16 @@ def evaluate(
     model, manifest = load_model(candidates[choice.index])
     log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
     runner = build_runner(model, manifest.preprocessing)
-    (validation, test), batch_size = with_halved_batches(
+    held_out = _logits_before_refit(candidates[choice.index], manifest)
+    splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")
+    predictions, batch_size = with_halved_batches(
         "evaluate",
         fitting_batch("evaluate", options.batch_size, model, options.gpu_memory_mb),
-        lambda size: predict(runner, dataset, ("validation", "test"), size),
+        lambda size: predict(runner, dataset, splits, size),
     )
+    test, validation = predictions[0], predictions[-1]
     assessment = assess(
-        LabeledLogits(validation.logits, validation.true_labels),
+        held_out or LabeledLogits(validation.logits, validation.true_labels),
         LabeledLogits(test.logits, test.true_labels),
         data.classes,
         options,
@@ -115,6 +119,17 @@ def evaluate(
         log_progress(f"evaluate: {'; '.join(rule)}")
     log_progress(f"evaluate: {evaluation.verdict}")
     return evaluation
+
+
+def _logits_before_refit(
+    folder: str | os.PathLike[str], manifest: ModelManifest
+) -> LabeledLogits | None:
+    """Return validation logits by the weights from before the validation images were fitted."""
+    digest = manifest.head.get("refit")
+    if manifest.strategy != "head" or digest is None:
+        return None
+    refitted = RefittedHead.read(folder, digest)
+    return LabeledLogits(refitted.validation_logits, refitted.validation_labels)
 
 
 def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:

@@ -30,6 +30,7 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
+from regraft_core.training.heads import features_layer
 from regraft_core.training.model_files import load_model
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
@@ -75,7 +76,7 @@ def export(
         ood_threshold=ood_threshold(verdict),
     )
     with staged_folder(out) as folder:
-        archive = build_archive(trained, f"head_{manifest.head['pooling']}", postprocessing)
+        archive = build_archive(trained, features_layer(manifest.head), postprocessing)
         archive.write_out(folder, verbose=False)
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,12 +16,13 @@ from components.extract_features.forward_pass import Arrays, Forward, build_forw
 from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
-from regraft_core.backbones.cuts import find_cut, freeze
+from regraft_core.backbones.cuts import block_ends, find_cut, freeze
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
     FeatureShard,
     FeaturesManifest,
+    Level,
     Shard,
     Split,
 )
@@ -34,8 +35,8 @@ from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progr
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import CUT, LABELS
-from regraft_core.training.heads import pooling_layer
+from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
+from regraft_core.training.heads import pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import (
     accelerate,
     choose_half_precision,
@@ -76,7 +77,7 @@ def extract_features(
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
     used = options.model_dump(
-        include={"poolings", "keep_cut", "views", "augment", "feature_dtype", "seed"}
+        include={"poolings", "levels", "keep_cut", "views", "augment", "feature_dtype", "seed"}
     )
     half = choose_half_precision(options.precision, gpu_capabilities())
     if options.augment != "off" and options.views == 1:
@@ -86,12 +87,18 @@ def extract_features(
         )
     digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, half])
     shards = list(_select_shards(data, options.views, shard_index, shard_count))
-    extractor = _extractor(model, cut, options, data)
+    levels = _levels(model, options)
+    extractor = _extractor(model, cut, levels, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []),
+        GROUPS: ("int64", []),
     }
+    value_kb = np.dtype(options.feature_dtype).itemsize / 1e3
+    image_kb = {name: math.prod(shape) * value_kb for name, shape in arrays.items()}
+    sizes = ", ".join(f"{name} {kilobytes:.1f} kB" for name, kilobytes in image_kb.items())
+    log_progress(f"extract_features: per image and view {sizes}")
     work = checkpoint_folder(options.work_dir, "features", digest)
     with (
         staged_folder(out) as folder,
@@ -130,6 +137,8 @@ def extract_features(
             precision=half or "float32",
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
+            levels=levels,
+            image_kb=image_kb,
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[store.with_digests(info) for _, info in shards],
@@ -176,15 +185,30 @@ def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -
     return find_cut(model, backbone.cut if options.cut == "auto" else options.cut).name
 
 
+def _levels(model: keras.Model, options: FeatureOptions) -> list[Level]:
+    """Return the levels to extract: the average of each block's end, then the maximum of each."""
+    if options.levels == "last" or "gap" not in options.poolings:
+        return []
+    kinds: tuple[Literal["average", "maximum"], ...] = ("average", "maximum")
+    return [
+        Level(layer=end.name, pooling=kind, width=end.tensor.shape[-1])
+        for kind in kinds
+        for end in block_ends(model)
+    ]
+
+
 def _extractor(
-    model: keras.Model, cut: str | None, options: FeatureOptions, data: DatasetManifest
-) -> keras.Model:
+    model: keras.Model, cut: str | None, levels: list[Level], options: FeatureOptions,
+    data: DatasetManifest,
+) -> keras.Model:  # fmt: skip
     """Return the model from the backbone's input to all cached arrays.
 
     They include the activations at the cut unless those of all workers exceed `cache_gb`.
     """
     outputs: dict[str, Any] = {kind: pooling_layer(kind)(model.output)
                                for kind in options.poolings}  # fmt: skip
+    if levels:
+        outputs[LEVELS] = pooled_levels(model, levels)
     if cut is not None:
         tensor = find_cut(model, cut).tensor
         rows = data.splits["train"].count * options.views + data.splits["validation"].count

@@ -17,7 +17,7 @@ from regraft_core.images.augment import augment
 from regraft_core.images.batch_decoding import Batch, decode_batches, make_decoder
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.images.preprocess import scale
-from regraft_core.training.feature_store import LABELS
+from regraft_core.training.feature_store import GROUPS, LABELS
 
 Arrays = dict[str, NDArray[Any]]
 # (stored images, number of the view) -> batches of arrays
@@ -59,7 +59,9 @@ def build_forward(
             ids = tf.constant([record.id for record in records])
             arrays = compute(pixels, ids, tf.constant(view))
             labels = np.array([record.label for record in records], np.int32)
-            return {name: array.numpy() for name, array in arrays.items()} | {LABELS: labels}
+            groups = np.array([record.group for record in records], np.int64)
+            computed = {name: array.numpy() for name, array in arrays.items()}
+            return computed | {LABELS: labels, GROUPS: groups}
 
         # A second batch uses the cores that the first leaves idle.
         return prefetch_map(arrays_of, decode_batches(images, options.batch_size, decode), STREAMS)

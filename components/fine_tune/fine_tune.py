@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
 from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
@@ -23,7 +24,7 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest
+from regraft_core.formats.manifests import DatasetManifest, Epoch, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -33,7 +34,7 @@ from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
-from regraft_core.training.heads import pooling_layer
+from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
@@ -42,6 +43,7 @@ from regraft_core.training.mixed_precision import (
     gpu_capabilities,
 )
 from regraft_core.training.model_files import count_parameters, load_model, save_model
+from regraft_core.training.refitted_head import RefittedHead
 from regraft_core.training.winograd import winograd
 
 
@@ -111,13 +113,22 @@ def _fine_tune(
     if best.batch_size < options.batch_size:
         reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
                          f"with {options.batch_size}.")  # fmt: skip
+    refit = parts.head.head.get("refit") if strategy == "head" else None
+    if refit:
+        reasoning.append("The head was fitted again to the images of train and validation.")
     for sentence in reasoning:
         log_progress(f"fine_tune: {sentence}")
     trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
     log_progress(
         f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
     )
+    add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
+    if refit:
+        refitted = RefittedHead.read(head, refit)
+        parts.head_layers[-1].set_weights([refitted.kernel, refitted.bias])
     with _destination(out) as folder:
+        if refit:
+            refitted.write(folder)
         history = parts.head.history + best.history
         write_curves(history, folder)
         written = parts.head.model_copy(
@@ -179,8 +190,13 @@ def _load_parts(
             f"expected backbone weights {manifest.weights_digest[:12]}, got {digest[:12]}"
         )
     freeze(backbone)
-    layers = [pooling_layer(manifest.head["pooling"]), *head_model.layers[1:]]
-    complete = join(backbone, layers)
+    levels = [Level(**level) for level in manifest.head["levels"]]
+    pooling = [] if levels else [pooling_layer(manifest.head["pooling"])]
+    layers = [*pooling, *head_model.layers[1:]]
+    # Training is unweighted: the offset that serves another objective is added at its end.
+    add_offset(layers[-1], -np.array(manifest.head["offset"]))
+    pooled = keras.Model(backbone.input, pooled_levels(backbone, levels)) if levels else backbone
+    complete = join(pooled, layers)
     return Parts(dataset, features, backbone, layers, complete, manifest, extracted)
 
 

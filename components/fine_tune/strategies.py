@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from regraft_core.backbones.cuts import freeze, join, split
+from regraft_core.backbones.cuts import cut_points, find_cut, freeze, join, split
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest
+from regraft_core.formats.manifests import Epoch, FeaturesManifest, Level, ModelManifest
 from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import CUT, FeatureRows, feature_source
+from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows, feature_source
+from regraft_core.training.heads import level_layer
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, Start, class_weights, train
 from regraft_core.training.mixed_precision import HalfPrecision
@@ -108,10 +109,23 @@ def _data(
     Images are augmented with the strength of the cached views, differently in each epoch.
     """
     if strategy == "top" and parts.cached:
-        train_rows = FeatureRows(parts.folders, "train", CUT, parts.features.views)
+        views = parts.features.views
+        train_rows = FeatureRows(parts.folders, "train", CUT, views)
         validation_rows = FeatureRows(parts.folders, "validation", CUT)
-        model = join(trained, parts.head_layers)
-        return model, feature_source(train_rows), feature_source(validation_rows)
+        cut = parts.features.cut
+        if not parts.head.head["levels"] or cut is None:
+            model = join(trained, parts.head_layers)
+            return model, feature_source(train_rows), feature_source(validation_rows)
+        model, columns = _above_cut(parts, cut)
+        if not columns:
+            return model, feature_source(train_rows), feature_source(validation_rows)
+        constant = FeatureRows(parts.folders, "train", LEVELS, views)
+        held = FeatureRows(parts.folders, "validation", LEVELS)
+        return (
+            model,
+            feature_source(train_rows, constant, columns),
+            feature_source(validation_rows, held, columns),
+        )
     if strategy == "top":
         log_progress(
             "fine_tune top: trains from images, because cached activations would exceed cache-gb"
@@ -120,6 +134,28 @@ def _data(
     images, validation = (ImageRows(parts.dataset, split) for split in ("train", "validation"))
     augmented = image_source(images, preprocessing, strength, seed)
     return parts.complete, augmented, image_source(validation, preprocessing)
+
+
+def _above_cut(parts: Parts, cut: str) -> tuple[keras.Model, list[slice]]:
+    """Return the model from the activations at the cut and the levels below it to the logits.
+
+    The frozen layers below the cut compute these levels, so they are constant inputs: the columns
+    that are returned, of the array of all levels.
+    """
+    point = find_cut(parts.backbone, cut)
+    index = {one.name: one.index for one in cut_points(parts.backbone)}
+    ends = dict(zip(
+        ((level.layer, level.pooling) for level in parts.features.levels),
+        np.cumsum([level.width for level in parts.features.levels]).tolist(),
+        strict=True,
+    ))  # fmt: skip
+    levels = [Level(**level) for level in parts.head.head["levels"]]
+    below = [level for level in levels if index[level.layer] < point.index]
+    pooled = [parts.complete.get_layer(level_layer(level).name).output for level in below]
+    inputs = (point.tensor, *pooled) if pooled else point.tensor
+    model = keras.Model(inputs, parts.complete.output)
+    found = [ends[level.layer, level.pooling] for level in below]
+    return model, [slice(e - level.width, e) for e, level in zip(found, below, strict=True)]
 
 
 def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:

@@ -33,7 +33,7 @@ CREATE TABLE images (
     WHEN 'train' THEN 1 ELSE 0 END) VIRTUAL);
 CREATE TABLE quarantine (path BLOB, reason TEXT, detail TEXT);
 """
-_STORED = "id, path, file, spool, start, length"
+_STORED = "id, path, file, spool, start, length, key"
 
 
 class ImageRow(NamedTuple):
@@ -64,7 +64,7 @@ class ImageRow(NamedTuple):
 
 
 class StoredImage(NamedTuple):
-    """Where the stored bytes of an image are; the fields are those of `ImageRow`."""
+    """Where the stored bytes of an image are, and its key; the fields are those of `ImageRow`."""
 
     id: bytes
     path: bytes
@@ -72,6 +72,7 @@ class StoredImage(NamedTuple):
     spool: int
     start: int
     length: int
+    key: int
 
 
 class Duplicate(NamedTuple):

@@ -87,7 +87,11 @@ def write_shard(task: ShardTask) -> Shard:
         with StoredImageReader(task.spool) as reader:
             records = (
                 ImageRecord(
-                    reader.read(image), labels[label], image.id.hex(), os.fsdecode(image.path)
+                    reader.read(image),
+                    labels[label],
+                    image.id.hex(),
+                    os.fsdecode(image.path),
+                    image.key,
                 )
                 for label, image in images
             )

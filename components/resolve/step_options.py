@@ -37,16 +37,16 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         options = checked.model_dump(mode="json", exclude_defaults=True)
         return options | {name: values[name] for name in others}
 
-    poolings = ("gap", "gmp", "flatten") if values["head_search"] else (values["pooling"],)
     keep_cut = bool({"top", "auto"} & set(values["strategies"]))
-    objective = "balanced_accuracy" if values["class_weights"] == "balanced" else "accuracy"
     record = {name: values[name] for name in ("destination", "model_name", "run_id")}
     return {
         "ingest": of(IngestOptions, "sources", "work_dir"),
-        "extract_features": of(FeatureOptions, "workers", keep_cut=keep_cut, poolings=poolings),
+        "extract_features": of(
+            FeatureOptions, "workers", keep_cut=keep_cut, poolings=(values["pooling"],)
+        ),
         "train_head": of(HeadOptions),
         "fine_tune": of(FineTuneOptions, "strategies"),
-        "evaluate": of(GateOptions, "work_dir", objective=objective),
+        "evaluate": of(GateOptions, "work_dir"),
         "export": of(ExportOptions, "work_dir"),
         "verify": of(VerifyOptions, "work_dir"),
         "publish": of(PublishOptions, "work_dir") | record,

@@ -1,31 +1,46 @@
-"""The head step: trains the head on cached features (feature extraction)."""
+"""The head step: fits the head to cached features (feature extraction)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, get_args
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from components.train_head.head_search import Trial, search_heads
 from regraft_core.backbones.backbone_table import find_backbone
-from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, ModelManifest, Preprocessing
-from regraft_core.formats.options import MACHINE_OPTIONS, HeadKind, HeadOptions
+from regraft_core.formats.manifest_storage import MadeBy, staged_folder
+from regraft_core.formats.manifests import (
+    Epoch,
+    FeaturesManifest,
+    Level,
+    ModelManifest,
+    Preprocessing,
+)
+from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
-from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
-from regraft_core.runtime.step_reports import Clock
+from regraft_core.runtime.out_of_memory import explain_out_of_memory
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import FeatureRows, feature_source, moments, read_manifests
-from regraft_core.training.heads import build_head, head_parameters, standardize
+from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
+from regraft_core.training.head_rows import HeadRows
+from regraft_core.training.head_selection import SolvedHead, fit_again, solve_head
+from regraft_core.training.heads import (
+    add_offset,
+    build_head,
+    head_parameters,
+    set_logits,
+    standardize,
+)
+from regraft_core.training.held_out_scores import log_loss, score
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.loop import Settings, class_weights, train
+from regraft_core.training.linear_classifier import Weights
+from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
+from regraft_core.training.refitted_head import RefittedHead
 
 
 @explain_out_of_memory()
@@ -34,119 +49,218 @@ def train_head(
     out: str | os.PathLike[str],
     options: HeadOptions,
 ) -> ModelManifest:
-    """Train a head on the pooled features of all workers.
+    """Fit a linear head to the pooled features of all workers, chosen by cross-validation.
+
+    Loss and accuracy in the manifest are those before the offset that serves the objective, so that
+    they can be compared with those of fine-tuning, which adds the offset at its end.
 
     Raises:
-        InputError: the features are incomplete, or lack the requested pooling.
+        InputError: the features are incomplete, not finite, or lack the requested pooling.
         DataError: there is no training or no validation image.
-        RegraftError: the loss is not finite, or the memory is exhausted.
+        RegraftError: the memory is exhausted.
     """
     clock = Clock()
     set_up_gpus(GpuSetup.of(options))
     manifest = read_manifests(features)[0]
-    measurements: dict[str, Any] = {}
-    reasoning: list[str] = []
-    if options.head_search:
-        options, measurements, reasoning = _search(features, manifest, options)
     if options.pooling not in manifest.arrays:
         arrays = ", ".join(manifest.arrays)
         raise InputError(f"expected features of pooling {options.pooling!r}, got {arrays}")
-    rows = FeatureRows(features, "train", options.pooling, manifest.views)
+    train = FeatureRows(features, "train", options.pooling, manifest.views)
     validation = FeatureRows(features, "validation", options.pooling)
-    if not len(rows) or not len(validation):
+    if not len(train) or not len(validation):
         raise DataError(
-            f"expected images in train and validation, got {len(rows)} and {len(validation)}"
+            f"expected images in train and validation, got {len(train)} and {len(validation)}"
         )
-    head, history, options = _train(manifest, rows, validation, options)
-    best = min(history, key=lambda epoch: epoch.validation_loss)
-    height, width, channels = manifest.feature_map
+    keras.utils.set_random_seed(options.seed)
+    classes = len(manifest.classes)
+    candidates = _candidates(features, manifest, options, train)
+    weights = class_weights(options.class_weights, train.labels, classes)
+    solved = solve_head(
+        {name: rows for name, (rows, _) in candidates.items()}, classes, weights, options
+    )
+    rows, chosen = candidates[solved.levels]
+    if chosen:
+        validation = FeatureRows(features, "validation", LEVELS)
+    held_out = _parts(validation, manifest, chosen)
+    fitted = _measure(solved, rows, held_out, validation.labels, clock)
+    head = build_head(len(rows.mean), classes, options.seed)
+    standardize(head, rows.mean, rows.variance)
+    refitted = _refit(head, solved, rows, held_out, validation, options)
+    set_logits(head, solved.kernel, solved.bias)
+    add_offset(head.get_layer("logits"), solved.offset)
+    reasoning = _reasoning(solved, options)
+    for sentence in reasoning:
+        log_progress(f"head: {sentence}")
+    log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
     with staged_folder(out) as folder:
-        write_curves(history, folder)
-        written = ModelManifest(
-            digest=save_model(head, folder),
-            made_by=MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
-            kind="head",
-            strategy="head",
-            requested_strategy="head",
-            backbone=manifest.backbone,
-            weights=manifest.weights,
-            weights_digest=manifest.weights_digest,
-            preprocessing=Preprocessing(
-                image_px=manifest.image_px, scaling=find_backbone(manifest.backbone).scaling
-            ),
-            classes=manifest.classes,
-            dataset_digest=manifest.dataset_digest,
-            cut=None,
-            head=options.model_dump(include={"pooling", "dense_width", "dropout", "l2"}),
-            options=options.model_dump(),
-            parameters=count_parameters(head),
-            head_parameters=head_parameters(
-                (height, width, channels), len(manifest.classes), options.dense_width
-            ),
-            history=history,
-            validation_accuracy=best.validation_accuracy,
-            validation_loss=best.validation_loss,
-            reasoning=reasoning,
-            measurements=measurements,
+        write_curves([fitted], folder)
+        written = _manifest(
+            manifest, head, save_model(head, folder), solved, fitted, options, chosen
+        )
+        written = written.model_copy(
+            update={
+                "head": written.head | {"refit": refitted.write(folder)},
+                "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
+                "reasoning": reasoning,
+            }
         )
         written.write(folder)
     return written
 
 
-def _train(
-    manifest: FeaturesManifest, rows: FeatureRows, validation: FeatureRows, options: HeadOptions
-) -> tuple[keras.Model, list[Epoch], HeadOptions]:
-    """Train a head; return it, its history, and the options as used: the memory limits batches."""
+def _candidates(
+    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions,
+    last: FeatureRows,
+) -> dict[str, tuple[HeadRows, list[Level]]]:  # fmt: skip
+    """Return the candidates' rows and levels by name; no levels stand for the pooling alone."""
+    found: dict[str, tuple[HeadRows, list[Level]]] = {}
+    if options.levels != "all" or options.pooling != "gap":
+        found[options.pooling] = _head_rows(last, manifest.views, manifest, []), []
+    if options.levels == "last" or options.pooling != "gap" or not manifest.levels:
+        if not found:
+            raise InputError("levels: expected features of all levels, got those of the last")
+        return found
+    averages = [level for level in manifest.levels if level.pooling == "average"]
+    groups = {"last 3 levels": averages[-3:], "all levels": averages,
+              "all levels, average and maximum": manifest.levels}  # fmt: skip
+    rows = FeatureRows(features, "train", LEVELS, manifest.views)
+    for name, levels in groups.items():
+        repeated = any(levels == known for _, known in found.values())
+        if not repeated and (name != "last 3 levels" or options.levels == "auto"):
+            found[name] = _head_rows(rows, manifest.views, manifest, levels), levels
+    return found
 
-    def run(batch_size: int) -> tuple[keras.Model, list[Epoch], HeadOptions]:
-        used = options.model_copy(update={"batch_size": batch_size})
-        keras.utils.set_random_seed(used.seed)
-        head = build_head(manifest.arrays[used.pooling][0], len(manifest.classes), used)
-        standardize(head, *moments(rows))
-        settings = _settings(manifest, rows.labels, used)
-        checkpoint = checkpoint_folder(used.work_dir, "train_head", settings.fingerprint)
-        sources = feature_source(rows), feature_source(validation)
-        return head, train(head, *sources, settings, checkpoint), used
 
-    return with_halved_batches("train_head", options.batch_size, run)[0]
+def _parts(
+    rows: FeatureRows, manifest: FeaturesManifest, levels: list[Level]
+) -> list[NDArray[np.floating]]:
+    """Return the stored rows, of these levels only if there are any."""
+    if not levels or levels == manifest.levels:
+        return rows.parts()
+    columns = _columns(manifest, levels)
+    return [part[:, columns] for part in rows.parts()]
 
 
-def _search(
-    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
-) -> tuple[HeadOptions, dict[str, Any], list[str]]:
-    """Return the best head's options, and measurements and reasoning for the manifest."""
-    kinds = [kind for kind in get_args(HeadKind) if kind in manifest.arrays]
-    labels = FeatureRows(features, "train", kinds[0]).labels
-    classes = len(manifest.classes)
-    weights = class_weights(options.class_weights, labels, classes)
+def _columns(manifest: FeaturesManifest, levels: list[Level]) -> NDArray[np.int64]:
+    ends = np.cumsum([level.width for level in manifest.levels])
+    places = [manifest.levels.index(level) for level in levels]
+    return np.concatenate([np.arange(ends[k] - manifest.levels[k].width, ends[k]) for k in places])
 
-    def run(batch_size: int) -> tuple[HeadOptions, list[Trial]]:
-        sized = options.model_copy(update={"batch_size": batch_size})
-        return search_heads(features, manifest, sized, weights or (1.0,) * classes)
 
-    (best, trials), _ = with_halved_batches("head search", options.batch_size, run)
-    poolings = sorted({trial.options.pooling for trial in trials}, key=kinds.index)
-    sentence = (
-        f"Of {len(trials)} heads ({', '.join(poolings)}; several widths, dropouts and learning "
-        f"rates), {best.pooling} with width {best.dense_width}, dropout {best.dropout:g} and "
-        f"learning rate {best.head_learning_rate:g} had the lowest validation loss."
+def _head_rows(
+    train: FeatureRows, views: int, manifest: FeaturesManifest, levels: list[Level]
+) -> HeadRows:
+    mean, variance = (one.reshape(-1) for one in moments(train))
+    if levels:
+        columns = _columns(manifest, levels)
+        mean, variance = mean[columns], variance[columns]
+    if not np.isfinite(variance).all():
+        raise InputError(
+            f"features: expected finite values, got {np.sum(~np.isfinite(variance))} features with "
+            "others; extract them again with --feature-dtype float32 or other --weights"
+        )
+    images = np.tile(train.groups(), views)
+    widths = [level.width for level in levels] or [len(mean)]
+    parts = _parts(train, manifest, levels)
+    return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)
+
+
+def _refit(
+    head: keras.Model, solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
+    images: FeatureRows, options: HeadOptions,
+) -> RefittedHead:  # fmt: skip
+    """Fit the chosen head to train and validation; sets the weights of `head`."""
+    labels = np.concatenate([train.labels, images.labels])
+    groups = images.groups() + train.images.max() + 1
+    rows = replace(
+        train, parts=[*train.parts, *validation], labels=labels,
+        images=np.concatenate([train.images, groups]),
+    )  # fmt: skip
+    weights = class_weights(options.class_weights, labels, len(solved.offset))
+    fitted = fit_again(solved, rows, weights, options)
+    set_logits(head, fitted.kernel, fitted.bias)
+    layer = head.get_layer("logits")
+    add_offset(layer, solved.offset)
+    kernel, bias = layer.get_weights()
+    before = Weights(solved.kernel, solved.bias + solved.offset)
+    logits = np.concatenate([before.logits(part.astype(np.float32)) for part in validation])
+    return RefittedHead(kernel, bias, logits.astype(np.float32), images.labels)
+
+
+def _measure(
+    solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
+    labels: NDArray[np.int32], clock: Clock,
+) -> Epoch:  # fmt: skip
+    """Return loss and accuracy of a head without its offset, as a line of the learning curve."""
+    values: dict[str, float] = {}
+    weights = Weights(solved.kernel, solved.bias)
+    for prefix, parts, known in (
+        ("", train.parts, train.labels), ("validation_", validation, labels)
+    ):  # fmt: skip
+        logits = np.concatenate([weights.logits(part.astype(np.float32)) for part in parts])
+        values[f"{prefix}loss"] = log_loss(logits, known)
+        values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), known)
+    return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
+
+
+def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
+    """Return in sentences what was chosen and why."""
+    members = " and ".join(
+        f"{trial.method} regression (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
+        for trial in solved.members
     )
-    return best, {"head_search": [trial.measurements() for trial in trials]}, [sentence]
+    if not solved.trials:
+        return [f"The head is a {members}: no class has two images to compare others by "
+                "cross-validation."]  # fmt: skip
+    mean = "the mean of " if len(solved.members) > 1 else ""
+    sentences = [
+        f"Of {len(solved.trials)} linear heads, {mean}{members} on {solved.levels} had the lowest "
+        f"log loss in {solved.folds}-fold cross-validation: {solved.loss:.4f}, with accuracy "
+        f"{solved.held_out['accuracy']:.4f}."
+    ]
+    if np.any(solved.offset):
+        sentences.append(
+            f"An offset of the logits serves {options.optimize}: "
+            f"{solved.held_out[options.optimize]:.4f} in cross-validation, with accuracy "
+            f"{solved.held_out['accuracy']:.4f}."
+        )
+    return sentences
 
 
-def _settings(
-    manifest: FeaturesManifest, labels: NDArray[np.int32], options: HeadOptions
-) -> Settings:
-    classes = len(manifest.classes)
-    return Settings(
-        phase="head",
-        epochs=options.head_epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.head_learning_rate,
-        seed=options.seed,
-        classes=classes,
-        patience=options.patience,
-        label_smoothing=options.label_smoothing,
-        class_weights=class_weights(options.class_weights, labels, classes),
-        fingerprint=digest_of([manifest.digest, options.model_dump(exclude={*MACHINE_OPTIONS})]),
+def _manifest(
+    features: FeaturesManifest, head: keras.Model, digest: str, solved: SolvedHead, fitted: Epoch,
+    options: HeadOptions, levels: list[Level],
+) -> ModelManifest:  # fmt: skip
+    height, width, channels = features.feature_map
+    return ModelManifest(
+        digest=digest,
+        made_by=MadeBy(step="train_head", version=VERSION, seconds=fitted.seconds),
+        kind="head",
+        strategy="head",
+        requested_strategy="head",
+        backbone=features.backbone,
+        weights=features.weights,
+        weights_digest=features.weights_digest,
+        preprocessing=Preprocessing(
+            image_px=features.image_px, scaling=find_backbone(features.backbone).scaling
+        ),
+        classes=features.classes,
+        dataset_digest=features.dataset_digest,
+        cut=None,
+        head={
+            "pooling": options.pooling,
+            "levels": [level.model_dump() for level in levels],
+            "members": [asdict(trial) for trial in solved.members],
+            "offset": solved.offset.tolist(),
+        },
+        options=options.model_dump(),
+        parameters=count_parameters(head),
+        head_parameters=head_parameters((height, width, channels), len(features.classes)),
+        history=[fitted],
+        validation_accuracy=fitted.validation_accuracy,
+        validation_loss=fitted.validation_loss,
+        measurements={
+            "cross_validation": [asdict(trial) for trial in solved.trials],
+            "held_out": solved.held_out,
+        },
     )

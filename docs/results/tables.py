@@ -79,6 +79,36 @@ def training_accuracy(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def accuracy(results: Results) -> str:
+    """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
+    found = vars(results["accuracy"])
+    names = {
+        "digits_64": "digits, 64 px",
+        **{f"fashion_{n}": f"Fashion-MNIST, {images} images, 96 px"
+           for n, images in (("1000", "1,000"), ("10000", "10,000"), ("60k", "60,000"))},
+        **{f"{kind}_{n}": f"{kind}, {n} images per class, 96 px"
+           for kind in ("photos", "faces") for n in (5, 10, 20)},
+    }  # fmt: skip
+    rows = []
+    for prefix, name in names.items():
+        if f"{prefix}_lead" not in found:
+            continue
+        cells = [name]
+        for column in ("regraft", "last_level", "keras"):
+            value = with_prefix(results["accuracy"], f"{prefix}_{column}")
+            spread = found.get(f"{prefix}_{column}_accuracy_std")
+            cells.append(
+                f"{value('accuracy'):.3f}{'' if spread is None else f' ({spread:.3f})'}, "
+                f"{value('seconds'):,.0f} s, {value('memory'):,.0f} MB"
+            )
+        lead = found[f"{prefix}_lead"]
+        cells += [f"{lead:+.1f} points", f"{goal(lead)} points" if lead.goal else ""]
+        rows.append(tuple(cells))
+    columns = ("", "Regraft's default", "logistic regression, last level",
+               "Keras' transfer-learning guide", "Regraft above", "goal")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def ingest_speed(results: Results) -> str:
     """Return the speed of ingest and of a bare Pillow loop."""
     ingest = vars(results["ingest"])

@@ -7,7 +7,7 @@ another. All other steps run on one node; strategies run in parallel if there ar
 
     part         = ceil(shards / nodes) * images per shard
     extraction   = start-up + max(part / rate, bytes of the part / bandwidth of a node)
-    head         = start-up + pooled bytes / bandwidth + epochs * training images / rate
+    head         = start-up + pooled bytes / bandwidth + training images / rate
     top, cached  = start-up + cut bytes / bandwidth + epochs * training images / rate
     top, not     = start-up + epochs * training images * (1 / extraction rate + 1 / top rate)
 
@@ -39,10 +39,10 @@ class Rates:
     start_s: float = 11.9
     ingest_rate: float = 500.0
     extract_rate: float = 1130.0
-    head_rate: float = 20_000.0
+    head_rate: float = 1000.0
     top_rate: float = 260.0
     image_kb: float = 100.0
-    pooled_kb: float = 2.56
+    pooled_kb: float = 13.6
     activation_kb: float = 3.584
 
 
@@ -57,7 +57,6 @@ class Plan:
     cache_gb: float = 20.0
     train_fraction: float = 0.65
     validation_fraction: float = 0.15
-    head_epochs: int = 20
     top_epochs: int = 10
 
 
@@ -113,7 +112,7 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
         "extract_features": extraction_s(part, rates, transfer_kb / _bandwidth(plan, workers)),
         "train_head": rates.start_s
         + (train + validation) * rates.pooled_kb / single
-        + plan.head_epochs * train / rates.head_rate,
+        + train / rates.head_rate,
         "fine_tune": _top_s(plan, rates, train, cached),
         "evaluate": rates.start_s + test * max(1 / rates.extract_rate, rates.image_kb / single),
         "export, verify, publish": 3 * rates.start_s,

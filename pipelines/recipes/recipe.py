@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
 ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "ood_images", "work_dir",
              "download_cache", "model_registry")  # fmt: skip
 # Set by the pipeline, or derived from other fields.
-_NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "objective"}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.
 _STEPS: tuple[type[Options], ...] = Recipe.__bases__
 _IN_ORDER = dict.fromkeys(

@@ -23,8 +23,6 @@ BACKBONE = "efficientnet_lite0"
 VALIDATION_FRACTION, TEST_FRACTION = 0.15, 0.2
 SIZES_READ = 200
 CLASSES_SHOWN = 12
-UNBALANCED_RATIO = 3.0
-"""Ratio of the largest to the smallest class from which on classes are weighted."""
 FEW_TEST_IMAGES = 20
 """Number of test images of a class below which its recall is not reliable."""
 
@@ -70,7 +68,6 @@ def draft_options(folder: Folder) -> dict[str, Any]:
         "backbone": BACKBONE,
         "image_px": min(own_px, max(64, 32 * math.ceil(folder.short_side_px / 32))),
         "strategies": ["head", "top"],
-        "class_weights": "balanced" if max(counts) >= UNBALANCED_RATIO * min(counts) else "off",
         # The accuracy of a model that always predicts the largest class.
         "min_accuracy": math.ceil(100 * max(counts) / folder.classes.total()) / 100,
     }
@@ -109,8 +106,9 @@ def draft_recipe(folder: Folder) -> str:
         "# decides by the number of images and their similarity to ImageNet.",
         "strategies: [head, top]",
         "",
-        f"# The largest class has {ratio:.1f} times as many images as the smallest.",
-        f"class_weights: {options['class_weights']}",
+        f"# The largest class has {ratio:.1f} times as many images as the smallest. If rare",
+        "# classes count as much as others: balanced-accuracy or macro-f1.",
+        "# optimize: balanced-accuracy",
         "",
         "# The lower bound of the 95% interval of the test accuracy must reach this value. It is",
         "# set to the accuracy of always predicting the largest class; raise it to what you need.",

@@ -11,8 +11,8 @@ from regraft_core.runtime.errors import InputError, unknown_name
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = (
-    "ingest", "training", "evaluation", "export", "serving", "orchestration", "scale_out", "demo",
-    "gpu",
+    "ingest", "training", "accuracy", "evaluation", "export", "serving", "orchestration",
+    "scale_out", "demo", "gpu",
 )  # fmt: skip
 
 

@@ -37,18 +37,22 @@ def estimate(
         float, typer.Option(help="Images per second and node of feature extraction.")
     ] = Rates.extract_rate,
     head_rate: Annotated[
-        float, typer.Option(help="Images per second of head training.")
+        float, typer.Option(help="Images per second of fitting the head.")
     ] = Rates.head_rate,
     top_rate: Annotated[
         float, typer.Option(help="Images per second of strategy top, from cached activations.")
     ] = Rates.top_rate,
     image_kb: Annotated[float, typer.Option(help="Size of an image file, in kB.")] = Rates.image_kb,
+    pooled_kb: Annotated[
+        float,
+        typer.Option(
+            help="Size of the pooled features of all levels per image, in kB (`image_kb` in "
+            "features.json)."
+        ),
+    ] = Rates.pooled_kb,
     activation_kb: Annotated[
         float, typer.Option(help="Size of the cached activations per image, in kB.")
     ] = Rates.activation_kb,
-    head_epochs: Annotated[
-        int, typer.Option(help="Maximum number of epochs for the head.")
-    ] = Plan.head_epochs,
     top_epochs: Annotated[
         int, typer.Option(help="Number of epochs for strategy top.")
     ] = Plan.top_epochs,
@@ -72,11 +76,11 @@ def estimate(
         head_rate,
         top_rate,
         image_kb,
-        activation_kb=activation_kb,
+        pooled_kb,
+        activation_kb,
     )
     plans = [
-        Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb,
-             head_epochs=head_epochs, top_epochs=top_epochs)
+        Plan(int(images), count, node_mb_s, storage_mb_s, cache_gb, top_epochs=top_epochs)
         for count in nodes or [1, 2, 4, 8, 16]
     ]  # fmt: skip
     found = [estimate_run(plan, rates) for plan in plans]

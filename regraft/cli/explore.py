@@ -89,10 +89,6 @@ def inspect(
     classes: Annotated[
         int, typer.Option(min=2, help="Number of classes of the heads to compare.")
     ] = 10,
-    dense_width: Annotated[
-        int,
-        typer.Option(min=0, help="Units of a hidden layer in the head; 0 adds none."),
-    ] = 0,
     weights: Annotated[
         str,
         typer.Option(
@@ -129,11 +125,8 @@ def inspect(
         image_px=image_px,
         layer=layer,
         export_weights=export_weights,
-        strategy=StrategyOptions(strategy, cut, batch_norm, classes, dense_width)
-        if strategy
-        else None,
+        strategy=StrategyOptions(strategy, cut, batch_norm, classes) if strategy else None,
         classes=classes,
-        dense_width=dense_width,
     )
     found = inspect_model(model, options)
     if json:

@@ -37,7 +37,6 @@ class InspectOptions:
     export_weights: Path | None = None
     strategy: StrategyOptions | None = None
     classes: int = 10
-    dense_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,7 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
             "strategy": manifest.strategy,
             "backbone": manifest.backbone,
             "cut": manifest.cut,
+            **_head_facts(manifest),
             "classes": ", ".join(manifest.classes),
             "validation_accuracy": round(manifest.validation_accuracy, 4),
             "dataset_digest": manifest.dataset_digest,
@@ -147,6 +147,22 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
     if versions := version_names(path.name for path in folder.iterdir() if path.is_dir()):
         return _inspect_folder(folder / versions[max(versions)], options)
     raise InputError(f"expected {MODEL_KINDS}, got the folder {folder}")
+
+
+def _head_facts(manifest: ModelManifest) -> dict[str, Any]:
+    """Return what the head reads, how it was fitted and its accuracy in cross-validation."""
+    members = manifest.head.get("members", [])
+    facts: dict[str, Any] = {}
+    if members:
+        facts["head_reads"] = members[0]["levels"]
+        facts["head_fits"] = "; ".join(
+            f"{fit['method']} regression, one scale per {fit['scaling']}, penalty "
+            f"{fit['penalty']:.1e}"
+            for fit in members
+        )
+    if held_out := manifest.measurements.get("held_out"):
+        facts["cross_validated_accuracy"] = round(held_out["accuracy"], 4)
+    return facts
 
 
 def _inspect_version(folder: Path, options: InspectOptions) -> ModelFacts:
@@ -247,5 +263,5 @@ def _heads(model: Any, options: InspectOptions) -> list[HeadRow]:
     shape = feature_map(model)
     if shape is None:
         return []
-    counted = head_parameters(shape, options.classes, options.dense_width)
+    counted = head_parameters(shape, options.classes)
     return [HeadRow(kind, pooled_width(kind, shape), counted[kind]) for kind in ("gap", "flatten")]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
-from regraft_core.formats.options import HeadOptions
 from regraft_core.runtime.errors import unknown_name
 
 STRATEGIES = ("head", "top", "full")
@@ -21,7 +20,6 @@ class StrategyOptions:
     cut: str = "auto"
     batch_norm: str = "frozen"
     classes: int = 10
-    dense_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
         raise unknown_name("strategy", options.strategy, STRATEGIES)
     if options.batch_norm not in BATCH_NORMS:
         raise unknown_name("batch norm", options.batch_norm, BATCH_NORMS)
-    head = build_head(row.width, options.classes, HeadOptions(dense_width=options.dense_width))
+    head = build_head(row.width, options.classes)
     complete = join(model, [pooling_layer("gap"), *head.layers[1:]])
     cut, flops, cache = "", 0, 0
     if options.strategy == "full":

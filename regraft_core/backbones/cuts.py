@@ -14,6 +14,9 @@ import keras
 
 from regraft_core.runtime.errors import InputError, unknown_name
 
+# Fewer block ends than the minimum are completed, more than the maximum thinned out.
+MIN_LEVELS, MAX_LEVELS = 3, 20
+
 
 @dataclass(frozen=True)
 class CutPoint:
@@ -41,6 +44,60 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
             points.append(CutPoint(tensor._keras_history.operation.name, tensor, index))
         reach = max(reach, farthest_child[index])
     return points
+
+
+def block_ends(model: keras.Model, limit: int = MAX_LEVELS) -> list[CutPoint]:
+    """Return the feature maps at the ends of blocks, the model's output last.
+
+    A block ends at a cut point that several layers read (a residual starts), that joins paths, or
+    that a layer without weights has made smaller (pooling). Layers without weights that follow,
+    such as an activation, belong to the block. If these are few, the last cut point of each size
+    is an end, too; if they are more than `limit`, some between are left out, evenly.
+    """
+    children = _children(model)
+    maps = [point for point in cut_points(model)[1:] if len(point.tensor.shape) == 4]
+    ends = [point for point in maps if _ends_block(point, children)]
+    ends = [point for point in ends if not _goes_on(point, maps, children)]
+    if len(ends) < MIN_LEVELS:
+        sizes = {point.tensor.shape[1:3]: point for point in maps}
+        ends = sorted({p.name: p for p in (*ends, *sizes.values())}.values(), key=lambda p: p.index)
+    if maps and (not ends or ends[-1].name != maps[-1].name):
+        ends.append(maps[-1])
+    if len(ends) > limit:
+        step = (len(ends) - 1) / (limit - 1)
+        ends = [ends[round(k * step)] for k in range(limit)]
+    return ends
+
+
+def _children(model: keras.Model) -> dict[str, list[Any]]:
+    """Return the tensors computed directly from each layer's output, by the layer's name."""
+    found: dict[str, list[Any]] = {}
+    for tensor in topological_order(model.outputs[0]):
+        for parent in parents_of(tensor):
+            found.setdefault(parent._keras_history.operation.name, []).append(tensor)
+    return found
+
+
+def _ends_block(point: CutPoint, children: dict[str, list[Any]]) -> bool:
+    parents = parents_of(point.tensor)
+    shrunk = min(p.shape[1] or 0 for p in parents) > (point.tensor.shape[1] or 0)
+    weightless = _is_weightless(point.tensor)
+    several = len(children.get(point.name, [])) > 1
+    return several or len(parents) > 1 or (shrunk and weightless)
+
+
+def _goes_on(point: CutPoint, maps: Sequence[CutPoint], children: dict[str, list[Any]]) -> bool:
+    """Return whether a cut point follows that has no weights and the same shape."""
+    after = children.get(point.name, [])
+    if len(after) != 1 or after[0].shape != point.tensor.shape:
+        return False
+    name = after[0]._keras_history.operation.name
+    return _is_weightless(after[0]) and any(one.name == name for one in maps)
+
+
+def _is_weightless(tensor: Any) -> bool:
+    """Return whether the operation that computes a tensor has no weights."""
+    return not getattr(tensor._keras_history.operation, "weights", ())
 
 
 def find_cut(model: keras.Model, cut: str) -> CutPoint:

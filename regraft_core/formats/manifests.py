@@ -77,8 +77,8 @@ class DatasetManifest(Manifest):
 class FeatureShard(Record):
     """The features of one dataset shard in one view.
 
-    Its arrays are `<stem>.<array>.npy`, in the record order of the dataset shard, and
-    `<stem>.label.npy`.
+    Its arrays are `<stem>.<array>.npy`, in the record order of the dataset shard, and so are
+    `<stem>.label.npy` and `<stem>.group.npy`.
     """
 
     stem: str = Field(pattern=_FILE_NAME, description="First part of the file names of its arrays.")
@@ -90,12 +90,20 @@ class FeatureShard(Record):
     )
 
 
+class Level(Record):
+    """A feature map of the backbone, pooled to one value per channel."""
+
+    layer: str = Field(description="Layer whose output is pooled.")
+    pooling: Literal["average", "maximum"] = Field(description="What is taken of all positions.")
+    width: int = Field(description="Number of channels.")
+
+
 class FeaturesManifest(Manifest):
     """`features.json`: arrays that the frozen backbone computes once.
 
     An array is named by a pooling (`gap`, `gmp`, `flatten`) or is `cut` (the activations at the
-    layer `cut`). `digest` covers what they are computed from: the digests of the dataset and of the
-    weights, the worker's shard and the options.
+    layer `cut`) or `levels` (all levels, one after another). `digest` covers what they are computed
+    from: the digests of the dataset and of the weights, the worker's shard and the options.
     """
 
     file_name: ClassVar[str] = "features.json"
@@ -121,6 +129,12 @@ class FeaturesManifest(Manifest):
     )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
+    levels: list[Level] = Field(
+        default_factory=list, description="The levels in the array `levels`, in its order."
+    )
+    image_kb: dict[str, float] = Field(
+        default_factory=dict, description="Size of the arrays of one view of an image, in kB."
+    )
     shard_index: int = Field(description="Number of the worker that wrote this folder, from 0.")
     shard_count: int = Field(description="Number of workers that share the dataset.")
     shards: list[FeatureShard] = Field(description="Dataset shards assigned to this worker.")

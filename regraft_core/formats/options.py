@@ -15,6 +15,8 @@ Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
+Levels = Literal["auto", "last", "all"]
+Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -34,6 +36,16 @@ Precision = Annotated[
         "tensor cores."
     ),
 ]
+_LEVELS = (
+    "Feature maps that the head reads with --pooling gap: the last, all, or chosen by "
+    "cross-validation (`auto`)."
+)
+LevelsOption = Annotated[Levels, Field(description=_LEVELS)]
+_OPTIMIZE = (
+    "The objective: what an offset of the head's logits serves, and what the gate compares with "
+    "the best constant prediction."
+)
+ObjectiveOption = Annotated[Objective, Field(description=_OPTIMIZE)]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
 # They change where and how a step runs, not its result.
@@ -166,6 +178,7 @@ class FeatureOptions(Options):
     )
     keep_cut: bool = True
     poolings: tuple[HeadKind, ...] = ("gap",)
+    levels: LevelsOption = "auto"
     views: int = Field(
         default=1,
         ge=1,
@@ -200,41 +213,27 @@ class FeatureOptions(Options):
 
 
 class HeadOptions(Options):
-    """The head and its training on cached features."""
+    """The head, which is fitted to cached features."""
 
     pooling: HeadKind = Field(
         default="gap", description="Pooling of the feature map: average, maximum or none (flatten)."
     )
-    dense_width: int = Field(
-        default=0, ge=0, le=65536, description="Units of a hidden layer in the head; 0 adds none."
-    )
-    dropout: float = Field(
-        default=0.2, ge=0.0, lt=1.0, description="Dropout rate of the head's inputs; 0 disables it."
-    )
+    levels: LevelsOption = "auto"
+    optimize: ObjectiveOption = "accuracy"
     l2: float = Field(
-        default=1e-5, ge=0.0, le=1.0, description="L2 penalty on the head's weights; 0 disables it."
+        default=0.0,
+        ge=0.0,
+        le=1e3,
+        description="L2 penalty on the head's weights; 0 chooses it by cross-validation.",
+    )
+    folds: int = Field(
+        default=5, ge=2, le=100, description="Number of folds of the cross-validation."
     )
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Label smoothing of the loss; 0 disables it."
     )
     class_weights: ClassWeights = Field(
         default="off", description="`balanced` weights classes inversely to frequency."
-    )
-    head_epochs: int = Field(
-        default=20, ge=1, le=100_000, description="Maximum number of epochs for the head."
-    )
-    head_learning_rate: float = Field(
-        default=1e-3, gt=0.0, le=10.0, description="Learning rate for the head (Adam)."
-    )
-    batch_size: BatchSize = 32
-    patience: int = Field(
-        default=5,
-        ge=1,
-        description="Epochs without a lower validation loss after which the head stops training.",
-    )
-    head_search: bool = Field(
-        default=False,
-        description="Train a grid of heads together and keep the best one on validation.",
     )
     seed: Seed = 0
     gpu_memory_mb: GpuMemoryMb = 0
@@ -281,8 +280,7 @@ class GateOptions(Options):
     """What a model must reach on the test split to be published.
 
     0 disables a minimum, a size limit or a latency limit; 1 disables the calibration error and the
-    margin. `objective` is the score that must be above the best constant prediction's; it follows
-    from `class_weights`.
+    margin.
     """
 
     min_accuracy: Fraction = Field(
@@ -302,7 +300,7 @@ class GateOptions(Options):
         description="Recall that no class may be shown to be below (upper bound of its recall); "
         "0 disables the check.",
     )
-    objective: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    optimize: ObjectiveOption = "accuracy"
     min_class_recall: Fraction = Field(
         default=0.0, description="Minimum recall of every class; 0 disables the check."
     )

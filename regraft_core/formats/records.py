@@ -1,8 +1,10 @@
 """Images in TFRecord files, written and read without TensorFlow.
 
 A record is a `tf.train.Example` with `image/encoded` (the stored bytes), `image/label` (index into
-the manifest's classes), `image/id` (SHA-256 of the source bytes, hex) and `image/path` (path in the
-source). The framing is that of TFRecord: length, CRC of the length, data, CRC of the data.
+the manifest's classes), `image/id` (SHA-256 of the source bytes, hex), `image/path` (path in the
+source) and `image/group` (a number that images of the same group share, such as near duplicates;
+absent in older datasets). The framing is that of TFRecord: length, CRC of the length, data, CRC of
+the data.
 
 TensorFlow's own classes cannot be used, because `tensorflow.core.example` imports all of TensorFlow
 (5 s in each worker process), and records are serialized here, because protobuf takes twice as long
@@ -27,6 +29,7 @@ from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
+GROUP, NO_GROUP = "image/group", -1
 
 # The part of TensorFlow's example.proto and feature.proto that records use.
 _EXAMPLE_PROTO = """
@@ -50,12 +53,13 @@ message_type { name: "Example"
 
 
 class ImageRecord(NamedTuple):
-    """One stored image: encoded bytes, class index, SHA-256 of its source, source path."""
+    """One stored image: encoded bytes, class index, SHA-256 of its source, source path, group."""
 
     encoded: bytes
     label: int
     id: str
     path: str
+    group: int = NO_GROUP
 
 
 def _example_class() -> Any:
@@ -129,11 +133,13 @@ def record_offsets(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
 def parse_record(data: bytes) -> ImageRecord:
     """Parse one serialized `tf.train.Example`."""
     feature = _Example.FromString(data).features.feature
+    group = feature[GROUP].int64_list.value if GROUP in feature else [NO_GROUP]
     return ImageRecord(
         encoded=feature[ENCODED].bytes_list.value[0],
         label=feature[LABEL].int64_list.value[0],
         id=feature[ID].bytes_list.value[0].decode(),
         path=feature[PATH].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+        group=group[0],
     )
 
 
@@ -141,9 +147,11 @@ def _serialize(record: ImageRecord) -> bytes:
     """Return the `tf.train.Example` of a record with sorted keys, as protobuf would write it."""
     encoded, identity = record.encoded, record.id.encode()
     label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
+    group = b"" if record.group == NO_GROUP else _varint(record.group)
     features = b"".join(
         (
             _entry_head(ENCODED, _BYTES, len(encoded)), encoded,
+            *((_entry_head(GROUP, _INTEGERS, len(group)), group) if group else ()),
             _entry_head(ID, _BYTES, len(identity)), identity,
             _entry_head(LABEL, _INTEGERS, len(label)), label,
             _entry_head(PATH, _BYTES, len(path)), path,

@@ -150,16 +150,20 @@ def compile_epoch_graphs(
     def over_memory(step: Any) -> Any:
         @tf.function
         def run(
-            inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor, rows: tf.Tensor,
+            inputs: Any, labels: tf.Tensor, order: tf.Tensor, rows: tf.Tensor,
             by_class: tf.Tensor,
         ) -> tf.Tensor:  # fmt: skip
             total = tf.zeros([3])
             for first in tf.range(0, tf.shape(order)[0], batch_size):
-                batch = tf.gather(inputs, rows[first : first + batch_size])
+                chosen = rows[first : first + batch_size]
+                batch = tf.nest.map_structure(
+                    lambda array, chosen=chosen: tf.cast(tf.gather(array, chosen), tf.float32),
+                    inputs,
+                )
                 true_labels = tf.gather(labels, order[first : first + batch_size])
                 weights = tf.gather(by_class, true_labels)
                 targets = tf.one_hot(true_labels, classes)
-                total += step(tf.cast(batch, tf.float32), targets, weights, tf.ones_like(weights))
+                total += step(batch, targets, weights, tf.ones_like(weights))
             return total[:2] / total[2]
 
         return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -14,19 +15,21 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import check_digest
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.records import NO_GROUP
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.training_source import Resident, Source
+from regraft_core.training.training_source import Batch, Resident, Source
 
-LABELS = "label"
+LABELS, GROUPS = "label", "group"
 CUT = "cut"
+LEVELS = "levels"
 # Rows up to this size are kept in memory for training; larger ones are read batch by batch.
 RESIDENT_BYTES = 1 << 30
 # Values summed at a time, which limits the memory for wide features.
 MOMENTS_VALUES = 1 << 22
 SAME_FOR_ALL_WORKERS = (
     "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
-    "augment", "seed", "dtype", "arrays", "shard_count",
+    "augment", "seed", "dtype", "arrays", "levels", "shard_count",
 )  # fmt: skip
 
 
@@ -92,12 +95,27 @@ class FeatureRows:
         self._maps: list[list[NDArray[np.floating]]] = [
             [_load(folder, shard, array) for folder, shard in each] for each in by_view
         ]
-        labels = [_load(folder, shard, LABELS, in_memory=True) for folder, shard in parts]
-        self.labels = np.concatenate([np.zeros(0, np.int32), *labels])
+        self._parts = parts
+        self.labels: NDArray[np.int32] = self._of_images(LABELS, np.int32)
         self.row_shape = self._maps[0][0].shape[1:] if parts else ()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def groups(self) -> NDArray[np.int64]:
+        """Return the number of each image's group, int64 [n], of 0..n-1.
+
+        Images of a group, such as near duplicates, share it.
+        """
+        stored = self._of_images(GROUPS, np.int64)
+        alone = -1 - np.arange(len(stored))
+        numbers = np.where(stored == NO_GROUP, alone, stored)
+        return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+    def _of_images(self, array: str, dtype: Any) -> NDArray[Any]:
+        """Return one value of each image, [n]."""
+        stored = [_load(folder, shard, array, in_memory=True) for folder, shard in self._parts]
+        return np.concatenate([np.zeros(0, dtype), *stored])
 
     def rows(self, indices: NDArray[np.int64], epoch: int = 0) -> NDArray[np.floating]:
         """Return the rows at `indices`; with several views, each epoch uses the next one."""
@@ -108,6 +126,10 @@ class FeatureRows:
             view = (epoch + int(index)) % views
             rows[number] = self._maps[view][shard][index - self._starts[shard]]
         return rows
+
+    def parts(self) -> list[NDArray[np.floating]]:
+        """Return all rows as stored, [m, width] of each shard, view after view."""
+        return [array.reshape(len(array), -1) for view in self._maps for array in view]
 
     @property
     def nbytes(self) -> int:
@@ -122,16 +144,32 @@ class FeatureRows:
         )
 
 
-def feature_source(rows: FeatureRows) -> Source:
-    """Return cached rows as a training source: float32 [n, ...]."""
+def feature_source(
+    rows: FeatureRows, others: FeatureRows | None = None, columns: Sequence[slice] = ()
+) -> Source:
+    """Return cached rows as a training source: float32 [n, ...].
 
-    def fetch(
-        indices: NDArray[np.int64], epoch: int
-    ) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
-        return rows.rows(indices, epoch).astype(np.float32), rows.labels[indices]
+    With `others`, an input is a tuple: the rows, and each of these columns of the other rows.
+    """
 
-    spec = tf.TensorSpec([None, *rows.row_shape], tf.float32)
-    resident = rows.in_memory() if rows.nbytes <= RESIDENT_BYTES else None
+    def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
+        inputs = rows.rows(indices, epoch).astype(np.float32)
+        if others is None:
+            return inputs, rows.labels[indices]
+        wide = others.rows(indices, epoch).astype(np.float32)
+        return (inputs, *(wide[:, part] for part in columns)), rows.labels[indices]
+
+    spec: Any = tf.TensorSpec([None, *rows.row_shape], tf.float32)
+    nbytes = rows.nbytes
+    if others is not None:
+        widths = [part.stop - part.start for part in columns]
+        spec = (spec, *(tf.TensorSpec([None, width], tf.float32) for width in widths))
+        nbytes += others.nbytes
+    resident = rows.in_memory() if nbytes <= RESIDENT_BYTES else None
+    if resident is not None and others is not None:
+        wide = others.in_memory().inputs
+        inputs = (resident.inputs, *(wide[:, part] for part in columns))
+        resident = dataclasses.replace(resident, inputs=inputs)
     return Source(len(rows), fetch, spec, resident=resident)
 
 

@@ -22,9 +22,12 @@ Fetch = Callable[[NDArray[np.int64], int], Batch]
 
 @dataclass(frozen=True)
 class Resident:
-    """All rows in memory: inputs [views * n, ...], view after view, and labels int32 [n]."""
+    """All rows in memory: inputs [views * n, ...], view after view, and labels int32 [n].
 
-    inputs: tf.Tensor
+    The inputs are a tensor, or a tuple of them.
+    """
+
+    inputs: Any
     labels: tf.Tensor
     views: int = 1
 

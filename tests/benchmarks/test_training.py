@@ -63,7 +63,7 @@ def test_differences_of_accuracy_are_in_points() -> None:
 
 def test_scaling_steps_use_the_outputs_of_earlier_steps(shapes: Path, tmp_path: Path) -> None:
     shutil.copytree(shapes, tmp_path / "images" / "train")
-    case = ScalingCase("tiny", head_epochs=1)
+    case = ScalingCase("tiny")
     ingest = measure_in_process("ingest", tmp_path, case)
     for step in ("extraction", "head"):
         cost = measure_here(step, tmp_path, case)

@@ -19,12 +19,7 @@ pytestmark = pytest.mark.containers
 
 # The model is no better than a constant prediction, so the default rule is off.
 UNCHECKED = {"baseline_rule": "off", "recall_floor": 0.0}
-TRAINING = {
-    "backbone": "tiny",
-    "head_epochs": 8,
-    "fine_tune_epochs": 2,
-    "learning_rate": 1e-3,
-} | UNCHECKED
+TRAINING = {"backbone": "tiny", "fine_tune_epochs": 2, "learning_rate": 1e-3} | UNCHECKED
 
 
 def recipe_for(shapes: Path, out: Path, **values: object) -> Recipe:
@@ -65,7 +60,7 @@ def test_a_rejected_run_publishes_nothing(shapes: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "regraft.cli.main", "run", "--runner", "docker",
         "--out", tmp_path / "run", "--source", shapes, "--backbone", "tiny",
-        "--strategies", "head", "--head-epochs", "2",
+        "--strategies", "head",
         "--min-accuracy", "0.9999", "--min-class-recall", "0.9999",
         "--download-cache", tmp_path / "cache",
     ]  # fmt: skip

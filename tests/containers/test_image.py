@@ -56,7 +56,7 @@ set -e
 regraft --version
 python -m regraft --version
 regraft run digits --out runs/digits --backbone tiny --image-px 32 --cut auto \
-    --strategies head --head-epochs 8 --min-accuracy 0.1 --min-class-recall 0 \
+    --strategies head --min-accuracy 0.1 --min-class-recall 0 \
     --baseline-rule off --recall-floor 0 >run.txt 2>&1 \
     || { cat run.txt; exit 1; }
 regraft report runs/digits --no-open

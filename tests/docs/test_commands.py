@@ -50,7 +50,7 @@ def test_recipes_are_valid(block: Block, tmp_path: Path) -> None:
         ("regraft run --sorce x --out y", "--sorce"),
         ("regraft run --source x --out y --backbone vgg61", "vgg61"),
         ("regraft run --source x --out y --strategies head,tip", "tip"),
-        ("regraft run --source x --out y --dropout 3", "dropout"),
+        ("regraft run --source x --out y --folds 1", "folds"),
         ("regraft predict a.png --server grpc://h:1 --concurrency many", "--concurrency"),
         ("make everything", "everything"),
         ("curl http://127.0.0.1:8501/v1/model/digits", "/v1/model/digits"),

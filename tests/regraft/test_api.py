@@ -96,7 +96,7 @@ def test_the_version_and_unknown_names() -> None:
     ("options", "message"),
     [
         ({"learning_rat": 1e-3}, "unknown option 'learning_rat'; did you mean learning_rate"),
-        ({"epochs": 3}, "unknown option 'epochs'; did you mean fine_tune_epochs or head_epochs"),
+        ({"epochs": 3}, "unknown option 'epochs'; did you mean fine_tune_epochs"),
         ({"strategy": "top"}, "did you mean strategies"),
         ({"backbone": "vgg61"}, "did you mean vgg19 or vgg16"),
         ({"min_accuracy": 2.0}, "min_accuracy: expected"),

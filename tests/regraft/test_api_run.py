@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 # The model is no better than a constant prediction, so the default rule is off.
 TRAINING = {
-    "backbone": "tiny", "strategies": ["head"], "head_epochs": 2, "engine": "embedded",
+    "backbone": "tiny", "strategies": ["head"], "engine": "embedded",
     "baseline_rule": "off", "recall_floor": 0.0,
 }  # fmt: skip
 

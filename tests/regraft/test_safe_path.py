@@ -52,7 +52,7 @@ def test_a_run_and_its_steps_import_their_own_packages(
         monkeypatch.setenv("PYTHONPATH", path)
     ended = run(
         decoys, "-m", "regraft", "run", str(shapes), "--backbone", "tiny", "--strategies", "head",
-        "--head-epochs", "2", "--min-accuracy", "0.9999",
+        "--min-accuracy", "0.9999",
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
     first, *_ = ended.stderr.splitlines()

@@ -10,23 +10,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scipy.stats import beta
 
 from components.evaluate.metrics.statistics import wilson_interval
+from regraft_core.formats.options import Objective
 
-Objective = Literal["accuracy", "balanced_accuracy"]
+OBJECTIVE_NAMES: Mapping[Objective, str] = {
+    "accuracy": "accuracy",
+    "balanced-accuracy": "balanced accuracy",
+    "macro-f1": "macro F1",
+}
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Test images of a class, and how many of them are predicted correctly."""
+    """Test images of a class, how many of them are predicted correctly, and how many predictions
+    of all images are this class, which only the F1 needs.
+    """
 
     name: str
     correct: int
     images: int
+    predicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,22 +67,26 @@ def compare_with_constant(counts: Sequence[ClassCount], objective: Objective) ->
 
     Args:
         counts: of each class; classes without test images do not count.
-        objective: `accuracy`, or `balanced_accuracy` (the mean recall), for which each constant
-            prediction scores one over the number of classes.
+        objective: `accuracy`; `balanced-accuracy`, the mean recall, for which each constant
+            prediction scores one over the number of classes; or `macro-f1`, the mean F1.
     """
     counts = [count for count in counts if count.images]
     if not counts:
         return Baseline(objective, math.nan, math.nan, math.nan, math.nan, "")
     most = max(counts, key=lambda count: count.images)
+    images = sum(count.images for count in counts)
     if objective == "accuracy":
-        images = sum(count.images for count in counts)
         correct = sum(count.correct for count in counts)
         low, perfect = _lower(correct, images), _lower(images, images)
         return Baseline(objective, correct / images, low, perfect, most.images / images, most.name)
-    score = sum(count.correct / count.images for count in counts) / len(counts)
-    low = _mean_lower([(count.correct, count.images) for count in counts])
-    perfect = _mean_lower([(count.images, count.images) for count in counts])
-    return Baseline(objective, score, low, perfect, 1 / len(counts), most.name)
+    flawless = [ClassCount(c.name, c.images, c.images, c.images) for c in counts]
+    if objective == "balanced-accuracy":
+        score, low = _mean_recall(counts)
+        constant = 1 / len(counts)
+        return Baseline(objective, score, low, _mean_recall(flawless)[1], constant, most.name)
+    score, low = _mean_f1(counts)
+    constant = 2 * most.images / (images + most.images) / len(counts)
+    return Baseline(objective, score, low, _mean_f1(flawless)[1], constant, most.name)
 
 
 def _lower(correct: int, images: int) -> float:
@@ -83,12 +94,37 @@ def _lower(correct: int, images: int) -> float:
     return wilson_interval(correct, images, 2 * CONFIDENCE - 1)[0]
 
 
-def _mean_lower(counts: Sequence[tuple[int, int]]) -> float:
-    """Return the lower bound of a mean of fractions, from each one's (Zou and Donner 2008)."""
-    k = len(counts)
-    fractions = [correct / images for correct, images in counts]
-    squares = ((p - _lower(*count)) ** 2 for p, count in zip(fractions, counts, strict=True))
-    return sum(fractions) / k - math.sqrt(sum(squares)) / k
+def _mean_recall(counts: Sequence[ClassCount]) -> tuple[float, float]:
+    """Return the mean recall and its lower bound."""
+    recalls = [count.correct / count.images for count in counts]
+    return _mean(recalls, [_lower(count.correct, count.images) for count in counts])
+
+
+def _mean_f1(counts: Sequence[ClassCount]) -> tuple[float, float]:
+    """Return the mean F1 and its lower bound.
+
+    The F1 is 2 J / (1 + J) for the fraction J of the correct ones among the images that are of the
+    class or predicted as it. An error counts in two classes, so the variance of the sum is at most
+    twice the sum of the variances.
+    """
+
+    def f1(fraction: float) -> float:
+        return 2 * fraction / (1 + fraction)
+
+    either = [count.images + count.predicted - count.correct for count in counts]
+    pairs = list(zip(counts, either, strict=True))
+    scores = [f1(count.correct / images) for count, images in pairs]
+    lows = [f1(_lower(count.correct, images)) for count, images in pairs]
+    return _mean(scores, lows, variance_ratio=2.0)
+
+
+def _mean(
+    scores: Sequence[float], lows: Sequence[float], variance_ratio: float = 1.0
+) -> tuple[float, float]:
+    """Return the mean of scores and its lower bound, from each one's (Zou and Donner 2008)."""
+    mean, k = sum(scores) / len(scores), len(scores)
+    squares = sum((score - low) ** 2 for score, low in zip(scores, lows, strict=True))
+    return mean, mean - math.sqrt(variance_ratio * squares) / k
 
 
 def recall_bounds(counts: Sequence[ClassCount]) -> list[RecallBound]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from components.evaluate.gate.baseline import Baseline, RecallBound
+from components.evaluate.gate.baseline import OBJECTIVE_NAMES, Baseline, RecallBound
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
@@ -108,7 +108,7 @@ def _check_baseline(baseline: Baseline | None, options: GateOptions) -> Iterator
     limit = baseline.constant_score
     by_bound = options.baseline_rule == "lower_bound" and baseline.perfect_low > limit
     value = baseline.score_low if by_bound else baseline.score
-    what = baseline.objective.replace("_", " ")
+    what = OBJECTIVE_NAMES[baseline.objective]
     if by_bound:
         kind = f"one-sided 95% lower bound of the {what}"
     elif options.baseline_rule == "lower_bound":

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.backbones.cuts import CutPoint, cut_points
+from regraft_core.backbones.cuts import CutPoint, cut_points, parents_of, topological_order
+from regraft_core.training.heads import LEVELS_LAYER
 
 # A map with fewer positions per side shows nothing about locations in the image.
 MIN_POSITIONS = 4
@@ -22,9 +23,22 @@ def explained_layer(model: keras.Model) -> CutPoint | None:
     Cut points work for every backbone, because all evidence goes through them. For small images,
     whose last maps have hardly any positions, it is the last map of at least 4 x 4.
     """
-    maps = [point for point in cut_points(model)[1:] if len(point.tensor.shape) == 4]
+    maps = [point for point in cut_points(_backbone(model))[1:] if len(point.tensor.shape) == 4]
     large = [point for point in maps if min(point.tensor.shape[1:3]) >= MIN_POSITIONS]
     return large[-1] if large else maps[-1] if maps else None
+
+
+def _backbone(model: keras.Model) -> keras.Model:
+    """Return the part of a candidate to its last feature map, if its head reads several levels."""
+    pooled = _levels(model)
+    return keras.Model(model.input, parents_of(pooled[-1])[0]) if pooled else model
+
+
+def _levels(model: keras.Model) -> list[Any]:
+    """Return the pooled levels that the head reads, if it reads several."""
+    if LEVELS_LAYER not in {layer.name for layer in model.layers}:
+        return []
+    return parents_of(model.get_layer(LEVELS_LAYER).output)
 
 
 def heat_maps(
@@ -45,12 +59,19 @@ def heat_maps(
     if point is None:
         return None
     # Split at the map, so that the gradient of the top with respect to the map can be computed.
-    bottom = keras.Model(model.input, point.tensor)
-    top = keras.Model(point.tensor, model.output)
-    features = tf.cast(bottom(inputs, training=False), tf.float32)
+    # The levels below the map have no gradient with respect to it.
+    constant = [level for level in _levels(model)
+                if all(tensor is not point.tensor for tensor in topological_order(level))
+                ]  # fmt: skip
+    bottom = keras.Model(model.input, [point.tensor, *constant])
+    top = keras.Model([point.tensor, *constant], model.output)
+    computed = bottom(inputs, training=False)
+    # Keras returns the only output of a list as a tensor.
+    features, *others = computed if constant else [computed]
+    features = tf.cast(features, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(features)
-        logits = top(features, training=False)
+        logits = top([features, *others], training=False)
         explained = tf.gather(logits, tf.constant(list(classes), tf.int32), axis=1, batch_dims=1)
     gradient = tape.gradient(explained, features)
     weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)

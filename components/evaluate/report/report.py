@@ -78,6 +78,7 @@ def render(data: ReportData) -> str:
         evaluation=evaluation,
         metrics=evaluation.metrics,
         chosen=chosen,
+        head_fits=_head_fits(chosen) if chosen else [],
         checks=_ordered_checks(evaluation),
         trainable={m.digest: m.parameters.trainable for m in data.models},
         seeds=_seeds(data),
@@ -86,6 +87,14 @@ def render(data: ReportData) -> str:
         curves=[curve for m in data.models if (curve := _learning(m)) is not None],
         charts=_charts(data, chosen),
     )
+
+
+def _head_fits(model: ModelManifest) -> list[dict[str, Any]]:
+    """Return the best fit of each levels and method in the head's cross-validation."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for fit in sorted(model.measurements.get("cross_validation", []), key=lambda fit: fit["loss"]):
+        best.setdefault((fit["levels"], fit["method"]), fit)
+    return list(best.values())
 
 
 def _percent(value: float | None, digits: int = 1) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from components.evaluate.assessment import Cost, LabeledLogits, assess
 from components.evaluate.gate.baseline import (
@@ -34,13 +35,17 @@ def failed(true_labels, predicted, classes: int | None = None, **options) -> lis
     classes = classes or int(true_labels.max()) + 1
     images = np.bincount(true_labels, minlength=classes)
     correct = np.bincount(true_labels[predicted == true_labels], minlength=classes)
-    counts = [ClassCount(f"class {k}", int(correct[k]), int(images[k])) for k in range(classes)]
+    given = np.bincount(predicted, minlength=classes)
+    counts = [
+        ClassCount(f"class {k}", int(correct[k]), int(images[k]), int(given[k]))
+        for k in range(classes)
+    ]
     gate = GateOptions(**options)
     evidence = Evidence(
         images=len(true_labels),
         accuracy=0.0,
         accuracy_low=0.0,
-        baseline=compare_with_constant(counts, gate.objective),
+        baseline=compare_with_constant(counts, gate.optimize),
         recall_bounds=recall_bounds(counts),
     )
     return [check.name for check in apply_gate(evidence, gate).checks if not check.passed]
@@ -55,11 +60,11 @@ def guesses(true_labels, accuracies, seed: int = 0):
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (3, 3), (50, 50), (99, 1), (7, 2, 90), (5,) * 30])
-@pytest.mark.parametrize("objective", ["accuracy", "balanced_accuracy"])
+@pytest.mark.parametrize("objective", ["accuracy", "balanced-accuracy", "macro-f1"])
 def test_a_constant_prediction_never_passes(counts, objective) -> None:
     true_labels = np.repeat(np.arange(len(counts)), counts)
     for predicted in range(len(counts)):
-        names = failed(true_labels, np.full(len(true_labels), predicted), objective=objective)
+        names = failed(true_labels, np.full(len(true_labels), predicted), optimize=objective)
         assert "baseline" in names
 
 
@@ -131,19 +136,33 @@ def test_an_objective_of_balanced_accuracy_is_measured_by_the_mean_recall() -> N
     true_labels = np.repeat([0, 1], [970, 30])
     predicted = np.r_[np.zeros(950, int), np.ones(20, int), np.ones(20, int), np.zeros(10, int)]
     assert failed(true_labels, predicted) == ["baseline"]
-    assert failed(true_labels, predicted, objective="balanced_accuracy") == []
-    metrics = assessed(true_labels, predicted, objective="balanced_accuracy").metrics.values
+    assert failed(true_labels, predicted, optimize="balanced-accuracy") == []
+    metrics = assessed(true_labels, predicted, optimize="balanced-accuracy").metrics.values
     assert metrics["objective_score"] == pytest.approx((950 / 970 + 20 / 30) / 2)
     assert metrics["constant_score"] == 0.5
     assert 0.5 < metrics["objective_score_low"] < metrics["objective_score"]
 
 
-@pytest.mark.parametrize(
-    ("weights", "objective"), [("off", "accuracy"), ("balanced", "balanced_accuracy")]
-)
-def test_the_objective_follows_from_the_class_weights(weights, objective) -> None:
-    values = DEFAULTS | {"class_weights": weights, "run_id": ""}
-    assert step_options(values)["evaluate"]["objective"] == objective
+def test_an_objective_of_macro_f1_is_measured_by_it() -> None:
+    true_labels = np.repeat([0, 1], [970, 30])
+    predicted = np.r_[np.zeros(950, int), np.ones(20, int), np.ones(20, int), np.zeros(10, int)]
+    assert failed(true_labels, predicted, optimize="macro-f1") == []
+    result = assessed(true_labels, predicted, optimize="macro-f1")
+    metrics = result.metrics.values
+    assert metrics["objective_score"] == pytest.approx(metrics["macro_f1"])
+    assert metrics["constant_score"] == pytest.approx(
+        f1_score(true_labels, np.zeros(1000), average="macro")
+    )
+    (check,) = (check for check in result.verdict.checks if check.name == "baseline")
+    assert "(macro F1 of always predicting class 0)" in check.expected
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "balanced-accuracy", "macro-f1"])
+@pytest.mark.parametrize("weights", ["off", "balanced"])
+def test_head_and_gate_have_the_objective_of_the_run(weights, objective) -> None:
+    values = DEFAULTS | {"class_weights": weights, "optimize": objective, "run_id": ""}
+    steps = step_options(values)
+    assert steps["train_head"]["optimize"] == steps["evaluate"]["optimize"] == objective
 
 
 def test_the_lower_bound_of_a_mean_recall_covers_it() -> None:
@@ -152,11 +171,29 @@ def test_the_lower_bound_of_a_mean_recall_covers_it() -> None:
     lows = [
         compare_with_constant(
             [ClassCount("", int(hit), int(n)) for hit, n in zip(hits, sizes, strict=True)],
-            "balanced_accuracy",
+            "balanced-accuracy",
         ).score_low
         for hits in rng.binomial(sizes, recalls, (runs, 3))
     ]
     assert np.mean(np.array(lows) <= recalls.mean()) >= 0.93
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20), (10, 60, 200)])
+def test_the_lower_bound_of_the_mean_f1_covers_it(sizes) -> None:
+    rng, runs = np.random.default_rng(9), 1000
+    chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.0, 0.2, 0.8]])
+    rows = zip(sizes, chances, strict=True)
+    confusions = np.array([rng.multinomial(n, p, runs) for n, p in rows])
+    expected = chances * np.array(sizes)[:, None]
+    f1 = 2 * expected.diagonal() / (np.array(sizes) + expected.sum(axis=0))
+    lows = [
+        compare_with_constant(
+            [ClassCount("", int(c[k, k]), int(c[k].sum()), int(c[:, k].sum())) for k in range(3)],
+            "macro-f1",
+        ).score_low
+        for c in confusions.transpose(1, 0, 2)
+    ]
+    assert np.mean(np.array(lows) <= f1.mean()) >= 0.94
 
 
 def test_the_rule_by_the_point_estimate() -> None:

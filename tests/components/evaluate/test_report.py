@@ -37,6 +37,26 @@ def test_candidates_are_listed_and_the_chosen_one_is_marked(report_of) -> None:
     assert f'<tr class="chosen">{chosen}' in page
 
 
+def test_the_best_fit_of_each_levels_and_method_is_shown(report_of) -> None:
+    data = report_of()
+    fits = [
+        {"levels": levels, "scaling": "level", "method": method, "penalty": 1e-3, "loss": loss,
+         "accuracy": 0.9, "temperature": 1.0}
+        for levels, method, loss in (("gap", "ridge", 0.5), ("gap", "ridge", 0.4),
+                                     ("all levels", "logistic", 0.3))
+    ]  # fmt: skip
+    models = [
+        m.model_copy(update={"measurements": {"cross_validation": fits}}) for m in data.models
+    ]
+    page = render(data.model_copy(update={"models": models}))
+    table = page[page.index('id="head-fits"') :].split("</table>")[0]
+    assert [table.index(loss) for loss in ("0.3000", "0.4000")] == sorted(
+        table.index(loss) for loss in ("0.3000", "0.4000")
+    )
+    assert "0.5000" not in table and "1.0e-03" in table
+    assert 'id="head-fits"' not in render(data)
+
+
 def test_names_are_escaped(report_of) -> None:
     data = report_of(gallery=1)
     name = "<img src=x onerror=alert(1)>"

@@ -26,7 +26,6 @@ from regraft_core.formats.manifests import (
     Shard,
     SplitInfo,
 )
-from regraft_core.formats.options import HeadOptions
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.heads import build_head, pooling_layer, standardize
@@ -90,7 +89,7 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     folder.mkdir(parents=True)
     row = find_backbone(backbone)
     part = build_backbone(row, px, "imagenet")
-    head = build_head(row.width, len(CLASSES), HeadOptions(seed=seed))
+    head = build_head(row.width, len(CLASSES), seed)
     # Random statistics and weights, so that predictions differ between images.
     pixels = load_images(tf.constant([image(i) for i in range(20)]), px)
     maps = np.asarray(part(scale(pixels, row.scaling), training=False))

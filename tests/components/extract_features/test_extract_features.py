@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
+from PIL import Image
 
 from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
+from components.ingest.ingest import ingest
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options import FeatureOptions, IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
@@ -60,6 +64,23 @@ def test_features_equal_the_outputs_of_the_backbone(dataset: Path, tmp_path: Pat
     np.testing.assert_allclose(rows(folders, array="cut"), cuts, rtol=1e-4, atol=1e-5)
     labels = [one.label for one in records]
     np.testing.assert_array_equal(FeatureRows(folders, "train", "gap").labels, labels)
+
+
+def test_features_keep_the_groups_of_duplicates(shapes: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(shapes, tmp_path / "images")
+    for path in sorted(images.rglob("*.png"))[::2]:
+        Image.open(path).save(path.with_suffix(".bmp"))
+    ingest([str(images)], tmp_path / "dataset", IngestOptions(processes=1))
+    folders = extracted(tmp_path / "dataset", tmp_path)
+    train = FeatureRows(folders, "train", "gap")
+    names = [Path(one.path).with_suffix("") for one in read_split(tmp_path / "dataset", "train")]
+    groups = train.groups()
+    assert len(set(groups)) == len(set(names)) < len(names)
+    assert len(set(zip(groups, names, strict=True))) == len(set(names))
+    manifest = FeaturesManifest.read(folders[0])
+    assert manifest.image_kb == {
+        name: pytest.approx(math.prod(shape) * 2 / 1000) for name, shape in manifest.arrays.items()
+    }
 
 
 def test_features_by_winograd_equal_the_outputs_of_the_backbone(
@@ -308,5 +329,5 @@ def test_a_cache_above_its_limit_is_not_written(
 ) -> None:
     (folder,) = extracted(dataset, tmp_path, cache_gb=1e-6)
     manifest = FeaturesManifest.read(folder)
-    assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap"])
+    assert (manifest.cut, list(manifest.arrays)) == ("block1_out", ["gap", "levels"])
     assert "top will train from images" in capsys.readouterr().out

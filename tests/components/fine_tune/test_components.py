@@ -34,7 +34,7 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
         features = merge_features(parts=parts).outputs["features"]
         head = train_head(
             features=features,
-            options={"head_search": True, "head_epochs": 3, "work_dir": work},
+            options={"folds": 3, "work_dir": work},
         )
         fine_tune(
             dataset=data.output, features=features, head=head.outputs["model"],
@@ -45,17 +45,17 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
     chain()
     shards = [FeaturesManifest.read(path) for path in found(runner / "work", "features.json")]
     assert [shard.shard_index for shard in sorted(shards, key=lambda s: s.shard_index)] == [0, 1]
-    assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "cut"} for shard in shards)
+    assert all(set(shard.arrays) == {"gap", "gmp", "flatten", "levels", "cut"} for shard in shards)
     models = [ModelManifest.read(path) for path in found(runner / "work", "model.json")]
     (head,) = (model for model in models if model.kind == "head")
-    assert head.measurements["head_search"]
+    assert head.measurements["cross_validation"]
     candidates = {m.requested_strategy: m for m in models if m.kind == "candidate"}
     assert set(candidates) == {"auto", "head"}
     candidate = candidates["auto"]
     assert (candidate.requested_strategy, candidate.strategy) == ("auto", "top")
     assert "Strategy top was chosen" in " ".join(candidate.reasoning)
     steps = {path.name.rsplit("-", 1)[0] for path in (runner / "work").iterdir()}
-    assert {"features", "head", "candidates", "train_head", "fine_tune-top-frozen"} <= steps
+    assert {"features", "head", "candidates", "fine_tune-top-frozen"} <= steps
 
 
 def test_a_missing_gpu_fails_the_task_with_one_line(

@@ -22,7 +22,7 @@ features = FeatureOptions(backbone="tiny", views=2, augment="light", **same)
 for name in "ab":
     out = Path(sys.argv[2]) / name
     extract_features(sys.argv[1], out / "features", features)
-    train_head([out / "features"], out / "head", HeadOptions(head_epochs=1, dropout=0.3, **same))
+    train_head([out / "features"], out / "head", HeadOptions(**same))
     options = FineTuneOptions(strategy="full", fine_tune_epochs=1, **same)
     made = fine_tune(sys.argv[1], [out / "features"], out / "head", out / "model", options)
     print("loss", made.history[-1].loss.hex(), config.is_op_determinism_enabled())

@@ -10,10 +10,9 @@ import pytest
 from components.fine_tune.strategies import Parts, unfreeze
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join, split
-from regraft_core.formats.manifests import FeaturesManifest
+from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
-from regraft_core.training.heads import pooling_layer
-from regraft_core.training.model_files import load_model
+from regraft_core.training.heads import build_head, pooling_layer
 
 if TYPE_CHECKING:
     from tests.conftest import Trained
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def parts(trained: Trained) -> Parts:
-    """A backbone with the trained head."""
+    """A backbone with a head of its pooled feature map."""
     backbone = build_backbone("tiny", 32)
-    head, manifest = load_model(trained.head)
-    layers = [pooling_layer("gap"), *head.layers[1:]]
+    manifest = ModelManifest.read(trained.head)
+    layers = [pooling_layer("gap"), *build_head(backbone.output_shape[-1], 3).layers[1:]]
     features = FeaturesManifest.read(trained.features)
     return Parts("", [], backbone, layers, join(backbone, layers), manifest, features)
 

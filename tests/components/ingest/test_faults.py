@@ -189,7 +189,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> No
     path = tmp_path / "1.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
-    image = StoredImage(b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0)
+    image = StoredImage(b"another digest", b"cat/1.png", os.fsencode(path), -1, 0, 0, 0)
     with StoredImageReader(tmp_path) as reader, pytest.raises(InputError, match="changed while"):
         reader.read(image)
     path.unlink()

@@ -219,7 +219,7 @@ def test_content_that_another_run_made_does_not_matter(values: dict[str, Any]) -
     other = values | {"min_per_class": 7}
     entries(other)
     ContentStore(values["work_dir"]).remove("head-1f")
-    changed = resolve_options(values | {"head_epochs": 3})
+    changed = resolve_options(values | {"folds": 3})
     assert changed["ingest"] == first["ingest"], "no head was made with these options"
 
 

@@ -85,18 +85,17 @@ def test_a_value_reaches_the_steps_that_use_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategies", "search", "keep_cut", "poolings"),
-    [(("head",), False, False, ["gmp"]), (("auto", "head"), False, True, ["gmp"]),
-     (("top",), True, True, ["gap", "gmp", "flatten"])],
-)  # fmt: skip
+    ("strategies", "keep_cut"),
+    [(("head",), False), (("auto", "head"), True), (("top",), True)],
+)
 def test_features_are_those_that_head_and_strategies_need(
-    strategies: tuple[str, ...], search: bool, keep_cut: bool, poolings: list[str]
+    strategies: tuple[str, ...], keep_cut: bool
 ) -> None:
-    given = values(strategies=strategies, head_search=search, pooling="gmp")
+    given = values(strategies=strategies, pooling="gmp")
     options = select_options(FeatureOptions, step_options(given)["extract_features"])
-    assert (options.keep_cut, list(options.poolings)) == (keep_cut, poolings)
+    assert (options.keep_cut, list(options.poolings)) == (keep_cut, ["gmp"])
 
 
 def test_an_invalid_value_is_one_line() -> None:
-    with pytest.raises(InputError, match="dropout: expected"):
-        step_options({**values(), "dropout": 1.5})
+    with pytest.raises(InputError, match="folds: expected"):
+        step_options({**values(), "folds": 1})

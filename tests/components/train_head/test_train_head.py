@@ -1,8 +1,7 @@
-"""The head: poolings and sizes, class weights, the search, and errors."""
+"""The head: poolings and sizes, class weights, objectives, and errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +10,20 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
-from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, ModelManifest, Split
+from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.feature_store import LABELS, FeatureRows, array_file
+from regraft_core.training.feature_store import GROUPS, LABELS, LEVELS, FeatureRows, array_file
+from regraft_core.training.held_out_scores import log_loss
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import load_model
+from regraft_core.training.refitted_head import REFIT_FILE, RefittedHead
 
 if TYPE_CHECKING:
-    from tests.conftest import Resumed, Trained
+    from tests.conftest import Trained
 
 CLASSES, WIDTH, SIDE = 3, 32, 4
-QUICK = HeadOptions(head_epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +36,50 @@ def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["gap", "gmp", "flatten"])
-@pytest.mark.parametrize("dense_width", [0, 8])
-def test_heads_by_pooling_and_their_parameters(
-    features: Path, tmp_path: Path, kind: str, dense_width: int
-) -> None:
-    options = QUICK.model_copy(update={"pooling": kind, "dense_width": dense_width})
+def test_heads_by_pooling_and_their_parameters(features: Path, tmp_path: Path, kind: str) -> None:
+    options = HeadOptions(pooling=kind, levels="last", folds=3)
     manifest = train_head([features], tmp_path / "head", options)
     width = WIDTH * SIDE * SIDE if kind == "flatten" else WIDTH
     model, read = load_model(tmp_path / "head")
     assert read == manifest
     assert (model.input_shape, model.output_shape) == ((None, width), (None, CLASSES))
-    inner = (width + 1) * dense_width + (dense_width + 1) * CLASSES
-    expected = inner if dense_width else (width + 1) * CLASSES
+    expected = (width + 1) * CLASSES
     assert manifest.head_parameters[kind] == manifest.parameters.trainable == expected
     assert manifest.head_parameters["flatten"] > manifest.head_parameters["gap"]
+    rows = FeatureRows([features], "validation", kind)
+    logits = model(np.concatenate(rows.parts()).astype(np.float32)).numpy()
+    assert (logits.argmax(1) == rows.labels).mean() == manifest.validation_accuracy
+    assert log_loss(logits, rows.labels) == pytest.approx(manifest.validation_loss, rel=1e-3)
+    trials = manifest.measurements["cross_validation"]
+    assert [trial["loss"] for trial in trials] == sorted(trial["loss"] for trial in trials)
+    assert all(member in trials for member in manifest.head["members"])
+
+
+def test_the_head_is_fitted_again_with_the_validation_images(
+    features: Path, tmp_path: Path
+) -> None:
+    """Its validation logits are from before, and what was fitted again has seen the images."""
+    options = HeadOptions(optimize="macro-f1")
+    manifest = train_head([features], tmp_path / "head", options)
+    refitted = RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+    labels = refitted.validation_labels
+    before = refitted.validation_logits - np.array(manifest.head["offset"])
+    assert log_loss(before, labels) == pytest.approx(manifest.validation_loss, rel=1e-3)
+    model, _ = load_model(tmp_path / "head")
+    rows = np.concatenate(FeatureRows([features], "validation", LEVELS).parts())
+    model.get_layer("logits").set_weights([refitted.kernel, refitted.bias])
+    after = model(rows.astype(np.float32)).numpy()
+    assert log_loss(after, labels) < log_loss(refitted.validation_logits, labels)
+
+
+def test_another_file_of_refitted_weights_is_refused(features: Path, tmp_path: Path) -> None:
+    manifest = train_head([features], tmp_path / "head", HeadOptions(levels="last"))
+    (tmp_path / "head" / REFIT_FILE).write_bytes(b"x")
+    with pytest.raises(InputError, match="expected digest"):
+        RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+    (tmp_path / "head" / REFIT_FILE).unlink()
+    with pytest.raises(InputError, match=r"expected refit\.npz"):
+        RefittedHead.read(tmp_path / "head", manifest.head["refit"])
 
 
 def test_balanced_weights_are_inverse_to_frequency() -> None:
@@ -74,8 +104,9 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
         values = centers[labels] + rng.normal(0, 0.7, (len(labels), 2))
         np.save(array_file(folder, shard.stem, "gap"), values.astype(np.float32))
         np.save(array_file(folder, shard.stem, LABELS), labels)
+        np.save(array_file(folder, shard.stem, GROUPS), np.arange(len(labels)))
         shards.append(shard)
-    changed = {"arrays": {"gap": [2]}, "shards": shards, "dtype": "float32"}
+    changed = {"arrays": {"gap": [2]}, "levels": [], "shards": shards, "dtype": "float32"}
     FeaturesManifest.read(features).model_copy(update=changed).write(folder)
     return folder
 
@@ -86,165 +117,80 @@ def recall_of_the_rare(head: Path, features: Path) -> float:
     return float((predicted == 2).mean())
 
 
-def test_balanced_weights_raise_the_recall_of_a_rare_class(
-    imbalanced: Path, tmp_path: Path
+@pytest.mark.parametrize("changed", [{"class_weights": "balanced"},
+                                     {"optimize": "balanced-accuracy"}])  # fmt: skip
+def test_the_recall_of_a_rare_class_rises(
+    imbalanced: Path, tmp_path: Path, changed: dict[str, str]
 ) -> None:
-    options = HeadOptions(head_epochs=15, head_learning_rate=0.05, dropout=0.0)
-    recalls = []
-    for name in ("off", "balanced"):
-        train_head([imbalanced], tmp_path / name, options.model_copy(
-            update={"class_weights": name}))  # fmt: skip
-        recalls.append(recall_of_the_rare(tmp_path / name, imbalanced))
+    plain = train_head([imbalanced], tmp_path / "plain", HeadOptions())
+    manifest = train_head([imbalanced], tmp_path / "head", HeadOptions(**changed))
+    recalls = [recall_of_the_rare(tmp_path / name, imbalanced) for name in ("plain", "head")]
     assert recalls[1] > recalls[0] + 0.2
+    assert not np.any(plain.head["offset"])
+    assert bool(np.any(manifest.head["offset"])) == ("optimize" in changed)
 
 
-def test_heads_in_the_grid_are_trained_with_class_weights(imbalanced: Path, tmp_path: Path) -> None:
-    """Without dropout, one ends like a single head, and better than without class weights."""
-    options = HeadOptions(head_epochs=6, head_learning_rate=0.02, dropout=0.0)
-    losses = []
-    for name, changes in {
-        "search": {"class_weights": "balanced", "head_search": True},
-        "alone": {"class_weights": "balanced"},
-        "unweighted": {},
-    }.items():
-        manifest = train_head([imbalanced], tmp_path / name, options.model_copy(update=changes))
-        losses.append(manifest.validation_loss)
-        trials = manifest.measurements.get("head_search", [])
-        losses += [
-            trial["validation_loss"] for trial in trials
-            if (trial["dense_width"], trial["dropout"]) == (0, 0.0)
-            and trial["head_learning_rate"] == options.head_learning_rate
-        ]  # fmt: skip
-    _, in_grid, alone, unweighted = losses
-    assert in_grid == pytest.approx(alone, rel=1e-4)
-    assert in_grid < unweighted - 0.05
+def test_loss_and_accuracy_are_those_before_the_offset(imbalanced: Path, tmp_path: Path) -> None:
+    plain = train_head([imbalanced], tmp_path / "plain", HeadOptions())
+    offset = train_head([imbalanced], tmp_path / "head", HeadOptions(optimize="macro-f1"))
+    assert offset.validation_loss == plain.validation_loss
+    assert "An offset of the logits serves macro-f1" in offset.reasoning[1]
 
 
 def test_a_pooling_that_was_not_extracted_is_an_error(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected features of pooling 'gmp', got gap, cut"):
+    with pytest.raises(InputError, match="of pooling 'gmp', got gap, levels, cut"):
         train_head([trained.features], tmp_path / "head", HeadOptions(pooling="gmp"))
+    assert not (tmp_path / "head").exists()
+
+
+def test_levels_are_chosen_by_cross_validation(features: Path, tmp_path: Path) -> None:
+    heads = {
+        name: train_head([features], tmp_path / name, HeadOptions(levels=name))
+        for name in ("auto", "last", "all")
+    }
+    names = {name: {trial["levels"] for trial in head.measurements["cross_validation"]}
+             for name, head in heads.items()}  # fmt: skip
+    both = {"all levels", "all levels, average and maximum"}
+    assert names == {"auto": {"gap", "last 3 levels", *both}, "last": {"gap"}, "all": both}
+    trials = heads["auto"].measurements["cross_validation"]
+    assert trials[0]["loss"] < heads["last"].measurements["cross_validation"][0]["loss"]
+    manifest = FeaturesManifest.read(features)
+    levels = heads["auto"].head["levels"]
+    assert levels == [level.model_dump() for level in manifest.levels]
+    model, _ = load_model(tmp_path / "auto")
+    rows = FeatureRows([features], "validation", LEVELS)
+    logits = model(np.concatenate(rows.parts()).astype(np.float32)).numpy()
+    assert log_loss(logits, rows.labels) == pytest.approx(heads["auto"].validation_loss, rel=1e-3)
+
+
+def test_levels_that_were_not_extracted_are_an_error(imbalanced: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="levels: expected features of all levels"):
+        train_head([imbalanced], tmp_path / "head", HeadOptions(levels="all"))
+    assert train_head([imbalanced], tmp_path / "auto", HeadOptions()).head["levels"] == []
+
+
+def test_features_that_are_not_finite_are_an_error(imbalanced: Path, tmp_path: Path) -> None:
+    path = array_file(imbalanced, "train-0.view0", "gap")
+    values = np.load(path)
+    values[5, 1] = np.nan
+    np.save(path, values)
+    with pytest.raises(InputError, match="expected finite values, got 1 features with others"):
+        train_head([imbalanced], tmp_path / "head", HeadOptions())
     assert not (tmp_path / "head").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("head_epochs", 0), ("head_learning_rate", 0.0), ("head_learning_rate", float("nan")),
-     ("batch_size", 0), ("dropout", 1.0), ("pooling", "gapp"), ("patience", 0)],
-)  # fmt: skip
+    [("folds", 1), ("l2", -1.0), ("l2", float("nan")), ("pooling", "gapp"), ("optimize", "f1")],
+)
 def test_options_out_of_range_are_an_error(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         parse_options(HeadOptions, **{name: value})
 
 
-def test_the_search_keeps_the_best_head(features: Path, tmp_path: Path) -> None:
-    options = HeadOptions(head_epochs=4, head_search=True, dropout=0.0)
-    manifest = train_head([features], tmp_path / "head", options)
-    trials = manifest.measurements["head_search"]
-    assert {trial["pooling"] for trial in trials} == {"gap", "gmp", "flatten"}
-    assert len(trials) == 3 * 2 * 2 * 2
-    losses = [trial["validation_loss"] for trial in trials]
-    assert losses == sorted(losses)
-    assert np.isfinite(losses).all()
-    for name in ("pooling", "dense_width", "dropout"):
-        assert manifest.head[name] == trials[0][name]
-    assert manifest.options["head_learning_rate"] == trials[0]["head_learning_rate"]
-    assert f", {trials[0]['pooling']} with width" in manifest.reasoning[0]
-
-
-def test_the_search_skips_a_pooling_that_does_not_fit_in_memory(
-    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Here a row of `flatten` is as long as 16 rows of the others."""
-    fits = FeatureRows([features], "train", "gap").nbytes
-    options = QUICK.model_copy(update={"head_search": True, "dropout": 0.0})
-    monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits)
-    manifest = train_head([features], tmp_path / "head", options)
-    assert {trial["pooling"] for trial in manifest.measurements["head_search"]} == {"gap", "gmp"}
-    assert f"skips flatten, its features exceed {fits} bytes" in capsys.readouterr().out
-    assert "heads (gap, gmp; " in manifest.reasoning[0]
-    monkeypatch.setattr("components.train_head.head_search.RESIDENT_BYTES", fits - 1)
-    with pytest.raises(InputError, match=f"expected features up to {fits - 1} bytes, got more"):
-        train_head([features], tmp_path / "none", options)
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_head_in_the_grid_trains_like_a_single_head(features: Path, tmp_path: Path) -> None:
-    """Without dropout, so that nothing is random: the same order gives the same steps."""
-    search = HeadOptions(head_epochs=3, head_search=True, patience=3, l2=1e-3)
-    trials = train_head([features], tmp_path / "s", search).measurements["head_search"]
-    for rate in (1e-3, 4e-3):
-        alone = HeadOptions(
-            head_epochs=3, patience=3, l2=1e-3, dropout=0.0, pooling="gmp", head_learning_rate=rate
-        )
-        manifest = train_head([features], tmp_path / f"{rate}", alone)
-        (trial,) = [t for t in trials if (t["pooling"], t["dense_width"], t["dropout"]) ==
-                    ("gmp", 0, 0.0) and t["head_learning_rate"] == rate]  # fmt: skip
-        assert trial["validation_loss"] == pytest.approx(manifest.validation_loss, rel=1e-4)
-
-
-def program(features: Path, out: Path, work: Path, options: HeadOptions) -> str:
-    """Return Python code that trains a head and keeps its state in `work`."""
-    given = options.model_copy(update={"work_dir": str(work)}).model_dump()
-    return (
-        "from regraft_core.formats.options import HeadOptions\n"
-        "from components.train_head.train_head import train_head\n"
-        f"train_head([{str(features)!r}], {str(out)!r}, HeadOptions(**{given!r}))\n"
-    )
-
-
-def assert_same(resumed: Path, whole: Path) -> None:
-    """Check that a resumed training ended like an uninterrupted one."""
-    mine, theirs = ModelManifest.read(resumed), ModelManifest.read(whole)
-    assert [line.epoch for line in mine.history] == [line.epoch for line in theirs.history]
-    assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-3)
-    for one, other in zip(
-        load_model(resumed)[0].get_weights(), load_model(whole)[0].get_weights(), strict=True
-    ):
-        np.testing.assert_allclose(one, other, atol=2e-3)
-
-
-def test_an_interrupted_step_resumes_from_its_last_epoch(
-    features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
-) -> None:
-    options = HeadOptions(head_epochs=300, patience=300)
-    killed = tmp_path / "killed"
-    output = kill_and_run_again(
-        program(features, killed, tmp_path / "work", options), "head epoch 5/"
-    )
-    assert "head: resumes after epoch" in output.again
-    assert "head epoch 4/" not in output.again
-    train_head([features], tmp_path / "whole", options)
-    assert len(ModelManifest.read(killed).history) == 300
-    assert_same(killed, tmp_path / "whole")
-
-
-@pytest.mark.long
-def test_an_interrupted_search_resumes_from_its_last_epoch(
-    features: Path, tmp_path: Path, kill_and_run_again: Callable[[str, str], Resumed]
-) -> None:
-    options = HeadOptions(head_epochs=12, patience=12, head_search=True)
-    killed = tmp_path / "killed"
-    output = kill_and_run_again(
-        program(features, killed, tmp_path / "work", options), "head search epoch 5/"
-    )
-    assert "head search: resumes after epoch" in output.again
-    assert "head search epoch 4/" not in output.again
-    train_head([features], tmp_path / "whole", options)
-    assert_same(killed, tmp_path / "whole")
-    mine, theirs = (ModelManifest.read(tmp_path / name).measurements["head_search"]
-                    for name in ("killed", "whole"))  # fmt: skip
-    for one, other in zip(mine, theirs, strict=True):
-        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
-        assert one["epoch"] == other["epoch"]
-
-
-@pytest.mark.long
-def test_a_damaged_state_of_a_search_is_an_error(features: Path, tmp_path: Path) -> None:
-    options = QUICK.model_copy(update={"head_search": True, "work_dir": str(tmp_path / "work")})
-    train_head([features], tmp_path / "head", options)
-    (state,) = (tmp_path / "work").glob("head_search-*/epoch-2.npz")
-    state.write_bytes(state.read_bytes()[:-1])
-    with pytest.raises(InputError, match="damaged checkpoint"):
-        train_head([features], tmp_path / "again", options)
-    assert not (tmp_path / "again").exists()
+def test_equal_features_give_equal_heads(features: Path, tmp_path: Path) -> None:
+    heads = [train_head([features], tmp_path / name, HeadOptions()) for name in ("one", "again")]
+    assert heads[0].validation_loss == heads[1].validation_loss
+    weights = [load_model(tmp_path / name)[0].get_weights() for name in ("one", "again")]
+    for one, again in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, again)

@@ -75,7 +75,7 @@ def test_every_option_is_a_described_parameter(compiled: dict[str, Any]) -> None
     assert set(parameters) == set(OPTION_FIELDS)
     assert all(parameter.get("description") for parameter in parameters.values())
     assert parameters["backbone"]["defaultValue"] == "efficientnet_lite0"
-    assert parameters["head_epochs"]["defaultValue"] == DEFAULTS["head_epochs"]
+    assert parameters["folds"]["defaultValue"] == DEFAULTS["folds"]
 
 
 def test_the_last_step_runs_after_all_others_also_after_a_failure(compiled: dict[str, Any]) -> None:

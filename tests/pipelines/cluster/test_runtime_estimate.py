@@ -9,7 +9,7 @@ from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
 RATES = Rates(
-    start_s=10, ingest_rate=1000, extract_rate=100, head_rate=10_000, top_rate=500,
+    start_s=10, ingest_rate=1000, extract_rate=100, head_rate=500, top_rate=500,
     image_kb=100, pooled_kb=2, activation_kb=8,
 )  # fmt: skip
 
@@ -17,13 +17,13 @@ RATES = Rates(
 def test_an_example_by_hand() -> None:
     plan = Plan(
         100_000, nodes=4, node_mb_s=100, storage_mb_s=1000, cache_gb=1,
-        train_fraction=0.6, validation_fraction=0.2, head_epochs=20, top_epochs=10,
+        train_fraction=0.6, validation_fraction=0.2, top_epochs=10,
     )  # fmt: skip
     found = estimate_run(plan, RATES)
     assert found.steps == pytest.approx({
         "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
         "extract_features": 10 + 200,  # 80 shards: 20,000 images of each node at 100/s
-        "train_head": 10 + 1.6 + 120,  # 80,000 of 2 kB, then 20 epochs of 60,000
+        "train_head": 10 + 1.6 + 120,  # 80,000 of 2 kB, then 60,000 at 500/s
         "fine_tune": 10 + 4.8 + 1200,  # 60,000 of 8 kB, then 10 epochs
         "evaluate": 10 + 200,
         "export, verify, publish": 30,

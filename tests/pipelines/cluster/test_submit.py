@@ -444,7 +444,7 @@ def test_a_multi_user_server_requires_a_namespace(server: KfpServer, submit: Reg
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--head-epochs", "0"), "head_epochs: expected greater than or equal to 1"),
+        (("--folds", "1"), "folds: expected greater than or equal to 2"),
         (("--backbone", "vgg61"), "did you mean"),
         (("--hardware", "nvdia"), "did you mean nvidia"),
         (("--schedule", "61 * * * *"), "schedule: expected a value of 0 to 59 as minute, got '61'"),

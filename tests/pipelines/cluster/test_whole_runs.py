@@ -125,7 +125,7 @@ def submit(server: KfpServer, regraft: Regraft, shapes: Path, tmp_path: Path) ->
             "--wait-timeout-s", 500, "--source", shapes, "--pvc", f"images={shapes}",
             "--model-name", "shapes",
             "--destination", tmp_path / "models", "--pvc", f"models={tmp_path}",
-            "--work-dir", tmp_path / "work", "--backbone", "tiny", "--head-epochs", 8,
+            "--work-dir", tmp_path / "work", "--backbone", "tiny",
             "--fine-tune-epochs", 1, "--learning-rate", "1e-7", "--processes", 1,
             "--baseline-rule", "off", "--recall-floor", 0, *arguments,
         )  # fmt: skip

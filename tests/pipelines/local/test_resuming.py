@@ -23,7 +23,7 @@ ALWAYS = {"resolve", "publish"}
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "regraft.cli.main", "run", "--source", str(source), "--out",
-            str(out), "--backbone", "tiny", "--strategies", "head,top", "--head-epochs", "8",
+            str(out), "--backbone", "tiny", "--strategies", "head,top",
             "--fine-tune-epochs", "2", "--learning-rate", "1e-3", "--download-cache",
             str(out.parent / "cache"), "--baseline-rule", "off",
             "--recall-floor", "0", *more]  # fmt: skip

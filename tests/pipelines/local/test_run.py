@@ -38,12 +38,7 @@ from regraft_core.runtime.gpu_check import DEVICE_FILES
 
 # The model is no better than a constant prediction, so the default rule is off.
 UNCHECKED = {"baseline_rule": "off", "recall_floor": 0.0}
-TRAINING = {
-    "backbone": "tiny",
-    "head_epochs": 8,
-    "fine_tune_epochs": 3,
-    "learning_rate": 1e-3,
-} | UNCHECKED
+TRAINING = {"backbone": "tiny", "fine_tune_epochs": 3, "learning_rate": 1e-3} | UNCHECKED
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +150,7 @@ def test_a_rejected_run_ends_with_3_and_publishes_nothing(shapes: Path, tmp_path
     out = tmp_path / "run"
     ended = regraft(
         "run", "--source", shapes, "--out", out, "--backbone", "tiny", "--strategies", "head",
-        "--head-epochs", 2, "--min-accuracy", "0.9999", "--min-class-recall", "0.9999", "--json",
+        "--min-accuracy", "0.9999", "--min-class-recall", "0.9999", "--json",
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
     summary = json.loads((out / "summary.json").read_text())
@@ -198,7 +193,7 @@ def test_data_that_imitates_reports_changes_no_exit_code(shapes: Path, tmp_path:
     out = tmp_path / "run"
     ended = regraft(
         "run", "--source", tmp_path / "images", "--out", out, "--backbone", "tiny",
-        "--strategies", "head", "--head-epochs", 1, "--min-class-recall", "0.9999", "--workers", 2,
+        "--strategies", "head", "--min-class-recall", "0.9999", "--workers", 2,
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
     summary = read_summary(out)
@@ -251,7 +246,7 @@ def test_a_step_that_is_killed_has_failed(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
-                    "--strategies", "head", "--head-epochs", 50)  # fmt: skip
+                    "--strategies", "head")  # fmt: skip
     assert ended.returncode == 1
     assert line in ended.stderr.splitlines()[-1]
 
@@ -289,7 +284,7 @@ def test_a_model_that_is_worse_than_the_champion_is_rejected(
     champion = Path(accepted.published).parent
     ended = regraft(
         "run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
-        "--strategies", "head", "--head-epochs", 1, "--head-learning-rate", "1e-6",
+        "--strategies", "head", "--l2", 1000,
         "--champion", champion, "--champion-margin", "0",
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
@@ -319,7 +314,7 @@ def test_unusable_data_ends_with_2_and_one_line(tmp_path: Path, make: object, me
         (("--backbone", "tiny", "--cut", "block1_otu"), "did you mean block1_out"),
         (("--strategies", "heda"), "strategies"),
         (("--min-accuracy", "1.01"), "min_accuracy"),
-        (("--head-epochs", "x"), "should be a valid integer"),
+        (("--folds", "x"), "should be a valid integer"),
         (("--bakcbone", "tiny"), "unknown option '--bakcbone'; did you mean --backbone?"),
         (("--head", "gap"), "unknown option '--head'; did you mean --pooling?"),
         (("--views", "3"), "augment"),

@@ -16,7 +16,7 @@ from tests.regraft.cli.test_help import options_by_command
     ("name", "meant"),
     [
         ("head", ["pooling"]),
-        ("epochs", ["fine_tune_epochs", "head_epochs"]),
+        ("epochs", ["fine_tune_epochs"]),
         ("cache", ["download_cache"]),
         ("bakcbone", ["backbone"]),
         ("zzzzzz", []),

@@ -20,7 +20,7 @@ from regraft_core.runtime.errors import InputError
         ({"min_accuracy": 1.01}, "min_accuracy: expected less than or equal to 1, got 1.01"),
         ({"min_accuracy": float("nan")}, "min_accuracy"),
         ({"learning_rate": -1.0}, "learning_rate: expected greater than 0, got -1.0"),
-        ({"head_epochs": 0}, "head_epochs: expected greater than or equal to 1, got 0"),
+        ({"folds": 1}, "folds: expected greater than or equal to 2, got 1"),
         ({"batch_size": 0}, "batch_size: expected greater than or equal to 1, got 0"),
         ({"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),
         ({"model_name": "../up"}, "model_name"),

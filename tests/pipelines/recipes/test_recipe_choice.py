@@ -19,8 +19,8 @@ def test_a_folder_has_the_options_that_init_writes(shapes: Path, tmp_path: Path)
     written = read_recipe(str(output))
     assert {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.values.items()} == written
     assert chosen.note == (
-        "no recipe: backbone efficientnet_lite0, image px 64, strategies head,top, class weights "
-        f"off, min accuracy 0.34; `regraft init {shapes} -o {chosen.name}.yaml` writes them to edit"
+        "no recipe: backbone efficientnet_lite0, image px 64, strategies head,top, "
+        f"min accuracy 0.34; `regraft init {shapes} -o {chosen.name}.yaml` writes them to edit"
     )
 
 

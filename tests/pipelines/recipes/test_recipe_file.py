@@ -43,13 +43,13 @@ def test_cats_vs_dogs_compares_three_strategies() -> None:
 def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
     values = read_recipe(write(
         "sources: [a]\nnear_duplicates: off\naugment: off\nmin_recall_by_class: {no: 0.9, 7: 1}\n"
-        "learning_rate: 1e-3\nmodel_name: 2026-01-01\nhead_search: true\nl2: 0\n"
+        "learning_rate: 1e-3\nmodel_name: 2026-01-01\nrequire_gpu: true\nl2: 0\n"
     ))  # fmt: skip
     assert values["near_duplicates"] == values["augment"] == "off"
     assert values["min_recall_by_class"] == {"no": 0.9, "7": 1.0}
     assert values["learning_rate"] == 1e-3
     assert values["model_name"] == "2026-01-01"
-    assert values["head_search"] is True
+    assert values["require_gpu"] is True
     assert values["l2"] == 0
 
 
@@ -62,10 +62,10 @@ def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
         ("seed: 1\nbackbone: vgg16\nseed: 2", "line 3: invalid YAML: found duplicate key"),
         ("min_recall_by_class: {a: 0.1, a: 0.2}", "line 1: invalid YAML: found duplicate key"),
         ("sources: ./images", "line 1: sources: expected a list, got './images'"),
-        ("head_epochs: '3'", "head_epochs: expected a valid integer, got '3'"),
-        ("head_epochs: 2.5", "head_epochs: expected a valid integer, got 2.5"),
-        ("head_epochs: 0", "head_epochs: expected greater than or equal to 1, got 0"),
-        ("head_search: yes", "head_search: expected a valid boolean, got 'yes'"),
+        ("folds: '3'", "folds: expected a valid integer, got '3'"),
+        ("folds: 2.5", "folds: expected a valid integer, got 2.5"),
+        ("folds: 0", "folds: expected greater than or equal to 2, got 0"),
+        ("require_gpu: yes", "require_gpu: expected a valid boolean, got 'yes'"),
         ("model_name: 7", "model_name: expected a valid string, got 7"),
         ("backbone:", "backbone: expected a valid string, got None"),
         ("min_accuracy: .nan", "min_accuracy: expected a finite number"),
@@ -85,7 +85,7 @@ def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
         ("a: \x07", "invalid YAML: "),
         ("sources: [a]\nhead: gap", "line 2: unknown key 'head'; did you mean pooling?"),
         ("lr: 1e-3", "unknown key 'lr'; did you mean learning_rate?"),
-        ("epochs: 3", "did you mean fine_tune_epochs or head_epochs?"),
+        ("epochs: 3", "did you mean fine_tune_epochs?"),
         ("validation_fraction: 0.9", "validation_fraction + test_fraction below 1, got 0.9 + 0.2"),
         (b"\xff\xfe\x00", "expected text in UTF-8"),
         (b"a" * ((1 << 20) + 1), "at most 1 MB"),

@@ -27,7 +27,7 @@ from tests.command_line import Regraft
         ("serve OUT --port 99999", "port: expected 0 to 65535, got 99999"),
         ("run digits --lr 1e-3", "unknown option '--lr'; did you mean --learning-rate?"),
         ("run digits --img-size 64", "did you mean --image-px?"),
-        ("run digits --epochs 3", "did you mean --fine-tune-epochs or --head-epochs?"),
+        ("run digits --epochs 3", "did you mean --fine-tune-epochs?"),
         ("run digits --model vgg16", "did you mean --backbone?"),
         ("run digits --batch 8", "did you mean --batch-size?"),
         ("run digits --augmentation light", "did you mean --augment?"),

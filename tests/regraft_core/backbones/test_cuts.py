@@ -8,7 +8,7 @@ import pytest
 
 from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.build import build_backbone
-from regraft_core.backbones.cuts import cut_points, find_cut, join, split
+from regraft_core.backbones.cuts import block_ends, cut_points, find_cut, join, split
 from regraft_core.runtime.errors import InputError
 
 SMALL_PX = 96
@@ -25,6 +25,26 @@ def build(name: str, image_px: int = SMALL_PX) -> keras.Model:
 )
 def test_cut_points_are_counted_from_the_graph(name: str, count: int) -> None:
     assert len(cut_points(build(name))) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [
+        ("vgg16", 5, ["block1_pool", "block4_pool", "block5_pool"]),
+        ("resnet50", 17, ["pool1_pool", "conv2_block1_out", "conv5_block3_out"]),
+        ("tiny", 4, ["stem_out", "block2_add", "block3_out"]),
+    ],
+)
+def test_blocks_end_where_paths_part_or_join_and_after_pooling(
+    name: str, count: int, some: list[str]
+) -> None:
+    model = build(name)
+    ends = [point.name for point in block_ends(model)]
+    assert len(ends) == count
+    assert [end for end in ends if end in some] == some
+    assert ends[-1] == model.layers[-1].name
+    thinned = [point.name for point in block_ends(model, limit=3)]
+    assert (len(thinned), thinned[0], thinned[-1]) == (3, ends[0], ends[-1])
 
 
 def test_every_layer_of_a_chain_is_a_cut_point() -> None:

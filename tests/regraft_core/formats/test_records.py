@@ -19,23 +19,28 @@ from regraft_core.runtime.errors import InputError
 RECORDS = [
     ImageRecord(b"\x00\xffimage", 0, "a" * 64, "cat/1.png"),
     ImageRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
+    ImageRecord(b"grouped", 1, "c" * 64, "cat/2.png", 2**63 - 1),
 ]
 
 
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "r"
-    assert write_records(path, RECORDS) == 2
+    assert write_records(path, RECORDS) == len(RECORDS)
     assert list(read_records(path)) == RECORDS
 
 
 def test_tensorflow_reads_written_records(tmp_path: Path) -> None:
     write_records(tmp_path / "r", RECORDS)
-    (first, second) = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
+    first, second, third = tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator()
     example = tf.train.Example.FromString(first)
     assert example.features.feature["image/encoded"].bytes_list.value[0] == RECORDS[0].encoded
     assert tf.train.Example.FromString(second).features.feature["image/label"].int64_list.value == [
         300
     ]
+    grouped = tf.train.Example.FromString(third).features.feature
+    assert grouped["image/group"].int64_list.value == [2**63 - 1]
+    assert grouped["image/label"].int64_list.value == [1]
+    assert "image/group" not in example.features.feature
 
 
 def test_records_that_tensorflow_wrote_are_read(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from components.extract_features import extract_features as extraction
 from components.extract_features.extract_features import extract_features
 from components.fine_tune import fine_tune as tuning
 from components.fine_tune.fine_tune import fine_tune
-from components.train_head import train_head as heads
 from components.train_head.train_head import train_head
 from regraft_core.formats.options import FeatureOptions, FineTuneOptions, GateOptions, HeadOptions
 from regraft_core.runtime.errors import InputError, RegraftError
@@ -48,8 +47,8 @@ STEPS: dict[str, Callable[[Path, Trained, Path], object]] = {
     "extract_features.extract_features._extract": lambda data, made, out: extract_features(
         data, out, TINY
     ),
-    "train_head.train_head.search_heads": lambda data, made, out: train_head(
-        [made.features], out, HeadOptions(head_search=True)
+    "train_head.train_head.solve_head": lambda data, made, out: train_head(
+        [made.features], out, HeadOptions()
     ),
     "fine_tune.fine_tune.gather_evidence": lambda data, made, out: fine_tune(
         data, [made.features], made.head, out, FineTuneOptions(strategy="auto")
@@ -159,14 +158,6 @@ def test_training_goes_on_with_half_of_the_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """From the weights before the failed training, as if it had begun with the smaller batch."""
-    monkeypatch.setattr(heads, "train", once(heads.train, FORMS[1]))
-    head = train_head([trained.features], tmp_path / "head", HeadOptions(head_epochs=2))
-    plain = HeadOptions(head_epochs=2, batch_size=16)
-    assert head.options["batch_size"] == 16
-    assert (
-        head.history[-1].loss
-        == train_head([trained.features], tmp_path / "plain", plain).history[-1].loss
-    )
     monkeypatch.setattr(tuning, "train_strategy", once(tuning.train_strategy, FORMS[6]))
     options = FineTuneOptions(fine_tune_epochs=1)
     manifest = fine_tune(dataset, [trained.features], trained.head, tmp_path / "out", options)

@@ -1,0 +1,156 @@
+"""The columns of the accuracy benchmark: each returns a function that fits a model.
+
+That function is timed; it returns another one that returns the model's test accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.training_accuracy import Images, read_split_images
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy_process import Settings
+
+Fit = Callable[[], Callable[[], float]]
+# The inverse penalties of scikit-learn's logistic regression, for rows of mean square length 1.
+INVERSE_PENALTIES = np.logspace(-2, 6, 17)
+FOLDS = 5
+
+
+def fit_regraft(folder: Path, settings: Settings) -> Fit:
+    """Return the steps of a default run on `folder/dataset`; `evaluate` chooses and tests."""
+    from components.evaluate.evaluate import evaluate
+    from components.extract_features.extract_features import extract_features
+    from components.fine_tune.fine_tune import fine_tune
+    from components.train_head.train_head import train_head
+    from regraft_core.formats.options import (
+        FeatureOptions,
+        FineTuneOptions,
+        GateOptions,
+        HeadOptions,
+        Strategy,
+    )
+
+    dataset, out, seed = folder / "dataset", folder / "regraft", settings.seed
+    strategies: tuple[Strategy, ...] = ("head", "top")
+
+    def fit() -> Callable[[], float]:
+        features = FeatureOptions(backbone=settings.backbone, image_px=settings.image_px, seed=seed)
+        extract_features(dataset, out / "features", features)
+        train_head([out / "features"], out / "trained", HeadOptions(seed=seed))
+        for strategy in strategies:
+            options = FineTuneOptions(
+                strategy=strategy, fine_tune_epochs=settings.top_epochs, seed=seed
+            )
+            fine_tune(dataset, [out / "features"], out / "trained", out / strategy, options)
+
+        def test() -> float:
+            candidates = [out / strategy for strategy in strategies]
+            result = evaluate(candidates, dataset, out / "evaluation", GateOptions(seed=seed))
+            return result.metrics["test_accuracy"]
+
+        return test
+
+    return fit
+
+
+def fit_last_level(folder: Path, settings: Settings) -> Fit:
+    """Return a logistic regression on the last level of the frozen backbone."""
+    import keras
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    from regraft_core.backbones.backbone_table import find_backbone
+    from regraft_core.backbones.build import build_backbone
+
+    def fit() -> Callable[[], float]:
+        backbone = build_backbone(find_backbone(settings.backbone), settings.image_px)
+        average = keras.layers.GlobalAveragePooling2D()(backbone.output)
+        pooled = keras.Model(backbone.input, average)
+
+        def features_of(images: Images) -> NDArray[np.float64]:
+            return pooled.predict(images[0], batch_size=32, verbose=0).astype(np.float64)
+
+        labeled = [_read(folder, split, settings) for split in ("train", "validation")]
+        rows = np.concatenate([features_of(images) for images in labeled])
+        labels = np.concatenate([images[1] for images in labeled])
+        shift = rows.mean(axis=0)
+        scale = np.sqrt(np.square(rows - shift).sum(axis=1).mean())
+        folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+        model = LogisticRegression(max_iter=10_000, tol=1e-5)
+        if folds > 1:
+            parts = StratifiedKFold(folds, shuffle=True, random_state=settings.seed)
+            model = GridSearchCV(
+                model, {"C": INVERSE_PENALTIES}, scoring="neg_log_loss", cv=parts, n_jobs=1
+            )
+        model.fit((rows - shift) / scale, labels)
+
+        def test() -> float:
+            images = _read(folder, "test", settings)
+            predicted = model.predict((features_of(images) - shift) / scale)
+            return float((predicted == images[1]).mean())
+
+        return test
+
+    return fit
+
+
+def fit_keras(folder: Path, settings: Settings) -> Fit:
+    """Return the recipe of Keras' guide to transfer learning."""
+    import keras
+    import tensorflow as tf
+
+    from regraft_core.backbones.backbone_table import find_backbone
+    from regraft_core.backbones.build import build_backbone
+
+    def fit() -> Callable[[], float]:
+        keras.utils.set_random_seed(settings.seed)
+        train, held_out = (_read(folder, split, settings) for split in ("train", "validation"))
+        backbone = build_backbone(find_backbone(settings.backbone), settings.image_px)
+        backbone.trainable = False
+        flip, rotate = keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)
+        inputs = keras.Input(train[0].shape[1:])
+        features = backbone(inputs, training=False)
+        pooled = keras.layers.GlobalAveragePooling2D()(features)
+        logits = keras.layers.Dense(int(train[1].max()) + 1)(keras.layers.Dropout(0.2)(pooled))
+        model = keras.Model(inputs, logits)
+
+        def augment(pixels: Any, labels: Any) -> Any:
+            return rotate(flip(pixels, training=True), training=True), labels
+
+        examples = tf.data.Dataset.from_tensor_slices(train).shuffle(
+            len(train[0]), seed=settings.seed
+        )
+        batches = examples.batch(settings.batch_size).map(augment, tf.data.AUTOTUNE).prefetch(2)
+        validation = tf.data.Dataset.from_tensor_slices(held_out).batch(settings.batch_size)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        for epochs, rate in ((settings.head_epochs, 1e-3), (settings.all_epochs, 1e-5)):
+            model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+            model.fit(batches, epochs=epochs, validation_data=validation, shuffle=False, verbose=0)
+            backbone.trainable = True
+
+        def test() -> float:
+            pixels, labels = _read(folder, "test", settings)
+            predicted = model.predict(pixels, batch_size=settings.batch_size, verbose=0)
+            return float((predicted.argmax(axis=1) == labels).mean())
+
+        return test
+
+    return fit
+
+
+def _read(folder: Path, split: Any, settings: Settings) -> Images:
+    return read_split_images(folder / "dataset", split, settings.backbone, settings.image_px)
+
+
+COLUMNS: Mapping[str, Callable[[Path, Settings], Fit]] = {
+    "regraft": fit_regraft,
+    "last_level": fit_last_level,
+    "keras": fit_keras,
+}

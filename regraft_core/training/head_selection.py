@@ -1,0 +1,378 @@
+"""Which linear head suits the features: levels, scaling, method and penalty, by cross-validation.
+
+Ridge regression, which is quick, chooses the levels. Then logistic regression is fitted to them,
+and the head is the mean of those fits that together have the lowest log loss on held-out images: a
+mean of linear classifiers is a linear classifier. Fits are compared by the log loss at their best
+temperature, which depends less on chance than their accuracy does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from regraft_core.formats.options import HeadOptions, Objective
+from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.training.head_rows import (
+    HeadRows,
+    deal_folds,
+    sample_rows,
+    scalings,
+    scored_rows,
+)
+from regraft_core.training.held_out_scores import (
+    choose_offset,
+    fit_temperature,
+    score,
+    smoothed_loss,
+)
+from regraft_core.training.linear_classifier import Scaling, Weights
+from regraft_core.training.logistic_regression import (
+    Axes,
+    Problem,
+    principal_axes,
+    prior_weights,
+    solve,
+)
+from regraft_core.training.ridge_regression import RidgeFolds, fit_ridge
+
+Floats = NDArray[np.float64]
+Method = Literal["ridge", "logistic"]
+# Exponents of ten of the penalties, from strong to weak, for rows whose mean square length is 1. To
+# compare levels a few suffice; on the path of a method, the first that has no lower loss ends it.
+SCREENING: tuple[float, ...] = (-2, -4, -6)
+PATHS: dict[Method, tuple[float, ...]] = {
+    "ridge": (-1, -2, -3, -3.5, -4, -4.5, -5, -6),
+    "logistic": (-2, -3, -3.5, -4, -4.5, -5, -6),
+}
+DEFAULT_PENALTY = 1e-3
+# Levels, and then the fits on them, are compared on samples of this many rows. Logistic regression
+# of all rows uses the principal axes of the sample's if rows or features are not more than these.
+SCREENING_ROWS, SELECTION_ROWS = 1500, 3000
+# Ridge regression of all rows takes part if rows or features are not more than these.
+MAX_EQUATIONS = 8192
+# Rows in memory as float32 up to this size, otherwise scaled anew in each step.
+IN_MEMORY_BYTES = 1 << 30
+# Each fit that is compared at the same time holds its rows.
+MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit: its mean log loss and accuracy on held-out images, at its temperature."""
+
+    levels: str
+    scaling: str
+    method: Method
+    penalty: float
+    loss: float
+    accuracy: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class SolvedHead:
+    """The chosen head: logits are `features @ kernel + bias + offset`, for unscaled features.
+
+    Kernel and bias are the mean of those of its `members`, and the temperature is part of them.
+    The penalties of the members are those of `rows` rows. `trials` are all fits that were compared,
+    the best first; none if no class has two images. `loss` is the held-out log loss, and `held_out`
+    maps the names of objectives to their held-out values.
+    """
+
+    kernel: Floats
+    bias: Floats
+    offset: Floats
+    levels: str
+    members: list[Trial]
+    rows: int
+    folds: int
+    temperature: float = 1.0
+    loss: float = float("nan")
+    trials: list[Trial] = field(default_factory=list)
+    held_out: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fit of the sample's rows, and its logits of the scored rows at its temperature."""
+
+    trial: Trial
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all fits have in common: targets [n, k] and weights [n] of all rows, and the folds.
+
+    `sample` are the rows that are compared, `fold_of` their folds and `scored` the places in the
+    sample of the rows whose held-out logits count.
+    """
+
+    targets: Floats
+    weights: Floats
+    sample: NDArray[np.int64]
+    fold_of: NDArray[np.int64]
+    folds: int
+    scored: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    @property
+    def known(self) -> NDArray[np.int32]:
+        """The labels of the scored rows."""
+        return self.labels[self.scored]
+
+
+def solve_head(
+    candidates: Mapping[str, HeadRows], classes: int, class_weights: Sequence[float] | None,
+    options: HeadOptions,
+) -> SolvedHead:  # fmt: skip
+    """Choose a head by cross-validation among levels, given by name, and fit it to all rows.
+
+    With a penalty in the options, the head is a logistic regression with that penalty. One thread
+    computes a fit: matrices this narrow gain nothing from several, and lose where other processes
+    use the cores.
+    """
+    clock, first = Clock(), next(iter(candidates.values()))
+    task = _task(first, classes, class_weights, options, SELECTION_ROWS)
+    with threadpool_limits(1, "blas"):
+        if not len(task.scored):
+            return _without_folds(candidates, task, options)
+        screening = _task(first, classes, class_weights, options, SCREENING_ROWS)
+        levels, screened = _choose_levels(candidates, screening)
+        rows = candidates[levels]
+        fits = _compare(rows, levels, task, options)
+        _log([*screened, *fits])
+        members, logits, loss = _best_mean(_eligible(fits, rows, options), task.known)
+        trials = [member.trial for member in members]
+        fitted = _fit_members(rows, task, trials, len(task.sample))
+    log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
+    mean = np.mean([member.logits for member in members], axis=0)
+    temperature = fit_temperature(mean, task.known)
+    frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
+    offset = choose_offset(options.optimize, logits, task.known, frequencies / frequencies.sum())
+    adjusted = (logits + offset).argmax(axis=1)
+    objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
+    return SolvedHead(
+        kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
+        levels=levels, members=trials, rows=len(task.sample),
+        folds=task.folds, temperature=temperature, loss=loss,
+        trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
+        held_out={kind: score(kind, adjusted, task.known) for kind in objectives},
+    )  # fmt: skip
+
+
+def fit_again(
+    solved: SolvedHead, rows: HeadRows, class_weights: Sequence[float] | None, options: HeadOptions
+) -> Weights:
+    """Fit the members of a chosen head to other rows of its levels, as `solve_head` does."""
+    task = _task(rows, len(solved.offset), class_weights, options, SELECTION_ROWS)
+    with threadpool_limits(1, "blas"):
+        fitted = _fit_members(rows, task, solved.members, solved.rows)
+    return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
+
+
+def _task(
+    rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions,
+    limit: int,
+) -> _Task:  # fmt: skip
+    targets = np.eye(classes)[rows.labels]
+    targets = targets * (1 - options.label_smoothing) + options.label_smoothing / classes
+    weights = np.ones(len(rows)) if class_weights is None else np.array(class_weights)[rows.labels]
+    sample = sample_rows(rows.images, limit, options.seed)
+    labels, images = rows.labels[sample], rows.images[sample]
+    folds = min(options.folds, len(np.unique(images)))
+    return _Task(
+        targets, weights / weights.mean(), sample, deal_folds(labels, images, folds, options.seed),
+        folds, scored_rows(labels, images), labels,
+    )  # fmt: skip
+
+
+def _without_folds(
+    candidates: Mapping[str, HeadRows], task: _Task, options: HeadOptions
+) -> SolvedHead:
+    levels, rows = next(iter(candidates.items()))
+    nan = float("nan")
+    trial = Trial(
+        levels, "level", "logistic", options.l2 or DEFAULT_PENALTY, nan, nan, temperature=1.0
+    )
+    fitted = _fit(rows, task, trial)
+    log_progress(
+        f"head: penalty {trial.penalty:.1e} without cross-validation, because no class has two "
+        "images"
+    )
+    offset = np.zeros(task.targets.shape[1])
+    return SolvedHead(fitted.kernel, fitted.bias, offset, levels, [trial], len(rows), folds=0)
+
+
+def _choose_levels(candidates: Mapping[str, HeadRows], task: _Task) -> tuple[str, list[_Fit]]:
+    """Return the levels of the best ridge regression, and the best one of each that was tried."""
+    pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
+
+    def best(pair: tuple[str, str]) -> _Fit:
+        scores = _ridge_scores(candidates[pair[0]], pair[1], task)
+        fits = [_trial(scores(10.0**e), 10.0**e, "ridge", pair, task) for e in SCREENING]
+        return min(fits, key=lambda fit: fit.trial.loss)
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        fits = list(pool.map(best, pairs))
+    return min(fits, key=lambda fit: fit.trial.loss).trial.levels, fits
+
+
+def _compare(rows: HeadRows, levels: str, task: _Task, options: HeadOptions) -> list[_Fit]:
+    """Return the best ridge regression of each scaling, and a logistic regression of the better."""
+
+    def ridge(name: str) -> _Fit:
+        return _best_penalty(_ridge_scores(rows, name, task), "ridge", (levels, name), task)
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        fits = list(pool.map(ridge, scalings(rows)))
+    best = min(fits, key=lambda fit: fit.trial.loss).trial.scaling
+    return [*fits, _logistic(rows, (levels, best), task, options)]
+
+
+def _log(fits: Sequence[_Fit]) -> None:
+    for trial in (fit.trial for fit in fits):
+        log_progress(
+            f"head: {trial.levels}, one scale per {trial.scaling}, {trial.method} regression: log "
+            f"loss {trial.loss:.4f}, accuracy {trial.accuracy:.4f} at penalty {trial.penalty:.1e}"
+        )
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _eligible(fits: Sequence[_Fit], rows: HeadRows, options: HeadOptions) -> list[_Fit]:
+    """Return the fits that all rows can have; the last is the logistic regression."""
+    if options.l2 or min(len(rows), len(rows.mean)) > MAX_EQUATIONS:
+        return [fits[-1]]
+    return list(fits)
+
+
+def _best_mean(fits: Sequence[_Fit], labels: NDArray[np.int32]) -> tuple[list[_Fit], Floats, float]:
+    """Return the fits whose mean has the lowest held-out loss, its logits, and that loss."""
+    found: list[tuple[list[_Fit], Floats, float]] = []
+    for size in range(1, len(fits) + 1):
+        for members in combinations(fits, size):
+            logits = np.mean([member.logits for member in members], axis=0)
+            logits /= fit_temperature(logits, labels)
+            found.append((list(members), logits, smoothed_loss(logits, labels)))
+    return min(found, key=lambda one: one[2])
+
+
+def _ridge_scores(rows: HeadRows, scaling: str, task: _Task) -> Callable[[float], Floats]:
+    scaled = scalings(rows)[scaling].apply(rows.take(task.sample))
+    targets, weights = task.targets[task.sample], task.weights[task.sample]
+    return RidgeFolds(scaled, targets, weights, task.fold_of).scores
+
+
+def _logistic(rows: HeadRows, names: tuple[str, str], task: _Task, options: HeadOptions) -> _Fit:
+    scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
+    path = _LogisticFolds(scaled, task)
+    if options.l2:
+        return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
+    return _best_penalty(path.logits, "logistic", names, task)
+
+
+def _best_penalty(
+    held_out: Callable[[float], Floats], method: Method, names: tuple[str, str], task: _Task
+) -> _Fit:
+    """Return the fit with the penalty of the lowest loss on the method's path."""
+    best: _Fit | None = None
+    for exponent in PATHS[method]:
+        fit = _trial(held_out(10.0**exponent), 10.0**exponent, method, names, task)
+        if best is not None and fit.trial.loss >= best.trial.loss:
+            break
+        best = fit
+    assert best is not None
+    return best
+
+
+def _trial(
+    held_out: Floats, penalty: float, method: Method, names: tuple[str, str], task: _Task
+) -> _Fit:
+    logits, labels = held_out[task.scored], task.known
+    temperature = fit_temperature(logits, labels)
+    logits = logits / temperature
+    accuracy = score("accuracy", logits.argmax(axis=1), labels)
+    loss = smoothed_loss(logits, labels)
+    return _Fit(Trial(*names, method, penalty, loss, accuracy, temperature), logits)
+
+
+class _LogisticFolds:
+    """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
+
+    def __init__(self, rows: NDArray[np.float32], task: _Task) -> None:
+        axes = principal_axes(rows)
+        self._rows, self._task = rows @ axes.basis, task
+        targets, weights = task.targets[task.sample], task.weights[task.sample]
+        kept = [task.fold_of != k for k in range(task.folds)]
+        self._problems = [
+            Problem([self._rows[one]], targets[one], weights[one], axes.squares) for one in kept
+        ]
+        self._fits = [prior_weights(one.targets, len(axes.squares)) for one in self._problems]
+
+    def logits(self, penalty: float) -> Floats:
+        """Fit all folds and return each row's logits by the fit that did not see it."""
+        found = np.empty((len(self._rows), self._task.targets.shape[1]))
+
+        def fit(k: int) -> None:
+            self._fits[k] = solve(self._problems[k], penalty, self._fits[k])
+            inside = self._task.fold_of == k
+            found[inside] = self._fits[k].logits(self._rows[inside])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fit, range(len(self._problems))))
+        return found
+
+
+def _fit_members(rows: HeadRows, task: _Task, members: Sequence[Trial], compared: int) -> Weights:
+    """Fit the members to all rows and return the mean classifier of unscaled features.
+
+    More rows than the members were compared on need a weaker penalty of the mean loss.
+    """
+    kernels, biases = [], []
+    for trial in members:
+        penalty = trial.penalty * compared / len(rows)
+        fitted = _fit(rows, task, replace(trial, penalty=penalty))
+        kernels.append(fitted.kernel / trial.temperature)
+        biases.append(fitted.bias / trial.temperature)
+    return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))
+
+
+def _fit(rows: HeadRows, task: _Task, trial: Trial) -> Weights:
+    scaling = scalings(rows)[trial.scaling]
+    if trial.method == "ridge":
+        fitted = fit_ridge(rows.parts, task.targets, task.weights, scaling, trial.penalty)
+    else:
+        fitted = _fit_logistic(rows, task, scaling, trial.penalty)
+    return fitted.of_features(scaling)
+
+
+def _fit_logistic(rows: HeadRows, task: _Task, scaling: Scaling, penalty: float) -> Weights:
+    """Fit a logistic regression to all rows, on the axes of the sample's rows.
+
+    If these are too few for the span of all rows, the features themselves are the axes.
+    """
+    targets, weights = task.targets, task.weights
+    if min(len(rows), len(rows.mean)) > SELECTION_ROWS:
+        squares = rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
+        problem = Problem(rows.parts, targets, weights, squares, scaling)
+        return solve(problem, penalty, prior_weights(targets, len(squares)))
+    axes: Axes = principal_axes(scaling.apply(rows.take(task.sample)))
+    if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
+        coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
+        problem = Problem(coordinates, targets, weights, axes.squares)
+    else:
+        problem = Problem(rows.parts, targets, weights, axes.squares, scaling, axes)
+    fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)))
+    return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)

@@ -1,0 +1,56 @@
+"""The chosen head, fitted again to train and validation, and the logits it is calibrated by.
+
+Candidates are compared fitted to train alone. If the head is chosen, it serves with the weights of
+all images; what the validation split then says about them it says by the logits from before.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.stored_artifacts import content_file
+from regraft_core.runtime.errors import InputError
+
+REFIT_FILE = "refit.npz"
+
+
+@dataclass(frozen=True)
+class RefittedHead:
+    """`kernel` [width, k] and `bias` [k] of the layer of the logits, float32.
+
+    `validation_logits` float32 [n, k] are of the head fitted to train alone; `validation_labels`
+    int32 [n].
+    """
+
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    validation_logits: NDArray[np.float32]
+    validation_labels: NDArray[np.int32]
+
+    def write(self, folder: str | os.PathLike[str]) -> str:
+        """Write the file into `folder`; return its SHA-256."""
+        path = Path(folder) / REFIT_FILE
+        np.savez(path, allow_pickle=False, **vars(self))
+        return digest_file(path)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str], digest: str) -> RefittedHead:
+        """Read the file of `folder`.
+
+        Raises:
+            InputError: it is missing, or does not have the digest.
+        """
+        path = content_file(folder, REFIT_FILE)
+        if not path.is_file():
+            raise InputError(f"expected {REFIT_FILE} in {folder}, found none")
+        found = digest_file(path)
+        if found != digest:
+            raise InputError(f"{path}: expected digest {digest[:12]}, got {found[:12]}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})

@@ -1,0 +1,74 @@
+"""Ridge regression: held-out scores, either system, stored parts, weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import regraft_core.training.ridge_regression as module
+from regraft_core.training.linear_classifier import Scaling
+from regraft_core.training.ridge_regression import RidgeFolds, fit_ridge
+
+Floats = NDArray[np.float64]
+WIDTH, CLASSES, PENALTY = 6, 3, 0.03
+
+
+def problem(count: int = 40) -> tuple[NDArray[np.float32], Floats, Floats]:
+    """Return rows, targets and weights; their means are not zero."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, count)
+    rows = (rng.normal(size=(count, WIDTH)) + np.eye(WIDTH)[labels] + 2).astype(np.float32)
+    return rows, np.eye(CLASSES)[labels], rng.uniform(0.2, 3, count)
+
+
+def unscaled(width: int = WIDTH) -> Scaling:
+    return Scaling(np.zeros(width, np.float32), np.ones(width, np.float32))
+
+
+def loss(kernel: Floats, bias: Floats, rows: Floats, targets: Floats, weights: Floats) -> float:
+    errors = np.square(rows @ kernel + bias - targets).sum(axis=1)
+    return float(np.average(errors, weights=weights) + PENALTY * np.square(kernel).sum())
+
+
+@pytest.mark.parametrize("count", [40, 5])
+def test_no_other_weights_have_a_lower_loss(count: int) -> None:
+    """With more rows than features, and with fewer."""
+    rows, targets, weights = problem(count)
+    fitted = fit_ridge([rows], targets, weights, unscaled(), PENALTY)
+    wide = rows.astype(np.float64)
+    best = loss(fitted.kernel, fitted.bias, wide, targets, weights)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        kernel = fitted.kernel + rng.normal(0, 0.01, fitted.kernel.shape)
+        bias = fitted.bias + rng.normal(0, 0.01, CLASSES)
+        assert loss(kernel, bias, wide, targets, weights) > best
+
+
+def test_parts_blocks_and_scaling_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, targets, weights = problem()
+    whole = fit_ridge([rows], targets, weights, unscaled(), PENALTY)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 7 * WIDTH)
+    scaling = Scaling(rows.mean(axis=0), np.full(WIDTH, 2.0, np.float32))
+    stored = (rows / 2 + rows.mean(axis=0)).astype(np.float32)
+    parts = fit_ridge([stored[:9], stored[9:]], targets, weights, scaling, PENALTY)
+    np.testing.assert_allclose(parts.kernel, whole.kernel, atol=1e-5)
+    np.testing.assert_allclose(parts.bias, whole.bias, atol=1e-5)
+
+
+def test_held_out_scores_are_those_of_fits_without_the_fold() -> None:
+    rows, targets, _ = problem()
+    fold_of, weights = np.arange(40) % 4, np.ones(40)
+    scores = RidgeFolds(rows, targets, weights, fold_of).scores(PENALTY)
+    for fold in range(4):
+        kept = fold_of != fold
+        fitted = fit_ridge([rows[kept]], targets[kept], weights[kept], unscaled(), PENALTY)
+        # Centers are those of all rows, which differ little from those of the rows kept.
+        np.testing.assert_allclose(scores[~kept], fitted.logits(rows[~kept]), atol=0.1)
+
+
+def test_equal_features_leave_the_class_frequencies() -> None:
+    targets = np.eye(2)[[0, 0, 1]]
+    fitted = fit_ridge([np.ones((3, 4), np.float32)], targets, np.ones(3), unscaled(4), 1e-3)
+    assert np.abs(fitted.kernel).max() < 1e-6
+    np.testing.assert_allclose(fitted.bias, [2 / 3, 1 / 3], atol=1e-6)
