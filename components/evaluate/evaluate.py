@@ -44,8 +44,8 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.batch_limit import fitting_batch
+from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.model_files import MODEL_FILE, load_model
-from regraft_core.training.refitted_head import RefittedHead
 
 LATENCY_IMAGES = 22
 

@@ -36,6 +36,7 @@ from regraft_core.training.distribution import distribution_strategy, is_chief
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
 from regraft_core.training.learning_curves import write_curves
+from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
     accelerate,
@@ -43,7 +44,6 @@ from regraft_core.training.mixed_precision import (
     gpu_capabilities,
 )
 from regraft_core.training.model_files import count_parameters, load_model, save_model
-from regraft_core.training.refitted_head import RefittedHead
 from regraft_core.training.winograd import winograd
 
 

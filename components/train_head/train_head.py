@@ -26,8 +26,6 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
-from regraft_core.training.head_rows import HeadRows
-from regraft_core.training.head_selection import SolvedHead, fit_again, solve_head
 from regraft_core.training.heads import (
     add_offset,
     build_head,
@@ -35,12 +33,14 @@ from regraft_core.training.heads import (
     set_logits,
     standardize,
 )
-from regraft_core.training.held_out_scores import log_loss, score
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.linear_classifier import Weights
+from regraft_core.training.linear_head.head_rows import HeadRows
+from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again, solve_head
+from regraft_core.training.linear_head.held_out_scores import log_loss, score
+from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
-from regraft_core.training.refitted_head import RefittedHead
 
 
 @explain_out_of_memory()

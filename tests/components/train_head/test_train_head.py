@@ -15,10 +15,10 @@ from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import GROUPS, LABELS, LEVELS, FeatureRows, array_file
-from regraft_core.training.held_out_scores import log_loss
+from regraft_core.training.linear_head.held_out_scores import log_loss
+from regraft_core.training.linear_head.refitted_head import REFIT_FILE, RefittedHead
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import load_model
-from regraft_core.training.refitted_head import REFIT_FILE, RefittedHead
 
 if TYPE_CHECKING:
     from tests.conftest import Trained

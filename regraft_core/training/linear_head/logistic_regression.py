@@ -18,7 +18,7 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from regraft_core.training.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 
 # Axes with less than this fraction of the longest one's length are rounding errors.
 SHORTEST_AXIS = 1e-6

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.training.linear_classifier import Scaling
+from regraft_core.training.linear_head.linear_classifier import Scaling
 
 Floats = NDArray[np.float64]
 # Features whose variance is below this fraction of the mean are not scaled up any further.

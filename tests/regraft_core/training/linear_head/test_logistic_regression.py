@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-import regraft_core.training.logistic_regression as module
-from regraft_core.training.logistic_regression import (
+import regraft_core.training.linear_head.logistic_regression as module
+from regraft_core.training.linear_head.logistic_regression import (
     Axes,
     Problem,
     Scaling,

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import regraft_core.training.head_selection as module
+import regraft_core.training.linear_head.head_selection as module
 from regraft_core.formats.options import HeadOptions
-from regraft_core.training.head_rows import HeadRows, deal_folds, scalings
-from regraft_core.training.head_selection import SolvedHead, solve_head
-from regraft_core.training.held_out_scores import choose_offset, fit_temperature, log_loss, score
+from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
+from regraft_core.training.linear_head.head_selection import SolvedHead, solve_head
+from regraft_core.training.linear_head.held_out_scores import (
+    choose_offset,
+    fit_temperature,
+    log_loss,
+    score,
+)
 
 OPTIONS = HeadOptions(folds=3)
 

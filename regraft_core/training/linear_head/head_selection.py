@@ -21,28 +21,28 @@ from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions, Objective
 from regraft_core.runtime.step_reports import Clock, log_progress
-from regraft_core.training.head_rows import (
+from regraft_core.training.linear_head.head_rows import (
     HeadRows,
     deal_folds,
     sample_rows,
     scalings,
     scored_rows,
 )
-from regraft_core.training.held_out_scores import (
+from regraft_core.training.linear_head.held_out_scores import (
     choose_offset,
     fit_temperature,
     score,
     smoothed_loss,
 )
-from regraft_core.training.linear_classifier import Scaling, Weights
-from regraft_core.training.logistic_regression import (
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.logistic_regression import (
     Axes,
     Problem,
     principal_axes,
     prior_weights,
     solve,
 )
-from regraft_core.training.ridge_regression import RidgeFolds, fit_ridge
+from regraft_core.training.linear_head.ridge_regression import RidgeFolds, fit_ridge
 
 Floats = NDArray[np.float64]
 Method = Literal["ridge", "logistic"]

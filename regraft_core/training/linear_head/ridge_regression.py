@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from regraft_core.training.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 
 Floats = NDArray[np.float64]
 # Values of rows that are scaled at a time.

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import regraft_core.training.ridge_regression as module
-from regraft_core.training.linear_classifier import Scaling
-from regraft_core.training.ridge_regression import RidgeFolds, fit_ridge
+import regraft_core.training.linear_head.ridge_regression as module
+from regraft_core.training.linear_head.linear_classifier import Scaling
+from regraft_core.training.linear_head.ridge_regression import RidgeFolds, fit_ridge
 
 Floats = NDArray[np.float64]
 WIDTH, CLASSES, PENALTY = 6, 3, 0.03
