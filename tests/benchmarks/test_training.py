@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.result import Measurement, Metric, run_benchmark
@@ -17,8 +16,6 @@ from benchmarks.training_accuracy import (
     AccuracyCase,
     accuracy,
     compare,
-    make_trial,
-    train_keras,
 )
 from benchmarks.training_scaling import (
     ScalingCase,
@@ -29,25 +26,10 @@ from benchmarks.training_scaling import (
 )
 
 
-def test_regraft_and_keras_train_the_same_head(tmp_path: Path) -> None:
-    """With a learning rate near 0 both keep their initial weights."""
-    from regraft_core.backbones.build import build_backbone
-    from regraft_core.backbones.cuts import freeze
-    from regraft_core.training.model_files import load_model
-
-    case = AccuracyCase("tiny", image_px=16, epochs=1, learning_rate=1e-12, images={"digits": 60})
+def test_the_accuracy_of_each_side_is_measured(tmp_path: Path) -> None:
+    case = AccuracyCase("tiny", image_px=16, epochs=1, images={"digits": 60})
     metrics = dict(accuracy(tmp_path, 1, case))
     assert all(0.0 <= metrics[f"digits_{side}_test_accuracy"].value <= 1.0 for side in SIDES)
-    backbone = build_backbone("tiny", 16)
-    freeze(backbone)
-    trial = make_trial(tmp_path / "digits", tmp_path / "again", 0, case, backbone)
-    model, _ = load_model(tmp_path / "digits-0" / "model")
-    regraft_logits, keras_logits = (
-        one.predict(trial.splits["test"][0], verbose=0) for one in (model, train_keras(trial))
-    )
-    assert regraft_logits.shape[1] == 10
-    # Regraft standardizes features in float16, Keras in float32.
-    np.testing.assert_allclose(regraft_logits, keras_logits, atol=1e-2)
 
 
 def test_differences_of_accuracy_are_in_points() -> None:

@@ -17,7 +17,8 @@ from components.evaluate.gate.baseline import (
 from components.evaluate.gate.gate import Evidence, apply_gate
 from components.resolve.step_options import step_options
 from pipelines.recipes.recipe import DEFAULTS
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.option_parsing import select_options
+from regraft_core.formats.options import GateOptions, HeadOptions
 
 
 def assessed(true_labels, predicted, classes: int | None = None, **options):
@@ -162,7 +163,9 @@ def test_an_objective_of_macro_f1_is_measured_by_it() -> None:
 def test_head_and_gate_have_the_objective_of_the_run(weights, objective) -> None:
     values = DEFAULTS | {"class_weights": weights, "optimize": objective, "run_id": ""}
     steps = step_options(values)
-    assert steps["train_head"]["optimize"] == steps["evaluate"]["optimize"] == objective
+    head = select_options(HeadOptions, steps["train_head"])
+    gate = select_options(GateOptions, steps["evaluate"])
+    assert head.optimize == gate.optimize == objective
 
 
 def test_the_lower_bound_of_a_mean_recall_covers_it() -> None:

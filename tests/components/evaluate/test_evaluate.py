@@ -18,7 +18,7 @@ from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
-from regraft_core.training.model_files import load_model
+from regraft_core.training.model_files import load_model, save_model
 
 # The model is no better than a constant prediction.
 UNCHECKED = GateOptions(baseline_rule="off")
@@ -190,8 +190,14 @@ def test_candidates_that_do_not_match_the_dataset_are_an_error(
 def test_a_model_like_a_constant_prediction_is_rejected_by_default(
     dataset, trained, tmp_path, capsys
 ) -> None:
-    folders = list(trained.candidates.values())
-    result = evaluate(folders, dataset, tmp_path / "e", GateOptions())
+    model, manifest = load_model(trained.candidates["head"])
+    constant = model.get_layer("logits")
+    constant.set_weights([0 * constant.kernel.numpy(), np.arange(len(manifest.classes))])
+    folder = tmp_path / "constant"
+    folder.mkdir()
+    changed = {"digest": save_model(model, folder), "head": manifest.head | {"refit": None}}
+    manifest.model_copy(update=changed).write(folder)
+    result = evaluate([folder], dataset, tmp_path / "e", GateOptions())
     assert result.verdict == "rejected"
     (check,) = (check for check in result.checks if not check.passed)
     assert check.name == "baseline"

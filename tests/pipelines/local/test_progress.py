@@ -40,4 +40,4 @@ def test_escape_sequences_do_not_reach_the_terminal(monkeypatch: pytest.MonkeyPa
     progress = Progress()
     progress.line("class \x1b[31mred\x1b[0m\nsecond")
     progress.live("\x1b]0;title\x07")
-    assert terminal.getvalue() == f"class [31mred [0m second\n{ERASE}]0;title"
+    assert terminal.getvalue() == f"class red second\n{ERASE}]0;title"
