@@ -162,7 +162,8 @@ def test_a_run_in_which_the_head_wins_is_published(
     server: KfpServer, submit: Regraft, tmp_path: Path
 ) -> None:
     """Of equals, the head is chosen: export and verify must get it, not the last candidate."""
-    ended = submit("--strategies", "head,top", "--min-accuracy", "0.01", "--learning-rate", "1e-12")
+    ended = submit("--strategies", "head,top", "--min-accuracy", "0.01", "--learning-rate", "1e-12",
+                   "--feature-dtype", "float32")  # fmt: skip
     assert ended.code == 0, log(server)
     assert (outcome(tmp_path).strategy, outcome(tmp_path).version) == ("head", 1)
     assert "# Published" in log(server)
