@@ -23,7 +23,8 @@ VARIANCE_FLOOR = 1e-3
 class HeadRows:
     """Training rows: stored features in parts of [m, width], and labels and images int [n].
 
-    `images` numbers the image of each row: views of one image are never in two folds.
+    `images` numbers the image of each row, or its group of near duplicates: their rows are never in
+    two folds.
     `mean` and `variance` are those of the features, float32 [width]; `widths` those of the levels.
     """
 

@@ -36,7 +36,6 @@ from regraft_core.training.linear_head.held_out_scores import (
 )
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.logistic_regression import (
-    Axes,
     Problem,
     principal_axes,
     prior_weights,
@@ -59,7 +58,7 @@ DEFAULT_PENALTY = 1e-3
 SCREENING_ROWS, SELECTION_ROWS = 1500, 3000
 # Ridge regression of all rows takes part if rows or features are not more than these.
 MAX_EQUATIONS = 8192
-# Rows in memory as float32 up to this size, otherwise scaled anew in each step.
+# Rows in memory as float32 up to this size, otherwise scaled again in each step.
 IN_MEMORY_BYTES = 1 << 30
 # Each fit that is compared at the same time holds its rows.
 MAX_THREADS = 4
@@ -151,20 +150,18 @@ def solve_head(
         rows = candidates[levels]
         fits = _compare(rows, levels, task, options)
         _log([*screened, *fits])
-        members, logits, loss = _best_mean(_eligible(fits, rows, options), task.known)
-        trials = [member.trial for member in members]
-        fitted = _fit_members(rows, task, trials, len(task.sample))
+        best = _best_mean(_eligible(fits, rows, options), task.known)
+        fitted = _fit_members(rows, task, best.members, len(task.sample))
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
-    mean = np.mean([member.logits for member in members], axis=0)
-    temperature = fit_temperature(mean, task.known)
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
-    offset = choose_offset(options.optimize, logits, task.known, frequencies / frequencies.sum())
-    adjusted = (logits + offset).argmax(axis=1)
+    frequencies /= frequencies.sum()
+    offset = choose_offset(options.optimize, best.logits, task.known, frequencies)
+    adjusted = (best.logits + offset).argmax(axis=1)
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     return SolvedHead(
-        kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
-        levels=levels, members=trials, rows=len(task.sample),
-        folds=task.folds, temperature=temperature, loss=loss,
+        kernel=fitted.kernel / best.temperature, bias=fitted.bias / best.temperature, offset=offset,
+        levels=levels, members=best.members, rows=len(task.sample), folds=task.folds,
+        temperature=best.temperature, loss=best.loss,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
         held_out={kind: score(kind, adjusted, task.known) for kind in objectives},
     )  # fmt: skip
@@ -258,15 +255,27 @@ def _eligible(fits: Sequence[_Fit], rows: HeadRows, options: HeadOptions) -> lis
     return list(fits)
 
 
-def _best_mean(fits: Sequence[_Fit], labels: NDArray[np.int32]) -> tuple[list[_Fit], Floats, float]:
-    """Return the fits whose mean has the lowest held-out loss, its logits, and that loss."""
-    found: list[tuple[list[_Fit], Floats, float]] = []
+@dataclass(frozen=True)
+class _Mean:
+    """The mean of some fits, and its held-out logits and their loss at its temperature."""
+
+    members: list[Trial]
+    logits: Floats
+    temperature: float
+    loss: float
+
+
+def _best_mean(fits: Sequence[_Fit], labels: NDArray[np.int32]) -> _Mean:
+    """Return the mean of those fits that together have the lowest held-out loss."""
+    found = []
     for size in range(1, len(fits) + 1):
         for members in combinations(fits, size):
             logits = np.mean([member.logits for member in members], axis=0)
-            logits /= fit_temperature(logits, labels)
-            found.append((list(members), logits, smoothed_loss(logits, labels)))
-    return min(found, key=lambda one: one[2])
+            temperature = fit_temperature(logits, labels)
+            logits = logits / temperature
+            trials = [member.trial for member in members]
+            found.append(_Mean(trials, logits, temperature, smoothed_loss(logits, labels)))
+    return min(found, key=lambda mean: mean.loss)
 
 
 def _ridge_scores(rows: HeadRows, scaling: str, task: _Task) -> Callable[[float], Floats]:
@@ -368,7 +377,7 @@ def _fit_logistic(rows: HeadRows, task: _Task, scaling: Scaling, penalty: float)
         squares = rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
         problem = Problem(rows.parts, targets, weights, squares, scaling)
         return solve(problem, penalty, prior_weights(targets, len(squares)))
-    axes: Axes = principal_axes(scaling.apply(rows.take(task.sample)))
+    axes = principal_axes(scaling.apply(rows.take(task.sample)))
     if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
         problem = Problem(coordinates, targets, weights, axes.squares)

@@ -119,7 +119,7 @@ def parse_predictions(response: Any) -> list[Prediction]:
 
 
 def parse_features(response: Any) -> list[tuple[float, ...]]:
-    """Parse the output `features`, or the only one besides `error`; one row per image."""
+    """Parse the output `features`, or the only one except `error`; one row per image."""
     names = sorted(set(response.outputs) - {ERROR})
     if FEATURES in names:
         names = [FEATURES]

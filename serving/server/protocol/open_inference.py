@@ -74,7 +74,7 @@ class InferResponse:
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a request tells of a tensor apart from its values."""
+    """What a request says about a tensor, without its values."""
 
     name: str
     dtype: tf.DType
