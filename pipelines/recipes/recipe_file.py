@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from pipelines.recipes.option_hints import unknown_option
 from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
@@ -25,6 +25,7 @@ from regraft_core.runtime.printable import one_line
 
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 20  # a recipe has lists and mappings in one mapping; the parser is slow with more
 _OF_THE_SOURCE = ("sha256", "mirrors")
 
 
@@ -150,7 +151,7 @@ def _load(file: Traversable) -> CommentedMap:
         if len(data) > MAX_BYTES:
             raise InputError(f"{file}: expected a recipe of at most 1 MB, got {len(data)} bytes")
         text = data.decode("utf-8-sig")
-        _refuse_references(file, text)
+        _refuse_what_expands(file, text)
         yaml = YAML()
         yaml.Constructor = _Constructor
         values = yaml.load(text)
@@ -163,8 +164,6 @@ def _load(file: Traversable) -> CommentedMap:
         problem = getattr(error, "problem", None) or str(error)
         line = mark.line + 1 if mark else 0
         raise _at(file, line, f"invalid YAML: {one_line(problem)}") from error
-    except RecursionError as error:
-        raise InputError(f"{file}: expected a mapping of options, got deep nesting") from error
     if values is None:
         raise InputError(f"{file}: expected a mapping of options, got an empty file")
     if not isinstance(values, CommentedMap):
@@ -173,10 +172,15 @@ def _load(file: Traversable) -> CommentedMap:
     return values
 
 
-def _refuse_references(file: Traversable, text: str) -> None:
-    """Refuse aliases and tags: a small file could expand to a large one, or name a type."""
+def _refuse_what_expands(file: Traversable, text: str) -> None:
+    """Refuse aliases, tags and deep nesting: a small file could expand to a large one."""
+    depth = 0
     for event in YAML().parse(text):
         line = event.start_mark.line + 1
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _at(file, line, "expected a mapping of options, got deep nesting")
         if isinstance(event, AliasEvent):
             raise _at(file, line, "invalid YAML: aliases (*name) are not supported")
         if getattr(event, "tag", None):
