@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
+from pipelines.local.step_processes import steps_by_forks
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
@@ -159,6 +160,7 @@ def _execute(
                 contextlib.redirect_stdout(RedactedLog(log)),
                 without_traces(),
                 _environment(events_file),
+                steps_by_forks(log),
             ):
                 local.init(own_runner, str(steps), enable_caching=True, cache_root=str(cache))
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)

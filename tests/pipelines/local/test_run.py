@@ -242,7 +242,8 @@ def test_a_step_that_is_killed_has_failed(
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        time.sleep(0.001)\n"
         "if os.environ.get('REGRAFT_EVENTS'):\n"
-        "    threading.Thread(target=kill, daemon=True).start()\n"
+        "    start = lambda: threading.Thread(target=kill, daemon=True).start()\n"
+        "    os.register_at_fork(after_in_child=start)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     ended = regraft("run", "--source", shapes, "--out", tmp_path / "run", "--backbone", "tiny",
