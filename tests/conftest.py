@@ -102,14 +102,15 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for pipelines, which kfp's local runner executes in subprocesses."""
+    """A folder for pipelines, which kfp's local runner executes as in a local run."""
     from kfp import local
 
     from pipelines.local.run import without_traces
+    from pipelines.local.step_processes import steps_by_forks
 
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with without_traces():
+    with without_traces(), open(tmp_path / "steps.log", "w") as log, steps_by_forks(log):
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
         yield tmp_path
 

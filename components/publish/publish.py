@@ -17,6 +17,7 @@ from regraft_core.formats.run_outcome import (
     write_outcome,
 )
 from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.machine import machine_kind
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from serving.publishing.publish import (
@@ -50,6 +51,9 @@ def publish(
 
     If the latest version in a folder is already this model, no version is added, so that a run can
     be repeated, or resumed after an interruption.
+
+    The bytes are compared with their fingerprint. They are loaded again only if this machine is of
+    another kind than the one that `verify` served them on, or if that used a GPU.
 
     Args:
         saved_model: the exported folder.
@@ -87,6 +91,7 @@ def publish(
                 name,
                 label=options.version_label,
                 keep_last=options.keep_last,
+                served=report.device == "CPU" and report.machine == machine_kind(),
             )
         else:  # an attempt before may have ended between these
             if options.version_label:

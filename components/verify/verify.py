@@ -41,6 +41,7 @@ from regraft_core.runtime.gpu_setup import (
     precision_on,
     set_up_gpus,
 )
+from regraft_core.runtime.machine import machine_kind
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
@@ -121,6 +122,7 @@ def verify(
         saved_model_digest=exported.digest,
         engine=engine,
         device=device,
+        machine=machine_kind(),
         precision=precision,
         batches={"trained": [_TRAINED_BATCH], "served": [1, _SERVED_BATCH]},
         verified=precision == "float32",

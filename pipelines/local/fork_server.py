@@ -86,3 +86,4 @@ def _execute(step: dict[str, Any], output: int) -> None:
 
 if __name__ == "__main__":
     serve(Connection(int(sys.argv[1])))
+    os._exit(0)  # there is nothing to clean up

@@ -353,6 +353,9 @@ class ParityManifest(Manifest):
     saved_model_digest: str = Field(description="Digest of the exported folder.")
     engine: str = Field(description="Server that was tested.")
     device: str = Field(default="", description="Device of the trained model: `CPU` or a GPU.")
+    machine: str = Field(
+        default="", description="Processor, system and version of TensorFlow that served the model."
+    )
     precision: Literal["float32", "tf32"] = Field(
         default="float32", description="Precision of float32 products; TF32 is off by default."
     )

@@ -65,12 +65,19 @@ class Store(Protocol):
         """Exclude other writers of labels and removals, if the store supports it."""
 
 
-def publish_version(saved_model: str | os.PathLike[str], destination: str, name: str) -> Version:
+def publish_version(
+    saved_model: str | os.PathLike[str], destination: str, name: str, *, served: bool = False
+) -> Version:
     """Publish an exported model as the next version of `name`.
 
     Before the copy is visible, it is compared with the fingerprint and loaded as in TF Serving to
     run its warm-up requests. Nothing is ever overwritten, and concurrent publishers get different
     versions.
+
+    Args:
+        saved_model, destination, name: as for `publish_saved_model`.
+        served: a server has loaded and answered from the same bytes on such a machine, so that the
+            fingerprint alone is compared.
 
     Raises:
         InputError: the model is damaged or not exported by Regraft, or the name is invalid.
@@ -78,8 +85,12 @@ def publish_version(saved_model: str | os.PathLike[str], destination: str, name:
     """
     store = open_store(destination, name)
     check_fingerprint(saved_model)
-    number = store.add(Path(saved_model), _check)
+    number = store.add(Path(saved_model), _check_digests if served else _check)
     return Version(number, store.path(number))
+
+
+def _check_digests(folder: Path) -> None:
+    check_fingerprint(folder)
 
 
 def _check(folder: Path) -> None:
@@ -94,6 +105,7 @@ def publish_saved_model(
     *,
     label: str = "",
     keep_last: int = 0,
+    served: bool = False,
 ) -> Version:
     """Publish as `publish_version`, then set the label and delete old versions.
 
@@ -103,12 +115,13 @@ def publish_saved_model(
         name: the model's name.
         label: `stable`, `canary` or "" for none.
         keep_last: number of versions to keep, in addition to the labeled ones; 0 keeps all.
+        served: as for `publish_version`.
     """
     if label:
         _require_label(label)
     if keep_last < 0:
         raise InputError(f"keep_last: expected 0 or more, got {keep_last}")
-    version = publish_version(saved_model, destination, name)
+    version = publish_version(saved_model, destination, name, served=served)
     if label:
         set_label(destination, name, label, version.number)
     if keep_last:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,27 @@ from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
 from regraft_core.formats.run_outcome import read_last_publication, read_outcome
-from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.errors import InputError, ParityError, RegraftError
+from regraft_core.runtime.machine import machine_kind
 from serving.publishing.publish import read_labels
 
 
-def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
+def write_parity(
+    folder: Path,
+    digest: str,
+    *,
+    passed: bool = True,
+    machine: str | None = None,
+    device: str = "CPU",
+) -> Path:
     folder.mkdir()
     ParityManifest(
         digest="p" * 64,
         made_by=MadeBy(step="verify", version="0", seconds=2.0),
         saved_model_digest=digest,
         engine="embedded",
+        machine=machine_kind() if machine is None else machine,
+        device=device,
         tolerance=1e-4,
         max_abs_diff={"grpc": 1e-7, "rest": 2e-7},
         images=1,
@@ -31,7 +42,7 @@ def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
 
 def test_a_verified_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
     digest = SavedModelManifest.read(exported).digest
-    parity = write_parity(tmp_path / "parity", digest)
+    parity = write_parity(tmp_path / "parity", digest, machine="")
     made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
 
     assert made == PublishedManifest.read(tmp_path / "out")
@@ -39,6 +50,26 @@ def test_a_verified_model_is_published_with_its_record(exported: Path, tmp_path:
     assert Path(made.path) == tmp_path / "models" / "m" / "1"
     assert made.parity == {"grpc": 1e-7, "rest": 2e-7}
     assert SavedModelManifest.read(made.path).digest == digest
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "loads"),
+    [(None, "CPU", False), (None, "NVIDIA H100", True), ("of another kind", "CPU", True)],
+)
+def test_what_was_served_on_such_a_machine_is_not_loaded_again(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str | None,
+    device: str, loads: bool,
+) -> None:  # fmt: skip
+    def probe(folder: Path) -> None:
+        raise RegraftError(f"loaded {folder}")
+
+    monkeypatch.setattr("serving.publishing.publish.probe", probe)
+    digest = SavedModelManifest.read(exported).digest
+    parity = write_parity(tmp_path / "parity", digest, machine=machine, device=device)
+    expected = pytest.raises(RegraftError, match="loaded") if loads else contextlib.nullcontext()
+    with expected:
+        publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
+    assert (tmp_path / "models" / "m" / "1").exists() is not loads
 
 
 @pytest.mark.parametrize(("digest", "passed"), [("other", True), (None, False)])

@@ -99,10 +99,10 @@ def test_kfp_executes_its_steps_in_forks_of_one_process(
     runner: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_processes, "DEVICE_FILES", ())
+    before = subprocess_task_handler.run_local_subprocess
     with open(runner / "log", "w") as log, steps_by_forks(log):
-        parents = {resolve().output, resolve().output}
-    assert len(parents) == 1
-    assert resolve().output not in parents
+        assert len({resolve().output, resolve().output}) == 1
+    assert subprocess_task_handler.run_local_subprocess is before
 
 
 def test_with_a_gpu_each_step_is_a_new_process(

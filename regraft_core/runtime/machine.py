@@ -1,0 +1,31 @@
+"""The kind of this machine: what decides how TensorFlow computes, besides a GPU."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def machine_kind() -> str:
+    """Return the kind of processor and the versions of system and TensorFlow, without importing it.
+
+    Machines of the same kind execute the same kernels of TensorFlow.
+    """
+    return (
+        f"{platform.system()} {platform.machine()}, {_processor()}, "
+        f"tensorflow {metadata.version('tensorflow')}"
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name as the system knows it."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    values = dict(line.partition(":")[::2] for line in reversed(lines))
+    known = {name.strip(): value.strip() for name, value in values.items()}
+    return known.get("model name") or known.get("CPU part") or platform.processor()
