@@ -6,11 +6,14 @@ white.
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from regraft_core.images.headers import require, window
 
 MAX_PIXELS = 100_000_000
+REDUCTIONS = (2, 4, 8)
 OPAQUE_WHITE = b"\xff\xff\xff"
 ANIMATED_WITH_ALPHA = b"\x12"
 """Flags of an animated WebP. The operation writes 4 bytes per pixel of any animation, but reserves
@@ -50,11 +53,32 @@ def check_pixels(encoded: tf.Tensor, sides: tf.Tensor, index: tf.Tensor) -> tf.T
     return require(encoded, fits, index, text, sides[0], sides[1])
 
 
-def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Decode like Pillow, bit for bit; CMYK and YCCK become RGB without a color profile."""
+def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor, image_px: int = 0) -> tf.Tensor:
+    """Decode like Pillow, bit for bit; CMYK and YCCK become RGB without a color profile.
+
+    Args:
+        encoded: string `[]`.
+        index: the image's index in its batch, for errors.
+        image_px: if not 0, the image will be resized to a square of this side. A large image is
+            then decoded at a half, a quarter or an eighth of its size, from fewer coefficients of
+            its blocks (libjpeg's `scale_denom`), but never smaller than twice the square, so that
+            resizing still averages pixels.
+    """
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
     encoded = check_pixels(encoded, tf.gather(shape, [1, 0]), index)
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def decode(ratio: int = 1) -> tf.Tensor:
+        return tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    if not image_px:
+        return decode()
+    times = tf.reduce_min(shape[:2]) // (2 * image_px)
+
+    def decode_reduced() -> tf.Tensor:
+        which = tf.reduce_sum(tf.cast(times >= REDUCTIONS[1:], tf.int32))
+        return tf.switch_case(which, [functools.partial(decode, ratio) for ratio in REDUCTIONS])
+
+    return tf.cond(times >= REDUCTIONS[0], decode_reduced, decode)
 
 
 def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

@@ -34,7 +34,6 @@ from regraft_core.images.headers import (
 from regraft_core.images.valid_rows import map_valid_rows
 from regraft_core.runtime.errors import unknown_name
 
-DECODERS = (decode_jpeg, decode_png, decode_gif, decode_bmp, decode_webp)
 SCALINGS = {
     "vgg16": "caffe",
     "vgg19": "caffe",
@@ -102,6 +101,7 @@ def load_images(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
     """Decode images of any size and format and resize them to one square size.
 
     The aspect ratio is not kept. Resizing is bilinear with antialiasing, then images are rotated.
+    A large JPEG is decoded at a fraction of its size, see `decode_jpeg`.
 
     Args:
         encoded: string `[n]`, JPEG, PNG, GIF (first frame), BMP or WebP.
@@ -231,9 +231,15 @@ def _set_aside(encoded: tf.Tensor, headers: Headers) -> tuple[tf.Tensor, tf.Tens
     return tf.cond(tf.reduce_any(~known | large), explain, keep)
 
 
-def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+def _decoders(image_px: int = 0) -> list[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
+    """Return the decoders in the order of the formats; `image_px` as for `decode_jpeg`."""
+    jpeg = functools.partial(decode_jpeg, image_px=image_px)
+    return [jpeg, decode_png, decode_gif, decode_bmp, decode_webp]
+
+
+def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int = 0) -> tf.Tensor:
     """Decode one image by its format to uint8 `[height, width, 3]`, without rotating it."""
-    decoders = [functools.partial(decoder, encoded, index) for decoder in DECODERS]
+    decoders = [functools.partial(decoder, encoded, index) for decoder in _decoders(image_px)]
     pixels = tf.switch_case(kind, decoders)
     pixels.set_shape([None, None, 3])
     return pixels
@@ -241,7 +247,7 @@ def _decode(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 def _load(encoded: tf.Tensor, kind: tf.Tensor, index: tf.Tensor, image_px: int) -> tf.Tensor:
     """Decode and resize one image to float32 `[image_px, image_px, 3]`."""
-    return _resize(_decode(encoded, kind, index), image_px)
+    return _resize(_decode(encoded, kind, index, image_px), image_px)
 
 
 def _resize(pixels: tf.Tensor, image_px: int) -> tf.Tensor:
@@ -268,8 +274,9 @@ def _load_valid(encoded: tf.Tensor, kinds: tf.Tensor, image_px: int) -> tuple[tf
     mixed = load_all(lambda row: _load(row[0], row[1], first, image_px))
     lowest, highest = tf.reduce_min(kinds), tf.reduce_max(kinds)
     uniform = (lowest == highest) & (lowest >= 0)
-    branches = [*(load_by(decoder) for decoder in DECODERS), mixed]
-    return tf.switch_case(tf.where(uniform, lowest, len(DECODERS)), branches)
+    decoders = _decoders(image_px)
+    branches = [*(load_by(decoder) for decoder in decoders), mixed]
+    return tf.switch_case(tf.where(uniform, lowest, len(decoders)), branches)
 
 
 def _upright(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:

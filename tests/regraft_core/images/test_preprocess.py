@@ -138,6 +138,33 @@ def test_loading_is_resized_decoding(samples: dict[str, bytes], load: Callable) 
         np.testing.assert_allclose(pixels, resized, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "ratio"),
+    [(95, 400, 1), (96, 400, 2), (400, 191, 2), (192, 192, 4), (383, 500, 4), (384, 384, 8),
+     (1000, 800, 8)],
+)  # fmt: skip
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    load: Callable, load_each: Callable, height: int, width: int, ratio: int
+) -> None:
+    """The graphs load squares of 24 pixels: the shorter side stays at 48 or more."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 10 + 1, width // 10 + 1, 3))
+    photo = Image.fromarray(noise.astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=90)
+    encoded = buffer.getvalue()
+
+    def resized(ratio: int) -> tf.Tensor:
+        reduced = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+        return tf.image.resize(reduced, [24, 24], antialias=True)
+
+    loaded = load([encoded])[0]
+    np.testing.assert_array_equal(loaded, resized(ratio))
+    np.testing.assert_array_equal(load_each([encoded, encoded])["pixels"][1], loaded)
+    assert np.abs(loaded - resized(1)).mean() < 3.0
+
+
 def test_an_exported_graph_gives_the_same_with_both_loaders(
     samples: dict[str, bytes], load: Callable, load_each: Callable, tmp_path: Path
 ) -> None:
