@@ -18,10 +18,10 @@ from regraft_core.runtime.gpu_check import DEVICE_FILES
 from serving.module_process import module_command, module_environment
 
 EXECUTOR = "kfp.dsl.executor_main"
-WITHOUT_TENSORFLOW = frozenset(
-    ("resolve", "ingest", "merge_features", "record_verdict", "conclude")
+WITH_TENSORFLOW = frozenset(
+    ("extract_features", "train_head", "fine_tune", "evaluate", "export", "verify")
 )
-"""The steps that do not import TensorFlow."""
+"""The steps that import TensorFlow."""
 
 
 @contextlib.contextmanager
@@ -85,9 +85,9 @@ class StepProcesses:
         name = arguments[arguments.index("--function_to_execute") + 1]
         output, their_output = os.pipe()
         status, their_status = os.pipe()
-        needs = [EXECUTOR] if name in WITHOUT_TENSORFLOW else [EXECUTOR, "tensorflow"]
-        # Not after `resolve`, which alone is executed in a run whose steps are all in the cache.
-        follows = [] if name == "resolve" else ["tensorflow"]
+        needs = [EXECUTOR, "tensorflow"] if name in WITH_TENSORFLOW else [EXECUTOR]
+        # Next to `ingest`, which does not use all cores. It is not executed if nothing has changed.
+        follows = ["tensorflow"] if name == "ingest" else []
         step = {
             "code": code,
             "arguments": arguments,
