@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from components.extract_features.forward_pass import Arrays, Forward, build_forward
+from components.extract_features.precision_race import choose_precision
 from components.extract_features.shard_store import ShardStore
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
@@ -37,11 +38,7 @@ from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
 from regraft_core.training.heads import pooled_levels, pooling_layer
-from regraft_core.training.mixed_precision import (
-    accelerate,
-    choose_half_precision,
-    gpu_capabilities,
-)
+from regraft_core.training.mixed_precision import accelerate
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
@@ -79,16 +76,17 @@ def extract_features(
     used = options.model_dump(
         include={"poolings", "levels", "keep_cut", "views", "augment", "feature_dtype", "seed"}
     )
-    half = choose_half_precision(options.precision, gpu_capabilities())
+    shards = list(_select_shards(data, options.views, shard_index, shard_count))
+    levels = _levels(model, options)
+    extractor = _extractor(model, cut, levels, options, data)
+    count = sum(info.count for _, info in shards)
+    half = choose_precision(model, extractor, backbone, options, count, alone=shard_count == 1)
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
     digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, half])
-    shards = list(_select_shards(data, options.views, shard_index, shard_count))
-    levels = _levels(model, options)
-    extractor = _extractor(model, cut, levels, options, data)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
@@ -99,13 +97,13 @@ def extract_features(
     image_kb = {name: math.prod(shape) * value_kb for name, shape in arrays.items()}
     sizes = ", ".join(f"{name} {kilobytes:.1f} kB" for name, kilobytes in image_kb.items())
     log_progress(f"extract_features: per image and view {sizes}")
-    work = checkpoint_folder(options.work_dir, "features", digest)
+    resumable = checkpoint_folder(options.work_dir, "features", digest)
     with (
         staged_folder(out) as folder,
         accelerate(model.layers, half),
-        winograd(model.layers),
+        winograd([] if half else model.layers),
     ):
-        store = ShardStore(work or folder, kinds, marked=work is not None)
+        store = ShardStore(resumable or folder, kinds, marked=resumable is not None)
 
         def run(batch_size: int) -> None:
             sized = options.model_copy(update={"batch_size": batch_size})
@@ -117,7 +115,7 @@ def extract_features(
             half=bool(half),
         )  # fmt: skip
         _, batch_size = with_halved_batches("extract_features", first, run)
-        if work is not None:
+        if resumable is not None:
             store.link_into(folder)
         manifest = FeaturesManifest(
             digest=digest,

@@ -69,6 +69,16 @@ def build_forward(
     return batches
 
 
+def constant_call(extractor: keras.Model, backbone: Backbone) -> Any:
+    """Return a graph from pixels, float32 `[n, h, w, 3]` in 0..255, to the arrays."""
+    call = _with_constants(extractor)
+    return tf.function(
+        lambda pixels: call(scale(pixels, backbone.scaling)),
+        input_signature=[tf.TensorSpec([None, *extractor.input.shape[1:]], tf.float32)],
+        autograph=False,
+    )
+
+
 def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Return the call of a model, with its weights as constants if they are small enough.
 

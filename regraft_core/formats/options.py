@@ -33,7 +33,7 @@ Precision = Annotated[
     Literal["auto", "float32", "mixed"],
     Field(
         description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
-        "tensor cores."
+        "tensor cores, and in a long extraction on CPUs that compute faster in bfloat16."
     ),
 ]
 _LEVELS = (

@@ -31,12 +31,12 @@ def choose_half_precision(
     """Return the half precision to compute in, "" for float32.
 
     `auto` uses one if every GPU has tensor cores. It is bfloat16, which needs no scaling of the
-    loss, if every GPU computes in it.
+    loss, if every GPU computes in it, and on a CPU, which does not compute in float16.
     """
     lowest = min(capabilities, default=(0, 0))
     if precision == "float32" or (precision == "auto" and lowest < TENSOR_CORES):
         return ""
-    return "bfloat16" if lowest >= BFLOAT16 else "float16"
+    return "bfloat16" if lowest >= BFLOAT16 or not capabilities else "float16"
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ from regraft_core.training.mixed_precision import (
         ("auto", [(8, 0), (6, 1)], ""),
         ("auto", [(0, 0)], ""),
         ("float32", [(9, 0)], ""),
-        ("mixed", [], "float16"),
+        ("mixed", [], "bfloat16"),
+        ("mixed", [(7, 0)], "float16"),
         ("mixed", [(9, 0)], "bfloat16"),
     ],
 )
