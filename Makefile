@@ -10,10 +10,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/version.py)
 IMAGE ?= regraft-python:$(VERSION)$(if $(GPU),-gpu)
+BASE := $(shell sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' components/Dockerfile)
 # The index that pip uses is passed on by name, so that no file names it.
 INDEX := --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST
 
-.PHONY: install dev demo screenshot test test-long test-containers fuzz image sbom lint format protos docs architecture update-docs lock clean
+.PHONY: install dev demo screenshot test test-long test-containers fuzz image pin-base sbom lint format protos docs architecture update-docs lock clean
 
 # The environment to run Regraft from; EXTRAS=onnx,notebook adds what few need.
 install: $(VENV)/.run
@@ -51,6 +52,15 @@ test-containers: $(VENV)/.dev image
 image:
 	docker build $(BUILD_FLAGS) --file components/Dockerfile --tag $(IMAGE) \
 	    --build-arg VERSION=$(VERSION) --build-arg REQUIREMENTS=$(if $(GPU),gpu,run) $(INDEX) .
+
+# Pins the base of the container image: writes the digest that its tag has in the registry now.
+pin-base:
+	docker pull --quiet $(BASE)
+	digest=$$(docker image inspect --format '{{index .RepoDigests 0}}' $(BASE)) && \
+	    case "$$digest" in *@sha256:*) ;; *) echo "expected a digest of $(BASE), got '$$digest'" >&2; \
+	    exit 1;; esac && \
+	    sed -i "s|^ARG BASE=.*|ARG BASE=$(BASE)@$${digest#*@}|" components/Dockerfile
+	grep '^ARG BASE=' components/Dockerfile
 
 # The packages of the container image as a CycloneDX bill of materials: build/sbom.json.
 sbom:

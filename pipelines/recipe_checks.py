@@ -105,20 +105,20 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
 
 
 def _check_champion(recipe: Recipe) -> None:
-    """Compare the classes of class folders with those of a champion, if both are on this machine.
+    """Compare the classes of the sources with those of a champion, if both are on this machine.
 
-    Other sources show their classes only to ingest; then `evaluate` compares them.
+    Archives and remote sources show their classes only to `ingest`, which then compares them.
     """
-    from components.evaluate.gate.champion import check_classes, find_champion
-    from components.ingest.sources.folders import Tally, labeled_files
-    from components.ingest.sources.samples import is_fashion_folder
+    from components.ingest.sources.source_classes import find_classes
+    from regraft_core.formats.champion_classes import find_champion_classes
 
-    location, folders = recipe.arguments()["champion"], [Path(one) for one in recipe.sources]
-    if is_store_uri(location) or not all(f.is_dir() and not is_fashion_folder(f) for f in folders):
+    location = recipe.arguments()["champion"]
+    champion = None if is_store_uri(location) else find_champion_classes(location)
+    if champion is None:
         return
-    if champion := find_champion(location, Path()):  # nothing is copied from a folder
-        labels = {file.label for folder in folders for file in labeled_files(folder, Tally())}
-        check_classes(champion, sorted(labels))
+    classes = find_classes(recipe.sources, recipe.folders)
+    if classes is not None:
+        champion.check(classes)
 
 
 def _check_cut(recipe: Recipe) -> None:

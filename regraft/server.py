@@ -46,6 +46,11 @@ def serve(
     rest_api_port: int = 0,
     *,
     page: bool = False,
+    request_log: str | os.PathLike[str] = "",
+    sample: float = 0.01,
+    log_images: bool = False,
+    log_max_mb: int = 1024,
+    shadow_label: str = "",
 ) -> Iterator[Server]:
     """Serve models by TF Serving's protocol, in a process that ends with the block.
 
@@ -57,12 +62,18 @@ def serve(
         port: Port of gRPC; 0 is a free one.
         rest_api_port: Port of REST; 0 is a free one.
         page: Serve a page at `/` to try the models in a browser.
+        request_log: Folder to log a sample of the requests in; empty logs none.
+        sample: Fraction of the requests to log.
+        log_images: Log the bytes of the images, too.
+        log_max_mb: Maximum MB of the request log; the oldest files are deleted.
+        shadow_label: Label of a version that predicts a copy of each logged request; empty: none.
 
     Yields:
         The server, once the models are loaded.
 
     Raises:
-        InputError: there is no published model, or a port is taken.
+        InputError: there is no published model, a port is taken, or an option of the request log is
+            out of range.
         RegraftError: the server did not start.
 
     Example:
@@ -70,14 +81,18 @@ def serve(
         ...     with regraft_client.RestClient(server.rest, "pets") as client:
         ...         [prediction] = client.predict([image_bytes])
     """
+    from serving.request_log_options import RequestLogOptions
     from serving.running.runner import ServeOptions
     from serving.running.serve import serving_folder
 
+    recording = RequestLogOptions(
+        os.fspath(request_log), sample, log_images, log_max_mb, shadow_label
+    )
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as work:
         base = _served_folder(path, Path(work))
         names = (base.name,) if versions_in(base) else tuple(models_in(base))
         options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
-        with serving_folder(base, "embedded", options, page=page) as served:
+        with serving_folder(base, "embedded", options, page=page, request_log=recording) as served:
             yield Server(served.addresses.rest, served.addresses.grpc, names)
 
 

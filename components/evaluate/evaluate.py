@@ -35,7 +35,13 @@ from components.evaluate.report.report_data import (
     without_shards,
 )
 from regraft_core.formats.manifest_storage import staged_folder, write_text
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest, Split
+from regraft_core.formats.manifests import (
+    Check,
+    DatasetManifest,
+    EvaluationManifest,
+    ModelManifest,
+    Split,
+)
 from regraft_core.formats.options import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.stored_artifacts import content_file
@@ -110,15 +116,19 @@ def evaluate(
     )
     report = _report(evaluation, data, manifests, assessment, errors, options)
     _write(out, evaluation, report, test, assessment)
-    rule = [
-        f"{check.name} {check.received}, expected {check.expected}"
-        for check in evaluation.checks
-        if check.name in DEFAULT_RULE
-    ]
-    if rule:
-        log_progress(f"evaluate: {'; '.join(rule)}")
+    for check in evaluation.checks:
+        if check.name in DEFAULT_RULE:
+            log_progress(f"evaluate: {describe_check(check)}")
     log_progress(f"evaluate: {evaluation.verdict}")
     return evaluation
+
+
+def describe_check(check: Check) -> str:
+    """Return a check in one line, without the explanations of its numbers if it passed."""
+    received, expected = check.received, check.expected
+    if check.passed:
+        received, expected = (text.partition(" (")[0] for text in (received, expected))
+    return f"{check.name} {received}, expected {expected}"
 
 
 def _logits_before_refit(

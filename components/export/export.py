@@ -168,6 +168,7 @@ def _describe(
             "[n, classes], for the Classify API",
             "features": "`image_bytes` string [n] to `features` float [n, width], the pooled "
             f"features, {outputs}{_ERROR}",
+            "images_features": "`images`, to `features` and the outputs of `images`",
         },
     }
     return SavedModelManifest(

@@ -14,7 +14,8 @@ from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.images.valid_rows import map_valid_rows
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
-SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES)
+IMAGES_FEATURES = "images_features"
+SIGNATURES = (SERVING, IMAGES, CLASSIFY, FEATURES, IMAGES_FEATURES)
 EXAMPLE_KEY = "image/encoded"
 ERROR = "error"
 _CPU = "/CPU:0"
@@ -128,9 +129,18 @@ def _endpoints(
         autograph=False,
     )
 
+    @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)], autograph=False)
     def run(pixels: tf.Tensor) -> list[tf.Tensor]:
         outputs: list[tf.Tensor] = both(scale(pixels, scaling), training=False)
         return outputs
+
+    def with_pooled(outputs: list[tf.Tensor]) -> _Tensors:
+        # With the outputs of a prediction, so that one forward pass returns both.
+        pooled, logits = outputs
+        return {"features": tf.cast(pooled, tf.float32), **postprocess(logits, postprocessing)}
+
+    def resized(images: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(_not_empty(images), [px, px], method="bilinear", antialias=True)
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
         pixels, errors = decode(image_bytes)
@@ -138,8 +148,10 @@ def _endpoints(
         return {**blank_invalid(outputs, errors), ERROR: errors}
 
     def images(images: tf.Tensor) -> _Tensors:
-        pixels = tf.image.resize(_not_empty(images), [px, px], method="bilinear", antialias=True)
-        return postprocess(run(pixels)[1], postprocessing)
+        return postprocess(run(resized(images))[1], postprocessing)
+
+    def images_features(images: tf.Tensor) -> _Tensors:
+        return with_pooled(run(resized(images)))
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         # The Classify API allows no output besides these two (PreProcessClassification in
@@ -152,16 +164,15 @@ def _endpoints(
         return blank_invalid({"classes": classes, "scores": scores}, errors)
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
-        # With the outputs of `serving_default`, so that one forward pass returns both.
         pixels, errors = decode(image_bytes)
-        pooled, logits = run(pixels)
-        outputs = {"features": tf.cast(pooled, tf.float32), **postprocess(logits, postprocessing)}
-        return {**blank_invalid(outputs, errors), ERROR: errors}
+        return {**blank_invalid(with_pooled(run(pixels)), errors), ERROR: errors}
 
     strings = tf.TensorSpec([None], tf.string, name="image_bytes")
+    floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     return {
         SERVING: (serving_default, strings),
-        IMAGES: (images, tf.TensorSpec([None, None, None, 3], tf.float32, name="images")),
+        IMAGES: (images, floats),
+        IMAGES_FEATURES: (images_features, floats),
         CLASSIFY: (classify, tf.TensorSpec([None], tf.string, name="inputs")),
         FEATURES: (features, strings),
     }

@@ -11,7 +11,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.export.signatures import CLASSIFY, EXAMPLE_KEY, FEATURES, IMAGES, SERVING
+from components.export.signatures import (
+    CLASSIFY,
+    EXAMPLE_KEY,
+    FEATURES,
+    IMAGES,
+    IMAGES_FEATURES,
+    SERVING,
+)
 from regraft_core.formats.fingerprint import WARMUP_FILE
 from regraft_core.images.preprocess import load_image
 
@@ -23,6 +30,8 @@ def write_warmup(
     folder: str | os.PathLike[str], images: Iterable[bytes], image_px: int, warmup_batch_size: int
 ) -> int:
     """Write warm-up requests for every signature, with 1 and with `warmup_batch_size` images.
+
+    The signature `images_features` has only the request with 1.
 
     Args:
         folder: the SavedModel.
@@ -65,7 +74,10 @@ def _requests(batch: Sequence[bytes], image_px: int) -> Iterator[tuple[str, str,
     yield SERVING, "image_bytes", strings
     yield FEATURES, "image_bytes", strings
     yield CLASSIFY, "inputs", tf.make_tensor_proto([example_of(one) for one in batch], tf.string)
-    yield IMAGES, "images", _pixels_proto(batch[0], image_px, len(batch))
+    pixels = _pixels_proto(batch[0], image_px, len(batch))
+    yield IMAGES, "images", pixels
+    if len(batch) == 1:  # enough to prepare it: only requests that are logged run it
+        yield IMAGES_FEATURES, "images", pixels
 
 
 def example_of(encoded: bytes) -> bytes:

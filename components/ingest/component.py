@@ -14,7 +14,7 @@ def ingest(options: Dict, dataset: Output[Dataset], data_card: Output[HTML]) -> 
 
     Args:
         options: `IngestOptions`, and `sources`, `source_state` (of the sources, so that a change
-            invalidates the cache) and `work_dir`.
+            invalidates the cache), `work_dir`, and `champion`, whose classes must be the same.
         dataset: TFRecord shards by split, with dataset.json and quarantine.csv.
         data_card: A page that describes the dataset.
     """

@@ -24,6 +24,7 @@ from components.ingest.sources.source_files import source_files, source_name
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.stale_folders import remove_stale_folders, running_lock
+from regraft_core.formats.champion_classes import find_champion_classes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
@@ -50,7 +51,7 @@ _UNRELATED_OPTIONS = {
 
 
 def ingest(
-    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions
+    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions, champion: str = ""
 ) -> DatasetManifest:
     """Read images from `sources` and write a dataset to the folder `out`.
 
@@ -61,9 +62,11 @@ def ingest(
         sources: folders, archives, URLs, tables or samples; see docs/ingest.md.
         out: a folder that does not exist or is empty.
         options: the options of the step.
+        champion: folder or URI of the champion, whose classes must be the same; may be empty.
 
     Raises:
-        InputError: a source is unknown or cannot be read, `out` is not empty, the disk is full.
+        InputError: a source is unknown or cannot be read, `out` is not empty, the disk is full, or
+            the champion has other classes.
         DataError: the images are not a dataset: none, one class, too many invalid files.
     """
     try:
@@ -73,7 +76,8 @@ def ingest(
             work.mkdir()
             try:
                 with running_lock(work):
-                    return _ingest([str(source) for source in sources], folder, Path(out), options)
+                    named = [str(source) for source in sources]
+                    return _ingest(named, folder, Path(out), options, champion)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -85,7 +89,9 @@ def ingest(
         raise UnavailableError(f"cannot write to {out}: {error}") from error
 
 
-def _ingest(sources: list[str], folder: Path, out: Path, options: IngestOptions) -> DatasetManifest:
+def _ingest(
+    sources: list[str], folder: Path, out: Path, options: IngestOptions, champion: str
+) -> DatasetManifest:
     """Make the dataset in the temporary `folder`, which becomes `out`."""
     clock, work = Clock(), folder / WORK
     processes = process_count(options.processes)
@@ -103,6 +109,8 @@ def _ingest(sources: list[str], folder: Path, out: Path, options: IngestOptions)
         duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options, tally, out)
         classes = _check_classes(catalog, tally)
+        if its := find_champion_classes(champion):
+            its.check(classes)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
         warnings += [*assign_catalog(catalog, classes, options)]
         warnings += _describe_weaknesses(catalog)

@@ -17,7 +17,9 @@ from regraft_core.runtime.step_reports import run_step
 def run(options: Mapping[str, Any], dataset: Any, data_card: Any) -> None:
     """Run the step; the arguments are those of the component `ingest`."""
     with run_step("ingest", refusals_of(options, dataset)):
-        manifest = ingest(options["sources"], dataset.path, select_options(IngestOptions, options))
+        checked = select_options(IngestOptions, options)
+        champion = options.get("champion", "")
+        manifest = ingest(options["sources"], dataset.path, checked, champion)
         pass_page(dataset, "data_card.html", data_card)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}

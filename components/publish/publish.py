@@ -9,7 +9,6 @@ from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
-from regraft_core.formats.published_versions import read_version_manifest
 from regraft_core.formats.run_outcome import (
     LastPublication,
     RunOutcome,
@@ -20,13 +19,7 @@ from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.machine import machine_kind
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from serving.publishing.publish import (
-    Version,
-    delete_old_versions,
-    open_store,
-    publish_saved_model,
-    set_label,
-)
+from serving.publishing.publish import Once, publish_saved_model
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,10 @@ def publish(
 ) -> PublishedManifest:
     """Publish a verified model, and write `published.json` into `out`.
 
-    If the latest version in a folder is already this model, no version is added, so that a run can
-    be repeated, or resumed after an interruption.
+    If the latest version is already this model, or one that was added after the champion that the
+    run compared with, no version is added. So a run can be repeated, resumed after an interruption,
+    or attempted twice at once. Buckets have no locks: there, two attempts that write their last
+    object in the same moment add two versions.
 
     The bytes are compared with their fingerprint. They are loaded again only if this machine is of
     another kind than the one that `verify` served them on, or if that used a GPU.
@@ -76,28 +71,18 @@ def publish(
     _check_parity(report, model, parity)
     registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
-        version = _find_published(model, destination, name)
-        added = version is None
         if compared is not None:  # first, so that no version is published without it
             last = LastPublication(
                 inputs=compared.inputs, champion_digest=compared.champion_digest,
                 saved_model_digest=model.digest,
             )  # fmt: skip
             write_last_publication(destination, name, last)
-        if version is None:
-            version = publish_saved_model(
-                saved_model,
-                destination,
-                name,
-                label=options.version_label,
-                keep_last=options.keep_last,
-                served=report.device == "CPU" and report.machine == machine_kind(),
-            )
-        else:  # an attempt before may have ended between these
-            if options.version_label:
-                set_label(destination, name, options.version_label, version.number)
-            if options.keep_last:
-                delete_old_versions(destination, name, options.keep_last)
+        version = publish_saved_model(
+            saved_model, destination, name, label=options.version_label,
+            keep_last=options.keep_last,
+            served=report.device == "CPU" and report.machine == machine_kind(),
+            once=Once(model.digest, compared.champion_digest if compared else None),
+        )  # fmt: skip
         manifest = PublishedManifest(
             digest=digest_of([name, version.number, model.digest]),
             made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),
@@ -111,12 +96,12 @@ def publish(
     if run_id:
         outcome = RunOutcome(verdict="accepted", strategy=model.strategy, metrics=model.metrics,
                              checks=model.checks, version=version.number,
-                             path=version.path, added=added)  # fmt: skip
+                             path=version.path, added=version.added)  # fmt: skip
         write_outcome(destination, name, run_id, outcome)
     if registry and not registry.contains(name, version.number):
         _register(registry, manifest, model)
-    log_progress(f"publish: version {version.number} at {version.path}"
-                 f"{'' if added else ' has this model already; no version was added'}")  # fmt: skip
+    note = "" if version.added else " has this model already; no version was added"
+    log_progress(f"publish: version {version.number} at {version.path}{note}")
     return manifest
 
 
@@ -130,20 +115,6 @@ def _check_parity(
             f"{path}: expected a parity report of the model {model.digest[:12]}, "
             f"got one of {report.saved_model_digest[:12]}"
         )
-
-
-def _find_published(model: SavedModelManifest, destination: str, name: str) -> Version | None:
-    """Return the latest version if it is this model, such as when the step is tried again."""
-    store = open_store(destination, name)
-    for number in store.versions()[-1:]:
-        location = store.path(number)
-        try:
-            latest = read_version_manifest(location)
-        except InputError:
-            continue  # its manifest is damaged
-        if latest is not None and latest.digest == model.digest:
-            return Version(number, location)
-    return None
 
 
 def _register(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:

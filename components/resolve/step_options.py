@@ -40,7 +40,7 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     keep_cut = bool({"top", "auto"} & set(values["strategies"]))
     record = {name: values[name] for name in ("destination", "model_name", "run_id")}
     return {
-        "ingest": of(IngestOptions, "sources", "work_dir"),
+        "ingest": of(IngestOptions, "sources", "work_dir", "champion"),
         "extract_features": of(
             FeatureOptions, "workers", keep_cut=keep_cut, poolings=(values["pooling"],)
         ),

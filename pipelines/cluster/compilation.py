@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
-from pipelines.cluster.pod_settings import Pods
+from pipelines.cluster.pod_settings import Pods, require_non_root
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
@@ -58,7 +58,7 @@ def compile_pipeline(
 
     Args:
         recipe: its options become the defaults of the pipeline's parameters.
-        output: the file to write.
+        output: the file to write. A .json file cannot contain that the steps must not run as root.
         hardware: the nodes that the steps request. On GPU nodes, the container image has CUDA
             unless `pods` set another.
         pods: container image, secrets and volumes of all steps.
@@ -84,6 +84,8 @@ def compile_pipeline(
             set_node(task, hardware.node(step))
             set_deadline(task, RETRY_POLICIES[step])
         with_image.configure(task)
+        if output.suffix != ".json":
+            require_non_root(task)
         if not cache:
             task.set_caching_options(False)
 

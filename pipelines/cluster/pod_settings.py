@@ -15,6 +15,13 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 
+def require_non_root(task: Any) -> None:
+    """Refuse to start the container of a kfp task as root."""
+    from kfp import kubernetes
+
+    kubernetes.set_security_context(task, run_as_non_root=True)
+
+
 @dataclass(frozen=True)
 class SecretVariable:
     """A key of a Kubernetes secret as an environment variable; its value is not known here."""

@@ -121,7 +121,8 @@ def check_digest(path: Path, sha256: str, fix: str) -> None:
         state = path.stat()
         digest = _digest_of_state(str(path), state.st_size, state.st_mtime_ns)
     except OSError as error:
-        raise InputError(f"{path}: expected a file, found none: {error.strerror}") from error
+        reason = "" if isinstance(error, FileNotFoundError) else f": {error.strerror}"
+        raise InputError(f"{path}: expected a file, found none{reason}; {fix}") from error
     if digest != sha256:
         raise InputError(f"{path}: expected SHA-256 {sha256[:12]}, found {digest[:12]}; {fix}")
 

@@ -103,6 +103,24 @@ def read_version_manifest(location: str) -> SavedModelManifest | None:
             return SavedModelManifest.read(folder)
 
 
+def read_version_file(location: str, name: str) -> str | None:
+    """Return the text of one file of a published version, or None if it has no such file.
+
+    Raises:
+        InputError: it cannot be read, or its store does not respond.
+    """
+    if not is_store_uri(location):
+        path = local_path(location) / name
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected a text file: {error}") from error
+    store, version = open_store_uri(location)
+    with _reading(location):
+        path_in_store = f"{version}/{name}"
+        return str(store.cat_file(path_in_store).decode()) if store.exists(path_in_store) else None
+
+
 def _digest_in(manifest: Path) -> str:
     return _digest_of_manifest(manifest.read_bytes()) if manifest.is_file() else ""
 

@@ -27,7 +27,8 @@ LABEL_COLUMNS = ("sha256", "label")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
 _GZIP = 31  # the format, as zlib's wbits
-_OPTIONAL = ("familiarity", "features", "image", "shadow")
+_OPTIONAL = ("familiarity", "features", "image", "shape", "shadow")
+_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class LoggedRequest:
         time: UTC, ISO 8601.
         model: The model's name.
         signature: The signature that the request was for.
-        sha256: Of the bytes of the image.
+        sha256: Of `image`.
         answer: What the version that the request was for predicted.
         features: The pooled features as float16, little-endian; None if the model has none.
-        image: The bytes of the image, if they are logged.
+        image: The bytes of the encoded image, or its pixels as float32, little-endian, row after
+            row; None if they are not logged.
+        shape: Height, width and channels if the request had pixels; None for an encoded image.
         shadow: What the shadow version predicted, if it received a copy.
     """
 
@@ -67,6 +70,7 @@ class LoggedRequest:
     answer: LoggedAnswer
     features: bytes | None = None
     image: bytes | None = None
+    shape: tuple[int, ...] | None = None
     shadow: LoggedAnswer | None = None
 
     def feature_values(self) -> tuple[float, ...]:
@@ -88,6 +92,8 @@ def log_line(request: LoggedRequest) -> bytes:
     }
     if request.image is not None:
         values["image"] = _base64(request.image)
+    if request.shape is not None:
+        values["shape"] = request.shape
     if request.shadow is not None:
         values["shadow"] = vars(request.shadow)
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
@@ -109,6 +115,7 @@ def parse_line(line: bytes | str) -> LoggedRequest:
     if version != SCHEMA_VERSION:
         raise InputError(f"expected schema_version {SCHEMA_VERSION}, got {version!r}")
     _check_keys(values, {**_TYPES, **_ANSWER})
+    shape = _shape(values)
     shadow, features = values.get("shadow"), _bytes(values, "features")
     if shadow is not None:
         _check_keys(shadow, _ANSWER)
@@ -122,6 +129,7 @@ def parse_line(line: bytes | str) -> LoggedRequest:
         answer=_answer(values),
         features=features,
         image=_bytes(values, "image"),
+        shape=shape,
         shadow=None if shadow is None else _answer(shadow),
     )
 
@@ -230,6 +238,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "sha256": _TEXT,
     "features": (str, type(None)),
     "image": (str, type(None)),
+    "shape": (list, type(None)),
     "shadow": (dict, type(None)),
 }
 
@@ -253,6 +262,15 @@ def _answer(values: Mapping[str, Any]) -> LoggedAnswer:
         values.get("familiarity"),
         values["error"],
     )
+
+
+def _shape(values: Mapping[str, Any]) -> tuple[int, ...] | None:
+    shape = values.get("shape")
+    if shape is None:
+        return None
+    if len(shape) != 3 or any(type(size) is not int for size in shape) or shape[2] != _CHANNELS:
+        raise InputError(f"shape: expected height, width and {_CHANNELS}, got {shape}")
+    return tuple(shape)
 
 
 def _base64(data: bytes | None) -> str | None:

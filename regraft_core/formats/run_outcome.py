@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from regraft_core.formats.manifest_storage import Record, write_text
+from regraft_core.formats.content_store import ContentStore
+from regraft_core.formats.manifest_storage import Record
 from regraft_core.formats.manifests import Check
-from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.object_stores import access_error, is_store_uri, open_store_uri
 
 RUNS_FOLDER = ".runs"
+_LAST_PUBLICATION = f"{RUNS_FOLDER}/last_publication.json"
 
 
 class RunOutcome(Record):
@@ -56,8 +55,12 @@ class LastPublication(Record):
 
 
 def write_outcome(destination: str, model_name: str, run_id: str, outcome: RunOutcome) -> None:
-    """Write the outcome of a run, or replace it."""
-    _write(outcome_location(destination, model_name, run_id), outcome)
+    """Write the outcome of a run, or replace it.
+
+    Raises:
+        InputError: the run id could be a path, or the destination cannot be written to.
+    """
+    _write(_model(destination, model_name), _outcome_file(run_id), outcome)
 
 
 def read_outcome(destination: str, model_name: str, run_id: str) -> RunOutcome | None:
@@ -66,17 +69,21 @@ def read_outcome(destination: str, model_name: str, run_id: str) -> RunOutcome |
     Raises:
         InputError: the destination cannot be read, or the file is damaged.
     """
-    location = outcome_location(destination, model_name, run_id)
-    text = _read(location)
+    text = _model(destination, model_name).read_record(_outcome_file(run_id))
     try:
         return None if text is None else RunOutcome.model_validate_json(text)
     except ValidationError as error:
+        location = outcome_location(destination, model_name, run_id)
         raise InputError(f"{location}: expected the outcome of a run: {error}") from error
 
 
 def write_last_publication(destination: str, model_name: str, last: LastPublication) -> None:
-    """Write what a run is about to publish, or replace it."""
-    _write(_location(destination, model_name, "last_publication"), last)
+    """Write what a run is about to publish, or replace it.
+
+    Raises:
+        InputError: the destination cannot be written to.
+    """
+    _write(_model(destination, model_name), _LAST_PUBLICATION, last)
 
 
 def read_last_publication(destination: str, model_name: str) -> LastPublication | None:
@@ -85,7 +92,7 @@ def read_last_publication(destination: str, model_name: str) -> LastPublication 
     Raises:
         InputError: the destination cannot be read.
     """
-    return last_publication_of(_folder(destination, model_name))
+    return last_publication_of(_model(destination, model_name).root)
 
 
 def last_publication_of(model: str) -> LastPublication | None:
@@ -94,7 +101,7 @@ def last_publication_of(model: str) -> LastPublication | None:
     Raises:
         InputError: the folder cannot be read.
     """
-    text = _read(_file_in(model, "last_publication"))
+    text = ContentStore(model).read_record(_LAST_PUBLICATION)
     with contextlib.suppress(ValidationError):  # of another version of Regraft
         return None if text is None else LastPublication.model_validate_json(text)
     return None
@@ -106,45 +113,19 @@ def outcome_location(destination: str, model_name: str, run_id: str) -> str:
     Raises:
         InputError: the run id could be a path.
     """
+    return _model(destination, model_name).location(_outcome_file(run_id))
+
+
+def _outcome_file(run_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
         raise InputError(f"run id: expected letters, digits, '-' or '_', got {run_id!r}")
-    return _location(destination, model_name, run_id)
+    return f"{RUNS_FOLDER}/{run_id}.json"
 
 
-def _location(destination: str, model_name: str, name: str) -> str:
-    return _file_in(_folder(destination, model_name), name)
+def _model(destination: str, model_name: str) -> ContentStore:
+    """Return the folder of a model as a store, whose records are read and written."""
+    return ContentStore(f"{destination.rstrip('/')}/{model_name}")
 
 
-def _folder(destination: str, model_name: str) -> str:
-    return f"{destination.rstrip('/')}/{model_name}"
-
-
-def _file_in(model: str, name: str) -> str:
-    root = (model if is_remote(model) else str(local_path(model))).rstrip("/")
-    return f"{root}/{RUNS_FOLDER}/{name}.json"
-
-
-def _write(location: str, record: Record) -> None:
-    text = record.model_dump_json(indent=2) + "\n"
-    if is_store_uri(location):
-        store, path = open_store_uri(location)
-        store.pipe_file(path, text.encode())
-    else:
-        Path(location).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(location), text)
-
-
-def _read(location: str) -> str | None:
-    try:
-        if is_store_uri(location):
-            store, path = open_store_uri(location)
-            store.invalidate_cache()
-            return str(store.cat_file(path).decode())
-        return Path(location).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except InputError:
-        raise
-    except Exception as error:
-        # Each store raises the errors of its own library.
-        raise access_error(f"cannot read {location}", error) from error
+def _write(model: ContentStore, file: str, record: Record) -> None:
+    model.write_record(file, record.model_dump_json(indent=2) + "\n")

@@ -10,6 +10,7 @@ import functools
 
 import tensorflow as tf
 
+from regraft_core.images.file_types import JPEG_BYTES_PER_SCAN, JPEG_SCAN, JPEG_SCANS
 from regraft_core.images.headers import require, window
 
 MAX_PIXELS = 100_000_000
@@ -66,6 +67,7 @@ def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor, image_px: int = 0) -> tf.T
     """
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
     encoded = check_pixels(encoded, tf.gather(shape, [1, 0]), index)
+    encoded = _check_scans(encoded, index)
 
     def decode(ratio: int = 1) -> tf.Tensor:
         return tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
@@ -79,6 +81,14 @@ def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor, image_px: int = 0) -> tf.T
         return tf.switch_case(which, [functools.partial(decode, ratio) for ratio in REDUCTIONS])
 
     return tf.cond(times >= REDUCTIONS[0], decode_reduced, decode)
+
+
+def _check_scans(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Return a JPEG, or fail if it has so many scans that decoding could take minutes."""
+    parts = tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=JPEG_SCAN, maxsplit=-1)
+    scans = tf.cast(parts.shape[1], tf.int32) - 1
+    most = JPEG_SCANS + tf.strings.length(encoded) // JPEG_BYTES_PER_SCAN
+    return require(encoded, scans <= most, index, "at most {} scans, got {}", most, scans)
 
 
 def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

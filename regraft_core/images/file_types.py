@@ -11,6 +11,11 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Files with other suffixes are read only if they start as a supported image does."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SCAN = b"\xff\xda"
+JPEG_SCANS, JPEG_BYTES_PER_SCAN = 100, 8192
+"""A JPEG may have so many scans, and one more per so many bytes. A scan of some bytes can take as
+long as all pixels; cameras and programs write up to about 20. The bytes of its marker occur by
+chance, too, once in 64 KB of metadata or of a video behind the image."""
 _BMP_BYTES = 54
 
 
@@ -31,6 +36,11 @@ def image_format(data: bytes) -> str:
     if data[4:12] in (b"ftypavif", b"ftypavis"):
         return "avif"
     return ""
+
+
+def jpeg_scan_limit(size: int) -> int:
+    """Return how many scans a JPEG of `size` bytes may have."""
+    return JPEG_SCANS + size // JPEG_BYTES_PER_SCAN
 
 
 def has_image_suffix(name: str) -> bool:

@@ -44,6 +44,11 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def unfinished_files(path: Path) -> list[Path]:
+    """Return the temporary files of `replaced_file(path)`, also those of processes that ended."""
+    return list(path.parent.glob(f".{path.name}.{'[0-9a-f]' * 16}.tmp"))
+
+
 def new_folder(folder: Path, prefix: str) -> Path:
     """Create a folder with a random name that starts with `prefix`."""
     path = folder / f"{prefix}{secrets.token_hex(8)}"

@@ -27,6 +27,7 @@ LEVELS = "levels"
 RESIDENT_BYTES = 1 << 30
 # Values summed at a time, which limits the memory for wide features.
 MOMENTS_VALUES = 1 << 22
+_FIX = "extract the features again"
 SAME_FOR_ALL_WORKERS = (
     "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
     "augment", "seed", "dtype", "arrays", "levels", "shard_count",
@@ -39,10 +40,16 @@ def array_file(folder: str | os.PathLike[str], stem: str, array: str) -> Path:
 
 
 def _load(folder: Path, shard: FeatureShard, array: str, *, in_memory: bool = False) -> Any:
-    """Return one array of one shard, whose content is compared with its digest once."""
+    """Return one array of one shard, whose content is compared with its digest once.
+
+    Raises:
+        InputError: it does not exist, as in features of an earlier version, or has another content.
+    """
     path = content_file(folder, array_file(folder, shard.stem, array).name)
     if array in shard.sha256:
-        check_digest(path, shard.sha256[array], "extract the features again")
+        check_digest(path, shard.sha256[array], _FIX)
+    elif not path.is_file():
+        raise InputError(f"{path}: expected a file, found none; {_FIX}")
     return np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
 
 

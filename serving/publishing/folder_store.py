@@ -14,7 +14,12 @@ from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.safe_files import lock_file, new_folder, refuse_links
+from regraft_core.runtime.safe_files import (
+    lock_file,
+    new_folder,
+    refuse_links,
+    unfinished_files,
+)
 
 _STAGING, WITHDRAWN, _RETIRED, _LOCK = ".publishing-", ".withdrawn-", ".retired-", ".lock"
 
@@ -36,14 +41,21 @@ class FolderStore:
         """Implement `Store.path`."""
         return str(self._base / str(version))
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
+    def add(
+        self,
+        folder: Path,
+        check: Callable[[Path], None],
+        before: Callable[[], None] = lambda: None,
+    ) -> int:
         """Implement `Store.add`; the version appears with one rename."""
         self._base.mkdir(parents=True, exist_ok=True)
         with self._staging() as staged:
             _copy(folder, staged)
             check(staged)
             _sync_tree(staged)
-            number = self._rename_to_next(staged)
+            with self.locked():
+                before()
+                number = self._rename_to_next(staged)
         _sync(self._base)
         return number
 
@@ -74,19 +86,22 @@ class FolderStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Implement `Store.locked`; the lock is released with the process at the latest."""
+        """Implement `Store.locked`; the lock is released with the process at the latest.
+
+        Who holds it deletes what killed publishers left.
+        """
         if not self._base.is_dir():
             yield
             return
         with lock_file(self._base / _LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            self._delete_abandoned()
             yield
 
     @contextlib.contextmanager
     def _staging(self) -> Iterator[Path]:
-        """Yield a hidden folder, locked while its publisher runs; delete abandoned ones."""
+        """Yield a hidden folder, locked while its publisher runs."""
         with self.locked():
-            self._delete_abandoned()
             staged = new_folder(self._base, _STAGING)
             held = os.open(staged, os.O_RDONLY)
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -99,6 +114,7 @@ class FolderStore:
             os.close(held)
 
     def _delete_abandoned(self) -> None:
+        """Delete what killed publishers left; labels are only written under the lock."""
         for folder in self._base.glob(f"{_STAGING}*"):
             try:
                 held = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
@@ -113,6 +129,8 @@ class FolderStore:
             shutil.rmtree(folder, ignore_errors=True)
         for folder in self._base.glob(f"{_RETIRED}*"):
             shutil.rmtree(folder, ignore_errors=True)
+        for file in unfinished_files(self._base / VERSION_LABELS_FILE):
+            file.unlink(missing_ok=True)
 
     def _rename_to_next(self, staged: Path) -> int:
         number = max(self._used_numbers(), default=0) + 1
@@ -121,7 +139,7 @@ class FolderStore:
                 staged.rename(self._base / str(number))
                 return number
             except OSError:
-                # Another publisher was faster: renaming onto a folder with files fails.
+                # Another program was faster: renaming onto a folder with files fails.
                 if not (self._base / str(number)).exists():
                     raise
                 number += 1

@@ -38,7 +38,12 @@ class ObjectStore:
         """Implement `Store.path`."""
         return f"{self._uri}/{version}"
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
+    def add(
+        self,
+        folder: Path,
+        check: Callable[[Path], None],
+        before: Callable[[], None] = lambda: None,
+    ) -> int:
         """Implement `Store.add`; each object is read back before `saved_model.pb` is written.
 
         An interrupted upload leaves no `saved_model.pb`, and its number is not used again.
@@ -46,9 +51,19 @@ class ObjectStore:
         refuse_links(folder)
         check(folder)
         number = self._claim()
+        try:
+            return self._upload(folder, number, before)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                self.remove(number)
+            raise
+
+    def _upload(self, folder: Path, number: int, before: Callable[[], None]) -> int:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files.sort(key=lambda path: path == folder / GRAPH_FILE)
         for path in files:
+            if path == folder / GRAPH_FILE:
+                before()
             target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
             self._files.put_file(str(path), target)
             self._require_equal(path, target)
@@ -63,7 +78,8 @@ class ObjectStore:
 
     def remove(self, version: int) -> None:
         """Implement `Store.remove`: `saved_model.pb` first, so that no server loads the rest."""
-        self._files.rm_file(f"{self._base}/{version}/{GRAPH_FILE}")
+        with contextlib.suppress(FileNotFoundError):  # an upload ended before it
+            self._files.rm_file(f"{self._base}/{version}/{GRAPH_FILE}")
         self._files.rm(f"{self._base}/{version}", recursive=True)
         self._files.invalidate_cache()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.published_versions import STABLE
+from regraft_core.formats.published_versions import STABLE, read_version_manifest
 from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.addresses import local_path, refuse_credentials
 from regraft_core.runtime.errors import InputError, unknown_name
@@ -31,10 +31,33 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Version:
-    """A published version: its number and its folder or URI."""
+    """A published version: its number, its folder or URI, and whether it was added just now."""
 
     number: int
     path: str
+    added: bool = True
+
+
+@dataclass(frozen=True)
+class Once:
+    """Publishes a model once: no version is added if one of these already is the model.
+
+    Attributes:
+        digest: Of the model.
+        since: Digest of the model that was published before; versions after it count. With "" all
+            count, with None only the latest does.
+    """
+
+    digest: str
+    since: str | None = None
+
+
+class _AlreadyPublishedError(Exception):
+    """A version is the model that is being published."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Store(Protocol):
@@ -46,8 +69,17 @@ class Store(Protocol):
     def path(self, version: int) -> str:
         """Return the folder or URI of a version."""
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
-        """Copy `folder` to a new, highest version if it passes `check`; return its number."""
+    def add(
+        self,
+        folder: Path,
+        check: Callable[[Path], None],
+        before: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Copy `folder` to a new, highest version if it passes `check`; return its number.
+
+        `before` is called right before the version appears. Where there are locks, no other version
+        appears meanwhile. Nothing is added if one of both raises.
+        """
 
     def withdraw(self, version: int) -> None:
         """Hide a version from servers; its number is not used again."""
@@ -66,7 +98,12 @@ class Store(Protocol):
 
 
 def publish_version(
-    saved_model: str | os.PathLike[str], destination: str, name: str, *, served: bool = False
+    saved_model: str | os.PathLike[str],
+    destination: str,
+    name: str,
+    once: Once | None = None,
+    *,
+    served: bool = False,
 ) -> Version:
     """Publish an exported model as the next version of `name`.
 
@@ -75,7 +112,11 @@ def publish_version(
     versions.
 
     Args:
-        saved_model, destination, name: as for `publish_saved_model`.
+        saved_model: the exported folder.
+        destination: folder or URI of the published models.
+        name: the model's name.
+        once: return the version that already is this model, also if another publisher adds it
+            meanwhile.
         served: a server has loaded and answered from the same bytes on such a machine, so that the
             fingerprint alone is compared.
 
@@ -85,8 +126,40 @@ def publish_version(
     """
     store = open_store(destination, name)
     check_fingerprint(saved_model)
-    number = store.add(Path(saved_model), _check_digests if served else _check)
+
+    def refuse_again() -> None:
+        number = _find(store, once) if once else None
+        if number is not None:
+            raise _AlreadyPublishedError(number)
+
+    try:
+        refuse_again()
+        number = store.add(Path(saved_model), _check_digests if served else _check, refuse_again)
+    except _AlreadyPublishedError as found:
+        return Version(found.number, store.path(found.number), added=False)
     return Version(number, store.path(number))
+
+
+def _find(store: Store, once: Once) -> int | None:
+    """Return the version that is the model, among those that count."""
+    found = None
+    versions = store.versions()[::-1]
+    for number in versions if once.since is not None else versions[:1]:
+        digest = _digest(store.path(number))
+        if digest == once.digest:
+            found = found or number
+        if number == found == versions[0] or digest == once.since:
+            return found
+    return None if once.since else found
+
+
+def _digest(location: str) -> str:
+    """Return the digest of the model of a version; empty if it is not known."""
+    try:
+        manifest = read_version_manifest(location)
+    except InputError:
+        return ""  # its manifest is damaged
+    return manifest.digest if manifest else ""
 
 
 def _check_digests(folder: Path) -> None:
@@ -105,6 +178,7 @@ def publish_saved_model(
     *,
     label: str = "",
     keep_last: int = 0,
+    once: Once | None = None,
     served: bool = False,
 ) -> Version:
     """Publish as `publish_version`, then set the label and delete old versions.
@@ -115,13 +189,14 @@ def publish_saved_model(
         name: the model's name.
         label: `stable`, `canary` or "" for none.
         keep_last: number of versions to keep, in addition to the labeled ones; 0 keeps all.
+        once: as for `publish_version`.
         served: as for `publish_version`.
     """
     if label:
         _require_label(label)
     if keep_last < 0:
         raise InputError(f"keep_last: expected 0 or more, got {keep_last}")
-    version = publish_version(saved_model, destination, name, served=served)
+    version = publish_version(saved_model, destination, name, once, served=served)
     if label:
         set_label(destination, name, label, version.number)
     if keep_last:

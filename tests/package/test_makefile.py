@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
@@ -14,12 +15,14 @@ from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+def make(
+    *arguments: str, folder: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run make without uv, and without the settings of the make that started the tests."""
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     return subprocess.run(
-        ["make", "--no-print-directory", "UV=", *arguments], cwd=ROOT, env=environment,
-        capture_output=True, text=True, check=False,
+        ["make", "--no-print-directory", "UV=", *arguments], cwd=folder,
+        env=environment | variables, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -52,6 +55,39 @@ def test_the_container_image_is_tagged_as_the_steps_expect() -> None:
         (build,) = commands("image", *arguments)
         assert build[build.index("--tag") + 1] == tag
         assert f"REQUIREMENTS={requirements}" in build
+
+
+DOCKER = """#!/bin/sh
+echo "$@" >> "$0.log"
+[ "$1" = pull ] && exit $PULLED
+echo "$FOUND"
+"""
+
+
+@pytest.mark.parametrize(
+    ("pulled", "found", "pinned"),
+    [("0", "python@sha256:" + "a1" * 32, True), ("0", "", False), ("1", "", False)],
+)
+def test_the_base_of_the_container_image_is_pinned_by_its_digest(
+    tmp_path: Path, pulled: str, found: str, pinned: bool
+) -> None:
+    """With a stand-in for docker; after a failure the Dockerfile is as before."""
+    docker, dockerfile = tmp_path / "bin" / "docker", tmp_path / "components" / "Dockerfile"
+    for path, text in ((docker, DOCKER), (dockerfile, (ROOT / "components/Dockerfile").read_text()),
+                       (tmp_path / "Makefile", (ROOT / "Makefile").read_text())):  # fmt: skip
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    docker.chmod(0o755)
+    before = dockerfile.read_text()
+    path = f"{docker.parent}{os.pathsep}{os.environ['PATH']}"
+    for _ in range(2):  # the second time, it replaces a digest
+        done = make("pin-base", folder=tmp_path, PATH=path, PULLED=pulled, FOUND=found)
+        assert (done.returncode == 0) == pinned
+    line = "ARG BASE=python:3.11-slim-bookworm"
+    assert before.count(f"\n{line}\n") == 1
+    digest = f"@{found.partition('@')[2]}" if pinned else ""
+    assert dockerfile.read_text() == before.replace(line, f"{line}{digest}")
+    assert f"pull --quiet {line.partition('=')[2]}\n" in Path(f"{docker}.log").read_text()
 
 
 def test_pre_commit_runs_what_lint_runs() -> None:

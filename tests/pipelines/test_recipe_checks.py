@@ -71,13 +71,19 @@ def test_a_format_without_its_package_is_found(
         check(tmp_path, shapes, formats=["onnx"])
 
 
-def test_a_champion_with_other_classes_is_found_before_the_run(
-    shapes: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def champion(tmp_path: Path) -> Path:
+    """A published model `shapes` of the three shapes, with the files that are read here."""
     version = tmp_path / "models" / "shapes" / "1"
     (version / LABELS_FILE).parent.mkdir(parents=True)
     (version / LABELS_FILE).write_text("circle\ncross\nsquare\n")
     (version / "saved_model.pb").write_bytes(b"graph")
+    return version.parent
+
+
+def test_a_champion_with_other_classes_is_found_before_the_run(
+    champion: Path, shapes: Path, tmp_path: Path
+) -> None:
     check(tmp_path, shapes, model_name="shapes")
     (tmp_path / "other").mkdir()
     for name in ("circle", "star"):
@@ -87,6 +93,31 @@ def test_a_champion_with_other_classes_is_found_before_the_run(
     with pytest.raises(InputError, match=r"champion shapes version 1 has different classes .*star"):
         check(tmp_path, shapes, sources=[str(tmp_path / "other")], model_name="shapes")
     check(tmp_path, shapes, sources=[str(tmp_path / "other")], model_name="new")
+
+
+@pytest.mark.parametrize("source", ["sample:digits", "sample:fashion-mnist", "table.csv"])
+def test_samples_and_tables_show_their_classes_before_the_run(
+    champion: Path, shapes: Path, tmp_path: Path, source: str
+) -> None:
+    if source == "table.csv":
+        rows = [f"{kind}/000.png,{kind}" for kind in ("circle", "cross")]
+        (tmp_path / source).write_text("\n".join(["path,label", *rows, "x.png,star"]))
+        source = str(tmp_path / source)
+    with pytest.raises(InputError, match="champion shapes version 1 has different classes"):
+        check(tmp_path, shapes, sources=[source], model_name="shapes")
+    check(tmp_path, shapes, sources=[source], model_name="new")
+
+
+def test_folders_named_as_splits_may_be_the_classes_of_a_champion(
+    champion: Path, shapes: Path, tmp_path: Path
+) -> None:
+    (champion / "1" / LABELS_FILE).write_text("train\ntest\n")
+    image = next((shapes / "circle").iterdir())
+    for name in ("train", "test"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "1.png").write_bytes(image.read_bytes())
+    check(tmp_path, shapes, sources=[str(tmp_path / "images")], folders="classes",
+          model_name="shapes")  # fmt: skip
 
 
 def test_a_run_that_is_refused_leaves_no_folder(regraft: Regraft, tmp_path: Path) -> None:

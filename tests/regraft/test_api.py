@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import regraft
+from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
+from serving.request_log_options import RequestLogOptions
 
 HEAVY = ("tensorflow", "keras", "kfp", "numpy", "PIL", "pydantic", "requests", "grpc", "yaml")
 IMPORT_S = 1.0
@@ -32,6 +35,25 @@ def test_importing_it_is_quick_and_loads_nothing_heavy() -> None:
     seconds, loaded = done.stdout.splitlines()
     assert loaded == "[]"
     assert float(seconds) < IMPORT_S
+
+
+def test_serve_has_the_options_of_the_command_for_the_request_log() -> None:
+    from regraft.cli.serving import serve as command
+
+    options = {one.name: one.default for one in fields(RequestLogOptions)}
+    for function in (regraft.serve, command):
+        known = inspect.signature(function).parameters
+        assert {name: known[name].default for name in options} == options
+
+
+@pytest.mark.parametrize("options", [{"sample": 0.0}, {"log_max_mb": 0}, {"shadow_label": "x"}])
+def test_serve_checks_the_options_of_the_request_log(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "saved_model.pb").touch()
+    with pytest.raises(InputError, match="expected"), regraft.serve(tmp_path, **options):
+        pass
 
 
 @pytest.mark.parametrize("name", ["run", "Run", "serve", "Prediction"])

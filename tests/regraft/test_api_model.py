@@ -18,6 +18,7 @@ import regraft
 from regraft.model_folder import find_served_folder
 from regraft_client.grpc import GrpcClient
 from regraft_core.formats.manifests import Check
+from regraft_core.formats.request_log import read_request_log
 from regraft_core.runtime.errors import InputError
 from tests.components.export.building import CLASSES, FORMATS, Built, build, image
 
@@ -64,15 +65,22 @@ def assert_same(model: regraft.Model, images: list[Any], abs_: float = 1e-6) -> 
         assert other.probabilities == pytest.approx(first.probabilities, abs=abs_)
 
 
-def test_predictions_are_those_of_the_server(model: regraft.Model, exported: Path) -> None:
+def test_predictions_are_those_of_the_server(
+    model: regraft.Model, exported: Path, tmp_path: Path
+) -> None:
     images = [image(number, kind) for number, kind in enumerate(FORMATS * 3)]
     here = model.predict(images)
     assert len({prediction.label for prediction in here}) > 1
     assert {prediction.familiar for prediction in here} <= {True, False}
-    with regraft.serve(exported) as server:
+    log = tmp_path / "log"
+    with regraft.serve(exported, request_log=log, sample=1.0, log_images=True) as server:
         assert server.models == ("regraft",)
         with GrpcClient(server.grpc, "regraft") as client:
             served = client.predict(images)
+    logged = list(read_request_log(log))
+    assert [one.image for one in logged] == images
+    assert [one.answer.predicted for one in logged] == [one.label for one in served]
+    assert {len(one.feature_values()) > 1 for one in logged} == {True}
     for mine, theirs in zip(here, served, strict=True):
         assert (mine.label, mine.familiar) == (theirs.label, theirs.familiar)
         assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)

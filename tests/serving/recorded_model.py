@@ -1,6 +1,7 @@
 """A model for tests of the request log that is exported and loaded within a second.
 
-It classifies the bytes of an "image" by their number. Bytes that start with `bad` are invalid.
+It classifies the bytes of an "image" by their number, and pixels by the first one. Bytes that start
+with `bad` are invalid.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def export_recorded(folder: Path, *, swapped: bool = False, joined: bool = True)
     Args:
         folder: the folder of the version.
         swapped: whether images of 7 bytes or more get the other class.
-        joined: whether the signature `features` also has the prediction.
+        joined: whether the signatures with features also have the prediction.
     """
     import tensorflow as tf
 
@@ -29,7 +30,15 @@ def export_recorded(folder: Path, *, swapped: bool = False, joined: bool = True)
         errors = tf.where(
             tf.strings.regex_full_match(image_bytes, "bad.*"), tf.constant(INVALID), ""
         )
-        sizes = tf.strings.length(image_bytes)
+        return outputs_of_size(tf.strings.length(image_bytes), errors)
+
+    def outputs_of_pixels(images: Any) -> tuple[dict[str, Any], Any]:
+        sizes = tf.cast(images[:, 0, 0, 0], tf.int32)
+        found, pooled = outputs_of_size(sizes, tf.fill(tf.shape(sizes), ""))
+        del found["error"]
+        return found, pooled
+
+    def outputs_of_size(sizes: Any, errors: Any) -> tuple[dict[str, Any], Any]:
         flipped = tf.cast(sizes >= 7, tf.int32) if swapped else 0
         index = (sizes + flipped) % 2
         valid = errors == ""
@@ -55,6 +64,15 @@ def export_recorded(folder: Path, *, swapped: bool = False, joined: bool = True)
             found, pooled = outputs(image_bytes)
             return {"features": pooled, **(found if joined else {"error": found["error"]})}
 
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")])
+        def images(self, images: Any) -> Any:
+            return outputs_of_pixels(images)[0]
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")])
+        def images_features(self, images: Any) -> Any:
+            found, pooled = outputs_of_pixels(images)
+            return {"features": pooled, **(found if joined else {})}
+
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
         def classify(self, inputs: Any) -> Any:
             key = "image/encoded"
@@ -72,6 +90,8 @@ def export_recorded(folder: Path, *, swapped: bool = False, joined: bool = True)
     signatures = {
         "serving_default": module.serve,
         "features": module.features,
+        "images": module.images,
+        "images_features": module.images_features,
         "classify": module.classify,
         "other": module.other,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.formats.champion_classes import ChampionClasses
 from regraft_core.formats.fingerprint import LABELS_FILE
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.published_versions import locate_version, resolve_version
@@ -102,15 +103,7 @@ def check_classes(champion: Champion, classes: Sequence[str]) -> None:
     Raises:
         InputError: it has not; the message lists the differences.
     """
-    missing, extra = (
-        sorted(set(classes) - set(champion.classes)),
-        sorted(set(champion.classes) - set(classes)),
-    )
-    if missing or extra:
-        raise InputError(
-            f"champion {champion.name} has different classes (missing: {missing or 'none'}; "
-            f"extra: {extra or 'none'}); publish under a new --model-name"
-        )
+    ChampionClasses(champion.name, champion.classes).check(classes)
 
 
 def champion_labels(

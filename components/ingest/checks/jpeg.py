@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from components.ingest.checks.image_stats import THUMBNAIL_PX, DecodedImage
+from regraft_core.images.file_types import JPEG_SCAN, jpeg_scan_limit
 
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -23,8 +24,12 @@ def check_markers(data: bytes) -> None:
     inside a segment, which damage in the compressed data can cause.
 
     Raises:
-        ValueError: there is no end marker after the last segment.
+        ValueError: there is no end marker after the last segment, or there are so many scans that
+            decoding could take minutes.
     """
+    scans, most = data.count(JPEG_SCAN), jpeg_scan_limit(len(data))
+    if scans > most:
+        raise ValueError(f"expected at most {most} scans, found {scans}")
     position = 2
     while found := _MARKER.search(data, position):
         if found[1] == _END:

@@ -8,22 +8,32 @@ from collections.abc import Iterable
 
 from regraft_core.runtime.errors import DataError
 
+MAX_LABEL_BYTES = 255
+"""As of a folder's name."""
 _LINE_BREAKS = ("Zl", "Zp")
 _CONTROLS = ("Cc", *_LINE_BREAKS)
+# Of the text that follows, they change the direction in which it is shown.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SHOWN = 40
 
 
 def class_label(name: str) -> str:
     """Return the label of a class: its name in the Unicode form NFC.
 
     Raises:
-        DataError: the name has a line break or another control character, or is not valid UTF-8.
+        DataError: the name has a line break or another control character, is not valid UTF-8, or
+            is too long.
     """
     label = unicodedata.normalize("NFC", name)
+    if len(label) > MAX_LABEL_BYTES:
+        raise DataError(_too_long(label))
     categories = {unicodedata.category(character) for character in label}
     if "Cs" in categories:
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
         raise DataError(f"class '{shown}': expected a name in UTF-8; rename it")
-    if categories.intersection(_CONTROLS):
+    if len(label.encode()) > MAX_LABEL_BYTES:
+        raise DataError(_too_long(label))
+    if categories.intersection(_CONTROLS) or _DIRECTIONS.intersection(label):
         raise DataError(
             f"class {label!r}: expected a name without line breaks and control characters; "
             "rename it"
@@ -31,9 +41,14 @@ def class_label(name: str) -> str:
     return label
 
 
+def _too_long(label: str) -> str:
+    return f"class {label[:_SHOWN]!r}...: expected a name of at most {MAX_LABEL_BYTES} bytes"
+
+
 def label_key(label: str) -> str:
-    """Return a label without case, Unicode form, and dots and spaces at the end."""
-    return unicodedata.normalize("NFKC", label).casefold().strip().rstrip(" .")
+    """Return a label without case, Unicode form, invisible marks, dots and spaces at the end."""
+    visible = "".join(c for c in label if unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFKC", visible).casefold().strip().rstrip(" .")
 
 
 def describe_confusable(labels: Iterable[str]) -> list[str]:
@@ -42,8 +57,8 @@ def describe_confusable(labels: Iterable[str]) -> list[str]:
     for label in sorted(labels):
         by_key.setdefault(label_key(label), []).append(label)
     return [
-        f"the classes {' and '.join(map(repr, same))} differ only by case, Unicode form, or dots "
-        "and spaces at the end"
+        f"the classes {' and '.join(map(repr, same))} differ only by case, Unicode form, invisible "
+        "marks, or dots and spaces at the end"
         for same in by_key.values()
         if len(same) > 1
     ]

@@ -14,6 +14,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.sources.kinds import SAMPLE_NAMES
 
 DIGIT_PX = 64
+DIGIT_CLASSES = tuple("0123456789")
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist")
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat",

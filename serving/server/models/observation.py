@@ -12,15 +12,19 @@ import tensorflow as tf
 from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 FEATURES = "features"
+# The signature that also has the outputs of another, and the features.
+_WITH_FEATURES = {DEFAULT_SIGNATURE: FEATURES, "images": "images_features"}
+_CHANNELS = 3
 _PREDICTION, _CLASSES = frozenset({"label", "confidence"}), frozenset({"classes", "scores"})
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A request for predictions of encoded images, and the outputs by alias.
+    """A request for predictions of images, and the outputs by alias.
 
     `inputs` is a string array [n]: the encoded images or, for the Classify API, the serialized
-    examples of them. `byte_values` are the byte strings in `inputs`, which may be images.
+    examples of them; or the pixels, float32 [n, height, width, 3]. `byte_values` are the byte
+    strings in `inputs`, which may be images.
     """
 
     signature: str
@@ -43,8 +47,8 @@ class Recorder(Protocol):
 class ObservedSignature:
     """A signature that is recorded, and the one that is run for a recorded request.
 
-    That is `features` if it also has all outputs of the signature: one forward pass returns the
-    prediction and the features.
+    That is the one with the features if it also has all outputs of the signature: one forward pass
+    returns the prediction and the features.
     """
 
     signature: Signature
@@ -71,14 +75,14 @@ class ObservedSignature:
 
 
 def observed_signatures(signatures: Mapping[str, Signature]) -> dict[str, ObservedSignature]:
-    """Return the signatures that predict encoded images, by the tensor of their input."""
+    """Return the signatures that predict images, by the tensor of their input."""
     found = {}
-    features = signatures.get(FEATURES)
     for signature in signatures.values():
         if _is_observed(signature):
             (source,) = signature.inputs.values()
             run = signature
-            if signature.name == DEFAULT_SIGNATURE and features and _extends(features, signature):
+            features = signatures.get(_WITH_FEATURES.get(signature.name, ""))
+            if features and _extends(features, signature):
                 run = features
             found[source.tensor] = ObservedSignature(signature, run)
     return found
@@ -88,9 +92,18 @@ def _is_observed(signature: Signature) -> bool:
     specs, outputs = list(signature.inputs.values()), set(signature.outputs)
     return (
         len(specs) == 1
-        and (specs[0].dtype, specs[0].shape) == (tf.string, (-1,))
+        and (_holds_strings(specs[0]) or _holds_pixels(specs[0]))
         and (outputs >= _PREDICTION or outputs == _CLASSES)
     )
+
+
+def _holds_strings(spec: TensorSpec) -> bool:
+    return (spec.dtype, spec.shape) == (tf.string, (-1,))
+
+
+def _holds_pixels(spec: TensorSpec) -> bool:
+    shape = spec.shape or ()
+    return spec.dtype == tf.float32 and len(shape) == 4 and shape[::3] == (-1, _CHANNELS)
 
 
 def _extends(features: Signature, signature: Signature) -> bool:

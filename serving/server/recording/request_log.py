@@ -59,8 +59,10 @@ class Sample:
     @property
     def size(self) -> int:
         """The bytes that it keeps in memory, about."""
-        arrays = sum(array.nbytes for array in self.observation.outputs.values())
-        return arrays + sum(len(data) for data in self.observation.inputs)
+        observation = self.observation
+        arrays = sum(array.nbytes for array in observation.outputs.values())
+        inputs = observation.inputs
+        return arrays + (sum(map(len, inputs)) if inputs.dtype == object else inputs.nbytes)
 
 
 class RequestLog:
@@ -181,8 +183,12 @@ def log_lines(sample: Sample, with_images: bool) -> Iterator[bytes]:
     moment = datetime.datetime.fromtimestamp(sample.time, datetime.UTC)
     stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     features = observation.outputs.get(FEATURES)
+    shape = observation.inputs.shape[1:] or None
     for row, data in enumerate(observation.inputs):
-        image = _image_in(data) if "classes" in observation.outputs else data
+        if shape:
+            image = data.astype("<f4").tobytes()
+        else:
+            image = _image_in(data) if "classes" in observation.outputs else data
         answer = _answer(sample.version, observation.outputs, row)
         yield log_line(
             LoggedRequest(
@@ -193,6 +199,7 @@ def log_lines(sample: Sample, with_images: bool) -> Iterator[bytes]:
                 answer=answer,
                 features=None if features is None or answer.error else _half(features[row]),
                 image=image if with_images else None,
+                shape=shape,
                 shadow=None if shadow is None else _answer(shadow.version, shadow.outputs, row),
             )
         )

@@ -65,7 +65,9 @@ def test_features_have_the_prediction_of_the_same_forward_pass(loaded: tf.Module
 
 def test_the_folder_has_signatures_labels_and_model_card(exported: Path, built: Built) -> None:
     manifest = check_fingerprint(exported)
-    assert manifest.signatures == ["serving_default", "images", "classify", "features"]
+    assert manifest.signatures == [
+        "serving_default", "images", "classify", "features", "images_features",
+    ]  # fmt: skip
     assert (exported / "assets" / "labels.txt").read_text("utf-8").splitlines() == CLASSES
     card = (exported / "model_card.md").read_text("utf-8")
     assert "Accuracy 0.9000 (95% interval 0.8000 to 0.9500)" in card

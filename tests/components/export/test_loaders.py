@@ -31,6 +31,7 @@ ALIASES = {
     "features": "image_bytes",
     "classify": "inputs",
     "images": "images",
+    "images_features": "images",
 }
 
 
@@ -42,7 +43,8 @@ def requests() -> dict[str, np.ndarray]:
         strings = np.array(IMAGES[:size], object)
         given[f"serving_default_{size}"] = given[f"features_{size}"] = strings
         given[f"classify_{size}"] = np.array([example_of(one) for one in strings], object)
-        given[f"images_{size}"] = load_images(tf.constant(IMAGES[:size]), PX).numpy()
+        pixels = load_images(tf.constant(IMAGES[:size]), PX).numpy()
+        given[f"images_{size}"] = given[f"images_features_{size}"] = pixels
     return given
 
 
@@ -156,5 +158,7 @@ def test_the_request_log_runs_features_for_predictions(exported: Path) -> None:
         "serving_default": "features",
         "features": "features",
         "classify": "classify",
+        "images": "images_features",
+        "images_features": "images_features",
     }
     servable.close()

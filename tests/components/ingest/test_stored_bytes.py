@@ -45,6 +45,37 @@ def files(photo: Image.Image) -> dict[str, bytes]:
     }
 
 
+def with_scans(scans: int) -> bytes:
+    """Return a gray progressive JPEG of 16 x 16 pixels with so many scans, most of them empty."""
+    data = b"\xff\xd8\xff\xdb" + struct.pack(">HB", 67, 0) + bytes([1] * 64)
+    data += b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, 16, 16, 1) + bytes([1, 0x11, 0])
+    # The only code of either table is the bit 0: no difference, or no further values of the block.
+    for kind in (0x00, 0x10):
+        data += b"\xff\xc4" + struct.pack(">HB", 20, kind) + bytes([1, *[0] * 15, 0])
+    for first, last in [(0, 0), *[(1, 63)] * (scans - 1)]:
+        data += b"\xff\xda" + struct.pack(">HB", 8, 1) + bytes([1, 0, first, last, 0]) + b"\x0f"
+    return data + b"\xff\xd9"
+
+
+def test_a_jpeg_of_so_many_scans_that_decoding_takes_minutes_is_refused(make_photo: Photo) -> None:
+    """Scans of 50 megapixels take 10 ms each, and a megabyte has ten thousand of them."""
+    assert decode_image(tf.constant(with_scans(100))).shape == (16, 16, 3)
+    assert stored_of(with_scans(100)) is not None
+    for scans in (101, 5000):
+        with pytest.raises(InvalidImageError, match=r"expected at most 1.* scans, found"):
+            validate_image(with_scans(scans), max_pixels=10**6)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 1.* scans, got"):
+            decode_image(tf.constant(with_scans(scans)))
+
+
+def test_bytes_of_a_scan_in_metadata_and_behind_the_image_are_no_scans(make_photo: Photo) -> None:
+    photo = encode(make_photo(31), "JPEG")
+    comment = b"\xff\xfe\xff\xff" + (b"\xff\xda" + bytes(1022)) * 63 + bytes(1021)
+    for data in (photo[:2] + comment + photo[2:], photo + b"\xff\xda".ljust(8192, b"\0") * 300):
+        assert stored_of(data) is data
+        assert decode_image(tf.constant(data)).shape == (64, 64, 3)
+
+
 @pytest.mark.parametrize("name", files(Image.new("RGB", (8, 8))))
 def test_stored_bytes_are_decoded_to_the_same_pixels(make_photo: Photo, name: str) -> None:
     data = files(make_photo(31, px=120).resize((120, 90)))[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_a_repeated_run_gives_ingest_the_same_inputs(
     assert {n: json.dumps(first[n]) for n in cached} == {n: json.dumps(again[n]) for n in cached}
     lines = [line for line in capsys.readouterr().out.splitlines() if ": inputs" in line]
     assert len(lines) == 2 and len(set(lines)) == 1
+
+
+def test_ingest_gets_the_champion_but_not_its_version(inputs: RunInputs, exported: Path) -> None:
+    """Otherwise a publication would change its options, and the cache would not return it."""
+    values = {**DEFAULTS, **dataclasses.asdict(inputs), "backbone": "tiny", "run_id": ""}
+    before = resolve_options(values)["ingest"]
+    shutil.copytree(exported, Path(inputs.destination) / "shapes" / "1")
+    assert resolve(inputs).champion
+    assert resolve_options(values)["ingest"] == before
+    assert before["champion"] == inputs.champion
 
 
 def test_another_store_changes_the_state(inputs: RunInputs) -> None:

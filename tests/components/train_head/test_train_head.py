@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,15 @@ def imbalanced(features: Path, tmp_path: Path) -> Path:
     changed = {"arrays": {"gap": [2]}, "levels": [], "shards": shards, "dtype": "float32"}
     FeaturesManifest.read(features).model_copy(update=changed).write(folder)
     return folder
+
+
+def test_features_without_a_file_name_it_and_the_way_out(imbalanced: Path, tmp_path: Path) -> None:
+    """Those of an earlier version have no groups."""
+    missing = array_file(imbalanced, "train-0.view0", GROUPS)
+    missing.unlink()
+    line = f"{missing}: expected a file, found none; extract the features again"
+    with pytest.raises(InputError, match=re.escape(line)):
+        train_head([imbalanced], tmp_path / "head", HeadOptions())
 
 
 def recall_of_the_rare(head: Path, features: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,17 @@ def test_the_command_sets_container_image_and_pvc_of_each_step(
     assert images == {"ghcr.io/me/regraft-python:1"}
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     assert {pod["pvcMount"][0]["mountPath"] for pod in pods} == {"/models"}
+
+
+def test_no_step_runs_as_root(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    compile_pipeline(recipe(), file)
+    spec, platform = yaml.safe_load_all(file.read_text())
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(pods) == set(spec["deploymentSpec"]["executors"])
+    assert [pod["securityContext"] for pod in pods.values()] == [{"runAsNonRoot": True}] * len(pods)
+    compile_pipeline(recipe(), file.with_suffix(".json"))
+    assert steps_of(json.loads(file.with_suffix(".json").read_text())) == STEPS
 
 
 def test_the_command_warns_about_a_missing_destination(regraft: Regraft, tmp_path: Path) -> None:

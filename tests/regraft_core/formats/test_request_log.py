@@ -47,7 +47,9 @@ def test_a_line_is_read_as_it_was_written() -> None:
     plain = replace(REQUEST, features=None, image=None, shadow=None)
     assert parse_line(log_line(plain)) == plain
     assert plain.feature_values() == ()
-    assert "image" not in json.loads(log_line(plain))
+    assert not {"image", "shape"} & set(json.loads(log_line(plain)))
+    pixels = replace(REQUEST, shape=(2, 4, 3))
+    assert parse_line(log_line(pixels)) == pixels
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,9 @@ def test_a_line_is_read_as_it_was_written() -> None:
         (line(version=True), "version: expected int, got bool"),
         (line(features="!"), "features: expected base64, got '!'"),
         (line(features="YQ=="), "features: expected float16 values, got 1 bytes"),
+        (line(shape=[2, 4]), "shape: expected height, width and 3, got [2, 4]"),
+        (line(shape=[2, 4, "3"]), "shape: expected height, width and 3, got [2, 4, '3']"),
+        (line(shape=3), "shape: expected list or NoneType, got int"),
         (line(shadow={"version": 1}), "found no predicted, confidence, error"),
     ],
 )

@@ -67,6 +67,11 @@ class Server:
         request.output_filter.extend(changes.get("output_filter", []))
         return api_methods.predict(self.catalog, request)
 
+    def send(self, signature: str, **inputs: Any) -> Any:
+        request = predict_request(signature, "m", **inputs)
+        request.model_spec.version.value = 1
+        return api_methods.predict(self.catalog, request)
+
     def count(self, name: str, outcome: str) -> int:
         start = f':regraft:serving:{name}{{outcome="{outcome}"}} '
         lines = [line for line in self.metrics.page().splitlines() if line.startswith(start)]
@@ -153,6 +158,48 @@ def test_the_classify_api_is_logged_by_the_image_in_the_example(
     assert [one.answer.predicted for one in found] == ["odd", "", "even"]
     assert [one.answer.error for one in found] == ["", "the image cannot be decoded", ""]
     assert {one.signature for one in found} == {"classify"}
+
+
+PIXELS = np.stack([np.full((2, 4, 3), value, np.float32) for value in (5, 6, 7)])
+
+
+@pytest.mark.parametrize("batching", [None, BatchingConfig(8)])
+def test_pixels_are_logged_by_the_hash_of_their_values(
+    models: dict[str, Path], tmp_path: Path, batching: BatchingConfig | None
+) -> None:
+    server = Server({1: models["1"]}, options(tmp_path, log_images=True), batching=batching)
+    plain = Server({1: models["1"]}, RequestLogOptions())
+    response = server.send("images", images=PIXELS)
+    assert response == plain.send("images", images=PIXELS)
+    assert server.runs == 1
+    assert "features" not in response.outputs
+    server.recorders.close()
+    found = read(tmp_path)
+    data = [np.ascontiguousarray(one, "<f4").tobytes() for one in PIXELS]
+    assert [one.sha256 for one in found] == [hashlib.sha256(one).hexdigest() for one in data]
+    assert [one.image for one in found] == data
+    assert [one.shape for one in found] == [(2, 4, 3)] * 3
+    assert [one.answer.predicted for one in found] == ["odd", "even", "odd"]
+    assert [one.answer.error for one in found] == [""] * 3
+    assert [one.feature_values()[:2] for one in found] == [(5, 6), (6, 7), (7, 8)]
+    assert {one.signature for one in found} == {"images"}
+
+
+def test_pixels_of_a_model_without_joined_features_are_logged_without_them(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    server = Server({1: models["plain"]}, options(tmp_path))
+    server.send("images", images=PIXELS)
+    server.recorders.close()
+    assert [(one.features, one.image) for one in read(tmp_path)] == [(None, None)] * 3
+
+
+def test_the_shadow_predicts_copies_of_pixels(shadowed: Server, tmp_path: Path) -> None:
+    shadowed.send("images", images=PIXELS)
+    until(lambda: shadowed.count("shadow_count", "predicted") == 1)
+    shadowed.recorders.close()
+    shadows = [one.shadow.predicted for one in read(tmp_path) if one.shadow]
+    assert shadows == ["odd", "even", "even"]
 
 
 def test_other_signatures_are_not_logged(models: dict[str, Path], tmp_path: Path) -> None:
