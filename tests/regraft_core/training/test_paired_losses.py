@@ -1,0 +1,34 @@
+"""Losses of two models on the same images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from regraft_core.training.paired_losses import SIGNIFICANCE, compare_losses
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.02, -0.05, 0.05])
+def test_better_is_a_paired_t_test(shift: float) -> None:
+    rng = np.random.default_rng(0)
+    others = rng.exponential(1.0, 100)
+    losses = others + shift + rng.normal(0, 0.2, 100)
+    found = compare_losses(losses, others)
+    test = ttest_rel(losses, others, alternative="less")
+    assert found.difference / found.standard_error == pytest.approx(test.statistic)
+    assert found.better is bool(test.pvalue < SIGNIFICANCE)
+
+
+def test_equal_losses_are_not_better() -> None:
+    found = compare_losses(np.ones(9), np.ones(9))
+    assert (found.difference, found.standard_error, found.better) == (0.0, 0.0, False)
+    assert str(found) == "+0.0000 ± 0.0000"
+
+
+@pytest.mark.parametrize("losses", [[0.1], [math.nan, 0.1], [math.inf, 0.1]])
+def test_losses_that_show_nothing_are_not_better(losses: list[float]) -> None:
+    with np.errstate(invalid="ignore"):
+        assert not compare_losses(np.array(losses), np.full(len(losses), 9.0)).better
