@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class LayerwiseAdam(keras.optimizers.Adam):
     def __init__(self, *args: Any, lr_ratios: tuple[float, ...] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lr_ratios = lr_ratios
-        self.ema_momentum = tf.Variable(self.ema_momentum, trainable=False, dtype=tf.float32)
+        self.ema_momentum: Any = tf.Variable(0.0, trainable=False, dtype=tf.float32)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
@@ -163,10 +163,8 @@ def compile_epoch_graphs(
         rows = found.concat()
         return tf.boolean_mask(rows[:, :2], rows[:, 2] > 0)
 
-    def batch_in_memory(
-        inputs: Any, labels: tf.Tensor, order: tf.Tensor, rows: tf.Tensor, by_class: tf.Tensor,
-        first: tf.Tensor,
-    ) -> tuple[Any, ...]:  # fmt: skip
+    def batch_in_memory(arrays: Sequence[Any], first: tf.Tensor) -> tuple[Any, ...]:
+        inputs, labels, order, rows, by_class = arrays
         chosen = rows[first : first + batch_size]
         batch = tf.nest.map_structure(
             lambda array: tf.cast(tf.gather(array, chosen), tf.float32), inputs
@@ -179,7 +177,7 @@ def compile_epoch_graphs(
     def train_resident(*arrays: Any) -> tf.Tensor:
         total = tf.zeros([3])
         for first in tf.range(0, tf.shape(arrays[2])[0], batch_size):
-            total += train_step(*batch_in_memory(*arrays, first))
+            total += train_step(*batch_in_memory(arrays, first))
         return total[:2] / total[2]
 
     @tf.function
@@ -187,7 +185,7 @@ def compile_epoch_graphs(
         steps = -(-tf.shape(arrays[2])[0] // batch_size)
         found = tf.TensorArray(tf.float32, steps, element_shape=[None, 3], infer_shape=False)
         for step in tf.range(steps):
-            rows = measure_step(*batch_in_memory(*arrays, step * batch_size))
+            rows = measure_step(*batch_in_memory(arrays, step * batch_size))
             found = found.write(step, rows)
         return found.concat()[:, :2]
 
