@@ -1,7 +1,7 @@
 """The learning rate of fine-tuning: short trainings with a few, of which the best one goes on.
 
 One round of successive halving (Jamieson and Talwalkar, 2016), in which a third remains. If none of
-the short trainings is better than the head, beyond chance, the search is over.
+the short trainings gains more than a standard error over the head, the search is over.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class RateSearch:
 
     @property
     def promising(self) -> bool:
-        """Whether the best trial is better than the head."""
-        return self.best.against_head is not None and self.best.against_head.better
+        """Whether the best trial has gained enough over the head to train on."""
+        return self.best.against_head is not None and self.best.against_head.promising
 
     def sentence(self) -> str:
         """Return the choice in a sentence."""

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-SIGNIFICANCE = 0.05
+# Lower than usual, because the best of several epochs and learning rates is compared.
+SIGNIFICANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class PairedLosses:
     images: int
     difference: float
     standard_error: float
+
+    @property
+    def promising(self) -> bool:
+        """Whether the loss is lower by more than a standard error: enough to train on."""
+        return self.difference < -self.standard_error
 
     @property
     def better(self) -> bool:

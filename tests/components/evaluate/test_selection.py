@@ -14,7 +14,7 @@ NAN = math.nan
 
 BETTER, CHANCE = (
     {"against_head": {"images": 200, "difference": difference, "standard_error": 0.02}}
-    for difference in (-0.05, -0.03)
+    for difference in (-0.05, -0.04)
 )
 
 
@@ -56,11 +56,11 @@ def test_the_head_is_kept_unless_another_is_significantly_better(
 def test_a_line_says_what_a_candidate_cost_and_changed(candidate_of) -> None:
     head = candidate_of("head", 0.9)
     top = candidate_of("top", 0.95, 0.45, measurements=CHANCE)
-    cost = "top took 1 s and changed the log loss on validation by -0.0300 ± 0.0200 per image"
+    cost = "top took 1 s and changed the log loss on validation by -0.0400 ± 0.0200 per image"
     assert choose([head, top]).reasons == [f"head kept: {cost}"]
     assert choose([top]).reasons == []
     top = candidate_of("top", 0.95, 0.45, measurements=BETTER)
-    assert choose([head, top]).reasons == [f"top chosen: {cost.replace('0.0300', '0.0500')}"]
+    assert choose([head, top]).reasons == [f"top chosen: {cost.replace('0.0400', '0.0500')}"]
 
 
 def test_a_candidate_below_its_own_head_is_chosen_only_without_another(candidate_of) -> None:

@@ -36,7 +36,7 @@ def test_the_rate_with_the_lowest_loss_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.5, None])
-def test_without_a_significant_gain_the_search_ends_there(gain: float | None) -> None:
+def test_without_a_gain_the_search_ends_there(gain: float | None) -> None:
     _, promising, sentence = search(dict.fromkeys(LEARNING_RATES, gain))
     assert not promising
     assert "no gain over the head, so the training ended there" in sentence

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from regraft_core.training.paired_losses import SIGNIFICANCE, compare_losses
+from regraft_core.training.paired_losses import SIGNIFICANCE, PairedLosses, compare_losses
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.02, -0.05, 0.05])
@@ -22,9 +22,17 @@ def test_better_is_a_paired_t_test(shift: float) -> None:
     assert found.better is bool(test.pvalue < SIGNIFICANCE)
 
 
+@pytest.mark.parametrize(
+    ("difference", "promising"), [(-0.021, True), (-0.019, False), (0.1, False)]
+)
+def test_promising_is_a_gain_of_a_standard_error(difference: float, promising: bool) -> None:
+    assert PairedLosses(50, difference, 0.02).promising is promising
+
+
 def test_equal_losses_are_not_better() -> None:
     found = compare_losses(np.ones(9), np.ones(9))
-    assert (found.difference, found.standard_error, found.better) == (0.0, 0.0, False)
+    assert (found.difference, found.standard_error) == (0.0, 0.0)
+    assert not found.better and not found.promising
     assert str(found) == "+0.0000 ± 0.0000"
 
 
