@@ -172,7 +172,10 @@ def regraft_steps_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict
     seconds = {"extract": timed(lambda: extract_features(dataset, features, options))}
     seconds["head"] = timed(lambda: train_head([features], head, HeadOptions()))
     if strategy == "top":
-        tuning = FineTuneOptions(strategy="top", fine_tune_epochs=TOP_EPOCHS)
+        # Without a search, so that both sides train all epochs, in the same way.
+        tuning = FineTuneOptions(
+            strategy="top", fine_tune_epochs=TOP_EPOCHS, learning_rate=1e-5, ema_momentum=0
+        )
         seconds["top"] = timed(lambda: fine_tune(dataset, [features], head, out / "top", tuning))
     return seconds
 

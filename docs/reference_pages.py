@@ -226,7 +226,8 @@ def _type(hint: Any) -> str:
     if origin is Union or type(hint).__name__ == "UnionType":
         return " or ".join(_type(one) for one in arguments)
     if hasattr(hint, "__metadata__"):
-        return _type(arguments[0])
+        limits = (_range(one) for one in hint.__metadata__ if isinstance(one, FieldInfo))
+        return " ".join((_type(arguments[0]), *filter(None, limits)))
     if inspect.isclass(hint) and issubclass(hint, manifest_storage.Record):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     names = {str: "text", float: "number", int: "whole number", bool: "true or false",

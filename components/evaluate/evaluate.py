@@ -91,6 +91,8 @@ def evaluate(
     ood_images = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
     log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
+    for reason in choice.reasons:
+        log_progress(f"evaluate: {reason}")
     runner = build_runner(model, manifest.preprocessing)
     held_out = _logits_before_refit(candidates[choice.index], manifest)
     splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")

@@ -37,7 +37,7 @@ def build_manifest(
     digest = digest_of(
         [decided, [c.model_dump() for c in checks], chosen.digest, data.digest],
     )
-    notes = list(assessment.notes)
+    notes = [*choice.reasons, *assessment.notes]
     ood, comparison = assessment.ood, assessment.comparison
     if comparison is not None and champion_dataset not in (None, data.digest):
         notes.append(

@@ -11,7 +11,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import keras
 import numpy as np
 
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
-from components.fine_tune.strategies import Parts, train_strategy, trained_part, unfreeze
+from components.fine_tune.part_training import Trained, train_strategy
+from components.fine_tune.strategies import Parts, trained_part, unfreeze
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import DatasetManifest, Epoch, Level, ModelManifest
+from regraft_core.formats.manifests import DatasetManifest, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -53,7 +54,7 @@ class Outcome:
 
     batch_norm: str
     batch_size: int
-    history: list[Epoch]
+    trained: Trained
     loss: float
     accuracy: float
     weights: list[Any]
@@ -110,6 +111,11 @@ def _fine_tune(
             one.batch_norm: {"validation_loss": one.loss, "validation_accuracy": one.accuracy}
             for one in outcomes
         }
+    if best.trained.search:
+        reasoning.append(best.trained.search.sentence())
+        measurements["learning_rate"] = best.trained.search.measurements()
+    if best.trained.against_head:
+        measurements["against_head"] = asdict(best.trained.against_head)
     if best.batch_size < options.batch_size:
         reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
                          f"with {options.batch_size}.")  # fmt: skip
@@ -129,7 +135,7 @@ def _fine_tune(
     with _destination(out) as folder:
         if refit:
             refitted.write(folder)
-        history = parts.head.history + best.history
+        history = parts.head.history + best.trained.history
         write_curves(history, folder)
         written = parts.head.model_copy(
             update={
@@ -140,7 +146,8 @@ def _fine_tune(
                 "requested_strategy": options.strategy,
                 "cut": parts.features.cut if strategy == "top" else None,
                 "options": options.model_dump()
-                | {"batch_norm": best.batch_norm, "batch_size": best.batch_size},
+                | {"batch_norm": best.batch_norm, "batch_size": best.batch_size}
+                | ({"learning_rate": best.trained.learning_rate} if best.trained.history else {}),
                 "parameters": count_parameters(parts.complete),
                 "history": history,
                 "validation_accuracy": best.accuracy,
@@ -211,10 +218,14 @@ def _train_each(
     for batch_norm in _treatments(parts, strategy, options, evidence):
         treated = options.model_copy(update={"batch_norm": batch_norm})
         run = functools.partial(_train_once, parts, strategy, treated, half, start)
-        history, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
-        loss, accuracy = _best(parts.head, history)
-        weights = parts.complete.get_weights()
-        outcomes.append(Outcome(batch_norm, batch_size, history, loss, accuracy, weights))
+        trained, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
+        kept = trained.best or parts.head
+        outcomes.append(
+            Outcome(
+                batch_norm, batch_size, trained, kept.validation_loss, kept.validation_accuracy,
+                parts.complete.get_weights(),
+            )
+        )  # fmt: skip
     best = min(outcomes, key=lambda outcome: outcome.loss)
     parts.complete.set_weights(best.weights)
     if strategy != "head":
@@ -240,8 +251,8 @@ def _train_once(
     half: HalfPrecision,
     start: list[Any],
     batch_size: int,
-) -> list[Epoch]:
-    """Train from the weights `start` with a batch size; return the history."""
+) -> Trained:
+    """Train from the weights `start` with a batch size."""
     parts.complete.set_weights(start)
     layers, sized = parts.backbone.layers, options.model_copy(update={"batch_size": batch_size})
     with accelerate(layers, half), winograd(layers):
@@ -257,11 +268,3 @@ def _treatments(
     part = trained_part(parts, strategy)
     batch_norm = any(isinstance(layer, keras.layers.BatchNormalization) for layer in part.layers)
     return ("frozen", "adapt") if batch_norm else (options.batch_norm,)
-
-
-def _best(head: ModelManifest, history: list[Epoch]) -> tuple[float, float]:
-    """Return validation loss and accuracy of the weights that `train` kept."""
-    start = (head.validation_loss, head.validation_accuracy)
-    kept = [(epoch.validation_loss, epoch.validation_accuracy) for epoch in history
-            if epoch.validation_accuracy >= head.validation_accuracy]  # fmt: skip
-    return min([start, *kept], key=lambda pair: pair[0])

@@ -1,4 +1,4 @@
-"""The training of each strategy: `top` from cached activations at the cut, `full` from images."""
+"""What each strategy trains: `top` from cached activations at the cut, `full` from images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import numpy as np
 
 from regraft_core.backbones.cuts import cut_points, find_cut, freeze, join, split
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import Epoch, FeaturesManifest, Level, ModelManifest
+from regraft_core.formats.manifests import FeaturesManifest, Level, ModelManifest
 from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import log_progress
-from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows, feature_source
 from regraft_core.training.heads import level_layer
 from regraft_core.training.image_source import ImageRows, image_source
-from regraft_core.training.loop import Settings, Start, class_weights, train
+from regraft_core.training.loop import Settings, class_weights
 from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.training_source import Source
 
@@ -43,35 +42,6 @@ class Parts:
     def cached(self) -> bool:
         """Whether the activations at the cut are cached; otherwise `top` trains from images."""
         return CUT in self.features.arrays
-
-    @property
-    def start(self) -> Start:
-        """Validation loss and accuracy before training, which are those of the head."""
-        return Start(self.head.validation_loss, self.head.validation_accuracy)
-
-
-def train_strategy(
-    parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision = ""
-) -> list[Epoch]:
-    """Train the part of `strategy` in place and return the history.
-
-    Layers of the backbone compute in `half`; for float16, the loss is scaled.
-
-    Raises:
-        InputError: no cut was chosen when the features were extracted.
-        RegraftError: the loss is not finite.
-    """
-    if strategy == "head":
-        freeze(parts.backbone)
-        return []
-    trained = trained_part(parts, strategy)
-    model, source, validation = _data(parts, strategy, trained, options.seed)
-    steps = options.fine_tune_epochs * -(-source.count // options.batch_size)
-    unfreeze(parts, strategy, options, steps)
-    settings = _settings(parts, strategy, options, model, source.count, half)
-    step = f"fine_tune-{strategy}-{options.batch_norm}"
-    checkpoint = checkpoint_folder(options.work_dir, step, settings.fingerprint)
-    return train(model, source, validation, settings, checkpoint, parts.start)
 
 
 def trained_part(parts: Parts, strategy: str) -> keras.Model:
@@ -101,9 +71,7 @@ def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) 
             layer.momentum = float(np.clip(1.0 - ADAPT_TURNOVERS / steps, 0.5, 0.99))
 
 
-def _data(
-    parts: Parts, strategy: str, trained: keras.Model, seed: int
-) -> tuple[keras.Model, Source, Source]:
+def model_and_data(parts: Parts, strategy: str, seed: int) -> tuple[keras.Model, Source, Source]:
     """Return the model to train, and its training and validation data: activations or images.
 
     Images are augmented with the strength of the cached views, differently in each epoch.
@@ -114,7 +82,7 @@ def _data(
         validation_rows = FeatureRows(parts.folders, "validation", CUT)
         cut = parts.features.cut
         if not parts.head.head["levels"] or cut is None:
-            model = join(trained, parts.head_layers)
+            model = join(trained_part(parts, strategy), parts.head_layers)
             return model, feature_source(train_rows), feature_source(validation_rows)
         model, columns = _above_cut(parts, cut)
         if not columns:
@@ -175,7 +143,7 @@ def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
     return tuple(by_variable[id(variable)] for variable in model.trainable_variables)
 
 
-def _settings(
+def shared_settings(
     parts: Parts,
     phase: str,
     options: FineTuneOptions,
@@ -183,6 +151,16 @@ def _settings(
     count: int,
     half: HalfPrecision,
 ) -> Settings:
+    """Return the settings of all trainings of a strategy, which have their own rates and lengths.
+
+    Args:
+        parts: the input of fine-tuning.
+        phase: name of the strategy.
+        options: of the step.
+        model: what is trained.
+        count: number of training images.
+        half: half precision, if any.
+    """
     used = options.model_dump(exclude={*MACHINE_OPTIONS, "precision"})
     fingerprint = digest_of(
         [parts.head.digest, parts.features.digest, parts.cached, phase, count, used, half]
@@ -192,9 +170,9 @@ def _settings(
     labels = FeatureRows(parts.folders, "train", head.pooling).labels
     return Settings(
         phase=phase,
-        epochs=options.fine_tune_epochs,
+        epochs=0,
         batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
+        learning_rate=0.0,
         seed=options.seed,
         classes=classes,
         # The same as in the training of the head.
@@ -203,7 +181,7 @@ def _settings(
         warm_up_fraction=0.1,
         cosine_decay=True,
         gradient_clip=1.0,
-        ema_momentum=options.ema_momentum,
+        ema_momentum=0.0 if options.ema_momentum else None,
         lr_ratios=lr_ratios(model, options.lowest_lr_ratio),
         fingerprint=fingerprint,
         half=half,

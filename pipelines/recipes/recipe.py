@@ -85,7 +85,7 @@ class Recipe(
     def arguments(self) -> dict[str, Any]:
         """Return the values of the pipeline's parameters, in types that kfp accepts."""
         fields = [*OPTION_FIELDS, *(WORKER_FIELDS if self.workers > 1 else ())]
-        values = {name: _plain(getattr(self, name)) for name in fields}
+        values = {name: _plain(name, getattr(self, name)) for name in fields}
         if self.destination and not self.champion:
             values["champion"] = f"{self.destination.rstrip('/')}/{self.model_name}"
         return values
@@ -96,8 +96,12 @@ class Recipe(
         return list(range(self.workers))
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _plain(name: str, value: Any) -> Any:
+    """Return a value in the type of its parameter; one that may be a name is text."""
+    if isinstance(value, tuple):
+        return list(value)
+    number = isinstance(value, float) and Recipe.model_fields[name].annotation is not float
+    return repr(value) if number else value
 
 
 # Parameters of a run are shown by Kubeflow, in the process list and in logs.

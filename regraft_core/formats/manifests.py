@@ -257,7 +257,9 @@ class CandidateResult(Record):
     digest: str = Field(description="Digest of the candidate.")
     validation_accuracy: float = Field(description="Accuracy on the validation split.")
     validation_loss: float = Field(description="Loss on the validation split.")
-    seconds: float = Field(description="Wall time of all epochs.")
+    seconds: float = Field(
+        description="Wall time of all epochs, and of the search for the learning rate."
+    )
     chosen: bool = Field(description="Whether this candidate was chosen.")
 
 

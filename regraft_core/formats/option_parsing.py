@@ -35,8 +35,11 @@ def select_options(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
-    """Return the first error of a validation as one line: what was expected and received."""
-    first = error.errors()[0]
+    """Return the first error of a validation as one line: what was expected and received.
+
+    A value that may have several types has an error for each of them.
+    """
+    first, *others = error.errors()
     name = str(first["loc"][0]) if first["loc"] else kind.__name__
     if first["type"] == "extra_forbidden":
         return unknown_name("option", name, kind.model_fields)
@@ -47,5 +50,8 @@ def as_input_error(kind: type[BaseModel], error: ValidationError) -> InputError:
         return InputError(f"{name}: expected {expected}, got {first['input']!r}")
     if first["type"] == "value_error":
         return InputError(f"{name}: {first['ctx']['error']}, got {first['input']!r}")
-    message = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
+    same = [one for one in others if one["loc"][:1] == first["loc"][:1]
+            and one["input"] == first["input"]]  # fmt: skip
+    expected = [one["msg"].removeprefix("Input should be ") for one in (first, *same)]
+    message = " or ".join(expected).replace("a valid array", "a list")
     return InputError(f"{name}: expected {message}, got {first['input']!r}")

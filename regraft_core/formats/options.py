@@ -248,8 +248,10 @@ class FineTuneOptions(Options):
     fine_tune_epochs: int = Field(
         default=10, ge=1, le=100_000, description="Number of epochs of fine-tuning."
     )
-    learning_rate: float = Field(
-        default=1e-5, gt=0.0, le=1.0, description="Peak learning rate of fine-tuning."
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Peak learning rate of fine-tuning; auto tries some for a few epochs and stops "
+        "early if validation shows no gain over the head.",
     )
     batch_size: BatchSize = 32
     batch_norm: Literal["frozen", "adapt"] = Field(
@@ -267,11 +269,10 @@ class FineTuneOptions(Options):
         le=1.0,
         description="Earliest trained layer's learning rate relative to the head's; 1 is equal.",
     )
-    ema_momentum: float = Field(
-        default=0.0,
-        ge=0.0,
-        lt=1.0,
-        description="Momentum of the moving average of the weights; 0 disables it, 0.99 is common.",
+    ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Momentum of the moving average of the weights; auto averages over a tenth of "
+        "the steps, 0 disables it.",
     )
     work_dir: WorkDir = ""
 

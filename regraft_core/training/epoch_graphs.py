@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
     The step of a variable is one TensorFlow operation, in half the time of the several of Keras.
     Gradients must already be summed over the replicas, so that clipping sees the same gradient with
-    several replicas as with one.
+    several replicas as with one. The momentum of averaged weights is a variable, so that it can
+    change between trainings.
     """
 
     def __init__(self, *args: Any, lr_ratios: tuple[float, ...] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lr_ratios = lr_ratios
+        self.ema_momentum: Any = tf.Variable(0.0, trainable=False, dtype=tf.float32)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
@@ -53,7 +55,8 @@ class LayerwiseAdam(keras.optimizers.Adam):
 class EpochGraphs:
     """Epochs as graphs, over an iterator of batches or over rows in memory.
 
-    Each returns mean loss (without penalties) and accuracy, float32 [2].
+    `train` returns mean loss (without penalties) and accuracy, float32 [2]; `measure` the loss of
+    each row and whether it is predicted correctly, float32 [n, 2].
     """
 
     train: Any
@@ -74,7 +77,7 @@ def run_epoch(
     train: bool,
     progress: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Run one epoch over the rows of `source` in `order`; return mean loss and accuracy.
+    """Run one epoch over the rows of `source` in `order`; return what its graph returns.
 
     Only a single replica uses rows in memory; several replicas read theirs batch by batch.
     `progress` is called with the number of rows that were read.
@@ -111,10 +114,9 @@ def compile_epoch_graphs(
             targets, logits, from_logits=True, label_smoothing=smooth
         )
 
-    def sums(loss: Any, targets: tf.Tensor, logits: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+    def each(loss: Any, targets: tf.Tensor, logits: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
         correct = tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32)
-        total = tf.stack([tf.reduce_sum(values * counted) for values in (loss, correct)])
-        return tf.concat([total, [tf.reduce_sum(counted)]], 0)
+        return tf.stack([loss * counted, correct * counted, counted], 1)
 
     def train_step(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
@@ -128,51 +130,63 @@ def compile_epoch_graphs(
             loss = optimizer.scale_loss(loss)
         variables = model.trainable_variables
         optimizer.apply(sum_replicas(tape.gradient(loss, variables)), variables)
-        return sums(per_image, targets, logits, counted)
+        return tf.reduce_sum(each(per_image, targets, logits, counted), 0)
 
     def measure_step(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
     ) -> tf.Tensor:
         logits = model(inputs, training=False)
-        return sums(losses(targets, logits, 0.0), targets, logits, counted)
+        rows = each(losses(targets, logits, 0.0), targets, logits, counted)
+        return rows if replicas == 1 else in_place(rows)
 
-    def over_batches(step: Any) -> Any:
-        @tf.function
-        def run(data: Any, steps: tf.Tensor) -> tf.Tensor:
-            total = tf.zeros([3])
-            for _ in tf.range(steps):
-                results = strategy.run(step, args=next(data))
-                total += strategy.reduce(tf.distribute.ReduceOp.SUM, results, axis=None)
-            return total[:2] / total[2]
+    def in_place(rows: tf.Tensor) -> tf.Tensor:
+        """Return a replica's rows at their place in a whole batch, which is 0 elsewhere."""
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * tf.shape(rows)[0]
+        whole = replicas * -(-batch_size // replicas)
+        return tf.pad(rows, [[first, whole - first - tf.shape(rows)[0]], [0, 0]])
 
-        return run
+    @tf.function
+    def train(data: Any, steps: tf.Tensor) -> tf.Tensor:
+        total = tf.zeros([3])
+        for _ in tf.range(steps):
+            results = strategy.run(train_step, args=next(data))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, results, axis=None)
+        return total[:2] / total[2]
 
-    def over_memory(step: Any) -> Any:
-        @tf.function
-        def run(
-            inputs: Any, labels: tf.Tensor, order: tf.Tensor, rows: tf.Tensor,
-            by_class: tf.Tensor,
-        ) -> tf.Tensor:  # fmt: skip
-            total = tf.zeros([3])
-            for first in tf.range(0, tf.shape(order)[0], batch_size):
-                chosen = rows[first : first + batch_size]
-                batch = tf.nest.map_structure(
-                    lambda array, chosen=chosen: tf.cast(tf.gather(array, chosen), tf.float32),
-                    inputs,
-                )
-                true_labels = tf.gather(labels, order[first : first + batch_size])
-                weights = tf.gather(by_class, true_labels)
-                targets = tf.one_hot(true_labels, classes)
-                total += step(batch, targets, weights, tf.ones_like(weights))
-            return total[:2] / total[2]
+    @tf.function
+    def measure(data: Any, steps: tf.Tensor) -> tf.Tensor:
+        found = tf.TensorArray(tf.float32, steps, element_shape=[None, 3], infer_shape=False)
+        for step in tf.range(steps):
+            results = strategy.run(measure_step, args=next(data))
+            rows = strategy.reduce(tf.distribute.ReduceOp.SUM, results, axis=None)
+            found = found.write(step, rows)
+        rows = found.concat()
+        return tf.boolean_mask(rows[:, :2], rows[:, 2] > 0)
 
-        return run
+    def batch_in_memory(arrays: Sequence[Any], first: tf.Tensor) -> tuple[Any, ...]:
+        inputs, labels, order, rows, by_class = arrays
+        chosen = rows[first : first + batch_size]
+        batch = tf.nest.map_structure(
+            lambda array: tf.cast(tf.gather(array, chosen), tf.float32), inputs
+        )
+        true_labels = tf.gather(labels, order[first : first + batch_size])
+        weights = tf.gather(by_class, true_labels)
+        return batch, tf.one_hot(true_labels, classes), weights, tf.ones_like(weights)
 
-    return EpochGraphs(
-        over_batches(train_step),
-        over_batches(measure_step),
-        over_memory(train_step),
-        over_memory(measure_step),
-        batch_size,
-        classes,
-    )
+    @tf.function
+    def train_resident(*arrays: Any) -> tf.Tensor:
+        total = tf.zeros([3])
+        for first in tf.range(0, tf.shape(arrays[2])[0], batch_size):
+            total += train_step(*batch_in_memory(arrays, first))
+        return total[:2] / total[2]
+
+    @tf.function
+    def measure_resident(*arrays: Any) -> tf.Tensor:
+        steps = -(-tf.shape(arrays[2])[0] // batch_size)
+        found = tf.TensorArray(tf.float32, steps, element_shape=[None, 3], infer_shape=False)
+        for step in tf.range(steps):
+            rows = measure_step(*batch_in_memory(arrays, step * batch_size))
+            found = found.write(step, rows)
+        return found.concat()[:, :2]
+
+    return EpochGraphs(train, measure, train_resident, measure_resident, batch_size, classes)

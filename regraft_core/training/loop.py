@@ -23,13 +23,9 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save
 from regraft_core.training.distribution import is_chief
-from regraft_core.training.epoch_graphs import (
-    EpochGraphs,
-    LayerwiseAdam,
-    compile_epoch_graphs,
-    run_epoch,
-)
+from regraft_core.training.epoch_graphs import LayerwiseAdam, compile_epoch_graphs, run_epoch
 from regraft_core.training.mixed_precision import HalfPrecision
+from regraft_core.training.rate_schedule import RateSchedule
 from regraft_core.training.training_source import Source, epoch_order, trace_prepare
 
 
@@ -50,9 +46,13 @@ class Settings:
     gradient_clip: float | None = None
     class_weights: tuple[float, ...] | None = None
     fingerprint: str = ""
-    ema_momentum: float = 0.0
+    ema_momentum: float | None = None
     lr_ratios: tuple[float, ...] | None = None
     half: HalfPrecision = ""
+
+
+class DivergedError(RegraftError):
+    """The loss is not finite."""
 
 
 @dataclass(frozen=True)
@@ -73,86 +73,103 @@ def class_weights(
     return tuple((len(labels) / (classes * counts)).tolist())
 
 
-def train(
-    model: keras.Model,
-    source: Source,
-    validation: Source,
-    settings: Settings,
-    checkpoint: Path | None = None,
-    start: Start | None = None,
-) -> list[Epoch]:
-    """Train `model` (inputs to logits) in place, restore its best weights; return the history.
+class Trainer:
+    """Trains a model (inputs to logits) in place, perhaps several times, with the same graphs.
 
-    The best epoch is the one with the lowest validation loss. With `start`, the initial weights
-    count too, and an epoch must also keep their accuracy, so that training never ends below its
-    start in either. Under a `tf.distribute` strategy the steps equal those of one replica.
-
-    Raises:
-        RegraftError: the loss is not finite.
-        InputError: the checkpoint is damaged, or of another model, dataset or options.
+    Trainings may differ in their length, learning rate, averaging and seed; each starts from the
+    weights that the model has. Under a `tf.distribute` strategy the steps equal those of one
+    replica.
     """
-    steps = -(-source.count // settings.batch_size)
-    optimizer = _optimizer(settings, steps)
-    optimizer.build(model.trainable_variables)
-    graphs = compile_epoch_graphs(
-        model, optimizer, settings.batch_size, settings.classes, settings.label_smoothing
-    )
-    source, validation = trace_prepare(source), trace_prepare(validation)
-    progress = Progress(settings.fingerprint)
-    if start is not None:
-        progress.best = Best(start.loss, -1, model.get_weights())
-    if checkpoint is not None:
-        if restore(checkpoint, model, optimizer, progress):
-            log_progress(f"{settings.phase}: resumes after epoch {len(progress.history)}")
-        _check_agreement(len(progress.history), checkpoint)
-    floor = start.accuracy if start is not None else 0.0
-    while not _finished(progress, settings):
-        epoch = _run_epoch(graphs, source, validation, settings, len(progress.history))
-        with use_averaged_weights(model, optimizer, settings):
-            if settings.ema_momentum:
-                loss, accuracy = _measure(graphs, validation)
-                changed = {"validation_loss": loss, "validation_accuracy": accuracy}
-                epoch = epoch.model_copy(update=changed)
-            _record_epoch(epoch, model, progress, settings, floor)
-        if checkpoint is not None and is_chief():
-            save(checkpoint, model, optimizer, progress)
-    if progress.best.weights is not None:
-        model.set_weights(progress.best.weights)
-    return progress.history
 
+    def __init__(
+        self, model: keras.Model, source: Source, validation: Source, settings: Settings
+    ) -> None:
+        """Build the optimizer; the graphs are traced when they first run."""
+        self._model = model
+        self._source, self._validation = trace_prepare(source), trace_prepare(validation)
+        self._schedule = RateSchedule(cosine_decay=settings.cosine_decay)
+        self._optimizer = _optimizer(settings, self._schedule)
+        self._optimizer.build(model.trainable_variables)
+        self._graphs = compile_epoch_graphs(
+            model, self._optimizer, settings.batch_size, settings.classes, settings.label_smoothing
+        )
+        weights = {id(variable) for variable in model.weights}
+        # The random state of dropout, and the loss scale of float16.
+        state = [one for one in model.variables if id(one) not in weights]
+        state += [one for one in self._optimizer.variables if len(one.shape) == 0]
+        self._state = [(variable, variable.numpy()) for variable in state]
 
-def _run_epoch(
-    graphs: EpochGraphs, source: Source, validation: Source, settings: Settings, number: int
-) -> Epoch:
-    clock = Clock()
-    order = epoch_order(source.count, settings.seed, number)
-    title = f"{settings.phase} epoch {number + 1}/{settings.epochs}"
-    progress = ProgressReporter(title, source.count)
-    loss, accuracy = run_epoch(
-        graphs, source, order, number, settings.class_weights, train=True, progress=progress
-    )
-    validation_loss, validation_accuracy = _measure(graphs, validation)
-    return Epoch(
-        phase=settings.phase,
-        epoch=number,
-        loss=float(loss),
-        accuracy=float(accuracy),
-        validation_loss=validation_loss,
-        validation_accuracy=validation_accuracy,
-        seconds=clock.seconds,
-    )
+    def measure(self) -> NDArray[np.float32]:
+        """Return the loss of each validation image, and whether it is correct, float32 [n, 2]."""
+        order = np.arange(self._validation.count)
+        return run_epoch(self._graphs, self._validation, order, 0, None, train=False)
 
+    def train(
+        self, settings: Settings, checkpoint: Path | None = None, start: Start | None = None
+    ) -> list[Epoch]:
+        """Train the model, restore its best weights, and return the history.
 
-def _measure(graphs: EpochGraphs, validation: Source) -> tuple[float, float]:
-    order = np.arange(validation.count)
-    loss, accuracy = run_epoch(graphs, validation, order, 0, None, train=False)
-    return float(loss), float(accuracy)
+        The best epoch is the one with the lowest validation loss. With `start`, the initial weights
+        count too, and an epoch must also keep their accuracy, so that training never ends below its
+        start in either.
+
+        Raises:
+            DivergedError: the loss is not finite.
+            InputError: the checkpoint is damaged, or of another model, dataset or options.
+        """
+        model, optimizer = self._model, self._optimizer
+        self._reset(settings)
+        progress = Progress(settings.fingerprint)
+        if start is not None:
+            progress.best = Best(start.loss, -1, model.get_weights())
+        if checkpoint is not None:
+            if restore(checkpoint, model, optimizer, progress):
+                log_progress(f"{settings.phase}: resumes after epoch {len(progress.history)}")
+            _check_agreement(len(progress.history), checkpoint)
+        floor = start.accuracy if start is not None else 0.0
+        while not _finished(progress, settings):
+            clock, number = Clock(), len(progress.history)
+            loss, accuracy = self._run_epoch(settings, number).tolist()
+            with use_averaged_weights(model, optimizer, settings):
+                measured = self.measure().mean(axis=0, dtype=np.float64).tolist()
+                epoch = Epoch(
+                    phase=settings.phase, epoch=number, loss=loss, accuracy=accuracy,
+                    validation_loss=measured[0], validation_accuracy=measured[1],
+                    seconds=clock.seconds,
+                )  # fmt: skip
+                _record_epoch(epoch, model, progress, settings, floor)
+            if checkpoint is not None and is_chief():
+                save(checkpoint, model, optimizer, progress)
+        if progress.best.weights is not None:
+            model.set_weights(progress.best.weights)
+        return progress.history
+
+    def _reset(self, settings: Settings) -> None:
+        """Forget the last training: steps, moments, averages and random state."""
+        for variable in self._optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+        for variable, value in self._state:
+            variable.assign(value)
+        total = settings.epochs * -(-self._source.count // settings.batch_size)
+        warm_up = int(settings.warm_up_fraction * total)
+        self._schedule.set(settings.learning_rate, warm_up, total)
+        adam = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        adam.ema_momentum.assign(settings.ema_momentum or 0.0)
+
+    def _run_epoch(self, settings: Settings, number: int) -> NDArray[np.float32]:
+        """Train one epoch; return the mean loss and the accuracy."""
+        source = self._source
+        title = f"{settings.phase} epoch {number + 1}/{settings.epochs}"
+        return run_epoch(
+            self._graphs, source, epoch_order(source.count, settings.seed, number), number,
+            settings.class_weights, train=True, progress=ProgressReporter(title, source.count),
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
 def use_averaged_weights(model: keras.Model, optimizer: Any, settings: Settings) -> Iterator[None]:
     """Replace the weights by their moving average, if there is one, while the body runs."""
-    if not settings.ema_momentum:
+    if settings.ema_momentum is None:
         yield
         return
     variables = model.trainable_variables
@@ -191,7 +208,7 @@ def _record_epoch(
     """Append an epoch to the history and keep its weights if it is the best so far."""
     for name, loss in ("loss", epoch.loss), ("validation loss", epoch.validation_loss):
         if not np.isfinite(loss):
-            raise RegraftError(
+            raise DivergedError(
                 f"{epoch.phase}: the {name} became {loss} in epoch {epoch.epoch + 1}; "
                 "a lower learning rate usually helps"
             )
@@ -204,25 +221,10 @@ def _record_epoch(
     )
 
 
-def _optimizer(settings: Settings, steps: int) -> Any:
+def _optimizer(settings: Settings, schedule: RateSchedule) -> Any:
+    averaged = settings.ema_momentum is not None
     adam = LayerwiseAdam(
-        _schedule(settings, steps), clipnorm=settings.gradient_clip,
-        use_ema=settings.ema_momentum > 0.0, ema_momentum=settings.ema_momentum,
-        lr_ratios=settings.lr_ratios,
-    )  # fmt: skip
+        schedule, clipnorm=settings.gradient_clip, use_ema=averaged, lr_ratios=settings.lr_ratios
+    )
     # bfloat16 has the range of float32, so no gradient becomes 0.
     return keras.optimizers.LossScaleOptimizer(adam) if settings.half == "float16" else adam
-
-
-def _schedule(settings: Settings, steps: int) -> Any:
-    """Return the learning rate, or its schedule: linear warm-up, then cosine decay."""
-    if not settings.cosine_decay:
-        return settings.learning_rate
-    total = steps * settings.epochs
-    warm_up = max(int(settings.warm_up_fraction * total), 1)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warm_up,
-        decay_steps=max(total - warm_up, 1),
-        warmup_target=settings.learning_rate,
-        warmup_steps=warm_up,
-    )

@@ -1,62 +1,100 @@
-"""Chooses among candidates by validation data only; ties go to the one that trains fewer layers."""
+"""Chooses among candidates by validation data only: the head, unless another is better than it.
+
+A candidate that trains layers of the backbone replaces the head only if its log loss is
+significantly lower on the same images; others may be better by chance.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from regraft_core.formats.manifests import CandidateResult, ModelManifest
 from regraft_core.runtime.errors import InputError
+from regraft_core.training.paired_losses import PairedLosses
 
 TRAINED = {"head": 0, "top": 1, "full": 2}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate, and the validation accuracy of its head, -inf without a head.
+    """The chosen candidate, the validation accuracy of its head (-inf if unknown), and reasons.
 
-    If no candidate reaches it, the best one is chosen nevertheless, so that there is something to
-    report; the gate rejects it.
+    If no candidate reaches its head, the best one is chosen nevertheless, so that there is
+    something to report; the gate rejects it.
     """
 
     index: int
     head_accuracy: float
+    reasons: list[str] = field(default_factory=list)
 
 
 def choose(manifests: Sequence[ModelManifest]) -> Choice:
-    """Choose the candidate with the best validation accuracy.
+    """Choose the candidate with the lowest validation loss among those that may replace the head.
 
-    Ties go to the one that trains fewer layers (`head` before `top` before `full`), then to the one
-    with the lower validation loss. A candidate below its head comes after all others.
+    Ties go to the one that trains fewer layers (`head` before `top` before `full`). Without a
+    candidate `head`, all others may be chosen. A candidate below its head comes after all others.
 
     Raises:
         InputError: there is no candidate.
     """
     if not manifests:
         raise InputError("expected at least one candidate, got none")
-    heads = [m.validation_accuracy for m in manifests if m.strategy == "head"]
-    best_head = max((a for a in heads if math.isfinite(a)), default=-math.inf)
+    heads = [m for m in manifests if m.strategy == "head"]
+    best_head = max((m.validation_accuracy for m in heads if _known(m)), default=-math.inf)
 
-    def order(index: int) -> tuple[bool, float, int, float, int]:
+    def order(index: int) -> tuple[bool, bool, float, int, int]:
         manifest = manifests[index]
-        accuracy, loss = manifest.validation_accuracy, manifest.validation_loss
-        known = math.isfinite(accuracy)
-        below = not known or accuracy < max(best_head, _own_head(manifest))
-        rank = TRAINED[manifest.strategy]
-        finite_loss = loss if math.isfinite(loss) else math.inf
-        return below, -accuracy if known else math.inf, rank, finite_loss, index
+        below = not _known(manifest) or manifest.validation_accuracy < _own_head(
+            manifest, best_head
+        )
+        compared = against_head(manifest)
+        replaces = not heads or manifest.strategy == "head" or bool(compared and compared.better)
+        return (
+            below,
+            not replaces,
+            manifest.validation_loss if math.isfinite(manifest.validation_loss) else math.inf,
+            TRAINED[manifest.strategy],
+            index,
+        )
 
     *_, index = min(map(order, range(len(manifests))))
-    return Choice(index, max(best_head, _own_head(manifests[index])))
+    reasons = _reasons(manifests, index) if heads else []
+    return Choice(index, _own_head(manifests[index], best_head), reasons)
 
 
-def _own_head(manifest: ModelManifest) -> float:
-    """Return the validation accuracy of the head that a candidate started from, -inf if unknown."""
+def against_head(manifest: ModelManifest) -> PairedLosses | None:
+    """Return a candidate's validation losses minus those of its head; None if not compared."""
+    found = manifest.measurements.get("against_head")
+    return PairedLosses(**found) if found else None
+
+
+def _reasons(manifests: Sequence[ModelManifest], chosen: int) -> list[str]:
+    """Return for each candidate that trained layers whether it replaces the head."""
+    reasons = []
+    for index, manifest in enumerate(manifests):
+        if compared := against_head(manifest):
+            cost = f"{manifest.strategy} took {manifest.made_by.seconds:.0f} s"
+            change = f"changed the log loss on validation by {compared} per image"
+            kept = f"{manifests[chosen].strategy} {'chosen' if index == chosen else 'kept'}"
+            reasons.append(f"{kept}: {cost} and {change}")
+    return reasons
+
+
+def _known(manifest: ModelManifest) -> bool:
+    return math.isfinite(manifest.validation_accuracy)
+
+
+def _own_head(manifest: ModelManifest, best_head: float) -> float:
+    """Return the validation accuracy of the head that a candidate started from.
+
+    If the candidate does not have it, that of the best head.
+    """
     accuracy = manifest.measurements.get("head_validation_accuracy")
     if isinstance(accuracy, int | float) and math.isfinite(accuracy):
         return float(accuracy)
-    return -math.inf
+    return best_head
 
 
 def list_results(manifests: Sequence[ModelManifest], chosen: int) -> list[CandidateResult]:
@@ -67,8 +105,12 @@ def list_results(manifests: Sequence[ModelManifest], chosen: int) -> list[Candid
             digest=manifest.digest,
             validation_accuracy=manifest.validation_accuracy,
             validation_loss=manifest.validation_loss,
-            seconds=sum(e.seconds for e in manifest.history),
+            seconds=sum(e.seconds for e in manifest.history) + _search_seconds(manifest),
             chosen=index == chosen,
         )
         for index, manifest in enumerate(manifests)
     ]
+
+
+def _search_seconds(manifest: ModelManifest) -> float:
+    return float(manifest.measurements.get("learning_rate", {}).get("seconds", 0.0))

@@ -117,9 +117,15 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
             ood_logits=rng.normal(0, 1.6, (100, classes)),
         )  # fmt: skip
         data = dataset_manifest(names, max(1, images // classes))
+        gain = {"images": 200, "difference": -0.1, "standard_error": 0.02}
         models = [
-            candidate_of(strategy, accuracy, classes=names, digest=strategy * 16)
-            for strategy, accuracy in (("head", 0.95), ("top", 0.98))
+            candidate_of(
+                strategy, accuracy, loss, classes=names, digest=strategy * 16, measurements=measured
+            )
+            for strategy, accuracy, loss, measured in (
+                ("head", 0.95, 0.5, {}),
+                ("top", 0.98, 0.4, {"against_head": gain}),
+            )
         ]
         evaluation = build_manifest(assessment, models, choose(models), data, None, 3.1)
         image = "data:image/png;base64," + TINY_PNG

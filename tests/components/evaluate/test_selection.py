@@ -1,4 +1,4 @@
-"""The choice among candidates: by validation only, ties to fewer layers, never below the head."""
+"""The choice among candidates: by validation only, the head unless another is better than it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,60 @@ from regraft_core.runtime.errors import InputError
 NAN = math.nan
 
 
+BETTER, CHANCE = (
+    {"against_head": {"images": 200, "difference": difference, "standard_error": 0.02}}
+    for difference in (-0.05, -0.04)
+)
+
+
 @pytest.mark.parametrize(
     ("ended", "chosen", "head_accuracy"),
     [
-        ([("head", 0.9), ("top", 0.95)], 1, 0.9),
-        ([("top", 0.95), ("head", 0.9)], 0, 0.9),
-        ([("head", 0.95), ("top", 0.9)], 0, 0.95),
-        ([("full", 0.95), ("top", 0.95), ("head", 0.95)], 2, 0.95),
-        ([("full", 0.95), ("top", 0.95), ("head", 0.9)], 1, 0.9),
-        ([("full", 0.96), ("top", 0.95), ("head", 0.9)], 0, 0.9),
-        ([("top", NAN), ("head", 0.1)], 1, 0.1),
-        ([("top", 0.2), ("head", NAN)], 0, -math.inf),
-        ([("top", NAN)], 0, -math.inf),
-        ([("top", NAN), ("head", NAN)], 1, -math.inf),
-        ([("head", 0.5)], 0, 0.5),
+        ([("head", 0.9, 0.4), ("top", 0.95, 0.35)], 1, 0.9),
+        ([("top", 0.95, 0.35), ("head", 0.9, 0.4)], 0, 0.9),
+        ([("head", 0.95, 0.4), ("top", 0.9, 0.35)], 0, 0.95),
+        ([("full", 0.95, 0.35), ("top", 0.95, 0.35), ("head", 0.95, 0.4)], 1, 0.95),
+        ([("full", 0.95, 0.30), ("top", 0.96, 0.35), ("head", 0.9, 0.4)], 0, 0.9),
+        ([("top", NAN, 0.35), ("head", 0.1, 2.0)], 1, 0.1),
+        ([("top", 0.2, 0.35), ("head", NAN, NAN)], 0, -math.inf),
+        ([("top", 0.2, NAN), ("full", 0.2, 3.0)], 1, -math.inf),
+        ([("top", NAN, NAN)], 0, -math.inf),
+        ([("top", NAN, NAN), ("head", NAN, NAN)], 1, -math.inf),
+        ([("head", 0.5, 0.5)], 0, 0.5),
     ],
 )
-def test_choice(candidate_of, ended, chosen, head_accuracy) -> None:
-    choice = choose([candidate_of(strategy, accuracy) for strategy, accuracy in ended])
+def test_choice_among_candidates_that_are_better_than_the_head(
+    candidate_of, ended, chosen, head_accuracy
+) -> None:
+    choice = choose([candidate_of(*one, measurements=BETTER) for one in ended])
     assert (choice.index, choice.head_accuracy) == (chosen, head_accuracy)
 
 
-def test_ties_of_one_strategy_go_to_the_lower_loss(candidate_of) -> None:
-    assert choose([candidate_of("top", 0.9, 0.4), candidate_of("top", 0.9, 0.3)]).index == 1
-    assert choose([candidate_of("top", 0.9, NAN), candidate_of("top", 0.9, 0.3)]).index == 1
+@pytest.mark.parametrize(("measurements", "chosen"), [(BETTER, 1), (CHANCE, 0), ({}, 0)])
+def test_the_head_is_kept_unless_another_is_significantly_better(
+    candidate_of, measurements, chosen
+) -> None:
+    candidates = [
+        candidate_of("head", 0.9),
+        candidate_of("top", 0.95, 0.4, measurements=measurements),
+    ]
+    assert choose(candidates).index == chosen
+    assert choose(candidates[1:]).index == 0
+
+
+def test_a_line_says_what_a_candidate_cost_and_changed(candidate_of) -> None:
+    head = candidate_of("head", 0.9)
+    top = candidate_of("top", 0.95, 0.45, measurements=CHANCE)
+    cost = "top took 1 s and changed the log loss on validation by -0.0400 ± 0.0200 per image"
+    assert choose([head, top]).reasons == [f"head kept: {cost}"]
+    assert choose([top]).reasons == []
+    top = candidate_of("top", 0.95, 0.45, measurements=BETTER)
+    assert choose([head, top]).reasons == [f"top chosen: {cost.replace('0.0400', '0.0500')}"]
 
 
 def test_a_candidate_below_its_own_head_is_chosen_only_without_another(candidate_of) -> None:
-    below = candidate_of("top", 0.93, measurements={"head_validation_accuracy": 0.95})
-    above = candidate_of("full", 0.91, measurements={"head_validation_accuracy": 0.90})
+    below = candidate_of("top", 0.93, 0.2, measurements={"head_validation_accuracy": 0.95})
+    above = candidate_of("full", 0.91, 0.3, measurements={"head_validation_accuracy": 0.90})
     assert choose([below, above]).index == 1
     single = choose([below])
     assert (single.index, single.head_accuracy) == (0, 0.95)
@@ -59,7 +84,9 @@ def test_no_candidate_is_an_error() -> None:
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_results_keep_the_order_and_mark_the_chosen(candidate_of, chosen) -> None:
-    rows = list_results([candidate_of("head", 0.9), candidate_of("top", 0.95)], chosen)
+    searched = {"learning_rate": {"seconds": 3.0}}
+    candidates = [candidate_of("head", 0.9), candidate_of("top", 0.95, measurements=searched)]
+    rows = list_results(candidates, chosen)
     assert [row.strategy for row in rows] == ["head", "top"]
     assert [row.chosen for row in rows] == [chosen == 0, chosen == 1]
-    assert rows[1].seconds == pytest.approx(5.0)
+    assert rows[1].seconds == pytest.approx(8.0)

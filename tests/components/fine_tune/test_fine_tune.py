@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
+from components.fine_tune.rate_search import LEARNING_RATES
 from components.fine_tune.strategies import lr_ratios
 from components.train_head.train_head import train_head
 from regraft_core.backbones.backbone_table import BACKBONES
@@ -28,8 +29,9 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.heads import build_head, pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
-from regraft_core.training.loop import Settings, class_weights, train
+from regraft_core.training.loop import Settings, Trainer, class_weights
 from regraft_core.training.model_files import load_model, save_model
+from regraft_core.training.paired_losses import PairedLosses
 from regraft_core.training.training_source import Source
 from regraft_core.training.winograd import winograd
 
@@ -88,14 +90,16 @@ def test_cached_steps_equal_those_of_end_to_end_training(name: str) -> None:
     unfrozen(backbone)
     whole = join(backbone, head)
     start = whole.get_weights()
-    train(whole, source(pixels, labels), source(pixels, labels), settings)
+    data = source(pixels, labels), source(pixels, labels)
+    Trainer(whole, *data, settings).train(settings)
 
     backbone, head = backbone_and_head(name)
     bottom, _ = split(backbone, cut)
     cached = bottom(pixels, training=False).numpy()
     top = join(unfrozen(backbone), head)
     with winograd(top.layers):
-        train(top, source(cached, labels), source(cached, labels), settings)
+        data = source(cached, labels), source(cached, labels)
+        Trainer(top, *data, settings).train(settings)
     again = join(backbone, head).get_weights()
 
     moved = [np.abs(mine - before).max() for mine, before in zip(again, start, strict=True)]
@@ -249,15 +253,16 @@ def test_class_weights_and_label_smoothing_are_those_of_the_head(
 ) -> None:
     recorded: list[Settings] = []
 
-    def record_settings(*arguments: Any) -> list[Epoch]:
-        recorded.append(next(one for one in arguments if isinstance(one, Settings)))
-        return train(*arguments)
+    class Recorder(Trainer):
+        def train(self, settings: Settings, *others: Any) -> list[Epoch]:
+            recorded.append(settings)
+            return super().train(settings, *others)
 
-    monkeypatch.setattr("components.fine_tune.strategies.train", record_settings)
+    monkeypatch.setattr("components.fine_tune.part_training.Trainer", Recorder)
     options = HeadOptions(class_weights="balanced", label_smoothing=0.1)
     train_head([trained.features], tmp_path / "head", options)
     labels = FeatureRows([trained.features], "train", "gap").labels
-    quick = FineTuneOptions(strategy="top", fine_tune_epochs=1)
+    quick = FineTuneOptions(strategy="top", fine_tune_epochs=1, learning_rate=1e-3)
     for number, head in enumerate((trained.head, tmp_path / "head")):
         fine_tune(dataset, [trained.features], head, tmp_path / f"{number}", quick)
     plain, weighted = recorded
@@ -271,7 +276,9 @@ def test_a_checkpoint_on_activations_is_not_resumed_from_images(
 ) -> None:
     small = FeatureOptions(backbone="tiny", cache_gb=1e-6)
     extract_features(dataset, tmp_path / "streamed", small)
-    options = FineTuneOptions(strategy="top", fine_tune_epochs=1, work_dir=str(tmp_path / "work"))
+    options = FineTuneOptions(
+        strategy="top", fine_tune_epochs=1, learning_rate=1e-3, work_dir=str(tmp_path / "work")
+    )
     for number, features in enumerate((trained.features, tmp_path / "streamed")):
         fine_tune(dataset, [features], trained.head, tmp_path / f"{number}", options)
     assert "resumes" not in capsys.readouterr().out
@@ -297,7 +304,7 @@ def test_a_loss_that_is_not_finite_leaves_no_candidate(
     folder = tmp_path / "head"
     folder.mkdir()
     manifest.model_copy(update={"digest": save_model(model, folder)}).write(folder)
-    with pytest.raises(RegraftError, match="top: the loss became nan in epoch 1"):
+    with pytest.raises(RegraftError, match="top: the validation loss of the head is not finite"):
         fine_tune(dataset, [trained.features], folder, tmp_path / "m", FineTuneOptions())
     assert not (tmp_path / "m").exists()
 
@@ -475,3 +482,44 @@ def test_a_finished_fine_tuning_is_restored_from_the_work_folder(
         strict=True,
     ):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_learning_rate_is_found_and_recorded(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A finished search is restored, too."""
+    work = str(tmp_path / "work")
+    options = FineTuneOptions(strategy="top", fine_tune_epochs=4, work_dir=work)
+    found = fine_tune(dataset, [trained.features], weak_head, tmp_path / "first", options)
+    chosen = found.options["learning_rate"]
+    assert chosen in LEARNING_RATES
+    trials = found.measurements["learning_rate"]["trials"]
+    assert [one["learning_rate"] for one in trials] == list(LEARNING_RATES)
+    assert min(trials, key=lambda one: one["difference"])["learning_rate"] == chosen
+    assert f"{chosen:.0e} was chosen" in found.reasoning[-1]
+    assert PairedLosses(**found.measurements["against_head"]).better
+    assert [line.phase for line in found.history].count("top") == 4
+    output = capsys.readouterr().out
+    assert f"top at {LEARNING_RATES[0]:.0e} epoch 1/1" in output
+    assert "resumes" not in output
+    again = fine_tune(dataset, [trained.features], weak_head, tmp_path / "second", options)
+    assert capsys.readouterr().out.count("resumes after epoch") == len(LEARNING_RATES) + 1
+    assert again.history == found.history
+    assert again.measurements["against_head"] == found.measurements["against_head"]
+
+
+def test_without_a_gain_the_training_ends_after_the_search(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """Of wrong labels nothing can be learned: the head of the right ones is the best."""
+    found = fine_tune(
+        dataset, [trained.features], trained.head, tmp_path / "m", FineTuneOptions(strategy="top")
+    )
+    head = ModelManifest.read(trained.head)
+    assert found.history == head.history
+    assert (found.validation_loss, found.validation_accuracy) == (
+        head.validation_loss, head.validation_accuracy,
+    )  # fmt: skip
+    assert not PairedLosses(**found.measurements["against_head"]).better
+    assert "the training ended there" in found.reasoning[-1]

@@ -19,7 +19,11 @@ from regraft_core.runtime.errors import InputError
         ({"sources": ("",)}, "source: expected a path, URL or sample, got an empty text"),
         ({"min_accuracy": 1.01}, "min_accuracy: expected less than or equal to 1, got 1.01"),
         ({"min_accuracy": float("nan")}, "min_accuracy"),
-        ({"learning_rate": -1.0}, "learning_rate: expected greater than 0, got -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate: expected greater than 0 or 'auto', got -1.0"),
+        (
+            {"learning_rate": "quick"},
+            "learning_rate: expected a valid number, .* or 'auto', got 'quick'",
+        ),
         ({"folds": 1}, "folds: expected greater than or equal to 2, got 1"),
         ({"batch_size": 0}, "batch_size: expected greater than or equal to 1, got 0"),
         ({"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),

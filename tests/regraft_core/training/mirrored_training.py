@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.training.loop import Settings, train
+from regraft_core.training.loop import Settings, Trainer
 from regraft_core.training.mixed_precision import accelerate
 from regraft_core.training.training_source import Source
 
@@ -59,8 +59,11 @@ def trained(strategy: Any) -> list[NDArray[np.float32]]:
     with strategy.scope():
         model = network()
         with accelerate(model.layers, ""):
-            history = train(model, source(0, 34), source(1, 13), SETTINGS)
+            trainer = Trainer(model, source(0, 34), source(1, 13), SETTINGS)
+            history = trainer.train(SETTINGS)
+            measured = trainer.measure()
     losses = [value for line in history for value in (line.loss, line.validation_loss)]
+    losses += measured.ravel().tolist()
     return [*model.get_weights(), np.array(losses, np.float32)]
 
 

@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.manifests import Epoch
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.training.checkpoint import STATE_FILE
-from regraft_core.training.loop import Settings, Start, _optimizer, train
+from regraft_core.training.loop import Settings, Start, Trainer, _optimizer
+from regraft_core.training.rate_schedule import RateSchedule
 from regraft_core.training.training_source import Resident, Source, epoch_order
 
 CLASSES = 3
@@ -48,6 +50,17 @@ def head(seed: int = 1) -> keras.Model:
     return keras.Sequential(
         [keras.Input((CLASSES,)), keras.layers.Dropout(0.3, seed=5), keras.layers.Dense(CLASSES)]
     )
+
+
+def train(
+    model: keras.Model,
+    source: Source,
+    validation: Source,
+    settings: Settings,
+    checkpoint: Path | None = None,
+    start: Start | None = None,
+) -> list[Epoch]:
+    return Trainer(model, source, validation, settings).train(settings, checkpoint, start)
 
 
 def loss_of(model: keras.Model, data: Source) -> float:
@@ -149,6 +162,37 @@ def test_averaged_weights_are_kept_and_resumed(tmp_path: Path, data: tuple[Sourc
     assert [line.loss for line in again] == pytest.approx([line.loss for line in history])
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_second_training_forgets_the_first(tmp_path: Path, data: tuple[Source, Source]) -> None:
+    """The same graphs train with another length, rate and average as graphs of their own."""
+    averaged = dataclasses.replace(SETTINGS, cosine_decay=True, ema_momentum=0.5)
+    second = dataclasses.replace(averaged, epochs=3, learning_rate=0.05, ema_momentum=0.9)
+    model, alone = head(), head()
+    start = model.get_weights()
+    trainer = Trainer(model, *data, averaged)
+    first = trainer.train(averaged)
+    model.set_weights(start)
+    again = trainer.train(second)
+    expected = train(alone, *data, second)
+    assert [line.loss for line in again] != [line.loss for line in first[:3]]
+    assert [line.loss for line in again] == pytest.approx([line.loss for line in expected])
+    for ours, theirs in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_each_validation_image_is_measured_in_its_order(data: tuple[Source, Source]) -> None:
+    model = head()
+    inputs, labels = data[1].fetch(np.arange(data[1].count), 0)
+    resident = dataclasses.replace(
+        data[1], resident=Resident(tf.constant(inputs), tf.constant(labels))
+    )
+    logits = model(inputs, training=False).numpy()
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    for validation in (data[1], resident):
+        measured = Trainer(model, data[0], validation, SETTINGS).measure()
+        np.testing.assert_allclose(measured[:, 0], losses, atol=1e-6)
+        np.testing.assert_array_equal(measured[:, 1], logits.argmax(axis=1) == labels)
 
 
 def test_a_learning_rate_ratio_for_each_variable(data: tuple[Source, Source]) -> None:
@@ -322,17 +366,10 @@ def test_label_smoothing_affects_the_training_loss_but_not_validation() -> None:
 def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine(
     warm_up_fraction: float, rates: dict[int, float]
 ) -> None:
-    settings = dataclasses.replace(
-        SETTINGS,
-        epochs=10,
-        learning_rate=0.02,
-        cosine_decay=True,
-        warm_up_fraction=warm_up_fraction,
-    )
-    optimizer = _optimizer(settings, steps=10)
+    schedule = RateSchedule(cosine_decay=True)
+    schedule.set(0.02, int(warm_up_fraction * 100), 100)
     for step, rate in rates.items():
-        optimizer.iterations.assign(step)
-        assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-7), step
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-7), step
 
 
 @pytest.mark.parametrize(
@@ -342,7 +379,8 @@ def test_a_gradient_longer_than_the_limit_is_cut_to_it(
     clip: float | None, length: float, kept: float
 ) -> None:
     """Measured in Adam's first moment, because its step hardly depends on a gradient's length."""
-    optimizer = _optimizer(dataclasses.replace(SETTINGS, gradient_clip=clip), steps=1)
+    schedule = RateSchedule(cosine_decay=False)
+    optimizer = _optimizer(dataclasses.replace(SETTINGS, gradient_clip=clip), schedule)
     weights = keras.Variable(np.zeros(4, np.float32))
     optimizer.build([weights])
     optimizer.apply([tf.constant(np.float32([0.6, 0.0, -0.8, 0.0]) * length)], [weights])

@@ -14,6 +14,7 @@ from regraft_core.training.mixed_precision import (
     accelerate,
     choose_half_precision,
 )
+from regraft_core.training.rate_schedule import RateSchedule
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_half_precision_follows_the_oldest_gpu(
 def test_only_float16_scales_the_loss(half: HalfPrecision, scaled: bool) -> None:
     settings = Settings("top", epochs=1, batch_size=8, learning_rate=0.1, seed=0, classes=2,
                         half=half)  # fmt: skip
-    optimizer = _optimizer(settings, 4)
+    optimizer = _optimizer(settings, RateSchedule(cosine_decay=True))
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) is scaled
 
 

@@ -1,0 +1,50 @@
+"""Two models compared image by image, by their log losses on validation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+# Lower than usual, because the best of several epochs and learning rates is compared.
+SIGNIFICANCE = 0.01
+
+
+@dataclass(frozen=True)
+class PairedLosses:
+    """How the mean log loss of a model differs from that of another, on the same images.
+
+    The images have most of their difficulty in common, so the standard error of the difference is
+    far smaller than that of each mean (Diebold and Mariano, Comparing predictive accuracy, 1995).
+    """
+
+    images: int
+    difference: float
+    standard_error: float
+
+    @property
+    def promising(self) -> bool:
+        """Whether the loss is lower by more than a standard error: enough to train on."""
+        return self.difference < -self.standard_error
+
+    @property
+    def better(self) -> bool:
+        """Whether the loss is significantly lower, by a one-sided t-test."""
+        if self.images < 2 or not math.isfinite(self.difference):
+            return False
+        quantile = float(student.ppf(1 - SIGNIFICANCE, self.images - 1))
+        return self.difference < -quantile * self.standard_error
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.4f} ± {self.standard_error:.4f}"
+
+
+def compare_losses(losses: NDArray[np.floating], others: NDArray[np.floating]) -> PairedLosses:
+    """Return how `losses` [n] differ from those of another model, image by image."""
+    differences = np.asarray(losses, np.float64) - np.asarray(others, np.float64)
+    images = len(differences)
+    error = differences.std(ddof=1) / math.sqrt(images) if images > 1 else math.nan
+    return PairedLosses(images, float(differences.mean()), float(error))
