@@ -27,4 +27,4 @@ def run(options: Mapping[str, Any], saved_model: Any, parity: Any, published: An
 def _compared(options: Mapping[str, Any]) -> Compared | None:
     if "inputs" not in options:
         return None
-    return Compared(options["inputs"], options["champion_digest"])
+    return Compared(options["inputs"], options["champion"], options["champion_digest"])

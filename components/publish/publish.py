@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from components.publish.registry import Registry, RegistryError
+from regraft_core.formats.compared_champion import compared_version
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
@@ -30,9 +31,13 @@ from serving.publishing.publish import (
 
 @dataclass(frozen=True)
 class Compared:
-    """Digests of a run's inputs and of the champion ("" without one) that it compared with."""
+    """Digest of a run's inputs, and the champion that it compared with: location and digest.
+
+    `champion_digest` is empty if there was no champion.
+    """
 
     inputs: str
+    champion: str
     champion_digest: str
 
 
@@ -63,7 +68,8 @@ def publish(
 
     Raises:
         ParityError: verification failed.
-        InputError: the report is of another model; as `publish_saved_model` and `Registry`.
+        InputError: the report is of another model, the champion has changed since the comparison;
+            as `publish_saved_model` and `Registry`.
         RegistryError: the registry does not respond and nothing was published, or it failed
             afterwards.
     """
@@ -74,7 +80,9 @@ def publish(
     with staged_folder(out) as folder:
         version = _find_published(model, destination, name)
         added = version is None
-        if compared is not None:  # first, so that no version is published without it
+        if compared is not None:
+            compared_version(compared.champion, compared.champion_digest, compared.inputs)
+            # First, so that no version is published without it.
             last = LastPublication(
                 inputs=compared.inputs, champion_digest=compared.champion_digest,
                 saved_model_digest=model.digest,

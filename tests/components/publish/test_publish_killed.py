@@ -56,7 +56,7 @@ def attempt(folder, kill_at):
     shutil.rmtree(out, ignore_errors=True)
     try:
         publish(exported, parity, out, str(folder / "models"), "m", options, "run-1",
-                Compared("inputs", ""))
+                Compared("inputs", str(folder / "models" / "m"), ""))
     except BaseException as error:
         os.write(write, repr(error).encode())
         os._exit(1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from regraft_core.formats.manifests import ParityManifest, PublishedManifest, Sa
 from regraft_core.formats.options import PublishOptions
 from regraft_core.formats.run_outcome import read_last_publication, read_outcome
 from regraft_core.runtime.errors import InputError, ParityError
-from serving.publishing.publish import read_labels
+from serving.publishing.publish import read_labels, set_label
 
 
 def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
@@ -101,9 +102,55 @@ def test_what_is_published_is_recorded_before_the_version(exported: Path, tmp_pa
     with pytest.raises(InputError, match="keep_last"):
         publish(exported, parity, tmp_path / "out", destination, "m",
                 PublishOptions.model_construct(version_label="", keep_last=-1, model_registry=""),
-                compared=Compared("inputs", "champion"))  # fmt: skip
+                compared=Compared("inputs", "", ""))  # fmt: skip
     last = read_last_publication(destination, "m")
     assert last is not None
     assert (last.inputs, last.champion_digest, last.saved_model_digest) == (
-        "inputs", "champion", digest,
+        "inputs", "", digest,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("other", ["added", "labeled"])
+def test_a_model_is_not_published_over_a_champion_that_it_was_not_compared_with(
+    exported: Path, tmp_path: Path, other: str
+) -> None:
+    """Another run publishes, or somebody rolls back, between `evaluate` and `publish`."""
+    own = SavedModelManifest.read(exported)
+    parity = write_parity(tmp_path / "parity", own.digest)
+    destination, champion = str(tmp_path / "models"), str(tmp_path / "models" / "m")
+    for number in ("1", "2"):
+        copy_of(exported, Path(champion, number), number * 64)
+    set_label(destination, "m", "stable", 1)
+    compared = Compared("inputs", champion, "1" * 64)
+    if other == "added":
+        copy_of(exported, Path(champion, "3"), "3" * 64)
+        set_label(destination, "m", "stable", 3)
+    else:
+        set_label(destination, "m", "stable", 2)
+    before = sorted(Path(champion).rglob("*"))
+    with pytest.raises(InputError, match=r"champion: expected 111111111111, as at the start of the "
+                                         r"run, got .*; repeat or resume the run"):  # fmt: skip
+        publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
+    assert sorted(Path(champion).rglob("*")) == before
+    assert not (tmp_path / "out").exists()
+    set_label(destination, "m", "stable", 1)
+    publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
+
+
+def test_a_repeated_attempt_accepts_its_own_version_as_the_champion(
+    exported: Path, tmp_path: Path
+) -> None:
+    parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
+    compared = Compared("inputs", str(tmp_path / "models" / "m"), "")
+    for number in ("1", "2"):
+        made = publish(exported, parity, tmp_path / number, str(tmp_path / "models"), "m",
+                       compared=compared)  # fmt: skip
+        assert made.version == 1
+
+
+def copy_of(exported: Path, version: Path, digest: str) -> None:
+    """Write the files of a published version from which a champion is identified."""
+    version.mkdir(parents=True)
+    shutil.copy(exported / "saved_model.pb", version)
+    manifest = SavedModelManifest.read(exported).model_copy(update={"digest": digest})
+    manifest.write(version)
