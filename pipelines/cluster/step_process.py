@@ -83,7 +83,8 @@ def run_attempt(command: list[str], limit_s: float) -> Attempt:
                 return Attempt(1, f"has not ended within {limit_s:g} s")
         if code < 0:
             why = ", usually because memory ran out" if code == -signal.SIGKILL else ""
-            return Attempt(128 - code, f"was ended by {signal.Signals(-code).name}{why}")
+            name = f"signal {-code} ({signal.strsignal(-code)})"
+            return Attempt(128 - code, f"was ended by {name}{why}")
         error = _error_in(events)
         reason = f"ended with exit code {code}"
         return Attempt(code, reason, error.get("may_pass", True), reported=bool(error))

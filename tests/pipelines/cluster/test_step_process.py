@@ -112,8 +112,8 @@ def test_a_killed_attempt_is_repeated_and_the_last_one_is_said(
     assert step("os.kill(os.getpid(), signal.SIGKILL)") == 128 + signal.SIGKILL
     assert len(attempts(tmp_path)) == 3
     assert capfd.readouterr().out.splitlines()[-1] == (
-        "[regraft:error:137] ingest: attempt 3 of 3 was ended by SIGKILL, usually because memory "
-        "ran out"
+        "[regraft:error:137] ingest: attempt 3 of 3 was ended by signal 9 (Killed), usually "
+        "because memory ran out"
     )
 
 

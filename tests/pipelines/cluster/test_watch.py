@@ -212,8 +212,8 @@ LAUNCHER = "E1127 06:00:00.1  33 launcher_v2.go:449] Component failed: exit stat
         (
             "train-head.executor",
             "[regraft:error:2] train_head: no response\n[regraft:error:137] train_head: attempt 3 "
-            f"of 3 was ended by SIGKILL\n{LAUNCHER}",
-            "train-head: attempt 3 of 3 was ended by SIGKILL.",
+            f"of 3 was ended by signal 9\n{LAUNCHER}",
+            "train-head: attempt 3 of 3 was ended by signal 9.",
             1,
         ),
         (
