@@ -40,6 +40,10 @@ class Compared:
     champion: str
     champion_digest: str
 
+    def check_champion(self) -> None:
+        """Check that the champion is still the same, as `compared_version`."""
+        compared_version(self.champion, self.champion_digest, self.inputs)
+
 
 def publish(
     saved_model: str | os.PathLike[str],
@@ -81,13 +85,18 @@ def publish(
         version = _find_published(model, destination, name)
         added = version is None
         if compared is not None:
-            compared_version(compared.champion, compared.champion_digest, compared.inputs)
-            # First, so that no version is published without it.
-            last = LastPublication(
-                inputs=compared.inputs, champion_digest=compared.champion_digest,
-                saved_model_digest=model.digest,
-            )  # fmt: skip
-            write_last_publication(destination, name, last)
+            compared.check_champion()  # now, too: loading the model takes a while
+
+        def confirm() -> None:
+            """Check the champion, and record the publication, so that no version lacks a record."""
+            if compared is not None:
+                compared.check_champion()
+                last = LastPublication(
+                    inputs=compared.inputs, champion_digest=compared.champion_digest,
+                    saved_model_digest=model.digest,
+                )  # fmt: skip
+                write_last_publication(destination, name, last)
+
         if version is None:
             version = publish_saved_model(
                 saved_model,
@@ -95,8 +104,10 @@ def publish(
                 name,
                 label=options.version_label,
                 keep_last=options.keep_last,
+                confirm=confirm,
             )
         else:  # an attempt before may have ended between these
+            confirm()
             if options.version_label:
                 set_label(destination, name, options.version_label, version.number)
             if options.keep_last:

@@ -36,14 +36,16 @@ class FolderStore:
         """Implement `Store.path`."""
         return str(self._base / str(version))
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
+    def add(self, folder: Path, check: Callable[[Path], None], confirm: Callable[[], None]) -> int:
         """Implement `Store.add`; the version appears with one rename."""
         self._base.mkdir(parents=True, exist_ok=True)
         with self._staging() as staged:
             _copy(folder, staged)
             check(staged)
             _sync_tree(staged)
-            number = self._rename_to_next(staged)
+            with self.locked():
+                confirm()
+                number = self._rename_to_next(staged)
         _sync(self._base)
         return number
 

@@ -38,7 +38,7 @@ class ObjectStore:
         """Implement `Store.path`."""
         return f"{self._uri}/{version}"
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
+    def add(self, folder: Path, check: Callable[[Path], None], confirm: Callable[[], None]) -> int:
         """Implement `Store.add`; each object is read back before `saved_model.pb` is written.
 
         An interrupted upload leaves no `saved_model.pb`, and its number is not used again.
@@ -49,6 +49,8 @@ class ObjectStore:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files.sort(key=lambda path: path == folder / GRAPH_FILE)
         for path in files:
+            if path == folder / GRAPH_FILE:
+                confirm()
             target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
             self._files.put_file(str(path), target)
             self._require_equal(path, target)

@@ -46,8 +46,12 @@ class Store(Protocol):
     def path(self, version: int) -> str:
         """Return the folder or URI of a version."""
 
-    def add(self, folder: Path, check: Callable[[Path], None]) -> int:
-        """Copy `folder` to a new, highest version if it passes `check`; return its number."""
+    def add(self, folder: Path, check: Callable[[Path], None], confirm: Callable[[], None]) -> int:
+        """Copy `folder` to a new, highest version if it passes `check`; return its number.
+
+        `confirm` is called immediately before the version is visible, while writers of labels and
+        other versions are excluded if the store supports it. If it raises, no version is added.
+        """
 
     def withdraw(self, version: int) -> None:
         """Hide a version from servers; its number is not used again."""
@@ -65,12 +69,27 @@ class Store(Protocol):
         """Exclude other writers of labels and removals, if the store supports it."""
 
 
-def publish_version(saved_model: str | os.PathLike[str], destination: str, name: str) -> Version:
+def confirmed() -> None:
+    """Confirm a version without a condition."""
+
+
+def publish_version(
+    saved_model: str | os.PathLike[str],
+    destination: str,
+    name: str,
+    confirm: Callable[[], None] = confirmed,
+) -> Version:
     """Publish an exported model as the next version of `name`.
 
     Before the copy is visible, it is compared with the fingerprint and loaded as in TF Serving to
     run its warm-up requests. Nothing is ever overwritten, and concurrent publishers get different
     versions.
+
+    Args:
+        saved_model: the exported folder.
+        destination: folder or URI of the published models.
+        name: the model's name.
+        confirm: called immediately before the version is visible; its error prevents it.
 
     Raises:
         InputError: the model is damaged or not exported by Regraft, or the name is invalid.
@@ -78,7 +97,7 @@ def publish_version(saved_model: str | os.PathLike[str], destination: str, name:
     """
     store = open_store(destination, name)
     check_fingerprint(saved_model)
-    number = store.add(Path(saved_model), _check)
+    number = store.add(Path(saved_model), _check, confirm)
     return Version(number, store.path(number))
 
 
@@ -94,6 +113,7 @@ def publish_saved_model(
     *,
     label: str = "",
     keep_last: int = 0,
+    confirm: Callable[[], None] = confirmed,
 ) -> Version:
     """Publish as `publish_version`, then set the label and delete old versions.
 
@@ -103,12 +123,13 @@ def publish_saved_model(
         name: the model's name.
         label: `stable`, `canary` or "" for none.
         keep_last: number of versions to keep, in addition to the labeled ones; 0 keeps all.
+        confirm: as in `publish_version`.
     """
     if label:
         _require_label(label)
     if keep_last < 0:
         raise InputError(f"keep_last: expected 0 or more, got {keep_last}")
-    version = publish_version(saved_model, destination, name)
+    version = publish_version(saved_model, destination, name, confirm)
     if label:
         set_label(destination, name, label, version.number)
     if keep_last:

@@ -22,6 +22,7 @@ from pathlib import Path
 import serving.publishing.publish
 from components.publish.publish import Compared, publish
 from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.run_outcome import read_last_publication
 from serving.publishing.publish import open_store, read_labels
 
 serving.publishing.publish.probe = lambda folder: None
@@ -69,9 +70,10 @@ while True:
     folder = root / str(kill_at)
     code, event = attempt(folder, kill_at)
     before = open_store(str(folder / "models"), "m").versions()
+    recorded = read_last_publication(str(folder / "models"), "m") is not None
     again = attempt(folder, 0) if code else (0, "")
     models = str(folder / "models")
-    print(json.dumps([code, event, before, again, open_store(models, "m").versions(),
+    print(json.dumps([code, event, before, recorded, again, open_store(models, "m").versions(),
                       read_labels(models, "m"),
                       sorted(p.name for p in (folder / "models" / "m").iterdir())]), flush=True)
     if code != -9:
@@ -90,10 +92,11 @@ def test_a_killed_step_publishes_once(exported: Path, tmp_path: Path) -> None:
     printed = ended.stdout.splitlines()
     attempts = [json.loads(line) for line in printed if not line.startswith("[regraft]")]
     assert [code for code, *_ in attempts] == [-9] * (len(attempts) - 1) + [0]
-    for code, event, before, again, after, labels, names in attempts:
+    for code, event, before, recorded, again, after, labels, names in attempts:
         where = f"killed at {event}"
         assert again == [0, ""], where
         assert before in ([], [1]), where
+        assert recorded or not before, where
         assert after == [1], where
         assert labels == {"canary": 1}, where
         hidden = ".labels.json.", ".last_publication"  # temporary files of the killed attempt

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from components.publish.publish import Compared, publish
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
-from regraft_core.formats.run_outcome import read_last_publication, read_outcome
+from regraft_core.formats.run_outcome import LastPublication, read_last_publication, read_outcome
 from regraft_core.runtime.errors import InputError, ParityError
 from serving.publishing.publish import read_labels, set_label
 
@@ -33,10 +34,16 @@ def write_parity(folder: Path, digest: str, *, passed: bool = True) -> Path:
 def test_a_verified_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
     digest = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest)
-    made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
+    destination = str(tmp_path / "models")
+    compared = Compared("inputs", f"{destination}/m", "")
+    made = publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
 
     assert made == PublishedManifest.read(tmp_path / "out")
     assert made.version == 1
+    last = LastPublication(inputs="inputs", champion_digest="", saved_model_digest=digest)
+    assert read_last_publication(destination, "m") == last
+    again = publish(exported, parity, tmp_path / "again", destination, "m", compared=compared)
+    assert again.version == 1, "its own version is the champion now"
     assert Path(made.path) == tmp_path / "models" / "m" / "1"
     assert made.parity == {"grpc": 1e-7, "rest": 2e-7}
     assert SavedModelManifest.read(made.path).digest == digest
@@ -94,22 +101,6 @@ def test_the_record_of_a_run_says_whether_it_added_the_version(
     assert unchanged.endswith("/models/m/1 has this model already; no version was added")
 
 
-def test_what_is_published_is_recorded_before_the_version(exported: Path, tmp_path: Path) -> None:
-    digest = SavedModelManifest.read(exported).digest
-    parity = write_parity(tmp_path / "parity", digest)
-    destination = str(tmp_path / "models")
-    assert read_last_publication(destination, "m") is None
-    with pytest.raises(InputError, match="keep_last"):
-        publish(exported, parity, tmp_path / "out", destination, "m",
-                PublishOptions.model_construct(version_label="", keep_last=-1, model_registry=""),
-                compared=Compared("inputs", "", ""))  # fmt: skip
-    last = read_last_publication(destination, "m")
-    assert last is not None
-    assert (last.inputs, last.champion_digest, last.saved_model_digest) == (
-        "inputs", "", digest,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("other", ["added", "labeled"])
 def test_a_model_is_not_published_over_a_champion_that_it_was_not_compared_with(
     exported: Path, tmp_path: Path, other: str
@@ -133,19 +124,27 @@ def test_a_model_is_not_published_over_a_champion_that_it_was_not_compared_with(
         publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
     assert sorted(Path(champion).rglob("*")) == before
     assert not (tmp_path / "out").exists()
-    set_label(destination, "m", "stable", 1)
-    publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
 
 
-def test_a_repeated_attempt_accepts_its_own_version_as_the_champion(
+def test_a_champion_that_changes_while_the_model_is_loaded_is_noticed(
     exported: Path, tmp_path: Path
 ) -> None:
+    """Two runs publish at the same time: the second one to be visible is refused."""
     parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
-    compared = Compared("inputs", str(tmp_path / "models" / "m"), "")
-    for number in ("1", "2"):
-        made = publish(exported, parity, tmp_path / number, str(tmp_path / "models"), "m",
-                       compared=compared)  # fmt: skip
-        assert made.version == 1
+    champion = tmp_path / "models" / "m"
+
+    def publish_another() -> None:
+        while not [*champion.glob(".publishing-*")]:
+            threading.Event().wait(0.001)
+        copy_of(exported, champion / "1", "1" * 64)
+
+    other = threading.Thread(target=publish_another, daemon=True)
+    other.start()
+    with pytest.raises(InputError, match="champion: expected none, as at the start of the run"):
+        publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m",
+                compared=Compared("inputs", str(champion), ""))  # fmt: skip
+    other.join()
+    assert sorted(one.name for one in champion.iterdir()) == [".lock", "1"]
 
 
 def copy_of(exported: Path, version: Path, digest: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from regraft_core.runtime.errors import InputError
 from serving.publishing.folder_store import FolderStore
+from serving.publishing.publish import confirmed
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def model(tmp_path: Path) -> Path:
 def test_a_version_is_readable_as_the_umask_says(model, tmp_path, umask, file, folder) -> None:
     before = os.umask(umask)
     try:
-        FolderStore(tmp_path / "models").add(model, lambda _: None)
+        FolderStore(tmp_path / "models").add(model, lambda _: None, confirmed)
     finally:
         os.umask(before)
     version = tmp_path / "models" / "1"
@@ -42,7 +43,7 @@ def test_a_link_in_a_model_is_not_published(model: Path, tmp_path: Path) -> None
     (model / "assets").symlink_to(tmp_path / "secret")
     store = FolderStore(tmp_path / "models")
     with pytest.raises(InputError, match="assets: expected a file or folder, found a link"):
-        store.add(model, lambda _: None)
+        store.add(model, lambda _: None, confirmed)
     assert store.versions() == []
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
@@ -52,5 +53,5 @@ def test_a_lock_that_is_a_link_truncates_nothing(model: Path, tmp_path: Path) ->
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / ".lock").symlink_to(tmp_path / "secret")
     with pytest.raises(InputError, match="found a link"):
-        FolderStore(tmp_path / "models").add(model, lambda _: None)
+        FolderStore(tmp_path / "models").add(model, lambda _: None, confirmed)
     assert (tmp_path / "secret").read_text() == "secret"

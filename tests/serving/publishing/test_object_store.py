@@ -13,6 +13,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from serving.publishing.object_store import ObjectStore
 from serving.publishing.publish import (
+    confirmed,
     delete_old_versions,
     open_store,
     publish_saved_model,
@@ -29,7 +30,7 @@ def destination(bucket: str) -> str:
 
 
 def add(exported: Path, destination: str) -> int:
-    return open_store(destination, "m").add(exported, check_fingerprint)
+    return open_store(destination, "m").add(exported, check_fingerprint, confirmed)
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)

@@ -15,6 +15,7 @@ from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError, RegraftError
 from serving.publishing.publish import (
+    confirmed,
     delete_old_versions,
     open_store,
     publish_saved_model,
@@ -35,7 +36,7 @@ def models(tmp_path: Path) -> str:
 
 def add(exported: Path, models: str) -> int:
     """Publish without loading the model, which takes seconds."""
-    return open_store(models, "m").add(exported, check_fingerprint)
+    return open_store(models, "m").add(exported, check_fingerprint, confirmed)
 
 
 def visible(models: str) -> list[str]:
@@ -56,6 +57,26 @@ def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None
     assert second.number == 2
     assert visible(models) == ["1", "2"]
     check_fingerprint(second.path)
+    assert not list((Path(models) / "m").glob(".publishing-*"))
+
+
+def test_a_version_that_is_not_confirmed_is_never_visible(
+    exported: Path, models: str, bucket: str
+) -> None:
+    """It is confirmed after all other work, while others cannot change labels in a folder."""
+    for destination in (models, bucket):
+        store = open_store(destination, "m")
+
+        def refuse(destination: str = destination) -> None:
+            if destination == models:
+                with open(Path(models) / "m" / ".lock") as lock, pytest.raises(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise InputError("the champion has changed")
+
+        with pytest.raises(InputError, match="the champion has changed"):
+            store.add(exported, check_fingerprint, refuse)
+        assert store.versions() == []
+    assert visible(models) == []
     assert not list((Path(models) / "m").glob(".publishing-*"))
 
 
