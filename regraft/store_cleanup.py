@@ -13,7 +13,6 @@ from pipelines.local.run import STEPS_FOLDER, STORE_FOLDER
 from regraft_core.formats.content_store import GENERATION_FILE, ContentStore, Usage
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.published_versions import read_version_manifest
-from regraft_core.formats.step_refusals import REFUSALS_FOLDER
 from regraft_core.formats.store_records import (
     Origins,
     StartedRun,
@@ -179,10 +178,8 @@ def _published_entries(origins: Origins, destination: str, model_name: str) -> s
 
 
 def _remove_old_records(store: ContentStore, now: float, keep_days: float) -> None:
-    """Remove the records of runs that are not kept, and of refusals that no retry reads."""
+    """Remove the records of runs that are not kept."""
     runs = read_runs(store)
     kept = _kept_runs(runs, now - keep_days * DAY_S)
-    refusals: Iterable[str] = (file for file, changed in store.records(REFUSALS_FOLDER).items()
-                               if now - changed > keep_days * DAY_S)  # fmt: skip
-    for file in [*(set(runs) - set(kept)), *refusals]:
+    for file in set(runs) - set(kept):
         store.remove_record(file)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.evaluate import evaluate
-from components.evaluate.gate.champion import compared_version
 from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
+from regraft_core.formats.compared_champion import compared_version
 from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import GateOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
 
@@ -21,7 +20,7 @@ def run(
     report: Any,
 ) -> bool:
     """Run the step; the arguments are those of the component `evaluate`."""
-    with run_step("evaluate", refusals_of(options, evaluation)):
+    with run_step("evaluate"):
         check_gpu(options.get("require_gpu", False))
         from components.evaluate.kfp_outputs import evaluate_artifacts
 

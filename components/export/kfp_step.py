@@ -8,7 +8,6 @@ from typing import Any
 from components.export.export import export
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import ExportOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.step_reports import run_step
 
@@ -17,7 +16,7 @@ def run(
     options: Mapping[str, Any], model: Any, evaluation: Any, dataset: Any, saved_model: Any
 ) -> None:
     """Run the step; the arguments are those of the component `export`."""
-    with run_step("export", refusals_of(options, saved_model)):
+    with run_step("export"):
         checked = select_options(ExportOptions, options)
         manifest = export(model.path, evaluation.path, dataset.path, saved_model.path, checked)
         saved_model.metadata.update(digest=manifest.digest, strategy=manifest.strategy)

@@ -7,7 +7,6 @@ from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import FeatureOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
@@ -15,7 +14,7 @@ from regraft_core.runtime.step_reports import run_step
 
 def run(options: Mapping[str, Any], dataset: Any, features: Any, shard: int) -> None:
     """Run the step; the arguments are those of the component `extract_features`."""
-    with run_step("extract_features", refusals_of(options, features)):
+    with run_step("extract_features"):
         checked = select_options(FeatureOptions, options)
         workers = int(options.get("workers", 1))  # numbers in a dict arrive as float
         check_gpu(checked.require_gpu)

@@ -7,7 +7,6 @@ from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import FineTuneOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
@@ -17,7 +16,7 @@ def run(
     options: Mapping[str, Any], dataset: Any, features: Any, head: Any, candidates: Any
 ) -> None:
     """Run the step; the arguments are those of the component `fine_tune`."""
-    with run_step("fine_tune", refusals_of(options, candidates)):
+    with run_step("fine_tune"):
         checked = [
             select_options(FineTuneOptions, {**options, "strategy": strategy})
             for strategy in options["strategies"]

@@ -9,14 +9,13 @@ from components.ingest.ingest import ingest
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import IngestOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import keep, origin_of, pass_page
 from regraft_core.runtime.step_reports import run_step
 
 
 def run(options: Mapping[str, Any], dataset: Any, data_card: Any) -> None:
     """Run the step; the arguments are those of the component `ingest`."""
-    with run_step("ingest", refusals_of(options, dataset)):
+    with run_step("ingest"):
         checked = select_options(IngestOptions, options)
         champion = options.get("champion", "")
         manifest = ingest(options["sources"], dataset.path, checked, champion)

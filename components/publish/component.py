@@ -19,8 +19,8 @@ def publish(
 
     Args:
         options: `PublishOptions`, and `destination`, `model_name`, `work_dir`, `run_id` (for the
-            record at the destination; empty writes none), and the digests `inputs` and
-            `champion_digest`.
+            record at the destination; empty writes none), and `inputs`, `champion` and
+            `champion_digest`, as for `evaluate`.
         saved_model: Exported model.
         parity: Parity report of `verify`.
         published: Record of version, path and parity.

@@ -8,14 +8,13 @@ from typing import Any
 from components.publish.publish import Compared, publish
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import PublishOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import content_folder
 from regraft_core.runtime.step_reports import run_step
 
 
 def run(options: Mapping[str, Any], saved_model: Any, parity: Any, published: Any) -> None:
     """Run the step; the arguments are those of the component `publish`."""
-    with run_step("publish", refusals_of(options, published)):
+    with run_step("publish"):
         checked = select_options(PublishOptions, options)
         manifest = publish(
             content_folder(saved_model.path), parity.path, published.path, options["destination"],
@@ -27,4 +26,4 @@ def run(options: Mapping[str, Any], saved_model: Any, parity: Any, published: An
 def _compared(options: Mapping[str, Any]) -> Compared | None:
     if "inputs" not in options:
         return None
-    return Compared(options["inputs"], options["champion_digest"])
+    return Compared(options["inputs"], options["champion"], options["champion_digest"])

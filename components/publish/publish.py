@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from components.publish.registry import Registry, RegistryError
+from regraft_core.formats.compared_champion import compared_version
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
@@ -24,10 +25,18 @@ from serving.publishing.publish import Once, publish_saved_model
 
 @dataclass(frozen=True)
 class Compared:
-    """Digests of a run's inputs and of the champion ("" without one) that it compared with."""
+    """Digest of a run's inputs, and the champion that it compared with: location and digest.
+
+    `champion_digest` is empty if there was no champion.
+    """
 
     inputs: str
+    champion: str
     champion_digest: str
+
+    def check_champion(self) -> None:
+        """Check that the champion is still the same, as `compared_version`."""
+        compared_version(self.champion, self.champion_digest, self.inputs)
 
 
 def publish(
@@ -62,7 +71,8 @@ def publish(
 
     Raises:
         ParityError: verification failed.
-        InputError: the report is of another model; as `publish_saved_model` and `Registry`.
+        InputError: the report is of another model, the champion has changed since the comparison;
+            as `publish_saved_model` and `Registry`.
         RegistryError: the registry does not respond and nothing was published, or it failed
             afterwards.
     """
@@ -71,18 +81,27 @@ def publish(
     _check_parity(report, model, parity)
     registry = Registry(options.model_registry) if options.model_registry else None
     with staged_folder(out) as folder:
-        if compared is not None:  # first, so that no version is published without it
-            last = LastPublication(
-                inputs=compared.inputs, champion_digest=compared.champion_digest,
-                saved_model_digest=model.digest,
-            )  # fmt: skip
-            write_last_publication(destination, name, last)
+        if compared is not None:
+            compared.check_champion()  # now, too: loading the model takes a while
+
+        def confirm() -> None:
+            """Check the champion, and record the publication, so that no version lacks a record."""
+            if compared is not None:
+                compared.check_champion()
+                last = LastPublication(
+                    inputs=compared.inputs, champion_digest=compared.champion_digest,
+                    saved_model_digest=model.digest,
+                )  # fmt: skip
+                write_last_publication(destination, name, last)
+
         version = publish_saved_model(
             saved_model, destination, name, label=options.version_label,
-            keep_last=options.keep_last,
-            served=report.device == "CPU" and report.machine == machine_kind(),
+            keep_last=options.keep_last, confirm=confirm,
             once=Once(model.digest, compared.champion_digest if compared else None),
+            served=report.device == "CPU" and report.machine == machine_kind(),
         )  # fmt: skip
+        if not version.added:
+            confirm()
         manifest = PublishedManifest(
             digest=digest_of([name, version.number, model.digest]),
             made_by=MadeBy(step="publish", version=VERSION, seconds=clock.seconds),

@@ -128,8 +128,8 @@ def _set_state(
     if last and (last.inputs, last.saved_model_digest) == (inputs, champion_digest):
         champion_digest = last.champion_digest
     compared = {"inputs": inputs, "champion_digest": champion_digest}
-    options["evaluate"] |= compared  # so it notices another champion
-    options["publish"] |= compared
+    options["evaluate"] |= compared  # so they notice another champion
+    options["publish"] |= compared | {"champion": champion}
 
 
 def _removed_content(

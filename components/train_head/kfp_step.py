@@ -8,7 +8,6 @@ from typing import Any
 from components.train_head.train_head import train_head
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import HeadOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.step_reports import run_step
 from regraft_core.training.feature_store import feature_folders
@@ -16,7 +15,7 @@ from regraft_core.training.feature_store import feature_folders
 
 def run(options: Mapping[str, Any], features: Any, model: Any) -> None:
     """Run the step; the arguments are those of the component `train_head`."""
-    with run_step("train_head", refusals_of(options, model)):
+    with run_step("train_head"):
         checked = select_options(HeadOptions, options)
         manifest = train_head(feature_folders(features.path), model.path, checked)
         model.metadata.update(

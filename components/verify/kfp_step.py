@@ -9,7 +9,6 @@ from typing import Any
 from components.verify.verify import TABLE_FILE, verify
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import VerifyOptions
-from regraft_core.formats.step_refusals import refusals_of
 from regraft_core.formats.stored_artifacts import content_folder
 from regraft_core.runtime.step_reports import run_step
 
@@ -24,7 +23,7 @@ def run(
     table: Any,
 ) -> None:
     """Run the step; the arguments are those of the component `verify`."""
-    with run_step("verify", refusals_of(options, parity)):
+    with run_step("verify"):
         checked = select_options(VerifyOptions, options)
         exported = content_folder(saved_model.path)
         report = verify(exported, model.path, evaluation.path, dataset.path, parity.path, checked)

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods, require_non_root
-from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline, set_retries
+from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.runtime.addresses import redact, variables_of
@@ -79,7 +79,6 @@ def compile_pipeline(
     with_image = replace(pods or Pods(), image=image_of(hardware, pods))
 
     def configure(task: Any, step: str) -> None:
-        set_retries(task, RETRY_POLICIES[step])
         if hardware is not None:
             set_node(task, hardware.node(step))
             set_deadline(task, RETRY_POLICIES[step])

@@ -20,7 +20,7 @@ from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
 
 MAX_LINE = 300
-_ERROR = re.compile(r"\[regraft:error:\d+\] (?:[a-z_]+: )?(.*)")
+_ERROR = re.compile(r"\[regraft:error:(\d+)\] (?:[a-z_]+: )?(.*)")
 _CONCLUSION = "[regraft] # "  # a title in Markdown
 _LAUNCHER = re.compile(r"[IWEF]\d{4} ")  # lines of KFP's launcher, which follow those of the step
 
@@ -33,6 +33,14 @@ class Pod:
     step: str
     phase: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step failed, and the exit code of its error if its log has one."""
+
+    reason: str
+    code: int = 1
 
 
 def pods_of(client: Client, run_id: str) -> list[Pod]:
@@ -55,11 +63,12 @@ def waiting_reason(client: Client, run_id: str, step: str) -> str:
     return next((reason[:MAX_LINE] for reason in reasons if reason), "")
 
 
-def failure_reasons(client: Client, run_id: str) -> dict[str, str]:
+def failures_in_logs(client: Client, run_id: str) -> dict[str, Failure]:
     """Return, for each step whose last pod failed, what `describe_end` returns of it."""
     last = {pod.step: pod for pod in pods_of(client, run_id)}
     failed = [pod for pod in last.values() if pod.phase in ("Failed", "Error")]
-    return {pod.step: text for pod in failed if (text := _failure(client, run_id, pod))}
+    found = {pod.step: _failure(client, run_id, pod) for pod in failed}
+    return {step: failure for step, failure in found.items() if failure.reason}
 
 
 def conclusion_of(client: Client, run_id: str) -> str:
@@ -74,21 +83,22 @@ def conclusion_of(client: Client, run_id: str) -> str:
     return ""
 
 
-def describe_end(reason: str, log: str) -> str:
+def describe_end(reason: str, log: str) -> Failure:
     """Return the error that a step reported in its log, or how its pod ended and its last line.
 
     Lines of KFP's launcher follow those of the step; a driver has only such lines.
     """
     lines = [line for line in log.splitlines() if line.strip()]
     own = [line for line in lines if not _LAUNCHER.match(line)]
-    errors = [found[1] for line in own if (found := _ERROR.match(line))]
+    errors = [found for line in own if (found := _ERROR.match(line))]
     if errors:
-        return one_line(errors[-1])[:MAX_LINE]
+        return Failure(one_line(errors[-1][2])[:MAX_LINE], int(errors[-1][1]))
     last = one_line((own or lines or [""])[-1])[:MAX_LINE]
-    return "; the last line of its log: ".join(part for part in (reason[:MAX_LINE], last) if part)
+    parts = (part for part in (reason[:MAX_LINE], last) if part)
+    return Failure("; the last line of its log: ".join(parts))
 
 
-def _failure(client: Client, run_id: str, pod: Pod) -> str:
+def _failure(client: Client, run_id: str, pod: Pod) -> Failure:
     try:
         log = client.read_log(run_id, pod.node)
     except RegraftError:

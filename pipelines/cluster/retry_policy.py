@@ -1,7 +1,7 @@
 """How often a failed step is retried on a cluster, after what wait, and how long it may take.
 
-Not for local runs: there a person sees the error at once, and running the command again resumes
-from the step that failed.
+`step_process` applies the policies. Not for local runs: there a person sees the error at once, and
+running the command again resumes from the step that failed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class RetryPolicy:
     timeout_s: int
     first_wait_s: int = 30
 
+    def wait_s(self, number: int) -> float:
+        """Return the longest wait after a failed attempt; the first one has number 0."""
+        return float(self.first_wait_s * 2**number)
+
     @property
     def total_s(self) -> int:
-        """Seconds from the first start to the end of the last retry, at most.
-
-        KFP's `backoff_max_duration` limits this total, not one wait: a retry that is still running
-        then is terminated (Argo's `maxDuration`; the default of KFP's SDK is one hour).
-        """
-        waits = sum(self.first_wait_s * 2**number for number in range(self.retries))
-        return (self.retries + 1) * self.timeout_s + waits
+        """Seconds from the first start to the end of the last retry, at most."""
+        waits = sum(self.wait_s(number) for number in range(self.retries))
+        return (self.retries + 1) * self.timeout_s + int(waits)
 
 
 RETRY_POLICIES: dict[str, RetryPolicy] = {
@@ -47,19 +47,8 @@ RETRY_POLICIES: dict[str, RetryPolicy] = {
 }
 
 
-def set_retries(task: Any, policy: RetryPolicy) -> None:
-    """Let KFP retry the task."""
-    if policy.retries:
-        task.set_retry(
-            num_retries=policy.retries,
-            backoff_duration=f"{policy.first_wait_s}s",
-            backoff_factor=2.0,
-            backoff_max_duration=f"{policy.total_s}s",
-        )
-
-
 def set_deadline(task: Any, policy: RetryPolicy) -> None:
-    """Let Kubernetes end an attempt of the task that takes too long."""
+    """Let Kubernetes end a pod of the task that takes longer than all its attempts may."""
     from kfp import kubernetes
 
-    kubernetes.set_timeout(task, policy.timeout_s)
+    kubernetes.set_timeout(task, policy.total_s)

@@ -1,9 +1,9 @@
 """The tasks of a run, as a server reports them: the states of its steps, and pods that wait.
 
 The rows of KFP 2.17.0 are the nodes of Argo's workflow. A step `ingest` has the rows `ingest`,
-`ingest-driver`, `executor` and, with retries, `executor(0)`. If the server retries all templates,
-its default since 2.17.0, there are also `ingest(0)` and `ingest-driver(0)`. No row refers to
-another one: `child_tasks` has Argo's node ids, and no row has its own.
+`ingest-driver` and `executor`. If the server retries all templates, its default since 2.17.0, there
+are also `ingest(0)`, `ingest-driver(0)` and `executor(0)`. No row refers to another one:
+`child_tasks` has Argo's node ids, and no row has its own.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
-from pipelines.cluster.pod_reports import conclusion_of, failure_reasons, waiting_reason
+from pipelines.cluster.pod_reports import conclusion_of, failures_in_logs, waiting_reason
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
@@ -37,7 +37,7 @@ from pipelines.cluster.run_tasks import (
     was_rejected,
 )
 from regraft_core.formats.run_outcome import RunOutcome
-from regraft_core.runtime.errors import RegraftError, RejectedError
+from regraft_core.runtime.errors import InputError, RegraftError, RejectedError
 
 SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
 Verdict = Literal["accepted", "rejected"]
@@ -97,6 +97,10 @@ class RunFailedError(RegraftError):
     """The run ended without a verdict."""
 
 
+class RunRefusedError(InputError):
+    """The run ended without a verdict, because a step found an invalid input."""
+
+
 class PendingSteps:
     """Finds the steps whose pods are pending for too long; each is reported once."""
 
@@ -120,6 +124,7 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
 
     Raises:
         RunFailedError: the run ended without a verdict.
+        RunRefusedError: the same, because a step found an invalid input.
         SubmissionError: the server did not respond for too long, or the time limit passed. The run
             continues.
         AccessError: the token has expired. The run continues.
@@ -163,6 +168,7 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
 
     Raises:
         RunFailedError: with the steps that failed, and how to read their logs.
+        RunRefusedError: the same, if the logs say that the input of each was invalid.
     """
     # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
     history = [one.state for one in state.state_history or ()]
@@ -172,13 +178,16 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     if state.state == "SUCCEEDED" and not failures:
         return
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
-    reasons = failure_reasons(client, run.id)
-    cause = "; ".join(_with_reason(failure, reasons) for failure in failures) or error_of(state)
+    logged = failures_in_logs(client, run.id)
+    found = [(failure, logged.get(_step_of(failure))) for failure in failures]
+    cause = "; ".join(f"{failure}: {log.reason}" if log else failure for failure, log in found)
+    cause = cause or error_of(state)
     if cause == "resolve":  # the server has no message, and the log has exactly one
         cause = "resolve: usually an invalid option, or no access to a location; its log names it"
     step = failed_release(state)
     accepted = f"the gate accepted the model, but {step} failed: " if step else ""
-    raise RunFailedError(
+    refused = found and all(log and log.code == InputError.exit_code for _, log in found)
+    raise (RunRefusedError if refused else RunFailedError)(
         f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step "
         f"on {run.page}, or: {run.kubectl_logs()}"
     )
@@ -202,11 +211,8 @@ def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
     return state
 
 
-def _with_reason(failure: str, reasons: Mapping[str, str]) -> str:
-    """Return a failed step with what Argo has of its pod; the server itself gives no reason."""
-    step = re.split("[ :]", failure, maxsplit=1)[0].removesuffix("-driver")
-    reason = reasons.get(step)
-    return f"{failure}: {reason}" if reason else failure
+def _step_of(failure: str) -> str:
+    return re.split("[ :]", failure, maxsplit=1)[0].removesuffix("-driver")
 
 
 def _verdict(client: Client, state: Any, run: WatchedRun, listener: Listener) -> Verdict:

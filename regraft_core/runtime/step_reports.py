@@ -6,11 +6,13 @@ by one write, so that parallel steps can share the file:
     {"event": "start", "step": "ingest"}
     {"event": "progress", "text": "ingest: 3 classes"}
     {"event": "done", "step": "ingest", "seconds": 1.2}
-    {"event": "error", "step": "ingest", "code": 2, "message": "sources: expected ..."}
+    {"event": "error", "step": "ingest", "code": 2, "message": "sources: expected ...",
+     "may_pass": false}
 
 `live` and `count` events carry the text of a counter, each second and each minute. Standard output
-is never parsed: data can imitate any line there, but only this module writes events. If the
-variable is not set, as on a cluster, only lines are written.
+is never parsed: data can imitate any line there, but only this module writes events. On a cluster,
+the process that repeats a failed step reads them, because `may_pass` says whether another attempt
+with the same input may succeed. If the variable is not set, only lines are written.
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
-from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.errors import RegraftError, may_pass
 from regraft_core.runtime.printable import one_line
 
 PROGRESS_MARK = "[regraft] "
@@ -52,6 +53,11 @@ def log_progress(text: str) -> None:
     _send("progress", text=one_line(text))
 
 
+def log_error(code: int, text: str) -> None:
+    """Print an error in one line, with the exit code of the step."""
+    _print(ERROR_MARK.format(code=code), text)
+
+
 class ProgressReporter:
     """Counts the images of a long pass: each second as an event, each minute as a line too."""
 
@@ -72,58 +78,33 @@ class ProgressReporter:
             _send("count", text=one_line(text))
 
 
-class EarlierAttempts(Protocol):
-    """What earlier attempts of the same task have found."""
-
-    def find(self) -> RegraftError | None:
-        """Return the error that every attempt meets."""
-
-    def leave(self, error: Exception) -> None:
-        """Leave an error for the attempts that follow, if every attempt meets it."""
-
-
 @contextlib.contextmanager
-def run_step(step: str, earlier: EarlierAttempts | None = None) -> Iterator[None]:
+def run_step(step: str) -> Iterator[None]:
     """Run the body of a step and report its start and its end.
 
     A `RegraftError` is reported in one line and ends the process with its exit code. Any other
     exception is a fault of the program: it is reported and raised, so that the log has its
     traceback.
-
-    Args:
-        step: name of the step.
-        earlier: the earlier attempts, on a cluster; after one with an invalid input the step ends
-            at once, with the same error.
     """
     clock = Clock()
     _print(PROGRESS_MARK, f"{step}: start")
     _send("start", step=step)
     try:
-        if earlier is not None and (found := _found(earlier)):
-            log_progress(f"{step}: not run again, because the input was invalid before")
-            raise found
         yield
     except RegraftError as error:
-        if earlier is not None:
-            with contextlib.suppress(RegraftError):  # a retry then finds the error itself
-                earlier.leave(error)
-        _print(ERROR_MARK.format(code=error.exit_code), f"{step}: {error}")
-        _send("error", step=step, code=error.exit_code, message=one_line(error))
+        log_error(error.exit_code, f"{step}: {error}")
+        _send("error", step=step, code=error.exit_code, message=one_line(error),
+              may_pass=may_pass(error))  # fmt: skip
         sys.exit(error.exit_code)
     except Exception as error:
         message = one_line(f"{type(error).__name__}: {error}")
         if len(message) > MAX_MESSAGE:
             message = f"{message[:MAX_MESSAGE]} ..."
-        _send("error", step=step, code=1, message=message)
+        log_error(1, f"{step}: {message}")
+        _send("error", step=step, code=1, message=message, may_pass=True)
         raise
     _print(PROGRESS_MARK, f"{step}: done in {clock.seconds:.1f} s")
     _send("done", step=step, seconds=round(clock.seconds, 3))
-
-
-def _found(earlier: EarlierAttempts) -> RegraftError | None:
-    with contextlib.suppress(RegraftError):  # the step itself reports a store that cannot be read
-        return earlier.find()
-    return None
 
 
 def _print(mark: str, text: str) -> None:

@@ -45,7 +45,7 @@ class FolderStore:
         self,
         folder: Path,
         check: Callable[[Path], None],
-        before: Callable[[], None] = lambda: None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> int:
         """Implement `Store.add`; the version appears with one rename."""
         self._base.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class FolderStore:
             check(staged)
             _sync_tree(staged)
             with self.locked():
-                before()
+                confirm()
                 number = self._rename_to_next(staged)
         _sync(self._base)
         return number

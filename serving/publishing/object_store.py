@@ -42,7 +42,7 @@ class ObjectStore:
         self,
         folder: Path,
         check: Callable[[Path], None],
-        before: Callable[[], None] = lambda: None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> int:
         """Implement `Store.add`; each object is read back before `saved_model.pb` is written.
 
@@ -52,18 +52,18 @@ class ObjectStore:
         check(folder)
         number = self._claim()
         try:
-            return self._upload(folder, number, before)
+            return self._upload(folder, number, confirm)
         except BaseException:
             with contextlib.suppress(Exception):  # the first error is the one to report
                 self.remove(number)
             raise
 
-    def _upload(self, folder: Path, number: int, before: Callable[[], None]) -> int:
+    def _upload(self, folder: Path, number: int, confirm: Callable[[], None]) -> int:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files.sort(key=lambda path: path == folder / GRAPH_FILE)
         for path in files:
             if path == folder / GRAPH_FILE:
-                before()
+                confirm()
             target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
             self._files.put_file(str(path), target)
             self._require_equal(path, target)

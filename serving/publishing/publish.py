@@ -73,12 +73,12 @@ class Store(Protocol):
         self,
         folder: Path,
         check: Callable[[Path], None],
-        before: Callable[[], None] = lambda: None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> int:
         """Copy `folder` to a new, highest version if it passes `check`; return its number.
 
-        `before` is called right before the version appears. Where there are locks, no other version
-        appears meanwhile. Nothing is added if one of both raises.
+        `confirm` is called right before the version appears. Where there are locks, no other
+        version appears meanwhile. Nothing is added if one of both raises.
         """
 
     def withdraw(self, version: int) -> None:
@@ -103,6 +103,7 @@ def publish_version(
     name: str,
     once: Once | None = None,
     *,
+    confirm: Callable[[], None] = lambda: None,
     served: bool = False,
 ) -> Version:
     """Publish an exported model as the next version of `name`.
@@ -117,6 +118,7 @@ def publish_version(
         name: the model's name.
         once: return the version that already is this model, also if another publisher adds it
             meanwhile.
+        confirm: called right before the version appears; its error prevents it.
         served: a server has loaded and answered from the same bytes on such a machine, so that the
             fingerprint alone is compared.
 
@@ -132,9 +134,13 @@ def publish_version(
         if number is not None:
             raise _AlreadyPublishedError(number)
 
+    def confirm_once() -> None:
+        refuse_again()
+        confirm()
+
     try:
         refuse_again()
-        number = store.add(Path(saved_model), _check_digests if served else _check, refuse_again)
+        number = store.add(Path(saved_model), _check_digests if served else _check, confirm_once)
     except _AlreadyPublishedError as found:
         return Version(found.number, store.path(found.number), added=False)
     return Version(number, store.path(number))
@@ -179,6 +185,7 @@ def publish_saved_model(
     label: str = "",
     keep_last: int = 0,
     once: Once | None = None,
+    confirm: Callable[[], None] = lambda: None,
     served: bool = False,
 ) -> Version:
     """Publish as `publish_version`, then set the label and delete old versions.
@@ -189,14 +196,13 @@ def publish_saved_model(
         name: the model's name.
         label: `stable`, `canary` or "" for none.
         keep_last: number of versions to keep, in addition to the labeled ones; 0 keeps all.
-        once: as for `publish_version`.
-        served: as for `publish_version`.
+        once, confirm, served: as for `publish_version`.
     """
     if label:
         _require_label(label)
     if keep_last < 0:
         raise InputError(f"keep_last: expected 0 or more, got {keep_last}")
-    version = publish_version(saved_model, destination, name, once, served=served)
+    version = publish_version(saved_model, destination, name, once, confirm=confirm, served=served)
     if label:
         set_label(destination, name, label, version.number)
     if keep_last:

@@ -13,7 +13,6 @@ from regraft.store_cleanup import DAY_S, Cleanup, clean_up
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
-from regraft_core.formats.step_refusals import REFUSALS_FOLDER
 from regraft_core.formats.store_records import (
     EntryOrigin,
     StartedRun,
@@ -192,15 +191,6 @@ def test_a_destination_that_is_not_here_is_noted(store: Store) -> None:
     store.run("one", 1, [store.add(entry("dataset", "a"))])
     (note,) = clean_up(store.store, 30, dry_run=True).notes
     assert note.startswith(f"{store.destination}: no folder on this machine")
-
-
-def test_old_marks_of_refused_steps_are_removed(store: Store) -> None:
-    for file, days in (("new", 1), ("old", 31)):
-        store.store.write_record(f"{REFUSALS_FOLDER}/{file}.json", "{}")
-        path = store.folder / REFUSALS_FOLDER / f"{file}.json"
-        os.utime(path, times=(time.time() - days * DAY_S,) * 2)
-    clean_up(store.store, 30, dry_run=False)
-    assert list(store.store.records(REFUSALS_FOLDER)) == [f"{REFUSALS_FOLDER}/new.json"]
 
 
 def test_a_bucket_is_cleaned(s3: None, monkeypatch: pytest.MonkeyPatch) -> None:

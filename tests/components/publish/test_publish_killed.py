@@ -29,11 +29,13 @@ from components.publish.publish import Compared, publish
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.run_outcome import read_last_publication
 from serving.publishing.publish import open_store, read_labels
 
 serving.publishing.publish.probe = lambda folder: None
 root, *models = map(Path, sys.argv[1:])  # and folders with `exported` and `parity`
-options = PublishOptions(version_label="canary", keep_last=1 if len(set(models)) == 1 else 0)
+alone = len(set(models)) == 1
+options = PublishOptions(version_label="canary", keep_last=int(alone))
 
 
 def start(folder, model, number, kill_at):
@@ -64,7 +66,8 @@ def start(folder, model, number, kill_at):
     os.read(go, 1)
     try:
         publish(model / "exported", model / "parity", folder / f"out{number}{not kill_at}",
-                str(folder / "models"), "m", options, f"run-{number}", Compared("inputs", ""))
+                str(folder / "models"), "m", options, f"run-{number}",
+                Compared("inputs", str(folder / "models" / "m") if alone else "", ""))
     except BaseException as error:
         os.write(write, repr(error).encode())
         os._exit(1)
@@ -102,8 +105,9 @@ while True:
     folder = root / str(kill_at)
     killed = attempt(folder, kill_at)
     before = versions(folder)
+    recorded = read_last_publication(str(folder / "models"), "m") is not None
     again = attempt(folder, 0)
-    print(json.dumps([killed, before, again, versions(folder),
+    print(json.dumps([killed, before, recorded, again, versions(folder),
                       read_labels(str(folder / "models"), "m"),
                       sorted(p.name for p in (folder / "models" / "m").iterdir())]), flush=True)
     if all(code == 0 for code, _ in killed):
@@ -133,10 +137,11 @@ def test_a_killed_step_publishes_once(verified: Path, tmp_path: Path) -> None:
     attempts = publish_and_kill(tmp_path / "runs", verified)
     digest = SavedModelManifest.read(verified / "exported").digest[:8]
     assert [killed[0][0] for killed, *_ in attempts] == [-9] * (len(attempts) - 1) + [0]
-    for killed, before, again, after, labels, names in attempts:
+    for killed, before, recorded, again, after, labels, names in attempts:
         where = f"killed at {killed}"
         assert again == [[0, ""]], where
         assert before in ([], [digest]), where
+        assert recorded or not before, where
         assert after == [digest], where
         assert labels == {"canary": 1}, where
         assert names == [".lock", ".runs", "1", "labels.json"], where
@@ -150,7 +155,7 @@ def test_two_attempts_at_once_publish_once(verified: Path, tmp_path: Path) -> No
     attempts = publish_and_kill(tmp_path / "runs", verified, verified)
     digest = SavedModelManifest.read(verified / "exported").digest[:8]
     assert len(attempts) > 10
-    for killed, before, again, after, labels, names in attempts:
+    for killed, before, _, again, after, labels, names in attempts:
         where = f"killed at {killed}"
         assert {code for code, _ in killed} <= {0, -9}, where
         assert again == [[0, ""]] * 2, where
@@ -172,7 +177,7 @@ def test_two_runs_at_once_publish_one_version_each(
     }
     attempts = publish_and_kill(tmp_path / "runs", verified, other)
     assert len(attempts) > 10
-    for killed, before, again, after, _, names in attempts:
+    for killed, before, _, again, after, _, names in attempts:
         where = f"killed at {killed}"
         assert {code for code, _ in killed} <= {0, -9}, where
         assert again == [[0, ""]] * 2, where

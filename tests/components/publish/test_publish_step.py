@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,10 @@ from components.publish.publish import Compared, publish
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
 from regraft_core.formats.options import PublishOptions
-from regraft_core.formats.run_outcome import read_last_publication, read_outcome
+from regraft_core.formats.run_outcome import LastPublication, read_last_publication, read_outcome
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.machine import machine_kind
-from serving.publishing.publish import read_labels
+from serving.publishing.publish import read_labels, set_label
 
 
 def write_parity(
@@ -43,10 +45,16 @@ def write_parity(
 def test_a_verified_model_is_published_with_its_record(exported: Path, tmp_path: Path) -> None:
     digest = SavedModelManifest.read(exported).digest
     parity = write_parity(tmp_path / "parity", digest, machine="")
-    made = publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m")
+    destination = str(tmp_path / "models")
+    compared = Compared("inputs", f"{destination}/m", "")
+    made = publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
 
     assert made == PublishedManifest.read(tmp_path / "out")
     assert made.version == 1
+    last = LastPublication(inputs="inputs", champion_digest="", saved_model_digest=digest)
+    assert read_last_publication(destination, "m") == last
+    again = publish(exported, parity, tmp_path / "again", destination, "m", compared=compared)
+    assert again.version == 1, "its own version is the champion now"
     assert Path(made.path) == tmp_path / "models" / "m" / "1"
     assert made.parity == {"grpc": 1e-7, "rest": 2e-7}
     assert SavedModelManifest.read(made.path).digest == digest
@@ -124,17 +132,55 @@ def test_the_record_of_a_run_says_whether_it_added_the_version(
     assert unchanged.endswith("/models/m/1 has this model already; no version was added")
 
 
-def test_what_is_published_is_recorded_before_the_version(exported: Path, tmp_path: Path) -> None:
-    digest = SavedModelManifest.read(exported).digest
-    parity = write_parity(tmp_path / "parity", digest)
-    destination = str(tmp_path / "models")
-    assert read_last_publication(destination, "m") is None
-    with pytest.raises(InputError, match="keep_last"):
-        publish(exported, parity, tmp_path / "out", destination, "m",
-                PublishOptions.model_construct(version_label="", keep_last=-1, model_registry=""),
-                compared=Compared("inputs", "champion"))  # fmt: skip
-    last = read_last_publication(destination, "m")
-    assert last is not None
-    assert (last.inputs, last.champion_digest, last.saved_model_digest) == (
-        "inputs", "champion", digest,
-    )  # fmt: skip
+@pytest.mark.parametrize("other", ["added", "labeled"])
+def test_a_model_is_not_published_over_a_champion_that_it_was_not_compared_with(
+    exported: Path, tmp_path: Path, other: str
+) -> None:
+    """Another run publishes, or somebody rolls back, between `evaluate` and `publish`."""
+    own = SavedModelManifest.read(exported)
+    parity = write_parity(tmp_path / "parity", own.digest)
+    destination, champion = str(tmp_path / "models"), str(tmp_path / "models" / "m")
+    for number in ("1", "2"):
+        copy_of(exported, Path(champion, number), number * 64)
+    set_label(destination, "m", "stable", 1)
+    compared = Compared("inputs", champion, "1" * 64)
+    if other == "added":
+        copy_of(exported, Path(champion, "3"), "3" * 64)
+        set_label(destination, "m", "stable", 3)
+    else:
+        set_label(destination, "m", "stable", 2)
+    before = sorted(Path(champion).rglob("*"))
+    with pytest.raises(InputError, match=r"champion: expected 111111111111, as at the start of the "
+                                         r"run, got .*; repeat or resume the run"):  # fmt: skip
+        publish(exported, parity, tmp_path / "out", destination, "m", compared=compared)
+    assert sorted(Path(champion).rglob("*")) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_champion_that_changes_while_the_model_is_loaded_is_noticed(
+    exported: Path, tmp_path: Path
+) -> None:
+    """Two runs publish at the same time: the second one to be visible is refused."""
+    parity = write_parity(tmp_path / "parity", SavedModelManifest.read(exported).digest)
+    champion = tmp_path / "models" / "m"
+
+    def publish_another() -> None:
+        while not [*champion.glob(".publishing-*")]:
+            threading.Event().wait(0.001)
+        copy_of(exported, champion / "1", "1" * 64)
+
+    other = threading.Thread(target=publish_another, daemon=True)
+    other.start()
+    with pytest.raises(InputError, match="champion: expected none, as at the start of the run"):
+        publish(exported, parity, tmp_path / "out", str(tmp_path / "models"), "m",
+                compared=Compared("inputs", str(champion), ""))  # fmt: skip
+    other.join()
+    assert sorted(one.name for one in champion.iterdir()) == [".lock", "1"]
+
+
+def copy_of(exported: Path, version: Path, digest: str) -> None:
+    """Write the files of a published version from which a champion is identified."""
+    version.mkdir(parents=True)
+    shutil.copy(exported / "saved_model.pb", version)
+    manifest = SavedModelManifest.read(exported).model_copy(update={"digest": digest})
+    manifest.write(version)

@@ -23,7 +23,7 @@ from typing import Any
 from kfp.dsl.executor import Executor
 from kfp.dsl.types import artifact_types
 
-from pipelines.cluster import step_process
+from pipelines.cluster import step_component, step_process
 from pipelines.cluster.compact_ir import EXECUTOR_INPUT
 from regraft_core.formats.manifest_storage import digest_of, write_text
 
@@ -211,7 +211,7 @@ class Backend:
         }
         if container["command"][-1] == step_process.__name__:
             arguments = {EXECUTOR_INPUT: json.dumps(executor_input)}
-            step_process.run_component(*(arguments.get(one, one) for one in container["args"]))
+            step_component.run_component(*(arguments.get(one, one) for one in container["args"]))
         else:
             _execute_code(container, executor_input)
         found = json.loads(output.read_text()) if output.is_file() else {}

@@ -16,7 +16,7 @@ Documents = list[dict[str, Any]]
 PLACEHOLDERS = {"{{$.pipeline_job_create_time_utc}}": (2, 16)}
 # Argo compresses a workflow at 1 MiB; KFP 2.17.0 then stops reporting its states. The specification
 # needs 0.12 MB, and options and URIs may be longer than those of a small run.
-NODES_BYTES = 600_000
+NODES_BYTES = 500_000
 # Bytes of a node, and of what a server of KFP 2.17.0 adds to the patch of a pod, as in runs there.
 NODE, PATCH, PARAMETER, INPUT_ARTIFACT, OUTPUT_ARTIFACT = 700, 1300, 40, 950, 300
 

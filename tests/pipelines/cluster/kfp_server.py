@@ -323,7 +323,7 @@ def frozen() -> list[Any]:
 
 def _step(name: str, state: str) -> list[Any]:
     """Return a step with the tasks that KFP adds to it."""
-    return [task(f"{name}-driver", "SUCCEEDED"), task(name, state), task("executor(0)", state)]
+    return [task(f"{name}-driver", "SUCCEEDED"), task(name, state), task("executor", state)]
 
 
 def failed(name: str, error: str = "") -> list[Any]:

@@ -19,6 +19,7 @@ from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
     RunFailedError,
+    RunRefusedError,
     Waiting,
     WatchedRun,
     proven_verdict,
@@ -56,7 +57,7 @@ def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
     """Return a function that waits for the run; its result has what was shown and noted."""
 
     def watch(recorded: RunOutcome | None = None, pending_s: float = 60.0) -> SimpleNamespace:
-        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", asked=0)
+        seen = SimpleNamespace(steps=[], notes=[], verdict=None, error="", code=0, asked=0)
 
         def record() -> RunOutcome | None:
             seen.asked += 1
@@ -67,8 +68,8 @@ def watched(server: KfpServer) -> Callable[..., SimpleNamespace]:
         settings = Waiting(poll_s=0.01, pending_s=pending_s)
         try:
             seen.verdict = wait(client, RUN, settings, listener)
-        except RunFailedError as error:
-            seen.error = str(error)
+        except (RunFailedError, RunRefusedError) as error:
+            seen.error, seen.code = str(error), error.exit_code
         return seen
 
     return watch
@@ -200,39 +201,64 @@ LAUNCHER = "E1127 06:00:00.1  33 launcher_v2.go:449] Component failed: exit stat
 
 
 @pytest.mark.parametrize(
-    ("node", "log", "reason"),
+    ("node", "log", "reason", "code"),
     [
         (
-            "train-head.executor(0)",
+            "train-head.executor",
             f"epoch 3\n[regraft:error:2] train_head: views: got 0\n{LAUNCHER}\n",
             "train-head: views: got 0.",
+            2,
+        ),
+        (
+            "train-head.executor",
+            "[regraft:error:2] train_head: no response\n[regraft:error:137] train_head: attempt 3 "
+            f"of 3 was ended by signal 9\n{LAUNCHER}",
+            "train-head: attempt 3 of 3 was ended by signal 9.",
+            1,
         ),
         (
             "train-head(0).executor(0)",
             f"[regraft] train_head: start\nepoch 3\n{LAUNCHER}",
             "train-head: OOMKilled (exit code 137); the last line of its log: epoch 3.",
+            1,
         ),
         (
             "train-head.executor",
             "\x1b[2J3\n",
             "train-head: OOMKilled (exit code 137); the last line of its log: [2J3.",
+            1,
         ),
-        ("train-head.executor", None, "train-head: OOMKilled (exit code 137)."),
-        ("evaluate.executor", "epoch 3", "train-head."),
+        ("train-head.executor", None, "train-head: OOMKilled (exit code 137).", 1),
+        ("evaluate.executor", "[regraft:error:2] evaluate: no", "train-head.", 1),
     ],
-    ids=["error", "killed", "control characters", "no log", "another step"],
+    ids=["error", "attempts", "killed", "control characters", "no log", "another step"],
 )
 def test_a_failed_run_says_why_its_pod_failed(
     server: KfpServer, watched: Callable[..., SimpleNamespace], node: str, log: str | None,
-    reason: str,
+    reason: str, code: int,
 ) -> None:  # fmt: skip
     server.script = failed("train-head")
     server.nodes = [pod("ingest-driver", "Succeeded", ended=1),
                     pod(node, "Failed", "OOMKilled (exit code 137)", ended=2)]  # fmt: skip
     server.logs = {} if log is None else {f"regraft-{node}": log}
-    error = watched().error
-    assert error.startswith(f"the run ended as FAILED: {reason} Logs: ")
-    assert error.isprintable()
+    seen = watched()
+    assert seen.error.startswith(f"the run ended as FAILED: {reason} Logs: ")
+    assert seen.error.isprintable()
+    assert seen.code == code
+
+
+def test_an_invalid_input_and_another_failure_are_a_failed_run(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    """Workers that share a step fail together, but not always for the same reason."""
+    server.script = [("FAILED", [task("train-head", "FAILED"), task("fine-tune", "FAILED")])]
+    server.nodes = [pod(f"{step}.executor", "Failed", ended=1)
+                    for step in ("train-head", "fine-tune")]  # fmt: skip
+    server.logs = {"regraft-train-head.executor": "[regraft:error:2] train_head: views: got 0",
+                   "regraft-fine-tune.executor": "[regraft:error:1] fine_tune: fault"}  # fmt: skip
+    seen = watched()
+    assert "train-head: views: got 0; fine-tune: fault" in seen.error
+    assert seen.code == 1
 
 
 def test_a_failed_driver_says_the_last_line_of_its_log(

@@ -59,19 +59,25 @@ def test_an_error_is_one_event_and_one_line(
         raise kind(f"path {FORGED}")
     assert ended.value.code == code
     assert read(events_file)[1:] == [
-        {"event": "error", "step": "verify", "code": code, "message": f"path {CLEAN}"}
-    ]
+        {"event": "error", "step": "verify", "code": code, "message": f"path {CLEAN}",
+         "may_pass": code == 1}
+    ]  # fmt: skip
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"[regraft:error:{code}] verify: path {CLEAN}"
     ]
 
 
-def test_a_fault_of_the_program_is_reported_and_raised(events_file: Path) -> None:
+def test_a_fault_of_the_program_is_reported_and_raised(
+    events_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ZeroDivisionError), run_step("export"):
         _ = 1 / 0
     _, error = read(events_file)
     assert (error["event"], error["step"], error["code"]) == ("error", "export", 1)
     assert error["message"].startswith("ZeroDivisionError: division by zero")
+    assert error["may_pass"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "[regraft:error:1] export: ZeroDivisionError: division by zero"
 
 
 def test_without_a_file_only_lines_are_printed(

@@ -59,6 +59,26 @@ def test_versions_grow_and_equal_the_export(exported: Path, models: str) -> None
     assert not list((Path(models) / "m").glob(".publishing-*"))
 
 
+def test_a_version_that_is_not_confirmed_is_never_visible(
+    exported: Path, models: str, bucket: str
+) -> None:
+    """It is confirmed after all other work, while others cannot change labels in a folder."""
+    for destination in (models, bucket):
+        store = open_store(destination, "m")
+
+        def refuse(destination: str = destination) -> None:
+            if destination == models:
+                with open(Path(models) / "m" / ".lock") as lock, pytest.raises(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise InputError("the champion has changed")
+
+        with pytest.raises(InputError, match="the champion has changed"):
+            store.add(exported, check_fingerprint, refuse)
+        assert store.versions() == []
+    assert visible(models) == []
+    assert not list((Path(models) / "m").glob(".publishing-*"))
+
+
 def test_a_version_that_exists_is_never_overwritten(exported: Path, models: str) -> None:
     other = Path(models) / "m" / "7"
     other.mkdir(parents=True)

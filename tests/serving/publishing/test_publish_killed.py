@@ -31,7 +31,8 @@ def hook(event, arguments):
 
 
 sys.addaudithook(hook)
-print(open_store(models, "m").add(__import__("pathlib").Path(exported), check_fingerprint))
+folder = __import__("pathlib").Path(exported)
+print(open_store(models, "m").add(folder, check_fingerprint, lambda: None))
 """
 # Another publisher's version 1 appears just before this publisher's rename to 1.
 OVERTAKEN = """
@@ -52,7 +53,7 @@ def hook(event, arguments):
 
 
 sys.addaudithook(hook)
-print(open_store(models, "m").add(Path(exported), check_fingerprint))
+print(open_store(models, "m").add(Path(exported), check_fingerprint, lambda: None))
 """
 PUBLISHING = """
 import sys
@@ -62,7 +63,7 @@ from serving.publishing.publish import open_store
 
 sys.stdin.read()
 for _ in range(5):
-    print(open_store(sys.argv[2], "m").add(Path(sys.argv[1]), check_fingerprint))
+    print(open_store(sys.argv[2], "m").add(Path(sys.argv[1]), check_fingerprint, lambda: None))
 """
 
 
