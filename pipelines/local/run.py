@@ -166,8 +166,8 @@ def _execute(
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
             failure = error
     # kfp may also report success for a container that failed as soon as it had started.
-    if error := failed_step(events, log_file, logged_before):
-        raise error
+    if failed := failed_step(events, log_file, logged_before):
+        raise failed
     if failure:
         reason = _why_not_started(str(failure), log_file, logged_before)
         raise StepError(f"{reason}; see {log_file}") from failure
