@@ -168,16 +168,28 @@ def _execute(
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed
             failure = error
     # kfp may also report success for a container that failed as soon as it had started.
-    if events.error:
-        code, message = events.error
-        raise StepError(f"{message}; see {log_file}", code)
-    if events.unfinished:
-        reason = _why_ended(log_file, logged_before)
-        raise StepError(f"{', '.join(events.unfinished)}: {reason}; see {log_file}")
+    if failed := failed_step(events, log_file, logged_before):
+        raise failed
     if failure:
         reason = _why_not_started(str(failure), log_file, logged_before)
         raise StepError(f"{reason}; see {log_file}") from failure
     return outputs, events.timings
+
+
+def failed_step(events: StepEvents, log_file: Path, start: int) -> StepError | None:
+    """Return the error of the step that failed, in one line; None if the events show none.
+
+    Args:
+        events: what the steps have reported.
+        log_file, start: as for `_why_ended`.
+    """
+    if events.error:
+        code, message = events.error
+        return StepError(f"{message}; see {log_file}", code)
+    if events.unfinished:
+        reason = _why_ended(log_file, start)
+        return StepError(f"{', '.join(events.unfinished)}: {reason}; see {log_file}")
+    return None
 
 
 class RedactedLog(io.TextIOBase):

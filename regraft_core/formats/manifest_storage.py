@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -118,18 +117,28 @@ def check_digest(path: Path, sha256: str, fix: str) -> None:
         InputError: it does not exist, or has another content; the message ends with `fix`.
     """
     try:
-        state = path.stat()
-        digest = _digest_of_state(str(path), state.st_size, state.st_mtime_ns)
+        state = _state_of(path)
+        if state not in _DIGESTS:
+            _DIGESTS[state] = digest_file(path)
     except OSError as error:
         reason = "" if isinstance(error, FileNotFoundError) else f": {error.strerror}"
         raise InputError(f"{path}: expected a file, found none{reason}; {fix}") from error
-    if digest != sha256:
+    if (digest := _DIGESTS[state]) != sha256:
         raise InputError(f"{path}: expected SHA-256 {sha256[:12]}, found {digest[:12]}; {fix}")
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def _digest_of_state(path: str, size: int, modified_ns: int) -> str:
-    return digest_file(path)
+def remember_digest(path: Path, sha256: str) -> None:
+    """Note the digest of a file that was computed while it was written, for `check_digest`."""
+    _DIGESTS[_state_of(path)] = sha256
+
+
+# By path, size and time of the last change: digests of the files that this process has read.
+_DIGESTS: dict[tuple[str, int, int], str] = {}
+
+
+def _state_of(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return str(path), found.st_size, found.st_mtime_ns
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:

@@ -23,7 +23,13 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore, explained, files_of
-from regraft_core.formats.manifest_storage import Record, check_digest, digest_file, write_text
+from regraft_core.formats.manifest_storage import (
+    Record,
+    check_digest,
+    digest_file,
+    remember_digest,
+    write_text,
+)
 from regraft_core.formats.store_records import EntryOrigin, options_digest, record_origin
 from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, RegraftError
@@ -309,6 +315,7 @@ def _fetched(url: str, stored: StoredFile) -> Path:
             partial.unlink()
             raise RegraftError(f"{url}: expected SHA-256 {stored.sha256[:12]}, read other bytes")
         partial.rename(target)
+        remember_digest(target, stored.sha256)
     return target
 
 

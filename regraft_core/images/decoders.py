@@ -10,12 +10,23 @@ import functools
 
 import tensorflow as tf
 
-from regraft_core.images.file_types import JPEG_BYTES_PER_SCAN, JPEG_SCAN, JPEG_SCANS
+from regraft_core.images.file_types import (
+    JPEG_BYTES_PER_SCAN,
+    JPEG_SCAN,
+    JPEG_SCANS,
+    PNG_TEXT,
+    PNG_TEXTS,
+)
 from regraft_core.images.headers import require, window
 
 MAX_PIXELS = 100_000_000
 REDUCTIONS = (2, 4, 8)
 OPAQUE_WHITE = b"\xff\xff\xff"
+# A step of a loop in the graph takes as long as decoding many pixels, and small files can have
+# millions of blocks. Usual ones have 255 bytes, and few extensions.
+GIF_EXTENSIONS, GIF_EXTENSION_BLOCKS = 16, 4096
+GIF_BLOCKS, GIF_BYTES_PER_BLOCK = 1000, 64
+WEBP_CHUNKS, WEBP_BYTES_PER_CHUNK = 4096, 1024
 ANIMATED_WITH_ALPHA = b"\x12"
 """Flags of an animated WebP. The operation writes 4 bytes per pixel of any animation, but reserves
 3 if the alpha flag is not set. The other flags only announce metadata."""
@@ -85,15 +96,22 @@ def decode_jpeg(encoded: tf.Tensor, index: tf.Tensor, image_px: int = 0) -> tf.T
 
 def _check_scans(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Return a JPEG, or fail if it has so many scans that decoding could take minutes."""
-    parts = tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=JPEG_SCAN, maxsplit=-1)
-    scans = tf.cast(parts.shape[1], tf.int32) - 1
+    scans = _count(encoded, JPEG_SCAN)
     most = JPEG_SCANS + tf.strings.length(encoded) // JPEG_BYTES_PER_SCAN
     return require(encoded, scans <= most, index, "at most {} scans, got {}", most, scans)
 
 
+def _count(encoded: tf.Tensor, part: bytes) -> tf.Tensor:
+    """Return how often some bytes occur in a string, int32 `[]`."""
+    split = tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=part, maxsplit=-1)
+    return tf.cast(split.shape[1], tf.int32) - 1
+
+
 def decode_png(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Decode any PNG; an alpha channel or a transparent color (tRNS) is composed over white."""
-    del index
+    texts = _count(encoded, PNG_TEXT)
+    limit = f"at most {PNG_TEXTS} compressed texts, got {{}}"
+    encoded = require(encoded, texts <= PNG_TEXTS, index, limit, texts)
     color_type = _at(encoded, 25, 1)[0]
     transparent = tf.strings.regex_full_match(encoded, r"(?s)\C*tRNS\C*")
     return tf.cond(
@@ -151,9 +169,14 @@ def _check_animation(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         is_frame = tf.reduce_all(chunk[:4] == list(b"ANMF"))
         return start + 8 + size + size % 2, frames + tf.cast(is_frame, tf.int64)
 
-    _, frames = tf.while_loop(
-        lambda start, _: start < length, step, (tf.constant(12), tf.constant(0, tf.int64))
+    most = WEBP_CHUNKS + length // WEBP_BYTES_PER_CHUNK
+    end, frames = tf.while_loop(
+        lambda start, _: start < length,
+        step,
+        (tf.constant(12), tf.constant(0, tf.int64)),
+        maximum_iterations=most,
     )
+    encoded = require(encoded, end >= length, index, "an animation of at most {} chunks", most)
     canvas = _at(encoded, 24, 6)
     sides = tf.cast(tf.stack([_little(canvas[:3]), _little(canvas[3:])]) + 1, tf.int64)
     return check_pixels(encoded, sides * tf.stack([tf.constant(1, tf.int64), frames]), index)
@@ -180,27 +203,41 @@ def _first_frame(encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         exists = tf.bitwise.bitwise_and(flags, 128) > 0
         return tf.where(exists, 6 * tf.bitwise.left_shift(1, tf.bitwise.bitwise_and(flags, 7)), 0)
 
-    def after_blocks(start: tf.Tensor) -> tf.Tensor:
-        """Return the end of the chain of data blocks that begins at `start`."""
+    def after_blocks(start: tf.Tensor, most: tf.Tensor | int) -> tf.Tensor:
+        """Return the end of the chain of data blocks that begins at `start`.
+
+        If there are more than `most`, the byte before it is not 0.
+        """
         (last,) = tf.while_loop(
             lambda offset: (offset < length) & (byte(offset) > 0),
             lambda offset: (offset + 1 + byte(offset),),
             (start,),
+            maximum_iterations=most,
         )
         return last + 1
 
     def skip_extension(offset: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         control = tf.where(byte(offset + 1) == 0xF9, offset, control)
-        return after_blocks(offset + 2), control
+        end = after_blocks(offset + 2, GIF_EXTENSION_BLOCKS)
+        # If it has more blocks, this is no frame, and the last block is not the end.
+        return tf.where(byte(end - 1) == 0, end, too_many), control
 
+    too_many = length + 1
     global_size = table_size(byte(tf.constant(10)))
     frame, control = tf.while_loop(
-        lambda offset, _: byte(offset) == 0x21, skip_extension, (13 + global_size, 0)
+        lambda offset, _: byte(offset) == 0x21,
+        skip_extension,
+        (13 + global_size, 0),
+        maximum_iterations=GIF_EXTENSIONS,
     )
+    usual = (frame != too_many) & (byte(frame) != 0x21)
     sides = tf.stack([byte(frame + k) + 256 * byte(frame + k + 1) for k in (5, 7)])
     encoded = check_pixels(encoded, tf.cast(sides, tf.int64), index)
     local_size = table_size(byte(frame + 9))
-    end = tf.minimum(after_blocks(frame + 11 + local_size), length)
+    after = after_blocks(frame + 11 + local_size, GIF_BLOCKS + length // GIF_BYTES_PER_BLOCK)
+    usual &= byte(after - 1) == 0
+    encoded = require(encoded, usual, index, "a GIF of fewer extensions and larger blocks")
+    end = tf.minimum(after, length)
     single = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
     transparent = (control > 0) & (byte(control + 3) % 2 == 1)
     table = tf.where(local_size > 0, frame + 10, 13)

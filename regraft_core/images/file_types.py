@@ -16,6 +16,9 @@ JPEG_SCANS, JPEG_BYTES_PER_SCAN = 100, 8192
 """A JPEG may have so many scans, and one more per so many bytes. A scan of some bytes can take as
 long as all pixels; cameras and programs write up to about 20. The bytes of its marker occur by
 chance, too, once in 64 KB of metadata or of a video behind the image."""
+PNG_TEXT, PNG_TEXTS = b"TXt", 16
+"""Part of the name of a compressed text in a PNG (zTXt, iTXt), and how many there may be, because
+TensorFlow's decoder unpacks each of them: 8 KB become 8 MB."""
 _BMP_BYTES = 54
 
 

@@ -57,11 +57,16 @@ def feature_folders(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the workers' folders in an artifact with the features of a dataset.
 
     One worker writes the artifact itself; those of several are folders in it.
+
+    Raises:
+        InputError: there are none.
     """
-    whole = Path(folder)
-    if (whole / FeaturesManifest.file_name).is_file():
+    whole, name = Path(folder), FeaturesManifest.file_name
+    if (whole / name).is_file():
         return [whole]
-    return sorted(path.parent for path in whole.glob(f"*/{FeaturesManifest.file_name}"))
+    if found := sorted(path.parent for path in whole.glob(f"*/{name}")):
+        return found
+    raise InputError(f"expected {name} in {whole}, found none; {_FIX}")
 
 
 def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesManifest]:

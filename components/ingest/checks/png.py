@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from components.ingest.checks.invalid_image import InvalidImageError
-from regraft_core.images.file_types import PNG_SIGNATURE
+from regraft_core.images.file_types import PNG_SIGNATURE, PNG_TEXT, PNG_TEXTS
 
 _CHUNK, _CRC, _HEADER = struct.Struct(">I4s"), struct.Struct(">I"), struct.Struct(">IIBBBBB")
 _SIDES = struct.Struct(">II")
@@ -56,12 +56,14 @@ class PngChunks(NamedTuple):
         contents: of the first IHDR, PLTE and tRNS, by name.
         stream: the content of all IDAT chunks.
         longest: the length of the longest other chunk.
+        texts: how often part of the name of a compressed text occurs.
     """
 
     names: list[bytes]
     contents: dict[bytes, bytes]
     stream: bytes
     longest: int
+    texts: int
 
 
 class PngHeader(NamedTuple):
@@ -98,7 +100,8 @@ def png_chunks(data: bytes) -> PngChunks:
             if name == b"IDAT":
                 parts.append(view[position + 8 : end])
             elif name == b"IEND":
-                return PngChunks(names, contents, b"".join(parts), longest)
+                texts = data.count(PNG_TEXT)
+                return PngChunks(names, contents, b"".join(parts), longest, texts)
             else:
                 longest = max(longest, length)
                 if name in _USED_CHUNKS:
@@ -144,11 +147,11 @@ def png_header(chunks: PngChunks) -> PngHeader:
 def is_served_png(chunks: PngChunks, header: PngHeader) -> bool:
     """Return whether the model's decoder reads the order and the sizes of these chunks.
 
-    It refuses a chunk before IHDR or between IDAT chunks, an invalid or late palette and very large
-    chunks, which Pillow reads.
+    It refuses a chunk before IHDR or between IDAT chunks, an invalid or late palette, very large
+    chunks and very many texts, which Pillow reads.
     """
     names = chunks.names
-    if not _is_in_order(names):
+    if not _is_in_order(names) or chunks.texts > PNG_TEXTS:
         return False
     if b"PLTE" in names and (
         names.count(b"PLTE") > 1
@@ -206,6 +209,7 @@ def unpack_plain(chunks: PngChunks, *, max_pixels: int) -> PlainPng | None:
         and names.count(b"IHDR") == 1
         and _is_in_order(names)
         and chunks.longest <= _MAX_CHUNK_BYTES
+        and chunks.texts <= PNG_TEXTS
     ):
         return None
     if len(chunks.contents[b"IHDR"]) != _HEADER.size:

@@ -224,3 +224,55 @@ def test_small_images_are_measured_together_as_alone(make_photo: Photo, mode: st
     unpacked = [unpack_small(data, max_side_px=39, max_pixels=10**6) for data in encoded]
     together = list(measure_small_images([png for png in unpacked if png], with_hash=True))
     assert together == [validate_image(data, max_pixels=10**6) for data in encoded]
+
+
+@pytest.fixture(scope="module")
+def decode() -> Callable[[bytes], tf.Tensor]:
+    """The decoding as a graph, because its loops take long outside one."""
+    graph = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+    return lambda data: graph(tf.constant(data))
+
+
+def gif_of_blocks(extension: bytes, frame: bytes = b"\x02\x44\x01\0") -> bytes:
+    """Return a GIF of 10 x 10 pixels with something before its frame, of one pixel."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 10, 10, 0x80, 0, 0) + bytes([*[9] * 3, *[99] * 3])
+    return head + extension + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02" + frame + b";"
+
+
+def webp_of_chunks(count: int) -> bytes:
+    """Return an animated WebP without frames, but with other chunks."""
+    canvas = b"VP8X" + struct.pack("<IB", 10, 2) + bytes(3) + bytes([9, 0, 0, 9, 0, 0])
+    body = b"WEBP" + canvas + (b"junk" + bytes(4)) * count
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def png_of_texts(count: int) -> bytes:
+    """Return a PNG with compressed texts, each of a thousand times its size."""
+    text = (b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000), 9))
+    pixels = zlib.compress(bytes(13))
+    header = struct.pack(">IIBBBBB", 4, 1, 8, 2, 0, 0, 0)
+    return joined([(b"IHDR", header), *[text] * count, (b"IDAT", pixels), (b"IEND", b"")])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused", "message"),
+    [
+        (gif_of_blocks(b"!\xfe\x01a\0" * 16), gif_of_blocks(b"!\xfe\x01a\0" * 17), "a GIF"),
+        (gif_of_blocks(b"!\xfe" + b"\x01a" * 4095 + b"\0"),
+         gif_of_blocks(b"!\xfe" + b"\x01a" * 5000 + b"\0"), "a GIF"),
+        (gif_of_blocks(b""), gif_of_blocks(b"", b"\x01\x44" * 1100 + b"\0"), "a GIF"),
+        (png_of_texts(16), png_of_texts(17), "at most 16 compressed texts, got 17"),
+        (None, webp_of_chunks(5000), "an animation of at most 4135 chunks"),
+    ],
+    ids=["GIF of extensions", "GIF of a long extension", "GIF of small blocks", "PNG", "WebP"],
+)  # fmt: skip
+def test_the_graph_refuses_what_would_keep_it_busy(
+    decode: Callable[[bytes], tf.Tensor], accepted: bytes | None, refused: bytes, message: str
+) -> None:
+    """Each is a small part of a file that takes minutes."""
+    if accepted is not None:
+        decode(accepted)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"expected {message}"):
+        decode(refused)
+    stored = stored_of(refused)  # what ingest reads, it encodes again
+    assert stored is None or decode(stored).shape[2] == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from regraft_core.formats.content_store import ContentStore
+from regraft_core.formats.manifest_storage import check_digest
 from regraft_core.formats.stored_artifacts import (
     content_file,
     content_folder,
@@ -115,6 +118,24 @@ def test_gone_or_changed_content_is_an_error(
     store.add(Path(artifact(tmp_path / "other", text + " changed").path), "thing-1", MANIFEST)
     with pytest.raises(RegraftError, match=r"large\.bin: expected"):
         content_file(made.path, "large.bin")
+
+
+def test_a_file_of_a_bucket_is_read_once_for_its_digest(
+    tmp_path: Path, text: str, s3: None
+) -> None:
+    import fsspec
+
+    fsspec.filesystem("s3").mkdir("once")
+    made = artifact(tmp_path / "thing", text)
+    keep(made, "thing-1", MANIFEST, origin_of("step", {"work_dir": "s3://once/work"}), SMALL)
+    file, sha256 = content_file(made.path, "large.bin"), hashlib.sha256(text.encode()).hexdigest()
+    found = file.stat()
+    file.write_bytes(bytes(found.st_size))
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    check_digest(file, sha256, "fetch it again")  # it is not read again
+    os.utime(file)
+    with pytest.raises(InputError, match=r"large\.bin: expected SHA-256 .*; fetch it again"):
+        check_digest(file, sha256, "fetch it again")
 
 
 def test_interrupted_work_is_resumed_from_a_bucket(s3: None) -> None:
