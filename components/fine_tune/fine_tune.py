@@ -92,7 +92,7 @@ def _fine_tune(
 ) -> ModelManifest:
     clock = Clock()
     keras.utils.set_random_seed(options.seed)
-    parts = _load_parts(dataset, features, head)
+    parts = load_parts(dataset, features, head)
     strategy = options.strategy
     reasoning: list[str] = []
     measurements: dict[str, Any] = {"head_validation_accuracy": parts.head.validation_accuracy}
@@ -171,11 +171,16 @@ def _destination(out: str | os.PathLike[str]) -> Iterator[Path]:
             yield Path(scratch)
 
 
-def _load_parts(
+def load_parts(
     dataset: str | os.PathLike[str],
     features: Sequence[str | os.PathLike[str]],
     head: str | os.PathLike[str],
 ) -> Parts:
+    """Return the input of fine-tuning, with the head's weights in place.
+
+    Raises:
+        InputError: dataset, features, head and weights do not match.
+    """
     extracted = read_manifests(features)[0]
     head_model, manifest = load_model(head)
     if manifest.kind != "head":

@@ -79,6 +79,7 @@ def render(data: ReportData) -> str:
         metrics=evaluation.metrics,
         chosen=chosen,
         head_fits=_head_fits(chosen) if chosen else [],
+        reasons=_reasons(data, chosen) if chosen else [],
         checks=_ordered_checks(evaluation),
         trainable={m.digest: m.parameters.trainable for m in data.models},
         seeds=_seeds(data),
@@ -167,6 +168,18 @@ def _span(row: Any) -> Markup:
     low, high = _percent(row.recall_low), _percent(row.recall_high)
     title = f"recall {_percent(row.recall)}, interval {low} to {high}"
     return charts.span(row.recall, row.recall_low, row.recall_high, title)
+
+
+def _reasons(data: ReportData, chosen: ModelManifest) -> list[str]:
+    """Return the reasoning of the chosen candidate, then that of others that trained layers."""
+    others = [
+        f"{model.strategy}: {line}"
+        for model in data.models
+        if model.digest != chosen.digest and model.strategy != "head"
+        for line in model.reasoning
+        if line not in chosen.reasoning
+    ]
+    return [*chosen.reasoning, *others]
 
 
 def _learning(model: ModelManifest) -> dict[str, Any] | None:

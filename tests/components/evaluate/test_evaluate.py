@@ -19,6 +19,7 @@ from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.training.model_files import load_model, save_model
+from regraft_core.training.paired_losses import PairedLosses
 
 # The model is no better than a constant prediction.
 UNCHECKED = GateOptions(baseline_rule="off")
@@ -52,9 +53,10 @@ def test_it_writes_manifest_predictions_and_report(evaluated, dataset) -> None:
 def test_the_choice_is_made_on_validation(evaluated, trained) -> None:
     result, _ = evaluated
     manifests = {name: ModelManifest.read(path) for name, path in trained.candidates.items()}
-    best = max(m.validation_accuracy for m in manifests.values())
+    compared = PairedLosses(**manifests["top"].measurements["against_head"])
     (chosen,) = (row for row in result.candidates if row.chosen)
-    assert chosen.validation_accuracy == best
+    assert chosen.strategy == ("top" if compared.better else "head")
+    assert result.notes[0].startswith("head kept: top took") is (chosen.strategy == "head")
     assert (result.strategy, result.model_digest) == (chosen.strategy, chosen.digest)
     assert result.model_digest == manifests[result.strategy].digest
 

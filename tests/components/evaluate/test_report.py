@@ -89,6 +89,22 @@ def test_the_pooling_of_the_head_is_highlighted(report_of) -> None:
     assert heads.count('class="fill"') == heads.count('class="muted"') == 1
 
 
+def test_the_reasoning_of_a_candidate_that_was_not_chosen_is_shown(report_of) -> None:
+    data = report_of()
+    head, top = data.models
+    models = [
+        head.model_copy(update={"reasoning": ["Of 11 heads.", "Fitted again."]}),
+        top.model_copy(update={"reasoning": ["Of 11 heads.", "No gain."]}),
+    ]
+    for chosen, shown in ((head, "top: No gain."), (top, "No gain.")):
+        changed = {"model_digest": chosen.digest}
+        evaluation = data.evaluation.model_copy(update=changed)
+        page = render(data.model_copy(update={"models": models, "evaluation": evaluation}))
+        assert page.count("Of 11 heads.") == 1
+        assert f"<li>{shown}</li>" in page
+        assert ("Fitted again." in page) is (chosen is head)
+
+
 def test_sections_without_data_are_omitted(report_of) -> None:
     data = report_of(gallery=0, champion=False)
     bare = data.model_copy(

@@ -512,7 +512,7 @@ def test_a_learning_rate_is_found_and_recorded(
 def test_without_a_gain_the_training_ends_after_the_search(
     dataset: Path, trained: Trained, tmp_path: Path
 ) -> None:
-    """Of wrong labels nothing can be learned: the head of the right ones is the best."""
+    """The head of the shapes is better than what an epoch of `tiny` finds."""
     found = fine_tune(
         dataset, [trained.features], trained.head, tmp_path / "m", FineTuneOptions(strategy="top")
     )
@@ -523,3 +523,14 @@ def test_without_a_gain_the_training_ends_after_the_search(
     )  # fmt: skip
     assert not PairedLosses(**found.measurements["against_head"]).better
     assert "the training ended there" in found.reasoning[-1]
+
+
+def test_a_training_with_a_found_rate_ends_without_further_gain(
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path
+) -> None:
+    options = FineTuneOptions(strategy="top", fine_tune_epochs=60)
+    found = fine_tune(dataset, [trained.features], weak_head, tmp_path / "m", options)
+    losses = [line.validation_loss for line in found.history if line.phase == "top"]
+    assert len(losses) < 60
+    assert len(losses) - 1 - int(np.argmin(losses)) == 20
+    assert found.validation_loss == pytest.approx(min(losses))

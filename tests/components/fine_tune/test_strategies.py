@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 import pytest
 
-from components.fine_tune.strategies import Parts, unfreeze
+from components.fine_tune.fine_tune import load_parts
+from components.fine_tune.strategies import Parts, model_and_data, unfreeze
+from components.train_head.train_head import train_head
 from regraft_core.backbones.build import build_backbone
-from regraft_core.backbones.cuts import join, split
+from regraft_core.backbones.cuts import cut_points, find_cut, join, split
 from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options import FineTuneOptions, HeadOptions
 from regraft_core.training.heads import build_head, pooling_layer
+from regraft_core.training.linear_head.held_out_scores import log_loss
 
 if TYPE_CHECKING:
     from tests.conftest import Trained
@@ -51,3 +56,20 @@ def test_frozen_statistics_are_not_trainable(parts: Parts) -> None:
     unfreeze(parts, "full", FineTuneOptions(batch_norm="frozen"), 10)
     assert not any(one.trainable for one in batch_norms(parts.complete.layers))
     assert all(layer.trainable for layer in parts.head_layers if layer.name == "logits")
+
+
+def test_top_starts_from_the_head_with_all_its_levels(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """Levels below the cut are inputs, those above are computed from the activations."""
+    head = train_head([trained.features], tmp_path / "head", HeadOptions(levels="all"))
+    parts = load_parts(dataset, [trained.features], tmp_path / "head")
+    model, _, validation = model_and_data(parts, "top", 0)
+    cut = find_cut(parts.backbone, parts.features.cut)
+    index = {point.name: point.index for point in cut_points(parts.backbone)}
+    below = [level for level in head.head["levels"] if index[level["layer"]] < cut.index]
+    assert 0 < len(below) < len(head.head["levels"])
+    assert [one.shape[-1] for one in model.inputs[1:]] == [level["width"] for level in below]
+    inputs, labels = validation.fetch(np.arange(validation.count), 0)
+    logits = model(inputs, training=False).numpy()
+    assert log_loss(logits, labels) == pytest.approx(head.validation_loss, abs=2e-3)
