@@ -50,9 +50,12 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     from regraft_core.formats.manifests import Split
     from regraft_core.formats.records import read_split
     from regraft_core.training.model_files import load_model
+    from regraft_core.training.ood_detector import OodDetector
 
     model, manifest = load_model(candidate)
-    runner = build_runner(model, manifest.preprocessing)
+    runner = build_runner(
+        model, manifest.preprocessing, OodDetector.read(candidate, manifest.ood_detector)
+    )
     splits: tuple[Split, ...] = ("validation", "test")
     encoded = [record.encoded for split in splits for record in read_split(dataset, split)]
     count = len(encoded)
@@ -62,7 +65,7 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     for run in range(runs + 1):
         start = time.perf_counter()
         for batch in batches:
-            runner.forward(batch).numpy()
+            runner.forward(batch)[0].numpy()
         middle = time.perf_counter()
         predict(runner, dataset, splits, batch_size)
         end = time.perf_counter()

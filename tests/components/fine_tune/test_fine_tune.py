@@ -122,7 +122,8 @@ def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
     rng = np.random.default_rng(0)
     model.get_layer("logits").set_weights([rng.normal(0, 1e-3, kernel.shape), 0 * bias])
     changed = {"digest": save_model(model, out), "validation_loss": float(np.log(3)),
-               "validation_accuracy": 0.0, "head": manifest.head | {"refit": None}}  # fmt: skip
+               "validation_accuracy": 0.0, "head": manifest.head | {"refit": None},
+               "ood_detector": None}  # fmt: skip
     manifest.model_copy(update=changed).write(out)
     return out
 
