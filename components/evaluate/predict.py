@@ -81,8 +81,9 @@ def predict(
     done: list[ImageRecord] = []
     images = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
     for records, pixels in decode_batches(images, batch_size, runner.load):
-        for found, output in zip((logits, scores), runner.forward(pixels), strict=True):
-            found.append(output.numpy())
+        outputs = runner.forward(pixels)
+        logits.append(outputs[0].numpy())
+        scores.append(outputs[1].numpy())
         # The stored bytes are no longer needed and may be large.
         done += [record._replace(encoded=b"") for record in records]
     rows, ood_scores = np.concatenate(logits), np.concatenate(scores)

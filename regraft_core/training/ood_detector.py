@@ -194,5 +194,5 @@ def _whitening(deviations: NDArray[np.float64], classes: int) -> Floats:
     weight = min(axes / free, 1.0)
     identity = np.eye(axes) * np.trace(covariance) / axes
     squares, vectors = np.linalg.eigh((1 - weight) * covariance + weight * identity)
-    smallest = max(float(squares[-1]), np.finfo(np.float32).tiny) * 1e-6
+    smallest = 1e-6 * max(float(squares[-1]), 1e-30)
     return (vectors / np.sqrt(np.maximum(squares, smallest))).astype(np.float32)

@@ -74,18 +74,18 @@ MODELS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def measure_ood(
-    work: Path, fashion: Path | None, strategy: str = "head"
-) -> Iterator[tuple[str, Metric]]:
+def measure_familiarity(work: Path, fashion: Path | None) -> Iterator[tuple[str, Metric]]:
     """Yield the metrics of each model; with Fashion-MNIST from a folder of its idx files."""
     sources = Sources(work / "images", fashion)
     for name, (own, others) in MODELS.items():
-        dataset, candidate = _train(getattr(sources, own)(), work / name, strategy)
+        dataset, candidate = _train(getattr(sources, own)(), work / name)
         folders = {other.removesuffix("_images"): getattr(sources, other)() for other in others}
-        yield from _compare(name, dataset, candidate, folders)
+        for key, metric in _compare(dataset, candidate, folders):
+            print(f"{name}_{key} {metric.value:.4g} {metric.goal}", flush=True)
+            yield f"familiarity_{name}_{key}", metric
 
 
-def _train(images: Path, work: Path, strategy: str) -> tuple[Path, Path]:
+def _train(images: Path, work: Path) -> tuple[Path, Path]:
     """Return the dataset and the candidate of a folder of images."""
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
@@ -100,11 +100,10 @@ def _train(images: Path, work: Path, strategy: str) -> tuple[Path, Path]:
 
     dataset, features, head = work / "dataset", work / "features", work / "head"
     ingest([str(images)], dataset, IngestOptions(near_duplicates="off", leakage="report"))
-    options = FeatureOptions(backbone=BACKBONE, image_px=IMAGE_PX, keep_cut=strategy == "top")
+    options = FeatureOptions(backbone=BACKBONE, image_px=IMAGE_PX, keep_cut=False)
     extract_features(dataset, features, options)
     train_head([features], head, HeadOptions())
-    tuned = FineTuneOptions(strategy=strategy, learning_rate=5e-4)
-    fine_tune(dataset, [features], head, work / "candidate", tuned)
+    fine_tune(dataset, [features], head, work / "candidate", FineTuneOptions(strategy="head"))
     return dataset, work / "candidate"
 
 
@@ -131,7 +130,7 @@ def _write_blurred(digits: Path, folder: Path) -> None:
 
 
 def _compare(
-    name: str, dataset: Path, candidate: Path, folders: Mapping[str, Path]
+    dataset: Path, candidate: Path, folders: Mapping[str, Path]
 ) -> Iterator[tuple[str, Metric]]:
     """Yield for each folder the AUROC and the images below the threshold, and those of the energy.
 
@@ -158,8 +157,8 @@ def _compare(
             found = fit_ood_threshold(compared, 0.95)
             assert found is not None and found.auroc is not None
             assert found.rejected_fraction is not None
-            yield f"ood_{name}_{other}{suffix}_auroc", Metric(found.auroc, "", goal)
-            yield f"ood_{name}_{other}{suffix}_rejected", Metric(found.rejected_fraction)
+            yield f"{other}{suffix}_auroc", Metric(found.auroc, "", goal)
+            yield f"{other}{suffix}_rejected", Metric(found.rejected_fraction)
     found = fit_ood_threshold(OodScores(detector.validation_scores, test.ood_scores), 0.95)
     assert found is not None and found.test_fraction is not None
-    yield f"ood_{name}_test_kept", Metric(found.test_fraction, "", ">= 0.9")
+    yield "test_kept", Metric(found.test_fraction, "", ">= 0.9")
