@@ -55,7 +55,7 @@ class Sources:
         return self._once("noise", _write_noise)
 
     def blurred(self) -> Path:
-        """Return a folder of digits that cannot be read any more."""
+        """Return a folder of heavily blurred digits."""
         return self._once("blurred", lambda folder: _write_blurred(self.digits(), folder))
 
     def _once(self, name: str, write: Callable[[Path], None]) -> Path:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy.stats import binomtest
 
 from components.evaluate.evaluate import evaluate
+from components.evaluate.predict import build_runner, predict
 from components.evaluate.report.report_data import ReportData
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.options import GateOptions
@@ -19,7 +20,7 @@ from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.training.model_files import load_model, save_model
-from regraft_core.training.ood_detector import SCORE
+from regraft_core.training.ood_detector import SCORE, OodDetector
 
 # The model is no better than a constant prediction.
 UNCHECKED = GateOptions(baseline_rule="off")
@@ -78,6 +79,20 @@ def test_the_manifest_contains_the_ood_threshold(evaluated) -> None:
     details = evaluated[0].details["ood"]
     assert details["score"] == SCORE and np.isfinite(details["threshold"])
     assert details["validation_fraction"] >= 0.95
+
+
+@pytest.mark.parametrize("strategy", ["head", "top"])
+def test_the_scores_of_cached_features_are_those_of_the_complete_model(
+    dataset, trained, strategy
+) -> None:
+    """The detector of `top` is fitted to cached levels below the cut and new features above it."""
+    model, manifest = load_model(trained.candidates[strategy])
+    detector = OodDetector.read(trained.candidates[strategy], manifest.ood_detector)
+    assert detector is not None and len(detector.layers) > 1
+    runner = build_runner(model, manifest.preprocessing, detector)
+    (validation,) = predict(runner, dataset, ["validation"], 32)
+    # Features are cached in float16.
+    np.testing.assert_allclose(validation.ood_scores, detector.validation_scores, atol=0.01)
 
 
 def test_the_report_shows_errors_with_their_evidence(evaluated) -> None:
