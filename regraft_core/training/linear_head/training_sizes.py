@@ -17,8 +17,8 @@ from regraft_core.training.linear_head.linear_classifier import Weights
 
 # Parts of the training images that are compared with all of them; each contains those before.
 FRACTIONS = (0.25, 0.5, 0.75)
-# The fits take about as long as the choice of the head; more values (rows times features) than
-# these are not fitted again.
+# More values (rows times features) than these are not fitted again: up to here the fits take less
+# time than the choice of the head, beyond it minutes.
 MAX_VALUES = 1 << 24
 # A gain whose interval ends below this is little.
 LITTLE = 0.01
