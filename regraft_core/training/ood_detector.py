@@ -84,10 +84,11 @@ class OodDetector:
     def parts(self, features: tf.Tensor) -> tf.Tensor:
         """Return both parts of the squared distance, [n, 2]."""
         scaled = (features - self.shift) * self.factor
-        inside = scaled @ self.basis
+        basis = tf.constant(self.basis)
+        inside = scaled @ basis
         places = tf.expand_dims(inside @ self.whitening, 1) - self.means
         nearest = tf.reduce_min(tf.reduce_sum(tf.square(places), axis=2), axis=1)
-        rest = tf.reduce_sum(tf.square(scaled - inside @ tf.transpose(self.basis)), axis=1)
+        rest = tf.reduce_sum(tf.square(scaled - tf.matmul(inside, basis, transpose_b=True)), axis=1)
         return tf.stack([nearest, rest], axis=1)
 
     def write(self, folder: str | os.PathLike[str]) -> str:
