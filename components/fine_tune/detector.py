@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -46,11 +49,12 @@ def fit_detector(parts: Parts, strategy: str, batch_size: int, seed: int) -> Ood
         layers = {layer.name: tensors[0].shape[-1]}
     model = keras.Model(start, tensors)
     stored = sum(layers[name] for name in below)
+    sources = [_source(parts, split, cached=cut is not None) for split in SPLITS]
+    forward = _graph(model, sources[0])
     found = []
-    for split in SPLITS:
-        source = _source(parts, split, cached=cut is not None)
+    for split, source in zip(SPLITS, sources, strict=True):
         sample = detector_sample(source.count, sum(layers.values()), seed)
-        rows, labels = _compute(model, source, sample, batch_size)
+        rows, labels = _compute(forward, source, sample, batch_size)
         if stored:
             constant = FeatureRows(parts.folders, split, LEVELS).rows(sample)[:, :stored]
             rows = np.concatenate([constant.astype(np.float32), rows], axis=1)
@@ -71,19 +75,24 @@ def _source(parts: Parts, split: Split, *, cached: bool) -> Source:
     return Source(len(rows), fetch, tf.TensorSpec([None, *rows.row_shape], tf.float32))
 
 
-def _compute(
-    model: keras.Model, source: Source, indices: NDArray[np.int64], batch_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return the features [n, width] and labels [n] of the rows at `indices`."""
+def _graph(model: keras.Model, source: Source) -> Callable[[Any], tf.Tensor]:
+    """Return the graph from fetched inputs to features, traced once for both splits."""
 
     @tf.function(input_signature=[source.spec])
     def run(inputs: tf.Tensor) -> tf.Tensor:
         prepared = inputs if source.prepare is None else source.prepare(inputs)
         return average_maps(tf.nest.flatten(model(prepared, training=False)))
 
+    return run
+
+
+def _compute(
+    forward: Callable[[Any], tf.Tensor], source: Source, indices: NDArray[np.int64], batch_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return the features [n, width] and labels [n] of the rows at `indices`."""
     features, labels = [], []
     for first in range(0, len(indices), batch_size):
         inputs, known = source.fetch(indices[first : first + batch_size], 0)
-        features.append(run(tf.nest.map_structure(tf.constant, inputs)).numpy())
+        features.append(forward(tf.nest.map_structure(tf.constant, inputs)).numpy())
         labels.append(known)
     return np.concatenate(features), np.concatenate(labels)
