@@ -80,9 +80,7 @@ def load_candidate(folder: Path) -> Predictor:
     if manifest.kind != "candidate":
         raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")
     preprocessing = manifest.preprocessing
-    plain = Postprocessing(
-        preprocessing, tuple(manifest.classes), temperature=1.0, ood_threshold=None
-    )
+    plain = Postprocessing(preprocessing, tuple(manifest.classes), temperature=1.0, ood=None)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def graph(encoded: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.metrics.statistics import Comparison, compare, wilson_interval
+from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.request_log import LoggedRequest, read_labels, read_request_log
 from regraft_core.runtime.errors import InputError
+from regraft_core.training.intervals import wilson_interval
 
 MAX_DISAGREEMENTS = 5
 

@@ -22,7 +22,7 @@ from components.evaluate.metrics.calibration import (
     to_probabilities,
 )
 from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
-from components.evaluate.metrics.ood_score import OodThreshold, fit_ood_threshold
+from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
@@ -92,7 +92,7 @@ def assess(
     *,
     cost: Cost,
     champion: ChampionResult | None = None,
-    ood_logits: Floats | None = None,
+    ood_scores: OodScores | None = None,
 ) -> Assessment:
     """Fit temperature and OOD threshold on validation, measure on test, and apply the gate.
 
@@ -104,9 +104,7 @@ def assess(
     raw = to_probabilities(finite_test.logits)
     served = to_probabilities(finite_test.logits, temperature)
     measured = measure_predictions(served, finite_test.true_labels, classes)
-    ood = fit_ood_threshold(
-        finite_validation.logits, finite_test.logits, ood_logits, options.in_distribution_fraction
-    )
+    ood = fit_ood_threshold(ood_scores, options.in_distribution_fraction) if ood_scores else None
     comparison = _compare(test, finite, champion, options.seed) if champion else None
     counts = _class_counts(measured)
     baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)

@@ -17,6 +17,7 @@ from components.evaluate.gate.champion import champion_labels, check_classes, fi
 from components.evaluate.gate.gate import DEFAULT_RULE
 from components.evaluate.gate.selection import Choice, choose
 from components.evaluate.metrics.ood_images import read_ood_images
+from components.evaluate.metrics.ood_score import OodScores
 from components.evaluate.predict import (
     Predictions,
     Runner,
@@ -52,6 +53,7 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.model_files import MODEL_FILE, load_model
+from regraft_core.training.ood_detector import OodDetector
 
 LATENCY_IMAGES = 22
 
@@ -93,7 +95,8 @@ def evaluate(
     log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
     for reason in choice.reasons:
         log_progress(f"evaluate: {reason}")
-    runner = build_runner(model, manifest.preprocessing)
+    detector = OodDetector.read(candidates[choice.index], manifest.ood_detector)
+    runner = build_runner(model, manifest.preprocessing, detector)
     held_out = _logits_before_refit(candidates[choice.index], manifest)
     splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")
     predictions, batch_size = with_halved_batches(
@@ -109,7 +112,13 @@ def evaluate(
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
         champion=champion_result,
-        ood_logits=predict_encoded(runner, ood_images, batch_size) if ood_images else None,
+        ood_scores=OodScores(
+            detector.validation_scores,
+            test.ood_scores,
+            predict_encoded(runner, ood_images, batch_size)[1],
+        )
+        if detector
+        else None,
     )
     champion_data = champion_result.dataset_digest if champion_result else None
     evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)

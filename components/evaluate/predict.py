@@ -17,6 +17,7 @@ from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.images.preprocess import load_image, scale
 from regraft_core.runtime.step_reports import Clock
+from regraft_core.training.ood_detector import OodDetector
 
 WARM_UP = 2
 
@@ -28,11 +29,12 @@ class Runner:
     """A model as two graphs, which are built once because building takes seconds.
 
     `load` is from encoded images, string [n], to pixels float32 [n, px, px, 3] in 0..255;
-    `forward` is from pixels to logits float32 [n, classes].
+    `forward` is from pixels to logits float32 [n, classes] and OOD scores float32 [n], which are
+    NaN without a detector.
     """
 
     load: Graph
-    forward: Graph
+    forward: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     image_px: int
 
 
@@ -40,22 +42,31 @@ class Runner:
 class Predictions:
     """Predictions for the n images of a split, in manifest order.
 
-    `logits` float32 [n, classes], `true_labels` int32 [n]; IDs and paths as stored.
+    `logits` float32 [n, classes], `ood_scores` float32 [n], `true_labels` int32 [n]; IDs and paths
+    as stored.
     """
 
     logits: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
     true_labels: NDArray[np.int32]
     ids: tuple[str, ...]
     paths: tuple[str, ...]
 
 
-def build_runner(model: keras.Model, preprocessing: Preprocessing) -> Runner:
-    """Return the graphs of a model from the backbone's input to logits."""
-    px = preprocessing.image_px
+def build_runner(
+    model: keras.Model, preprocessing: Preprocessing, detector: OodDetector | None = None
+) -> Runner:
+    """Return the graphs of a model from the backbone's input to logits and OOD scores."""
+    px, scaling = preprocessing.image_px, preprocessing.scaling
+    # A model of a list of one output returns no list.
+    read = detector.inputs(model) if detector else [model.output]
+    outputs = keras.Model(model.input, [model.output, *read])
 
     @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)])
-    def forward(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.cast(model(scale(pixels, preprocessing.scaling), training=False), tf.float32)
+    def forward(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits, *found = outputs(scale(pixels, scaling), training=False)
+        unknown = tf.fill([tf.shape(logits)[0]], np.float32(np.nan))
+        return tf.cast(logits, tf.float32), detector.scores(found) if detector else unknown
 
     return Runner(make_decoder(px), forward, px)
 
@@ -66,17 +77,21 @@ def predict(
     """Run a model over several splits; images are decoded while the model computes."""
     manifest = DatasetManifest.read(dataset)
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
+    scores = [np.empty(0, np.float32)]
     done: list[ImageRecord] = []
     images = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
     for records, pixels in decode_batches(images, batch_size, runner.load):
-        logits.append(runner.forward(pixels).numpy())
+        outputs = runner.forward(pixels)
+        logits.append(outputs[0].numpy())
+        scores.append(outputs[1].numpy())
         # The stored bytes are no longer needed and may be large.
         done += [record._replace(encoded=b"") for record in records]
-    rows = np.concatenate(logits)
+    rows, ood_scores = np.concatenate(logits), np.concatenate(scores)
     ends = np.cumsum([0, *(manifest.splits[split].count for split in splits)]).tolist()
     return [
         Predictions(
             logits=rows[start:end],
+            ood_scores=ood_scores[start:end],
             true_labels=np.array([record.label for record in done[start:end]], np.int32),
             ids=tuple(record.id for record in done[start:end]),
             paths=tuple(printable_path(record.path) for record in done[start:end]),
@@ -92,8 +107,13 @@ def printable_path(path: str) -> str:
 
 def predict_encoded(
     runner: Runner, encoded: Sequence[bytes], batch_size: int
-) -> NDArray[np.float32]:
-    """Return the logits [k, classes] of encoded images, skipping those that cannot be decoded."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return logits [k, classes] and OOD scores [k] of encoded images.
+
+    Images that cannot be decoded are skipped; without any other, both are empty.
+    """
+    if not encoded:
+        return np.empty((0, 0), np.float32), np.empty(0, np.float32)
     batches = (
         tf.data.Dataset.from_tensor_slices(list(encoded))
         .map(lambda image: load_image(image, runner.image_px), tf.data.AUTOTUNE)
@@ -101,8 +121,11 @@ def predict_encoded(
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
-    logits = [runner.forward(pixels).numpy() for pixels in batches]
-    return np.concatenate(logits) if logits else np.empty((0, 0), np.float32)
+    found = [[output.numpy() for output in runner.forward(pixels)] for pixels in batches]
+    if not found:
+        return np.empty((0, 0), np.float32), np.empty(0, np.float32)
+    logits, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return logits, scores
 
 
 def measure_latency_ms(runner: Runner, encoded: Sequence[bytes]) -> float:
@@ -113,6 +136,6 @@ def measure_latency_ms(runner: Runner, encoded: Sequence[bytes]) -> float:
     times = []
     for image in encoded:
         clock = Clock()
-        runner.forward(runner.load(tf.constant([image]))).numpy()
+        runner.forward(runner.load(tf.constant([image])))[0].numpy()
         times.append(clock.seconds)
     return float(np.median(times[WARM_UP:]) * 1000) if len(times) > WARM_UP else float("nan")

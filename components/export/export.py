@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from components.export.formats import FILES, write_formats
 from components.export.model_card import model_card
-from components.export.signatures import SIGNATURES, Postprocessing, build_archive
+from components.export.signatures import SIGNATURES, OodRule, Postprocessing, build_archive
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
@@ -32,6 +32,7 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.heads import features_layer
 from regraft_core.training.model_files import load_model
+from regraft_core.training.ood_detector import OodDetector
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
@@ -73,7 +74,7 @@ def export(
         preprocessing=manifest.preprocessing,
         classes=tuple(manifest.classes),
         temperature=verdict.temperature,
-        ood_threshold=ood_threshold(verdict),
+        ood=ood_rule(model, manifest, verdict),
     )
     with staged_folder(out) as folder:
         archive = build_archive(trained, features_layer(manifest.head), postprocessing)
@@ -138,13 +139,14 @@ def check_dataset(dataset: str | os.PathLike[str], evaluation: EvaluationManifes
         )
 
 
-def ood_threshold(evaluation: EvaluationManifest) -> float | None:
-    """Return the threshold of the energy score that the evaluation set, or None."""
-    ood = evaluation.details.get("ood")
-    if not ood or ood.get("score") != "energy":
+def ood_rule(
+    folder: str | os.PathLike[str], model: ModelManifest, evaluation: EvaluationManifest
+) -> OodRule | None:
+    """Return the model's OOD detector with the threshold that the evaluation set, or None."""
+    detector, ood = OodDetector.read(folder, model.ood_detector), evaluation.details.get("ood")
+    if detector is None or not ood or not math.isfinite(float(ood["threshold"])):
         return None
-    threshold = float(ood["threshold"])
-    return threshold if math.isfinite(threshold) else None
+    return OodRule(detector, float(ood["threshold"]))
 
 
 def _describe(
@@ -154,7 +156,7 @@ def _describe(
     formats: dict[str, float],
 ) -> SavedModelManifest:
     """Return the manifest without its digest and duration."""
-    outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood_threshold is not None else "")
+    outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood is not None else "")
     details: dict[str, Any] = {
         "verdict": evaluation.verdict,
         "formats": {FILES[name]: {"max_abs_diff": diff} for name, diff in formats.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from regraft_core.formats.manifests import Preprocessing
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.images.valid_rows import map_valid_rows
+from regraft_core.training.ood_detector import OodDetector
 
 SERVING, IMAGES, CLASSIFY, FEATURES = "serving_default", "images", "classify", "features"
 IMAGES_FEATURES = "images_features"
@@ -23,25 +24,42 @@ _Tensors = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class OodRule:
+    """An image is in-distribution if the detector's score reaches the threshold."""
+
+    detector: OodDetector
+    threshold: float
+
+
+@dataclass(frozen=True)
 class Postprocessing:
     """How encoded images become inputs, and logits become outputs.
 
-    `ood_threshold` is the minimum logsumexp(logits) of an in-distribution image, or None.
+    `ood` is how images similar to the training data are recognized, or None.
     """
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     temperature: float
-    ood_threshold: float | None
+    ood: OodRule | None
 
 
-def with_features(model: keras.Model, pooling: str) -> keras.Model:
-    """Return `model` with two outputs: the pooled features (output of `pooling`) and the logits."""
-    return keras.Model(model.input, [model.get_layer(pooling).output, model.output])
+def with_features(model: keras.Model, pooling: str, postprocessing: Postprocessing) -> keras.Model:
+    """Return `model` with more outputs.
+
+    They are the pooled features (output of `pooling`), the logits, and what the OOD detector reads.
+    """
+    read = postprocessing.ood.detector.inputs(model) if postprocessing.ood else []
+    return keras.Model(model.input, [model.get_layer(pooling).output, model.output, *read])
 
 
-def postprocess(logits: tf.Tensor, postprocessing: Postprocessing) -> _Tensors:
-    """Turn logits float [n, classes] into label, confidence and probabilities (see `export`)."""
+def postprocess(
+    logits: tf.Tensor, postprocessing: Postprocessing, read: Sequence[tf.Tensor] = ()
+) -> _Tensors:
+    """Turn logits float [n, classes] into label, confidence and probabilities (see `export`).
+
+    With an OOD rule, also what its detector has `read` into its score and flag.
+    """
     logits = tf.cast(logits, tf.float32)
     probabilities = tf.nn.softmax(logits / postprocessing.temperature)
     best = tf.argmax(logits, axis=-1)
@@ -52,10 +70,10 @@ def postprocess(logits: tf.Tensor, postprocessing: Postprocessing) -> _Tensors:
         "confidence": tf.reduce_max(probabilities, axis=-1),
         "probabilities": probabilities,
     }
-    if postprocessing.ood_threshold is not None:
-        score = tf.reduce_logsumexp(logits, axis=-1)
+    if postprocessing.ood is not None:
+        score = postprocessing.ood.detector.scores(read)
         outputs["familiarity"] = score
-        outputs["familiar"] = score >= postprocessing.ood_threshold
+        outputs["familiar"] = score >= postprocessing.ood.threshold
     return outputs
 
 
@@ -86,7 +104,7 @@ def build_archive(
         pooling: name of the layer that returns the pooled features.
         postprocessing: how logits become outputs.
     """
-    both = with_features(model, pooling)
+    both = with_features(model, pooling, postprocessing)
     archive = keras.export.ExportArchive()
     # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
     # would save each of them a second time, through its Keras wrapper.
@@ -130,42 +148,41 @@ def _endpoints(
     )
 
     @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)], autograph=False)
-    def run(pixels: tf.Tensor) -> list[tf.Tensor]:
-        outputs: list[tf.Tensor] = both(scale(pixels, scaling), training=False)
-        return outputs
+    def run(pixels: tf.Tensor) -> tuple[tf.Tensor, _Tensors]:
+        pooled, logits, *read = both(scale(pixels, scaling), training=False)
+        return pooled, postprocess(logits, postprocessing, read)
 
-    def with_pooled(outputs: list[tf.Tensor]) -> _Tensors:
+    def with_pooled(pooled: tf.Tensor, outputs: _Tensors) -> _Tensors:
         # With the outputs of a prediction, so that one forward pass returns both.
-        pooled, logits = outputs
-        return {"features": tf.cast(pooled, tf.float32), **postprocess(logits, postprocessing)}
+        return {"features": tf.cast(pooled, tf.float32), **outputs}
 
     def resized(images: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(_not_empty(images), [px, px], method="bilinear", antialias=True)
 
     def serving_default(image_bytes: tf.Tensor) -> _Tensors:
         pixels, errors = decode(image_bytes)
-        outputs = postprocess(run(pixels)[1], postprocessing)
+        _, outputs = run(pixels)
         return {**blank_invalid(outputs, errors), ERROR: errors}
 
     def images(images: tf.Tensor) -> _Tensors:
-        return postprocess(run(resized(images))[1], postprocessing)
+        return run(resized(images))[1]
 
     def images_features(images: tf.Tensor) -> _Tensors:
-        return with_pooled(run(resized(images)))
+        return with_pooled(*run(resized(images)))
 
     def classify(inputs: tf.Tensor) -> _Tensors:
         # The Classify API allows no output besides these two (PreProcessClassification in
         # servables/tensorflow/classifier.cc of TF Serving 2.20), so there is no reason for the row
         # of an invalid image: all of its labels are empty.
         pixels, errors = decode(_encoded_of_examples(inputs))
-        scores = postprocess(run(pixels)[1], postprocessing)["probabilities"]
+        scores = run(pixels)[1]["probabilities"]
         with tf.device(_CPU):
             classes = tf.tile(texts[None], [tf.shape(inputs)[0], 1])
         return blank_invalid({"classes": classes, "scores": scores}, errors)
 
     def features(image_bytes: tf.Tensor) -> _Tensors:
         pixels, errors = decode(image_bytes)
-        return {**blank_invalid(with_pooled(run(pixels)), errors), ERROR: errors}
+        return {**blank_invalid(with_pooled(*run(pixels)), errors), ERROR: errors}
 
     strings = tf.TensorSpec([None], tf.string, name="image_bytes")
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")

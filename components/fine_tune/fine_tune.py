@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
+from components.fine_tune.detector import fit_detector
 from components.fine_tune.part_training import Trained, train_strategy
 from components.fine_tune.strategies import Parts, trained_part, unfreeze
 from regraft_core.backbones.backbone_table import find_backbone
@@ -45,6 +46,7 @@ from regraft_core.training.mixed_precision import (
     gpu_capabilities,
 )
 from regraft_core.training.model_files import count_parameters, load_model, save_model
+from regraft_core.training.ood_detector import OodDetector
 from regraft_core.training.winograd import winograd
 
 
@@ -128,6 +130,11 @@ def _fine_tune(
     log_progress(
         f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
     )
+    detector = (
+        OodDetector.read(head, parts.head.ood_detector)
+        if strategy == "head"
+        else fit_detector(parts, strategy, best.batch_size, options.seed)
+    )
     add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
     if refit:
         refitted = RefittedHead.read(head, refit)
@@ -154,6 +161,7 @@ def _fine_tune(
                 "validation_loss": best.loss,
                 "reasoning": parts.head.reasoning + reasoning,
                 "measurements": parts.head.measurements | measurements,
+                "ood_detector": detector.write(folder) if detector else None,
             }
         )
         written.write(folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,8 +41,15 @@ from regraft_core.training.linear_head.head_selection import SolvedHead, fit_aga
 from regraft_core.training.linear_head.held_out_scores import log_loss, score
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.refitted_head import RefittedHead
+from regraft_core.training.linear_head.training_sizes import SizeCurve, measure_sizes
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
+from regraft_core.training.ood_detector import (
+    OodDetector,
+    detector_layers,
+    detector_sample,
+    fit_ood_detector,
+)
 
 
 @explain_out_of_memory()
@@ -83,12 +92,14 @@ def train_head(
         validation = FeatureRows(features, "validation", LEVELS)
     held_out = _parts(validation, manifest, chosen)
     fitted = _measure(solved, rows, held_out, validation.labels, clock)
+    sizes = measure_sizes(solved, rows, held_out, validation.labels, weights, options)
+    detector = _fit_detector(features, manifest, options)
     head = build_head(len(rows.mean), classes, options.seed)
     standardize(head, rows.mean, rows.variance)
     refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
-    reasoning = _reasoning(solved, options)
+    reasoning = [*_reasoning(solved, options), *([sizes.sentence()] if sizes else [])]
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
@@ -101,6 +112,8 @@ def train_head(
             update={
                 "head": written.head | {"refit": refitted.write(folder)},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
+                "ood_detector": detector.write(folder) if detector else None,
+                "measurements": written.measurements | _sizes(sizes),
                 "reasoning": reasoning,
             }
         )
@@ -187,6 +200,26 @@ def _refit(
     return RefittedHead(kernel, bias, logits.astype(np.float32), images.labels)
 
 
+def _fit_detector(
+    features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions
+) -> OodDetector | None:
+    """Fit the detector of out-of-distribution images to averages of all levels, of plain images.
+
+    Without levels, it reads the pooled features.
+    """
+    layers = detector_layers(manifest.levels)
+    array = LEVELS if layers else options.pooling
+    width = sum(layers.values()) or math.prod(manifest.arrays[array])
+    found = []
+    for split in ("train", "validation"):
+        rows = FeatureRows(features, split, array)
+        sample = detector_sample(len(rows), width, options.seed)
+        found.append((rows.rows(sample).reshape(len(sample), -1)[:, :width], rows.labels[sample]))
+    (train, labels), (held_out, _) = found
+    layers = layers or {f"head_{options.pooling}": width}
+    return fit_ood_detector(layers, train, labels, held_out)
+
+
 def _measure(
     solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
     labels: NDArray[np.int32], clock: Clock,
@@ -225,6 +258,11 @@ def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
             f"{solved.held_out['accuracy']:.4f}."
         )
     return sentences
+
+
+def _sizes(curve: SizeCurve | None) -> dict[str, Any]:
+    """Return the measurement of the learning curve by the number of images, if there is one."""
+    return {"training_sizes": asdict(curve) | {"sentence": curve.sentence()}} if curve else {}
 
 
 def _manifest(

@@ -33,6 +33,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "training_scaling": tables.training_scaling,
     "training_accuracy": tables.training_accuracy,
     "accuracy": tables.accuracy,
+    "familiarity": tables.familiarity,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,

@@ -79,6 +79,29 @@ def training_accuracy(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def familiarity(results: Results) -> str:
+    """Return the AUROC of the familiarity of each model and kind of images, and of the energy."""
+    found = vars(results["evaluation"])
+    models = {
+        "digits": "digits",
+        "fashion": "Fashion-MNIST, 1,500 images",
+        "photos": "14 photographs, 20 tiles of each",
+    }
+    others = ("digits", "fashion", "tiles", "photos", "noise", "blurred")
+    rows = []
+    for model, name in models.items():
+        value = with_prefix(results["evaluation"], f"familiarity_{model}")
+        measured = [one for one in others if f"familiarity_{model}_{one}_auroc" in found]
+        rejected = min(value(f"{one}_rejected") for one in measured)
+        cells = [f"{value(f'{one}_auroc'):.3f} ({value(f'{one}_energy_auroc'):.3f})"
+                 if one in measured else "" for one in others]  # fmt: skip
+        rows.append((name, *cells, f"{rejected:.1%}", f"{value('test_kept'):.1%}"))
+    columns = ("model", "digits", "Fashion-MNIST", "tiles", "photographs", "noise",
+               "blurred digits", "below the threshold, at least",
+               "own test images above")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def accuracy(results: Results) -> str:
     """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
     found = vars(results["accuracy"])

@@ -212,6 +212,10 @@ class ModelManifest(Manifest):
     measurements: dict[str, Any] = Field(
         default_factory=dict, description="Measurements behind the reasoning."
     )
+    ood_detector: str | None = Field(
+        default=None,
+        description="SHA-256 (hex) of `ood_detector.npz`; null if the features allow none.",
+    )
 
 
 class CandidatesManifest(Manifest):

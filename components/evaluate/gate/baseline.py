@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from scipy.stats import beta
 
-from components.evaluate.metrics.statistics import wilson_interval
 from regraft_core.formats.options import Objective
+from regraft_core.training.intervals import wilson_interval
 
 OBJECTIVE_NAMES: Mapping[Objective, str] = {
     "accuracy": "accuracy",

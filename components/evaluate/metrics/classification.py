@@ -16,8 +16,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from components.evaluate.metrics.statistics import wilson_interval
 from regraft_core.formats.manifests import ClassMetrics
+from regraft_core.training.intervals import wilson_interval
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -4,33 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 BOOTSTRAP_ROUNDS = 10_000
-
-
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a fraction (Wilson, 1927).
-
-    It stays within 0..1 and is meaningful at 0% and 100% and for a single image, for which the
-    normal approximation has no width.
-
-    Returns:
-        (low, high), or (nan, nan) if `total` is 0.
-    """
-    if not 0 <= correct <= total:
-        raise ValueError(f"expected 0 <= correct <= total, got {correct} of {total}")
-    if total == 0:
-        return math.nan, math.nan
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p, zz = correct / total, z * z / total
-    center = (p + zz / 2) / (1 + zz)
-    half = math.sqrt(p * (1 - p) * zz + zz * zz / 4) / (1 + zz)
-    # Of no correct image, the lower bound is exactly 0; of all, the upper may round to below 1.
-    return center - half, 1.0 if correct == total else center + half
 
 
 def binomial_tail(at_least: int, trials: int) -> float:

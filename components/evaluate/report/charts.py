@@ -90,20 +90,23 @@ def span(value: float, low: float, high: float, title: str) -> Markup:
 
 
 def curves(
-    lines: Sequence[Line], title: str, *, fraction: bool, marks: Sequence[tuple[float, str]] = ()
-) -> Markup:
-    """Draw learning curves over epochs.
+    lines: Sequence[Line], title: str, *, fraction: bool, marks: Sequence[tuple[float, str]] = (),
+    intervals: Sequence[tuple[float, float, float]] = (),
+) -> Markup:  # fmt: skip
+    """Draw learning curves over epochs or numbers of images.
 
     Args:
         lines: points (epoch, value).
         title: of the chart.
         fraction: values are fractions, labeled as percentages.
         marks: (epoch, name) of phases that begin there.
+        intervals: (epoch, low, high) of values.
     """
     known = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
     if not known:
         return Markup("")
     xs, ys = [x for x, _ in known], [y for _, y in known]
+    ys += [end for _, *ends in intervals for end in ends]
     low, high = min(ys), max(ys)
     pad = (high - low) * 0.08 or 0.05
     top = min(1.0, high + pad) if fraction else high + pad
@@ -122,6 +125,8 @@ def curves(
         x = x_axis(epoch)
         parts += [_line(x, TOP, x, HEIGHT - BOTTOM, "phase"),
                   _text(x + 3, TOP + 8, name, "start", "phase-label")]  # fmt: skip
+    for x, low, high in intervals:
+        parts.append(_line(x_axis(x), y_axis(low), x_axis(x), y_axis(high), "whisker"))
     for line in lines:
         points = [(x_axis(x), y_axis(y)) for x, y in line.points if math.isfinite(y)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -85,6 +85,7 @@ def render(data: ReportData) -> str:
         seeds=_seeds(data),
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
+        training_sizes=chosen.measurements.get("training_sizes") if chosen else None,
         curves=[curve for m in data.models if (curve := _learning(m)) is not None],
         charts=_charts(data, chosen),
     )
@@ -211,7 +212,7 @@ def _learning(model: ModelManifest) -> dict[str, Any] | None:
 def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]:
     evaluation, metrics = data.evaluation, data.evaluation.metrics
     drawn = {name: Markup("") for name in ("interval", "reliability", "confusion", "timings",
-                                           "data", "parameters", "heads")}  # fmt: skip
+                                           "data", "parameters", "heads", "sizes")}  # fmt: skip
     keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
     if all(math.isfinite(metrics.get(key, math.nan)) for key in keys):
         required = data.options.get("min_accuracy") or None
@@ -237,7 +238,18 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
     drawn["data"] = _data_chart(data)
     if chosen is not None:
         drawn |= _parameter_charts(chosen)
+        drawn["sizes"] = _size_chart(chosen.measurements.get("training_sizes", {}))
     return drawn
+
+
+def _size_chart(curve: Mapping[str, Any]) -> Markup:
+    sizes = curve.get("sizes", [])
+    accuracies = [(size["images"], size["accuracy"]) for size in sizes]
+    intervals = [(s["images"], s["accuracy_low"], s["accuracy_high"]) for s in sizes]
+    return charts.curves(
+        [charts.Line("validation", accuracies)], "validation accuracy by training images",
+        fraction=True, intervals=intervals,
+    )  # fmt: skip
 
 
 def _data_chart(data: ReportData) -> Markup:

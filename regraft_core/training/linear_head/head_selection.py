@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions, Objective
 from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.training.intervals import wilson_interval
 from regraft_core.training.linear_head.head_rows import (
     HeadRows,
     deal_folds,
@@ -66,7 +67,10 @@ MAX_THREADS = 4
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit: its mean log loss and accuracy on held-out images, at its temperature."""
+    """One fit: its mean log loss and accuracy on held-out images, at its temperature.
+
+    `rows` are those that it was fitted to or held out of; the accuracy has its 95% interval.
+    """
 
     levels: str
     scaling: str
@@ -75,6 +79,9 @@ class Trial:
     loss: float
     accuracy: float
     temperature: float
+    rows: int
+    accuracy_low: float
+    accuracy_high: float
 
 
 @dataclass(frozen=True)
@@ -199,8 +206,9 @@ def _without_folds(
     levels, rows = next(iter(candidates.items()))
     nan = float("nan")
     trial = Trial(
-        levels, "level", "logistic", options.l2 or DEFAULT_PENALTY, nan, nan, temperature=1.0
-    )
+        levels, "level", "logistic", options.l2 or DEFAULT_PENALTY, nan, nan, 1.0, len(rows),
+        nan, nan,
+    )  # fmt: skip
     fitted = _fit(rows, task, trial)
     log_progress(
         f"head: penalty {trial.penalty:.1e} without cross-validation, because no class has two "
@@ -312,9 +320,12 @@ def _trial(
     logits, labels = held_out[task.scored], task.known
     temperature = fit_temperature(logits, labels)
     logits = logits / temperature
-    accuracy = score("accuracy", logits.argmax(axis=1), labels)
-    loss = smoothed_loss(logits, labels)
-    return _Fit(Trial(*names, method, penalty, loss, accuracy, temperature), logits)
+    correct = int(np.sum(logits.argmax(axis=1) == labels))
+    trial = Trial(
+        *names, method, penalty, smoothed_loss(logits, labels), correct / len(labels), temperature,
+        len(task.sample), *wilson_interval(correct, len(labels)),
+    )  # fmt: skip
+    return _Fit(trial, logits)
 
 
 class _LogisticFolds:

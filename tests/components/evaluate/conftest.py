@@ -12,6 +12,7 @@ import pytest
 from components.evaluate.assessment import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.selection import choose
+from components.evaluate.metrics.ood_score import OodScores
 from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import (
@@ -114,7 +115,8 @@ def report_of(candidate_of) -> Callable[..., ReportData]:
                       head_validation_accuracy=0.95),
             champion=ChampionResult("digits version 3", rng.random(images) < 0.93)
             if champion else None,
-            ood_logits=rng.normal(0, 1.6, (100, classes)),
+            ood_scores=OodScores(rng.normal(0, 1, 360), rng.normal(0, 1, 360),
+                                 rng.normal(-3, 1, 100)),
         )  # fmt: skip
         data = dataset_manifest(names, max(1, images // classes))
         gain = {"images": 200, "difference": -0.1, "standard_error": 0.02}

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy.stats import binomtest
 
 from components.evaluate.evaluate import evaluate
+from components.evaluate.predict import build_runner, predict
 from components.evaluate.report.report_data import ReportData
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.formats.options import GateOptions
@@ -19,6 +20,7 @@ from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.training.model_files import load_model, save_model
+from regraft_core.training.ood_detector import SCORE, OodDetector
 from regraft_core.training.paired_losses import PairedLosses
 
 # The model is no better than a constant prediction.
@@ -77,8 +79,22 @@ def test_predictions_equal_those_of_the_model_with_the_same_preprocessing(
 
 def test_the_manifest_contains_the_ood_threshold(evaluated) -> None:
     details = evaluated[0].details["ood"]
-    assert details["score"] == "energy" and np.isfinite(details["threshold"])
+    assert details["score"] == SCORE and np.isfinite(details["threshold"])
     assert details["validation_fraction"] >= 0.95
+
+
+@pytest.mark.parametrize("strategy", ["head", "top"])
+def test_the_scores_of_cached_features_are_those_of_the_complete_model(
+    dataset, trained, strategy
+) -> None:
+    """The detector of `top` is fitted to cached levels below the cut and new features above it."""
+    model, manifest = load_model(trained.candidates[strategy])
+    detector = OodDetector.read(trained.candidates[strategy], manifest.ood_detector)
+    assert detector is not None and len(detector.layers) > 1
+    runner = build_runner(model, manifest.preprocessing, detector)
+    (validation,) = predict(runner, dataset, ["validation"], 32)
+    # Features are cached in float16.
+    np.testing.assert_allclose(validation.ood_scores, detector.validation_scores, atol=0.01)
 
 
 def test_the_report_shows_errors_with_their_evidence(evaluated) -> None:
@@ -116,7 +132,10 @@ def test_a_rejected_model_has_a_report_too(dataset, trained, tmp_path) -> None:
     assert "Rejected" in (tmp_path / "e" / "report.html").read_text()
     # OOD images were measured, except the one that cannot be decoded.
     assert result.details["ood"]["ood_images"] == 6
-    assert 0 <= result.metrics["ood_auroc"] <= 1
+    # Noise is none of the shapes, on which the model was trained.
+    assert result.metrics["ood_auroc"] > 0.95
+    assert result.details["ood"]["rejected_fraction"] > 0.9
+    assert result.details["ood"]["test_fraction"] > 0.5
 
 
 def test_a_significantly_worse_model_is_rejected(dataset, trained, tmp_path, publish):
@@ -197,7 +216,8 @@ def test_a_model_like_a_constant_prediction_is_rejected_by_default(
     constant.set_weights([0 * constant.kernel.numpy(), np.arange(len(manifest.classes))])
     folder = tmp_path / "constant"
     folder.mkdir()
-    changed = {"digest": save_model(model, folder), "head": manifest.head | {"refit": None}}
+    changed = {"digest": save_model(model, folder), "head": manifest.head | {"refit": None},
+               "ood_detector": None}  # fmt: skip
     manifest.model_copy(update=changed).write(folder)
     result = evaluate([folder], dataset, tmp_path / "e", GateOptions())
     assert result.verdict == "rejected"

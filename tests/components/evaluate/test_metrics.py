@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as theirs
 
 from components.evaluate.metrics.classification import measure_predictions, roc_auc, roc_points
-from components.evaluate.metrics.statistics import wilson_interval
+from regraft_core.training.intervals import wilson_interval
 
 
 def soft(rng: np.random.Generator, images: int, classes: int):

@@ -41,7 +41,8 @@ def test_the_best_fit_of_each_levels_and_method_is_shown(report_of) -> None:
     data = report_of()
     fits = [
         {"levels": levels, "scaling": "level", "method": method, "penalty": 1e-3, "loss": loss,
-         "accuracy": 0.9, "temperature": 1.0}
+         "accuracy": 0.9, "temperature": 1.0, "rows": 1234, "accuracy_low": 0.876,
+         "accuracy_high": 0.923}
         for levels, method, loss in (("gap", "ridge", 0.5), ("gap", "ridge", 0.4),
                                      ("all levels", "logistic", 0.3))
     ]  # fmt: skip
@@ -54,7 +55,23 @@ def test_the_best_fit_of_each_levels_and_method_is_shown(report_of) -> None:
         table.index(loss) for loss in ("0.3000", "0.4000")
     )
     assert "0.5000" not in table and "1.0e-03" in table
+    assert "87.6% – 92.3%" in table and "1\u202f234" in table
     assert 'id="head-fits"' not in render(data)
+
+
+def test_the_curve_by_training_images_answers_whether_more_would_help(report_of) -> None:
+    data = report_of()
+    sizes = [
+        {"images": n, "rows": n, "accuracy": a, "accuracy_low": a - 0.03, "accuracy_high": a + 0.02}
+        for n, a in ((90, 0.8), (180, 0.85), (270, 0.87), (360, 0.88))
+    ]
+    found = {"sizes": sizes, "sentence": "More images would probably help."}
+    models = [m.model_copy(update={"measurements": {"training_sizes": found}}) for m in data.models]
+    page = render(data.model_copy(update={"models": models}))
+    card = page[page.index('id="training-sizes"') :].split("</svg>")[0]
+    assert "<p>More images would probably help.</p>" in card
+    assert card.count('class="whisker"') == 4 and ">90%<" in card and ">300<" in card
+    assert 'id="training-sizes"' not in render(data)
 
 
 def test_names_are_escaped(report_of) -> None:

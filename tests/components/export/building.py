@@ -30,10 +30,13 @@ from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.heads import build_head, pooling_layer, standardize
 from regraft_core.training.model_files import count_parameters, save_model
+from regraft_core.training.ood_detector import SCORE, fit_ood_detector
 
 CLASSES = ["café", "cat", "dog"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 PX = 32
+# Between the OOD scores of the images in the tests.
+THRESHOLD = -1.1
 MADE = MadeBy(step="test", version="0", seconds=1.0)
 
 
@@ -98,6 +101,10 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
     random = np.random.default_rng(seed)
     weights = random.normal(size=(row.width, len(CLASSES)), scale=2 / row.width**0.5)
     head.get_layer("logits").set_weights([weights, np.zeros(len(CLASSES))])
+    detector = fit_ood_detector(
+        {"head_gap": row.width}, pooled, np.arange(20) % len(CLASSES), pooled[:9]
+    )
+    assert detector is not None
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     ModelManifest(
         digest=save_model(model, folder),
@@ -119,6 +126,7 @@ def write_candidate(folder: Path, backbone: str = "tiny", px: int = PX, seed: in
         history=[],
         validation_accuracy=0.9,
         validation_loss=0.3,
+        ood_detector=detector.write(folder),
     ).write(folder)
     keras.backend.clear_session()
     return folder
@@ -146,7 +154,7 @@ def write_evaluation(folder: Path, candidate: Path, **changes: Any) -> Path:
         ],
         "confusion": [[3, 0, 0], [0, 3, 0], [0, 0, 3]],
         "temperature": 1.7,
-        "details": {"ood": {"score": "energy", "threshold": 1.0}},
+        "details": {"ood": {"score": SCORE, "threshold": THRESHOLD}},
     }  # fmt: skip
     EvaluationManifest(**(values | changes)).write(folder)
     return folder

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,11 +18,20 @@ from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RejectedError
 from regraft_core.training.model_files import load_model
-from tests.components.export.building import CLASSES, FORMATS, PX, Built, image, write_evaluation
+from regraft_core.training.ood_detector import OodDetector
+from tests.components.export.building import (
+    CLASSES,
+    FORMATS,
+    PX,
+    THRESHOLD,
+    Built,
+    image,
+    write_evaluation,
+)
 
 IMAGES = [image(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
 ROOT = Path(__file__).resolve().parents[3]
-TEMPERATURE, THRESHOLD = 1.7, 1.0
+TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,17 @@ def logits(built: Built) -> np.ndarray:
     return np.asarray(model(scale(pixels, manifest.preprocessing.scaling), training=False))
 
 
+@pytest.fixture(scope="module")
+def ood_scores(built: Built) -> np.ndarray:
+    model, manifest = load_model(built.candidate)
+    pooled = keras.Model(model.input, model.get_layer("head_gap").output)
+    pixels = load_images(tf.constant(IMAGES), PX)
+    detector = OodDetector.read(built.candidate, manifest.ood_detector)
+    assert detector is not None
+    features = pooled(scale(pixels, manifest.preprocessing.scaling), training=False)
+    return np.asarray(detector.scores([features]))
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
@@ -38,7 +59,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_predictions_for_bytes_equal_those_of_the_trained_model(
-    loaded: tf.Module, logits: np.ndarray, size: int
+    loaded: tf.Module, logits: np.ndarray, ood_scores: np.ndarray, size: int
 ) -> None:
     got = loaded.signatures["serving_default"](image_bytes=tf.constant(IMAGES[:size]))
     expected = softmax(logits[:size] / TEMPERATURE)
@@ -46,9 +67,9 @@ def test_predictions_for_bytes_equal_those_of_the_trained_model(
     np.testing.assert_allclose(got["confidence"], expected.max(axis=1), atol=1e-5)
     names = [CLASSES[i] for i in expected.argmax(axis=1)]
     assert [name.decode() for name in got["label"].numpy()] == names
-    energy = np.log(np.exp(logits[:size].astype(np.float64)).sum(axis=1))
-    np.testing.assert_allclose(got["familiarity"], energy, rtol=1e-4)
-    np.testing.assert_array_equal(got["familiar"], energy >= THRESHOLD)
+    np.testing.assert_allclose(got["familiarity"], ood_scores[:size], rtol=1e-4)
+    np.testing.assert_array_equal(got["familiar"], ood_scores[:size] >= THRESHOLD)
+    assert len(set((ood_scores >= THRESHOLD).tolist())) == 2
 
 
 def test_features_have_the_prediction_of_the_same_forward_pass(loaded: tf.Module) -> None:

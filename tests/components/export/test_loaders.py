@@ -17,6 +17,7 @@ import tensorflow as tf
 from components.export.warmup import example_of
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.model_files import load_model
+from regraft_core.training.ood_detector import OodDetector
 from serving.server.config import BatchingConfig
 from serving.server.models.observation import observed_signatures
 from serving.server.models.servable import load_servable
@@ -70,12 +71,14 @@ def trained(built: Built) -> dict[str, np.ndarray]:
     pixels = load_images(tf.constant(IMAGES), PX)
     features, logits = both(scale(pixels, manifest.preprocessing.scaling), training=False)
     probabilities = tf.nn.softmax(logits / TEMPERATURE).numpy()
+    detector = OodDetector.read(built.candidate, manifest.ood_detector)
+    assert detector is not None
     return {
         "features": features.numpy(),
         "probabilities": probabilities,
         "confidence": probabilities.max(axis=1),
         "scores": probabilities,
-        "familiarity": tf.reduce_logsumexp(logits, axis=1).numpy(),
+        "familiarity": detector.scores([features]).numpy(),
     }
 
 

@@ -31,6 +31,7 @@ from regraft_core.training.heads import build_head, pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, Trainer, class_weights
 from regraft_core.training.model_files import load_model, save_model
+from regraft_core.training.ood_detector import OodDetector
 from regraft_core.training.paired_losses import PairedLosses
 from regraft_core.training.training_source import Source
 from regraft_core.training.winograd import winograd
@@ -126,9 +127,22 @@ def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
     rng = np.random.default_rng(0)
     model.get_layer("logits").set_weights([rng.normal(0, 1e-3, kernel.shape), 0 * bias])
     changed = {"digest": save_model(model, out), "validation_loss": float(np.log(3)),
-               "validation_accuracy": 0.0, "head": manifest.head | {"refit": None}}  # fmt: skip
+               "validation_accuracy": 0.0, "head": manifest.head | {"refit": None},
+               "ood_detector": None}  # fmt: skip
     manifest.model_copy(update=changed).write(out)
     return out
+
+
+def test_without_levels_the_detector_reads_the_pooled_features(
+    dataset: Path, tmp_path: Path
+) -> None:
+    features, head, out = (tmp_path / name for name in ("features", "head", "out"))
+    extract_features(dataset, features, FeatureOptions(backbone="tiny", levels="last"))
+    train_head([features], head, HeadOptions(levels="last"))
+    fine_tune(dataset, [features], head, out, FineTuneOptions(strategy="top", fine_tune_epochs=1))
+    detectors = [OodDetector.read(one, ModelManifest.read(one).ood_detector) for one in (head, out)]
+    assert all(one is not None and one.layers == ("head_gap",) for one in detectors)
+    assert load_model(out)[0].get_layer("head_gap") is not None
 
 
 @pytest.mark.parametrize("strategy", ["head", "top", "full"])

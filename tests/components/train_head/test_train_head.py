@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.conftest import Trained
 
 CLASSES, WIDTH, SIDE = 3, 32, 4
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,20 @@ def test_another_file_of_refitted_weights_is_refused(features: Path, tmp_path: P
     (tmp_path / "head" / REFIT_FILE).unlink()
     with pytest.raises(InputError, match=r"expected refit\.npz"):
         RefittedHead.read(tmp_path / "head", manifest.head["refit"])
+
+
+def test_the_manifest_has_the_curve_by_training_images(features: Path, tmp_path: Path) -> None:
+    manifest = train_head([features], tmp_path / "head", HeadOptions(levels="last"))
+    curve = manifest.measurements["training_sizes"]
+    train, validation = (FeatureRows([features], split, "gap") for split in SPLITS)
+    images = [size["images"] for size in curve["sizes"]]
+    assert images == sorted(images) and len(images) == 4 and images[-1] == len(train)
+    assert images[1] == pytest.approx(len(train) / 2, abs=CLASSES)
+    assert curve["sizes"][-1]["accuracy"] == manifest.validation_accuracy
+    assert curve["validation_images"] == len(validation)
+    assert manifest.reasoning[-1] == curve["sentence"]
+    assert all(trial["rows"] == len(train) and trial["accuracy_low"] < trial["accuracy_high"]
+               for trial in manifest.measurements["cross_validation"])  # fmt: skip
 
 
 def test_balanced_weights_are_inverse_to_frequency() -> None:
