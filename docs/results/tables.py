@@ -166,6 +166,14 @@ def export_speed(results: Results) -> str:
         rows.append((f"`serving_default` relative to both parts called separately, batch {size}",
                      f"{ratio:.2f}", goal(ratio)))  # fmt: skip
     rows += [
+        (f"loading a photograph of {name} megapixels instead of decoding all of it",
+         f"{getattr(export, f'photo_{name}_mp'):.1f} instead of "
+         f"{getattr(export, f'photo_{name}_mp_whole'):.1f} ms", "")
+        for name in (2, 12)
+    ]  # fmt: skip
+    rows += [
+        ("that, of 12 megapixels, times as fast", f"{export.photo_12_mp_speedup:.2f}",
+         goal(export.photo_12_mp_speedup)),
         ("SavedModel folder", f"{export.saved_model:.1f} MB", ""),
         ("`.keras` file", f"{export.keras_file:.1f} MB", ""),
         ("SavedModel folder relative to the `.keras` file", f"{export.size_ratio:.2f}",
