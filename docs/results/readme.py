@@ -11,7 +11,8 @@ from docs.results.values import Results, Row, goal, markdown, tiny
 def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
     parts = (
-        _demo, _training, _evaluation, _ingest, _export, _serving, _orchestration, _scale_out, _gpu
+        _demo, _training, _evaluation, _ingest, _export, _serving, _orchestration, _scale_out, _gpu,
+        _engines,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
@@ -261,6 +262,22 @@ def _scale_out(scale_out: Any) -> list[Row]:
             (4, scale_out.slowest_of_4, scale_out.predicted_of_4, scale_out.relative_error_of_4),
         )
     ]
+
+
+def _engines(engines: Any) -> list[Row]:
+    names = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
+    choices = [getattr(engines, f"{name}_choice_of_best") for name in names]
+    rows: list[Row] = [
+        (
+            f"forward pass of {label} on a processor with AMX: float32 / bfloat16",
+            f"{getattr(engines, f'{name}_float32'):.0f} / "
+            f"{getattr(engines, f'{name}_bfloat16'):.0f} images/s",
+            "",
+        )
+        for name, label in names.items()
+    ]
+    chosen = "the precision that extraction chooses, speed relative to the faster one, slowest"
+    return [*rows, (chosen, f"{min(choices):.2f}", goal(choices[0]))]
 
 
 def _gpu(gpu: Any) -> list[Row]:

@@ -250,8 +250,8 @@ class FineTuneOptions(Options):
     )
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
         default="auto",
-        description="Peak learning rate of fine-tuning; auto tries some for a few epochs and stops "
-        "early if validation shows no gain over the head.",
+        description="Peak learning rate of fine-tuning; auto compares some in a few epochs and "
+        "stops early if validation shows no gain over the head.",
     )
     batch_size: BatchSize = 32
     batch_norm: Literal["frozen", "adapt"] = Field(
