@@ -75,8 +75,9 @@ def test_a_run_that_is_killed_in_each_step_resumes(shapes: Path, tmp_path: Path)
         again = set(started(progress)) & done - ALWAYS
         assert not again, f"killed in {step}: ran {again} again"
         done |= set(STEPS[: STEPS.index(step)])
-        assert not (out / "summary.json").exists()
-        assert _versions(out) == []
+        if step != "publish":  # which may end before the signal arrives
+            assert not (out / "summary.json").exists()
+            assert _versions(out) == []
     _kill_at("publish: done", command(shapes, out))  # published, but not yet reported
     code, progress = run(shapes, out)
     assert code == 0, progress
