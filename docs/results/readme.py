@@ -32,7 +32,7 @@ def demo_output(results: Results) -> str:
     )
     return f"""\
 ```
-accepted (strategy top)
+accepted (strategy head)
   accuracy   at least 0.93 (lower bound of the 95% interval)   {low}   passed
 test accuracy {accuracy} (95% interval {low} to {high})
 report  .../runs/demo/steps/by_content/evaluation-.../report.html
@@ -40,7 +40,7 @@ version .../runs/demo/models/digits/1
 served by runs/demo/models/digits
   image        true class   gRPC           REST
   8/1383.png   8               8  1.0000      8  1.0000
-  1/0336.png   1               1  0.9987      1  0.9987
+  1/0336.png   1               1  0.9991      1  0.9991
 ```"""
 
 
