@@ -1,4 +1,4 @@
-"""The kind of this machine: what decides how TensorFlow computes, besides a GPU."""
+"""The kind of this machine: what decides how TensorFlow computes, except for a GPU."""
 
 from __future__ import annotations
 

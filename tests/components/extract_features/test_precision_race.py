@@ -27,6 +27,24 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+class Clock:
+    """A clock that only forward passes advance, in place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_race, "time", CLOCK)
+
+
 class Engine:
     """Forward passes that take a given time in each precision, and differ by `error`."""
 
@@ -39,7 +57,7 @@ class Engine:
         self.prepared.append(half)
 
         def forward() -> NDArray[np.float32]:
-            time.sleep(self._seconds[half])
+            CLOCK.now += self._seconds[half]
             return self._features[half].astype(np.float32)
 
         return forward
@@ -111,6 +129,7 @@ def test_an_extraction_measures_unless_there_are_several_workers(
     capsys: pytest.CaptureFixture[str],
     shard_count: int,
 ) -> None:
+    monkeypatch.setattr(precision_race, "time", time)
     monkeypatch.setattr(precision_race, "LEAST_PIXELS", 0)
     monkeypatch.setattr(precision_race, "LEAST_S", 0.0)
     monkeypatch.setattr(precision_race, "LEAST_GAIN", 1e-9)
