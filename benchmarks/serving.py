@@ -192,6 +192,10 @@ def latency(stage: Stage) -> dict[str, Metric]:
         for name, values in times.items():
             goal = "" if name == "in_process" else f"<= {bound:.1f}"
             metrics[f"{name}_c1_p{percent}"] = Metric(percentile(values, percent) * 1e3, "ms", goal)
+    for name, values in times.items():
+        goal = "" if name == "in_process" else "<= 1.3"
+        ratio = percentile(values, 99) / percentile(values, 50)
+        metrics[f"{name}_c1_p99_to_p50"] = Metric(ratio, goal=goal)
     return metrics
 
 

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.machine import available_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -20,9 +21,7 @@ Result = TypeVar("Result")
 
 def process_count(option: int) -> int:
     """Return the number of processes for the option: 0 is one for each available core."""
-    if option:
-        return option
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return option or available_cores()
 
 
 def map_in_processes(

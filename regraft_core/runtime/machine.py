@@ -1,12 +1,18 @@
-"""The kind of this machine: what decides how TensorFlow computes, except for a GPU."""
+"""The cores and the kind of this machine, which decide how TensorFlow computes without a GPU."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_kind() -> str:

@@ -16,6 +16,7 @@ from aiohttp import web
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import Clock
+from serving.server.compute_threads import intra_op_threads
 from serving.server.config import (
     ModelConfig,
     TlsConfig,
@@ -57,6 +58,7 @@ async def serve(
     # Predictions were verified without TF32.
     set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
+    threads = options.tensorflow_intra_op_parallelism or intra_op_threads(batching)
     metrics_path = read_metrics_path(options.monitoring_config_file)
     limit = options.max_memory_bytes
     state = ServerState(BodyMemory(limit), WorkMemory(limit))
@@ -64,7 +66,7 @@ async def serve(
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
-        servable = load_servable(path, batching)
+        servable = load_servable(path, batching, threads)
         servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:

@@ -20,14 +20,16 @@ class ServerOptions:
     """Addresses, models, and limits of the server.
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
-    `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not limit it (in TF
-    Serving the default is 4 per core). The default of `gpu_memory_mb` sets no limit. `request_log`
-    is the folder in which a fraction (`sample`) of the requests is logged.
+    `tensorflow_intra_op_parallelism` is the number of threads that compute an operation; for 0, the
+    server chooses it. `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does
+    not limit it (in TF Serving the default is 4 per core). The default of `gpu_memory_mb` sets no
+    limit. `request_log` is the folder in which a fraction (`sample`) of the requests is logged.
     """
 
     host: str = "127.0.0.1"
     port: int | None = 8500
     rest_api_port: int | None = None
+    tensorflow_intra_op_parallelism: int = 0
     grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
     rest_api_enable_cors_support: bool = False
