@@ -134,6 +134,11 @@ def fit_keras(folder: Path, settings: Settings) -> Fit:
             model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
             model.fit(batches, epochs=epochs, validation_data=validation, shuffle=False, verbose=0)
             backbone.trainable = True
+            # `training=False` above is to keep their statistics, but Keras 3.15 overrides it in
+            # `fit` (`operation_fn` in keras/src/models/functional.py).
+            for layer in backbone.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
 
         def test() -> float:
             pixels, labels = _read(folder, "test", settings)
