@@ -4,8 +4,9 @@ KFP has no verdict: a rejected run also ends as SUCCEEDED. Only what the server 
 verdict: a `publish` that SUCCEEDED that the model was accepted, and a condition that was SKIPPED
 after `record-verdict` that it was rejected. What it does not report proves nothing: the details of
 a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too, because
-`conclude` follows and succeeds. If neither is reported, the caller may know the verdict from the
-run's record at the destination.
+`conclude` follows and succeeds. The states of a large run are read from Argo's workflow, if the
+server has it. If neither is reported, the caller may know the verdict from the run's record at the
+destination.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kfp_server_api import V2beta1RunDetails
+
 from pipelines.cluster.kfp_api import (
     AccessError,
     Client,
@@ -25,7 +28,12 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
-from pipelines.cluster.pod_reports import conclusion_of, failures_in_logs, waiting_reason
+from pipelines.cluster.pod_reports import (
+    compressed_tasks,
+    conclusion_of,
+    failures_in_logs,
+    waiting_reason,
+)
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
@@ -39,6 +47,7 @@ from pipelines.cluster.run_tasks import (
 from regraft_core.formats.run_outcome import RunOutcome
 from regraft_core.runtime.errors import InputError, RegraftError, RejectedError
 
+LARGE_RUN = "the server stopped reporting the steps of this large run"
 SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
 Verdict = Literal["accepted", "rejected"]
 
@@ -77,6 +86,10 @@ class WatchedRun:
         """Return the command for the events of the pods that have not ended."""
         return (f"kubectl -n {self.namespace} describe pod -l pipeline/runid={self.id},"
                 "workflows.argoproj.io/completed=false")  # fmt: skip
+
+    def resume_command(self) -> str:
+        """Return the command that repeats the run, without the options of the connection."""
+        return f"regraft submit --resume {self.id}"
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
         else:
             listener.show(tasks_of(state))
             if has_ended(state):
-                state = _settled(client, state, waiting)
+                state = _settled(client, state, waiting, listener)
                 listener.show(tasks_of(state))
                 return _verdict(client, state, run, listener)
             for step in pending.overdue(state, last_response):
@@ -167,13 +180,15 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     """Raise an error if a run that has ended was canceled or failed.
 
     Raises:
-        RunFailedError: with the steps that failed, and how to read their logs.
+        RunFailedError: with the steps that failed, how to read their logs, and how to go on.
         RunRefusedError: the same, if the logs say that the input of each was invalid.
     """
     # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
     history = [one.state for one in state.state_history or ()]
     if state.state == "CANCELED" or "CANCELING" in history:
-        raise RunFailedError(f"the run was canceled; its page: {run.page}")
+        raise RunFailedError(
+            f"the run was canceled; its page: {run.page}; to continue it: {run.resume_command()}"
+        )
     failures = failures_of(state)
     if state.state == "SUCCEEDED" and not failures:
         return
@@ -187,10 +202,11 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     step = failed_release(state)
     accepted = f"the gate accepted the model, but {step} failed: " if step else ""
     refused = found and all(log and log.code == InputError.exit_code for _, log in found)
-    raise (RunRefusedError if refused else RunFailedError)(
-        f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step "
-        f"on {run.page}, or: {run.kubectl_logs()}"
-    )
+    text = (f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the "
+            f"step on {run.page}, or: {run.kubectl_logs()}")  # fmt: skip
+    if refused:  # the same input would be refused again
+        raise RunRefusedError(text)
+    raise RunFailedError(f"{text}; to repeat the run from this step: {run.resume_command()}")
 
 
 def raise_if_rejected(verdict: Verdict, page: str) -> None:
@@ -203,11 +219,17 @@ def raise_if_rejected(verdict: Verdict, page: str) -> None:
         raise RejectedError(f"the gate rejected the model; the report has its checks: {page}")
 
 
-def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
-    """Request an ended run once more; return the earlier response if this one is lost."""
+def _settled(client: Client, state: Any, waiting: Waiting, listener: Listener) -> Any:
+    """Request an ended run once more; return the earlier response if this one is lost.
+
+    If the server stopped reporting its steps, their states are those of Argo.
+    """
     threading.Event().wait(min(waiting.poll_s, SETTLE_S))
     with contextlib.suppress(RegraftError):
-        return client.get_run(state.run_id)
+        state = client.get_run(state.run_id)
+    if tasks := compressed_tasks(client, state.run_id):
+        state.run_details = V2beta1RunDetails(task_details=tasks)
+        listener.note(f"{LARGE_RUN}; their states at its end are from Argo's workflow")
     return state
 
 
@@ -231,10 +253,10 @@ def _verdict(client: Client, state: Any, run: WatchedRun, listener: Listener) ->
     if outcome.accepted_only:
         raise RunFailedError(
             "the gate accepted the model, but it was not published: a later step failed, which "
-            f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}"
+            f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}; to repeat "
+            f"the run from this step: {run.resume_command()}"
         )
-    listener.note("the server stopped reporting the steps of this large run; the verdict is from "
-                  f"{run.record}")  # fmt: skip
+    listener.note(f"{LARGE_RUN}; the verdict is from {run.record}")
     return outcome.verdict
 
 
