@@ -324,7 +324,7 @@ def test_the_end_of_a_run_is_told_as_its_last_step_reports_it(
     server.script = ran(accepted=True)
     server.nodes = [pod("onExit.conclude-driver", "Succeeded", ended=1),
                     pod("onExit.conclude.executor(0)", "Succeeded", ended=2)]  # fmt: skip
-    text = "# Accepted, no new version `/models/m/10` has this model already."
+    text = "# Accepted, no new version: `/models/m/10` has this model already."
     log = f"[regraft] conclude: start\n[regraft] {text}\n[regraft] conclude: done\n{LAUNCHER}"
     if known:
         server.logs = {"regraft-onExit.conclude.executor(0)": log}
