@@ -56,7 +56,8 @@ Verdict = Literal["accepted", "rejected"]
 class Waiting:
     """Time limit, interval of requests, and the longest outage of the server to tolerate.
 
-    A pod that is pending for longer than `pending_s` is reported.
+    A pod that is pending for longer than `pending_s` is reported, and a run of which nothing has
+    changed for this time is looked up in Argo's workflow.
     """
 
     deadline_s: float = 86_400.0
@@ -132,6 +133,33 @@ class PendingSteps:
         return sorted(late)
 
 
+class LargeRun:
+    """Reads the states of the steps from Argo's workflow if the server stopped reporting them.
+
+    It checks this at the end of the run, and whenever no state has changed for `limit_s`.
+    """
+
+    def __init__(self, client: Client, note: Callable[[str], None], limit_s: float) -> None:
+        self._client, self._note, self._limit_s = client, note, limit_s
+        self._reported: list[Any] = []
+        self._since = 0.0
+        self._tasks: list[Any] = []
+
+    def current(self, run: Any, now_s: float, *, last: bool = False) -> Any:
+        """Return the run with the current states of its steps at a time."""
+        reported = [(task.name, task.state) for task in tasks_of(run)]
+        if reported != self._reported:
+            self._reported, self._since, self._tasks = reported, now_s, []
+        if last or now_s - self._since >= self._limit_s:
+            self._since, known = now_s, self._tasks
+            self._tasks = compressed_tasks(self._client, run.run_id) or known
+            if self._tasks and not known:
+                self._note(f"{LARGE_RUN}; their states are from Argo's workflow")
+        if self._tasks:
+            run.run_details = V2beta1RunDetails(task_details=self._tasks)
+        return run
+
+
 def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) -> Verdict:
     """Wait for the end of a run.
 
@@ -144,6 +172,7 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
     """
     start = last_response = time.monotonic()
     pending = PendingSteps(waiting.pending_s)
+    large = LargeRun(client, listener.note, waiting.pending_s)
     while True:
         try:
             state = client.get_run(run.id)
@@ -154,9 +183,10 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
         except AccessError as error:
             raise AccessError(f"{error}; the run {run.id} continues") from None
         else:
+            state = large.current(state, last_response)
             listener.show(tasks_of(state))
             if has_ended(state):
-                state = _settled(client, state, waiting, listener)
+                state = large.current(_settled(client, state, waiting), time.monotonic(), last=True)
                 listener.show(tasks_of(state))
                 return _verdict(client, state, run, listener)
             for step in pending.overdue(state, last_response):
@@ -219,17 +249,11 @@ def raise_if_rejected(verdict: Verdict, page: str) -> None:
         raise RejectedError(f"the gate rejected the model; the report has its checks: {page}")
 
 
-def _settled(client: Client, state: Any, waiting: Waiting, listener: Listener) -> Any:
-    """Request an ended run once more; return the earlier response if this one is lost.
-
-    If the server stopped reporting its steps, their states are those of Argo.
-    """
+def _settled(client: Client, state: Any, waiting: Waiting) -> Any:
+    """Request an ended run once more; return the earlier response if this one is lost."""
     threading.Event().wait(min(waiting.poll_s, SETTLE_S))
     with contextlib.suppress(RegraftError):
-        state = client.get_run(state.run_id)
-    if tasks := compressed_tasks(client, state.run_id):
-        state.run_details = V2beta1RunDetails(task_details=tasks)
-        listener.note(f"{LARGE_RUN}; their states at its end are from Argo's workflow")
+        return client.get_run(state.run_id)
     return state
 
 

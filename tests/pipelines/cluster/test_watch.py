@@ -370,6 +370,28 @@ def test_a_run_with_frozen_details_has_the_verdict_of_argo(
     assert note.startswith("the server stopped reporting the steps of this large run")
 
 
+def test_a_run_with_frozen_details_is_shown_while_it_continues(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    (running, ended) = frozen()
+    server.script = [running] * 4 + [ended]
+    server.compress = gzip.compress
+    server.nodes = [*LARGE, graph("export", "Running")]
+
+    def go_on() -> None:
+        """The next step starts, and the server does not report it."""
+        if server.count("GET /apis/v2beta1/runs/") > 3:
+            server.nodes = [*LARGE, graph("export", "Succeeded"), graph("publish", "Succeeded")]
+
+    server.on_get_run = go_on
+    seen = watched(pending_s=0.0)
+    shown = [[f"{one.name} {one.state}" for one in steps][-1] for steps in seen.steps]
+    assert shown[:2] == ["export RUNNING"] * 2
+    assert shown[-1] == "publish SUCCEEDED"
+    assert seen.verdict == "accepted"
+    assert len(seen.notes) == 1
+
+
 def test_a_step_that_failed_after_the_details_were_frozen_is_named(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
