@@ -52,3 +52,9 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
         if not check.passed
     )
     return f"# Rejected\n\nNo version was added at `{location}`: {summary}.\n\n{failed}"
+
+
+def as_line(text: str) -> str:
+    """Return a text with a title in one line; `regraft submit --wait` finds it in the log."""
+    title, _, rest = text.partition("\n")
+    return f"{title}: {' '.join(rest.split())}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.conclude.conclude import conclude
+from components.conclude.conclude import as_line, conclude
 from regraft_core.runtime.step_reports import log_progress, run_step
 
 
@@ -14,4 +14,4 @@ def run(outcome: Any, run_id: str, destination: str, model_name: str) -> None:
     with run_step("conclude"):
         text = conclude(run_id, destination, model_name)
         Path(outcome.path).write_text(text, encoding="utf-8")
-        log_progress(" ".join(text.split()))
+        log_progress(as_line(text))

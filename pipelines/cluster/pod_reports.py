@@ -4,15 +4,26 @@ KFP's current API has neither. Its older API still responds with Argo's workflow
 the reasons (`workflow_manifest` in backend/src/apiserver/server/api_converter.go, KFP 2.17.0), and
 with logs, those of ended pods from the store to which Argo copies them
 (backend/src/apiserver/server/run_log_server.go). Another server may have neither; then nothing is
-reported in addition. If Argo has compressed a workflow, it has no nodes there.
+reported in addition.
+
+Argo compresses the nodes of a large workflow. The server of KFP 2.17.0 then no longer updates the
+states of the tasks (`reportTasksFromExecution` in backend/src/apiserver/server/report_server.go)
+and has no logs from the store, but its older API has the workflow, with the compressed nodes.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import datetime
+import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass
+from typing import Any
+
+from kfp_server_api import V2beta1PipelineTaskDetail
 
 from pipelines.cluster.kfp_api import Client
 from pipelines.cluster.run_tasks import STEPS
@@ -45,15 +56,24 @@ class Failure:
 
 def pods_of(client: Client, run_id: str) -> list[Pod]:
     """Return the pods of a run's steps, in the order of their end; none if they are not known."""
-    try:
-        manifest = client.get_workflow(run_id)
-        nodes = (json.loads(manifest).get("status") or {}).get("nodes") or {}
-        found = [node for node in nodes.values() if node.get("type") == "Pod"]
+    with _another_server():
+        nodes = _nodes(_status(client, run_id))
+        found = [node for node in nodes if node.get("type") == "Pod"]
         found.sort(key=lambda node: node.get("finishedAt") or "~")
         return [Pod(node["id"], step, node.get("phase") or "", one_line(node.get("message") or ""))
                 for node in found if (step := _step(node["name"]))]  # fmt: skip
-    except (RegraftError, ValueError, AttributeError, KeyError, TypeError):
-        return []  # a server without this part of the API, or with another one
+    return []
+
+
+def compressed_tasks(client: Client, run_id: str) -> list[V2beta1PipelineTaskDetail]:
+    """Return the tasks of a run whose nodes Argo has compressed, as the server would report them.
+
+    None if they are not compressed, because then the server reports them itself.
+    """
+    with _another_server():
+        status = _status(client, run_id)
+        return [_task(node) for node in _nodes(status)] if _is_compressed(status) else []
+    return []
 
 
 def waiting_reason(client: Client, run_id: str, step: str) -> str:
@@ -96,6 +116,40 @@ def describe_end(reason: str, log: str) -> Failure:
     last = one_line((own or lines or [""])[-1])[:MAX_LINE]
     parts = (part for part in (reason[:MAX_LINE], last) if part)
     return Failure("; the last line of its log: ".join(parts))
+
+
+def _another_server() -> contextlib.AbstractContextManager[None]:
+    """Ignore errors of a server without this part of the API, or with another one."""
+    return contextlib.suppress(
+        RegraftError, ValueError, AttributeError, KeyError, TypeError, EOFError, OSError, zlib.error
+    )
+
+
+def _status(client: Client, run_id: str) -> dict[str, Any]:
+    return json.loads(client.get_workflow(run_id)).get("status") or {}
+
+
+def _is_compressed(status: dict[str, Any]) -> bool:
+    return not status.get("nodes") and bool(status.get("compressedNodes"))
+
+
+def _nodes(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of a workflow, as `CompressEncodeString` in util/file (Argo) packs them."""
+    if _is_compressed(status):
+        status = {"nodes": json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))}
+    return [*(status.get("nodes") or {}).values()]
+
+
+def _task(node: dict[str, Any]) -> V2beta1PipelineTaskDetail:
+    """Return a node as a task, as `ToV2` in backend/src/apiserver/model/run.go names its state."""
+    phase = node.get("phase") or ""
+    states = {"Error": "FAILED", "Omitted": "RUNTIME_STATE_UNSPECIFIED"}
+    start, end = (datetime.datetime.fromisoformat(node[name]) if node.get(name) else None
+                  for name in ("startedAt", "finishedAt"))  # fmt: skip
+    return V2beta1PipelineTaskDetail(
+        task_id=node["id"], display_name=node["displayName"],
+        state=states.get(phase, phase.upper()), create_time=start, start_time=start, end_time=end,
+    )  # fmt: skip
 
 
 def _failure(client: Client, run_id: str, pod: Pod) -> Failure:

@@ -4,8 +4,9 @@ KFP has no verdict: a rejected run also ends as SUCCEEDED. Only what the server 
 verdict: a `publish` that SUCCEEDED that the model was accepted, and a condition that was SKIPPED
 after `record-verdict` that it was rejected. What it does not report proves nothing: the details of
 a large run stop changing (KFP 2.17.0), and a run with a failed step ends as SUCCEEDED too, because
-`conclude` follows and succeeds. If neither is reported, the caller may know the verdict from the
-run's record at the destination.
+`conclude` follows and succeeds. The states of a large run are read from Argo's workflow, if the
+server has it. If neither is reported, the caller may know the verdict from the run's record at the
+destination.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kfp_server_api import V2beta1RunDetails
+
 from pipelines.cluster.kfp_api import (
     AccessError,
     Client,
@@ -25,7 +28,12 @@ from pipelines.cluster.kfp_api import (
     SubmissionError,
     UnreachableError,
 )
-from pipelines.cluster.pod_reports import conclusion_of, failures_in_logs, waiting_reason
+from pipelines.cluster.pod_reports import (
+    compressed_tasks,
+    conclusion_of,
+    failures_in_logs,
+    waiting_reason,
+)
 from pipelines.cluster.run_tasks import (
     Task,
     error_of,
@@ -39,6 +47,7 @@ from pipelines.cluster.run_tasks import (
 from regraft_core.formats.run_outcome import RunOutcome
 from regraft_core.runtime.errors import InputError, RegraftError, RejectedError
 
+LARGE_RUN = "the server stopped reporting the steps of this large run"
 SETTLE_S = 1.0  # a server of KFP 2.17.0 writes the state of a run before those of its tasks
 Verdict = Literal["accepted", "rejected"]
 
@@ -47,7 +56,8 @@ Verdict = Literal["accepted", "rejected"]
 class Waiting:
     """Time limit, interval of requests, and the longest outage of the server to tolerate.
 
-    A pod that is pending for longer than `pending_s` is reported.
+    A pod that is pending for longer than `pending_s` is reported, and a run of which nothing has
+    changed for this time is looked up in Argo's workflow.
     """
 
     deadline_s: float = 86_400.0
@@ -77,6 +87,10 @@ class WatchedRun:
         """Return the command for the events of the pods that have not ended."""
         return (f"kubectl -n {self.namespace} describe pod -l pipeline/runid={self.id},"
                 "workflows.argoproj.io/completed=false")  # fmt: skip
+
+    def resume_command(self) -> str:
+        """Return the command that repeats the run, without the options of the connection."""
+        return f"regraft submit --resume {self.id}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,33 @@ class PendingSteps:
         return sorted(late)
 
 
+class LargeRun:
+    """Reads the states of the steps from Argo's workflow if the server stopped reporting them.
+
+    It checks this at the end of the run, and whenever no state has changed for `limit_s`.
+    """
+
+    def __init__(self, client: Client, note: Callable[[str], None], limit_s: float) -> None:
+        self._client, self._note, self._limit_s = client, note, limit_s
+        self._reported: list[Any] = []
+        self._since = 0.0
+        self._tasks: list[Any] = []
+
+    def current(self, run: Any, now_s: float, *, last: bool = False) -> Any:
+        """Return the run with the current states of its steps at a time."""
+        reported = [(task.name, task.state) for task in tasks_of(run)]
+        if reported != self._reported:
+            self._reported, self._since, self._tasks = reported, now_s, []
+        if last or now_s - self._since >= self._limit_s:
+            self._since, known = now_s, self._tasks
+            self._tasks = compressed_tasks(self._client, run.run_id) or known
+            if self._tasks and not known:
+                self._note(f"{LARGE_RUN}; their states are from Argo's workflow")
+        if self._tasks:
+            run.run_details = V2beta1RunDetails(task_details=self._tasks)
+        return run
+
+
 def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) -> Verdict:
     """Wait for the end of a run.
 
@@ -131,6 +172,7 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
     """
     start = last_response = time.monotonic()
     pending = PendingSteps(waiting.pending_s)
+    large = LargeRun(client, listener.note, waiting.pending_s)
     while True:
         try:
             state = client.get_run(run.id)
@@ -141,9 +183,10 @@ def wait(client: Client, run: WatchedRun, waiting: Waiting, listener: Listener) 
         except AccessError as error:
             raise AccessError(f"{error}; the run {run.id} continues") from None
         else:
+            state = large.current(state, last_response)
             listener.show(tasks_of(state))
             if has_ended(state):
-                state = _settled(client, state, waiting)
+                state = large.current(_settled(client, state, waiting), time.monotonic(), last=True)
                 listener.show(tasks_of(state))
                 return _verdict(client, state, run, listener)
             for step in pending.overdue(state, last_response):
@@ -167,13 +210,15 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     """Raise an error if a run that has ended was canceled or failed.
 
     Raises:
-        RunFailedError: with the steps that failed, and how to read their logs.
+        RunFailedError: with the steps that failed, how to read their logs, and how to go on.
         RunRefusedError: the same, if the logs say that the input of each was invalid.
     """
     # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
     history = [one.state for one in state.state_history or ()]
     if state.state == "CANCELED" or "CANCELING" in history:
-        raise RunFailedError(f"the run was canceled; its page: {run.page}")
+        raise RunFailedError(
+            f"the run was canceled; its page: {run.page}; to continue it: {run.resume_command()}"
+        )
     failures = failures_of(state)
     if state.state == "SUCCEEDED" and not failures:
         return
@@ -187,10 +232,11 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     step = failed_release(state)
     accepted = f"the gate accepted the model, but {step} failed: " if step else ""
     refused = found and all(log and log.code == InputError.exit_code for _, log in found)
-    raise (RunRefusedError if refused else RunFailedError)(
-        f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the step "
-        f"on {run.page}, or: {run.kubectl_logs()}"
-    )
+    text = (f"{accepted}the run ended as {ended}{f': {cause}' if cause else ''}. Logs: click the "
+            f"step on {run.page}, or: {run.kubectl_logs()}")  # fmt: skip
+    if refused:  # the same input would be refused again
+        raise RunRefusedError(text)
+    raise RunFailedError(f"{text}; to repeat the run from this step: {run.resume_command()}")
 
 
 def raise_if_rejected(verdict: Verdict, page: str) -> None:
@@ -231,10 +277,10 @@ def _verdict(client: Client, state: Any, run: WatchedRun, listener: Listener) ->
     if outcome.accepted_only:
         raise RunFailedError(
             "the gate accepted the model, but it was not published: a later step failed, which "
-            f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}"
+            f"the server did not report. Logs: {run.page}, or: {run.kubectl_logs()}; to repeat "
+            f"the run from this step: {run.resume_command()}"
         )
-    listener.note("the server stopped reporting the steps of this large run; the verdict is from "
-                  f"{run.record}")  # fmt: skip
+    listener.note(f"{LARGE_RUN}; the verdict is from {run.record}")
     return outcome.verdict
 
 

@@ -8,7 +8,7 @@ from kfp import dsl
 from kfp.dsl import Artifact
 
 from components.conclude.component import conclude as component
-from components.conclude.conclude import conclude
+from components.conclude.conclude import as_line, conclude
 from components.record_verdict.component import record_verdict
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.run_outcome import RunOutcome, read_outcome, write_outcome
@@ -51,6 +51,14 @@ def test_each_outcome_has_its_text(destination: str) -> None:
     assert "calibration" not in rejected
     assert conclude("run-3", destination, "m").startswith("# No verdict")
     assert conclude("run-1", destination, "other").startswith("# No verdict")
+
+
+def test_the_text_in_one_line_separates_title_and_sentences(tmp_path: Path) -> None:
+    write_outcome(str(tmp_path), "m", "run-1", REJECTED)
+    assert as_line(conclude("run-1", str(tmp_path), "m")) == (
+        f"# Rejected: No version was added at `{tmp_path}/m`: strategy head. - accuracy: expected "
+        "at least 0.99, got 0.9300"
+    )
 
 
 def test_an_outcome_is_read_as_it_was_written(destination: str) -> None:

@@ -6,6 +6,7 @@ public description of the API. Tests can plan faults.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import email
@@ -67,6 +68,8 @@ class KfpServer(LocalServer):
         self.script: list[Any] = ran(accepted=True)
         self.requests_of_run: dict[str, int] = {}
         self.nodes: list[dict[str, Any]] | None = None  # None: without the older API
+        # Set if Argo has compressed the nodes, because the workflow is large.
+        self.compress: Callable[[bytes], bytes] | None = None
         self.logs: dict[str, str] = {}
         self.on_get_run: Callable[[], Any] = lambda: None
         self.runs_folder: Path | None = None
@@ -200,8 +203,12 @@ class KfpServer(LocalServer):
     def _workflow(self, run_id: str) -> tuple[int, Any]:
         if self.nodes is None or run_id not in self.runs:
             return 404, {"code": 5, "message": "Not Found"}
-        nodes = {node["id"]: node for node in self.nodes}
-        manifest = json.dumps({"status": {"nodes": nodes}})
+        nodes: Any = {node["id"]: node for node in self.nodes}
+        status = {"nodes": nodes}
+        if self.compress:
+            packed = self.compress(json.dumps(nodes).encode())
+            status = {"compressedNodes": base64.b64encode(packed).decode()}
+        manifest = json.dumps({"status": status})
         return 200, {"run": {"id": run_id}, "pipeline_runtime": {"workflow_manifest": manifest}}
 
     def _start(self, run: api.V2beta1Run, folder: Path) -> None:
@@ -354,8 +361,14 @@ def waiting(name: str, *, retries_of_all: bool = True) -> list[Any]:
 def pod(name: str, phase: str, message: str = "", ended: int = 0) -> dict[str, Any]:
     """Return the node of a pod in Argo's workflow."""
     end = (START + datetime.timedelta(seconds=ended)).isoformat() if ended else None
-    return {"id": f"regraft-{name}", "name": f"regraft-x.root.steps.{name}", "type": "Pod",
-            "phase": phase, "message": message, "finishedAt": end}  # fmt: skip
+    return {"id": f"regraft-{name}", "name": f"regraft-x.root.steps.{name}",
+            "displayName": name.rsplit(".", 1)[-1], "type": "Pod", "phase": phase,
+            "message": message, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": end}  # fmt: skip
+
+
+def graph(name: str, phase: str) -> dict[str, Any]:
+    """Return the node of a step or a condition, around its pods."""
+    return {**pod(name, phase, ended=1), "type": "Skipped" if phase == "Skipped" else "DAG"}
 
 
 def _filter_name(query: dict[str, list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.pipelines.cluster.kfp_server import (
     KfpServer,
     failed,
     frozen,
+    graph,
     kfp_server,
     pod,
     ran,
@@ -261,6 +263,25 @@ def test_an_invalid_input_and_another_failure_are_a_failed_run(
     assert seen.code == 1
 
 
+@pytest.mark.parametrize(
+    ("log", "resumable"),
+    [("epoch 3", True), ("[regraft:error:1] train_head: fault", True),
+     ("[regraft:error:2] train_head: views: got 0", False)],
+    ids=["pod deleted", "error", "invalid input"],
+)  # fmt: skip
+def test_a_failed_run_says_how_to_go_on_unless_its_input_is_invalid(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], log: str, resumable: bool
+) -> None:
+    """Without retries of Argo, a deleted pod, such as of a drained node, fails the run."""
+    server.script = failed("train-head")
+    server.nodes = [pod("train-head.executor", "Error", "pod deleted", ended=2)]
+    server.logs = {"regraft-train-head.executor": log}
+    error = watched().error
+    hint = "; to repeat the run from this step: regraft submit --resume run-1"
+    assert error.endswith(hint) == resumable
+    assert ("--resume" in error) == resumable
+
+
 def test_a_failed_driver_says_the_last_line_of_its_log(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
@@ -292,7 +313,8 @@ def test_a_canceled_run_is_said_to_be_canceled(
 ) -> None:
     server.script = [("CANCELING", waiting("ingest")), ("FAILED", failed("ingest")[-1][1])]
     error = watched().error
-    assert error == f"the run was canceled; its page: {RUN.page}"
+    assert error.startswith(f"the run was canceled; its page: {RUN.page}")
+    assert error.endswith("to continue it: regraft submit --resume run-1")
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -302,7 +324,7 @@ def test_the_end_of_a_run_is_told_as_its_last_step_reports_it(
     server.script = ran(accepted=True)
     server.nodes = [pod("onExit.conclude-driver", "Succeeded", ended=1),
                     pod("onExit.conclude.executor(0)", "Succeeded", ended=2)]  # fmt: skip
-    text = "# Accepted, no new version `/models/m/10` has this model already."
+    text = "# Accepted, no new version: `/models/m/10` has this model already."
     log = f"[regraft] conclude: start\n[regraft] {text}\n[regraft] conclude: done\n{LAUNCHER}"
     if known:
         server.logs = {"regraft-onExit.conclude.executor(0)": log}
@@ -320,6 +342,76 @@ def test_a_run_with_frozen_details_has_the_recorded_verdict(
     assert seen.verdict == outcome.verdict
     (note,) = seen.notes
     assert note.endswith(f"the verdict is from {RUN.record}")
+
+
+LARGE = [graph("record-verdict", "Succeeded"), pod("record-verdict.executor", "Succeeded", ended=1)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "verdict"),
+    [
+        ([graph("condition-1", "Succeeded"), graph("publish", "Succeeded")], "accepted"),
+        ([graph("condition-1", "Skipped"), graph("publish", "Omitted")], "rejected"),
+    ],
+)
+def test_a_run_with_frozen_details_has_the_verdict_of_argo(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], nodes: list[Any], verdict: str
+) -> None:
+    """No access to the destination is needed; a PVC is in the cluster only."""
+    server.script = frozen()
+    server.nodes, server.compress = [*LARGE, *nodes], gzip.compress
+    seen = watched()
+    assert seen.verdict == verdict
+    assert not seen.asked
+    assert "condition-1" not in [one.name for one in seen.steps[-1]]
+    assert ("publish" in [one.name for one in seen.steps[-1]]) == (verdict == "accepted")
+    assert seen.steps[-1][0].seconds == 1.0
+    (note,) = seen.notes
+    assert note.startswith("the server stopped reporting the steps of this large run")
+
+
+def test_a_run_with_frozen_details_is_shown_while_it_continues(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    (running, ended) = frozen()
+    server.script = [running] * 4 + [ended]
+    server.compress = gzip.compress
+    server.nodes = [*LARGE, graph("export", "Running")]
+
+    def go_on() -> None:
+        """The next step starts, and the server does not report it."""
+        if server.count("GET /apis/v2beta1/runs/") > 3:
+            server.nodes = [*LARGE, graph("export", "Succeeded"), graph("publish", "Succeeded")]
+
+    server.on_get_run = go_on
+    seen = watched(pending_s=0.0)
+    shown = [[f"{one.name} {one.state}" for one in steps][-1] for steps in seen.steps]
+    assert shown[:2] == ["export RUNNING"] * 2
+    assert shown[-1] == "publish SUCCEEDED"
+    assert seen.verdict == "accepted"
+    assert len(seen.notes) == 1
+
+
+def test_a_step_that_failed_after_the_details_were_frozen_is_named(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    server.script = frozen()
+    killed = pod("export.executor", "Error", "pod deleted", ended=3)
+    server.nodes = [*LARGE, graph("export", "Error"), killed]
+    server.compress = gzip.compress
+    seen = watched(recorded=ACCEPTED)
+    assert seen.verdict is None
+    start = "the gate accepted the model, but export failed: the run ended as FAILED: export: pod"
+    assert seen.error.startswith(start)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data, lambda data: gzip.compress(data)[:20]])
+def test_damaged_nodes_are_no_verdict(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], damage: Callable[[bytes], bytes]
+) -> None:
+    server.script = frozen()
+    server.nodes, server.compress = [graph("publish", "Succeeded")], damage
+    assert watched().error.startswith("verdict unknown")
 
 
 def test_a_record_without_a_version_is_no_success(
