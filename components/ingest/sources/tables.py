@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TextIO
 from urllib.parse import urlsplit
 
 from components.ingest.sources.labels import class_label
@@ -18,6 +18,7 @@ from regraft_core.runtime.errors import DataError, InputError
 _FILE_COLUMNS = ("path", "uri")
 _COLUMNS = ("label", "split", "group")
 _DELIMITERS = ",;\t|"
+MAX_ROW_CHARACTERS = 1 << 20
 
 
 class Row(NamedTuple):
@@ -105,15 +106,41 @@ def _values(row: Mapping[Any, Any], columns: tuple[str | None, ...]) -> list[Any
     return [row[column] if column is not None else None for column in columns]
 
 
+class _Lines:
+    """The lines of a file, of which each row may have `MAX_ROW_CHARACTERS`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.start_row()
+
+    def start_row(self) -> None:
+        """Count the characters of the next row."""
+        self._left = MAX_ROW_CHARACTERS
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise csv.Error(f"a row has more than {MAX_ROW_CHARACTERS} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+
 def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            header = opened.readline(1 << 16)
+            lines = _Lines(opened)
+            header = next(lines, "")
             delimiter = max(_DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
-            lines = itertools.chain([header] if header else [], opened)
-            reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
+            read = itertools.chain([header] if header else [], lines)
+            reader = csv.DictReader(read, strict=True, delimiter=delimiter)
             columns = _columns(reader.fieldnames or [], name)
             for row in reader:
+                lines.start_row()
                 if None in row or None in row.values():
                     raise InputError(
                         f"{name}, line {reader.line_num}: expected {len(reader.fieldnames or [])}"

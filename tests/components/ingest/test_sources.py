@@ -315,7 +315,11 @@ def test_paths_in_a_table_over_http_are_relative_to_it(
         ("path,label\na.png,cat,more\n", "line 2: expected 2 values"),
         ('path,label\n"a.png,cat\n', "expected a CSV table"),
         ("path,label\n", "expected images, found none"),
+        ("p" * 2_000_000, "a row has more than 1048576 characters"),
+        ("path,label\na.png,cat" + "," * 2_000_000, "a row has more than 1048576 characters"),
+        ("path,label\na.png,cat" + ',"\n"' * 500_000, "a row has more than 1048576 characters"),
     ],
+    ids=range(11),
 )
 def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
