@@ -15,6 +15,9 @@ from typing import Any
 _WEIGHTS = "model.weights.h5"
 # An optimizer keeps up to three values for each weight, and a file has some overhead.
 _COPIES, _OVERHEAD_BYTES, _LARGEST_TYPE_BYTES = 4, 16 << 20, 8
+# Kinds of NumPy's types of at most 8 bytes; a string or a record may be of any size.
+_NUMBERS = "fiub"
+_CHUNK_VALUES = 1 << 16
 
 
 def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -26,7 +29,7 @@ def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
 
     Raises:
         ValueError: it declares a larger tensor, or more of them, than the model has, or values that
-            are in another file.
+            are no numbers or in another file.
         OSError: it is not such a file.
     """
     import h5py
@@ -52,8 +55,14 @@ def _check_group(file: Any, largest: int, count: int) -> None:
             tensors += 1
             if item.external or item.is_virtual:
                 raise ValueError(f"the values of {name} are in another file")
-            if math.prod(item.shape or ()) > largest:
+            if item.shape is None or item.dtype.kind not in _NUMBERS:
+                raise ValueError(f"{name} has values of type {item.dtype}, not numbers")
+            if math.prod(item.shape) > largest:
                 raise ValueError(f"{name} has the shape {item.shape}, larger than every weight")
+            # A whole chunk is read for one value.
+            if math.prod(item.chunks or ()) > max(largest, _CHUNK_VALUES):
+                raise ValueError(f"{name} has chunks of the shape {item.chunks}, larger than every "
+                                 "weight")  # fmt: skip
         names += len(item.attrs.get("weight_names", ()))
     if max(names, tensors) > _COPIES * count:
         raise ValueError(f"it declares {max(names, tensors)} tensors, the model has {count}")

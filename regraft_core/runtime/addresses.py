@@ -15,10 +15,15 @@ from urllib.request import url2pathname
 from regraft_core.runtime.errors import InputError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"<>]*@")
-# A fragment that is a route, such as `#/runs/details/ID`, is no secret but a part of the address.
+# With any slashes, as pathlib and users write it.
+_SCHEMES = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{1,30}:[/\\]{1,4})")
+# A password may contain what ends it in a URL, as secret keys of S3 do; a port is none.
+_USER = re.compile(r"(?:[^\s/?#'\"<>:\[]+:(?!\d*(?:[/?#\s'\"<>]|$))[^\s'\"<>]*|[^\s/?#'\"<>]*)@")
+# A URL and its query. A fragment that is a route, such as `#/runs/details/ID`, is no secret but a
+# part of the address, and neither is a query that is the name of a variable.
 _QUERY = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)(?:\?|#(?!/))(?:\$\{\w+\}|[^\s'\"<>,;)\]}\\])*"
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s?#'\"<>]*)"
+    r"((?:\?(?!\$\{\w+\}(?:[\s'\"<>,;)\]}\\]|$))|#(?!/))(?:\$\{\w+\}|[^\s'\"<>,;)\]}\\])*)?"
 )
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # How S3, Google Cloud, Azure, CloudFront and others name a signature, a key or a token in a query.
@@ -61,14 +66,26 @@ def redact(url: str) -> str:
     """Return a URL without what may be secret: user, password, query and fragment."""
     if not is_url(url):
         return url
-    return _USER.sub(r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
+    return re.split(r"[?#]", _without_user(url), maxsplit=1)[0]
 
 
 def redact_text(text: str) -> str:
     """Return a text in which every URL is without user and password, and its query is `?...`."""
-    if "://" not in text:
-        return text
-    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text))
+    if "@" in text:
+        text = _without_user(text)
+    if "://" in text:
+        text = _QUERY.sub(lambda found: f"{found[1]}?..." if found[2] else found[0], text)
+    return text
+
+
+def _without_user(text: str) -> str:
+    """Return a text in which every URL is without user and password."""
+    start, *parts = _SCHEMES.split(text)
+    users = [_USER.match(rest) for rest in parts[1::2]]
+    return start + "".join(
+        scheme + (rest[user.end() :] if user else rest)
+        for scheme, rest, user in zip(parts[::2], parts[1::2], users, strict=True)
+    )
 
 
 def redact_all(value: Any) -> Any:
@@ -86,7 +103,7 @@ def refuse_credentials(option: str, location: str) -> None:
     Raises:
         InputError: it does; the message does not contain them.
     """
-    if is_remote(location) and _USER.match(location):
+    if is_remote(location) and _without_user(location) != location:
         raise InputError(
             f"{option}: expected a URL without user and password, got one for {redact(location)}; "
             "set the credentials in the environment, in ~/.netrc or by --secret-env"

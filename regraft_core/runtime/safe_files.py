@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from regraft_core.runtime.errors import InputError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_ABANDONED_S = 3600.0
+"""Writing a file takes seconds. Not by a lock, which some network file systems do not have."""
 
 
 def new_file(folder: Path, name: str) -> tuple[int, Path]:
@@ -30,8 +36,10 @@ def new_file(folder: Path, name: str) -> tuple[int, Path]:
 def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that replaces `path`, synced to the disk, when the block succeeds.
 
-    A reader sees the old content or all of the new one; a link at `path` is replaced, too.
+    A reader sees the old content or all of the new one; a link at `path` is replaced, too. What
+    killed processes left in the folder is removed.
     """
+    _remove_abandoned(path.parent)
     descriptor, temporary = new_file(path.parent, path.name)
     try:
         with open(descriptor, "wb") as file:
@@ -42,6 +50,18 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of a folder that no process writes to any more."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) is None:
+                continue
+            with contextlib.suppress(OSError):  # another process removed it, or it is protected
+                age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if age_s > _ABANDONED_S:
+                    Path(entry.path).unlink()
 
 
 def unfinished_files(path: Path) -> list[Path]:

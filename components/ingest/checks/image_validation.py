@@ -25,6 +25,7 @@ from PIL import (
 )
 
 from components.ingest.checks.bmp import is_served_bmp
+from components.ingest.checks.bounded_file import BoundedFile
 from components.ingest.checks.image_stats import DecodedImage, ImageStats, measure_image, over_white
 from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.jpeg import check_markers, decode_jpeg
@@ -59,6 +60,7 @@ _REWRITTEN = ("gif", "tiff", "avif")
 _RAW_TAGS = (50706, 50752)
 _ANIMATION_FLAG = 2
 _MAX_COLORS = 256
+_PIECES_PER_PIXEL = 4
 _PACKED_CHUNKS = {b"zTXt", b"iTXt", b"iCCP"}
 
 
@@ -147,22 +149,26 @@ def check_sides(width: int, height: int, max_pixels: int) -> None:
 
 def _open(data: bytes, name: str) -> Image.Image:
     """Read the header with the one decoder of the format."""
+    file = BoundedFile(data)
     try:
         match name:
             case "jpeg":
-                return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+                return JpegImagePlugin.JpegImageFile(file)
             case "png":
-                return PngImagePlugin.PngImageFile(io.BytesIO(data))
+                return PngImagePlugin.PngImageFile(file)
             case "gif":
-                return GifImagePlugin.GifImageFile(io.BytesIO(data))
+                return GifImagePlugin.GifImageFile(file)
             case "bmp":
-                return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+                image = BmpImagePlugin.BmpImageFile(file)
+                # Those of run lengths, which Pillow decodes in Python.
+                file.allow(_PIECES_PER_PIXEL * image.width * image.height)
+                return image
             case "tiff":
-                return TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+                return TiffImagePlugin.TiffImageFile(file)
             case "avif" if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
-                return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+                return AvifImagePlugin.AvifImageFile(file)
             case "webp" if WebPImagePlugin is not None:
-                return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+                return WebPImagePlugin.WebPImageFile(file)
     except Exception as error:
         # A decoder may raise anything on hostile bytes; each means that this file is damaged.
         raise InvalidImageError("damaged", f"{name} header: {_one_line(error)}") from error

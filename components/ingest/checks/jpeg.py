@@ -7,6 +7,7 @@ import re
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from components.ingest.checks.bounded_file import piece_limit
 from components.ingest.checks.image_stats import THUMBNAIL_PX, DecodedImage
 from regraft_core.images.file_types import JPEG_SCAN, jpeg_scan_limit
 
@@ -24,18 +25,22 @@ def check_markers(data: bytes) -> None:
     inside a segment, which damage in the compressed data can cause.
 
     Raises:
-        ValueError: there is no end marker after the last segment, or there are so many scans that
-            decoding could take minutes.
+        ValueError: there is no end marker after the last segment, or there are so many scans or
+            segments that decoding could take minutes.
     """
     scans, most = data.count(JPEG_SCAN), jpeg_scan_limit(len(data))
     if scans > most:
         raise ValueError(f"expected at most {most} scans, found {scans}")
-    position = 2
+    position, left = 2, piece_limit(len(data))
     while found := _MARKER.search(data, position):
-        if found[1] == _END:
-            return
+        left -= 1
+        if found[1] == _END or not left:
+            break
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
-    raise ValueError("no end marker")
+    if not found:
+        raise ValueError("no end marker")
+    if not left:
+        raise ValueError("too many segments")
 
 
 def decode_jpeg(image: JpegImageFile) -> DecodedImage:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from components.ingest.checks.bounded_file import piece_limit
 from components.ingest.checks.invalid_image import InvalidImageError
 from regraft_core.images.file_types import PNG_SIGNATURE, PNG_TEXT, PNG_TEXTS
 
@@ -82,9 +83,10 @@ def png_chunks(data: bytes) -> PngChunks:
     """Return a PNG's chunks, after checking every CRC and the closing chunk.
 
     Raises:
-        InvalidImageError: a checksum is incorrect, or the file is truncated.
+        InvalidImageError: a checksum is incorrect, the file is truncated, or has very many chunks.
     """
     position, view, longest = len(PNG_SIGNATURE), memoryview(data), 0
+    most = piece_limit(len(data))
     names: list[bytes] = []
     contents: dict[bytes, bytes] = {}
     parts: list[memoryview] = []
@@ -107,6 +109,8 @@ def png_chunks(data: bytes) -> PngChunks:
                 if name in _USED_CHUNKS:
                     contents.setdefault(name, data[position + 8 : end])
             names.append(name)
+            if len(names) > most:
+                raise InvalidImageError("damaged", f"png: more than {most} chunks")
             position = end + 4
     except struct.error as error:
         raise InvalidImageError("damaged", "png: truncated, no closing chunk") from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +23,7 @@ FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle-boot",
 )  # fmt: skip
+_MAX_IDX_BYTES = 1 << 30
 _FASHION_FILES = {"train": "train", "test": "t10k"}
 
 
@@ -91,14 +95,23 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
     path = _idx_file(folder, name)
     if path is None:
         raise InputError(f"expected {name} or {name}.gz in {folder}, found neither")
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    length = 4 + 4 * dimensions
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        with opener(path, "rb") as file:
+            header = file.read(length)
+            if len(header) < length or header[:4] != bytes((0, 0, 8, dimensions)):
+                raise InputError(
+                    f"{path}: expected an idx file of bytes in {dimensions} dimensions"
+                )
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            count = math.prod(shape)
+            if not 0 < count <= _MAX_IDX_BYTES:
+                raise InputError(f"{path}: expected 1 to {_MAX_IDX_BYTES} values, found {shape}")
+            data = file.read(count + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path}: expected an idx file of bytes in {dimensions} dimensions")
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    if len(data) - header != int(np.prod(shape, dtype=np.int64)):
-        raise InputError(f"{path}: expected {shape} values, found {len(data) - header}")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    if len(data) != count:
+        found = "more" if len(data) > count else len(data)
+        raise InputError(f"{path}: expected {shape} values, found {found}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TextIO
 from urllib.parse import urlsplit
 
 from components.ingest.sources.labels import class_label
@@ -18,6 +18,10 @@ from regraft_core.runtime.errors import DataError, InputError
 _FILE_COLUMNS = ("path", "uri")
 _COLUMNS = ("label", "split", "group")
 _DELIMITERS = ",;\t|"
+MAX_ROW_CHARACTERS, MAX_FILE_CHARACTERS = 1 << 20, 8192
+_SHOWN_CHARACTERS = 200
+# In a column of Parquet, which can repeat a value of any size in a few bytes.
+_MAX_VALUE_BYTES, _MAX_BYTES_PER_ROW, _SMALL_BYTES = 1 << 16, 1 << 14, 64 << 20
 
 
 class Row(NamedTuple):
@@ -55,7 +59,8 @@ def table_rows(file: Path, name: str) -> Iterator[Row]:
             split = _check(row)
             yield row._replace(split=split, label=class_label(row.label))
         except DataError as error:
-            yield Row(row.file, "", "", "", f"row {number}: {error}")
+            shown = row.file[:_SHOWN_CHARACTERS]
+            yield Row(shown, "", "", "", f"row {number}: {error}")
 
 
 def _text(value: Any) -> str:
@@ -73,6 +78,9 @@ def _check(row: Row) -> str:
     Raises:
         DataError: it has no path or label, an unknown split, or a path that no file can have.
     """
+    if len(row.file) > MAX_FILE_CHARACTERS:
+        raise DataError(f"expected a path of at most {MAX_FILE_CHARACTERS} characters, got "
+                        f"{len(row.file)}")  # fmt: skip
     if not row.file or not row.label:
         raise DataError(f"expected a path and a label, got {row.file!r} and {row.label!r}")
     if "\0" in row.file:
@@ -105,15 +113,41 @@ def _values(row: Mapping[Any, Any], columns: tuple[str | None, ...]) -> list[Any
     return [row[column] if column is not None else None for column in columns]
 
 
+class _Lines:
+    """The lines of a file, of which each row may have `MAX_ROW_CHARACTERS`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.start_row()
+
+    def start_row(self) -> None:
+        """Count the characters of the next row."""
+        self._left = MAX_ROW_CHARACTERS
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise csv.Error(f"a row has more than {MAX_ROW_CHARACTERS} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+
 def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            header = opened.readline(1 << 16)
+            lines = _Lines(opened)
+            header = next(lines, "")
             delimiter = max(_DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
-            lines = itertools.chain([header] if header else [], opened)
-            reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
+            read = itertools.chain([header] if header else [], lines)
+            reader = csv.DictReader(read, strict=True, delimiter=delimiter)
             columns = _columns(reader.fieldnames or [], name)
             for row in reader:
+                lines.start_row()
                 if None in row or None in row.values():
                     raise InputError(
                         f"{name}, line {reader.line_num}: expected {len(reader.fieldnames or [])}"
@@ -136,11 +170,63 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         opened = parquet.ParquetFile(file)
         columns = _columns(opened.schema_arrow.names, name)
         present = [column for column in columns if column]
+        _check_parquet(opened, present, name)
+        # As dictionaries, so that repeated values are in memory once.
+        texts = [column for column in present if _is_text(opened.schema_arrow.field(column).type)]
+        opened = parquet.ParquetFile(file, read_dictionary=texts)
         number = 0
         # Without threads, because worker processes are forked while this is open.
         for batch in opened.iter_batches(4096, columns=present, use_threads=False):
+            _check_values(batch, name)
             for row in batch.to_pylist():
                 number += 1
                 yield number, _values(row, columns)
     except pyarrow.lib.ArrowException as error:
         raise InputError(f"{name}: expected a Parquet table: {error}") from error
+
+
+def _check_parquet(opened: Any, present: Sequence[str], name: str) -> None:
+    """Refuse columns of other values than text and numbers, and very large ones, before reading.
+
+    Raises:
+        InputError: there is such a column.
+    """
+    from pyarrow import types
+
+    for column in present:
+        kind = opened.schema_arrow.field(column).type
+        if types.is_nested(kind):
+            raise InputError(f"{name}: expected text or numbers in {column}, found {kind}")
+    for number in range(opened.metadata.num_row_groups):
+        group = opened.metadata.row_group(number)
+        for part in map(group.column, range(group.num_columns)):
+            size, column = part.total_uncompressed_size, part.path_in_schema
+            limit = max(_SMALL_BYTES, _MAX_BYTES_PER_ROW * group.num_rows)
+            if column in present and size > limit:
+                raise InputError(
+                    f"{name}: expected at most {limit} bytes in {column}, found {size}"
+                )
+
+
+def _check_values(batch: Any, name: str) -> None:
+    """Refuse values that are too long, before each row gets a copy of them.
+
+    Raises:
+        InputError: there is one.
+    """
+    from pyarrow import compute
+
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        distinct = getattr(values, "dictionary", values)
+        if _is_text(distinct.type) and len(distinct):
+            longest = compute.max(compute.binary_length(distinct)).as_py() or 0
+            if longest > _MAX_VALUE_BYTES:
+                raise InputError(f"{name}: expected values of at most {_MAX_VALUE_BYTES} bytes in "
+                                 f"{column}, found {longest}")  # fmt: skip
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind)
+                or types.is_large_binary(kind))  # fmt: skip

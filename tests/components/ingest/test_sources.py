@@ -315,7 +315,11 @@ def test_paths_in_a_table_over_http_are_relative_to_it(
         ("path,label\na.png,cat,more\n", "line 2: expected 2 values"),
         ('path,label\n"a.png,cat\n', "expected a CSV table"),
         ("path,label\n", "expected images, found none"),
+        ("p" * 2_000_000, "a row has more than 1048576 characters"),
+        ("path,label\na.png,cat" + "," * 2_000_000, "a row has more than 1048576 characters"),
+        ("path,label\na.png,cat" + ',"\n"' * 500_000, "a row has more than 1048576 characters"),
     ],
+    ids=range(11),
 )
 def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
@@ -383,6 +387,61 @@ def test_missing_labels_of_parquet_are_no_class(tmp_path: Path, images: Path, ki
     parquet.write_table(table, tmp_path / "t.parquet")
     manifest = run(tmp_path / "t.parquet", tmp_path)
     assert (manifest.classes, manifest.quarantined) == (["0", "1"], {"invalid-row": 1})
+
+
+def repeated_text(folder: Path) -> Path:
+    """Write a table of a few kilobytes that has gigabytes of text."""
+    import pyarrow
+    from pyarrow import parquet
+
+    column = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 4000, pyarrow.int32()), pyarrow.array(["x" * 1_000_000])
+    )
+    table = pyarrow.table({"path": column, "label": ["a", "b"] * 2000})
+    parquet.write_table(table, folder / "t.parquet", compression="zstd")
+    assert (folder / "t.parquet").stat().st_size < 20_000
+    return folder / "t.parquet"
+
+
+def long_text(folder: Path) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"path": ["x" * 1_000_000] * 70, "label": ["a", "b"] * 35})
+    parquet.write_table(table, folder / "t.parquet", compression="zstd", use_dictionary=False)
+    return folder / "t.parquet"
+
+
+def nested(folder: Path) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"path": [["a.png"], ["b.png"]], "label": ["a", "b"]})
+    parquet.write_table(table, folder / "t.parquet")
+    return folder / "t.parquet"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (repeated_text, "expected values of at most 65536 bytes in path, found 1000000"),
+        (long_text, "expected at most 67108864 bytes in path, found 7"),
+        (nested, "expected text or numbers in path, found list"),
+    ],
+)
+def test_hostile_parquet_is_refused_before_each_row_is_a_text(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(make(tmp_path), tmp_path)
+
+
+def test_a_path_that_is_too_long_is_quarantined(tmp_path: Path, images: Path) -> None:
+    rows = [*table_of(images), {"path": "x" * 100_000, "label": "cat"}]
+    run(write_table(tmp_path / "t.csv", rows), tmp_path)
+    (row,) = csv.DictReader((tmp_path / "out" / "quarantine.csv").read_text().splitlines())
+    assert (row["path"], row["reason"]) == ("x" * 200, "invalid-row")
+    assert row["detail"].endswith("expected a path of at most 8192 characters, got 100000")
 
 
 def test_a_path_that_was_tried_is_shown(tmp_path: Path, images: Path) -> None:
@@ -463,6 +522,28 @@ def test_damaged_idx_files_are_refused(tmp_path: Path) -> None:
     path = folder / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"expected \(60,\) values, found 59"):
+        run(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "extra", "message"),
+    [
+        ((60, 28, 28), 200_000, r"expected \(60, 28, 28\) values, found more"),
+        ((60, 0, 28), 0, "expected 1 to 1073741824 values"),
+        ((1 << 31, 28, 28), 0, "expected 1 to 1073741824 values"),
+        (None, 0, "cannot read .*train-images-idx3-ubyte.gz"),
+    ],
+)
+def test_hostile_idx_files_are_refused(
+    tmp_path: Path, shape: tuple[int, ...] | None, extra: int, message: str
+) -> None:
+    folder = write_idx(tmp_path / "idx")
+    path = folder / "train-images-idx3-ubyte.gz"
+    values = gzip.decompress(path.read_bytes())[16:] + bytes(extra)
+    header = bytes((0, 0, 8, 3)) + struct.pack(">3I", *(shape or (60, 28, 28)))
+    packed = gzip.compress(header + values)
+    path.write_bytes(packed if shape else packed[:40] + b"\xff" * 40 + packed[80:])
+    with pytest.raises(InputError, match=message):
         run(folder, tmp_path)
 
 

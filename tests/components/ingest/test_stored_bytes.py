@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -276,3 +277,43 @@ def test_the_graph_refuses_what_would_keep_it_busy(
         decode(refused)
     stored = stored_of(refused)  # what ingest reads, it encodes again
     assert stored is None or decode(stored).shape[2] == 3
+
+
+def in_pieces(photo: Image.Image, count: int) -> dict[str, bytes]:
+    """Return images in so many pieces in addition to those of the image."""
+    jpeg = encode(photo, "JPEG")
+    header = struct.pack(">IIBBBBB", 4, 1, 8, 2, 0, 0, 0)
+    png = [(b"IHDR", header), *[(b"abCd", b"")] * count, (b"IDAT", zlib.compress(bytes(13)))]
+    comment = struct.pack(">HH", 0xFFFE, 2)
+    tags = b"".join(struct.pack("<HHII", 256, 3, 1, 1) for _ in range(count // 2))
+    return {
+        "fill bytes of a JPEG": jpeg[:2] + b"\xff" * count + jpeg[2:],
+        "segments of a JPEG": jpeg[:2] + comment * (count // 3) + jpeg[2:],
+        "segments at the end of a JPEG": jpeg[:-2] + comment * count + jpeg[-2:],
+        "standalone markers of a JPEG": jpeg[:2] + b"\xff\xd8\xff\xff" * (count // 2) + jpeg[2:],
+        "blocks of a GIF": gif_of_blocks(b"!\xfe" + b"\x01a" * (count // 2) + b"\0"),
+        "chunks of a PNG": joined([*png, (b"IEND", b"")]),
+        "tags of a TIFF": b"II*\0" + struct.pack("<IH", 8, min(count // 2, 65535)) + tags,
+    }
+
+
+@pytest.mark.parametrize("name", in_pieces(Image.new("RGB", (8, 8)), 0))
+def test_files_of_very_many_small_pieces_are_refused(make_photo: Photo, name: str) -> None:
+    """Pillow and the checks take about a microsecond for each: minutes for some 100 MB."""
+    if name not in ("standalone markers of a JPEG", "tags of a TIFF"):  # always damage
+        assert stored_of(in_pieces(make_photo(33), 15_000)[name]) is not None
+    with pytest.raises(InvalidImageError) as caught:
+        validate_image(in_pieces(make_photo(33), 200_000)[name], max_pixels=10**6)
+    assert caught.value.reason == "damaged"
+    assert re.search("too many|more than", caught.value.detail), caught.value.detail
+
+
+def test_run_lengths_of_noise_are_read(make_photo: Photo) -> None:
+    """A BMP of run lengths that contains no runs is read in several pieces per pixel."""
+    gray = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
+    whole = encode(Image.fromarray(gray), "BMP")
+    rows = b"".join(b"".join(b"\x01%c" % level for level in row) + b"\0\0" for row in gray[::-1])
+    data = whole[:30] + struct.pack("<II", 1, len(rows)) + whole[38:1078] + rows + b"\0\x01"
+    stored = stored_of(data)
+    assert stored is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored)).convert("L")), gray)

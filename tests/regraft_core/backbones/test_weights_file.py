@@ -58,6 +58,31 @@ def virtual(path: Path) -> Path:
     return path
 
 
+def chunked(path: Path) -> Path:
+    """Write 8 values in a chunk that takes 4 GB when it is read."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (8,), "f4", maxshape=(None,), chunks=(1 << 29,), compression=1)
+    return path
+
+
+def strings(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (8,), f"S{1 << 30}")
+    return path
+
+
+def records(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (8,), np.dtype([("a", "f4", (1 << 20,))]))
+    return path
+
+
+def without_values(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file["a"] = h5py.Empty("f4")
+    return path
+
+
 def repeated(path: Path) -> Path:
     """Write a layer that names one tensor many times, as the legacy format allows."""
     with h5py.File(write(path), "a") as file:
@@ -88,6 +113,10 @@ def bomb(path: Path) -> Path:
         (external_link, "is in another file"),
         (external_storage, "in another file"),
         (virtual, "in another file"),
+        (chunked, "has chunks of the shape"),
+        (strings, "not numbers"),
+        (records, "not numbers"),
+        (without_values, "not numbers"),
         (repeated, "it declares 1000 tensors"),
     ],
 )

@@ -75,6 +75,11 @@ def test_no_other_module_decides_what_a_url_is() -> None:
         ("https://user:pass@host/a?X-Amz-Signature=s#f", "https://host/a"),
         ("s3://key@bucket/a", "s3://bucket/a"),
         ("https://host/a@b", "https://host/a@b"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+        ("s3://key:se/c+r/et@bucket/a", "s3://bucket/a"),
+        ("https://user:p#s?w@host/a?b", "https://host/a"),
+        ("https://user:p@s/s@host/a", "https://host/a"),
         ("a?b", "a?b"),
     ],
 )
@@ -87,9 +92,14 @@ def test_urls_in_a_text_are_shown_without_secrets() -> None:
     shown = "['https://host/a.zip?...', 's3://b/c'] and http://host?..., done; a@b ok?"
     assert redact_text(text) == shown
     assert redact_text(shown) == shown
+    mistyped = r"s3:/key:se/cret@bucket/m, https:\\user:secret@host and user@host:/a"
+    assert redact_text(mistyped) == r"s3:/bucket/m, https:\\host and user@host:/a"
+    assert redact_text("write https://host/a?${NAME} (set") == "write https://host/a?${NAME} (set"
 
 
-@pytest.mark.parametrize("url", ["https://u:p@host/a", "s3://user@bucket", "https://:p@host"])
+@pytest.mark.parametrize(
+    "url", ["https://u:p@host/a", "s3://user@bucket", "https://:p@host", "s3://key:se/cret@bucket"]
+)
 def test_credentials_in_a_url_are_refused_without_showing_them(url: str) -> None:
     with pytest.raises(InputError, match="source: expected a URL without user") as caught:
         refuse_credentials("source", url)

@@ -51,6 +51,21 @@ def test_a_replaced_file_is_old_or_complete(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "victim"]
 
 
+def test_what_killed_processes_left_in_the_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    old, new, link = (f".run.json.{digit * 16}.tmp" for digit in "0ab")
+    for name in (old, new, ".notes.tmp", f"run.json.{'0' * 16}.tmp"):
+        (tmp_path / name).write_text("half")
+        if name != new:
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / link).symlink_to(tmp_path / "victim")
+    os.utime(tmp_path / link, (0, 0), follow_symlinks=False)
+    write_text(tmp_path / "another.json", "new")
+    kept = {new, ".notes.tmp", f"run.json.{'0' * 16}.tmp", "another.json", "victim"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "a.json", "\udcff")
