@@ -99,7 +99,11 @@ def train_head(
     refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
-    reasoning = [*_reasoning(solved, options), *([sizes.sentence()] if sizes else [])]
+    choice = manifest.backbone_choice
+    reasoning = [
+        *([choice.sentence] if choice else []), *_reasoning(solved, options),
+        *([sizes.sentence()] if sizes else []),
+    ]  # fmt: skip
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
@@ -113,7 +117,9 @@ def train_head(
                 "head": written.head | {"refit": refitted.write(folder)},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
                 "ood_detector": detector.write(folder) if detector else None,
-                "measurements": written.measurements | _sizes(sizes),
+                "measurements": written.measurements
+                | _sizes(sizes)
+                | ({"backbones": choice.model_dump()} if choice and choice.trials else {}),
                 "reasoning": reasoning,
             }
         )
