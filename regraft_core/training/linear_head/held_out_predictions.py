@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
-from regraft_core.training.linear_head.head_selection import PATHS
+from regraft_core.training.linear_head.head_selection import MAX_THREADS, PATHS
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
+from regraft_core.training.linear_head.linear_classifier import Scaling
 from regraft_core.training.linear_head.ridge_regression import RidgeFolds
-
-Floats = NDArray[np.float64]
 
 
 def held_out_predictions(
-    candidates: Iterable[HeadRows], classes: int, scored: NDArray[np.int64], folds: int, seed: int
+    candidates: Sequence[HeadRows], classes: int, scored: NDArray[np.int64], folds: int, seed: int
 ) -> NDArray[np.int64]:
     """Return the predictions [m] of the scored rows, by fits that saw no row of their fold.
 
@@ -31,22 +32,23 @@ def held_out_predictions(
         folds: number of folds.
         seed: of the folds.
     """
-    best_loss, best = np.inf, np.zeros(len(scored), np.int64)
-    for rows in candidates:
-        fold_of = deal_folds(rows.labels, rows.images, folds, seed)
-        for scores in _paths(rows, np.eye(classes)[rows.labels], fold_of):
-            logits, labels = scores[scored], rows.labels[scored]
+    fold_of = deal_folds(candidates[0].labels, candidates[0].images, folds, seed)
+    labels = candidates[0].labels[scored]
+
+    def best(task: tuple[HeadRows, Scaling]) -> tuple[float, NDArray[np.int64]]:
+        rows, scaling = task
+        scaled = scaling.apply(rows.take(np.arange(len(rows))))
+        path = RidgeFolds(scaled, np.eye(classes)[rows.labels], np.ones(len(rows)), fold_of)
+        lowest, predicted = np.inf, np.zeros(len(scored), np.int64)
+        for exponent in PATHS["ridge"]:
+            logits = path.scores(10.0**exponent)[scored]
             loss = smoothed_loss(logits / fit_temperature(logits, labels), labels)
-            if loss < best_loss:
-                best_loss, best = loss, logits.argmax(axis=1)
-    return best
+            if loss >= lowest:
+                break
+            lowest, predicted = loss, logits.argmax(axis=1)
+        return lowest, predicted
 
-
-def _paths(rows: HeadRows, targets: Floats, fold_of: NDArray[np.int64]) -> Iterator[Floats]:
-    """Yield the held-out scores [n, classes] of each scaling and penalty."""
-    with threadpool_limits(1, "blas"):
-        for scaling in scalings(rows).values():
-            scaled = scaling.apply(rows.take(np.arange(len(rows))))
-            path = RidgeFolds(scaled, targets, np.ones(len(rows)), fold_of)
-            for exponent in PATHS["ridge"]:
-                yield path.scores(10.0**exponent)
+    tasks = [(rows, scaling) for rows in candidates for scaling in scalings(rows).values()]
+    workers = min(os.cpu_count() or 1, MAX_THREADS)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+        return min(pool.map(best, tasks), key=lambda found: found[0])[1]
