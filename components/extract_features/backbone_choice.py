@@ -55,17 +55,15 @@ def choose_backbone(
     key = [data.digest, candidates, options.model_dump(include=set(compared)), SAMPLE_IMAGES]
     folder = checkpoint_folder(options.work_dir, "backbones", digest_of([*key, VERSION]))
     with _alone(folder):
-        choice = _read(folder)
+        choice, before = _read(folder), "compared before on these images: "
         if choice is None:
-            choice = _choose(dataset, data, candidates, options)
+            choice, before = _choose(dataset, data, candidates, options), ""
             if folder is not None:
                 write_text(folder / CHOICE_FILE, choice.model_dump_json(indent=2) + "\n")
                 save_work(folder)
-        else:
-            log_progress("extract_features: the backbones were compared before on these images")
-    for trial in choice.trials:
+    for trial in choice.trials if not before else ():
         log_progress(f"extract_features: {describe(trial)}")
-    log_progress(f"extract_features: {choice.sentence}")
+    log_progress(f"extract_features: {before}{choice.sentence}")
     return options.model_copy(update=_chosen(choice, candidates, options)), choice
 
 
