@@ -126,10 +126,11 @@ def _check_champion(recipe: Recipe) -> None:
 
 def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:
     """Check that a run can choose its backbone and image size, or has the package it needs."""
-    if recipe.is_auto and on_cluster and recipe.workers > 1:
+    apart = "on a cluster" if on_cluster else "and work_dir in a bucket"
+    if recipe.is_auto and recipe.workers > 1 and (on_cluster or is_store_uri(recipe.work_dir)):
         option = "backbone" if recipe.backbone == AUTO else "image_px"
         raise InputError(
-            f"workers: expected 1 with {option} auto on a cluster, because each pod would choose "
+            f"workers: expected 1 with {option} auto {apart}, because each worker would choose "
             f"for itself, got {recipe.workers}; choose in a run with 1 worker, then name the choice"
         )
     if on_cluster or containers:

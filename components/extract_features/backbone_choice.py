@@ -199,11 +199,15 @@ def _read(folder: Path | None) -> BackboneChoice | None:
 
 @contextlib.contextmanager
 def _alone(folder: Path | None) -> Iterator[None]:
-    """Let one process of this machine choose; others wait for its choice."""
+    """Let one process of this machine choose; others wait for its choice.
+
+    Some network volumes have no locks; a single worker needs none.
+    """
     if folder is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     with lock_file(folder / LOCK_FILE) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -140,6 +140,11 @@ def test_several_pods_of_a_cluster_cannot_choose(option: str) -> None:
     check_recipe(make_recipe(**values, **{option: "auto"}), lambda path: True)
 
 
+def test_workers_without_a_common_folder_cannot_choose(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"workers: expected 1 .* auto and work_dir in a bucket, "):
+        check(tmp_path, shapes, backbone="auto", workers=2, work_dir="gs://bucket/work")
+
+
 def test_a_choice_without_weights_on_this_machine_is_found(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"backbone: expected weights of a backbone .* found none"):
         check(tmp_path, shapes, backbone="auto", weights="{tmp}")

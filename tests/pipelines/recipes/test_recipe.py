@@ -96,3 +96,5 @@ def test_an_image_size_is_a_number_also_as_text() -> None:
     recipe = make_recipe(sources=("sample:digits",), image_px="96")
     assert (recipe.image_px, recipe.arguments()["image_px"]) == (96, "96")
     assert make_recipe(sources=("sample:digits",), image_px=96) == recipe
+    # Kubeflow passes all numbers as floating point.
+    assert make_recipe(sources=("sample:digits",), image_px=96.0) == recipe
