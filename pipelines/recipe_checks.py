@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipelines.recipes.recipe import Recipe
+from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, check_package
+from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.export_packages import check_format_packages
 from regraft_core.runtime.addresses import is_remote, local_path, with_variables
@@ -22,7 +24,7 @@ from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_
 from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
 
-_WEIGHTS_BY_NAME = ("imagenet", "random")
+_WEIGHTS_BY_NAME = (IMAGENET, "random")
 
 
 def check_recipe(
@@ -38,7 +40,7 @@ def check_recipe(
 
     Raises:
         InputError: the steps cannot access a path, a package or a GPU is missing, the backbone does
-            not have the cut point, or the champion has other classes.
+            not have the cut point or cannot be chosen, or the champion has other classes.
     """
     locations = list(_locations(recipe))
     for name, location in locations:
@@ -58,6 +60,7 @@ def check_recipe(
         check_gpu(recipe.require_gpu)
     if has_mounted is None:
         _check_champion(recipe)
+    _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
     _check_cut(recipe)
 
 
@@ -121,14 +124,37 @@ def _check_champion(recipe: Recipe) -> None:
         champion.check(classes)
 
 
+def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:
+    """Check that a run can choose its backbone and image size, or has the package it needs."""
+    apart = "on a cluster" if on_cluster else "and work_dir in a bucket"
+    if recipe.is_auto and recipe.workers > 1 and (on_cluster or is_store_uri(recipe.work_dir)):
+        option = "backbone" if recipe.backbone == AUTO else "image_px"
+        raise InputError(
+            f"workers: expected 1 with {option} auto {apart}, because each worker would choose "
+            f"for itself, got {recipe.workers}; choose in a run with 1 worker, then name the choice"
+        )
+    if on_cluster or containers:
+        return
+    if recipe.backbone == AUTO:
+        backbones_at_hand(recipe.weights, fixed_px(recipe.image_px))
+    elif recipe.weights == IMAGENET:
+        check_package(find_backbone(recipe.backbone))
+
+
 def _check_cut(recipe: Recipe) -> None:
-    """Check that the backbone has the cut point; similar names are suggested."""
-    if recipe.cut == "auto":
-        return  # default cuts are tested, and TensorFlow takes seconds to load
+    """Check that the backbone has the cut point; similar names are suggested.
+
+    Loading TensorFlow takes seconds, so it is not loaded for cuts that are known. With backbone
+    `auto`, the step that chooses the backbone finds the cut.
+    """
+    if AUTO in (recipe.backbone, recipe.cut):
+        return
+    if recipe.cut in find_backbone(recipe.backbone).known_cuts:
+        return
     with quiet_start():
         from regraft_core.backbones.build import build_backbone
         from regraft_core.backbones.cuts import find_cut
 
         set_up_gpus(GpuSetup())  # otherwise this process would take the card from the steps
-        model = build_backbone(recipe.backbone, recipe.image_px, "random")
+        model = build_backbone(recipe.backbone, fixed_px(recipe.image_px), "random")
     find_cut(model, recipe.cut)

@@ -285,7 +285,7 @@ def has_kernels(capability: Sequence[int], kernels: Sequence[str]) -> bool:
 
 def check_installed_weights() -> Finding:
     """Check the ImageNet weights that are installed as a package."""
-    from regraft_core.backbones.efficientnet_lite0 import weights_path
+    from regraft_core.backbones.efficientnet_lite import weights_path
 
     name = "installed weights"
     try:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from components.extract_features.backbone_choice import choose_backbone
 from components.extract_features.forward_pass import Arrays, Forward, build_forward
 from components.extract_features.precision_race import choose_precision
 from components.extract_features.shard_store import ShardStore
-from regraft_core.backbones.backbone_table import Backbone, find_backbone
+from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import block_ends, find_cut, freeze
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
@@ -67,8 +68,9 @@ def extract_features(
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
+    options, choice = choose_backbone(Path(dataset), data, options)
     backbone = find_backbone(options.backbone)
-    image_px = backbone.side_px(options.image_px)
+    image_px = backbone.side_px(fixed_px(options.image_px))
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)
@@ -86,7 +88,8 @@ def extract_features(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
-    digest = digest_of([data.digest, weights, cut, shard_index, shard_count, image_px, used, half])
+    content = [data.digest, weights, cut, shard_index, shard_count, image_px, used, half]
+    digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
@@ -126,6 +129,7 @@ def extract_features(
             weights=options.weights,
             weights_digest=weights,
             image_px=image_px,
+            backbone_choice=choice,
             cut=cut,
             views=options.views,
             augment=options.augment,

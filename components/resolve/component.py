@@ -38,7 +38,7 @@ def resolve(
     max_archive_members: int,
     backbone: str,
     weights: str,
-    image_px: int,
+    image_px: str,
     cut: str,
     views: int,
     augment: str,

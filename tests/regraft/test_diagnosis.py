@@ -28,7 +28,7 @@ from regraft.diagnosis import (
     read_requirements,
 )
 from regraft.tensorflow_probe import loaded_libraries
-from regraft_core.backbones import efficientnet_lite0
+from regraft_core.backbones import efficientnet_lite
 from regraft_core.runtime.nvidia_smi import read_driver
 from tests.command_line import Regraft
 from tests.regraft_core.runtime.nvidia import install, report
@@ -175,7 +175,7 @@ def test_the_versions_of_loaded_libraries_are_read_if_there_are_any(tmp_path: Pa
 
 def test_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_installed_weights().state == "good"
-    monkeypatch.setattr(efficientnet_lite0, "SHA256", "0" * 64)
+    monkeypatch.setattr(efficientnet_lite, "digest_file", lambda path: "0" * 64)
     assert check_installed_weights().state == "broken"
 
 

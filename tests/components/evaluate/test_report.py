@@ -74,6 +74,26 @@ def test_the_curve_by_training_images_answers_whether_more_would_help(report_of)
     assert 'id="training-sizes"' not in render(data)
 
 
+def test_the_backbones_that_were_compared_are_a_table(report_of) -> None:
+    data = report_of()
+    trials = [
+        {"backbone": name, "weights": "imagenet", "image_px": px, "accuracy": accuracy,
+         "accuracy_low": 0.8, "accuracy_high": 0.99, "difference_low": low,
+         "difference_high": low + 0.04, "image_ms": ms, "mb": 18.9, "chosen": name == "tiny"}
+        for name, px, accuracy, low, ms in (("vgg16", 224, 0.95, -0.01, 91.25),
+                                            ("tiny", 96, 0.9375, -0.012, 1.5))
+    ]  # fmt: skip
+    found = {"images": 1000, "folds": 5, "trials": trials, "sentence": "tiny at 96 px is chosen."}
+    models = [m.model_copy(update={"measurements": {"backbones": found}}) for m in data.models]
+    page = render(data.model_copy(update={"models": models}))
+    table = page[page.index('id="backbones"') :].split("</div>")[0]
+    rows = table.split("<tr")[2:]
+    assert "vgg16" in rows[0] and "95.00%" in rows[0] and "91.25" in rows[0]
+    assert "badge" not in rows[0] and "badge" in rows[1]
+    assert "-1.2 to +2.8 points" in rows[1] and "tiny at 96 px is chosen." in table
+    assert 'id="backbones"' not in render(data)
+
+
 def test_names_are_escaped(report_of) -> None:
     data = report_of(gallery=1)
     name = "<img src=x onerror=alert(1)>"

@@ -149,6 +149,30 @@ def test_the_steps_get_weights_with_the_digest_of_their_file(
     assert options["extract_features"]["weights"] == "random"
 
 
+def test_the_steps_get_the_backbones_to_compare_with_their_weights(
+    inputs: RunInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of the machine that runs the steps, and part of what a cache compares."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    given = dataclasses.asdict(inputs) | {"backbone": "auto", "image_px": "auto", "run_id": ""}
+    options = resolve_options({**DEFAULTS, **given})["extract_features"]
+    assert (options["backbone"], options["image_px"]) == ("auto", "auto")
+    assert options["candidates"] == {"efficientnet_lite0": "imagenet"}
+    file = tmp_path / "weights" / "tiny.weights.h5"
+    file.parent.mkdir()
+    for content in (b"weights", b"others"):
+        file.write_bytes(content)
+        values = {**DEFAULTS, **given, "weights": str(file.parent)}
+        digest = hashlib.sha256(content).hexdigest()
+        assert resolve_options(values)["extract_features"]["candidates"] == {
+            "tiny": f"{file}#sha256={digest}"
+        }
+    named = resolve_options({**DEFAULTS, **given, "backbone": "tiny"})["extract_features"]
+    assert "candidates" not in named
+    with pytest.raises(InputError, match="backbone that accepts 16 px for auto, found none"):
+        resolve_options({**DEFAULTS, **given, "image_px": "16"})
+
+
 def test_a_format_without_its_package_is_found_before_any_work(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def test_a_run_has_an_uploaded_version_and_the_recipe_as_parameters(
     assert experiment.display_name == "mine"
     parameters = run.runtime_config.parameters
     assert parameters["sources"] == ["sample:digits"]
-    assert (parameters["image_px"], parameters["seed"]) == (64, 5)
+    assert (parameters["image_px"], parameters["seed"]) == ("64", 5)
     assert parameters["destination"] == DESTINATION
     assert run.runtime_config.pipeline_root == "s3://bucket/runs"
 
@@ -507,7 +507,7 @@ def test_a_dry_run_sends_nothing_and_needs_no_host(server: KfpServer, regraft: R
                     "--hardware", "gke", "--image", "ghcr.io/me/regraft-python:1")  # fmt: skip
     assert ended.code == 0, ended.err
     shown = ended.json
-    assert shown["parameters"]["image_px"] == 64
+    assert shown["parameters"]["image_px"] == "64"
     assert shown["parameters"]["require_gpu"] is True
     assert shown["secrets"] == ["s3:key as AWS_SECRET_ACCESS_KEY"]
     assert shown["image"] == "ghcr.io/me/regraft-python:1"

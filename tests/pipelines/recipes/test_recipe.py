@@ -35,6 +35,13 @@ from regraft_core.runtime.errors import InputError
         ({"mirrors": ("https://host/a.zip?sig=s",)}, "mirrors: expected .* without a signature"),
         ({"destination": "s3://b/m?secret=s"}, "destination: expected .* without a signature"),
         ({"validation_fraction": 0.9}, r"below 1, got 0\.9 \+ 0\.2"),
+        ({"image_px": "big"}, "image_px: expected a valid integer, .* or 'auto', got 'big'"),
+        ({"image_px": 4096}, "image_px: expected less than or equal to 2048 or 'auto', got 4096"),
+        ({"backbone": "vgg61", "image_px": "auto"}, "unknown backbone 'vgg61'"),
+        (
+            {"backbone": "auto", "cut": "block4_pool"},
+            "cut: expected auto, top:N or fraction:S with --backbone auto, .* got 'block4_pool'",
+        ),
     ],
 )
 def test_a_bad_value_is_one_clear_line(values: dict[str, object], message: str) -> None:
@@ -74,3 +81,20 @@ def test_a_url_with_a_password_is_refused_without_showing_it(option: str) -> Non
         make_recipe(**values)
     assert "s3cret" not in str(caught.value)
     assert "--secret-env" in str(caught.value)
+
+
+def test_auto_chooses_the_backbone_or_the_image_size() -> None:
+    assert not make_recipe(sources=("sample:digits",)).is_auto
+    for values in ({"backbone": "auto"}, {"image_px": "auto"}):
+        recipe = make_recipe(sources=("sample:digits",), cut="top:2", **values)
+        assert recipe.is_auto
+        assert {name: recipe.arguments()[name] for name in values} == values
+
+
+def test_an_image_size_is_a_number_also_as_text() -> None:
+    """The parameter of the pipeline is text, because it may be `auto`."""
+    recipe = make_recipe(sources=("sample:digits",), image_px="96")
+    assert (recipe.image_px, recipe.arguments()["image_px"]) == (96, "96")
+    assert make_recipe(sources=("sample:digits",), image_px=96) == recipe
+    # Kubeflow passes all numbers as floating point.
+    assert make_recipe(sources=("sample:digits",), image_px=96.0) == recipe

@@ -27,6 +27,7 @@ SAME_MEANING = {
     "--version": "of a model in predict and publish; `regraft --version` is before any command",
     "--out": "the folder to write to: a run, which has a default, or a dataset",
     "--backbone": "the pretrained model; classify uses it with its own classes",
+    "--image-px": "the size of the input, which a run can choose",
     "--weights": "of a backbone, of a whole classifier, or of a model that is only shown",
     "--model": "the name of a published model, which predict needs for a server only",
     "--engine": "the server that is started, by a run to verify a model, by serve for clients",

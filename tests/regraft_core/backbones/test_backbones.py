@@ -34,7 +34,9 @@ def check_row(name: str) -> None:
     assert model.input_shape == (None, row.min_px, row.min_px, 3)
     assert len(model.output_shape) == 4
     assert model.output_shape[-1] == row.width
-    assert find_cut(model, row.cut).tensor.shape[0] is None
+    cuts = [find_cut(model, name) for name in row.known_cuts]
+    assert all(cut.tensor.shape[0] is None for cut in cuts)
+    assert [cut.index for cut in cuts] == sorted({cut.index for cut in cuts})
     again = build_backbone(row, row.min_px, "random")
     assert [o.name for o in again.operations] == [o.name for o in model.operations]
     assert weights_digest(again) == weights_digest(model)

