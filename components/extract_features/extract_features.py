@@ -74,8 +74,9 @@ def extract_features(
     weights = weights_digest(model)
     cut = _cut_name(model, backbone, options)
     used = options.model_dump(
-        include={"poolings", "levels", "keep_cut", "views", "augment", "feature_dtype", "seed"}
-    )
+        include={"poolings", "levels", "keep_cut", "views", "augment", "flips", "feature_dtype",
+                 "seed"}
+    )  # fmt: skip
     shards = list(_select_shards(data, options.views, shard_index, shard_count))
     levels = _levels(model, options)
     extractor = _extractor(model, cut, levels, options, data)
@@ -129,6 +130,7 @@ def extract_features(
             cut=cut,
             views=options.views,
             augment=options.augment,
+            flips=options.flips == "on",
             seed=options.seed,
             dtype=options.feature_dtype,
             batch_size=batch_size,

@@ -47,7 +47,9 @@ def build_forward(
         if options.augment != "off":
             seeds = _seeds(ids, view, options.seed)
             pixels = tf.cond(
-                view > 0, lambda: augment(pixels, seeds, options.augment), lambda: pixels
+                view > 0,
+                lambda: augment(pixels, seeds, options.augment, flips=options.flips == "on"),
+                lambda: pixels,
             )
         return call(scale(pixels, backbone.scaling))
 

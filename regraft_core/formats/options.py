@@ -16,6 +16,8 @@ HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
 Levels = Literal["auto", "last", "all"]
+Strength = Literal["off", "flip", "light", "strong", "random"]
+Mix = Literal["off", "mixup", "cutmix"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -185,8 +187,16 @@ class FeatureOptions(Options):
         le=64,
         description="Cached views of each training image; 1 caches only the original image.",
     )
-    augment: Literal["off", "light", "strong"] = Field(
-        default="off", validate_default=True, description="Strength of the image augmentation."
+    augment: Strength = Field(
+        default="off",
+        validate_default=True,
+        description="Augmentation of views: mirrored only (`flip`), all operations in `light` or "
+        "`strong` ranges, or two `random` ones (as in RandAugment).",
+    )
+    flips: Literal["on", "off"] = Field(
+        default="off",
+        description="Mirror half of the augmented views of any policy; not for classes that "
+        "mirroring changes, such as letters.",
     )
     batch_size: BatchSize = 32
     feature_dtype: Literal["float16", "float32"] = Field(
@@ -208,7 +218,9 @@ class FeatureOptions(Options):
     @classmethod
     def _makes_views_differ(cls, value: str, info: ValidationInfo) -> str:
         if value == "off" and info.data.get("views", 1) > 1:
-            raise ValueError("expected light or strong, because several views would be equal")
+            raise ValueError(
+                "expected flip, light, strong or random, because several views would be equal"
+            )
         return value
 
 
@@ -273,6 +285,11 @@ class FineTuneOptions(Options):
         default="auto",
         description="Momentum of the moving average of the weights; auto averages over a tenth of "
         "the steps, 0 disables it.",
+    )
+    mix: Mix = Field(
+        default="off",
+        description="Mix pairs of training rows and their classes: weighted means (`mixup`), or a "
+        "box of one image in the other (`cutmix`).",
     )
     work_dir: WorkDir = ""
 

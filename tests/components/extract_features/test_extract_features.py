@@ -196,7 +196,7 @@ def test_augmentation_with_a_single_view_is_reported(
 
 
 def test_several_views_without_augmentation_are_an_error() -> None:
-    with pytest.raises(InputError, match="augment: expected light or strong"):
+    with pytest.raises(InputError, match="augment: expected flip, light, strong or random"):
         parse_options(FeatureOptions, views=2)
 
 
