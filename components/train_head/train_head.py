@@ -107,6 +107,7 @@ def train_head(
     reasoning = [*_reasoning(solved, options), *([sizes.sentence()] if sizes else [])]
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
+    reasoning = [*manifest.reasoning, *reasoning]
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
     with staged_folder(out) as folder:
         write_curves([fitted], folder)

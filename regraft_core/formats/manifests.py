@@ -129,6 +129,9 @@ class FeaturesManifest(Manifest):
     )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
+    reasoning: list[str] = Field(
+        default_factory=list, description="How the policy of the views was chosen, in sentences."
+    )
     levels: list[Level] = Field(
         default_factory=list, description="The levels in the array `levels`, in its order."
     )

@@ -17,6 +17,7 @@ FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
 Levels = Literal["auto", "last", "all"]
 Strength = Literal["off", "flip", "light", "strong", "random"]
+Augment = Literal["auto", "off", "flip", "light", "strong", "random"]
 Mix = Literal["off", "mixup", "cutmix"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -187,16 +188,16 @@ class FeatureOptions(Options):
         le=64,
         description="Cached views of each training image; 1 caches only the original image.",
     )
-    augment: Strength = Field(
+    augment: Augment = Field(
         default="off",
         validate_default=True,
         description="Augmentation of views: mirrored only (`flip`), all operations in `light` or "
-        "`strong` ranges, or two `random` ones (as in RandAugment).",
+        "`strong` ranges, or two `random` ones (as in RandAugment); auto chooses by validation.",
     )
-    flips: Literal["on", "off"] = Field(
-        default="off",
-        description="Mirror half of the augmented views of any policy; not for classes that "
-        "mirroring changes, such as letters.",
+    flips: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Mirror half of the augmented views; not for classes that mirroring changes, "
+        "such as letters. Auto does so only if --augment auto has shown that it helps.",
     )
     batch_size: BatchSize = 32
     feature_dtype: Literal["float16", "float32"] = Field(
@@ -217,10 +218,13 @@ class FeatureOptions(Options):
     @field_validator("augment")
     @classmethod
     def _makes_views_differ(cls, value: str, info: ValidationInfo) -> str:
-        if value == "off" and info.data.get("views", 1) > 1:
+        views = info.data.get("views", 1)
+        if value == "off" and views > 1:
             raise ValueError(
-                "expected flip, light, strong or random, because several views would be equal"
+                "expected auto, flip, light, strong or random, because several views would be equal"
             )
+        if value == "auto" and views == 1:
+            raise ValueError("expected --views 2 or more to choose an augmentation for")
         return value
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions, Objective
@@ -194,6 +195,18 @@ def fit_again(
     with threadpool_limits(1, "blas"):
         fitted = _fit_members(rows, task, solved.members, solved.rows)
     return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
+
+
+def held_out_losses(rows: HeadRows, classes: int, options: HeadOptions) -> Floats:
+    """Return the log loss of each image by the best head on these rows that saw none of its rows.
+
+    Images of a class of one are missing, and the others of a group of near duplicates.
+    """
+    task = _task(rows, classes, None, options, len(rows))
+    with threadpool_limits(1, "blas"):
+        best = _best_mean(_compare(rows, "", task, options), task.known)
+    losses: Floats = -log_softmax(best.logits, axis=1)[np.arange(len(task.known)), task.known]
+    return losses
 
 
 def _task(
