@@ -16,6 +16,7 @@ from components.extract_features.backbone_choice import choose_backbone
 from components.extract_features.forward_pass import Arrays, Forward, build_forward
 from components.extract_features.precision_race import choose_precision
 from components.extract_features.shard_store import ShardStore
+from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import block_ends, find_cut, freeze
@@ -74,10 +75,13 @@ def extract_features(
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)
+    options, reasoning = _chosen_views(dataset, data, model, backbone, options)
+    assert options.augment != "auto"
     cut = _cut_name(model, backbone, options)
     used = options.model_dump(
         include={"poolings", "levels", "keep_cut", "views", "augment", "feature_dtype", "seed"}
     )
+    used["flips"] = options.flips == "on"
     shards = list(_select_shards(data, options.views, shard_index, shard_count))
     levels = _levels(model, options)
     extractor = _extractor(model, cut, levels, options, data)
@@ -133,6 +137,7 @@ def extract_features(
             cut=cut,
             views=options.views,
             augment=options.augment,
+            flips=options.flips == "on",
             seed=options.seed,
             dtype=options.feature_dtype,
             batch_size=batch_size,
@@ -141,6 +146,7 @@ def extract_features(
             feature_map=list(model.output.shape[1:]),
             levels=levels,
             image_kb=image_kb,
+            reasoning=reasoning,
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[store.with_digests(info) for _, info in shards],
@@ -179,6 +185,29 @@ def _report(batches: Iterator[Arrays], progress: ProgressReporter) -> Iterator[A
         done += len(batch[LABELS])
         progress(done)
         yield batch
+
+
+def _chosen_views(
+    dataset: str | os.PathLike[str], data: DatasetManifest, model: keras.Model, backbone: Backbone,
+    options: FeatureOptions,
+) -> tuple[FeatureOptions, list[str]]:  # fmt: skip
+    """Return the options with the chosen policy of views, and the choice in sentences."""
+    if options.augment != "auto":
+        return options, []
+    levels = [level for level in _levels(model, options) if level.pooling == "average"]
+    pooled = pooling_layer(options.poolings[0])(model.output)
+    flat = pooled_levels(model, levels) if levels else keras.layers.Flatten()(pooled)
+    extractor = keras.Model(model.input, flat)
+
+    def choose(batch_size: int) -> tuple[FeatureOptions, list[str]]:
+        sized = options.model_copy(update={"batch_size": batch_size})
+        return choose_views(dataset, data, extractor, backbone, sized)
+
+    with winograd(model.layers):
+        (chosen, reasoning), _ = with_halved_batches("extract_features", options.batch_size, choose)
+    for sentence in reasoning:
+        log_progress(f"extract_features: {sentence}")
+    return chosen, reasoning
 
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:

@@ -33,7 +33,8 @@ def build_forward(
     extractor: keras.Model, backbone: Backbone, options: FeatureOptions, image_px: int
 ) -> Forward:
     """Return a function from stored images and a view's number to batches of arrays."""
-    call = _with_constants(extractor)
+    call, strength = _with_constants(extractor), options.augment
+    assert strength != "auto"
 
     # One signature, because a smaller last batch would trace a large backbone again.
     @tf.function(
@@ -44,10 +45,12 @@ def build_forward(
         ]
     )
     def run(pixels: tf.Tensor, ids: tf.Tensor, view: tf.Tensor) -> dict[str, tf.Tensor]:
-        if options.augment != "off":
-            seeds = _seeds(ids, view, options.seed)
+        if strength != "off":
+            seeds = view_seeds(ids, view, options.seed)
             pixels = tf.cond(
-                view > 0, lambda: augment(pixels, seeds, options.augment), lambda: pixels
+                view > 0,
+                lambda: augment(pixels, seeds, strength, flips=options.flips == "on"),
+                lambda: pixels,
             )
         return call(scale(pixels, backbone.scaling))
 
@@ -94,7 +97,7 @@ def _with_constants(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, t
     return lambda inputs: extractor.stateless_call(trainable, other, inputs, training=False)[0]
 
 
-def _seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
+def view_seeds(ids: tf.Tensor, view: tf.Tensor, seed: int) -> tf.Tensor:
     """Return a seed per image, int32 [n, 2], from its ID, the view and the run's seed."""
     by_id = tf.strings.to_hash_bucket_fast(ids, 2**31 - 1)
     return tf.stack(

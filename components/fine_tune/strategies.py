@@ -74,7 +74,7 @@ def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) 
 def model_and_data(parts: Parts, strategy: str, seed: int) -> tuple[keras.Model, Source, Source]:
     """Return the model to train, and its training and validation data: activations or images.
 
-    Images are augmented with the strength of the cached views, differently in each epoch.
+    Images are augmented with the policy of the cached views, differently in each epoch.
     """
     if strategy == "top" and parts.cached:
         views = parts.features.views
@@ -98,9 +98,9 @@ def model_and_data(parts: Parts, strategy: str, seed: int) -> tuple[keras.Model,
         log_progress(
             "fine_tune top: trains from images, because cached activations would exceed cache-gb"
         )
-    preprocessing, strength = parts.head.preprocessing, parts.features.augment
+    preprocessing, features = parts.head.preprocessing, parts.features
     images, validation = (ImageRows(parts.dataset, split) for split in ("train", "validation"))
-    augmented = image_source(images, preprocessing, strength, seed)
+    augmented = image_source(images, preprocessing, features.augment, seed, flips=features.flips)
     return parts.complete, augmented, image_source(validation, preprocessing)
 
 
@@ -185,4 +185,5 @@ def shared_settings(
         lr_ratios=lr_ratios(model, options.lowest_lr_ratio),
         fingerprint=fingerprint,
         half=half,
+        mix=options.mix,
     )

@@ -38,7 +38,12 @@ from regraft_core.training.heads import (
 )
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.linear_head.head_rows import HeadRows
-from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again, solve_head
+from regraft_core.training.linear_head.head_selection import (
+    METHOD_NAMES,
+    SolvedHead,
+    fit_again,
+    solve_head,
+)
 from regraft_core.training.linear_head.held_out_scores import log_loss, score
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.refitted_head import RefittedHead
@@ -103,6 +108,7 @@ def train_head(
     reasoning = [*_reasoning(solved, options), *([sizes.sentence()] if sizes else [])]
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
+    reasoning = [*manifest.reasoning, *reasoning]
     log_progress(f"head: validation accuracy {fitted.validation_accuracy:.4f}")
     choice = manifest.backbone_choice
     with staged_folder(out) as folder:
@@ -241,7 +247,7 @@ def _measure(
 def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
     """Return in sentences what was chosen and why."""
     members = " and ".join(
-        f"{trial.method} regression (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
+        f"{METHOD_NAMES[trial.method]} (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
         for trial in solved.members
     )
     if not solved.trials:

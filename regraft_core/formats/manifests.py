@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from regraft_core.formats.manifest_storage import Manifest, Record
+from regraft_core.formats.options import Strength
 
 SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
@@ -153,9 +154,8 @@ class FeaturesManifest(Manifest):
     )
     cut: str | None = Field(description="Layer whose activations are cached; null caches none.")
     views: int = Field(description="Views of each training image; other splits have one.")
-    augment: Literal["off", "light", "strong"] = Field(
-        description="Strength of the augmented views."
-    )
+    augment: Strength = Field(description="Policy of the augmented views.")
+    flips: bool = Field(default=False, description="Whether half of these views are mirrored.")
     seed: int = Field(description="Seed of the augmented views.")
     dtype: Literal["float16", "float32"] = Field(description="Data type of all arrays.")
     batch_size: int = Field(
@@ -166,6 +166,9 @@ class FeaturesManifest(Manifest):
     )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
+    reasoning: list[str] = Field(
+        default_factory=list, description="How the policy of the views was chosen, in sentences."
+    )
     levels: list[Level] = Field(
         default_factory=list, description="The levels in the array `levels`, in its order."
     )

@@ -16,6 +16,9 @@ HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
 ClassWeights = Literal["off", "balanced"]
 Levels = Literal["auto", "last", "all"]
+Strength = Literal["off", "flip", "light", "strong", "random"]
+Augment = Literal["auto", "off", "flip", "light", "strong", "random"]
+Mix = Literal["off", "mixup", "cutmix"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -193,8 +196,16 @@ class FeatureOptions(Options):
         le=64,
         description="Cached views of each training image; 1 caches only the original image.",
     )
-    augment: Literal["off", "light", "strong"] = Field(
-        default="off", validate_default=True, description="Strength of the image augmentation."
+    augment: Augment = Field(
+        default="off",
+        validate_default=True,
+        description="Augmentation of views: mirrored only (`flip`), all operations in `light` or "
+        "`strong` ranges, or two `random` ones (as in RandAugment); auto chooses by validation.",
+    )
+    flips: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Mirror half of the augmented views; not for classes that mirroring changes, "
+        "such as letters. Auto does so only if --augment auto has shown that it helps.",
     )
     batch_size: BatchSize = 32
     feature_dtype: Literal["float16", "float32"] = Field(
@@ -215,8 +226,13 @@ class FeatureOptions(Options):
     @field_validator("augment")
     @classmethod
     def _makes_views_differ(cls, value: str, info: ValidationInfo) -> str:
-        if value == "off" and info.data.get("views", 1) > 1:
-            raise ValueError("expected light or strong, because several views would be equal")
+        views = info.data.get("views", 1)
+        if value == "off" and views > 1:
+            raise ValueError(
+                "expected auto, flip, light, strong or random, because several views would be equal"
+            )
+        if value == "auto" and views == 1:
+            raise ValueError("expected --views 2 or more to choose an augmentation for")
         return value
 
 
@@ -281,6 +297,11 @@ class FineTuneOptions(Options):
         default="auto",
         description="Momentum of the moving average of the weights; auto averages over a tenth of "
         "the steps, 0 disables it.",
+    )
+    mix: Mix = Field(
+        default="off",
+        description="Mix pairs of training rows and their classes: weighted means (`mixup`), or a "
+        "box of one image in the other (`cutmix`).",
     )
     work_dir: WorkDir = ""
 

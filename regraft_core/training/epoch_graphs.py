@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.options import Mix
+from regraft_core.training.mixing import mix_rows
 from regraft_core.training.training_source import Source, batches
 
 
@@ -96,9 +98,33 @@ def run_epoch(
     return np.asarray(run(*arrays))
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """How the rows of a batch are mixed; `seed` is an int32 variable, of the training.
+
+    With the number of the step, it sets the mixture, so that a resumed training has the same. Each
+    replica mixes its own part of a batch.
+    """
+
+    kind: Mix
+    seed: Any
+
+    def mix(
+        self, step: tf.Tensor, inputs: Any, targets: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Return mixed inputs, targets and weights."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        number: Any = 0
+        if replicas > 1:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        place = tf.cast(step, tf.int32) * replicas + number
+        return mix_rows(self.kind, tf.stack([self.seed, place]), inputs, targets, weights)
+
+
 def compile_epoch_graphs(
-    model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float
-) -> EpochGraphs:
+    model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float,
+    mixing: Mixing,
+) -> EpochGraphs:  # fmt: skip
     """Return the epoch graphs of `model` (inputs to logits), for the strategy in scope."""
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
@@ -122,6 +148,8 @@ def compile_epoch_graphs(
         inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, counted: tf.Tensor
     ) -> tf.Tensor:
         count = sum_replicas(tf.reduce_sum(counted))
+        step = optimizer.iterations.value
+        inputs, targets, weights = mixing.mix(step, inputs, targets, weights)
         with tf.GradientTape() as tape:
             logits = model(inputs, training=True)
             per_image = losses(targets, logits, smoothing) * weights

@@ -30,7 +30,7 @@ MOMENTS_VALUES = 1 << 22
 _FIX = "extract the features again"
 SAME_FOR_ALL_WORKERS = (
     "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
-    "augment", "seed", "dtype", "arrays", "levels", "shard_count",
+    "augment", "flips", "seed", "dtype", "arrays", "levels", "shard_count",
 )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
+from regraft_core.formats.options import Strength
 from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
-from regraft_core.images.augment import Strength, augment
+from regraft_core.images.augment import augment
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.training_source import Source
 
@@ -50,8 +51,9 @@ class ImageRows:
 
 
 def image_source(
-    rows: ImageRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0
-) -> Source:
+    rows: ImageRows, preprocessing: Preprocessing, strength: Strength = "off", seed: int = 0,
+    *, flips: bool = False,
+) -> Source:  # fmt: skip
     """Return stored images as a training source: the backbone's input [n, px, px, 3].
 
     Unless `strength` is `off`, each epoch augments each image, depending only on `seed`, the epoch
@@ -65,7 +67,7 @@ def image_source(
 
     def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         encoded, seeds = inputs
-        pixels = augment(load_images(encoded, preprocessing.image_px), seeds, strength)
+        pixels = augment(load_images(encoded, preprocessing.image_px), seeds, strength, flips=flips)
         return scale(pixels, preprocessing.scaling)
 
     spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)

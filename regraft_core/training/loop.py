@@ -18,12 +18,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import Epoch
-from regraft_core.formats.options import ClassWeights
+from regraft_core.formats.options import ClassWeights, Mix
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save
 from regraft_core.training.distribution import is_chief
-from regraft_core.training.epoch_graphs import LayerwiseAdam, compile_epoch_graphs, run_epoch
+from regraft_core.training.epoch_graphs import (
+    LayerwiseAdam,
+    Mixing,
+    compile_epoch_graphs,
+    run_epoch,
+)
 from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.rate_schedule import RateSchedule
 from regraft_core.training.training_source import Source, epoch_order, trace_prepare
@@ -49,6 +54,7 @@ class Settings:
     ema_momentum: float | None = None
     lr_ratios: tuple[float, ...] | None = None
     half: HalfPrecision = ""
+    mix: Mix = "off"
 
 
 class DivergedError(RegraftError):
@@ -90,9 +96,11 @@ class Trainer:
         self._schedule = RateSchedule(cosine_decay=settings.cosine_decay)
         self._optimizer = _optimizer(settings, self._schedule)
         self._optimizer.build(model.trainable_variables)
+        self._seed = tf.Variable(settings.seed, trainable=False, dtype=tf.int32)
         self._graphs = compile_epoch_graphs(
-            model, self._optimizer, settings.batch_size, settings.classes, settings.label_smoothing
-        )
+            model, self._optimizer, settings.batch_size, settings.classes, settings.label_smoothing,
+            Mixing(settings.mix, self._seed),
+        )  # fmt: skip
         weights = {id(variable) for variable in model.weights}
         # The random state of dropout, and the loss scale of float16.
         state = [one for one in model.variables if id(one) not in weights]
@@ -155,6 +163,7 @@ class Trainer:
         self._schedule.set(settings.learning_rate, warm_up, total)
         adam = getattr(self._optimizer, "inner_optimizer", self._optimizer)
         adam.ema_momentum.assign(settings.ema_momentum or 0.0)
+        self._seed.assign(settings.seed)
 
     def _run_epoch(self, settings: Settings, number: int) -> NDArray[np.float32]:
         """Train one epoch; return the mean loss and the accuracy."""

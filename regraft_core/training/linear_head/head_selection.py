@@ -1,9 +1,10 @@
 """Which linear head suits the features: levels, scaling, method and penalty, by cross-validation.
 
-Ridge regression, which is quick, chooses the levels. Then logistic regression is fitted to them,
-and the head is the mean of those fits that together have the lowest log loss on held-out images: a
-mean of linear classifiers is a linear classifier. Fits are compared by the log loss at their best
-temperature, which depends less on chance than their accuracy does.
+Ridge regression, which is quick, chooses the levels. Then discriminant analysis, which needs little
+more, and logistic regression are fitted to them, and the head is the mean of those fits that
+together have the lowest log loss on held-out images: a mean of linear classifiers is a linear
+classifier. Fits are compared by the log loss at their best temperature, which depends less on
+chance than their accuracy does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions, Objective
@@ -42,14 +44,25 @@ from regraft_core.training.linear_head.logistic_regression import (
     prior_weights,
     solve,
 )
-from regraft_core.training.linear_head.ridge_regression import RidgeFolds, fit_ridge
+from regraft_core.training.linear_head.ridge_regression import (
+    ClosedForm,
+    RidgeFolds,
+    fit_ridge,
+)
 
 Floats = NDArray[np.float64]
-Method = Literal["ridge", "logistic"]
+Method = Literal["ridge", "discriminant", "logistic"]
+CLOSED_FORMS: tuple[ClosedForm, ...] = ("ridge", "discriminant")
+METHOD_NAMES: dict[Method, str] = {
+    "ridge": "ridge regression",
+    "discriminant": "discriminant analysis",
+    "logistic": "logistic regression",
+}
 # Exponents of ten of the penalties, from strong to weak, for rows whose mean square length is 1. To
-# compare levels a few suffice; on the path of a method, the first that has no lower loss ends it.
+# compare levels a few suffice; on a path, the first that has no lower loss ends it. Discriminant
+# analysis is on the path of ridge regression.
 SCREENING: tuple[float, ...] = (-2, -4, -6)
-PATHS: dict[Method, tuple[float, ...]] = {
+PATHS: dict[str, tuple[float, ...]] = {
     "ridge": (-1, -2, -3, -3.5, -4, -4.5, -5, -6),
     "logistic": (-2, -3, -3.5, -4, -4.5, -5, -6),
 }
@@ -57,7 +70,7 @@ DEFAULT_PENALTY = 1e-3
 # Levels, and then the fits on them, are compared on samples of this many rows. Logistic regression
 # of all rows uses the principal axes of the sample's if rows or features are not more than these.
 SCREENING_ROWS, SELECTION_ROWS = 1500, 3000
-# Ridge regression of all rows takes part if rows or features are not more than these.
+# Fits in closed form of all rows take part if rows or features are not more than these.
 MAX_EQUATIONS = 8192
 # Rows in memory as float32 up to this size, otherwise scaled again in each step.
 IN_MEMORY_BYTES = 1 << 30
@@ -184,6 +197,18 @@ def fit_again(
     return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
 
 
+def held_out_losses(rows: HeadRows, classes: int, options: HeadOptions) -> Floats:
+    """Return the log loss of each image by the best head on these rows that saw none of its rows.
+
+    Images of a class of one are missing, and the others of a group of near duplicates.
+    """
+    task = _task(rows, classes, None, options, len(rows))
+    with threadpool_limits(1, "blas"):
+        best = _best_mean(_compare(rows, "", task, options), task.known)
+    losses: Floats = -log_softmax(best.logits, axis=1)[np.arange(len(task.known)), task.known]
+    return losses
+
+
 def _task(
     rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions,
     limit: int,
@@ -224,7 +249,7 @@ def _choose_levels(candidates: Mapping[str, HeadRows], task: _Task) -> tuple[str
 
     def best(pair: tuple[str, str]) -> _Fit:
         scores = _ridge_scores(candidates[pair[0]], pair[1], task)
-        fits = [_trial(scores(10.0**e), 10.0**e, "ridge", pair, task) for e in SCREENING]
+        fits = [_trial(scores(10.0**e)["ridge"], 10.0**e, "ridge", pair, task) for e in SCREENING]
         return min(fits, key=lambda fit: fit.trial.loss)
 
     with ThreadPoolExecutor(_threads()) as pool:
@@ -233,21 +258,31 @@ def _choose_levels(candidates: Mapping[str, HeadRows], task: _Task) -> tuple[str
 
 
 def _compare(rows: HeadRows, levels: str, task: _Task, options: HeadOptions) -> list[_Fit]:
-    """Return the best ridge regression of each scaling, and a logistic regression of the better."""
+    """Return the best ridge regression of each scaling, and the best of the other methods.
 
-    def ridge(name: str) -> _Fit:
-        return _best_penalty(_ridge_scores(rows, name, task), "ridge", (levels, name), task)
+    Logistic regression takes the scaling of the better ridge regression.
+    """
+
+    def closed_forms(name: str) -> dict[Method, _Fit]:
+        scores = _ridge_scores(rows, name, task)
+        return _best_penalties(scores, PATHS["ridge"], (levels, name), task)
 
     with ThreadPoolExecutor(_threads()) as pool:
-        fits = list(pool.map(ridge, scalings(rows)))
-    best = min(fits, key=lambda fit: fit.trial.loss).trial.scaling
-    return [*fits, _logistic(rows, (levels, best), task, options)]
+        found = list(pool.map(closed_forms, scalings(rows)))
+    ridge, discriminant = ([fits[method] for fits in found] for method in CLOSED_FORMS)
+    best = min(ridge, key=lambda fit: fit.trial.loss).trial.scaling
+    return [
+        *ridge,
+        min(discriminant, key=lambda fit: fit.trial.loss),
+        _logistic(rows, (levels, best), task, options),
+    ]
 
 
 def _log(fits: Sequence[_Fit]) -> None:
     for trial in (fit.trial for fit in fits):
+        method = METHOD_NAMES[trial.method]
         log_progress(
-            f"head: {trial.levels}, one scale per {trial.scaling}, {trial.method} regression: log "
+            f"head: {trial.levels}, one scale per {trial.scaling}, {method}: log "
             f"loss {trial.loss:.4f}, accuracy {trial.accuracy:.4f} at penalty {trial.penalty:.1e}"
         )
 
@@ -286,7 +321,9 @@ def _best_mean(fits: Sequence[_Fit], labels: NDArray[np.int32]) -> _Mean:
     return min(found, key=lambda mean: mean.loss)
 
 
-def _ridge_scores(rows: HeadRows, scaling: str, task: _Task) -> Callable[[float], Floats]:
+def _ridge_scores(
+    rows: HeadRows, scaling: str, task: _Task
+) -> Callable[[float], dict[ClosedForm, Floats]]:
     scaled = scalings(rows)[scaling].apply(rows.take(task.sample))
     targets, weights = task.targets[task.sample], task.weights[task.sample]
     return RidgeFolds(scaled, targets, weights, task.fold_of).scores
@@ -297,20 +334,32 @@ def _logistic(rows: HeadRows, names: tuple[str, str], task: _Task, options: Head
     path = _LogisticFolds(scaled, task)
     if options.l2:
         return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
-    return _best_penalty(path.logits, "logistic", names, task)
+    return _best_penalties(
+        lambda penalty: {"logistic": path.logits(penalty)}, PATHS["logistic"], names, task
+    )["logistic"]
 
 
-def _best_penalty(
-    held_out: Callable[[float], Floats], method: Method, names: tuple[str, str], task: _Task
-) -> _Fit:
-    """Return the fit with the penalty of the lowest loss on the method's path."""
-    best: _Fit | None = None
-    for exponent in PATHS[method]:
-        fit = _trial(held_out(10.0**exponent), 10.0**exponent, method, names, task)
-        if best is not None and fit.trial.loss >= best.trial.loss:
+def _best_penalties(
+    held_out: Callable[[float], Mapping[Any, Floats]], path: Sequence[float],
+    names: tuple[str, str], task: _Task,
+) -> dict[Method, _Fit]:  # fmt: skip
+    """Return the fit of each method with the penalty of the lowest loss on the path.
+
+    The path ends at the first penalty that is better for none of them.
+    """
+    best: dict[Method, _Fit] = {}
+    for exponent in path:
+        fits = {
+            method: _trial(scores, 10.0**exponent, method, names, task)
+            for method, scores in held_out(10.0**exponent).items()
+        }
+        better = {
+            method: fit for method, fit in fits.items()
+            if method not in best or fit.trial.loss < best[method].trial.loss
+        }  # fmt: skip
+        if not better:
             break
-        best = fit
-    assert best is not None
+        best |= better
     return best
 
 
@@ -371,10 +420,12 @@ def _fit_members(rows: HeadRows, task: _Task, members: Sequence[Trial], compared
 
 def _fit(rows: HeadRows, task: _Task, trial: Trial) -> Weights:
     scaling = scalings(rows)[trial.scaling]
-    if trial.method == "ridge":
-        fitted = fit_ridge(rows.parts, task.targets, task.weights, scaling, trial.penalty)
-    else:
+    if trial.method == "logistic":
         fitted = _fit_logistic(rows, task, scaling, trial.penalty)
+    else:
+        fitted = fit_ridge(
+            rows.parts, task.targets, task.weights, scaling, trial.penalty, trial.method
+        )
     return fitted.of_features(scaling)
 
 

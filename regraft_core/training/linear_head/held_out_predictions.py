@@ -41,7 +41,7 @@ def held_out_predictions(
         path = RidgeFolds(scaled, np.eye(classes)[rows.labels], np.ones(len(rows)), fold_of)
         lowest, predicted = np.inf, np.zeros(len(scored), np.int64)
         for exponent in PATHS["ridge"]:
-            logits = path.scores(10.0**exponent)[scored]
+            logits = path.scores(10.0**exponent)["ridge"][scored]
             loss = smoothed_loss(logits / fit_temperature(logits, labels), labels)
             if loss >= lowest:
                 break

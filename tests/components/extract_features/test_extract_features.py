@@ -196,8 +196,10 @@ def test_augmentation_with_a_single_view_is_reported(
 
 
 def test_several_views_without_augmentation_are_an_error() -> None:
-    with pytest.raises(InputError, match="augment: expected light or strong"):
+    with pytest.raises(InputError, match="augment: expected auto, flip, light, strong or random"):
         parse_options(FeatureOptions, views=2)
+    with pytest.raises(InputError, match="augment: expected --views 2 or more"):
+        parse_options(FeatureOptions, augment="auto")
 
 
 def test_moments_do_not_depend_on_the_block_size(dataset: Path, tmp_path: Path) -> None:

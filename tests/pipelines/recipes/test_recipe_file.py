@@ -42,10 +42,12 @@ def test_cats_vs_dogs_compares_three_strategies() -> None:
 
 def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
     values = read_recipe(write(
-        "sources: [a]\nnear_duplicates: off\naugment: off\nmin_recall_by_class: {no: 0.9, 7: 1}\n"
+        "sources: [a]\nnear_duplicates: off\naugment: off\nflips: on\n"
+        "min_recall_by_class: {no: 0.9, 7: 1}\n"
         "learning_rate: 1e-3\nmodel_name: 2026-01-01\nrequire_gpu: true\nl2: 0\n"
     ))  # fmt: skip
     assert values["near_duplicates"] == values["augment"] == "off"
+    assert values["flips"] == "on"
     assert values["min_recall_by_class"] == {"no": 0.9, "7": 1.0}
     assert values["learning_rate"] == 1e-3
     assert values["model_name"] == "2026-01-01"
@@ -69,7 +71,10 @@ def test_yaml_1_1_booleans_and_dates_are_text(write) -> None:
         ("model_name: 7", "model_name: expected a valid string, got 7"),
         ("backbone:", "backbone: expected a valid string, got None"),
         ("min_accuracy: .nan", "min_accuracy: expected a finite number"),
-        ("augment: mild", "augment: expected 'off', 'light' or 'strong', got 'mild'"),
+        (
+            "augment: mild",
+            "augment: expected 'auto', 'off', 'flip', 'light', 'strong' or 'random', got 'mild'",
+        ),
         ("strategies: [top, top]", "each strategy once"),
         ("- a\n- b", "expected a mapping of options, got a list"),
         ("digits", "expected a mapping of options, got the value 'digits'"),

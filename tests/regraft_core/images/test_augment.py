@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -11,10 +10,11 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.images.augment import RANGES, Ranges, Strength, augment
+from regraft_core.formats.options import Strength
+from regraft_core.images.augment import RANGES, Ranges, _changes, augment
 
 IMAGES = 16
-NONE = Ranges(flip=False, rotation=0.0, zoom=0.0, translation=0.0, brightness=0.0, contrast=0.0)
+OPERATIONS = [name for name in Ranges.__dataclass_fields__ if name != "picked"]
 # Of 255: subtracting the mean of an image and adding it again has rounding errors.
 ROUNDING = 1e-3
 
@@ -39,9 +39,13 @@ def seeds(seed: int = 0) -> NDArray[np.int32]:
 def view(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
     """Return views of images with only the given ranges."""
 
-    def build(pixels: NDArray[np.float32], **ranges: float) -> NDArray[np.float32]:
-        monkeypatch.setitem(RANGES, "light", replace(NONE, **ranges))
-        views: NDArray[np.float32] = augment(tf.constant(pixels), seeds(), "light").numpy()
+    def build(
+        pixels: NDArray[np.float32], *, flips: bool = False, **ranges: float
+    ) -> NDArray[np.float32]:
+        monkeypatch.setitem(RANGES, "light", Ranges(**ranges))  # type: ignore[arg-type]
+        views: NDArray[np.float32] = augment(
+            tf.constant(pixels), seeds(), "light", flips=flips
+        ).numpy()
         return views
 
     return build
@@ -53,7 +57,9 @@ def test_ranges_of_zero_change_nothing(view: Callable[..., NDArray[np.float32]])
     np.testing.assert_array_equal(augment(tf.constant(pixels), seeds(), "off"), pixels)
 
 
-@pytest.mark.parametrize("name", ["rotation", "zoom", "translation", "brightness", "contrast"])
+@pytest.mark.parametrize(
+    "name", [name for name in OPERATIONS if name not in ("sharpness", "solarization")]
+)
 def test_each_range_alone_changes_every_image_by_its_width(
     view: Callable[..., NDArray[np.float32]], name: str
 ) -> None:
@@ -67,13 +73,29 @@ def test_a_flip_mirrors_some_images_and_keeps_the_others(
     view: Callable[..., NDArray[np.float32]],
 ) -> None:
     pixels = smooth_images()
-    views = view(pixels, flip=True)
-    kept, mirrored = (
-        np.abs(views - others).max(axis=(1, 2, 3)) < ROUNDING
-        for others in (pixels, pixels[:, :, ::-1])
+    for views in (view(pixels, flips=True), augment(tf.constant(pixels), seeds(), "flip").numpy()):
+        kept, mirrored = (
+            np.abs(views - others).max(axis=(1, 2, 3)) < ROUNDING
+            for others in (pixels, pixels[:, :, ::-1])
+        )
+        assert (kept ^ mirrored).all()
+        assert 0 < mirrored.sum() < IMAGES
+
+
+@pytest.mark.parametrize("strength", ["light", "strong", "random"])
+def test_without_flips_no_view_is_mirrored(strength: Strength) -> None:
+    """With the same seeds, flips mirror some views, so that these differ."""
+    pixels = tf.constant(smooth_images())
+    views, some = (
+        augment(pixels, seeds(), strength, flips=flips).numpy() for flips in (False, True)
     )
-    assert (kept ^ mirrored).all()
+    mirrored = np.abs(views - some).max(axis=(1, 2, 3)) > 1
     assert 0 < mirrored.sum() < IMAGES
+    left = np.arange(32) < 16
+    bright_left = np.where(left[:, None], 200.0, 50.0) * np.ones((IMAGES, 24, 1, 3))
+    views = augment(tf.constant(bright_left.astype(np.float32)), seeds(), strength).numpy()
+    sides = views[:, 8:16, 2:10].mean(axis=(1, 2, 3)), views[:, 8:16, 22:30].mean(axis=(1, 2, 3))
+    assert np.mean(sides[0] > sides[1]) > 0.8
 
 
 def test_rotation_and_zoom_keep_the_center_and_translation_does_not(
@@ -82,7 +104,7 @@ def test_rotation_and_zoom_keep_the_center_and_translation_does_not(
     """The image has a center pixel and is bright only around it."""
     pixels = np.zeros((IMAGES, 25, 25, 3), np.float32)
     pixels[:, 11:14, 11:14] = 200.0
-    for name in ("rotation", "zoom"):
+    for name in ("rotation", "zoom", "shear"):
         np.testing.assert_allclose(view(pixels, **{name: 0.2})[:, 12, 12], 200.0, atol=ROUNDING)
     moved = view(pixels, translation=0.3)
     assert (moved[:, 12, 12] < 1).any()
@@ -115,25 +137,77 @@ def test_values_stay_in_range(strength: Strength) -> None:
     assert (views.min(), views.max()) == (0.0, 255.0)
 
 
+def test_saturation_keeps_gray_and_moves_colors_from_or_to_it(
+    view: Callable[..., NDArray[np.float32]],
+) -> None:
+    colors = np.tile(np.array([150, 100, 80], np.float32), (IMAGES, 8, 8, 1))
+    gray = np.full((IMAGES, 8, 8, 3), 90, np.float32)
+    np.testing.assert_allclose(view(gray, saturation=0.8), gray, atol=ROUNDING)
+    views = view(colors, saturation=0.8)
+    luma = (views * [0.299, 0.587, 0.114]).sum(axis=3)
+    np.testing.assert_allclose(luma, 150 * 0.299 + 100 * 0.587 + 80 * 0.114, atol=0.01)
+    ranges = views.max(axis=3)[:, 0, 0] - views.min(axis=3)[:, 0, 0]
+    assert ranges.min() < 60 and ranges.max() > 80
+
+
+def test_sharpness_keeps_flat_parts_and_scales_edges(
+    view: Callable[..., NDArray[np.float32]],
+) -> None:
+    pixels = np.full((IMAGES, 12, 12, 3), 80, np.float32)
+    pixels[:, :, 6:] = 120.0
+    views = view(pixels, sharpness=0.9)
+    np.testing.assert_allclose(views[:, :, :5], 80.0, atol=ROUNDING)
+    np.testing.assert_allclose(views[:, :, 7:], 120.0, atol=ROUNDING)
+    edges = views[:, 6, 6, 0] - views[:, 6, 5, 0]
+    assert edges.min() < 30 and edges.max() > 50
+
+
+def test_solarization_inverts_only_what_is_bright(
+    view: Callable[..., NDArray[np.float32]],
+) -> None:
+    ramp = np.linspace(0, 255, 64, dtype=np.float32)
+    pixels = np.broadcast_to(ramp[None, None, :, None], (IMAGES, 8, 64, 3))
+    views = view(np.ascontiguousarray(pixels), solarization=0.4)
+    kept = np.abs(views - pixels) < ROUNDING
+    assert (kept | (np.abs(views - (255 - pixels)) < ROUNDING)).all()
+    assert kept[..., ramp < 255 * 0.6, :].all()
+    inverted = (~kept[:, 0, :, 0]).sum(axis=1)
+    assert inverted.max() > 12 > 4 > inverted.min()
+
+
+def test_random_picks_two_operations_for_each_image() -> None:
+    """All are picked at some time, in each pair."""
+    count, random = 400, np.random.default_rng(0)
+    amounts = _changes(tf.constant(random.uniform(-1, 1, (count, 2 * len(OPERATIONS))), tf.float32),
+                       RANGES["random"])  # fmt: skip
+    assert list(amounts) == OPERATIONS
+    picked = np.stack([amount.numpy() != 0 for amount in amounts.values()], axis=1)
+    assert (picked.sum(axis=1) == 2).all()
+    pairs = picked.astype(int).T @ picked
+    assert pairs.min() > 0
+    for name, amount in amounts.items():
+        width = getattr(RANGES["random"], name)
+        assert 0.7 * width < np.abs(amount).max() <= width
+
+
 def test_light_changes_less_than_strong() -> None:
-    """Without the flip, which both contain."""
     pixels = smooth_images()
-    symmetric = (pixels + pixels[:, :, ::-1]) / 2
     light, strong = (
-        np.abs(augment(tf.constant(symmetric), seeds(), strength).numpy() - symmetric).mean()
-        for strength in get_args(Strength)[1:]
+        np.abs(augment(tf.constant(pixels), seeds(), strength).numpy() - pixels).mean()
+        for strength in ("light", "strong")
     )
     assert 0.5 < light < 0.7 * strong
 
 
-def test_a_seed_determines_the_view_in_any_batch() -> None:
+@pytest.mark.parametrize("strength", ["strong", "random"])
+def test_a_seed_determines_the_view_in_any_batch(strength: Strength) -> None:
     pixels = tf.constant(smooth_images())
-    views = augment(pixels, seeds(), "strong").numpy()
-    np.testing.assert_array_equal(augment(pixels, seeds(), "strong"), views)
-    single = augment(pixels[3:4], seeds()[3:4], "strong").numpy()
+    views = augment(pixels, seeds(), strength).numpy()
+    np.testing.assert_array_equal(augment(pixels, seeds(), strength), views)
+    single = augment(pixels[3:4], seeds()[3:4], strength).numpy()
     np.testing.assert_allclose(single[0], views[3], atol=ROUNDING)
-    others = np.abs(augment(pixels, seeds(1), "strong").numpy() - views)
-    assert (others.max(axis=(1, 2, 3)) > 1).all()
+    others = np.abs(augment(pixels, seeds(1), strength).numpy() - views)
+    assert (others.max(axis=(1, 2, 3)) > 0.1).all()
 
 
 def test_different_seeds_give_different_views_of_an_image() -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.options import Mix
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.training.checkpoint import STATE_FILE
@@ -179,6 +180,43 @@ def test_a_second_training_forgets_the_first(tmp_path: Path, data: tuple[Source,
     assert [line.loss for line in again] == pytest.approx([line.loss for line in expected])
     for ours, theirs in zip(model.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_rows_depend_on_seed_and_step_and_a_resumed_training_has_the_same(
+    tmp_path: Path, data: tuple[Source, Source], mix: Mix
+) -> None:
+    """Also from rows in memory, and in a second training of the same graphs."""
+    settings = dataclasses.replace(SETTINGS, mix=mix, class_weights=(1.0, 2.0, 3.0))
+    whole, other = head(), head()
+    start = whole.get_weights()
+    trainer = Trainer(whole, *data, settings)
+    expected = [line.loss for line in trainer.train(settings)]
+    weights = whole.get_weights()
+    plain = train(head(), *data, dataclasses.replace(settings, mix="off"))
+    assert expected[0] != pytest.approx(plain[0].loss, rel=1e-3)
+    reseeded = [
+        line.loss
+        for line in train(other, *data, dataclasses.replace(settings, seed=SETTINGS.seed + 1))
+    ]
+    assert reseeded != pytest.approx(expected, rel=1e-3)
+    whole.set_weights(start)
+    trainer.train(dataclasses.replace(settings, seed=SETTINGS.seed + 1))
+    whole.set_weights(start)
+    again = [line.loss for line in trainer.train(settings)]
+    assert again == pytest.approx(expected, rel=1e-5)
+    interrupted, resumed = head(), head(seed=99)
+    with pytest.raises(Exception, match="Interrupted"):
+        train(interrupted, interrupt_in_epoch(data[0], 3), data[1], settings, tmp_path / "c")
+    history = train(resumed, *data, settings, tmp_path / "c")
+    assert [line.loss for line in history] == pytest.approx(expected, rel=1e-5)
+    inputs, labels = data[0].fetch(np.arange(data[0].count), 0)
+    resident = Resident(tf.constant(inputs), tf.constant(labels))
+    held = head()
+    train(held, dataclasses.replace(data[0], resident=resident), data[1], settings)
+    for ours in (resumed, held):
+        for mine, theirs in zip(ours.get_weights(), weights, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
 def test_each_validation_image_is_measured_in_its_order(data: tuple[Source, Source]) -> None:

@@ -157,7 +157,7 @@ def test_labels_and_folds_that_leave_little_to_learn_from() -> None:
 
 def test_the_head_is_the_mean_of_fits_that_is_best_together() -> None:
     head = solve(blobs(40, width=30, noise=0.8), 3, None, OPTIONS)
-    assert {one.method for one in head.trials} == {"ridge", "logistic"}
+    assert {one.method for one in head.trials} == {"ridge", "discriminant", "logistic"}
     assert head.loss <= min(one.loss for one in head.members) + 1e-9
     assert {one.levels for one in head.members} == {head.levels}
 

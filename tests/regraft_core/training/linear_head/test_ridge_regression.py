@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import regraft_core.training.linear_head.ridge_regression as module
 from regraft_core.training.linear_head.linear_classifier import Scaling
-from regraft_core.training.linear_head.ridge_regression import RidgeFolds, fit_ridge
+from regraft_core.training.linear_head.ridge_regression import (
+    ClosedForm,
+    RidgeFolds,
+    fit_ridge,
+)
 
 Floats = NDArray[np.float64]
 WIDTH, CLASSES, PENALTY = 6, 3, 0.03
+METHODS: dict[ClosedForm, float] = {"ridge": 0.1, "discriminant": 1.0}
 
 
 def problem(count: int = 40) -> tuple[NDArray[np.float32], Floats, Floats]:
@@ -60,11 +66,53 @@ def test_held_out_scores_are_those_of_fits_without_the_fold() -> None:
     rows, targets, _ = problem()
     fold_of, weights = np.arange(40) % 4, np.ones(40)
     scores = RidgeFolds(rows, targets, weights, fold_of).scores(PENALTY)
-    for fold in range(4):
-        kept = fold_of != fold
-        fitted = fit_ridge([rows[kept]], targets[kept], weights[kept], unscaled(), PENALTY)
-        # Centers are those of all rows, which differ little from those of the rows kept.
-        np.testing.assert_allclose(scores[~kept], fitted.logits(rows[~kept]), atol=0.1)
+    # Centers are those of all rows, which differ little from those of the rows kept.
+    for method, tolerance in METHODS.items():
+        for fold in range(4):
+            kept = fold_of != fold
+            fitted = fit_ridge(
+                [rows[kept]], targets[kept], weights[kept], unscaled(), PENALTY, method
+            )
+            found, expected = (
+                one - one.mean(axis=1, keepdims=True)
+                for one in (scores[method][~kept], fitted.logits(rows[~kept]))
+            )
+            np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("count", [60, 12])
+def test_discriminant_analysis_equals_that_with_the_penalty_on_the_covariance(count: int) -> None:
+    """With more rows than features, and with fewer; logits up to a constant of each row."""
+    width = 30
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 4
+    rows = (rng.normal(size=(count, width)) + 2 * np.eye(width)[labels] + 3).astype(np.float32)
+    weights = rng.uniform(0.5, 2, count)
+    fitted = fit_ridge([rows], np.eye(4)[labels], weights, unscaled(width), PENALTY, "discriminant")
+    frequencies = np.bincount(labels, weights) / weights.sum()
+    means = np.stack([np.average(rows[labels == k], 0, weights[labels == k]) for k in range(4)])
+    within = np.cov((rows - means[labels]).T, aweights=weights, bias=True)
+    directions = np.linalg.solve(within + PENALTY * np.eye(width), means.T)
+    expected = rows @ directions - (means.T * directions).sum(0) / 2 + np.log(frequencies)
+    found = fitted.logits(rows)
+    found, expected = (one - one.mean(axis=1, keepdims=True) for one in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_discriminant_analysis_has_the_directions_of_scikit_learn() -> None:
+    """Its shrinkage adds a multiple of the mean variance, and makes the rest smaller."""
+    rows, targets, _ = problem(200)
+    labels, shrinkage = targets.argmax(axis=1), 0.3
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(rows, labels)
+    shift = np.stack([rows[labels == k].mean(axis=0) for k in range(CLASSES)])[labels]
+    variance = float((rows - shift).var(axis=0).mean())
+    penalty = shrinkage / (1 - shrinkage) * variance
+    ours = fit_ridge([rows], targets, np.ones(200), unscaled(), penalty, "discriminant")
+    found, expected = (
+        kernel - kernel.mean(axis=1, keepdims=True)
+        for kernel in (ours.kernel / (1 - shrinkage), theirs.coef_.T)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_equal_features_leave_the_class_frequencies() -> None:
