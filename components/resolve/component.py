@@ -62,6 +62,7 @@ def resolve(
     batch_norm: str,
     lowest_lr_ratio: float,
     ema_momentum: str,
+    budget: str,
     min_accuracy: float,
     accuracy_rule: str,
     baseline_rule: str,

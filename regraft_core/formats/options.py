@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from regraft_core.formats.option_parsing import parse_duration
+
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
@@ -274,7 +276,20 @@ class FineTuneOptions(Options):
         description="Momentum of the moving average of the weights; auto averages over a tenth of "
         "the steps, 0 disables it.",
     )
+    budget: str = Field(
+        default="",
+        description="Time such as 90s, 10m or 1.5h from the start of extraction to the end of "
+        "fine-tuning, in which a search tries cuts, `full` and learning rates; replaces "
+        "strategies; empty trains the strategies.",
+    )
     work_dir: WorkDir = ""
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            parse_duration(value)
+        return value
 
 
 class GateOptions(Options):

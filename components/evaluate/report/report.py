@@ -85,6 +85,7 @@ def render(data: ReportData) -> str:
         seeds=_seeds(data),
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
+        search=next((found for m in data.models if (found := m.measurements.get("search"))), None),
         training_sizes=chosen.measurements.get("training_sizes") if chosen else None,
         curves=[curve for m in data.models if (curve := _learning(m)) is not None],
         charts=_charts(data, chosen),
