@@ -16,7 +16,7 @@ from components.fine_tune.search.budget import Budget, used_seconds
 from components.fine_tune.search.search import Search, Winner
 from components.fine_tune.strategies import Parts
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import CandidatesManifest, ModelManifest
+from regraft_core.formats.manifests import CandidatesManifest, DatasetManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_duration
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -123,12 +123,13 @@ def _search(
 
 def _measuring_s(parts: Parts) -> float:
     """Return the seconds of the detector and of all validation images, by those of extraction."""
-    counts = {split: sum(shard.count for shard in parts.features.shards if shard.split == split)
-              for split in ("train", "validation")}  # fmt: skip
+    splits = DatasetManifest.read(parts.dataset).splits
+    counts = [splits[split].count for split in ("train", "validation")]
     width = sum(detector_layers(parts.features.levels).values()) or parts.features.feature_map[-1]
-    rows = sum(len(detector_sample(count, width, 0)) for count in counts.values())
-    image_s = parts.features.made_by.seconds / max(sum(counts.values()), 1)
-    return image_s * (rows + 2 * counts["validation"])
+    rows = sum(len(detector_sample(count, width, 0)) for count in counts)
+    extracted = sum(shard.count for shard in parts.features.shards)
+    image_s = parts.features.made_by.seconds / max(extracted, 1)
+    return image_s * (rows + 2 * counts[1])
 
 
 def _candidate(
