@@ -95,9 +95,10 @@ def choose_next(found: Sequence[Series], left_s: float, head_loss: float) -> Nex
     return chosen
 
 
-def fits_any(found: Sequence[Series], left_s: float) -> bool:
-    """Return whether there is time for another training of any part that can go on."""
-    return any(series.most(left_s) for series in found if not series.end)
+def is_short_of_time(found: Sequence[Series], left_s: float) -> bool:
+    """Return whether parts can go on, but none fits in the time that is left."""
+    going = [series for series in found if not series.end]
+    return bool(going) and not any(series.most(left_s) for series in going)
 
 
 def _horizons(series: Series, most: int) -> list[int]:

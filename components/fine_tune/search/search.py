@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from components.fine_tune.rate_search import LEARNING_RATES
 from components.fine_tune.search.budget import Budget
+from components.fine_tune.search.first_rates import first_rates, later_rates
 from components.fine_tune.search.part_trainer import PartTrainer
-from components.fine_tune.search.plan import Series, choose_next, fits_any
+from components.fine_tune.search.plan import GROWTH, Series, choose_next, is_short_of_time
 from components.fine_tune.search.search_space import TrainedPart, find_parts
 from components.fine_tune.search.search_state import Best, SearchState
 from components.fine_tune.search.trials import HEADING, Trial, series_of, trainings_of
@@ -27,7 +27,7 @@ from regraft_core.training.paired_losses import PairedLosses, compare_losses
 from regraft_core.training.timed_training import Limit
 
 # Fraction of the time for the first trainings of all parts; those of a good part are not lost.
-PROBE_FRACTION = 0.15
+FIRST_FRACTION = 0.15
 MIN_STEPS = 16
 # Measuring more validation images than these takes longer than it helps to compare trainings.
 SAMPLE = 2000
@@ -92,7 +92,10 @@ class Search:
             len(self.head_weights),
         )
         budget.resume(self._state.seconds)
-        self.stopped = ""
+        rates = len(self._rates(self.space[0], 1))
+        trainings = rates + (len(self.space) - 1) * min(rates, 2)
+        self._first_s = FIRST_FRACTION * max(self._left, 0.0) / trainings
+        self._out_of_time, self.stopped = False, ""
 
     @property
     def trials(self) -> list[Trial]:
@@ -106,17 +109,17 @@ class Search:
         """
         if self._state.trials:
             log_progress(f"fine_tune search: resumes after {len(self._state.trials)} trainings")
-        self._probe_all()
-        while not self.stopped and (
-            chosen := choose_next(self._series(), self._left, self._head_loss)
-        ):
-            part = next(one for one in self.space if one.name == chosen.series.part)
-            limit = Limit(chosen.steps, self._left)
-            self._train(part, chosen.series.learning_rate, limit, chosen.series.steps)
-        if not self.stopped:
-            found = self._series()
-            going = any(not one.end for one in found) and not fits_any(found, self._left)
-            self.stopped = TIME_OVER if going else NOTHING_MORE
+        scale = 1
+        while self._start_parts(scale):
+            self._go_on()
+            scale *= GROWTH
+        short = self._out_of_time or is_short_of_time(self._series(), self._left)
+        self.stopped = TIME_OVER if short else NOTHING_MORE
+        if not self.trials:
+            log_progress(
+                "fine_tune search: there is no time for a first training; a budget of about "
+                f"{self._budget.used + self._reserve + self._needed(self.space[0]):.0f} s has it"
+            )
         return self._winner()
 
     @property
@@ -127,63 +130,79 @@ class Search:
         found = (series_of(part.name, self.trials) for part in self.space)
         return [series for series in found if series is not None]
 
-    def _probe_all(self) -> None:
-        """Train each part for a short time, from that with the fewest layers to all layers."""
-        rates = len(self._rates(self.space[0]))
-        probes = rates + (len(self.space) - 1) * min(rates, 2)
-        seconds = PROBE_FRACTION * max(self._left, 0.0) / probes
-        for part in self.space:
-            if not any(trial.part == part.name for trial in self.trials):
-                if not self._fits(part):
-                    return
-                self._trainer(part)  # measures its speed
-                if not self._fits(part):
-                    return
-            for rate in self._rates(part):
-                own = [t for t in self.trials if t.part == part.name and not t.first]
-                if not self.stopped and not any(t.learning_rate == rate for t in own):
-                    # All of a part have the same length, also after an interruption.
-                    steps = own[0].steps if own else self._probe_steps(part, seconds)
-                    self._train(part, rate, Limit(steps, self._left), 0)
+    def _go_on(self) -> None:
+        """Continue what gains, as long as a gain is expected and fits."""
+        while chosen := choose_next(self._series(), self._left, self._head_loss):
+            series = chosen.series
+            part = next(one for one in self.space if one.name == series.part)
+            if not self._train(part, series.learning_rate, chosen.steps, series.steps, 0):
+                self._out_of_time = True
+                return
 
-    def _probe_steps(self, part: TrainedPart, seconds: float) -> int:
-        trainer = self._trainer(part)
-        return max(min(int(seconds / trainer.step_s), trainer.epoch_steps), MIN_STEPS)
+    def _start_parts(self, scale: int) -> bool:
+        """Train each part from the head, from that with the fewest layers to all layers.
 
-    def _rates(self, part: TrainedPart) -> list[float]:
-        """Return the learning rates to try: for a further part, the best so far and its neighbor.
+        Args:
+            scale: how many times longer than the first trainings.
 
-        Parts with more layers need lower rates rather than higher ones.
+        Returns:
+            Whether there is any training of this length.
         """
+        started = False
+        for part in self.space:
+            own = [trial for trial in self.trials if trial.part == part.name]
+            if not own and (scale > 1 or not self._fits(part)):
+                self._out_of_time = True
+                break
+            steps = scale * own[0].steps if own else self._first_steps(part)
+            if scale > 1 and steps > self._longest(part):
+                continue
+            for rate in self._rates(part, scale):
+                if any((trial.scale, trial.learning_rate) == (scale, rate) for trial in own):
+                    started = True  # before an interruption
+                elif self._has_time(part, steps) and self._train(part, rate, steps, 0, scale):
+                    started = True
+                else:
+                    self._out_of_time = True
+        return started
+
+    def _rates(self, part: TrainedPart, scale: int) -> list[float]:
+        if scale > 1:
+            return later_rates(self.trials, part.name, scale)
         if self._options.learning_rate != "auto":
             return [self._options.learning_rate]
-        before = [one for one in self._series() if one.part != part.name and one.points]
-        if not before:
-            return list(LEARNING_RATES)
-        best = max(before, key=lambda series: series.gain)
-        probes = [t for t in self.trials if t.part == best.part and not t.first]
-        rate = max(probes, key=lambda trial: trial.gain).learning_rate
-        index = LEARNING_RATES.index(rate)
-        return [rate, LEARNING_RATES[index - 1 if index else 1]]
+        names = [one.name for one in self.space]
+        return first_rates(self.trials, names[: names.index(part.name)])
+
+    def _first_steps(self, part: TrainedPart) -> int:
+        trainer = self._trainer(part)
+        return max(min(int(self._first_s / trainer.step_s), trainer.epoch_steps), MIN_STEPS)
+
+    def _longest(self, part: TrainedPart) -> int:
+        """Return the most steps of a training that starts from the head."""
+        return self._options.fine_tune_epochs * self._trainer(part).epoch_steps
+
+    def _has_time(self, part: TrainedPart, steps: int) -> bool:
+        trainer = self._trainer(part)
+        return steps * trainer.step_s + trainer.measure_s <= self._left
 
     def _fits(self, part: TrainedPart) -> bool:
-        """Return whether the first trainings of a part fit, and as much again to go on with one."""
+        """Return whether a new part fits; if so, its model is built, which measures its speed."""
+        if self._left < self._needed(part):
+            return False
+        self._trainer(part)
+        return self._left >= self._needed(part)
+
+    def _needed(self, part: TrainedPart) -> float:
+        """Return the seconds for the first trainings of a part, and as much to go on with one."""
         known = [(self._trainers[p.name], p) for p in self.space if p.name in self._trainers]
         needed = max((trainer.start_s for trainer, _ in known), default=START_S)
         if part.name in self._trainers:
             needed = 0.0
         for trainer, one in known[-1:]:
             step_s = trainer.step_s * part.flops / one.flops
-            needed += 2 * len(self._rates(part)) * (MIN_STEPS * step_s + trainer.measure_s)
-        if needed <= self._left:
-            return True
-        self.stopped = TIME_OVER
-        if not self.trials:
-            log_progress(
-                "fine_tune search: there is no time for a first training; a budget of about "
-                f"{self._budget.used + self._reserve + needed:.0f} s has it"
-            )
-        return False
+            needed += 2 * len(self._rates(part, 1)) * (MIN_STEPS * step_s + trainer.measure_s)
+        return needed
 
     def _trainer(self, part: TrainedPart) -> PartTrainer:
         if part.name not in self._trainers:
@@ -193,28 +212,28 @@ class Search:
             )
         return self._trainers[part.name]
 
-    def _train(self, part: TrainedPart, rate: float, limit: Limit, first: int) -> None:
-        """Train a part, from the head or from its best weights, and record the result."""
+    def _train(self, part: TrainedPart, rate: float, steps: int, first: int, scale: int) -> bool:
+        """Train a part from the head or its best weights; return whether there was time for it."""
         trainer = self._trainer(part)
         before = self._state.best[part.name] if first else None
         weights = before.weights if before else self.head_weights
         start = self._budget.used
-        found, history, steps, gained = None, [], 0, False
+        found, history, gained = None, [], False
+        limit = Limit(steps, self._left)
         try:
             done = trainer.train(weights, rate, limit, first, len(self.trials))
         except DivergedError as error:
             log_progress(str(error))
         else:
             if not done.steps:
-                self.stopped = TIME_OVER
-                return
+                return False
             steps, history = done.steps, done.history
             found = compare_losses(done.losses, trainer.head_losses)
             losses = before.losses if before else trainer.head_losses
             gained = compare_losses(done.losses, losses).promising
         trial = Trial(
-            part.name, rate, first, steps, steps / trainer.epoch_steps, self._budget.used - start,
-            trainer.step_s, trainer.measure_s, gained, found, history,
+            part.name, rate, scale, first, steps, steps / trainer.epoch_steps,
+            self._budget.used - start, trainer.step_s, trainer.measure_s, gained, found, history,
         )  # fmt: skip
         best = max((t.gain for t in self.trials if t.part == part.name and t.gained), default=0.0)
         if gained and trial.gain > best:
@@ -224,6 +243,7 @@ class Search:
         if len(self.trials) == 1:
             log_progress(f"fine_tune search: {HEADING}")
         log_progress(f"fine_tune search: {trial.row()}; {max(self._left, 0.0):.0f} s left")
+        return True
 
     def _winner(self) -> Winner | None:
         """Return the training with the lowest loss that keeps the head's accuracy, if any."""

@@ -18,12 +18,14 @@ HEADING = "trained | learning rate | steps | epochs | seconds | validation loss 
 class Trial:
     """One training: its part, its length, and the validation losses minus those of the head.
 
-    `first` are the steps of the trainings that it continues. `against_head` is None if its loss
-    diverged. `gained` says whether its loss is lower than before by more than a standard error.
+    `first` are the steps of the trainings that it continues. One from the head is `scale` times as
+    long as the first ones; others have 0. `against_head` is None if the loss diverged. `gained`
+    means that the loss is lower than before by more than a standard error.
     """
 
     part: str
     learning_rate: float
+    scale: int
     first: int
     steps: int
     epochs: float

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from components.fine_tune.search.plan import GROWTH, Series, choose_next, fits_any
+from components.fine_tune.rate_search import LEARNING_RATES
+from components.fine_tune.search.first_rates import first_rates, later_rates
+from components.fine_tune.search.plan import GROWTH, Series, choose_next, is_short_of_time
 from components.fine_tune.search.trials import Trial, series_of, trainings_of
 from regraft_core.training.paired_losses import PairedLosses
 
@@ -48,7 +50,9 @@ def test_the_last_training_takes_all_time_if_another_would_be_shorter() -> None:
 
 def test_nothing_goes_on_without_time_or_gain() -> None:
     assert chosen(7.0, series("top", 1.0, (16, 0.1))) is None
-    assert not fits_any([series("top", 1.0, (16, 0.1))], 7.0)
+    assert is_short_of_time([series("top", 1.0, (16, 0.1))], 7.0)
+    assert not is_short_of_time([series("top", 1.0, (16, 0.1))], 9.0)
+    assert not is_short_of_time([series("top", 1.0, end="no gain over the head")], 7.0)
     assert chosen(1000.0, series("top", 1.0, (16, 0.1), end="no further gain")) is None
     assert chosen(1000.0, series("top", 1.0, end="no gain over the head")) is None
     assert chosen(1000.0) is None
@@ -58,9 +62,12 @@ def test_no_loss_below_zero_is_expected() -> None:
     assert series("top", 1.0, (16, 0.9)).expected(10_000, HEAD_LOSS) == pytest.approx(0.95)
 
 
-def trial(rate: float, first: int, steps: int, gain: float | None, gained: bool) -> Trial:
+def trial(
+    rate: float, first: int, steps: int, gain: float | None, gained: bool, part: str = "top"
+) -> Trial:
     compared = None if gain is None else PairedLosses(100, -gain, 0.01)
-    return Trial("top", rate, first, steps, 1.0, 2.0, 0.1, 0.2, gained, compared, [])
+    scale = 0 if first else steps // 16
+    return Trial(part, rate, scale, first, steps, 1.0, 2.0, 0.1, 0.2, gained, compared, [])
 
 
 def test_a_series_is_the_best_first_training_and_what_continued_it() -> None:
@@ -81,6 +88,29 @@ def test_a_series_is_the_best_first_training_and_what_continued_it() -> None:
     assert ended is not None and ended.end == "no further gain"
     assert series_of("full", trials) is None
     assert series_of("top", trials[:1]).end == "no gain over the head"
+
+
+def test_a_part_starts_with_the_best_rate_of_those_before_and_a_lower_one() -> None:
+    trials = [trial(4e-5, 0, 16, 0.02, True), trial(1e-3, 0, 16, 0.01, True)]
+    assert first_rates(trials, []) == list(LEARNING_RATES)
+    assert first_rates(trials, ["top"]) == [4e-5, 2e-4]
+    assert first_rates([*trials, trial(2e-4, 0, 16, 0.03, True)], ["top"]) == [2e-4, 4e-5]
+    assert first_rates([trial(2e-4, 0, 16, 0.03, False)], ["top"]) == list(LEARNING_RATES)
+    assert first_rates([trial(5e-3, 0, 16, 0.03, True)], ["top"]) == [5e-3]
+
+
+def test_without_a_gain_longer_trainings_have_the_rates_that_were_not_far_worse() -> None:
+    trials = [
+        trial(4e-5, 0, 16, -0.001, False),
+        trial(2e-4, 0, 16, 0.005, False),
+        trial(1e-3, 0, 16, -0.03, False),
+        trial(1e-3, 0, 16, None, False, "full"),
+    ]
+    assert later_rates(trials, "top", GROWTH) == [4e-5, 2e-4]
+    assert later_rates(trials, "full", GROWTH) == []
+    assert later_rates(trials, "top", GROWTH**2) == []
+    longer = [*trials, trial(2e-4, 0, GROWTH * 16, 0.1, True)]
+    assert later_rates(longer, "top", GROWTH**2) == []
 
 
 def test_a_trial_is_read_as_it_was_written() -> None:
