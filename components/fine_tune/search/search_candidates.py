@@ -35,7 +35,7 @@ from regraft_core.training.ood_detector import detector_layers, detector_sample
 from regraft_core.training.winograd import winograd
 
 SEARCHED = "search"
-# Writing a candidate takes about as long as the first one took, but other work runs beside it.
+# The time to write a candidate varies with the load of the machine.
 RESERVE_FACTOR = 1.5
 
 
@@ -73,8 +73,11 @@ def search_candidates(
         set_up_gpus(GpuSetup.of(options))
         with distribution_strategy(SEARCHED).scope():
             keras.utils.set_random_seed(options.seed)
+            loaded = Clock()
             parts = load_parts(dataset, folders, head)
-            search, winner, batch_size = _search(parts, options, budget, written_s, now)
+            # The head was loaded, too, before it was written.
+            reserve = RESERVE_FACTOR * max(written_s - loaded.seconds, 1.0) + _measuring_s(parts)
+            search, winner, batch_size = _search(parts, options, budget, reserve, now)
             sentence, measured = _describe(search, winner, budget)
             if winner is None:
                 _add_to_head(folder / "head", sentence, measured)
@@ -98,7 +101,7 @@ def _search(
     parts: Parts,
     options: FineTuneOptions,
     budget: Budget,
-    written_s: float,
+    reserve: float,
     now: Callable[[], float],
 ) -> tuple[Search, Winner | None, int]:
     """Search with the batch size, or with half of it as often as the memory is exhausted."""
@@ -108,7 +111,6 @@ def _search(
         half=bool(half),
     )  # fmt: skip
     start = parts.complete.get_weights()
-    reserve = RESERVE_FACTOR * written_s + _measuring_s(parts)
 
     def run(batch_size: int) -> tuple[Search, Winner | None]:
         parts.complete.set_weights(start)
@@ -162,7 +164,7 @@ def _describe(search: Search, winner: Winner | None, budget: Budget) -> tuple[st
         f"{winner.part.name} at a learning rate of {winner.learning_rate:.0e} had the lowest "
         f"validation loss, {winner.against_head} to the head's"
         if winner
-        else "none was better than the head"
+        else "none was better than the head in loss and accuracy"
     )
     count = "1 training" if len(trials) == 1 else f"{len(trials)} trainings"
     sentence = (

@@ -62,6 +62,7 @@ def test_parts_grow_from_the_cut_to_the_whole_backbone(dataset: Path, trained: T
     assert sorted(part.flops for part in found) == [part.flops for part in found]
 
 
+@pytest.mark.long
 def test_a_search_prolongs_what_gains_until_the_time_is_over(
     dataset: Path, trained: Trained, weak_head: Path, clock: StepClock, tmp_path: Path
 ) -> None:
