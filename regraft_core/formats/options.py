@@ -278,9 +278,9 @@ class FineTuneOptions(Options):
     )
     budget: str = Field(
         default="",
-        description="Time such as 90s, 10m or 1.5h from the start of extraction to the end of "
-        "fine-tuning, in which a search tries cuts, `full` and learning rates; replaces "
-        "strategies; empty trains the strategies.",
+        description="Time (90s, 10m, 1.5h) from the start of extraction to the end of fine-tuning, "
+        "in which a search compares cuts, full training and learning rates; it replaces "
+        "strategies, and empty trains these.",
     )
     work_dir: WorkDir = ""
 

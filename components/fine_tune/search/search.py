@@ -194,14 +194,18 @@ class Search:
         return self._left >= self._needed(part)
 
     def _needed(self, part: TrainedPart) -> float:
-        """Return the seconds for the first trainings of a part, and as much to go on with one."""
+        """Return the seconds for the first trainings of a part, and as much to go on with one.
+
+        For the first part, those of its trainings suffice, because the time has no better use.
+        """
         known = [(self._trainers[p.name], p) for p in self.space if p.name in self._trainers]
         needed = max((trainer.start_s for trainer, _ in known), default=START_S)
         if part.name in self._trainers:
             needed = 0.0
         for trainer, one in known[-1:]:
             step_s = trainer.step_s * part.flops / one.flops
-            needed += 2 * len(self._rates(part, 1)) * (MIN_STEPS * step_s + trainer.measure_s)
+            each = MIN_STEPS * step_s + trainer.measure_s
+            needed += (2 if self.trials else 1) * len(self._rates(part, 1)) * each
         return needed
 
     def _trainer(self, part: TrainedPart) -> PartTrainer:
