@@ -60,6 +60,40 @@ def fit_regraft(folder: Path, settings: Settings) -> Fit:
     return fit
 
 
+def fit_budget(folder: Path, settings: Settings) -> Fit:
+    """Return the steps of a run with a budget on `folder/dataset`; `evaluate` chooses and tests."""
+    from components.evaluate.evaluate import evaluate
+    from components.extract_features.extract_features import extract_features
+    from components.fine_tune.search.search_candidates import search_candidates
+    from components.train_head.train_head import train_head
+    from regraft_core.formats.options import (
+        FeatureOptions,
+        FineTuneOptions,
+        GateOptions,
+        HeadOptions,
+    )
+
+    dataset, out, seed = folder / "dataset", folder / "budget", settings.seed
+
+    def fit() -> Callable[[], float]:
+        features = FeatureOptions(backbone=settings.backbone, image_px=settings.image_px, seed=seed)
+        extract_features(dataset, out / "features", features)
+        train_head([out / "features"], out / "trained", HeadOptions(seed=seed))
+        options = FineTuneOptions(budget=settings.budget, seed=seed)
+        found = search_candidates(
+            dataset, out / "features", out / "trained", out / "candidates", options
+        )
+
+        def test() -> float:
+            candidates = [out / "candidates" / name for name in found.candidates]
+            result = evaluate(candidates, dataset, out / "evaluation", GateOptions(seed=seed))
+            return result.metrics["test_accuracy"]
+
+        return test
+
+    return fit
+
+
 def fit_last_level(folder: Path, settings: Settings) -> Fit:
     """Return a logistic regression on the last level of the frozen backbone."""
     import keras
@@ -156,6 +190,7 @@ def _read(folder: Path, split: Any, settings: Settings) -> Images:
 
 COLUMNS: Mapping[str, Callable[[Path, Settings], Fit]] = {
     "regraft": fit_regraft,
+    "budget": fit_budget,
     "last_level": fit_last_level,
     "keras": fit_keras,
 }

@@ -23,6 +23,7 @@ class Settings:
     all_epochs: int = 10
     top_epochs: int = 10
     batch_size: int = 32
+    budget: str = "3m"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def fine_tune(
     head: Input[Model],
     candidates: Output[Artifact],
 ) -> None:
-    """Train one complete candidate per strategy, all from the same head.
+    """Train one complete candidate per strategy, or search for one, all from the same head.
 
     Args:
         options: `FineTuneOptions`, and `strategies`.

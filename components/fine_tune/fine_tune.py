@@ -6,47 +6,39 @@ trains all layers from images; `auto` chooses among them by evidence.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from components.fine_tune.candidate import TrainedCandidate, write_candidate
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
-from components.fine_tune.detector import fit_detector
 from components.fine_tune.part_training import Trained, train_strategy
 from components.fine_tune.strategies import Parts, trained_part, unfreeze
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
-from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
-from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
-from regraft_core.training.distribution import distribution_strategy, is_chief
+from regraft_core.training.distribution import distribution_strategy
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
-from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
     accelerate,
     choose_half_precision,
     gpu_capabilities,
 )
-from regraft_core.training.model_files import count_parameters, load_model, save_model
-from regraft_core.training.ood_detector import OodDetector
+from regraft_core.training.model_files import load_model
 from regraft_core.training.winograd import winograd
 
 
@@ -104,6 +96,10 @@ def _fine_tune(
         strategy = evidence.strategy
         reasoning = evidence.sentences()
         measurements["auto"] = evidence.measurements()
+    if strategy == "top" and not parts.cached:
+        log_progress(
+            "fine_tune top: trains from images, because cached activations would exceed cache-gb"
+        )
     best, outcomes = _train_each(parts, strategy, options, evidence)
     if len(outcomes) > 1:
         accuracies = ", ".join(f"{one.batch_norm} {one.accuracy:.4f}" for one in outcomes)
@@ -121,62 +117,19 @@ def _fine_tune(
     if best.batch_size < options.batch_size:
         reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
                          f"with {options.batch_size}.")  # fmt: skip
-    refit = parts.head.head.get("refit") if strategy == "head" else None
-    if refit:
-        reasoning.append("The head was fitted again to the images of train and validation.")
-    for sentence in reasoning:
-        log_progress(f"fine_tune: {sentence}")
-    trained = {"head": "head", "top": parts.features.cut, "full": "all"}[strategy]
-    log_progress(
-        f"fine_tune {strategy}: validation accuracy {best.accuracy:.4f}, trained from {trained}"
+    found = TrainedCandidate(
+        strategy,
+        options.strategy,
+        best.trained.history,
+        best.loss,
+        best.accuracy,
+        options.model_dump()
+        | {"batch_norm": best.batch_norm, "batch_size": best.batch_size}
+        | ({"learning_rate": best.trained.learning_rate} if best.trained.history else {}),
+        reasoning,
+        measurements,
     )
-    detector = (
-        OodDetector.read(head, parts.head.ood_detector)
-        if strategy == "head"
-        else fit_detector(parts, strategy, best.batch_size, options.seed)
-    )
-    add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
-    if refit:
-        refitted = RefittedHead.read(head, refit)
-        parts.head_layers[-1].set_weights([refitted.kernel, refitted.bias])
-    with _destination(out) as folder:
-        if refit:
-            refitted.write(folder)
-        history = parts.head.history + best.trained.history
-        write_curves(history, folder)
-        written = parts.head.model_copy(
-            update={
-                "digest": save_model(parts.complete, folder),
-                "made_by": MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
-                "kind": "candidate",
-                "strategy": strategy,
-                "requested_strategy": options.strategy,
-                "cut": parts.features.cut if strategy == "top" else None,
-                "options": options.model_dump()
-                | {"batch_norm": best.batch_norm, "batch_size": best.batch_size}
-                | ({"learning_rate": best.trained.learning_rate} if best.trained.history else {}),
-                "parameters": count_parameters(parts.complete),
-                "history": history,
-                "validation_accuracy": best.accuracy,
-                "validation_loss": best.loss,
-                "reasoning": parts.head.reasoning + reasoning,
-                "measurements": parts.head.measurements | measurements,
-                "ood_detector": detector.write(folder) if detector else None,
-            }
-        )
-        written.write(folder)
-    return written
-
-
-@contextlib.contextmanager
-def _destination(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the folder to write to; files of machines other than the first are discarded."""
-    if is_chief():
-        with staged_folder(out) as folder:
-            yield folder
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            yield Path(scratch)
+    return write_candidate(parts, head, out, found, clock)
 
 
 def load_parts(

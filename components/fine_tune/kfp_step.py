@@ -22,9 +22,15 @@ def run(
             for strategy in options["strategies"]
         ]
         check_gpu(checked[0].require_gpu)
-        from components.fine_tune.candidates import fine_tune_all
+        inputs = dataset.path, features.path, head.path, candidates.path
+        if checked[0].budget:
+            from components.fine_tune.search.search_candidates import search_candidates
 
-        manifest = fine_tune_all(dataset.path, features.path, head.path, candidates.path, checked)
+            manifest = search_candidates(*inputs, checked[0])
+        else:
+            from components.fine_tune.candidates import fine_tune_all
+
+            manifest = fine_tune_all(*inputs, checked)
         candidates.metadata.update(digest=manifest.digest)
         name = f"candidates-{manifest.digest[:32]}"
         origin = origin_of("fine_tune", options, dataset, features, head)

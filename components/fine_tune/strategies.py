@@ -14,7 +14,6 @@ from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import FeaturesManifest, Level, ModelManifest
 from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows, feature_source
 from regraft_core.training.heads import level_layer
 from regraft_core.training.image_source import ImageRows, image_source
@@ -93,10 +92,6 @@ def model_and_data(parts: Parts, strategy: str, seed: int) -> tuple[keras.Model,
             model,
             feature_source(train_rows, constant, columns),
             feature_source(validation_rows, held, columns),
-        )
-    if strategy == "top":
-        log_progress(
-            "fine_tune top: trains from images, because cached activations would exceed cache-gb"
         )
     preprocessing, features = parts.head.preprocessing, parts.features
     images, validation = (ImageRows(parts.dataset, split) for split in ("train", "validation"))

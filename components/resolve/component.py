@@ -64,6 +64,7 @@ def resolve(
     lowest_lr_ratio: float,
     ema_momentum: str,
     mix: str,
+    budget: str,
     min_accuracy: float,
     accuracy_rule: str,
     baseline_rule: str,

@@ -37,7 +37,7 @@ def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         options = checked.model_dump(mode="json", exclude_defaults=True)
         return options | {name: values[name] for name in others}
 
-    keep_cut = bool({"top", "auto"} & set(values["strategies"]))
+    keep_cut = bool(values["budget"] or {"top", "auto"} & set(values["strategies"]))
     record = {name: values[name] for name in ("destination", "model_name", "run_id")}
     return {
         "ingest": of(IngestOptions, "sources", "work_dir", "champion"),

@@ -117,7 +117,7 @@ def accuracy(results: Results) -> str:
         if f"{prefix}_lead" not in found:
             continue
         cells = [name]
-        for column in ("regraft", "last_level", "keras"):
+        for column in ("regraft", "budget", "last_level", "keras"):
             value = with_prefix(results["accuracy"], f"{prefix}_{column}")
             spread = found.get(f"{prefix}_{column}_accuracy_std")
             cells.append(
@@ -127,7 +127,7 @@ def accuracy(results: Results) -> str:
         lead = found[f"{prefix}_lead"]
         cells += [f"{lead:+.1f} points", f"{goal(lead)} points" if lead.goal else ""]
         rows.append(tuple(cells))
-    columns = ("", "Regraft's default", "logistic regression, last level",
+    columns = ("", "Regraft's default", "Regraft with a budget", "logistic regression, last level",
                "Keras' transfer-learning guide", "Regraft above", "goal")  # fmt: skip
     return markdown(columns, rows)
 

@@ -16,7 +16,7 @@ from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError, unknown_name
 
 _URI_PREFIXES = ("sample:", "gdrive:")
-_SHOWN = ("backbone", "image_px", "strategies", "min_accuracy")
+_SHOWN = ("backbone", "image_px", "strategies", "budget", "min_accuracy")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.explore.flops import elements, operation_flops
+from regraft_core.backbones.flops import elements, operation_flops
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.runtime.safe_files import replaced_file
 

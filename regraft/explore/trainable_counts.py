@@ -42,9 +42,9 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
     Raises:
         InputError: unknown strategy, treatment of BatchNormalization, or cut.
     """
-    from regraft.explore.flops import model_flops
     from regraft.explore.model_summary import FLOAT16_BYTES, cut_rows
     from regraft_core.backbones.cuts import find_cut, join
+    from regraft_core.backbones.flops import model_flops
     from regraft_core.training.heads import build_head, pooling_layer
     from regraft_core.training.model_files import count_parameters
 

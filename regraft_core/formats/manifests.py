@@ -223,7 +223,9 @@ class ModelManifest(Manifest):
         description="`head`, or `candidate`: a model from pixels to logits."
     )
     strategy: Literal["head", "top", "full"] = Field(description="What was trained.")
-    requested_strategy: str = Field(description="Requested strategy; `auto` chose `strategy`.")
+    requested_strategy: str = Field(
+        description="Requested strategy; `auto` or `search` chose `strategy`."
+    )
     backbone: str = Field(description="Name of the backbone.")
     weights: str = Field(
         description="The backbone's weights before training, as in `features.json`."
@@ -260,6 +262,8 @@ class ModelManifest(Manifest):
 
 class CandidatesManifest(Manifest):
     """`candidates.json`: the complete candidates of a run, one folder per requested strategy.
+
+    With a budget they are `head` and, if a training was better, `search`.
 
     `digest` covers the strategies with the digests of their models.
     """

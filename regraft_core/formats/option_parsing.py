@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +11,21 @@ from pydantic import BaseModel, ValidationError
 from regraft_core.runtime.errors import InputError, unknown_name
 
 T = TypeVar("T", bound=BaseModel)
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])")
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a time such as 90s, 10m or 1.5h.
+
+    Raises:
+        ValueError: it is not a number above 0 with its unit.
+    """
+    found = _DURATION.fullmatch(text)
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if not seconds:
+        raise ValueError("expected a time with its unit, such as 90s, 10m or 1.5h")
+    return seconds
 
 
 def parse_options(kind: type[T], **values: Any) -> T:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from regraft_core.formats.option_parsing import parse_duration
+
 Strategy = Literal["head", "top", "full", "auto"]
 HeadKind = Literal["gap", "gmp", "flatten"]
 FolderUse = Literal["auto", "classes", "splits"]
@@ -303,7 +305,20 @@ class FineTuneOptions(Options):
         description="Mix pairs of training rows and their classes: weighted means (`mixup`), or a "
         "box of one image in the other (`cutmix`).",
     )
+    budget: str = Field(
+        default="",
+        description="Time (90s, 10m, 1.5h) from the start of extraction to the end of fine-tuning, "
+        "in which a search compares cuts, full training and learning rates; it replaces "
+        "strategies, and empty trains these.",
+    )
     work_dir: WorkDir = ""
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            parse_duration(value)
+        return value
 
 
 class GateOptions(Options):

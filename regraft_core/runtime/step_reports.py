@@ -59,16 +59,19 @@ def log_error(code: int, text: str) -> None:
 
 
 class ProgressReporter:
-    """Counts the images of a long pass: each second as an event, each minute as a line too."""
+    """Counts the images of a long pass: each second as an event, each minute as a line too.
+
+    `total` may change meanwhile.
+    """
 
     def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, total
+        self._what, self.total = what, total
         self._clock, self._live_s, self._count_s = Clock(), 0.0, 0.0
 
     def __call__(self, done: int) -> None:
         """Report that `done` of the total are done, if it is time for a report."""
         seconds = self._clock.seconds
-        text = f"{self._what}: {done} of {self._total} ({done / max(seconds, 1e-9):.1f} per second)"
+        text = f"{self._what}: {done} of {self.total} ({done / max(seconds, 1e-9):.1f} per second)"
         if seconds - self._live_s >= LIVE_EVERY_S:
             self._live_s = seconds
             _send("live", text=one_line(text))

@@ -7,7 +7,7 @@ steps as an uninterrupted one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,32 @@ class Trainer:
         state += [one for one in self._optimizer.variables if len(one.shape) == 0]
         self._state = [(variable, variable.numpy()) for variable in state]
 
-    def measure(self) -> NDArray[np.float32]:
-        """Return the loss of each validation image, and whether it is correct, float32 [n, 2]."""
-        order = np.arange(self._validation.count)
+    @property
+    def model(self) -> keras.Model:
+        """The model, which is trained in place."""
+        return self._model
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer of all trainings."""
+        return self._optimizer
+
+    @property
+    def source(self) -> Source:
+        """The training data."""
+        return self._source
+
+    @property
+    def validation(self) -> Source:
+        """The validation data."""
+        return self._validation
+
+    def measure(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return the loss of each validation image, and whether it is correct, float32 [n, 2].
+
+        With `rows`, only these images are measured.
+        """
+        order = np.arange(self._validation.count) if rows is None else rows
         return run_epoch(self._graphs, self._validation, order, 0, None, train=False)
 
     def train(
@@ -126,7 +149,7 @@ class Trainer:
             InputError: the checkpoint is damaged, or of another model, dataset or options.
         """
         model, optimizer = self._model, self._optimizer
-        self._reset(settings)
+        self.begin(settings)
         progress = Progress(settings.fingerprint)
         if start is not None:
             progress.best = Best(start.loss, -1, model.get_weights())
@@ -137,7 +160,10 @@ class Trainer:
         floor = start.accuracy if start is not None else 0.0
         while not _finished(progress, settings):
             clock, number = Clock(), len(progress.history)
-            loss, accuracy = self._run_epoch(settings, number).tolist()
+            title = f"{settings.phase} epoch {number + 1}/{settings.epochs}"
+            order = epoch_order(self._source.count, settings.seed, number)
+            reporter = ProgressReporter(title, self._source.count)
+            loss, accuracy = self.run(settings, order, number, reporter).tolist()
             with use_averaged_weights(model, optimizer, settings):
                 measured = self.measure().mean(axis=0, dtype=np.float64).tolist()
                 epoch = Epoch(
@@ -152,26 +178,30 @@ class Trainer:
             model.set_weights(progress.best.weights)
         return progress.history
 
-    def _reset(self, settings: Settings) -> None:
+    def begin(self, settings: Settings) -> None:
         """Forget the last training: steps, moments, averages and random state."""
         for variable in self._optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
         for variable, value in self._state:
             variable.assign(value)
-        total = settings.epochs * -(-self._source.count // settings.batch_size)
-        warm_up = int(settings.warm_up_fraction * total)
-        self._schedule.set(settings.learning_rate, warm_up, total)
+        self.plan(settings, settings.epochs * -(-self._source.count // settings.batch_size))
         adam = getattr(self._optimizer, "inner_optimizer", self._optimizer)
         adam.ema_momentum.assign(settings.ema_momentum or 0.0)
         self._seed.assign(settings.seed)
 
-    def _run_epoch(self, settings: Settings, number: int) -> NDArray[np.float32]:
-        """Train one epoch; return the mean loss and the accuracy."""
-        source = self._source
-        title = f"{settings.phase} epoch {number + 1}/{settings.epochs}"
+    def plan(self, settings: Settings, steps: int) -> None:
+        """Set the learning rate's schedule for a training of so many steps."""
+        warm_up = int(settings.warm_up_fraction * steps)
+        self._schedule.set(settings.learning_rate, warm_up, steps)
+
+    def run(
+        self, settings: Settings, order: NDArray[np.int64], epoch: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Train on the rows in `order`, as those of an epoch; return mean loss and accuracy."""
         return run_epoch(
-            self._graphs, source, epoch_order(source.count, settings.seed, number), number,
-            settings.class_weights, train=True, progress=ProgressReporter(title, source.count),
+            self._graphs, self._source, order, epoch, settings.class_weights, train=True,
+            progress=progress,
         )  # fmt: skip
 
 

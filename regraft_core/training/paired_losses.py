@@ -11,6 +11,8 @@ from scipy.stats import t as student
 
 # Lower than usual, because the best of several epochs and learning rates is compared.
 SIGNIFICANCE = 0.01
+# Divided by the number of trainings of a search, of which the best one is compared (Bonferroni).
+SEARCH_SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class PairedLosses:
 
     The images have most of their difficulty in common, so the standard error of the difference is
     far smaller than that of each mean (Diebold and Mariano, Comparing predictive accuracy, 1995).
+    The best of many trainings is so partly by chance: `trainings` is how many were compared.
     """
 
     images: int
     difference: float
     standard_error: float
+    trainings: int = 1
 
     @property
     def promising(self) -> bool:
@@ -35,7 +39,8 @@ class PairedLosses:
         """Whether the loss is significantly lower, by a one-sided t-test."""
         if self.images < 2 or not math.isfinite(self.difference):
             return False
-        quantile = float(student.ppf(1 - SIGNIFICANCE, self.images - 1))
+        significance = min(SIGNIFICANCE, SEARCH_SIGNIFICANCE / self.trainings)
+        quantile = float(student.ppf(1 - significance, self.images - 1))
         return self.difference < -quantile * self.standard_error
 
     def __str__(self) -> str:

@@ -105,12 +105,17 @@ def list_results(manifests: Sequence[ModelManifest], chosen: int) -> list[Candid
             digest=manifest.digest,
             validation_accuracy=manifest.validation_accuracy,
             validation_loss=manifest.validation_loss,
-            seconds=sum(e.seconds for e in manifest.history) + _search_seconds(manifest),
+            seconds=_training_seconds(manifest),
             chosen=index == chosen,
         )
         for index, manifest in enumerate(manifests)
     ]
 
 
-def _search_seconds(manifest: ModelManifest) -> float:
-    return float(manifest.measurements.get("learning_rate", {}).get("seconds", 0.0))
+def _training_seconds(manifest: ModelManifest) -> float:
+    """Return the seconds of all epochs, and of what was searched for them."""
+    epochs = sum(epoch.seconds for epoch in manifest.history)
+    if manifest.requested_strategy == "search":  # which has the epochs of fine-tuning
+        head = sum(epoch.seconds for epoch in manifest.history if epoch.phase == "head")
+        return head + float(manifest.measurements["search"]["seconds"])
+    return epochs + float(manifest.measurements.get("learning_rate", {}).get("seconds", 0.0))

@@ -86,6 +86,7 @@ def render(data: ReportData) -> str:
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
         backbones=chosen.measurements.get("backbones") if chosen else None,
+        search=next((found for m in data.models if (found := m.measurements.get("search"))), None),
         training_sizes=chosen.measurements.get("training_sizes") if chosen else None,
         curves=[curve for m in data.models if (curve := _learning(m)) is not None],
         charts=_charts(data, chosen),

@@ -94,6 +94,26 @@ def test_the_backbones_that_were_compared_are_a_table(report_of) -> None:
     assert 'id="backbones"' not in render(data)
 
 
+def test_the_trainings_of_a_search_are_a_table(report_of) -> None:
+    data = report_of()
+    compared = {"images": 90, "difference": -0.0321, "standard_error": 0.004, "trainings": 1}
+    trials = [
+        {"part": "top from block2", "learning_rate": 1e-3, "first": first, "steps": 1600,
+         "epochs": 1.5, "seconds": 12.0, "against_head": found}
+        for first, found in ((0, compared), (1600, None))
+    ]  # fmt: skip
+    search = {"budget_s": 600.0, "used_before_s": 60.0, "seconds": 500.0,
+              "stopped": "the time was over", "trials": trials}  # fmt: skip
+    head, *others = data.models
+    models = [head, *(m.model_copy(update={"measurements": {"search": search}}) for m in others)]
+    page = render(data.model_copy(update={"models": models}))
+    card = page[page.index('id="search"') :].split("</table>")[0]
+    assert "Search in 10 min 00 s" in card and "the time was over" in card
+    assert "-0.0321 ± 0.0040" in card and "diverged" in card
+    assert "continues after 1\u202f600 steps" in card
+    assert 'id="search"' not in render(data)
+
+
 def test_names_are_escaped(report_of) -> None:
     data = report_of(gallery=1)
     name = "<img src=x onerror=alert(1)>"

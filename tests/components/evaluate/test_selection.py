@@ -90,3 +90,9 @@ def test_results_keep_the_order_and_mark_the_chosen(candidate_of, chosen) -> Non
     assert [row.strategy for row in rows] == ["head", "top"]
     assert [row.chosen for row in rows] == [chosen == 0, chosen == 1]
     assert rows[1].seconds == pytest.approx(8.0)
+
+
+def test_the_time_of_a_search_counts_all_its_trainings(candidate_of) -> None:
+    searched = {"search": {"seconds": 120.0}}
+    found = candidate_of("top", 0.95, requested_strategy="search", measurements=searched)
+    assert list_results([found], 0)[0].seconds == pytest.approx(122.5)

@@ -11,7 +11,7 @@ from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
 from components.merge_features.component import merge_features
 from components.train_head.component import train_head
-from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
+from regraft_core.formats.manifests import CandidatesManifest, FeaturesManifest, ModelManifest
 
 
 def found(root: Path, name: str) -> list[Path]:
@@ -41,6 +41,10 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
             options={"strategies": ["auto", "head"], "fine_tune_epochs": 2, "ema_momentum": 0.5,
                      "lowest_lr_ratio": 0.5, "work_dir": work},
         )  # fmt: skip
+        fine_tune(
+            dataset=data.output, features=features, head=head.outputs["model"],
+            options={"strategies": ["top"], "budget": "1s"},
+        )  # fmt: skip
 
     chain()
     shards = [FeaturesManifest.read(path) for path in found(runner / "work", "features.json")]
@@ -49,6 +53,8 @@ def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:
     models = [ModelManifest.read(path) for path in found(runner / "work", "model.json")]
     (head,) = (model for model in models if model.kind == "head")
     assert head.measurements["cross_validation"]
+    (searched,) = found(runner / "root", "candidates.json")
+    assert list(CandidatesManifest.read(searched).candidates) == ["head"]
     candidates = {m.requested_strategy: m for m in models if m.kind == "candidate"}
     assert set(candidates) == {"auto", "head"}
     candidate = candidates["auto"]

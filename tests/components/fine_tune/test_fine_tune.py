@@ -117,22 +117,6 @@ def statistics(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     }
 
 
-@pytest.fixture(scope="module")
-def weak_head(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head that knows nothing, so that any further training is an improvement."""
-    out = tmp_path_factory.mktemp("weak") / "head"
-    out.mkdir()
-    model, manifest = load_model(trained.head)
-    kernel, bias = model.get_layer("logits").get_weights()
-    rng = np.random.default_rng(0)
-    model.get_layer("logits").set_weights([rng.normal(0, 1e-3, kernel.shape), 0 * bias])
-    changed = {"digest": save_model(model, out), "validation_loss": float(np.log(3)),
-               "validation_accuracy": 0.0, "head": manifest.head | {"refit": None},
-               "ood_detector": None}  # fmt: skip
-    manifest.model_copy(update=changed).write(out)
-    return out
-
-
 def test_without_levels_the_detector_reads_the_pooled_features(
     dataset: Path, tmp_path: Path
 ) -> None:

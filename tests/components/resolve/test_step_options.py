@@ -99,3 +99,12 @@ def test_features_are_those_that_head_and_strategies_need(
 def test_an_invalid_value_is_one_line() -> None:
     with pytest.raises(InputError, match="folds: expected"):
         step_options({**values(), "folds": 1})
+
+
+@pytest.mark.parametrize(("budget", "keep_cut"), [("10m", True), ("", False)])
+def test_a_search_has_activations_at_the_cut_whatever_the_strategies(
+    budget: str, keep_cut: bool
+) -> None:
+    options = step_options(values(strategies=("head",), budget=budget))
+    assert select_options(FeatureOptions, options["extract_features"]).keep_cut is keep_cut
+    assert select_options(FineTuneOptions, options["fine_tune"]).budget == budget

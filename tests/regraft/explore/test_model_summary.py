@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from regraft.explore.flops import model_flops
 from regraft.explore.model_summary import (
     cut_rows,
     export_weights,
@@ -19,6 +18,7 @@ from regraft.explore.model_summary import (
 )
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import split
+from regraft_core.backbones.flops import model_flops
 from regraft_core.runtime.errors import InputError
 
 

@@ -40,3 +40,8 @@ def test_equal_losses_are_not_better() -> None:
 def test_losses_that_show_nothing_are_not_better(losses: list[float]) -> None:
     with np.errstate(invalid="ignore"):
         assert not compare_losses(np.array(losses), np.full(len(losses), 9.0)).better
+
+
+@pytest.mark.parametrize(("trainings", "better"), [(1, True), (5, True), (20, False)])
+def test_the_best_of_many_trainings_needs_a_larger_gain(trainings: int, better: bool) -> None:
+    assert PairedLosses(200, -0.05, 0.02, trainings).better is better

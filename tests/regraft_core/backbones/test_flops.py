@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from regraft.explore.flops import model_flops
 from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.flops import model_flops
 
 
 def profiled(model: keras.Model) -> int:

@@ -1,0 +1,98 @@
+"""Trains one part of a search for some time, from any weights of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.fine_tune.part_training import AVERAGED_FRACTION, MAX_MOMENTUM
+from components.fine_tune.search.search_space import TrainedPart
+from components.fine_tune.strategies import Parts, model_and_data, shared_settings, unfreeze
+from regraft_core.formats.manifest_storage import digest_of
+from regraft_core.formats.options import FineTuneOptions
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.training.checkpoint import checkpoint_folder
+from regraft_core.training.loop import Trainer
+from regraft_core.training.mixed_precision import HalfPrecision
+from regraft_core.training.timed_training import Limit, Timed, TimedTrainer
+
+
+class PartTrainer:
+    """The trainings of a part, which may differ in rate and length."""
+
+    def __init__(
+        self, part: TrainedPart, parts: Parts, options: FineTuneOptions, half: HalfPrecision,
+        sample: NDArray[np.int64], now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """Build the model of the part, whose weights are those of the head, and measure it."""
+        start = now()
+        self._part, self.parts, self._options = part, part.of(parts), options
+        model, source, validation = model_and_data(self.parts, part.strategy, options.seed)
+        self._whole_steps = -(-source.count // options.batch_size)
+        self._unfreeze()
+        settings = shared_settings(self.parts, part.strategy, options, model, source.count, half)
+        self._settings = replace(settings, fingerprint=digest_of([settings.fingerprint, part.cut]))
+        self._trainer = Trainer(model, source, validation, self._settings)
+        self._timed = TimedTrainer(self._trainer, self._settings, sample, now)
+        self.head_losses: NDArray[np.float32] = self._timed.start[:, 0]
+        if not np.isfinite(self.head_losses).all():
+            raise RegraftError(f"{part.name}: the validation loss of the head is not finite")
+        self.start_s = now() - start
+
+    @property
+    def step_s(self) -> float:
+        """The seconds of a step."""
+        return self._timed.step_s
+
+    @property
+    def measure_s(self) -> float:
+        """The seconds of a measurement."""
+        return self._timed.measure_s
+
+    @property
+    def epoch_steps(self) -> int:
+        """The steps of a pass over all images."""
+        return self._timed.epoch_steps
+
+    def train(
+        self, weights: list[Any], rate: float, limit: Limit, first: int, number: int
+    ) -> Timed:
+        """Train from `weights` of the whole model, which then has those with the lowest loss.
+
+        Args:
+            weights: of the whole model.
+            rate: peak of the learning rate.
+            limit: when it ends.
+            first: the steps that `weights` were trained with.
+            number: of the training in the search.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        self.parts.complete.set_weights(weights)
+        self._unfreeze()
+        momentum = self._options.ema_momentum
+        if momentum == "auto":
+            steps = min(limit.steps, max(int(limit.seconds / self.step_s), 1))
+            momentum = float(np.clip(1 - 1 / (AVERAGED_FRACTION * steps), 0.0, MAX_MOMENTUM))
+        fingerprint = digest_of([self._settings.fingerprint, rate, first, number])
+        settings = replace(
+            self._settings, learning_rate=rate, ema_momentum=momentum or None,
+            fingerprint=fingerprint,
+        )  # fmt: skip
+        folder = checkpoint_folder(self._options.work_dir, "fine_tune-trial", fingerprint)
+        return self._timed.train(settings, limit, first, folder)
+
+    def measure(self, weights: list[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return losses and correctness of validation images with `weights`."""
+        self.parts.complete.set_weights(weights)
+        measured: NDArray[np.float32] = self._trainer.measure(rows)
+        return measured
+
+    def _unfreeze(self) -> None:
+        """Make the part trainable; another part may have been trained since."""
+        unfreeze(self.parts, self._part.strategy, self._options, self._whole_steps)

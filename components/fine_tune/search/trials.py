@@ -1,0 +1,107 @@
+"""The trainings of a search: what each found, and the series that they form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.fine_tune.rate_search import LEARNING_RATES
+from components.fine_tune.search.plan import Series
+from regraft_core.formats.manifests import Epoch
+from regraft_core.training.paired_losses import PairedLosses
+
+HEADING = "trained | learning rate | steps | epochs | seconds | validation loss minus the head's"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: its part, its length, and the validation losses minus those of the head.
+
+    `first` are the steps of the trainings that it continues. One from the head is `scale` times as
+    long as the first ones; others have 0. `against_head` is None if the loss diverged. `gained`
+    means that the loss is lower than before by more than a standard error.
+    """
+
+    part: str
+    learning_rate: float
+    scale: int
+    first: int
+    steps: int
+    epochs: float
+    seconds: float
+    step_s: float
+    measure_s: float
+    gained: bool
+    against_head: PairedLosses | None
+    history: list[Epoch]
+
+    @property
+    def gain(self) -> float:
+        """How far its loss is below the head's."""
+        return -self.against_head.difference if self.against_head else float("-inf")
+
+    def row(self) -> str:
+        """Return the line of the table."""
+        steps = f"{self.first}+{self.steps}" if self.first else str(self.steps)
+        found = str(self.against_head) if self.against_head else "diverged"
+        cells = (
+            self.part, f"{self.learning_rate:.0e}", steps, f"{self.epochs:.2f}",
+            f"{self.seconds:.0f}", found,
+        )  # fmt: skip
+        return " | ".join(cells)
+
+    def measurements(self) -> dict[str, Any]:
+        """Return the training for the manifest."""
+        values = {name: value for name, value in vars(self).items() if name != "history"}
+        return values | {"against_head": asdict(self.against_head) if self.against_head else None}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the training for the work folder."""
+        return self.measurements() | {"history": [epoch.model_dump() for epoch in self.history]}
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> Trial:
+        """Return the training that `as_json` returned."""
+        found = values["against_head"]
+        compared = PairedLosses(**found) if found else None
+        history = [Epoch(**epoch) for epoch in values["history"]]
+        return cls(**values | {"history": history, "against_head": compared})
+
+
+def series_of(part: str, trials: Sequence[Trial]) -> Series | None:
+    """Return the series of a part: its best first training, and what continued it; None if none.
+
+    After a training without a gain, the next one has a lower learning rate.
+    """
+    own = [trial for trial in trials if trial.part == part]
+    probes = [trial for trial in own if not trial.first]
+    if not probes:
+        return None
+    best = max(probes, key=lambda trial: (trial.gained, trial.gain))
+    series = Series(part, best.learning_rate, own[-1].step_s, own[-1].measure_s)
+    if not best.gained:
+        series.end = "no gain over the head"
+        return series
+    series.points.append((best.steps, best.gain))
+    for trial in own:
+        if trial.first and trial.gained:
+            series.points.append((trial.first + trial.steps, trial.gain))
+        elif trial.first:
+            _lower(series)
+    return series
+
+
+def trainings_of(series: Series, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trainings whose weights a series has, one continued by the next."""
+    gained = [trial for trial in trials if trial.part == series.part and trial.gained]
+    first = [t for t in gained if not t.first and (t.steps, t.gain) == series.points[0]]
+    return [first[0], *(trial for trial in gained if trial.first)]
+
+
+def _lower(series: Series) -> None:
+    lower = [rate for rate in LEARNING_RATES if rate < series.learning_rate]
+    if lower and series.learning_rate in LEARNING_RATES:
+        series.learning_rate = max(lower)
+    else:
+        series.end = "no further gain"
