@@ -76,6 +76,18 @@ def compressed_tasks(client: Client, run_id: str) -> list[V2beta1PipelineTaskDet
     return []
 
 
+def was_canceled(client: Client, run_id: str) -> bool:
+    """Return whether Argo's workflow shows that its run was canceled; False if it is not known.
+
+    The server cancels by a deadline of 0 s (`TerminateWorkflow` in
+    backend/src/apiserver/resource/resource_manager.go, KFP 2.17.0). If the pods end at once, no
+    state of the run shows it.
+    """
+    with _another_server():
+        return _workflow(client, run_id)["spec"]["activeDeadlineSeconds"] == 0
+    return False
+
+
 def waiting_reason(client: Client, run_id: str, step: str) -> str:
     """Return why a pod of a step is pending, as Kubernetes says it, or an empty text."""
     reasons = [pod.reason for pod in pods_of(client, run_id)
@@ -125,8 +137,13 @@ def _another_server() -> contextlib.AbstractContextManager[None]:
     )
 
 
+def _workflow(client: Client, run_id: str) -> dict[str, Any]:
+    workflow: dict[str, Any] = json.loads(client.get_workflow(run_id))
+    return workflow
+
+
 def _status(client: Client, run_id: str) -> dict[str, Any]:
-    return json.loads(client.get_workflow(run_id)).get("status") or {}
+    return _workflow(client, run_id).get("status") or {}
 
 
 def _is_compressed(status: dict[str, Any]) -> bool:

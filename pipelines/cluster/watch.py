@@ -33,6 +33,7 @@ from pipelines.cluster.pod_reports import (
     conclusion_of,
     failures_in_logs,
     waiting_reason,
+    was_canceled,
 )
 from pipelines.cluster.run_tasks import (
     Task,
@@ -213,15 +214,16 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
         RunFailedError: with the steps that failed, how to read their logs, and how to go on.
         RunRefusedError: the same, if the logs say that the input of each was invalid.
     """
-    # KFP 2.17.0 ends a canceled run as FAILED; only its history shows the cancellation.
+    # KFP 2.17.0 ends a canceled run as FAILED; usually its history shows the cancellation.
     history = [one.state for one in state.state_history or ()]
-    if state.state == "CANCELED" or "CANCELING" in history:
+    canceled = state.state == "CANCELED" or "CANCELING" in history
+    failures = failures_of(state)
+    if state.state == "SUCCEEDED" and not failures and not canceled:
+        return
+    if canceled or was_canceled(client, run.id):
         raise RunFailedError(
             f"the run was canceled; its page: {run.page}; to continue it: {run.resume_command()}"
         )
-    failures = failures_of(state)
-    if state.state == "SUCCEEDED" and not failures:
-        return
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
     logged = failures_in_logs(client, run.id)
     found = [(failure, logged.get(_step_of(failure))) for failure in failures]

@@ -317,6 +317,17 @@ def test_a_canceled_run_is_said_to_be_canceled(
     assert error.endswith("to continue it: regraft submit --resume run-1")
 
 
+def test_a_run_that_was_canceled_between_two_reports_is_said_to_be_canceled(
+    server: KfpServer, watched: Callable[..., SimpleNamespace]
+) -> None:
+    """Its last step fails as well, because the deadline of the run has passed."""
+    server.script = failed("ingest")
+    server.canceled = True
+    last = pod("onExit.conclude-driver", "Failed", "Step exceeded its deadline", ended=2)
+    server.nodes = [pod("ingest.executor", "Error", "pod deleted", ended=1), last]
+    assert watched().error.startswith("the run was canceled; its page: ")
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_the_end_of_a_run_is_told_as_its_last_step_reports_it(
     server: KfpServer, watched: Callable[..., SimpleNamespace], known: bool
