@@ -17,6 +17,10 @@ of it for each task, and has a size limit.
 
 The downloads of the steps are measured with a local S3 server that counts; see `step_downloads.py`.
 
+`--only cluster --server URL --run RUN_ID` measures a run on a real backend, with one worker, after
+its end: the seconds from its creation to its end minus those in its steps, which are for the
+scheduling, the starts of pods and of Python, and the imports.
+
 `--only container-image` builds the container image without a cache; it needs a Docker engine.
 """
 
@@ -34,10 +38,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cluster_run import cluster_metrics
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
+from regraft_core.runtime.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PARTS = ("pipeline", "downloads", "run", "workers", "container-image")
+PARTS = ("pipeline", "downloads", "run", "workers", "container-image", "cluster")
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--image-px", type=int, default=64)
+    parser.add_argument("--server", help="Address of the server, for `--only cluster`.")
+    parser.add_argument("--run", help="ID of a run that has ended, for `--only cluster`.")
     parser.add_argument("--workers-px", type=int, default=128, help="Image size for the workers.")
 
 
@@ -198,10 +206,14 @@ def measure(options: argparse.Namespace) -> Measurement:
             metrics |= worker_metrics(folder, values | {"image_px": options.workers_px})
     if options.only == "container-image":
         metrics |= container_image_metrics()
+    if options.only == "cluster":
+        if not (options.server and options.run):
+            raise InputError("expected --server and --run with --only cluster")
+        metrics |= cluster_metrics(options.server, options.run)
     conditions = (
         f"digits on {options.backbone} at {options.image_px} px, strategy head, subprocess runner"
     )
-    parts = (options.only,) if options.only else PARTS[:-1]
+    parts = (options.only,) if options.only else PARTS[:-2]
     return Measurement(conditions, metrics, parts)
 
 
