@@ -11,8 +11,22 @@ SUFFIXES = (
     ".dcm", ".dicom", ".jxl",
 )  # fmt: skip
 """Those that `regraft ingest` reads as images; other files are images if they start as one."""
+SYSTEM_NAMES = frozenset(
+    {
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
+        "$recycle.bin", "recycler", "system volume information",
+        "@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@recently-snapshot",
+        "lost+found", "__pycache__",
+    }
+)  # fmt: skip
+"""What systems and programs add to folders; `regraft ingest` ignores it, and hidden files."""
 MAX_PIXELS = 100_000_000
 _TIFF, _AVIF = (b"II*\0", b"MM\0*"), (b"ftypavif", b"ftypavis")
+
+
+def is_system_path(path: Path) -> bool:
+    """Return whether a relative path, or a folder in it, is hidden or was added by a system."""
+    return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.parts)
 
 
 def is_image_file(path: Path) -> bool:
