@@ -66,7 +66,10 @@ def to_served(data: bytes) -> bytes:
         return data
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=("TIFF", "AVIF"))
-        if image.width * image.height > MAX_PIXELS or image.mode in ("I", "F"):
+        # Each tile of a TIFF is decoded as a whole.
+        tags = getattr(image, "tag_v2", {})
+        largest = max(image.width * image.height, tags.get(322, 0) * tags.get(323, 0))
+        if largest > MAX_PIXELS or image.mode in ("I", "F"):
             return data
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
