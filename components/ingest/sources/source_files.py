@@ -110,6 +110,9 @@ def _find_reader(source: str) -> Reader:
         return _read_download
     if is_remote(source):
         return _read_object_store
+    if path.exists():
+        raise InputError(f"source: expected a folder or a file, got a pipe or device at {path}; "
+                         "write its content to a file")  # fmt: skip
     known = list(SAMPLES)
     if path.parent.is_dir() and ":" not in source:
         known += [str(near) for near in path.parent.iterdir() if not is_system_file(near.name)]

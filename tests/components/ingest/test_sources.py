@@ -127,6 +127,12 @@ def test_pipes_and_broken_links_are_quarantined(tmp_path: Path, images: Path) ->
     assert (manifest.ignored, len(splits_by_path(tmp_path / "out"))) == (1, 41)
 
 
+def test_a_source_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"source: expected a folder or a file, got a pipe or dev"):
+        run(tmp_path / "t.csv", tmp_path)
+
+
 def test_names_need_not_be_text(tmp_path: Path, images: Path) -> None:
     name = os.fsdecode(b'caf\xe9\n,"=1+1.png')
     (images / "cat" / "000.png").rename(images / "cat" / name)
