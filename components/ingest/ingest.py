@@ -160,9 +160,11 @@ def _check_invalid_fraction(
     kept = out.with_name(f"{out.name}.quarantine.csv")
     _write_quarantine(catalog, kept)
     if not valid:
+        if not {"label-conflict", "invalid-row"}.issuperset(counts):
+            example += f"; ingest reads {READ_FORMATS}"
         raise DataError(
-            f"expected images, all {invalid} files are invalid: {listed}; {example}; ingest reads "
-            f"{READ_FORMATS}; all are listed in {kept}"
+            f"expected images, all {invalid} files are invalid: {listed}; {example}; all are "
+            f"listed in {kept}"
         )
     raise DataError(
         f"expected at most {options.max_invalid_fraction:.1%} invalid files, found {invalid} "
@@ -175,7 +177,10 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
     counts = dict.fromkeys(sorted(tally.classes), 0) | catalog.count_by_class()
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
     if len(counts) < 2:
-        raise DataError(f"expected at least two classes, found {len(counts)}: {listed}")
+        raise DataError(
+            f"expected at least two classes, found {len(counts)}: {listed}; each folder of the "
+            "source is a class: if the folders of the classes are in one folder, use that folder"
+        )
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:
         raise DataError(

@@ -57,6 +57,14 @@ def test_the_container_image_is_tagged_as_the_steps_expect() -> None:
         assert f"REQUIREMENTS={requirements}" in build
 
 
+def test_the_bill_of_materials_is_of_the_locked_packages() -> None:
+    for requirements, arguments in (("run", []), ("gpu", ["GPU=1"])):
+        _, install, write = commands("sbom", *arguments)
+        assert any("==" in package for package in install)
+        assert f"requirements/{requirements}.txt" in write
+        assert write[-2:] == ["--output-file", "build/sbom.json"]
+
+
 DOCKER = """#!/bin/sh
 echo "$@" >> "$0.log"
 [ "$1" = pull ] && exit $PULLED

@@ -57,7 +57,8 @@ MAX_SIDE_PX = 1_000_000
 """The model's decoder refuses a PNG with a longer side."""
 _REWRITTEN = ("gif", "tiff", "avif")
 """The model reads no TIFF or AVIF, and refuses a GIF with any damage that Pillow accepts."""
-_RAW_TAGS = (50706, 50752)
+_RAW_TAGS, _TILE_TAGS = (50706, 50752), (322, 323)
+_MAX_TILE_PIXELS = 4096 * 4096
 _ANIMATION_FLAG = 2
 _MAX_COLORS = 256
 _PIECES_PER_PIXEL = 4
@@ -188,6 +189,7 @@ def _decode(image: Image.Image, data: bytes, name: str) -> DecodedImage:
         return decode_jpeg(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _refuse_raw(image, data)
+        _check_tiles(image)
     conversions: list[str] = []
     if name == "tiff":
         conversions.append("tiff")
@@ -246,6 +248,17 @@ def _refuse_raw(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
         raise InvalidImageError(
             "unsupported-format", "raw photograph or preview in a TIFF; convert it to JPEG or TIFF"
         )
+
+
+def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse tiles that are much larger than the image, because each is decoded as a whole.
+
+    Raises:
+        ValueError: the tiles are.
+    """
+    width, height = (int(image.tag_v2.get(tag, 0)) for tag in _TILE_TAGS)
+    if width * height > max(image.width * image.height, _MAX_TILE_PIXELS):
+        raise ValueError(f"tiles of {width} x {height} pixels")
 
 
 def upper_bytes(image: Image.Image) -> Image.Image:

@@ -84,7 +84,8 @@ def member_parts(name: str) -> tuple[str, ...]:
     if not name or name.startswith("/"):
         raise ArchiveError(f"member {name!r} has an absolute or empty name")
     if "\\" in name or re.match(r"[A-Za-z]:", name):
-        raise ArchiveError(f"member {name!r} has a backslash or a drive letter")
+        raise ArchiveError(f"member {name!r} has a backslash or a drive letter; unpack it "
+                           "and use the folder as the source")  # fmt: skip
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         raise ArchiveError(f"member {name!r} has a control character")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))

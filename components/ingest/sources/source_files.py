@@ -33,6 +33,11 @@ from regraft_core.runtime.addresses import (
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.sources.kinds import DRIVE_PREFIX, drive_id
 
+_PACKED = {
+    b"Rar!": "a rar archive", b"7z\xbc\xaf": "a 7z archive", b"MZ": "a program of Windows",
+    b"(\xb5/\xfd": "a zstd archive", b"MSCF": "a cab archive",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SourceContext:
@@ -105,6 +110,9 @@ def _find_reader(source: str) -> Reader:
         return _read_download
     if is_remote(source):
         return _read_object_store
+    if path.exists():
+        raise InputError(f"source: expected a folder or a file, got a pipe or device at {path}; "
+                         "write its content to a file")  # fmt: skip
     known = list(SAMPLES)
     if path.parent.is_dir() and ":" not in source:
         known += [str(near) for near in path.parent.iterdir() if not is_system_file(near.name)]
@@ -162,10 +170,10 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
         return _read_table(file, source, context)
     with open(file, "rb") as opened:
         start = opened.read(8)
-    raise InputError(
-        f"{name}: expected a zip or tar archive, or a CSV or Parquet table; "
-        + (f"its first bytes are {start.hex(' ')}" if start else "it is empty")
-    )
+    found = f"its first bytes are {start.hex(' ')}" if start else "it is empty"
+    if program := next((_PACKED[magic] for magic in _PACKED if start.startswith(magic)), ""):
+        found = f"found {program}; unpack it and use the folder as the source"
+    raise InputError(f"{name}: expected a zip or tar archive, or a CSV or Parquet table; {found}")
 
 
 def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:

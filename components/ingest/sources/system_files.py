@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_NAMES = frozenset(
+SYSTEM_NAMES = frozenset(
     {
         "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
         "$recycle.bin", "recycler", "system volume information",
@@ -14,4 +14,4 @@ _NAMES = frozenset(
 
 def is_system_file(name: str) -> bool:
     """Return whether a file or folder is hidden or was added by a system."""
-    return name.startswith(".") or name.lower() in _NAMES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES

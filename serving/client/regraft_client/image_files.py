@@ -11,8 +11,22 @@ SUFFIXES = (
     ".dcm", ".dicom", ".jxl",
 )  # fmt: skip
 """Those that `regraft ingest` reads as images; other files are images if they start as one."""
+SYSTEM_NAMES = frozenset(
+    {
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
+        "$recycle.bin", "recycler", "system volume information",
+        "@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@recently-snapshot",
+        "lost+found", "__pycache__",
+    }
+)  # fmt: skip
+"""What systems and programs add to folders; `regraft ingest` ignores it, and hidden files."""
 MAX_PIXELS = 100_000_000
 _TIFF, _AVIF = (b"II*\0", b"MM\0*"), (b"ftypavif", b"ftypavis")
+
+
+def is_system_path(path: Path) -> bool:
+    """Return whether a relative path, or a folder in it, is hidden or was added by a system."""
+    return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.parts)
 
 
 def is_image_file(path: Path) -> bool:
@@ -52,7 +66,10 @@ def to_served(data: bytes) -> bytes:
         return data
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=("TIFF", "AVIF"))
-        if image.width * image.height > MAX_PIXELS or image.mode in ("I", "F"):
+        # Each tile of a TIFF is decoded as a whole.
+        tags = getattr(image, "tag_v2", {})
+        largest = max(image.width * image.height, tags.get(322, 0) * tags.get(323, 0))
+        if largest > MAX_PIXELS or image.mode in ("I", "F"):
             return data
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):

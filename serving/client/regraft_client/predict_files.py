@@ -26,7 +26,7 @@ from .errors import (
     UnsupportedError,
 )
 from .grpc import AsyncGrpcClient, Tls
-from .image_files import is_image_file, to_served
+from .image_files import is_image_file, is_system_path, to_served
 from .pace import Pace
 from .rest import AsyncRestClient
 from .results import ClassScore, Prediction
@@ -72,7 +72,8 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if source.is_file():
             found.append(source)
         elif source.is_dir():
-            inside = (path for path in source.rglob("*") if not path.name.startswith("."))
+            below = source.rglob("*")
+            inside = (path for path in below if not is_system_path(path.relative_to(source)))
             found.extend(sorted(filter(is_image_file, inside)))
         else:
             raise InvalidInputError(f"expected an image or a folder, got {source}")

@@ -110,7 +110,10 @@ def test_several_sources_are_one_dataset(tmp_path: Path, make_classes: Callable[
     ("classes", "message"),
     [
         ({}, "expected class folders with images in .*, found nothing"),
-        ({"cat": 5}, "expected at least two classes, found 1: cat 5"),
+        (
+            {"cat": 5},
+            "expected at least two classes, found 1: cat 5; .* in one folder, use that folder",
+        ),
         ({"cat": 5, "dog": 0}, r"found none in dog \(images: cat 5, dog 0\)"),
         ({"cat": 0, "dog": 0}, "expected images, found none"),
         ({"cat": 9, "dog": 2}, "at least 1 images of each class in the .* split, found"),

@@ -127,6 +127,12 @@ def test_pipes_and_broken_links_are_quarantined(tmp_path: Path, images: Path) ->
     assert (manifest.ignored, len(splits_by_path(tmp_path / "out"))) == (1, 41)
 
 
+def test_a_source_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"source: expected a folder or a file, got a pipe or dev"):
+        run(tmp_path / "t.csv", tmp_path)
+
+
 def test_names_need_not_be_text(tmp_path: Path, images: Path) -> None:
     name = os.fsdecode(b'caf\xe9\n,"=1+1.png')
     (images / "cat" / "000.png").rename(images / "cat" / name)
@@ -150,11 +156,27 @@ def test_invalid_files_are_quarantined_and_too_many_refused(tmp_path: Path, imag
     run(images, tmp_path, "third", max_invalid_fraction=0.1)
 
 
-@pytest.mark.parametrize("data", [b"", b"neither this nor that", b"7z\xbc\xaf\x27\x1c1234"])
-def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "it is empty"),
+        (b"neither this nor that", "its first bytes are 6e 65"),
+        (b"7z\xbc\xaf\x27\x1c1234", "found a 7z archive; unpack it and use the folder"),
+        (b"Rar!\x1a\7\1\0", "found a rar archive; unpack it"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, data: bytes, found: str) -> None:
     (tmp_path / "data.bin").write_bytes(data)
-    with pytest.raises(InputError, match="expected a zip or tar archive, or a CSV or Parquet"):
+    with pytest.raises(InputError, match=f"expected a zip or tar .*, or a CSV or Parquet.*{found}"):
         run(tmp_path / "data.bin", tmp_path)
+
+
+def test_a_list_of_formats_is_shown_where_it_helps(tmp_path: Path, images: Path) -> None:
+    shutil.rmtree(images / "dog")
+    shutil.copytree(images / "cat", images / "dog")
+    with pytest.raises(DataError, match="all 40 files are invalid: label-conflict 40") as caught:
+        run(images, tmp_path)
+    assert "ingest reads" not in str(caught.value)
 
 
 def test_an_error_page_saved_as_an_archive_is_refused(tmp_path: Path) -> None:

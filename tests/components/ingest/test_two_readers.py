@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from components.ingest.checks.image_validation import validate_image
 from components.ingest.checks.invalid_image import InvalidImageError
+from regraft_client.image_files import to_served
 from tests.components.ingest.two_readers import compare, encode, mutants
 
 Photo = Callable[..., Image.Image]
@@ -79,6 +81,34 @@ def test_tiff_and_avif_are_encoded_again(make_photo: Photo) -> None:
         stored = np.asarray(Image.open(io.BytesIO(stats.encoded)))
         assert stats.conversions == (kind.lower(),)
         assert np.abs(stored.astype(int) - np.asarray(photo)).max() <= (0 if kind == "TIFF" else 12)
+
+
+def tiled(side: int) -> bytes:
+    """Return a TIFF of 64 x 64 pixels in one larger tile."""
+    tile = zlib.compress(bytes(side * side), 1)
+    values = {
+        256: 64,
+        257: 64,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: side,
+        323: side,
+        325: len(tile),
+    }
+    values[324] = 8 + 2 + 12 * (len(values) + 1) + 4
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, values[tag]) for tag in sorted(values))
+    return b"II*\0" + struct.pack("<IH", 8, len(values)) + tags + bytes(4) + tile
+
+
+def test_a_tiff_of_small_size_in_a_huge_tile_is_refused() -> None:
+    """A tile of 40,000 x 40,000 pixels takes 1.5 GB of memory and 2 MB of the file."""
+    assert validate_image(tiled(256), max_pixels=10**6).width == 64
+    with pytest.raises(InvalidImageError, match="tiles of 4112 x 4112 pixels"):
+        validate_image(tiled(4112), max_pixels=10**6)
+    assert to_served(tiled(256)).startswith(b"\x89PNG")
+    assert to_served(tiled(10_016)) == tiled(10_016)
 
 
 def invalid_tiffs(photo: Image.Image) -> dict[str, tuple[bytes, str]]:

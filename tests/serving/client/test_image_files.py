@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from components.ingest.checks.image_validation import validate_image
+from components.ingest.sources import system_files
+from regraft_client import image_files
 from regraft_client.errors import InvalidInputError
 from regraft_client.image_files import SUFFIXES, starts_as_image, to_served
 from regraft_client.predict_files import find_images
@@ -36,6 +38,7 @@ def files() -> dict[str, bytes]:
 
 def test_the_same_files_are_images_as_for_ingest() -> None:
     assert SUFFIXES == IMAGE_SUFFIXES
+    assert image_files.SYSTEM_NAMES == system_files.SYSTEM_NAMES
     starts = [*files().values(), b"", b"BM", b"GIF", b"%PDF-1.7", b"\0" * 64, b"RIFF    WAVE"]
     for data in starts:
         assert starts_as_image(data[:64]) == bool(image_format(data[:64])), data[:16]
@@ -48,6 +51,11 @@ def test_a_folder_has_images_of_any_suffix(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".hidden.jpg").write_bytes(encode(PHOTO, "JPEG"))
     assert [path.name for path in find_images([tmp_path])] == list(names)
+    for folder in (".ipynb_checkpoints", "@eaDir/a.jfif", "__MACOSX", "b/.cache/c"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jpg").write_bytes(encode(PHOTO, "JPEG"))
+    assert [path.name for path in find_images([tmp_path])] == list(names)
+    assert len(find_images([tmp_path / ".ipynb_checkpoints"])) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="found no image in"):
         find_images([tmp_path / "empty"])
