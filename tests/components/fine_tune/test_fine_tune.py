@@ -380,6 +380,24 @@ def test_the_augmentation_of_images_depends_on_the_seed(
     assert losses["mine"][0] != pytest.approx(losses["mine"][1], rel=1e-4)
 
 
+def test_mixed_activations_depend_on_the_seed(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """At this rate the weights do not change, so the losses differ by the mixture alone."""
+    losses = {}
+    for name, mix, seed in (("off", "off", 0), ("mine", "mixup", 0), ("again", "mixup", 0),
+                            ("other", "mixup", 1)):  # fmt: skip
+        options = FineTuneOptions(
+            strategy="top", fine_tune_epochs=1, learning_rate=1e-9, seed=seed, mix=mix
+        )
+        manifest = fine_tune(dataset, [trained.features], trained.head, tmp_path / name, options)
+        losses[name] = manifest.history[-1].loss
+        assert manifest.options["mix"] == mix
+    assert losses["mine"] == pytest.approx(losses["again"], rel=1e-5)
+    for name in ("off", "other"):
+        assert losses["mine"] != pytest.approx(losses[name], rel=1e-3)
+
+
 def test_images_are_augmented_by_epoch_and_seed(dataset: Path, trained: Trained) -> None:
     rows = ImageRows(dataset, "train")
     preprocessing = ModelManifest.read(trained.head).preprocessing
