@@ -20,7 +20,6 @@ from PIL import Image
 from components.extract_features.forward_pass import constant_call
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.backbones.cuts import block_ends
 from regraft_core.formats.manifests import DatasetManifest, Level
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import NO_GROUP, ImageRecord, read_records, shard_file
@@ -28,7 +27,7 @@ from regraft_core.images.batch_decoding import Decode, decode_batches, make_deco
 from regraft_core.runtime.errors import DataError
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.feature_store import LEVELS
-from regraft_core.training.heads import pooled_levels, pooling_layer
+from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer
 from regraft_core.training.linear_head.head_rows import HeadRows, scored_rows
 from regraft_core.training.linear_head.held_out_predictions import held_out_predictions
 from regraft_core.training.mixed_precision import (
@@ -157,12 +156,10 @@ def _features(
 ) -> tuple[list[tuple[NDArray[np.float32], list[int]]], float]:
     """Return features with the widths of their levels, and the milliseconds per image."""
     outputs = {"gap": pooling_layer("gap")(model.output)}
-    widths = {"gap": [int(model.output.shape[-1])]}
+    levels: list[Level] = []
     if options.levels != "last" and "gap" in options.poolings:
-        levels = [Level(layer=end.name, pooling="average", width=end.tensor.shape[-1])
-                  for end in block_ends(model)]  # fmt: skip
+        levels = all_levels(model)
         outputs[LEVELS] = pooled_levels(model, levels)
-        widths[LEVELS] = [level.width for level in levels]
     extractor = keras.Model(model.input, outputs)
     px = int(model.input.shape[1])
     progress = ProgressReporter(f"extract_features: {row.name} at {px} px", len(sample.records))
@@ -180,7 +177,11 @@ def _features(
             for name, array in arrays.items():
                 found[name].append(array.astype(np.float32))
             progress(sum(map(len, found["gap"])))
-    features = [(np.concatenate(found[name]), widths[name]) for name in outputs]
+    features = [(np.concatenate(found["gap"]), [int(model.output.shape[-1])])]
+    if levels:
+        both, widths = np.concatenate(found[LEVELS]), [level.width for level in levels]
+        averages = len(levels) // 2
+        features += [(both[:, : sum(widths[:averages])], widths[:averages]), (both, widths)]
     return features, 1000 * min(batch_s)
 
 

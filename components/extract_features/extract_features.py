@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from components.extract_features.shard_store import ShardStore
 from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
-from regraft_core.backbones.cuts import block_ends, find_cut, freeze
+from regraft_core.backbones.cuts import find_cut, freeze
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
@@ -39,7 +39,7 @@ from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
-from regraft_core.training.heads import pooled_levels, pooling_layer
+from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import accelerate
 from regraft_core.training.winograd import winograd
 
@@ -217,15 +217,10 @@ def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -
 
 
 def _levels(model: keras.Model, options: FeatureOptions) -> list[Level]:
-    """Return the levels to extract: the average of each block's end, then the maximum of each."""
+    """Return the levels to extract, none for a head that reads only the last."""
     if options.levels == "last" or "gap" not in options.poolings:
         return []
-    kinds: tuple[Literal["average", "maximum"], ...] = ("average", "maximum")
-    return [
-        Level(layer=end.name, pooling=kind, width=end.tensor.shape[-1])
-        for kind in kinds
-        for end in block_ends(model)
-    ]
+    return all_levels(model)
 
 
 def _extractor(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.backbones.cuts import block_ends
 from regraft_core.formats.manifests import Level
 from regraft_core.formats.options import HeadKind
 
@@ -37,6 +38,16 @@ def level_layer(level: Level) -> keras.layers.Layer:
         "maximum": keras.layers.GlobalMaxPooling2D,
     }
     return kinds[level.pooling](name=f"head_{level.pooling}_{level.layer}")
+
+
+def all_levels(backbone: keras.Model) -> list[Level]:
+    """Return the levels of a backbone: the averages of all blocks' ends, then their maxima."""
+    kinds: tuple[Literal["average", "maximum"], ...] = ("average", "maximum")
+    return [
+        Level(layer=end.name, pooling=kind, width=end.tensor.shape[-1])
+        for kind in kinds
+        for end in block_ends(backbone)
+    ]
 
 
 def pooled_levels(backbone: keras.Model, levels: Sequence[Level]) -> Any:
