@@ -23,7 +23,12 @@ from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save
 from regraft_core.training.distribution import is_chief
-from regraft_core.training.epoch_graphs import LayerwiseAdam, compile_epoch_graphs, run_epoch
+from regraft_core.training.epoch_graphs import (
+    LayerwiseAdam,
+    StartedEpoch,
+    compile_epoch_graphs,
+    run_epoch,
+)
 from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.rate_schedule import RateSchedule
 from regraft_core.training.training_source import Source, epoch_order, trace_prepare
@@ -194,6 +199,10 @@ class Trainer:
             self._graphs, self._source, order, epoch, settings.class_weights, train=True,
             progress=progress,
         )  # fmt: skip
+
+    def open(self, settings: Settings, order: NDArray[np.int64], epoch: int) -> StartedEpoch:
+        """Start to read the rows in `order`, as those of an epoch, to train on them in parts."""
+        return StartedEpoch(self._graphs, self._source, order, epoch, settings.class_weights)
 
 
 @contextlib.contextmanager
