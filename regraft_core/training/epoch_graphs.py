@@ -121,6 +121,27 @@ class Mixing:
         return mix_rows(self.kind, tf.stack([self.seed, place]), inputs, targets, weights)
 
 
+class StartedEpoch:
+    """Training in parts over rows that are read by one input pipeline, which takes long to start.
+
+    The rows are those of `source` in `order`, and the number of their `epoch`.
+    """
+
+    def __init__(
+        self, graphs: EpochGraphs, source: Source, order: NDArray[np.int64], epoch: int,
+        class_weights: tuple[float, ...] | None,
+    ) -> None:  # fmt: skip
+        weights = class_weights or (1.0,) * graphs.classes
+        self._train = graphs.train
+        self._data = batches(source, order, epoch, graphs.batch_size, weights)
+        self.steps_left = -(-len(order) // graphs.batch_size)
+
+    def train(self, steps: int) -> NDArray[np.float32]:
+        """Train for some of the steps that are left; return mean loss and accuracy."""
+        self.steps_left -= steps
+        return np.asarray(self._train(self._data, tf.constant(steps)))
+
+
 def compile_epoch_graphs(
     model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float,
     mixing: Mixing,

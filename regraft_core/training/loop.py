@@ -26,6 +26,7 @@ from regraft_core.training.distribution import is_chief
 from regraft_core.training.epoch_graphs import (
     LayerwiseAdam,
     Mixing,
+    StartedEpoch,
     compile_epoch_graphs,
     run_epoch,
 )
@@ -203,6 +204,10 @@ class Trainer:
             self._graphs, self._source, order, epoch, settings.class_weights, train=True,
             progress=progress,
         )  # fmt: skip
+
+    def open(self, settings: Settings, order: NDArray[np.int64], epoch: int) -> StartedEpoch:
+        """Start to read the rows in `order`, as those of an epoch, to train on them in parts."""
+        return StartedEpoch(self._graphs, self._source, order, epoch, settings.class_weights)
 
 
 @contextlib.contextmanager

@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import Epoch
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.checkpoint import Best, read_state, write_state
 from regraft_core.training.distribution import is_chief
+from regraft_core.training.epoch_graphs import StartedEpoch
 from regraft_core.training.loop import DivergedError, Settings, Trainer, use_averaged_weights
 from regraft_core.training.training_source import Source, epoch_order
 
 # With rows in memory, the graph is traced for each number of rows, so this is always the same.
 RESIDENT_STEPS = 8
-# With other rows, each part starts to read them, which takes about a tenth of a second.
+# With other rows, the clock is checked about so often.
 PART_S = 2.0
 FIRST_STEPS = 4
 CHECKPOINT_S = 60.0
@@ -67,12 +69,15 @@ class TimedTrainer:
         """Trace the graphs, which takes longer than their steps, and measure the model."""
         self._trainer, self._sample, self._now = trainer, sample, now
         self._batch_size, self._source = settings.batch_size, trainer.source
+        self._reading: StartedEpoch | None = None
         self.step_s = 0.0
         weights = trainer.model.get_weights()
         trainer.begin(settings)
-        for steps in (1, FIRST_STEPS):  # the first traces the graph
+        first = Timed()
+        for steps in (1, FIRST_STEPS):  # the first starts the pipeline and traces the graph
             self.step_s = 0.0
-            self._run(settings, Timed(), 0, self._part(steps))
+            self._run(settings, first, 0, self._part(steps))
+        self._reading = None
         trainer.model.set_weights(weights)
         trainer.measure(sample if _is_resident(trainer.validation) else sample[:1])
         start = now()
@@ -103,7 +108,7 @@ class TimedTrainer:
             InputError: the checkpoint is damaged, or of another model, dataset or options.
         """
         self._trainer.begin(settings)
-        done = Timed()
+        self._reading, done = None, Timed()
         if checkpoint is not None:
             self._restore(checkpoint, settings, done)
         start, saved = self._now() - done.seconds, done.seconds
@@ -119,6 +124,7 @@ class TimedTrainer:
             if checkpoint is not None and done.seconds - saved >= CHECKPOINT_S:
                 self._save(checkpoint, settings, done)
                 saved = done.seconds
+        self._reading = None
         if done.since:
             self._record(settings, done)
         done.seconds = self._now() - start
@@ -147,10 +153,20 @@ class TimedTrainer:
         return rows[begin - offset : end - offset], epochs[0]
 
     def _run(self, settings: Settings, done: Timed, first: int, steps: int) -> None:
-        """Train for some steps, and note their speed."""
-        order, epoch = self._rows(settings, first + done.steps, steps)
+        """Train for at most some steps, and note their speed."""
+        position = first + done.steps
         start = self._now()
-        found = self._trainer.run(settings, order, epoch)
+        if _is_resident(self._source):
+            order, epoch = self._rows(settings, position, steps)
+            found = self._trainer.run(settings, order, epoch)
+        else:
+            if self._reading is None or not self._reading.steps_left:
+                epoch, offset = divmod(position, self.epoch_steps)
+                order = epoch_order(self._source.count, settings.seed, epoch)
+                rest = order[offset * self._batch_size :]
+                self._reading = self._trainer.open(settings, rest, epoch)
+            steps = min(steps, self._reading.steps_left)
+            found = self._reading.train(steps)
         step_s = (self._now() - start) / steps
         self.step_s = NEWEST * step_s + (1 - NEWEST) * self.step_s if self.step_s else step_s
         done.steps, done.since = done.steps + steps, done.since + steps
@@ -218,4 +234,6 @@ class TimedTrainer:
 
 
 def _is_resident(source: Source) -> bool:
-    return source.resident is not None
+    """Return whether all rows are in memory; several replicas read theirs batch by batch."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return source.resident is not None and replicas == 1

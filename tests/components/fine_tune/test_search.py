@@ -16,6 +16,7 @@ from components.fine_tune.search.search_candidates import search_candidates
 from components.fine_tune.search.search_space import find_parts
 from regraft_core.formats.manifests import CandidatesManifest, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
+from regraft_core.training.epoch_graphs import StartedEpoch
 from regraft_core.training.loop import Trainer
 
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ class StepClock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> StepClock:
-    made, run = StepClock(), Trainer.run
+    made, run, train = StepClock(), Trainer.run, StartedEpoch.train
 
     def counted(self: Trainer, settings: Any, order: Any, *others: Any) -> Any:
-        step_s = made.step_s * (1 if self.source.resident else 3)
-        made.seconds += step_s * len(order) / settings.batch_size
+        made.seconds += made.step_s * len(order) / settings.batch_size
         return run(self, settings, order, *others)
 
+    def counted_steps(self: StartedEpoch, steps: int) -> Any:
+        made.seconds += 3 * made.step_s * steps
+        return train(self, steps)
+
     monkeypatch.setattr(Trainer, "run", counted)
+    monkeypatch.setattr(StartedEpoch, "train", counted_steps)
     return made
 
 
