@@ -200,6 +200,9 @@ def serving_metrics(results: Results) -> str:
             value = with_prefix(s, prefix)(f"c1_{percentile}")
             limit = f"{goal(value)} ms" if value.goal else ""
             rows.append((f"{name}, {percentile}", f"{value:.1f} ms", limit))
+    for name, prefix in (("gRPC", "grpc"), ("REST", "rest")):
+        value = with_prefix(s, prefix)("c1_p99_to_p50")
+        rows.append((f"{name}, concurrency 1, p99 relative to p50", f"{value:.2f}", goal(value)))
     rows += [
         ("publishing a version to its first response, idle server",
          f"{s.publish_to_first_response:.1f} s", ""),
@@ -254,6 +257,12 @@ def local_orchestration(results: Results) -> str:
         ("compiled pipeline: one worker / eight workers",
          f"{o.pipeline_size_1_worker:.0f} / {o.pipeline_size_8_workers:.0f} kB", "",
          "`regraft bench orchestration --only pipeline`"),
+        ("run on a real backend, 64 px, one worker: wall time / time in the "
+         f"{o.cluster_steps:.0f} steps",
+         f"{o.cluster_wall_time:.0f} / {o.cluster_steps_time:.0f} s", "",
+         "`regraft bench orchestration --only cluster`"),
+        ("overhead per step there: scheduling, starts of pods and Python, imports",
+         f"{o.cluster_overhead_per_step:.1f} s", "", ""),
         *_downloads(o),
         ("container image for CPUs: build without cache / unpacked size",
          f"{o.container_image_build:.0f} s / {o.container_image_size:.1f} GB", "",
