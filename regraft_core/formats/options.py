@@ -202,7 +202,7 @@ class FeatureOptions(Options):
         default="off",
         validate_default=True,
         description="Augmentation of views: mirrored only (`flip`), all operations in `light` or "
-        "`strong` ranges, or two `random` ones (as in RandAugment); auto chooses by validation.",
+        "`strong` ranges, or two `random` ones, like RandAugment; auto chooses by validation.",
     )
     flips: Literal["auto", "on", "off"] = Field(
         default="auto",

@@ -72,6 +72,7 @@ def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRENGTHS", ("light",))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_strength")
 def test_a_chosen_policy_is_extracted_as_if_it_was_given(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

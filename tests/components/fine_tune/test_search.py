@@ -90,6 +90,8 @@ def test_a_search_prolongs_what_gains_until_the_time_is_over(
     assert [trial.row() for trial in again.trials] == [trial.row() for trial in found.trials]
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_without_a_gain_the_search_ends_early_with_the_head(
     dataset: Path, trained: Trained, clock: StepClock
 ) -> None:
