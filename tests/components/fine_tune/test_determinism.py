@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys
@@ -29,6 +31,7 @@ for name in "ab":
 """
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_model(dataset: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(dataset), str(tmp_path)],

@@ -358,7 +358,7 @@ def augmented(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("strategy", ["top", "full"])
+@pytest.mark.parametrize("strategy", ["top", pytest.param("full", marks=pytest.mark.long)])
 def test_the_augmentation_of_images_depends_on_the_seed(
     dataset: Path, trained: Trained, augmented: Path, weak_head: Path, tmp_path: Path, strategy: str
 ) -> None:

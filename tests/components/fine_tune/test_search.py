@@ -91,7 +91,6 @@ def test_a_search_prolongs_what_gains_until_the_time_is_over(
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_without_a_gain_the_search_ends_early_with_the_head(
     dataset: Path, trained: Trained, clock: StepClock
 ) -> None:
@@ -104,6 +103,7 @@ def test_without_a_gain_the_search_ends_early_with_the_head(
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_the_candidates_are_the_head_and_the_best_training(
     dataset: Path, trained: Trained, weak_head: Path, clock: StepClock, tmp_path: Path
 ) -> None:
