@@ -90,6 +90,13 @@ def was_canceled(client: Client, run_id: str) -> bool:
     return False
 
 
+def service_account_of(client: Client, run_id: str) -> str:
+    """Return the service account of a run's steps, or an empty text."""
+    with _another_server():
+        return str(_workflow(client, run_id)["spec"]["serviceAccountName"])
+    return ""
+
+
 def waiting_reason(client: Client, run_id: str, step: str) -> str:
     """Return why a pod of a step is pending, as Kubernetes says it, or an empty text."""
     reasons = [pod.reason for pod in pods_of(client, run_id)
