@@ -32,6 +32,10 @@ from regraft_core.runtime.printable import hide_secret, one_line
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 OLDEST_SERVER = (2, 16)  # of Kubeflow Pipelines
+# What a server with several users responds with status 401 if Kubernetes itself is away, so that it
+# cannot check a token: `doTokenReview` in backend/src/apiserver/auth/authenticator_token_review.go
+# (KFP 2.17.0).
+TOKEN_NOT_CHECKED = "Failed to review the token"  # noqa: S105
 MAX_WAIT_S = 10.0
 MAX_MESSAGE = 300
 MAX_TEXT = 2**24  # bytes of a log, or of a workflow, which Argo limits to 1 MiB
@@ -305,6 +309,8 @@ class _Transport(RESTClientObject):
         host, status = self._connection.host, int(error.status)
         message = _message(error.body, headers)
         message = f": {message}" if message else ""
+        if status == 401 and TOKEN_NOT_CHECKED in _text(error.body):
+            return NoResponseError(f"{host}: the server could not check the token (401){message}")
         if status == 401:
             credentials = self._connection.credentials
             text = "the token is missing, expired or for another server (401)"
@@ -332,9 +338,13 @@ def retrying(connection: Connection, attempts: int) -> tenacity.Retrying:
     )
 
 
+def _text(body: Any) -> str:
+    return body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
+
+
 def _message(body: Any, headers: dict[str, str]) -> str:
     """Return the error message of a response, in one short line without the token."""
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
+    text = _text(body)
     try:
         response = json.loads(text)
         text = str(response.get("message") or response.get("error") or "")

@@ -33,6 +33,8 @@ from regraft_core.runtime.printable import one_line
 MAX_LINE = 300
 _ERROR = re.compile(r"\[regraft:error:(\d+)\] (?:[a-z_]+: )?(.*)")
 _CONCLUSION = "[regraft] # "  # a title in Markdown
+# `drive` in backend/src/v2/cmd/driver/main.go (KFP 2.17.0); before it, its log has inputs as JSON.
+_DRIVER_ERROR = re.compile(r"F\d{4} [^]]*\] KFP driver: (?:driver\.\w+\(.*?\) failed: )?(.*)")
 _LAUNCHER = re.compile(r"[IWEF]\d{4} ")  # lines of KFP's launcher, which follow those of the step
 
 
@@ -88,6 +90,13 @@ def was_canceled(client: Client, run_id: str) -> bool:
     return False
 
 
+def service_account_of(client: Client, run_id: str) -> str:
+    """Return the service account of a run's steps, or an empty text."""
+    with _another_server():
+        return str(_workflow(client, run_id)["spec"]["serviceAccountName"])
+    return ""
+
+
 def waiting_reason(client: Client, run_id: str, step: str) -> str:
     """Return why a pod of a step is pending, as Kubernetes says it, or an empty text."""
     reasons = [pod.reason for pod in pods_of(client, run_id)
@@ -116,11 +125,14 @@ def conclusion_of(client: Client, run_id: str) -> str:
 
 
 def describe_end(reason: str, log: str) -> Failure:
-    """Return the error that a step reported in its log, or how its pod ended and its last line.
+    """Return the error that a step or KFP's driver reported in its log.
 
-    Lines of KFP's launcher follow those of the step; a driver has only such lines.
+    Without one, it is how the pod ended, and the last line of the step; lines of KFP's launcher
+    follow those.
     """
     lines = [line for line in log.splitlines() if line.strip()]
+    if of_driver := [found for line in lines if (found := _DRIVER_ERROR.match(line))]:
+        return Failure(one_line(of_driver[-1][1])[:MAX_LINE])
     own = [line for line in lines if not _LAUNCHER.match(line)]
     errors = [found for line in own if (found := _ERROR.match(line))]
     if errors:

@@ -15,6 +15,7 @@ from typing import Any
 from kfp_server_api import V2beta1Run
 
 from pipelines.cluster.kfp_api import Client, Connection, NotFoundError
+from pipelines.cluster.pod_reports import service_account_of
 from pipelines.cluster.run_tasks import has_ended, tasks_of
 from pipelines.cluster.submit import (
     MAX_NAME,
@@ -64,7 +65,7 @@ def prepare_resumption(
         pipeline_spec=old.pipeline_spec if old.pipeline_version_reference is None else None,
         pipeline_version_reference=old.pipeline_version_reference,
         runtime_config=old.runtime_config,
-        service_account=old.service_account,
+        service_account=_service_account(client, old),
     )
     experiment = client.get_experiment(old.experiment_id).display_name
     return Resumption(run_id, str(experiment), version, run)
@@ -113,6 +114,16 @@ def _ended_run(client: Client, connection: Connection, run_id: str) -> Any:
             f"wait for its end, or terminate it: {page_of(connection, run_id)}"
         )
     return run
+
+
+def _service_account(client: Client, run: Any) -> str | None:
+    """Return the service account of a run, if it is known.
+
+    The server has none for a run that a schedule created, although its pods use that of the
+    schedule (`ReportWorkflowResource` in backend/src/apiserver/resource/resource_manager.go, KFP
+    2.17.0).
+    """
+    return run.service_account or service_account_of(client, run.run_id) or None
 
 
 def _has_ended(run: Any) -> bool:

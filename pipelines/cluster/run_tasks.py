@@ -15,9 +15,10 @@ from typing import Any
 STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
          "evaluate", "record-verdict", "export", "verify", "publish", "conclude")  # fmt: skip
 RELEASE_STEPS = ("export", "verify", "publish")  # they run only if the gate accepts the model
+DRIVER_FAILED = "KFP's driver failed before the step started"
 # What the server does not say of a driver: it reads the pipeline root's settings and the cache.
-DRIVER_FAILED = ("KFP's driver failed before the step started; usual causes: no access to the "
-                 "pipeline root, or an invalid ConfigMap kfp-launcher")  # fmt: skip
+DRIVER_CAUSES = ("; usual causes: no access to the pipeline root, an invalid ConfigMap "
+                 "kfp-launcher, or KFP's server did not respond")  # fmt: skip
 FAILED = ("FAILED", "ERROR", "SYSTEM_ERROR")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
 
@@ -56,7 +57,7 @@ def tasks_of(run: Any) -> list[Task]:
         found.sort(key=lambda task: (str(task.create_time), task.task_id or ""))
         for number, task in enumerate(found, 1):
             name = f"{step} {number}/{len(found)}" if len(found) > 1 else step
-            error = error_of(task) or ("" if started else DRIVER_FAILED)
+            error = error_of(task) or ("" if started else DRIVER_FAILED + DRIVER_CAUSES)
             tasks.append(Task(name, task.state, _seconds(task), error))
     return tasks
 
@@ -67,7 +68,7 @@ def failures_of(run: Any) -> list[str]:
     if steps:
         return [f"{task.name}: {task.error}" if task.error else task.name for task in steps]
     failed = {_name(task): error_of(task) for task in _details(run) if task.state in FAILED}
-    return [f"{name}: {error or DRIVER_FAILED}"
+    return [f"{name}: {error or DRIVER_FAILED + DRIVER_CAUSES}"
             for name, error in sorted(failed.items()) if name.endswith("-driver")]  # fmt: skip
 
 

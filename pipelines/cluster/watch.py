@@ -36,6 +36,7 @@ from pipelines.cluster.pod_reports import (
     was_canceled,
 )
 from pipelines.cluster.run_tasks import (
+    DRIVER_CAUSES,
     Task,
     error_of,
     failed_release,
@@ -227,7 +228,8 @@ def check_failure(client: Client, state: Any, run: WatchedRun) -> None:
     ended = "FAILED" if state.state == "SUCCEEDED" else state.state
     logged = failures_in_logs(client, run.id)
     found = [(failure, logged.get(_step_of(failure))) for failure in failures]
-    cause = "; ".join(f"{failure}: {log.reason}" if log else failure for failure, log in found)
+    cause = "; ".join(f"{failure.removesuffix(DRIVER_CAUSES)}: {log.reason}" if log else failure
+                      for failure, log in found)  # fmt: skip
     cause = cause or error_of(state)
     if cause == "resolve":  # the server has no message, and the log has exactly one
         cause = "resolve: usually an invalid option, or no access to a location; its log names it"

@@ -68,6 +68,7 @@ class KfpServer(LocalServer):
         self.script: list[Any] = ran(accepted=True)
         self.requests_of_run: dict[str, int] = {}
         self.nodes: list[dict[str, Any]] | None = None  # None: without the older API
+        self.pods_account = "pipeline-runner"
         self.canceled = False  # without a state CANCELING, as a run whose pods end at once
         # Set if Argo has compressed the nodes, because the workflow is large.
         self.compress: Callable[[bytes], bytes] | None = None
@@ -209,7 +210,8 @@ class KfpServer(LocalServer):
         if self.compress:
             packed = self.compress(json.dumps(nodes).encode())
             status = {"compressedNodes": base64.b64encode(packed).decode()}
-        spec = {"activeDeadlineSeconds": 0} if self.canceled else {}
+        spec: dict[str, Any] = {"serviceAccountName": self.pods_account}
+        spec |= {"activeDeadlineSeconds": 0} if self.canceled else {}
         manifest = json.dumps({"spec": spec, "status": status})
         return 200, {"run": {"id": run_id}, "pipeline_runtime": {"workflow_manifest": manifest}}
 

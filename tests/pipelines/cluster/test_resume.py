@@ -85,6 +85,16 @@ def test_a_resumed_run_has_all_settings_of_the_first(
     assert server.count("POST .*/upload") == uploads
 
 
+def test_a_run_of_a_schedule_keeps_its_service_account(
+    server: KfpServer, resume: Regraft, run_id: str
+) -> None:
+    """KFP 2.17.0 has none for such a run, only in Argo's workflow."""
+    server.runs[run_id].service_account = None
+    server.nodes, server.pods_account = [], "runner"
+    assert resume(run_id).code == 0
+    assert [*server.runs.values()][-1].service_account == "runner"
+
+
 @pytest.mark.parametrize(("accepted", "code"), [(True, 0), (False, 3)])
 def test_waiting_for_a_resumed_run_ends_with_its_verdict(
     server: KfpServer, resume: Regraft, run_id: str, accepted: bool, code: int

@@ -29,6 +29,12 @@ from tests.pipelines.cluster.kfp_server import (
 
 TOKEN = "abc.def-ghi_123"
 DESTINATION = "s3://bucket/models"
+# As KFP 2.17.0 responds, shortened.
+NOT_CHECKED = ("Failed to authorize with API: Unauthenticated: Failed to check authorization. User "
+               "identity is empty in the request header: [Unauthenticated: Request header error: "
+               "there is no user identity header., Authentication failure: Unauthenticated: "
+               "Request header error: Failed to review the token provided: Post: dial tcp "
+               "10.0.0.1:443: connect: connection refused]")  # fmt: skip
 
 
 @pytest.fixture
@@ -257,6 +263,17 @@ def test_waiting_survives_a_temporary_outage(server: KfpServer, submit: Regraft)
     assert submit("--wait").code == 0
 
 
+def test_waiting_survives_a_server_that_cannot_check_tokens(
+    server: KfpServer, submit: Regraft
+) -> None:
+    """While Kubernetes is away, a server with several users refuses each token."""
+    fault = Fault(401, json.dumps({"code": 16, "message": NOT_CHECKED}).encode())
+    server.fail(r"GET .*/runs/run", *[fault] * 8)
+    ended = submit("--existing-token", TOKEN, "--wait")
+    assert ended.code == 0, ended.err
+    assert not server.faults
+
+
 def test_a_schedule_is_a_recurring_run(server: KfpServer, submit: Regraft) -> None:
     ended = submit("--schedule", "30 3 * * mon-fri")
     assert ended.code == 0, ended.err
@@ -368,6 +385,8 @@ def test_a_lost_response_creates_no_second_recurring_run(
     [
         (Fault(503), 1, "the server failed (503): failed on purpose"),
         (Fault(), 1, "the connection broke: Remote end closed connection"),
+        (Fault(401, json.dumps({"code": 16, "message": NOT_CHECKED}).encode()), 1,
+         "the server could not check the token (401): Failed to authorize"),
         (Fault(403), 2, "no permission (403), namespace: not set: failed on purpose"),
         (Fault(400), 2, "the server refused the request (400): failed on purpose"),
         (Fault(302, headers=(("Location", "/dex/auth"),)), 2,

@@ -15,7 +15,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines.cluster.kfp_api import Client, Connection
-from pipelines.cluster.run_tasks import DRIVER_FAILED, failures_of, pending_pods, tasks_of
+from pipelines.cluster.run_tasks import (
+    DRIVER_CAUSES,
+    DRIVER_FAILED,
+    failures_of,
+    pending_pods,
+    tasks_of,
+)
 from pipelines.cluster.watch import (
     Listener,
     PendingSteps,
@@ -100,7 +106,7 @@ def test_a_failed_driver_is_its_step_although_the_step_is_omitted() -> None:
 
 def test_a_failed_driver_of_kfp_is_named_if_no_step_failed() -> None:
     run = run_of("FAILED", task("iteration-driver", "FAILED"), task("for-loop-1", "FAILED"))
-    assert failures_of(run) == [f"iteration-driver: {DRIVER_FAILED}"]
+    assert failures_of(run) == [f"iteration-driver: {DRIVER_FAILED}{DRIVER_CAUSES}"]
     run = run_of("FAILED", task("steps-driver", "SUCCEEDED"), task("ingest", "FAILED"))
     assert failures_of(run) == ["ingest"]
 
@@ -282,17 +288,36 @@ def test_a_failed_run_says_how_to_go_on_unless_its_input_is_invalid(
     assert ("--resume" in error) == resumable
 
 
-def test_a_failed_driver_says_the_last_line_of_its_log(
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("I1127 start\nF1127 main.go:76] no access to the bucket\n",
+         "main: Error (exit code 1); the last line of its log: F1127 main.go:76] no access to the "
+         "bucket"),
+        ('I1127 15:08:07.3 23 main.go:556] output ExecutorInput:{\n  "inputs": {}\n}\n'
+         'F1127 15:08:07.3 23 main.go:127] KFP driver: driver.Container(taskName="ingest", '
+         "KubernetesExecutorConfig) failed: failure while getting executionCache: refused\n",
+         "failure while getting executionCache: refused"),
+        ("I1127 start\nF1127 1 main.go:127] KFP driver: invalid argument\n", "invalid argument"),
+    ],
+    ids=["another version", "after its input", "without arguments"],
+)  # fmt: skip
+def test_a_failed_driver_says_the_error_in_its_log(
+    server: KfpServer, watched: Callable[..., SimpleNamespace], log: str, reason: str
+) -> None:
+    """The log of KFP 2.17.0 has its inputs as JSON, in lines of their own."""
+    server.script = failed("ingest-driver")
+    server.nodes = [pod("ingest-driver", "Failed", "main: Error (exit code 1)", ended=1)]
+    server.logs = {"regraft-ingest-driver": log}
+    assert f"FAILED: ingest: {DRIVER_FAILED}: {reason}. Logs: " in watched().error
+
+
+def test_a_failed_driver_without_a_log_has_its_usual_causes(
     server: KfpServer, watched: Callable[..., SimpleNamespace]
 ) -> None:
     server.script = failed("ingest-driver")
-    server.nodes = [pod("ingest-driver", "Failed", "Error (exit code 1)", ended=1)]
-    server.logs = {
-        "regraft-ingest-driver": "I1127 start\nF1127 main.go:76] no access to the bucket\n"
-    }
-    error = watched().error
-    assert DRIVER_FAILED in error
-    assert "Error (exit code 1); the last line of its log: F1127 main.go:76] no access" in error
+    server.nodes = []
+    assert f"FAILED: ingest: {DRIVER_FAILED}{DRIVER_CAUSES}. Logs: " in watched().error
 
 
 def test_the_reason_is_that_of_the_last_attempt_of_a_step_that_failed(
