@@ -22,11 +22,11 @@ from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import DatasetManifest, Level
 from regraft_core.formats.options import FeatureOptions
-from regraft_core.formats.records import NO_GROUP, ImageRecord, read_records, shard_file
+from regraft_core.formats.records import ImageRecord, read_records, shard_file
 from regraft_core.images.batch_decoding import Decode, decode_batches, make_decoder
 from regraft_core.runtime.errors import DataError
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.feature_store import LEVELS
+from regraft_core.training.feature_store import LEVELS, number_groups
 from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer
 from regraft_core.training.linear_head.head_rows import HeadRows, scored_rows
 from regraft_core.training.linear_head.held_out_predictions import held_out_predictions
@@ -102,9 +102,7 @@ def read_sample(dataset: Path, data: DatasetManifest, limit: int = SAMPLE_IMAGES
                 missing[record.label] -= 1
                 records.append(record)
     labels = np.array([record.label for record in records], np.int32)
-    own = np.arange(len(records)) + 1 + max((record.group for record in records), default=0)
-    groups = np.array([record.group for record in records], np.int64)
-    groups = np.where(groups == NO_GROUP, own, groups)
+    groups = number_groups(np.array([record.group for record in records], np.int64))
     scored = scored_rows(labels, groups) if records else np.empty(0, np.int64)
     if not len(scored):
         raise DataError(

@@ -20,10 +20,11 @@ from components.extract_features.forward_pass import constant_call, view_seeds
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import FeatureOptions, HeadOptions, Strength
-from regraft_core.formats.records import NO_GROUP, ImageRecord, read_split
+from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.augment import augment
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.training.feature_store import number_groups
 from regraft_core.training.linear_head.head_rows import HeadRows, scored_rows
 from regraft_core.training.linear_head.head_selection import held_out_losses
 from regraft_core.training.paired_losses import PairedLosses, compare_losses
@@ -162,11 +163,8 @@ def _labels_and_images(
     records: list[ImageRecord],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return labels, and the number of each image, the same for near duplicates."""
-    groups = np.array([record.group for record in records], np.int64)
-    alone = -1 - np.arange(len(groups))
-    images = np.unique(np.where(groups == NO_GROUP, alone, groups), return_inverse=True)[1]
-    labels = np.array([record.label for record in records], np.int32)
-    return labels, images.astype(np.int64)
+    images = number_groups(np.array([record.group for record in records], np.int64))
+    return np.array([record.label for record in records], np.int32), images
 
 
 def _make_views(

@@ -1,4 +1,4 @@
-"""Writes a complete candidate: model, learning curves, detector and manifest."""
+"""Writes complete candidates: model, learning curves, detector and manifest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from components.fine_tune.detector import fit_detector
 from components.fine_tune.strategies import Parts
-from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import Epoch, ModelManifest
+from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifests import CandidatesManifest, Epoch, ModelManifest
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.distribution import is_chief
@@ -103,6 +103,23 @@ def write_candidate(
         )
         written.write(folder)
     return written
+
+
+def write_candidates(folder: Path, digests: dict[str, str], clock: Clock) -> CandidatesManifest:
+    """Write the manifest of the candidates in the subfolders of a folder.
+
+    Args:
+        folder: their folder.
+        digests: digest of each by the name of its subfolder.
+        clock: measures the step.
+    """
+    manifest = CandidatesManifest(
+        digest=digest_of(digests),
+        made_by=MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
+        candidates=digests,
+    )
+    manifest.write(folder)
+    return manifest
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import keras
 
+from components.fine_tune.candidate import write_candidates
 from components.fine_tune.fine_tune import fine_tune
-from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifest_storage import staged_folder
 from regraft_core.formats.manifests import CandidatesManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.step_reports import Clock
-from regraft_core.runtime.version import VERSION
 from regraft_core.training.feature_store import feature_folders
 
 
@@ -39,10 +39,4 @@ def fine_tune_all(
             candidate = fine_tune(dataset, folders, head, folder / one.strategy, one)
             digests[one.strategy] = candidate.digest
             keras.backend.clear_session()
-        manifest = CandidatesManifest(
-            digest=digest_of(digests),
-            made_by=MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
-            candidates=digests,
-        )
-        manifest.write(folder)
-    return manifest
+        return write_candidates(folder, digests, clock)

@@ -92,6 +92,13 @@ def read_manifests(folders: Sequence[str | os.PathLike[str]]) -> list[FeaturesMa
     return manifests
 
 
+def number_groups(stored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of groups [n], of 0..n-1: an image of no group is a group of its own."""
+    alone = -1 - np.arange(len(stored))
+    numbers = np.where(stored == NO_GROUP, alone, stored)
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
 class FeatureRows:
     """One array of one split over all workers' folders, read by index from memory-mapped files.
 
@@ -119,10 +126,7 @@ class FeatureRows:
 
         Images of a group, such as near duplicates, share it.
         """
-        stored = self._of_images(GROUPS, np.int64)
-        alone = -1 - np.arange(len(stored))
-        numbers = np.where(stored == NO_GROUP, alone, stored)
-        return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+        return number_groups(self._of_images(GROUPS, np.int64))
 
     def _of_images(self, array: str, dtype: Any) -> NDArray[Any]:
         """Return one value of each image, [n]."""

@@ -10,19 +10,22 @@ from typing import Any
 
 import keras
 
-from components.fine_tune.candidate import TrainedCandidate, write_candidate
+from components.fine_tune.candidate import (
+    TrainedCandidate,
+    write_candidate,
+    write_candidates,
+)
 from components.fine_tune.fine_tune import fine_tune, load_parts
 from components.fine_tune.search.budget import Budget, used_seconds
 from components.fine_tune.search.search import Search, Winner
 from components.fine_tune.strategies import Parts
-from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
+from regraft_core.formats.manifest_storage import staged_folder
 from regraft_core.formats.manifests import CandidatesManifest, DatasetManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_duration
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
-from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy
 from regraft_core.training.feature_store import feature_folders, read_manifests
@@ -87,12 +90,7 @@ def search_candidates(
                 written = write_candidate(winner.part.of(parts), head, out_folder, found, clock)
                 digests[SEARCHED] = written.digest
         keras.backend.clear_session()
-        manifest = CandidatesManifest(
-            digest=digest_of(digests),
-            made_by=MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
-            candidates=digests,
-        )
-        manifest.write(folder)
+        manifest = write_candidates(folder, digests, clock)
     log_progress(f"fine_tune search: {budget.used:.0f} s of {budget.seconds:.0f} s are used")
     return manifest
 
