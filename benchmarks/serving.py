@@ -16,6 +16,7 @@ Serving's format.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import shutil
 import statistics
@@ -27,12 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.batching_search import tune
-from benchmarks.load_generator import Load, percentile, run_load
+from benchmarks.load_generator import Load, LoadResult, percentile, run_load
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from benchmarks.serving_faults import mixed_load, write_labels
 from benchmarks.serving_soak import memory, swap
 from regraft_client import grpc_wire, rest_wire
 from regraft_client.grpc_wire import Target
+from regraft_core.runtime.machine import available_cores
 from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
 
@@ -199,6 +201,32 @@ def latency(stage: Stage) -> dict[str, Metric]:
     return metrics
 
 
+def threads(stage: Stage) -> dict[str, Metric]:
+    """Measure the server with one thread and with all cores for each operation, in turn."""
+    found: dict[str, list[LoadResult]] = {}
+    with contextlib.ExitStack() as stack:
+        counts = {"one_thread": 1, "all_cores": available_cores()}
+        addresses = {}
+        for name, count in counts.items():
+            flag = f"--tensorflow_intra_op_parallelism={count}"
+            options = ServeOptions(flags=(*batching_flags(), flag))
+            server = running_server(stage.base, MODEL, stage.engine, options)
+            addresses[name] = stack.enter_context(server)
+        for _ in range(stage.rounds):
+            for name, at in addresses.items():
+                for concurrency in (1, CONCURRENCY):
+                    result = run_load(stage.load("grpc", at.grpc, concurrency))
+                    found.setdefault(f"{name}_c{concurrency}", []).append(result)
+    metrics = {}
+    for name in counts:
+        times = [second for result in found[f"{name}_c1"] for second in result.times]
+        for percent in (50, 99):
+            metrics[f"{name}_c1_p{percent}"] = Metric(percentile(times, percent) * 1e3, "ms")
+        rate = statistics.median(result.rate for result in found[f"{name}_c{CONCURRENCY}"])
+        metrics[f"{name}_c{CONCURRENCY}_rate"] = Metric(rate, "images/s")
+    return metrics
+
+
 def table(stage: Stage) -> dict[str, Metric]:
     """Measure protocol x signature x concurrency x batching."""
     metrics = {}
@@ -220,6 +248,7 @@ def table(stage: Stage) -> dict[str, Metric]:
 PARTS: Mapping[str, Callable[[Stage], dict[str, Metric]]] = {
     "throughput": throughput,
     "latency": latency,
+    "threads": threads,
     "table": table,
     "swap": lambda stage: swap(stage.base, MODEL, stage.engine, stage.load),
 }

@@ -203,6 +203,12 @@ def serving_metrics(results: Results) -> str:
     for name, prefix in (("gRPC", "grpc"), ("REST", "rest")):
         value = with_prefix(s, prefix)("c1_p99_to_p50")
         rows.append((f"{name}, concurrency 1, p99 relative to p50", f"{value:.2f}", goal(value)))
+    for name, prefix in (("one thread for each batch", "one_thread"),
+                         ("all cores for each operation", "all_cores")):  # fmt: skip
+        value = with_prefix(s, prefix)
+        rows.append((f"gRPC, {name}: concurrency 1, p50 / p99; concurrency 16",
+                     f"{value('c1_p50'):.1f} / {value('c1_p99'):.1f} ms; "
+                     f"{value('c16_rate'):.1f} images/s", ""))  # fmt: skip
     rows += [
         ("publishing a version to its first response, idle server",
          f"{s.publish_to_first_response:.1f} s", ""),

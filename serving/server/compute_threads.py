@@ -11,7 +11,7 @@ def intra_op_threads(batching: BatchingConfig | None) -> int:
 
     If there is a batch for each core, a thread of its own computes it without waiting for others.
     Splitting every operation of a few milliseconds among all cores is then slower, also for a
-    single request, and its latency varies more.
+    single request.
     """
     at_once = (batching or BatchingConfig()).num_batch_threads
     return 1 if at_once >= available_cores() else 0
