@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
-from regraft_core.training.linear_head.head_selection import MAX_THREADS, PATHS
+from regraft_core.training.linear_head.held_out_fits import PATHS, thread_count
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
 from regraft_core.training.linear_head.linear_classifier import Scaling
 from regraft_core.training.linear_head.ridge_regression import RidgeFolds
@@ -49,6 +48,5 @@ def held_out_predictions(
         return lowest, predicted
 
     tasks = [(rows, scaling) for rows in candidates for scaling in scalings(rows).values()]
-    workers = min(os.cpu_count() or 1, MAX_THREADS)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(thread_count()) as pool:
         return min(pool.map(best, tasks), key=lambda found: found[0])[1]

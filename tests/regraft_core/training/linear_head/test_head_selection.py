@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import regraft_core.training.linear_head.head_selection as module
 from regraft_core.formats.options import HeadOptions
+from regraft_core.training.linear_head import chosen_fits, head_selection
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
 from regraft_core.training.linear_head.head_selection import SolvedHead, solve_head
 from regraft_core.training.linear_head.held_out_scores import (
@@ -107,13 +107,16 @@ def test_rows_beyond_the_sample_are_fitted_too(monkeypatch: pytest.MonkeyPatch) 
     """The fit of all rows is the same in memory, in blocks, and on features without axes."""
     rows, fixed = blobs(100), OPTIONS.model_copy(update={"l2": 1e-2})
     whole = solve(rows, 3, None, fixed)
-    for limits in ({"SELECTION_ROWS": 90}, {"IN_MEMORY_BYTES": 0}, {"SELECTION_ROWS": 6}):
+    for module, name, value in (
+        (head_selection, "SELECTION_ROWS", 90),
+        (chosen_fits, "IN_MEMORY_BYTES", 0),
+        (head_selection, "SELECTION_ROWS", 6),
+    ):
         with monkeypatch.context() as patch:
-            for name, value in limits.items():
-                patch.setattr(module, name, value)
+            patch.setattr(module, name, value)
             head = solve(rows, 3, None, fixed)
         one, other = ((rows.parts[0] @ h.kernel).argmax(1) for h in (whole, head))
-        assert (one == other).mean() > 0.97, limits
+        assert (one == other).mean() > 0.97, (name, value)
 
 
 @pytest.mark.parametrize("objective", ["balanced-accuracy", "macro-f1"])

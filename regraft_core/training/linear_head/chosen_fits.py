@@ -1,0 +1,68 @@
+"""Fits the members of a chosen head to all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from regraft_core.training.linear_head.head_rows import HeadRows, scalings
+from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.logistic_regression import (
+    Problem,
+    principal_axes,
+    prior_weights,
+    solve,
+)
+from regraft_core.training.linear_head.ridge_regression import fit_ridge
+
+# Rows in memory as float32 up to this size, otherwise scaled again in each step.
+IN_MEMORY_BYTES = 1 << 30
+
+
+def fit_members(rows: HeadRows, task: FitTask, members: Sequence[Trial], compared: int) -> Weights:
+    """Fit the members to all rows and return the mean classifier of unscaled features.
+
+    More rows than the members were compared on need a weaker penalty of the mean loss.
+    """
+    kernels, biases = [], []
+    for trial in members:
+        penalty = trial.penalty * compared / len(rows)
+        fitted = fit_trial(rows, task, replace(trial, penalty=penalty))
+        kernels.append(fitted.kernel / trial.temperature)
+        biases.append(fitted.bias / trial.temperature)
+    return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))
+
+
+def fit_trial(rows: HeadRows, task: FitTask, trial: Trial) -> Weights:
+    """Fit a trial's method, scaling and penalty to all rows, for unscaled features."""
+    scaling = scalings(rows)[trial.scaling]
+    if trial.method == "logistic":
+        fitted = _fit_logistic(rows, task, scaling, trial.penalty)
+    else:
+        fitted = fit_ridge(
+            rows.parts, task.targets, task.weights, scaling, trial.penalty, trial.method
+        )
+    return fitted.of_features(scaling)
+
+
+def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: float) -> Weights:
+    """Fit a logistic regression to all rows, on the axes of the sample's rows.
+
+    If these are too few for the span of all rows, the features themselves are the axes.
+    """
+    targets, weights = task.targets, task.weights
+    if min(len(rows), len(rows.mean)) > len(task.sample):
+        squares = rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
+        problem = Problem(rows.parts, targets, weights, squares, scaling)
+        return solve(problem, penalty, prior_weights(targets, len(squares)))
+    axes = principal_axes(scaling.apply(rows.take(task.sample)))
+    if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
+        coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
+        problem = Problem(coordinates, targets, weights, axes.squares)
+    else:
+        problem = Problem(rows.parts, targets, weights, axes.squares, scaling, axes)
+    fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)))
+    return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)

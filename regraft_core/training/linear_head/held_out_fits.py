@@ -1,0 +1,243 @@
+"""Fits of a head that did not see the rows that they predict, and how they compare.
+
+Fits are compared by the log loss at their best temperature, which depends less on chance than their
+accuracy does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft_core.formats.options import HeadOptions
+from regraft_core.training.intervals import wilson_interval
+from regraft_core.training.linear_head.head_rows import (
+    HeadRows,
+    deal_folds,
+    sample_rows,
+    scalings,
+    scored_rows,
+)
+from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
+from regraft_core.training.linear_head.logistic_regression import (
+    Problem,
+    principal_axes,
+    prior_weights,
+    solve,
+)
+from regraft_core.training.linear_head.ridge_regression import ClosedForm, RidgeFolds
+
+Floats = NDArray[np.float64]
+Method = Literal["ridge", "discriminant", "logistic"]
+CLOSED_FORMS: tuple[ClosedForm, ...] = ("ridge", "discriminant")
+# Exponents of ten of the penalties, from strong to weak, for rows whose mean square length is 1. To
+# compare levels a few suffice; on a path, the first that has no lower loss ends it. Discriminant
+# analysis is on the path of ridge regression.
+SCREENING: tuple[float, ...] = (-2, -4, -6)
+PATHS: dict[str, tuple[float, ...]] = {
+    "ridge": (-1, -2, -3, -3.5, -4, -4.5, -5, -6),
+    "logistic": (-2, -3, -3.5, -4, -4.5, -5, -6),
+}
+# Each fit that is compared at the same time holds its rows.
+MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit: its mean log loss and accuracy on held-out images, at its temperature.
+
+    `rows` are those that it was fitted to or held out of; the accuracy has its 95% interval.
+    """
+
+    levels: str
+    scaling: str
+    method: Method
+    penalty: float
+    loss: float
+    accuracy: float
+    temperature: float
+    rows: int
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True)
+class HeldOutFit:
+    """A fit of the sample's rows, and its logits of the scored rows at its temperature."""
+
+    trial: Trial
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What all fits have in common: targets [n, k] and weights [n] of all rows, and the folds.
+
+    `sample` are the rows that are compared, `fold_of` their folds and `scored` the places in the
+    sample of the rows whose held-out logits count.
+    """
+
+    targets: Floats
+    weights: Floats
+    sample: NDArray[np.int64]
+    fold_of: NDArray[np.int64]
+    folds: int
+    scored: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    @property
+    def known(self) -> NDArray[np.int32]:
+        """The labels of the scored rows."""
+        return self.labels[self.scored]
+
+
+def make_task(
+    rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions,
+    limit: int,
+) -> FitTask:  # fmt: skip
+    """Return the task of fitting rows with the options, compared on at most `limit` of them."""
+    targets = np.eye(classes)[rows.labels]
+    targets = targets * (1 - options.label_smoothing) + options.label_smoothing / classes
+    weights = np.ones(len(rows)) if class_weights is None else np.array(class_weights)[rows.labels]
+    sample = sample_rows(rows.images, limit, options.seed)
+    labels, images = rows.labels[sample], rows.images[sample]
+    folds = min(options.folds, len(np.unique(images)))
+    return FitTask(
+        targets, weights / weights.mean(), sample, deal_folds(labels, images, folds, options.seed),
+        folds, scored_rows(labels, images), labels,
+    )  # fmt: skip
+
+
+def choose_levels(
+    candidates: Mapping[str, HeadRows], task: FitTask
+) -> tuple[str, list[HeldOutFit]]:
+    """Return the levels of the best ridge regression, and the best one of each that was tried."""
+    pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
+
+    def best(pair: tuple[str, str]) -> HeldOutFit:
+        scores = _ridge_scores(candidates[pair[0]], pair[1], task)
+        fits = [_trial(scores(10.0**e)["ridge"], 10.0**e, "ridge", pair, task) for e in SCREENING]
+        return min(fits, key=lambda fit: fit.trial.loss)
+
+    with ThreadPoolExecutor(thread_count()) as pool:
+        fits = list(pool.map(best, pairs))
+    return min(fits, key=lambda fit: fit.trial.loss).trial.levels, fits
+
+
+def compare_fits(
+    rows: HeadRows, levels: str, task: FitTask, options: HeadOptions
+) -> list[HeldOutFit]:
+    """Return the best ridge regression of each scaling, and the best of the other methods.
+
+    Logistic regression takes the scaling of the better ridge regression.
+    """
+
+    def closed_forms(name: str) -> dict[Method, HeldOutFit]:
+        scores = _ridge_scores(rows, name, task)
+        return _best_penalties(scores, PATHS["ridge"], (levels, name), task)
+
+    with ThreadPoolExecutor(thread_count()) as pool:
+        found = list(pool.map(closed_forms, scalings(rows)))
+    ridge, discriminant = ([fits[method] for fits in found] for method in CLOSED_FORMS)
+    best = min(ridge, key=lambda fit: fit.trial.loss).trial.scaling
+    return [
+        *ridge,
+        min(discriminant, key=lambda fit: fit.trial.loss),
+        _logistic(rows, (levels, best), task, options),
+    ]
+
+
+def thread_count() -> int:
+    """Return how many fits are compared at the same time."""
+    return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _ridge_scores(
+    rows: HeadRows, scaling: str, task: FitTask
+) -> Callable[[float], dict[ClosedForm, Floats]]:
+    scaled = scalings(rows)[scaling].apply(rows.take(task.sample))
+    targets, weights = task.targets[task.sample], task.weights[task.sample]
+    return RidgeFolds(scaled, targets, weights, task.fold_of).scores
+
+
+def _logistic(
+    rows: HeadRows, names: tuple[str, str], task: FitTask, options: HeadOptions
+) -> HeldOutFit:
+    scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
+    path = _LogisticFolds(scaled, task)
+    if options.l2:
+        return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
+    return _best_penalties(
+        lambda penalty: {"logistic": path.logits(penalty)}, PATHS["logistic"], names, task
+    )["logistic"]
+
+
+def _best_penalties(
+    held_out: Callable[[float], Mapping[Any, Floats]], path: Sequence[float],
+    names: tuple[str, str], task: FitTask,
+) -> dict[Method, HeldOutFit]:  # fmt: skip
+    """Return the fit of each method with the penalty of the lowest loss on the path.
+
+    The path ends at the first penalty that is better for none of them.
+    """
+    best: dict[Method, HeldOutFit] = {}
+    for exponent in path:
+        fits = {
+            method: _trial(scores, 10.0**exponent, method, names, task)
+            for method, scores in held_out(10.0**exponent).items()
+        }
+        better = {
+            method: fit for method, fit in fits.items()
+            if method not in best or fit.trial.loss < best[method].trial.loss
+        }  # fmt: skip
+        if not better:
+            break
+        best |= better
+    return best
+
+
+def _trial(
+    held_out: Floats, penalty: float, method: Method, names: tuple[str, str], task: FitTask
+) -> HeldOutFit:
+    logits, labels = held_out[task.scored], task.known
+    temperature = fit_temperature(logits, labels)
+    logits = logits / temperature
+    correct = int(np.sum(logits.argmax(axis=1) == labels))
+    trial = Trial(
+        *names, method, penalty, smoothed_loss(logits, labels), correct / len(labels), temperature,
+        len(task.sample), *wilson_interval(correct, len(labels)),
+    )  # fmt: skip
+    return HeldOutFit(trial, logits)
+
+
+class _LogisticFolds:
+    """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
+
+    def __init__(self, rows: NDArray[np.float32], task: FitTask) -> None:
+        axes = principal_axes(rows)
+        self._rows, self._task = rows @ axes.basis, task
+        targets, weights = task.targets[task.sample], task.weights[task.sample]
+        kept = [task.fold_of != k for k in range(task.folds)]
+        self._problems = [
+            Problem([self._rows[one]], targets[one], weights[one], axes.squares) for one in kept
+        ]
+        self._fits = [prior_weights(one.targets, len(axes.squares)) for one in self._problems]
+
+    def logits(self, penalty: float) -> Floats:
+        """Fit all folds and return each row's logits by the fit that did not see it."""
+        found = np.empty((len(self._rows), self._task.targets.shape[1]))
+
+        def fit(k: int) -> None:
+            self._fits[k] = solve(self._problems[k], penalty, self._fits[k])
+            inside = self._task.fold_of == k
+            found[inside] = self._fits[k].logits(self._rows[inside])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fit, range(len(self._problems))))
+        return found
