@@ -5,6 +5,7 @@ That function is timed; it returns another one that returns the model's test acc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,8 @@ def fit_budget(folder: Path, settings: Settings) -> Fit:
 def fit_last_level(folder: Path, settings: Settings) -> Fit:
     """Return a logistic regression on the last level of the frozen backbone."""
     import keras
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold
 
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
@@ -117,12 +118,13 @@ def fit_last_level(folder: Path, settings: Settings) -> Fit:
         shift = rows.mean(axis=0)
         scale = np.sqrt(np.square(rows - shift).sum(axis=1).mean())
         folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-        model = LogisticRegression(max_iter=10_000, tol=1e-5)
+        model: Any = LogisticRegression(max_iter=10_000, tol=1e-5)
         if folds > 1:
             parts = StratifiedKFold(folds, shuffle=True, random_state=settings.seed)
-            model = GridSearchCV(
-                model, {"C": INVERSE_PENALTIES}, scoring="neg_log_loss", cv=parts, n_jobs=1
-            )
+            model = LogisticRegressionCV(
+                Cs=INVERSE_PENALTIES, cv=parts, scoring="neg_log_loss", max_iter=10_000, tol=1e-5,
+                n_jobs=os.cpu_count(),
+            )  # fmt: skip
         model.fit((rows - shift) / scale, labels)
 
         def test() -> float:

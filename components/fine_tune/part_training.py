@@ -72,6 +72,14 @@ def train_strategy(
     return replace(found, search=search)
 
 
+def averaging_momentum(options: FineTuneOptions, steps: int) -> float | None:
+    """Return the momentum of the averaged weights in a training of `steps`, None for no average."""
+    if options.ema_momentum != "auto":
+        return options.ema_momentum or None
+    momentum = 1.0 - 1.0 / (AVERAGED_FRACTION * steps)
+    return float(np.clip(momentum, 0.0, MAX_MOMENTUM)) or None
+
+
 class _Training:
     """The trainings of a part from the head's weights, which may differ in rate and length."""
 
@@ -119,12 +127,9 @@ class _Training:
         return Trained(history, best, rate, compare_losses(losses, self.head_losses))
 
     def _settings(self, rate: float, epochs: int) -> Settings:
-        momentum = self._options.ema_momentum
-        if momentum == "auto":
-            averaged = AVERAGED_FRACTION * epochs * self._steps
-            momentum = float(np.clip(1.0 - 1.0 / averaged, 0.0, MAX_MOMENTUM))
+        momentum = averaging_momentum(self._options, epochs * self._steps)
         return replace(
-            self._shared, learning_rate=rate, epochs=epochs, ema_momentum=momentum or None,
+            self._shared, learning_rate=rate, epochs=epochs, ema_momentum=momentum,
             fingerprint=digest_of([self._shared.fingerprint, rate, epochs]),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.fine_tune.part_training import AVERAGED_FRACTION, MAX_MOMENTUM
+from components.fine_tune.part_training import averaging_momentum
 from components.fine_tune.search.search_space import TrainedPart
 from components.fine_tune.strategies import Parts, model_and_data, shared_settings, unfreeze
 from regraft_core.formats.manifest_storage import digest_of
@@ -75,14 +75,11 @@ class PartTrainer:
         """
         self.parts.complete.set_weights(weights)
         self._unfreeze()
-        momentum = self._options.ema_momentum
-        if momentum == "auto":
-            steps = min(limit.steps, max(int(limit.seconds / self.step_s), 1))
-            momentum = float(np.clip(1 - 1 / (AVERAGED_FRACTION * steps), 0.0, MAX_MOMENTUM))
+        steps = min(limit.steps, max(int(limit.seconds / self.step_s), 1))
         fingerprint = digest_of([self._settings.fingerprint, rate, first, number])
         settings = replace(
-            self._settings, learning_rate=rate, ema_momentum=momentum or None,
-            fingerprint=fingerprint,
+            self._settings, learning_rate=rate, fingerprint=fingerprint,
+            ema_momentum=averaging_momentum(self._options, steps),
         )  # fmt: skip
         folder = checkpoint_folder(self._options.work_dir, "fine_tune-trial", fingerprint)
         return self._timed.train(settings, limit, first, folder)
