@@ -75,6 +75,7 @@ def extract_features(
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)
+    flips_allowed = options.flips != "off"
     options, reasoning = _chosen_views(dataset, data, model, backbone, options)
     assert options.augment != "auto"
     cut = _cut_name(model, backbone, options)
@@ -138,6 +139,7 @@ def extract_features(
             views=options.views,
             augment=options.augment,
             flips=options.flips == "on",
+            flips_allowed=flips_allowed,
             seed=options.seed,
             dtype=options.feature_dtype,
             batch_size=batch_size,

@@ -156,6 +156,9 @@ class FeaturesManifest(Manifest):
     views: int = Field(description="Views of each training image; other splits have one.")
     augment: Strength = Field(description="Policy of the augmented views.")
     flips: bool = Field(default=False, description="Whether half of these views are mirrored.")
+    flips_allowed: bool = Field(
+        default=False, description="Whether views may be mirrored where validation shows a gain."
+    )
     seed: int = Field(description="Seed of the augmented views.")
     dtype: Literal["float16", "float32"] = Field(description="Data type of all arrays.")
     batch_size: int = Field(

@@ -207,7 +207,7 @@ class FeatureOptions(Options):
     flips: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Mirror half of the augmented views; not for classes that mirroring changes, "
-        "such as letters. Auto does so only if --augment auto has shown that it helps.",
+        "such as letters. Auto does so only where validation shows a gain.",
     )
     batch_size: BatchSize = 32
     feature_dtype: Literal["float16", "float32"] = Field(

@@ -35,7 +35,8 @@ class PartTrainer:
         self._whole_steps = -(-source.count // options.batch_size)
         self._unfreeze()
         settings = shared_settings(self.parts, part.strategy, options, model, source.count, half)
-        self._settings = replace(settings, fingerprint=digest_of([settings.fingerprint, part.cut]))
+        fingerprint = digest_of([settings.fingerprint, part.cut, part.views.name])
+        self._settings = replace(settings, fingerprint=fingerprint)
         self._trainer = Trainer(model, source, validation, self._settings)
         self._timed = TimedTrainer(self._trainer, self._settings, sample, now)
         self.head_losses: NDArray[np.float32] = self._timed.start[:, 0]

@@ -26,8 +26,9 @@ WORTHWHILE = 0.5
 class Series:
     """The trainings of a part, each from the weights of the one before, while they gain.
 
-    `points` are (steps, gain): all steps so far, and how far the loss is below the head's. `end`
-    says why it does not go on, and is empty while it does.
+    `learning_rate` and `views` are those of the next training. `points` are (steps, gain): all
+    steps so far, and how far the loss is below the head's. `end` says why it does not go on, and is
+    empty while it does.
     """
 
     part: str
@@ -36,6 +37,7 @@ class Series:
     measure_s: float
     points: list[tuple[int, float]] = field(default_factory=list)
     end: str = ""
+    views: str = ""
 
     @property
     def steps(self) -> int:

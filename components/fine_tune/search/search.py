@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -80,15 +80,16 @@ class Search:
         self._budget, self._reserve, self._now = budget, reserve, now
         self.head_weights = parts.complete.get_weights()
         self.space = find_parts(parts)
-        self._trainers: dict[str, PartTrainer] = {}
+        self._trainers: dict[TrainedPart, PartTrainer] = {}
         self._head_loss = parts.head.validation_loss
         labels = FeatureRows(parts.folders, "validation", parts.head.head["pooling"]).labels
         order = np.random.default_rng(options.seed).permutation(len(labels))
         self._all, self._sample = np.arange(len(labels)), np.sort(order[:SAMPLE])
         used = options.model_dump(exclude={*MACHINE_OPTIONS, "precision"})
+        space = [parts.cached, *(asdict(part) for part in self.space)]
         self._state = SearchState.open(
             options,
-            digest_of([parts.head.digest, parts.features.digest, parts.cached, used, half]),
+            digest_of([parts.head.digest, parts.features.digest, space, used, half]),
             len(self.head_weights),
         )
         budget.resume(self._state.seconds)
@@ -127,7 +128,7 @@ class Search:
         return self._budget.left - self._reserve
 
     def _series(self) -> list[Series]:
-        found = (series_of(part.name, self.trials) for part in self.space)
+        found = (series_of(part.name, self.trials, part.all_views) for part in self.space)
         return [series for series in found if series is not None]
 
     def _go_on(self) -> None:
@@ -135,6 +136,7 @@ class Search:
         while chosen := choose_next(self._series(), self._left, self._head_loss):
             series = chosen.series
             part = next(one for one in self.space if one.name == series.part)
+            part = part.with_views(series.views)
             if not self._train(part, series.learning_rate, chosen.steps, series.steps, 0):
                 self._out_of_time = True
                 return
@@ -198,9 +200,9 @@ class Search:
 
         For the first part, those of its trainings suffice, because the time has no better use.
         """
-        known = [(self._trainers[p.name], p) for p in self.space if p.name in self._trainers]
+        known = [(self._trainers[one], one) for one in self.space if one in self._trainers]
         needed = max((trainer.start_s for trainer, _ in known), default=START_S)
-        if part.name in self._trainers:
+        if part in self._trainers:
             needed = 0.0
         for trainer, one in known[-1:]:
             step_s = trainer.step_s * part.flops / one.flops
@@ -209,19 +211,19 @@ class Search:
         return needed
 
     def _trainer(self, part: TrainedPart) -> PartTrainer:
-        if part.name not in self._trainers:
+        if part not in self._trainers:
             self.parts.complete.set_weights(self.head_weights)
-            self._trainers[part.name] = PartTrainer(
+            self._trainers[part] = PartTrainer(
                 part, self.parts, self._options, self._half, self._sample, self._now
             )
-        return self._trainers[part.name]
+        return self._trainers[part]
 
     def _train(self, part: TrainedPart, rate: float, steps: int, first: int, scale: int) -> bool:
         """Train a part from the head or its best weights; return whether there was time for it."""
+        start = self._budget.used
         trainer = self._trainer(part)
         before = self._state.best[part.name] if first else None
         weights = before.weights if before else self.head_weights
-        start = self._budget.used
         found, history, gained = None, [], False
         limit = Limit(steps, self._left)
         try:
@@ -238,6 +240,7 @@ class Search:
         trial = Trial(
             part.name, rate, scale, first, steps, steps / trainer.epoch_steps,
             self._budget.used - start, trainer.step_s, trainer.measure_s, gained, found, history,
+            part.views.name,
         )  # fmt: skip
         best = max((t.gain for t in self.trials if t.part == part.name and t.gained), default=0.0)
         if gained and trial.gain > best:

@@ -20,7 +20,8 @@ class Trial:
 
     `first` are the steps of the trainings that it continues. One from the head is `scale` times as
     long as the first ones; others have 0. `against_head` is None if the loss diverged. `gained`
-    means that the loss is lower than before by more than a standard error.
+    means that the loss is lower than before by more than a standard error. `views` name the
+    augmentation of its images, and are empty without one.
     """
 
     part: str
@@ -35,18 +36,24 @@ class Trial:
     gained: bool
     against_head: PairedLosses | None
     history: list[Epoch]
+    views: str = ""
 
     @property
     def gain(self) -> float:
         """How far its loss is below the head's."""
         return -self.against_head.difference if self.against_head else float("-inf")
 
+    @property
+    def what(self) -> str:
+        """Its part, and the augmentation of its images."""
+        return f"{self.part} on {self.views}" if self.views else self.part
+
     def row(self) -> str:
         """Return the line of the table."""
         steps = f"{self.first}+{self.steps}" if self.first else str(self.steps)
         found = str(self.against_head) if self.against_head else "diverged"
         cells = (
-            self.part, f"{self.learning_rate:.0e}", steps, f"{self.epochs:.2f}",
+            self.what, f"{self.learning_rate:.0e}", steps, f"{self.epochs:.2f}",
             f"{self.seconds:.0f}", found,
         )  # fmt: skip
         return " | ".join(cells)
@@ -69,26 +76,39 @@ class Trial:
         return cls(**values | {"history": history, "against_head": compared})
 
 
-def series_of(part: str, trials: Sequence[Trial]) -> Series | None:
+def series_of(part: str, trials: Sequence[Trial], views: Sequence[str] = ("",)) -> Series | None:
     """Return the series of a part: its best first training, and what continued it; None if none.
 
-    After a training without a gain, the next one has a lower learning rate.
+    After a training without a gain, the next one has other views, or else a lower learning rate.
+
+    Args:
+        part: the part.
+        trials: all trainings so far.
+        views: the augmentations of images that the part can train with.
     """
     own = [trial for trial in trials if trial.part == part]
     probes = [trial for trial in own if not trial.first]
     if not probes:
         return None
     best = max(probes, key=lambda trial: (trial.gained, trial.gain))
-    series = Series(part, best.learning_rate, own[-1].step_s, own[-1].measure_s)
+    series = Series(
+        part, best.learning_rate, own[-1].step_s, own[-1].measure_s, views=best.views
+    )  # fmt: skip
     if not best.gained:
         series.end = "no gain over the head"
         return series
     series.points.append((best.steps, best.gain))
+    ways = _ways(best, views)
     for trial in own:
         if trial.first and trial.gained:
             series.points.append((trial.first + trial.steps, trial.gain))
+            ways = _ways(trial, views)
         elif trial.first:
-            _lower(series)
+            ways = [way for way in ways if way != (trial.learning_rate, trial.views)]
+    if ways:
+        series.learning_rate, series.views = ways[0]
+    else:
+        series.end = "no further gain"
     return series
 
 
@@ -99,9 +119,9 @@ def trainings_of(series: Series, trials: Sequence[Trial]) -> list[Trial]:
     return [first[0], *(trial for trial in gained if trial.first)]
 
 
-def _lower(series: Series) -> None:
-    lower = [rate for rate in LEARNING_RATES if rate < series.learning_rate]
-    if lower and series.learning_rate in LEARNING_RATES:
-        series.learning_rate = max(lower)
-    else:
-        series.end = "no further gain"
+def _ways(trial: Trial, views: Sequence[str]) -> list[tuple[float, str]]:
+    """Return the rates and views to go on with from a training, the first ones its own."""
+    rate = trial.learning_rate
+    others = [(rate, name) for name in views if name != trial.views]
+    lower = [one for one in LEARNING_RATES[::-1] if one < rate] if rate in LEARNING_RATES else []
+    return [(rate, trial.views), *others, *((one, trial.views) for one in lower)]

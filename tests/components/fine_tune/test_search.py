@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,20 @@ def test_parts_grow_from_the_cut_to_the_whole_backbone(dataset: Path, trained: T
     assert found[0].name == f"top from {parts.features.cut}"
     assert found[-1].name == "full"
     assert sorted(part.flops for part in found) == [part.flops for part in found]
+
+
+def test_parts_that_read_images_can_augment_them(dataset: Path, trained: Trained) -> None:
+    parts = load_parts(dataset, [trained.features], trained.head)
+    found = find_parts(parts)
+    assert found[0].all_views == [""]
+    assert found[-1].all_views == ["", "light views with flips", "light views"]
+    changed = found[-1].with_views("light views with flips").of(parts).features
+    assert (changed.augment, changed.flips) == ("light", True)
+    assert found[-1].of(parts).features.augment == "off"
+    without = parts.features.model_copy(update={"flips_allowed": False})
+    assert find_parts(replace(parts, features=without))[-1].all_views == ["", "light views"]
+    chosen = parts.features.model_copy(update={"augment": "strong"})
+    assert find_parts(replace(parts, features=chosen))[-1].all_views == ["strong views"]
 
 
 @pytest.mark.long

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from components.fine_tune.rate_search import LEARNING_RATES
@@ -88,6 +90,27 @@ def test_a_series_is_the_best_first_training_and_what_continued_it() -> None:
     assert ended is not None and ended.end == "no further gain"
     assert series_of("full", trials) is None
     assert series_of("top", trials[:1]).end == "no gain over the head"
+
+
+def test_a_training_without_a_gain_is_followed_by_other_views_and_then_by_lower_rates() -> None:
+    views = ["", "light views with flips", "light views"]
+    trials = [trial(2e-4, 0, 16, 0.2, True), trial(2e-4, 16, 48, 0.1, False)]
+
+    def next_way() -> tuple[float, str, str]:
+        found = series_of("top", trials, views)
+        assert found is not None
+        return found.learning_rate, found.views, found.end
+
+    assert next_way() == (2e-4, "light views with flips", "")
+    trials.append(replace(trial(2e-4, 16, 48, 0.1, False), views="light views with flips"))
+    assert next_way() == (2e-4, "light views", "")
+    trials.append(replace(trial(2e-4, 16, 48, 0.1, False), views="light views"))
+    assert next_way() == (4e-5, "", "")
+    trials[-1] = replace(trial(2e-4, 16, 48, 0.3, True), views="light views")
+    assert next_way() == (2e-4, "light views", "")
+    trials.append(replace(trial(2e-4, 64, 192, 0.2, False), views="light views"))
+    assert next_way() == (2e-4, "", "")
+    assert trials[-1].row().startswith("top on light views | 2e-04 | 64+192 | ")
 
 
 def test_a_part_starts_with_the_best_rate_of_those_before_and_a_lower_one() -> None:
