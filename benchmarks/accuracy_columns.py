@@ -127,9 +127,9 @@ def fit_last_level(folder: Path, settings: Settings) -> Fit:
             compared = LogisticRegressionCV(
                 Cs=INVERSE_PENALTIES, scoring="neg_log_loss", max_iter=10_000, tol=1e-5,
                 cv=StratifiedKFold(folds, shuffle=True, random_state=settings.seed),
-                n_jobs=os.cpu_count(),
+                l1_ratios=(0.0,), use_legacy_attributes=False, n_jobs=os.cpu_count(),
             )  # fmt: skip
-            inverse_penalty = compared.fit(rows[sample], labels[sample]).C_[0]
+            inverse_penalty = float(compared.fit(rows[sample], labels[sample]).C_)
         model = LogisticRegression(C=inverse_penalty, max_iter=10_000, tol=1e-5).fit(rows, labels)
 
         def test() -> float:
