@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from components.export.formats import FILES, write_formats
+from components.export.int8 import Int8Test
 from components.export.model_card import model_card
 from components.export.signatures import SIGNATURES, OodRule, Postprocessing, build_archive
 from components.export.warmup import write_warmup
@@ -90,7 +92,7 @@ def export(
             raise DataError(f"{dataset}: expected images in the validation split, found none")
         px = manifest.preprocessing.image_px
         write_warmup(folder, validation, px, options.warmup_batch_size)
-        formats = write_formats(folder, trained, postprocessing, options.formats, validation[:7])
+        formats = write_formats(folder, trained, postprocessing, options, validation[:7], dataset)
         exported = _describe(verdict, manifest, postprocessing, formats)
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
@@ -153,13 +155,13 @@ def _describe(
     evaluation: EvaluationManifest,
     model: ModelManifest,
     postprocessing: Postprocessing,
-    formats: dict[str, float],
+    formats: dict[str, float | Int8Test],
 ) -> SavedModelManifest:
     """Return the manifest without its digest and duration."""
     outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood is not None else "")
     details: dict[str, Any] = {
         "verdict": evaluation.verdict,
-        "formats": {FILES[name]: {"max_abs_diff": diff} for name, diff in formats.items()},
+        **_describe_formats(formats),
         "evaluation_notes": evaluation.notes,
         "ood": evaluation.details.get("ood"),
         "signatures": {
@@ -196,3 +198,17 @@ def _describe(
         },
         details=details,
     )
+
+
+def _describe_formats(formats: dict[str, float | Int8Test]) -> dict[str, Any]:
+    """Return the files of the additional formats with their tests, and those left out."""
+    files: dict[str, Any] = {}
+    left_out: dict[str, Any] = {}
+    for name, found in formats.items():
+        if isinstance(found, float):
+            files[FILES[name]] = {"max_abs_diff": found}
+        elif found.passed:
+            files[FILES[name]] = asdict(found)
+        else:
+            left_out[name] = asdict(found)
+    return {"formats": files, **({"formats_left_out": left_out} if left_out else {})}

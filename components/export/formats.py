@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -13,11 +14,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.export.int8 import Int8Test, write_int8
 from components.export.signatures import Postprocessing
+from regraft_core.formats.options import ExportOptions
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError
 
-FILES = {"litert": "assets.extra/model.tflite", "onnx": "assets.extra/model.onnx"}
+FILES = {
+    "litert": "assets.extra/model.tflite",
+    "litert_int8": "assets.extra/model_int8.tflite",
+    "onnx": "assets.extra/model.onnx",
+}
 _PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
 _TOLERANCE = 1e-4
 
@@ -38,55 +45,71 @@ def write_formats(
     folder: str | os.PathLike[str],
     model: keras.Model,
     postprocessing: Postprocessing,
-    formats: Sequence[str],
+    options: ExportOptions,
     images: Sequence[bytes],
-) -> dict[str, float]:
-    """Write `model` in each of `formats` into `folder`; return their maximum differences.
+    dataset: str | os.PathLike[str],
+) -> dict[str, float | Int8Test]:
+    """Write `model` in each of the formats into `folder`.
+
+    Returns:
+        by format, the maximum difference of probabilities, or the test in int8.
 
     Args:
         folder: the SavedModel.
         model: the candidate, the backbone's input to logits.
         postprocessing: preprocessing and temperature.
-        formats: of `litert` and `onnx`.
+        options: the formats, and the loss of accuracy that is allowed in int8.
         images: encoded images to compare predictions on.
+        dataset: the dataset, for int8.
 
     Raises:
         InputError: a format needs a package that is not installed.
         ParityError: a format's probabilities differ from the model's.
     """
-    if not formats:
+    if not options.formats:
         return {}
     whole = pixels_model(model, postprocessing)
     pixels = load_images(tf.constant(list(images)), postprocessing.preprocessing.image_px).numpy()
     expected = np.asarray(whole(pixels, training=False))
-    differences = {}
-    for name in formats:
+    found: dict[str, float | Int8Test] = {}
+    for name in options.formats:
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
+        if name == "litert_int8":
+            with _quiet_converters():
+                found[name] = write_int8(path, whole, dataset, options.int8_margin)
+            continue
         try:
             received = _write_and_run(name, whole, path, pixels)
         except ImportError as error:
             raise InputError(
                 f"format {name} needs {_PACKAGES[name]}, which is not installed: {error}"
             ) from error
-        differences[name] = float(np.max(np.abs(received - expected)))
-        if not differences[name] <= _TOLERANCE:
+        difference = float(np.max(np.abs(received - expected)))
+        if not difference <= _TOLERANCE:
             raise ParityError(
                 f"format {name}: expected probabilities within {_TOLERANCE:g}, "
-                f"got a difference of {differences[name]:.3g}"
+                f"got a difference of {difference:.3g}"
             )
-    return differences
+        found[name] = difference
+    return found
 
 
 def _write_and_run(
     name: str, model: keras.Model, path: Path, pixels: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    with warnings.catch_warnings():
-        # Both converters use names that their own libraries deprecate.
-        warnings.simplefilter("ignore")
+    with _quiet_converters():
         if name == "onnx":
             return _onnx(model, path, pixels)
         return _litert(model, path, pixels)
+
+
+@contextlib.contextmanager
+def _quiet_converters() -> Iterator[None]:
+    """Hide the warnings of converters, which use names that their own libraries deprecate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _litert(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

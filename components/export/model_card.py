@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
 from regraft_core.runtime.printable import one_line
 
@@ -52,6 +54,7 @@ def model_card(
         "Images are decoded, rotated by their EXIF orientation and resized to "
         f"{px} x {px} pixels in the graph. An image that cannot be decoded fails its batch with "
         "INVALID_ARGUMENT and its index; send the other images again without it.",
+        *_formats(exported),
         "## Provenance",
         _table(
             ("name", "value"),
@@ -69,6 +72,23 @@ def model_card(
         "Its metrics are valid only for images similar to those of the test split.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _formats(exported: SavedModelManifest) -> list[str]:
+    """Return the section on the additional formats, if there are any."""
+    written, left_out = (exported.details.get(name) for name in ("formats", "formats_left_out"))
+    if not written and not left_out:
+        return []
+    rows: list[tuple[str, ...]]
+    rows = [(file, _format(found)) for file, found in (written or {}).items()]
+    rows += [(name, f"left out: {_format(found)}") for name, found in (left_out or {}).items()]
+    return ["## Additional formats", _table(("file", "compared with the model"), rows)]
+
+
+def _format(found: dict[str, Any]) -> str:
+    if "max_abs_diff" in found:
+        return f"probabilities within {found['max_abs_diff']:.1g}"
+    return str(Int8Test(**found))
 
 
 def _signatures(exported: SavedModelManifest) -> str:

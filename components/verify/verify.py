@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import tempfile
@@ -30,11 +29,11 @@ from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ParityManifest
+from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
-from regraft_core.formats.records import ImageRecord, read_split
+from regraft_core.formats.records import ImageRecord, spaced_records
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
+from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
     GpuSetup,
     device_name,
@@ -105,7 +104,7 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
-    sample = select_sample(dataset, options.verify_images)
+    sample = spaced_records(dataset, "test", options.verify_images)
     encoded = [record.encoded for record in sample]
     with ThreadPoolExecutor(1) as pool, _base_folder(Path(saved_model), Path(out)) as base:
         # The trained model predicts while the server starts.
@@ -164,19 +163,6 @@ def _predict_served(
             return {name: _send(client, encoded) for name, client in clients.items()}, server.engine
         except RegraftClientError as error:
             raise RegraftError(f"the served model failed: {error}") from error
-
-
-def select_sample(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:
-    """Return at most `images` records, evenly spaced over the test split.
-
-    Raises:
-        DataError: the test split is empty.
-    """
-    count = DatasetManifest.read(dataset).splits["test"].count
-    if not count:
-        raise DataError(f"{dataset}: expected images in the test split, found none")
-    indices = {math.floor(i * count / images) for i in range(images)}
-    return [record for i, record in enumerate(read_split(dataset, "test")) if i in indices]
 
 
 def _predict_trained(

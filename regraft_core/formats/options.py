@@ -406,8 +406,14 @@ class ExportOptions(Options):
         le=1024,
         description="Images in the larger warm-up request of each signature.",
     )
-    formats: tuple[Literal["litert", "onnx"], ...] = Field(
-        default=(), description="Additional export formats, comma-separated: litert, onnx."
+    formats: tuple[Literal["litert", "litert_int8", "onnx"], ...] = Field(
+        default=(),
+        description="Additional export formats, comma-separated: litert, litert_int8, onnx.",
+    )
+    int8_margin: Fraction = Field(
+        default=0.02,
+        description="Loss of accuracy that the paired test must exclude, otherwise litert_int8 is "
+        "left out.",
     )
     gpu_memory_mb: GpuMemoryMb = 0
 

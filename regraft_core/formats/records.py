@@ -14,6 +14,7 @@ to write a record of a small image.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from regraft_core.formats.manifest_storage import check_digest
 from regraft_core.formats.manifests import DatasetManifest, Shard, Split
 from regraft_core.formats.stored_artifacts import content_file
-from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.errors import DataError, InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 GROUP, NO_GROUP = "image/group", -1
@@ -105,6 +106,19 @@ def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageR
     """Yield the images of one split of a dataset folder, in manifest order."""
     for shard in DatasetManifest.read(dataset).splits[split].shards:
         yield from read_records(shard_file(dataset, shard))
+
+
+def spaced_records(dataset: str | os.PathLike[str], split: Split, images: int) -> list[ImageRecord]:
+    """Return at most `images` records, evenly spaced over a split.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    count = DatasetManifest.read(dataset).splits[split].count
+    if not count:
+        raise DataError(f"{dataset}: expected images in the {split} split, found none")
+    indices = {math.floor(i * count / images) for i in range(images)}
+    return [record for i, record in enumerate(read_split(dataset, split)) if i in indices]
 
 
 def shard_file(dataset: str | os.PathLike[str], shard: Shard) -> Path:

@@ -10,10 +10,11 @@ from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.export.export import export
 from components.verify.component import verify as component
-from components.verify.verify import select_sample, verify
+from components.verify.verify import verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
 from regraft_core.formats.options import VerifyOptions
+from regraft_core.formats.records import spaced_records
 from regraft_core.runtime.errors import DataError, InputError, ParityError
 from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
@@ -113,7 +114,9 @@ def test_another_candidate_or_evaluation_is_an_error(
 
 @pytest.mark.parametrize("images", [1, 4, 9, 1000])
 def test_the_sample_is_evenly_spaced_over_the_test_split(built: Built, images: int) -> None:
-    indices = [int(record.path.split("/")[1]) for record in select_sample(built.dataset, images)]
+    indices = [
+        int(record.path.split("/")[1]) for record in spaced_records(built.dataset, "test", images)
+    ]
     assert len(indices) == min(images, 9)
     assert indices == sorted(set(indices))
     assert indices[0] == 0
@@ -126,7 +129,7 @@ def test_an_empty_test_split_is_an_error(built: Built, tmp_path: Path) -> None:
     splits = {**data.splits, "test": empty}
     data.model_copy(update={"splits": splits}).write(tmp_path)
     with pytest.raises(DataError, match="expected images in the test split, found none"):
-        select_sample(tmp_path, 4)
+        spaced_records(tmp_path, "test", 4)
 
 
 def test_a_damaged_image_is_an_error_of_its_own_request_only(
@@ -134,7 +137,7 @@ def test_a_damaged_image_is_an_error_of_its_own_request_only(
 ) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1").symlink_to(exported)
-    valid = [record.encoded for record in select_sample(built.dataset, 4)]
+    valid = [record.encoded for record in spaced_records(built.dataset, "test", 4)]
     damaged = valid[0][:40]
     options = ServeOptions(flags=batching_flags())
     with (

@@ -1,0 +1,127 @@
+"""A LiteRT model in 8-bit integers, released only if a paired test shows that it is hardly worse.
+
+Weights and activations are quantized after the training; the ranges of the activations are those of
+training images. Both models predict the same test images, and the interval of the difference of
+their accuracies decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from regraft_core.formats.records import ImageRecord, spaced_records
+from regraft_core.images.preprocess import load_images
+from regraft_core.runtime.step_reports import ProgressReporter, log_progress
+from regraft_core.training.intervals import difference_interval
+
+CALIBRATION_IMAGES, TEST_IMAGES, BATCH = 200, 2_000, 32
+
+
+@dataclass(frozen=True)
+class Int8Test:
+    """Both models on the same test images.
+
+    `difference` is the accuracy in int8 minus that of the model, with its 95% interval; speeds are
+    those of one batch after the other on this machine, without decoding.
+    """
+
+    images: int
+    accuracy: float
+    model_accuracy: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    margin: float
+    mb: float
+    images_per_s: float
+    model_images_per_s: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether a loss of more than the margin is excluded."""
+        return self.difference_low >= -self.margin
+
+    def __str__(self) -> str:
+        return (
+            f"accuracy {self.accuracy:.4f} instead of {self.model_accuracy:.4f} on {self.images} "
+            f"test images, difference {self.difference:+.4f} ({self.difference_low:+.4f} to "
+            f"{self.difference_high:+.4f}), allowed -{self.margin:g}; {self.mb:.1f} MB, "
+            f"{self.images_per_s:.0f} images/s (the model: {self.model_images_per_s:.0f})"
+        )
+
+
+def write_int8(
+    path: Path, model: keras.Model, dataset: str | os.PathLike[str], margin: float
+) -> Int8Test:
+    """Write a model in int8 and test it; the file is removed if it may be worse by the margin.
+
+    Args:
+        path: the file.
+        model: from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
+        dataset: the dataset, whose training images calibrate and whose test images decide.
+        margin: the largest loss of accuracy that is allowed.
+
+    Raises:
+        DataError: a split that is needed is empty.
+    """
+    image_px = int(model.input.shape[1])
+
+    def calibration() -> Iterator[list[NDArray[np.float32]]]:
+        for record in spaced_records(dataset, "train", CALIBRATION_IMAGES):
+            yield [load_images(tf.constant([record.encoded]), image_px).numpy()]
+
+    model.export(
+        path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=calibration,
+    )  # fmt: skip
+    found = _test(path, model, spaced_records(dataset, "test", TEST_IMAGES), margin)
+    if found.passed:
+        log_progress(f"export: litert_int8 has {found}")
+    else:
+        log_progress(f"export: litert_int8 is left out, because it has {found}")
+        path.unlink()
+    return found
+
+
+def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: float) -> Int8Test:
+    interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    quantized = interpreter.get_signature_runner()
+    (alias,) = quantized.get_input_details()
+    image_px = int(model.input.shape[1])
+    compute = tf.function(
+        lambda pixels: model(pixels, training=False),
+        input_signature=[tf.TensorSpec([None, image_px, image_px, 3], tf.float32)],
+        autograph=False,
+    )
+    correct: list[NDArray[np.bool_]] = []
+    seconds: list[tuple[float, float]] = []
+    progress = ProgressReporter("export litert_int8 test images", len(records))
+    for first in range(0, len(records), BATCH):
+        batch = records[first : first + BATCH]
+        pixels = load_images(tf.constant([record.encoded for record in batch]), image_px)
+        labels = np.array([record.label for record in batch])
+        start = time.perf_counter()
+        exact = compute(pixels).numpy()
+        between = time.perf_counter()
+        (rounded,) = quantized(**{alias: pixels.numpy()}).values()
+        seconds.append((time.perf_counter() - between, between - start))
+        correct.append(np.stack([one.argmax(axis=1) == labels for one in (rounded, exact)]))
+        progress(first + len(batch))
+    ours, theirs = np.concatenate(correct, axis=1)
+    wins, losses = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))
+    low, high = difference_interval(wins, losses, len(records))
+    # The first batch traces the graph and allocates the memory.
+    speeds = min(BATCH, len(records)) / np.median(np.array(seconds[1:] or seconds), axis=0)
+    return Int8Test(
+        len(records), float(ours.mean()), float(theirs.mean()), (wins - losses) / len(records),
+        low, high, margin, path.stat().st_size / 1e6, float(speeds[0]), float(speeds[1]),
+    )  # fmt: skip
