@@ -81,6 +81,7 @@ def resolve(
     in_distribution_fraction: float,
     warmup_batch_size: int,
     formats: List[str],
+    int8_margin: float,
     engine: str,
     verify_images: int,
     parity_tolerance: float,
