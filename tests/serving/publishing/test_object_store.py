@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from serving.publishing.object_store import ObjectStore
 from serving.publishing.publish import (
+    Once,
     delete_old_versions,
     open_store,
     publish_saved_model,
+    publish_version,
     read_labels,
     rollback,
     set_label,
@@ -81,6 +85,30 @@ def test_concurrent_publishers_get_distinct_versions(exported: Path, destination
     for thread in threads:
         thread.join()
     assert sorted(numbers) == [1, 2, 3, 4]
+
+
+def test_two_that_confirm_before_the_other_is_visible_both_add_a_whole_version(
+    exported: Path, destination: str, tmp_path: Path
+) -> None:
+    """Buckets have no locks; a folder has, so that there one of both is refused."""
+    moment = threading.Barrier(2, timeout=60)
+
+    def confirm() -> None:
+        moment.wait()
+
+    def publish(_: int) -> int:
+        once = Once(SavedModelManifest.read(exported).digest)
+        return publish_version(
+            exported, destination, "m", once, confirm=confirm, served=True
+        ).number
+
+    with ThreadPoolExecutor(2) as publishers:
+        numbers = sorted(publishers.map(publish, range(2)))
+    assert numbers == open_store(destination, "m").versions() == [1, 2]
+    files, path = open_store_uri(f"{destination}/m")
+    files.get(f"{path}/", f"{tmp_path / 'got'}/", recursive=True)
+    for number in numbers:
+        check_fingerprint(tmp_path / "got" / str(number))
 
 
 def test_rollback_labels_and_retention(exported: Path, destination: str) -> None:
