@@ -15,6 +15,7 @@ from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_F
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.safe_files import (
+    copy_file,
     lock_file,
     new_folder,
     refuse_links,
@@ -152,7 +153,7 @@ def _copy(folder: Path, staged: Path) -> None:
     """Copy files without their modes, which then follow the umask."""
     refuse_links(folder)
     mode = staged.stat().st_mode
-    shutil.copytree(folder, staged, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shutil.copytree(folder, staged, dirs_exist_ok=True, copy_function=copy_file)
     for path in (staged, *(one for one in staged.rglob("*") if one.is_dir())):
         path.chmod(mode)  # copytree copies those of folders
 

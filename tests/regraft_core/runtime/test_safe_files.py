@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from regraft_core.formats.manifest_storage import staged_folder, write_text
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.safe_files import (
+    copy_file,
     lock_file,
     new_file,
     new_folder,
@@ -110,3 +112,23 @@ def test_a_folder_with_a_link_is_refused(tmp_path: Path, target: str) -> None:
     (folder / "link").symlink_to(target)
     with pytest.raises(InputError, match=r"assets/link: expected a file or folder, found a link"):
         refuse_links(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kernel", ["copies", "cannot", "stops", "is old"])
+def test_a_file_is_copied_whole(
+    kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*arguments: int) -> int:
+        raise OSError(errno.EXDEV, "other file system")
+
+    if kernel == "is old":
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    elif kernel != "copies":
+        copied = cannot if kernel == "cannot" else lambda *arguments: 0
+        monkeypatch.setattr(os, "copy_file_range", copied, raising=False)
+    for size in (0, 1, 3_000_001):
+        source, target = tmp_path / f"{size}", tmp_path / f"{size}.copy"
+        source.write_bytes(os.urandom(size))
+        target.write_bytes(b"before")
+        copy_file(str(source), str(target))
+        assert target.read_bytes() == source.read_bytes()
