@@ -49,6 +49,7 @@ def resolve(
     gpu_memory_mb: int,
     deterministic: bool,
     precision: str,
+    feature_engine: str,
     cache_gb: float,
     work_dir: str,
     pooling: str,
