@@ -38,7 +38,7 @@ Precision = Annotated[
     Literal["auto", "float32", "mixed"],
     Field(
         description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
-        "tensor cores, and in a long extraction on CPUs that compute faster in bfloat16."
+        "tensor cores, and in long steps on CPUs if their measured speed in bfloat16 is higher."
     ),
 ]
 _LEVELS = (
