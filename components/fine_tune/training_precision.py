@@ -202,10 +202,17 @@ def faster_precision(work: Work, build: Callable[[HalfPrecision], RunStep]) -> T
 
 
 class StepBuilder:
-    """Builds training steps of the same model on the same rows, with a learning rate of 0."""
+    """Builds training steps of the same model on the same rows, with a learning rate of 0.
 
-    def __init__(self, parts: Parts, strategy: str, options: FineTuneOptions) -> None:
+    Each can run as often as `rounds` after it was built.
+    """
+
+    def __init__(
+        self, parts: Parts, strategy: str, options: FineTuneOptions,
+        rounds: int = FIRST_ROUNDS + MAX_ROUNDS,
+    ) -> None:  # fmt: skip
         self._parts, self._strategy, self._options = parts, strategy, options
+        self._calls = 1 + rounds
 
     def build(self, half: HalfPrecision) -> RunStep:
         """Return a step in a precision, which has run once."""
@@ -221,8 +228,8 @@ class StepBuilder:
                 run: RunStep = functools.partial(trainer.run, settings, rows, 0)
             else:
                 # One input pipeline for all rounds, because starting it takes long.
-                rounds = 1 + FIRST_ROUNDS + MAX_ROUNDS
-                run = functools.partial(trainer.open(settings, np.tile(rows, rounds), 0).train, 1)
+                reading = trainer.open(settings, np.tile(rows, self._calls), 0)
+                run = functools.partial(reading.train, 1)
             run()
         return run
 
