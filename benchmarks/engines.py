@@ -112,11 +112,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Measurement:
     """Measure the backbones, without results that are kept."""
     from components.extract_features import kept_engines
+    from regraft_core.runtime.kept_results import KeptResults
 
     load = os.getloadavg()[0]
     chosen = {name: BACKBONES[name] for name in options.backbones}
     with tempfile.TemporaryDirectory() as folder:
-        kept_engines.KEPT_FILE = Path(folder) / "engines.json"
+        kept_engines.KEPT = KeptResults(Path(folder) / "engines.json")
         metrics = {}
         for name, image_px in chosen.items():
             metrics |= measure_backbone(name, image_px, options.rounds)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from components.extract_features.engines import Engine
-from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.runtime.machine import available_cores, machine_kind
-from regraft_core.runtime.safe_files import replaced_file
+from regraft_core.runtime.kept_results import KeptResults
+from regraft_core.runtime.machine import machine_kind
 
-KEPT_FILE = Path("~/.cache/regraft/engines.json")
+KEPT = KeptResults(Path("~/.cache/regraft/engines.json"))
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def engine_versions(engines: list[Engine]) -> list[str]:
 
 def read_kept(work: Work, engines: list[Engine]) -> Kept | None:
     """Return the result of a race of these engines for the same work; none if there was none."""
-    kept = _read().get(_key(work, engines))
+    kept = KEPT.find(_key(work, engines))
     if not isinstance(kept, dict):
         return None
     for engine in engines:
@@ -62,25 +59,11 @@ def read_kept(work: Work, engines: list[Engine]) -> Kept | None:
 def keep(work: Work, engines: list[Engine], kept: Kept) -> None:
     """Write the result of a race; a machine without a writable home races again."""
     value = {"engine": str(kept.engine), "network": str(work.network[0]), "sentence": kept.sentence}
-    results = _read() | {_key(work, engines): value}
-    path = KEPT_FILE.expanduser()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replaced_file(path) as file:
-            file.write(json.dumps(results, indent=2).encode())
+    KEPT.keep(_key(work, engines), value)
 
 
-def _key(work: Work, engines: list[Engine]) -> str:
-    return digest_of(
-        [work.network, work.image_px, work.batch_size, available_cores(),
-         engine_versions(engines), list(map(str, engines))]
-    )  # fmt: skip
-
-
-def _read() -> dict[str, Any]:
-    """Return the results by work, empty if there is no readable file."""
-    try:
-        kept = json.loads(KEPT_FILE.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
+def _key(work: Work, engines: list[Engine]) -> list[Any]:
+    return [
+        work.network, work.image_px, work.batch_size, engine_versions(engines),
+        list(map(str, engines)),
+    ]  # fmt: skip

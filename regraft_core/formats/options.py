@@ -38,8 +38,8 @@ Precision = Annotated[
     Literal["auto", "float32", "mixed", "bfloat16"],
     Field(
         description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
-        "tensor cores, and in a long extraction on CPUs that compute faster in bfloat16. bfloat16 "
-        "is mixed, but an error on a CPU without it."
+        "tensor cores, and in long steps on CPUs if their measured speed in bfloat16 is higher. "
+        "bfloat16 is mixed, but an error on a CPU without it."
     ),
 ]
 _LEVELS = (

@@ -10,6 +10,9 @@ from pathlib import Path
 _CPU_INFO = Path("/proc/cpuinfo")
 # Names of Linux for such instructions of x86 and of ARM.
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+# Instructions by which libraries choose their kernels; virtual machines often hide the model.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8", "asimd", "sve",
+                 *sorted(_BFLOAT16))  # fmt: skip
 
 
 def available_cores() -> int:
@@ -22,8 +25,9 @@ def machine_kind() -> str:
 
     Machines of the same kind execute the same kernels of TensorFlow.
     """
+    instructions = " ".join(name for name in _INSTRUCTIONS if name in _flags())
     return (
-        f"{platform.system()} {platform.machine()}, {processor_name()}, "
+        f"{platform.system()} {platform.machine()}, {processor_name()} ({instructions}), "
         f"tensorflow {metadata.version('tensorflow')}"
     )
 
@@ -36,9 +40,12 @@ def processor_name() -> str:
 
 def computes_bfloat16() -> bool:
     """Return whether the processor has instructions for bfloat16; false if it is not known."""
+    return not _BFLOAT16.isdisjoint(_flags())
+
+
+def _flags() -> frozenset[str]:
     known = _cpu_info()
-    flags = f"{known.get('flags', '')} {known.get('Features', '')}".split()
-    return not _BFLOAT16.isdisjoint(flags)
+    return frozenset(f"{known.get('flags', '')} {known.get('Features', '')}".split())
 
 
 def _cpu_info() -> dict[str, str]:

@@ -19,6 +19,7 @@ from components.extract_features.extract_features import extract_features
 from components.extract_features.kept_engines import Work
 from components.extract_features.openvino_network import EngineError
 from regraft_core.formats.options import FeatureOptions
+from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.training.feature_store import FeatureRows
 
 LONG = Work(("a network",), images=1_000_000, image_px=64, batch_size=2)
@@ -30,7 +31,7 @@ ALL = [FLOAT32, BFLOAT16, OPENVINO]
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of results, not the user's own."""
     path = tmp_path / "cache" / "engines.json"
-    monkeypatch.setattr(kept_engines, "KEPT_FILE", path)
+    monkeypatch.setattr(kept_engines, "KEPT", KeptResults(path))
     return path
 
 

@@ -28,7 +28,18 @@ def test_the_processor_is_that_of_linux(
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
     assert (processor_name(), computes_bfloat16()) == (name, half)
-    assert f" {name}, tensorflow " in machine_kind()
+    assert f" {name} (" in machine_kind()
+
+
+def test_processors_of_one_name_with_other_instructions_are_of_another_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+    kinds = set()
+    for flags in ("avx2", "avx2 avx512f", "avx2 avx512f amx_bf16", "avx2 fpu"):
+        (tmp_path / "cpuinfo").write_text(X86.format(flags))
+        kinds.add(machine_kind())
+    assert len(kinds) == 3
 
 
 def test_a_system_without_that_file_has_no_bfloat16(
