@@ -82,6 +82,7 @@ def resolve(
     in_distribution_fraction: float,
     warmup_batch_size: int,
     formats: List[str],
+    serving_precision: str,
     int8_margin: float,
     engine: str,
     verify_images: int,

@@ -380,6 +380,10 @@ class SavedModelManifest(Manifest):
     metrics: dict[str, float] = Field(description="Metrics on the test split.")
     checks: list[Check] = Field(description="Checks of the gate.")
     signatures: list[str] = Field(description="Names of the signatures.")
+    serving_precisions: list[Literal["float32", "bfloat16"]] = Field(
+        default=["float32"],
+        description="Precisions in which it is verified and may be served.",
+    )
     versions: dict[str, str] = Field(
         description="Versions of Regraft, Python, TensorFlow and Keras that wrote it."
     )
@@ -427,6 +431,12 @@ class ParityManifest(Manifest):
     tolerance: float = Field(description="Maximum difference that passes.")
     max_abs_diff: dict[str, float] = Field(
         description="Maximum difference over all images, by protocol."
+    )
+    bfloat16_tolerance: float | None = Field(
+        default=None, description="Maximum difference that passes when it is served in bfloat16."
+    )
+    bfloat16_max_abs_diff: dict[str, float] = Field(
+        default_factory=dict, description="Maximum difference in bfloat16, by protocol."
     )
     images: int = Field(description="Number of images sent.")
     passed: bool = Field(description="Whether all differences are within the tolerance.")

@@ -416,6 +416,11 @@ class ExportOptions(Options):
         default=(),
         description="Additional export formats, comma-separated: litert, litert_int8, onnx.",
     )
+    serving_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="`bfloat16` also verifies the model as servers with --mixed_precision=bfloat16 "
+        "compute it, so that it may be served so.",
+    )
     int8_margin: Fraction = Field(
         default=0.02,
         description="Loss of accuracy that the paired test must exclude, otherwise litert_int8 is "

@@ -26,6 +26,7 @@ from serving.server.config import (
 )
 from serving.server.flags import ServerOptions
 from serving.server.memory import BodyMemory, WorkMemory
+from serving.server.mixed_precision import use_mixed_precision
 from serving.server.models.lifecycle import Lifecycle
 from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
@@ -51,12 +52,13 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        InputError: a GPU does not respond, or has less memory than the limit; the folder of the
-            request log cannot be used.
+        InputError: a GPU does not respond, or has less memory than the limit; the processor does
+            not compute in bfloat16; the folder of the request log cannot be used.
         RegraftError: the first load fails, or a port cannot be bound.
     """
     # Predictions were verified without TF32.
     set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
+    use_mixed_precision(options.mixed_precision)
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     threads = options.tensorflow_intra_op_parallelism or intra_op_threads(batching)
     metrics_path = read_metrics_path(options.monitoring_config_file)
