@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from regraft_core.formats import serving_precision
-from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from serving.running.serve import serving_folder
 from serving.server.flags import parse_flags
 from serving.server.mixed_precision import use_mixed_precision
+from tests.exported_model import write_manifest
 
 
 @pytest.fixture
-def models(exported: Path, tmp_path: Path) -> Path:
-    """Versions 1, verified in both precisions, and 2, which is labeled."""
-    for number in ("1", "2"):
-        shutil.copytree(exported, tmp_path / "pets" / number)
-    allow_bfloat16(tmp_path / "pets" / "1")
+def models(tmp_path: Path) -> Path:
+    """Versions 1, which is labeled and verified in both precisions, and 2."""
+    write_version(tmp_path / "pets" / "1", "float32", "bfloat16")
+    write_version(tmp_path / "pets" / "2", "float32")
     (tmp_path / "pets" / "labels.json").write_text('{"stable": 1}')
     return tmp_path
 
 
-def allow_bfloat16(version: Path) -> None:
-    manifest = SavedModelManifest.read(version)
-    manifest.model_copy(update={"serving_precisions": ["float32", "bfloat16"]}).write(version)
+def write_version(folder: Path, *precisions: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = write_manifest(folder)
+    manifest.model_copy(update={"serving_precisions": list(precisions)}).write(folder)
 
 
 def serve(models: Path, precision: str) -> None:
@@ -48,7 +47,7 @@ def test_a_version_that_was_not_verified_in_bfloat16_is_not_served_in_it(
         raise InterruptedError
 
     monkeypatch.setattr("serving.running.serve.started_server", start)
-    allow_bfloat16(models / "pets" / "2")
+    write_version(models / "pets" / "2", "float32", "bfloat16")
     with pytest.raises(InterruptedError):
         serve(models, "bfloat16")
     assert "--mixed_precision=bfloat16" in started[0]
