@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from regraft_core.formats.serving_precision import check_processor
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import Clock
@@ -26,7 +27,6 @@ from serving.server.config import (
 )
 from serving.server.flags import ServerOptions
 from serving.server.memory import BodyMemory, WorkMemory
-from serving.server.mixed_precision import use_mixed_precision
 from serving.server.models.lifecycle import Lifecycle
 from serving.server.models.servable import Servable, load_servable
 from serving.server.ports import grpc_port, rest_port
@@ -58,7 +58,8 @@ async def serve(
     """
     # Predictions were verified without TF32.
     set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
-    use_mixed_precision(options.mixed_precision)
+    if options.mixed_precision:
+        check_processor("--mixed_precision")
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     threads = options.tensorflow_intra_op_parallelism or intra_op_threads(batching)
     metrics_path = read_metrics_path(options.monitoring_config_file)
@@ -68,7 +69,7 @@ async def serve(
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
-        servable = load_servable(path, batching, threads)
+        servable = load_servable(path, batching, threads, options.mixed_precision)
         servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:

@@ -10,7 +10,6 @@ from regraft_core.formats import serving_precision
 from regraft_core.runtime.errors import InputError
 from serving.running.serve import serving_folder
 from serving.server.flags import parse_flags
-from serving.server.mixed_precision import use_mixed_precision
 from tests.exported_model import write_manifest
 
 
@@ -59,9 +58,6 @@ def test_a_processor_without_bfloat16_or_another_precision_is_refused(
     monkeypatch.setattr(serving_precision, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="--mixed-precision: expected a processor that computes"):
         serve(models, "bfloat16")
-    with pytest.raises(InputError, match="--mixed_precision: expected a processor that computes"):
-        use_mixed_precision("bfloat16")
-    use_mixed_precision("")
     with pytest.raises(InputError, match="--mixed-precision: expected bfloat16, got float16"):
         serve(models, "float16")
     with pytest.raises(InputError, match="--mixed_precision: expected bfloat16, got float16"):
