@@ -1,10 +1,10 @@
-"""The precisions that an extraction on a CPU chooses from, for several backbones.
+"""The engines that an extraction on a CPU chooses from, for several backbones, and its choice.
 
     regraft bench engines --json benchmarks/results/engines.json
 
-Each backbone computes batches of noise with random weights, in float32 (with Winograd's convolution
-where extraction uses it) and in bfloat16, in turn, the shortest of `--rounds` times. The choice is
-that of an extraction of 100,000 images.
+Each possible engine computes `--rounds` rounds of batches of noise, in turn; the shortest counts.
+TensorFlow's engines have no prefix. The choice is that of an extraction of 100,000 images, whose
+race stops losers early; it is compared with the fastest of the engines whose features agree.
 """
 
 from __future__ import annotations
@@ -16,54 +16,83 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.result import Measurement, Metric, run_benchmark
 
+if TYPE_CHECKING:
+    from components.extract_features.engines import Engine
+
 BACKBONES = {"efficientnet_lite0": 224, "vgg16": 150, "resnet50": 224, "mobilenetv2": 224}
+# Only its weights come with a package.
+WITH_WEIGHTS = "efficientnet_lite0"
 BATCH, IMAGES = 32, 100_000
 GOAL = ">= 0.95"
 
 
 def measure_backbone(name: str, image_px: int, rounds: int) -> dict[str, Metric]:
-    """Measure one backbone in each precision, and what an extraction would choose."""
+    """Measure one backbone with each engine, and what an extraction would choose."""
     import keras
     import numpy as np
+    import tensorflow as tf
 
-    from components.extract_features.precision_race import Work, faster_precision, prepare_forward
+    from components.extract_features.engine_race import LARGEST_ERROR, choose_engine
+    from components.extract_features.engines import (
+        STREAMS,
+        Network,
+        build_network,
+        difference,
+        possible_engines,
+    )
+    from components.extract_features.kept_engines import Work
+    from components.extract_features.openvino_network import EngineError
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
+    from regraft_core.formats.options import FeatureOptions
+    from regraft_core.images.prefetch import prefetch_map
 
     keras.utils.set_random_seed(0)
     backbone = find_backbone(name)
-    model = build_backbone(backbone, image_px, "random")
+    model = build_backbone(backbone, image_px, "imagenet" if name == WITH_WEIGHTS else "random")
     freeze(model)
     pooled = keras.layers.GlobalAveragePooling2D()(model.output)
     extractor = keras.Model(model.input, {"gap": pooled})
+    shape = (BATCH, *extractor.input.shape[1:])
+    batch = tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
 
-    def prepare(half: Any) -> Any:
-        return prepare_forward(model, extractor, backbone, BATCH, half)
+    def build(engine: Engine) -> Network:
+        return build_network(engine, model, extractor, backbone, BATCH)
 
-    forwards = {"float32": prepare(""), "bfloat16": prepare("bfloat16")}
-    features = {kind: forward() for kind, forward in forwards.items()}
-    seconds = dict.fromkeys(forwards, float("inf"))
+    engines = possible_engines(FeatureOptions(), [])
+    networks: dict[Engine, Network] = {}
+    for engine in engines:
+        with contextlib.suppress(EngineError):
+            networks[engine] = build(engine)
+    features = {engine: network(batch) for engine, network in networks.items()}
+    errors = {engine: difference(found, features[engines[0]]) for engine, found in features.items()}
+    seconds = dict.fromkeys(networks, float("inf"))
     for _ in range(rounds):
-        for kind, forward in forwards.items():
+        for engine, network in networks.items():
             start = time.perf_counter()
-            forward()
-            seconds[kind] = min(seconds[kind], time.perf_counter() - start)
-    chosen = faster_precision(Work((name,), IMAGES, image_px, BATCH), prepare) or "float32"
-    exact = features["float32"]
-    error = np.linalg.norm(features["bfloat16"] - exact) / np.linalg.norm(exact)
-    rates = {kind: BATCH / value for kind, value in seconds.items()}
-    best = max(rates.values())
-    return {
-        **{f"{name}_{kind}": Metric(rate, "images/s") for kind, rate in rates.items()},
-        f"{name}_bfloat16_error": Metric(float(error)),
-        f"{name}_choice_bfloat16": Metric(float(chosen == "bfloat16")),
-        f"{name}_choice_of_best": Metric(rates[chosen] / best, goal=GOAL),
-    }
+            for _ in prefetch_map(network, [batch] * STREAMS, STREAMS):
+                pass
+            seconds[engine] = min(seconds[engine], time.perf_counter() - start)
+    work = Work((name,), IMAGES, image_px, BATCH)
+    chosen = choose_engine(engines, work, build, lambda: batch, alone=True).engine
+    rates = {engine: STREAMS * BATCH / value for engine, value in seconds.items()}
+    best = max(rate for engine, rate in rates.items() if errors[engine] <= LARGEST_ERROR)
+    metrics = {}
+    for engine, rate in rates.items():
+        metrics[f"{name}_{label(engine)}"] = Metric(rate, "images/s")
+        metrics[f"{name}_{label(engine)}_error"] = Metric(errors[engine])
+        metrics[f"{name}_{label(engine)}_chosen"] = Metric(float(engine == chosen))
+    return metrics | {f"{name}_choice_of_best": Metric(rates[chosen] / best, goal=GOAL)}
+
+
+def label(engine: Engine) -> str:
+    """Return the name of an engine in the results."""
+    return str(engine).removeprefix("tf ").replace(" ", "_")
 
 
 def processor_features() -> str:
@@ -77,20 +106,23 @@ def processor_features() -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
 
 
 def measure(options: argparse.Namespace) -> Measurement:
-    """Measure all backbones, without results that are kept."""
-    from components.extract_features import precision_race
+    """Measure the backbones, without results that are kept."""
+    from components.extract_features import kept_engines
+    from regraft_core.runtime.kept_results import KeptResults
 
     load = os.getloadavg()[0]
+    chosen = {name: BACKBONES[name] for name in options.backbones}
     with tempfile.TemporaryDirectory() as folder:
-        precision_race.KEPT_FILE = Path(folder) / "precision.json"
+        kept_engines.KEPT = KeptResults(Path(folder) / "engines.json")
         metrics = {}
-        for name, image_px in BACKBONES.items():
+        for name, image_px in chosen.items():
             metrics |= measure_backbone(name, image_px, options.rounds)
     return Measurement(
-        f"batches of {BATCH}, sides {BACKBONES} px; "
+        f"batches of {BATCH}, sides {chosen} px; "
         f"instructions {processor_features() or 'unknown'}; load average {load:.1f} at the start",
         metrics,
     )

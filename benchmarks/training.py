@@ -19,6 +19,8 @@ machine of its own measurement.
   `training_accuracy`.
 - `scaling`: time and memory of extraction and head training from 1,000 to 50,000 images; see
   `training_scaling`.
+- `precision`: seconds of a training step in float32 and in bfloat16, and the test accuracy of both
+  over several seeds; see `training_precision`.
 
 VGG16 has random weights, because the speed does not depend on them; `efficientnet_lite0` has its
 ImageNet weights.
@@ -38,6 +40,7 @@ from typing import Any
 
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from benchmarks.training_accuracy import accuracy
+from benchmarks.training_precision import precision
 from benchmarks.training_scaling import scaling
 
 BATCH, FORWARD_BATCHES = 32, 32
@@ -50,7 +53,8 @@ CONDITIONS = (
     f"{HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top); VGG16 with random weights; accuracy with "
     "efficientnet_lite0 at 64 px, the same head for both (and a plain head), all for 20 epochs, "
     "the best epoch on validation kept; scaling with efficientnet_lite0 at 32 px, activations at "
-    "the cut cached, each step in its own process"
+    "the cut cached, each step in its own process; precision: steps of 32 images, the shortest of "
+    "10, accuracy of top on digits with efficientnet_lite0 at 64 px"
 )
 Metrics = Iterator[tuple[str, Metric]]
 
@@ -303,15 +307,16 @@ def select_parts(only: str, backbone: str, seeds: int) -> list[Part]:
     ]
     selected.append(Part("accuracy", ("digits_", "fashion_"), lambda work: accuracy(work, seeds)))
     selected.append(Part("scaling", ("scaling_",), scaling))
+    selected.append(Part("precision", ("precision_",), lambda work: precision(work, seeds)))
     return [part for part in selected if only in ("all", part.name.split()[0])]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    names = ["all", *BACKBONE_PARTS, "accuracy", "scaling"]
+    names = ["all", *BACKBONE_PARTS, "accuracy", "scaling", "precision"]
     parser.add_argument("--only", choices=names, default="all", help="Measure only this part.")
     parser.add_argument("--backbone", choices=["all", *CASES], default="all")
-    parser.add_argument("--seeds", type=int, default=5, help="Seeds of the accuracy part.")
+    parser.add_argument("--seeds", type=int, default=5, help="Seeds of accuracy and precision.")
 
 
 def measure(options: argparse.Namespace) -> Measurement:

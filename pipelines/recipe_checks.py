@@ -15,6 +15,7 @@ from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, check_package
 from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.backbones.weights import parse_location
+from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
 from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
@@ -105,6 +106,7 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
         if is_store_uri(location):
             open_store_uri(location)
     check_format_packages(recipe.formats)
+    check_engine_package(recipe.feature_engine)
 
 
 def _check_champion(recipe: Recipe) -> None:

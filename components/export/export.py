@@ -94,6 +94,8 @@ def export(
         write_warmup(folder, validation, px, options.warmup_batch_size)
         formats = write_formats(folder, trained, postprocessing, options, validation[:7], dataset)
         exported = _describe(verdict, manifest, postprocessing, formats)
+        if options.serving_precision == "bfloat16":
+            exported = exported.model_copy(update={"serving_precisions": ["float32", "bfloat16"]})
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         exported = exported.model_copy(

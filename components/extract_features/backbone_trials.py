@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.extract_features.forward_pass import constant_call
+from components.extract_features.engines import constant_call
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import DatasetManifest, Level

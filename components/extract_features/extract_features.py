@@ -11,10 +11,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from components.extract_features.backbone_choice import choose_backbone
-from components.extract_features.forward_pass import Arrays, Forward, build_forward
-from components.extract_features.precision_race import choose_precision
+from components.extract_features.engine_race import choose_engine
+from components.extract_features.engines import (
+    Arrays,
+    Engine,
+    Network,
+    build_network,
+    possible_engines,
+)
+from components.extract_features.forward_pass import Forward, build_forward
+from components.extract_features.kept_engines import Work, engine_versions
 from components.extract_features.shard_store import ShardStore
 from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
@@ -31,6 +40,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
+from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
@@ -40,7 +50,7 @@ from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
 from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer
-from regraft_core.training.mixed_precision import accelerate
+from regraft_core.training.mixed_precision import gpu_capabilities
 from regraft_core.training.winograd import winograd
 
 SPLITS_TO_EXTRACT: tuple[Split, ...] = ("train", "validation")
@@ -87,15 +97,28 @@ def extract_features(
     levels = _levels(model, options)
     extractor = _extractor(model, cut, levels, options, data)
     count = sum(info.count for _, info in shards)
-    half = choose_precision(model, extractor, backbone, options, count, alone=shard_count == 1)
+    arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
+
+    def build(engine: Engine, batch_size: int = options.batch_size) -> Network:
+        return build_network(engine, model, extractor, backbone, batch_size)
+
+    ready = choose_engine(
+        possible_engines(options, gpu_capabilities()),
+        Work((backbone.name, weights, arrays), count, image_px, options.batch_size),
+        build,
+        lambda: _first_batch(Path(dataset), shards, image_px, options.batch_size),
+        alone=shard_count == 1,
+    )
+    engine = ready.engine
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
-    content = [data.digest, weights, cut, shard_index, shard_count, image_px, used, half]
+    # What is equal if the bits are to be equal.
+    computed = [str(engine), options.batch_size, engine_versions([engine])]
+    content = [data.digest, weights, cut, shard_index, shard_count, image_px, used, computed]
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
-    arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []),
@@ -106,21 +129,19 @@ def extract_features(
     sizes = ", ".join(f"{name} {kilobytes:.1f} kB" for name, kilobytes in image_kb.items())
     log_progress(f"extract_features: per image and view {sizes}")
     resumable = checkpoint_folder(options.work_dir, "features", digest)
-    with (
-        staged_folder(out) as folder,
-        accelerate(model.layers, half),
-        winograd([] if half else model.layers),
-    ):
+    with staged_folder(out) as folder:
         store = ShardStore(resumable or folder, kinds, marked=resumable is not None)
 
         def run(batch_size: int) -> None:
             sized = options.model_copy(update={"batch_size": batch_size})
-            forward = build_forward(extractor, backbone, sized, image_px)
+            whole = batch_size == options.batch_size
+            network = ready.network if whole else build(engine, batch_size)
+            forward = build_forward(network, sized, image_px)
             _extract(Path(dataset), shards, forward, store, options.views)
 
         first = fitting_batch(
             "extract_features", options.batch_size, extractor, options.gpu_memory_mb,
-            half=bool(half),
+            half=bool(engine.half),
         )  # fmt: skip
         _, batch_size = with_halved_batches("extract_features", first, run)
         if resumable is not None:
@@ -143,12 +164,13 @@ def extract_features(
             seed=options.seed,
             dtype=options.feature_dtype,
             batch_size=batch_size,
-            precision=half or "float32",
+            engine=engine.runtime,
+            precision=engine.precision,
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             levels=levels,
             image_kb=image_kb,
-            reasoning=reasoning,
+            reasoning=[*reasoning, *([ready.sentence] if ready.sentence else [])],
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[store.with_digests(info) for _, info in shards],
@@ -178,6 +200,18 @@ def _extract(
         before = len(part) - len(pending)
         reused = f", {before} of {len(part)} shards were there already" if before else ""
         log_progress(f"extract_features: view {view + 1}/{views}: {count} images{reused}")
+
+
+def _first_batch(
+    dataset: Path, shards: list[tuple[Shard, FeatureShard]], image_px: int, batch_size: int
+) -> tf.Tensor:
+    """Return the pixels of the first images, repeated if they are fewer than a batch."""
+    files = (shard_file(dataset, shard) for shard, info in shards if info.view == 0)
+    images = itertools.chain.from_iterable(map(read_records, files))
+    first = list(itertools.islice(images, batch_size))
+    batch = itertools.islice(itertools.cycle(first), batch_size)
+    ((_, pixels),) = decode_batches(batch, batch_size, make_decoder(image_px))
+    return pixels
 
 
 def _report(batches: Iterator[Arrays], progress: ProgressReporter) -> Iterator[Arrays]:

@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.extract_features.forward_pass import constant_call, view_seeds
+from components.extract_features.engines import constant_call
+from components.extract_features.forward_pass import view_seeds
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import FeatureOptions, HeadOptions, Strength

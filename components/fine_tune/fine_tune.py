@@ -19,6 +19,11 @@ from components.fine_tune.candidate import TrainedCandidate, write_candidate
 from components.fine_tune.choose_strategy import Evidence, gather_evidence
 from components.fine_tune.part_training import Trained, train_strategy
 from components.fine_tune.strategies import Parts, trained_part, unfreeze
+from components.fine_tune.training_precision import (
+    TrainingPrecision,
+    choose_precision,
+    half_precision,
+)
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
@@ -32,12 +37,7 @@ from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
-from regraft_core.training.mixed_precision import (
-    HalfPrecision,
-    accelerate,
-    choose_half_precision,
-    gpu_capabilities,
-)
+from regraft_core.training.mixed_precision import HalfPrecision, accelerate
 from regraft_core.training.model_files import load_model
 from regraft_core.training.winograd import winograd
 
@@ -100,7 +100,9 @@ def _fine_tune(
         log_progress(
             "fine_tune top: trains from images, because cached activations would exceed cache-gb"
         )
-    best, outcomes = _train_each(parts, strategy, options, evidence)
+    best, outcomes, precision = _train_each(parts, strategy, options, evidence)
+    if measured := precision.measurements():
+        measurements["precision"] = measured
     if len(outcomes) > 1:
         accuracies = ", ".join(f"{one.batch_norm} {one.accuracy:.4f}" for one in outcomes)
         reasoning.append(f"Validation accuracy by the treatment of BatchNorm: {accuracies}; "
@@ -175,15 +177,14 @@ def load_parts(
 
 def _train_each(
     parts: Parts, strategy: str, options: FineTuneOptions, evidence: Evidence | None
-) -> tuple[Outcome, list[Outcome]]:
+) -> tuple[Outcome, list[Outcome], TrainingPrecision]:
     """Train with each treatment of BatchNormalization; restore the weights of the best one."""
     start = parts.complete.get_weights()
-    half = choose_half_precision(options.precision, gpu_capabilities())
+    precision, batch_size = _precision(parts, strategy, options)
     outcomes = []
-    batch_size = _first_batch(parts, strategy, options, half)
     for batch_norm in _treatments(parts, strategy, options, evidence):
         treated = options.model_copy(update={"batch_norm": batch_norm})
-        run = functools.partial(_train_once, parts, strategy, treated, half, start)
+        run = functools.partial(_train_once, parts, strategy, treated, precision.half, start)
         trained, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
         kept = trained.best or parts.head
         outcomes.append(
@@ -196,7 +197,23 @@ def _train_each(
     parts.complete.set_weights(best.weights)
     if strategy != "head":
         unfreeze(parts, strategy, options.model_copy(update={"batch_norm": best.batch_norm}), 1)
-    return best, outcomes
+    return best, outcomes, precision
+
+
+def _precision(
+    parts: Parts, strategy: str, options: FineTuneOptions
+) -> tuple[TrainingPrecision, int]:
+    """Return the precision to train in, and the batch size that fits."""
+    half = half_precision(options)
+    batch_size = _first_batch(parts, strategy, options, half)
+    if strategy == "head":
+        return TrainingPrecision(half), batch_size
+
+    def choose(size: int) -> TrainingPrecision:
+        sized = options.model_copy(update={"batch_size": size})
+        return choose_precision(parts, strategy, sized)
+
+    return with_halved_batches(f"fine_tune {strategy}", batch_size, choose)
 
 
 def _first_batch(parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision) -> int:

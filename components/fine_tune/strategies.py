@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from regraft_core.backbones.cuts import cut_points, find_cut, freeze, join, split
+from regraft_core.backbones.flops import model_flops
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import FeaturesManifest, Level, ModelManifest
 from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
@@ -23,6 +24,8 @@ from regraft_core.training.training_source import Source
 
 # With `adapt`, the moving averages have time to replace their initial values this many times.
 ADAPT_TURNOVERS = 8
+# The gradients take about twice the operations of the forward pass.
+TRAINING_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ def trained_part(parts: Parts, strategy: str) -> keras.Model:
     if parts.features.cut is None:
         raise InputError("strategy top: expected features with activations at a cut, got none")
     return split(parts.backbone, parts.features.cut)[1]
+
+
+def training_flops(parts: Parts, strategy: str) -> float:
+    """Return the operations per image of a step; frozen layers compute if nothing is cached."""
+    trained, total = model_flops(trained_part(parts, strategy)), model_flops(parts.backbone)
+    below = 0.0 if strategy == "top" and parts.cached else float(total - trained)
+    return below + TRAINING_PASSES * trained
 
 
 def unfreeze(parts: Parts, strategy: str, options: FineTuneOptions, steps: int) -> None:

@@ -134,6 +134,8 @@ def _check_parity(
             f"{path}: expected a parity report of the model {model.digest[:12]}, "
             f"got one of {report.saved_model_digest[:12]}"
         )
+    if "bfloat16" in model.serving_precisions and report.bfloat16_tolerance is None:
+        raise ParityError(f"{path}: expected a parity report in bfloat16, too; verify it again")
 
 
 def _register(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:

@@ -20,6 +20,7 @@ from regraft_core.backbones.at_hand import backbones_at_hand
 from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.content_store import ContentStore
+from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.published_versions import locate_version
@@ -95,6 +96,7 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     given = {one.name: values[one.name] for one in fields(RunInputs)}
     found = resolve(RunInputs(**given | {"image_px": str(values["image_px"])}))
     check_format_packages(values["formats"])  # a container may lack them
+    check_engine_package(values["feature_engine"])
     options["extract_features"] |= {"weights": found.weights} | (
         {"candidates": dict(found.candidates)} if found.candidates else {}
     )

@@ -108,6 +108,7 @@ def parity_table(parity: ParityManifest) -> str:
         + ".",
         "",
         *_conditions(parity),
+        *_in_bfloat16(parity),
         "| image | true class | trained | probability | "
         + " | ".join(f"{name} | difference" for name in protocols)
         + " |",
@@ -122,6 +123,14 @@ def parity_table(parity: ParityManifest) -> str:
     if len(rows) > _SHOWN_ROWS:
         lines += ["", f"The other {len(rows) - _SHOWN_ROWS} are in `parity.json`."]
     return "\n".join(lines) + "\n"
+
+
+def _in_bfloat16(parity: ParityManifest) -> list[str]:
+    """Return the lines about the model served in bfloat16, if it is verified so."""
+    if parity.bfloat16_tolerance is None:
+        return []
+    worst = ", ".join(f"{name} {x:.3g}" for name, x in parity.bfloat16_max_abs_diff.items())
+    return [f"In bfloat16, tolerance {parity.bfloat16_tolerance:g}: {worst}.", ""]
 
 
 def _conditions(parity: ParityManifest) -> list[str]:

@@ -32,6 +32,7 @@ from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_fold
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord, spaced_records
+from regraft_core.formats.serving_precision import check_processor
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
@@ -59,6 +60,8 @@ _TIMEOUT_S = 60.0
 _SERVER_BYTES = 2 << 30  # enough for an image of as many pixels as ingest accepts
 _TRAINED_BATCH = 32
 _SERVED_BATCH = 7
+# Bfloat16 has 8 bits of precision, which moves a probability by a few hundredths.
+BFLOAT16_TOLERANCE = 0.05
 
 
 class _Client(Protocol):
@@ -80,7 +83,8 @@ def verify(
     """Serve an exported model and compare its predictions with the trained model's.
 
     Both compute without TF32, whose results depend on the batch size. If the environment turns it
-    on again, the report says that the model is not verified.
+    on again, the report says that the model is not verified. A model that may be served in bfloat16
+    is also served so, and compared within `BFLOAT16_TOLERANCE`.
 
     The report is written to `out` (`parity.json`, `parity.md`) whether it passes or fails.
 
@@ -94,7 +98,8 @@ def verify(
 
     Raises:
         ParityError: a difference exceeds the tolerance; the message names the worst image.
-        InputError: the folders do not match, or the exported model is damaged.
+        InputError: the folders do not match, the exported model is damaged, or the processor does
+            not compute in bfloat16.
     """
     clock = Clock()
     set_up_gpus(GpuSetup.of(options, tf32=False))
@@ -104,6 +109,9 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
+    in_bfloat16 = "bfloat16" in exported.serving_precisions
+    if in_bfloat16:
+        check_processor("serving-precision")
     sample = spaced_records(dataset, "test", options.verify_images)
     encoded = [record.encoded for record in sample]
     with ThreadPoolExecutor(1) as pool, _base_folder(Path(saved_model), Path(out)) as base:
@@ -111,12 +119,20 @@ def verify(
         trained = pool.submit(_predict_trained, model, verdict, sample)
         served, engine = _predict_served(base, options, encoded)
         cases = trained.result()
+        halved: dict[str, list[Predicted]] = {}
+        if in_bfloat16:
+            halved, _ = _predict_served(base, options, encoded, "--mixed_precision=bfloat16")
     device = device_name()
     precision = precision_on(device)
     rows = compare(cases, served)
     problem = failure(rows, options.parity_tolerance)
+    half_rows = compare(cases, halved) if in_bfloat16 else []
+    if problem is None and in_bfloat16 and (problem := failure(half_rows, BFLOAT16_TOLERANCE)):
+        problem = f"in bfloat16, {problem}; run without --serving-precision bfloat16"
     parity = ParityManifest(
-        digest=digest_of([exported.digest, engine, [row.model_dump() for row in rows]]),
+        digest=digest_of(
+            [exported.digest, engine, [row.model_dump() for row in (*rows, *half_rows)]]
+        ),
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
         engine=engine,
@@ -127,6 +143,8 @@ def verify(
         verified=precision == "float32",
         tolerance=options.parity_tolerance,
         max_abs_diff=worst_by_protocol(rows),
+        bfloat16_tolerance=BFLOAT16_TOLERANCE if in_bfloat16 else None,
+        bfloat16_max_abs_diff=worst_by_protocol(half_rows),
         images=len(rows),
         passed=problem is None,
         rows=rows,
@@ -137,19 +155,22 @@ def verify(
     if problem is not None:
         raise ParityError(problem if parity.verified else f"{problem}; {TF32_NOTE}")
     log_progress(f"verify: {len(rows)} images equal by {' and '.join(parity.max_abs_diff)}")
+    if in_bfloat16:
+        worst = max(parity.bfloat16_max_abs_diff.values())
+        log_progress(f"verify: in bfloat16 within {worst:.2g}, allowed {BFLOAT16_TOLERANCE:g}")
     if not parity.verified:
         log_progress(f"verify: {TF32_NOTE}")
     return parity
 
 
 def _predict_served(
-    base: Path, options: VerifyOptions, encoded: Sequence[bytes]
+    base: Path, options: VerifyOptions, encoded: Sequence[bytes], *more_flags: str
 ) -> tuple[dict[str, list[Predicted]], str]:
     """Start a server on `base`; return its predictions by protocol, and the engine's name.
 
     The server batches with the shipped file, so that a model that it cannot load fails here.
     """
-    flags = batching_flags()
+    flags = (*batching_flags(), *more_flags)
     if choose_engine(options.engine, ALL_INTERFACES) == "embedded":
         flags = (*flags, f"--max_memory_bytes={_SERVER_BYTES}")
     serve_options = ServeOptions(flags=flags, gpu_memory_mb=options.gpu_memory_mb)

@@ -45,6 +45,13 @@ def serve(
         int,
         typer.Option(help="Maximum MB of each GPU that a process takes; 0 takes what it needs."),
     ] = 0,
+    mixed_precision: Annotated[
+        str,
+        typer.Option(
+            help="bfloat16 computes faster on processors that have it; for models that were run "
+            "with --serving-precision bfloat16. Empty: float32."
+        ),
+    ] = "",
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
@@ -87,7 +94,10 @@ def serve(
     )
     folder = find_served_folder(base_dir)
     recording = RequestLogOptions(request_log, sample, log_images, log_max_mb, shadow_label)
-    code = run_server(folder, engine, options, batching=batching, page=page, request_log=recording)
+    code = run_server(
+        folder, engine, options, batching=batching, page=page, request_log=recording,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

@@ -137,7 +137,8 @@ class FeaturesManifest(Manifest):
     An array is named by a pooling (`gap`, `gmp`, `flatten`) or is `cut` (the activations at the
     layer `cut`) or `levels` (all levels, one after another). `digest` covers what they are computed
     from: the digests of the dataset and of the weights, the worker's shard and the options, and the
-    choice of the backbone without its times.
+    choice of the backbone without its times, and the engine with its precision and version, the
+    batch size and the kind of machine.
     """
 
     file_name: ClassVar[str] = "features.json"
@@ -164,13 +165,17 @@ class FeaturesManifest(Manifest):
     batch_size: int = Field(
         default=0, description="Images per batch; fewer than requested if the memory ran out."
     )
+    engine: Literal["tf", "openvino"] = Field(
+        default="tf", description="What computed the backbone: TensorFlow or OpenVINO."
+    )
     precision: str = Field(
         default="float32", description="Precision of the backbone: float32, float16 or bfloat16."
     )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
     reasoning: list[str] = Field(
-        default_factory=list, description="How the policy of the views was chosen, in sentences."
+        default_factory=list,
+        description="How the policy of the views and the engine were chosen, in sentences.",
     )
     levels: list[Level] = Field(
         default_factory=list, description="The levels in the array `levels`, in its order."
@@ -375,6 +380,10 @@ class SavedModelManifest(Manifest):
     metrics: dict[str, float] = Field(description="Metrics on the test split.")
     checks: list[Check] = Field(description="Checks of the gate.")
     signatures: list[str] = Field(description="Names of the signatures.")
+    serving_precisions: list[Literal["float32", "bfloat16"]] = Field(
+        default=["float32"],
+        description="Precisions in which it is verified and may be served.",
+    )
     versions: dict[str, str] = Field(
         description="Versions of Regraft, Python, TensorFlow and Keras that wrote it."
     )
@@ -422,6 +431,12 @@ class ParityManifest(Manifest):
     tolerance: float = Field(description="Maximum difference that passes.")
     max_abs_diff: dict[str, float] = Field(
         description="Maximum difference over all images, by protocol."
+    )
+    bfloat16_tolerance: float | None = Field(
+        default=None, description="Maximum difference that passes when it is served in bfloat16."
+    )
+    bfloat16_max_abs_diff: dict[str, float] = Field(
+        default_factory=dict, description="Maximum difference in bfloat16, by protocol."
     )
     images: int = Field(description="Number of images sent.")
     passed: bool = Field(description="Whether all differences are within the tolerance.")

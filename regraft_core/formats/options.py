@@ -35,10 +35,11 @@ GpuMemoryMb = Annotated[int, Field(ge=0, le=1 << 30, description=_GPU_MEMORY)]
 _DETERMINISTIC = "Operations with the same result on each run of the same GPU; slower."
 Deterministic = Annotated[bool, Field(description=_DETERMINISTIC)]
 Precision = Annotated[
-    Literal["auto", "float32", "mixed"],
+    Literal["auto", "float32", "mixed", "bfloat16"],
     Field(
         description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
-        "tensor cores, and in a long extraction on CPUs that compute faster in bfloat16."
+        "tensor cores, and in long steps on CPUs if their measured speed in bfloat16 is higher. "
+        "bfloat16 is mixed, but an error on a CPU without it."
     ),
 ]
 _LEVELS = (
@@ -218,6 +219,11 @@ class FeatureOptions(Options):
     gpu_memory_mb: GpuMemoryMb = 0
     deterministic: Deterministic = False
     precision: Precision = "auto"
+    feature_engine: Literal["auto", "tf", "openvino"] = Field(
+        default="auto",
+        description="What computes the features on a CPU: TensorFlow or OpenVINO; auto measures "
+        "which is faster before a long extraction.",
+    )
     cache_gb: float = Field(
         default=20.0,
         gt=0.0,
@@ -409,6 +415,11 @@ class ExportOptions(Options):
     formats: tuple[Literal["litert", "litert_int8", "onnx"], ...] = Field(
         default=(),
         description="Additional export formats, comma-separated: litert, litert_int8, onnx.",
+    )
+    serving_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="`bfloat16` also verifies the model as servers with --mixed_precision=bfloat16 "
+        "compute it, so that it may be served so.",
     )
     int8_margin: Fraction = Field(
         default=0.02,

@@ -8,6 +8,11 @@ from importlib import metadata
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+# Names of Linux for such instructions of x86 and of ARM.
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+# Instructions by which libraries choose their kernels; virtual machines often hide the model.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8", "asimd", "sve",
+                 *sorted(_BFLOAT16))  # fmt: skip
 
 
 def available_cores() -> int:
@@ -20,18 +25,34 @@ def machine_kind() -> str:
 
     Machines of the same kind execute the same kernels of TensorFlow.
     """
+    instructions = " ".join(name for name in _INSTRUCTIONS if name in _flags())
     return (
-        f"{platform.system()} {platform.machine()}, {_processor()}, "
+        f"{platform.system()} {platform.machine()}, {processor_name()} ({instructions}), "
         f"tensorflow {metadata.version('tensorflow')}"
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the processor's name as the system knows it."""
+    known = _cpu_info()
+    return known.get("model name") or known.get("CPU part") or platform.processor()
+
+
+def computes_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16; false if it is not known."""
+    return not _BFLOAT16.isdisjoint(_flags())
+
+
+def _flags() -> frozenset[str]:
+    known = _cpu_info()
+    return frozenset(f"{known.get('flags', '')} {known.get('Features', '')}".split())
+
+
+def _cpu_info() -> dict[str, str]:
+    """Return what Linux knows of the first processor; nothing on other systems."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor()
+        return {}
     values = dict(line.partition(":")[::2] for line in reversed(lines))
-    known = {name.strip(): value.strip() for name, value in values.items()}
-    return known.get("model name") or known.get("CPU part") or platform.processor()
+    return {name.strip(): value.strip() for name, value in values.items()}

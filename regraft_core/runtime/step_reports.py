@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -59,26 +60,54 @@ def log_error(code: int, text: str) -> None:
 
 
 class ProgressReporter:
-    """Counts the images of a long pass: each second as an event, each minute as a line too.
+    """Counts the parts of long work: each second as an event, each minute as a line too.
 
-    `total` may change meanwhile.
+    The time that is left is estimated from the speed so far. `total` may change meanwhile, and is
+    None if it is not known.
     """
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int | None) -> None:
         self._what, self.total = what, total
         self._clock, self._live_s, self._count_s = Clock(), 0.0, 0.0
+        self._lock, self._done = threading.Lock(), 0
 
     def __call__(self, done: int) -> None:
         """Report that `done` of the total are done, if it is time for a report."""
+        self._done = done
         seconds = self._clock.seconds
-        text = f"{self._what}: {done} of {self.total} ({done / max(seconds, 1e-9):.1f} per second)"
+        if seconds - self._live_s < LIVE_EVERY_S and seconds - self._count_s < COUNT_EVERY_S:
+            return
+        text = one_line(f"{self._what}: {describe_count(done, self.total, seconds)}")
         if seconds - self._live_s >= LIVE_EVERY_S:
             self._live_s = seconds
-            _send("live", text=one_line(text))
+            _send("live", text=text)
         if seconds - self._count_s >= COUNT_EVERY_S:
             self._count_s = seconds
             _print(PROGRESS_MARK, text)
-            _send("count", text=one_line(text))
+            _send("count", text=text)
+
+    def advance(self, count: int = 1) -> None:
+        """Report that `count` more are done; several threads may do so."""
+        with self._lock:
+            self(self._done + count)
+
+
+def describe_count(done: int, total: int | None, seconds: float) -> str:
+    """Return what is done after some seconds, its speed, and the time that is left."""
+    speed = f"{done / max(seconds, 1e-9):.1f} per second"
+    if total is None:
+        return f"{done} ({speed})"
+    if not 0 < done < total:
+        return f"{done} of {total} ({speed})"
+    return f"{done} of {total} ({speed}, about {_time(seconds * (total - done) / done)} left)"
+
+
+def _time(seconds: float) -> str:
+    """Return a time to come in one unit, because it is an estimate."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:
+        return f"{max(round(seconds), 1)} s"
+    return f"{minutes} min" if minutes < 100 else f"{hours} h"
 
 
 @contextlib.contextmanager

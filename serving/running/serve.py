@@ -8,16 +8,17 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from regraft_core.formats.serving_precision import check_processor, check_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
 from regraft_core.runtime.printable import printable
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.request_log_options import FOLDER_OPTION, RequestLogOptions
-from serving.running.model_discovery import ConfigUpdater, find_models
+from serving.running.model_discovery import ConfigUpdater, FoundModel, find_models
 from serving.running.runner import (
     ALL_INTERFACES,
     BINARY,
@@ -66,6 +67,7 @@ def serving_folder(
     batching: bool = True,
     page: bool = False,
     request_log: RequestLogOptions | None = None,
+    mixed_precision: str = "",
 ) -> Iterator[Served]:
     """Serve all models below `base_dir` during the block.
 
@@ -76,11 +78,12 @@ def serving_folder(
         batching: batch concurrent requests.
         page: serve a web page to try the models (embedded engine only).
         request_log: log a sample of the requests (embedded engine only).
+        mixed_precision: `bfloat16`, in which all versions must have been verified, or "".
 
     Raises:
         InputError: no model, no such engine, an engine that listens on more interfaces than the
-            host, a page or a request log without the embedded engine, or a folder of the log that
-            cannot be used.
+            host, a page or a request log without the embedded engine, a folder of the log that
+            cannot be used, or a version that may not be served in this precision.
         RegraftError: the server did not start.
     """
     chosen = _choose(engine, options)
@@ -89,6 +92,7 @@ def serving_folder(
     recording = request_log or RequestLogOptions()
     _check_request_log(recording, chosen)
     models = find_models(base_dir)
+    _check_precision(mixed_precision, models)
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as folder:
         config = Path(folder) / "models.config"
         updater = ConfigUpdater(models, config)
@@ -105,6 +109,8 @@ def serving_folder(
             flags += batching_flags()
         if page:
             flags.append("--page")
+        if mixed_precision:
+            flags.append(f"--mixed_precision={mixed_precision}")
         flags += recording.flags()
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
@@ -119,6 +125,7 @@ def serve(
     batching: bool = True,
     page: bool = False,
     request_log: RequestLogOptions | None = None,
+    mixed_precision: str = "",
 ) -> int:
     """Serve until SIGTERM, SIGINT or the end of the server; return the exit code.
 
@@ -134,6 +141,7 @@ def serve(
         chosen, models = _choose(engine, options), find_models(base_dir, _log)
         check_ports(options or ServeOptions())
         _check_request_log(request_log or RequestLogOptions(), chosen)
+        _check_precision(mixed_precision, models)
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
@@ -143,7 +151,13 @@ def serve(
                   "are not verified", flush=True)  # fmt: skip
         print("loading takes some seconds per model; the addresses follow", file=sys.stderr)
         with serving_folder(
-            base_dir, engine, options, batching=batching, page=page, request_log=request_log
+            base_dir,
+            engine,
+            options,
+            batching=batching,
+            page=page,
+            request_log=request_log,
+            mixed_precision=mixed_precision,
         ) as served:
             addresses = served.addresses
             if options is not None and options.host == ALL_INTERFACES:
@@ -193,6 +207,16 @@ def _check_request_log(options: RequestLogOptions, engine: str) -> None:
             f"request log, got {engine}; add --engine embedded"
         )
     options.check_folder()
+
+
+def _check_precision(precision: str, models: Sequence[FoundModel]) -> None:
+    if precision not in ("", "bfloat16"):
+        raise InputError(f"--mixed-precision: expected bfloat16, got {printable(precision)}")
+    if precision:
+        check_processor("--mixed-precision")
+        for model in models:
+            for number in model.versions:
+                check_version(model.path / str(number))
 
 
 def _alive(pid: int) -> bool:

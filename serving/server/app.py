@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from regraft_core.formats.serving_precision import check_processor
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import Clock
@@ -51,12 +52,14 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        InputError: a GPU does not respond, or has less memory than the limit; the folder of the
-            request log cannot be used.
+        InputError: a GPU does not respond, or has less memory than the limit; the processor does
+            not compute in bfloat16; the folder of the request log cannot be used.
         RegraftError: the first load fails, or a port cannot be bound.
     """
     # Predictions were verified without TF32.
     set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
+    if options.mixed_precision:
+        check_processor("--mixed_precision")
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     threads = options.tensorflow_intra_op_parallelism or intra_op_threads(batching)
     metrics_path = read_metrics_path(options.monitoring_config_file)
@@ -66,7 +69,7 @@ async def serve(
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
-        servable = load_servable(path, batching, threads)
+        servable = load_servable(path, batching, threads, options.mixed_precision)
         servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:

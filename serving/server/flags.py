@@ -21,15 +21,17 @@ class ServerOptions:
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     `tensorflow_intra_op_parallelism` is the number of threads that compute an operation; for 0, the
-    server chooses it. `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does
-    not limit it (in TF Serving the default is 4 per core). The default of `gpu_memory_mb` sets no
-    limit. `request_log` is the folder in which a fraction (`sample`) of the requests is logged.
+    server chooses it. `mixed_precision` is empty or `bfloat16`. `grpc_max_threads` is the largest
+    number of concurrent gRPC requests; 0 does not limit it (in TF Serving the default is 4 per
+    core). The default of `gpu_memory_mb` sets no limit. `request_log` is the folder in which a
+    fraction (`sample`) of the requests is logged.
     """
 
     host: str = "127.0.0.1"
     port: int | None = 8500
     rest_api_port: int | None = None
     tensorflow_intra_op_parallelism: int = 0
+    mixed_precision: str = ""
     grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
     rest_api_enable_cors_support: bool = False
@@ -118,5 +120,7 @@ def parse_flags(arguments: Sequence[str]) -> ServerOptions:
         raise InputError("expected --port or --rest_api_port, got neither")
     if options.batching_parameters_file and not options.enable_batching:
         raise InputError("--batching_parameters_file needs --enable_batching")
+    if options.mixed_precision not in ("", "bfloat16"):
+        raise InputError(f"--mixed_precision: expected bfloat16, got {options.mixed_precision}")
     options.recording.check()
     return options

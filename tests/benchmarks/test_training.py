@@ -17,6 +17,15 @@ from benchmarks.training_accuracy import (
     accuracy,
     compare,
 )
+from benchmarks.training_precision import (
+    AccuracyCase as PrecisionCase,
+)
+from benchmarks.training_precision import (
+    StepCase,
+    difference,
+    precision,
+    shortest,
+)
 from benchmarks.training_scaling import (
     ScalingCase,
     StepCost,
@@ -41,6 +50,34 @@ def test_differences_of_accuracy_are_in_points() -> None:
     assert metrics["digits_accuracy_difference"].goal
     assert metrics["digits_accuracy_above_plain_head"].value == pytest.approx(10.0)
     assert not metrics["digits_accuracy_above_plain_head"].goal
+
+
+@pytest.mark.long
+def test_steps_and_accuracy_are_measured_in_both_precisions(tmp_path: Path) -> None:
+    accuracy_case = PrecisionCase("tiny", image_px=16, epochs=1, images=60)
+    steps = [StepCase("tiny", "random", 32, images=60)]
+    metrics = dict(precision(tmp_path, 1, 2, steps, accuracy_case))
+    for half in ("float32", "bfloat16"):
+        for strategy in ("top", "full"):
+            assert metrics[f"precision_tiny_{strategy}_{half}_step"].value > 0
+        assert 0.0 <= metrics[f"precision_digits_{half}_test_accuracy"].value <= 1.0
+    assert metrics["precision_tiny_full_speedup"].value > 0
+
+
+def test_steps_run_in_turn() -> None:
+    ran: list[str] = []
+    found = shortest({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 3)
+    assert ran == ["a", "b"] * 3
+    assert found.keys() == {"a", "b"}
+
+
+def test_the_difference_of_precisions_is_that_of_the_same_seeds() -> None:
+    runs = [{"float32": 0.5, "bfloat16": 0.51}, {"float32": 0.9, "bfloat16": 0.93}]
+    metrics = {name: metric.value for name, metric in difference(runs)}
+    assert metrics == {
+        "precision_digits_difference": pytest.approx(2.0),
+        "precision_digits_difference_error": pytest.approx(1.0),
+    }
 
 
 def test_scaling_steps_use_the_outputs_of_earlier_steps(shapes: Path, tmp_path: Path) -> None:
@@ -73,7 +110,11 @@ def test_time_per_image_excludes_the_start() -> None:
         ("top", "all", ["top vgg16"]),
         ("top", "efficientnet_lite0", []),
         ("accuracy", "all", ["accuracy"]),
-        ("all", "vgg16", ["head vgg16", "top vgg16", "extraction vgg16", "accuracy", "scaling"]),
+        (
+            "all",
+            "vgg16",
+            ["head vgg16", "top vgg16", "extraction vgg16", "accuracy", "scaling", "precision"],
+        ),
     ],
 )
 def test_parts_are_selected_by_name_and_backbone(

@@ -73,6 +73,18 @@ def test_a_format_without_its_package_is_found(
         check(tmp_path, shapes, formats=["onnx"])
 
 
+def test_an_engine_without_its_package_is_found(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {"openvino": "regraft_no_such_package"}
+    monkeypatch.setattr("regraft_core.formats.engine_packages.ENGINE_PACKAGES", packages)
+    check(tmp_path, shapes)
+    with pytest.raises(
+        InputError, match=r"feature-engine: openvino needs regraft_no.* pip install"
+    ):
+        check(tmp_path, shapes, feature_engine="openvino")
+
+
 @pytest.fixture
 def champion(tmp_path: Path) -> Path:
     """A published model `shapes` of the three shapes, with the files that are read here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from components.fine_tune.part_training import averaging_momentum
 from components.fine_tune.search.search_space import TrainedPart
 from components.fine_tune.strategies import Parts, model_and_data, shared_settings, unfreeze
+from components.fine_tune.training_precision import choose_precision
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.loop import Trainer
-from regraft_core.training.mixed_precision import HalfPrecision
+from regraft_core.training.mixed_precision import accelerate
 from regraft_core.training.timed_training import Limit, Timed, TimedTrainer
 
 
@@ -25,12 +27,22 @@ class PartTrainer:
     """The trainings of a part, which may differ in rate and length."""
 
     def __init__(
-        self, part: TrainedPart, parts: Parts, options: FineTuneOptions, half: HalfPrecision,
+        self, part: TrainedPart, parts: Parts, options: FineTuneOptions, seconds: float,
         sample: NDArray[np.int64], now: Callable[[], float],
     ) -> None:  # fmt: skip
-        """Build the model of the part, whose weights are those of the head, and measure it."""
+        """Build the model of the part, whose weights are those of the head, and measure it.
+
+        `seconds` is about the time that its trainings may take.
+        """
         start = now()
         self._part, self.parts, self._options = part, part.of(parts), options
+        self.precision = choose_precision(self.parts, part.strategy, options, seconds)
+        with self._accelerated():
+            self._build(sample, now)
+        self.start_s = now() - start
+
+    def _build(self, sample: NDArray[np.int64], now: Callable[[], float]) -> None:
+        part, options, half = self._part, self._options, self.precision.half
         model, source, validation = model_and_data(self.parts, part.strategy, options.seed)
         self._whole_steps = -(-source.count // options.batch_size)
         self._unfreeze()
@@ -42,7 +54,6 @@ class PartTrainer:
         self.head_losses: NDArray[np.float32] = self._timed.start[:, 0]
         if not np.isfinite(self.head_losses).all():
             raise RegraftError(f"{part.name}: the validation loss of the head is not finite")
-        self.start_s = now() - start
 
     @property
     def step_s(self) -> float:
@@ -83,13 +94,19 @@ class PartTrainer:
             ema_momentum=averaging_momentum(self._options, steps),
         )  # fmt: skip
         folder = checkpoint_folder(self._options.work_dir, "fine_tune-trial", fingerprint)
-        return self._timed.train(settings, limit, first, folder)
+        with self._accelerated():
+            return self._timed.train(settings, limit, first, folder)
 
     def measure(self, weights: list[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return losses and correctness of validation images with `weights`."""
         self.parts.complete.set_weights(weights)
-        measured: NDArray[np.float32] = self._trainer.measure(rows)
+        with self._accelerated():
+            measured: NDArray[np.float32] = self._trainer.measure(rows)
         return measured
+
+    def _accelerated(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which graphs are built in the precision of the part."""
+        return accelerate(self.parts.backbone.layers, self.precision.half)
 
     def _unfreeze(self) -> None:
         """Make the part trainable; another part may have been trained since."""

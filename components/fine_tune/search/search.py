@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,13 @@ from components.fine_tune.search.search_space import TrainedPart, find_parts
 from components.fine_tune.search.search_state import Best, SearchState
 from components.fine_tune.search.trials import HEADING, Trial, series_of, trainings_of
 from components.fine_tune.strategies import Parts
+from components.fine_tune.training_precision import half_precision, is_measured
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.loop import DivergedError
-from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.paired_losses import PairedLosses, compare_losses
 from regraft_core.training.timed_training import Limit
 
@@ -66,17 +67,16 @@ class Search:
     Args:
         parts: the input of fine-tuning.
         options: of the step.
-        half: half precision, if any.
         budget: the time; its last `reserve` seconds are left for the candidate.
         reserve: these seconds.
         now: the clock.
     """
 
     def __init__(
-        self, parts: Parts, options: FineTuneOptions, half: HalfPrecision, budget: Budget,
-        reserve: float, now: Callable[[], float] = time.perf_counter,
+        self, parts: Parts, options: FineTuneOptions, budget: Budget, reserve: float,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
-        self.parts, self._options, self._half = parts, options, half
+        self.parts, self._options = parts, options
         self._budget, self._reserve, self._now = budget, reserve, now
         self.head_weights = parts.complete.get_weights()
         self.space = find_parts(parts)
@@ -87,6 +87,7 @@ class Search:
         self._all, self._sample = np.arange(len(labels)), np.sort(order[:SAMPLE])
         used = options.model_dump(exclude={*MACHINE_OPTIONS, "precision"})
         space = [parts.cached, *(asdict(part) for part in self.space)]
+        half = "measured" if is_measured(options) else half_precision(options)
         self._state = SearchState.open(
             options,
             digest_of([parts.head.digest, parts.features.digest, space, used, half]),
@@ -97,6 +98,12 @@ class Search:
         trainings = rates + (len(self.space) - 1) * min(rates, 2)
         self._first_s = FIRST_FRACTION * max(self._left, 0.0) / trainings
         self._out_of_time, self.stopped = False, ""
+
+    @property
+    def precisions(self) -> dict[str, Any]:
+        """The precisions of the parts in which both were measured, by name."""
+        found = {part.name: one.precision.measurements() for part, one in self._trainers.items()}
+        return {part: measured for part, measured in found.items() if measured}
 
     @property
     def trials(self) -> list[Trial]:
@@ -214,8 +221,9 @@ class Search:
         if part not in self._trainers:
             self.parts.complete.set_weights(self.head_weights)
             self._trainers[part] = PartTrainer(
-                part, self.parts, self._options, self._half, self._sample, self._now
-            )
+                part, self.parts, self._options, self._left / len(self.space), self._sample,
+                self._now,
+            )  # fmt: skip
         return self._trainers[part]
 
     def _train(self, part: TrainedPart, rate: float, steps: int, first: int, scale: int) -> bool:

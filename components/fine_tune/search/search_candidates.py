@@ -19,6 +19,7 @@ from components.fine_tune.fine_tune import fine_tune, load_parts
 from components.fine_tune.search.budget import Budget, used_seconds
 from components.fine_tune.search.search import Search, Winner
 from components.fine_tune.strategies import Parts
+from components.fine_tune.training_precision import half_precision
 from regraft_core.formats.manifest_storage import staged_folder
 from regraft_core.formats.manifests import CandidatesManifest, DatasetManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_duration
@@ -29,11 +30,6 @@ from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.distribution import distribution_strategy
 from regraft_core.training.feature_store import feature_folders, read_manifests
-from regraft_core.training.mixed_precision import (
-    accelerate,
-    choose_half_precision,
-    gpu_capabilities,
-)
 from regraft_core.training.ood_detector import detector_layers, detector_sample
 from regraft_core.training.winograd import winograd
 
@@ -103,20 +99,19 @@ def _search(
     now: Callable[[], float],
 ) -> tuple[Search, Winner | None, int]:
     """Search with the batch size, or with half of it as often as the memory is exhausted."""
-    half = choose_half_precision(options.precision, gpu_capabilities())
     first = fitting_batch(
         "fine_tune search", options.batch_size, parts.complete, options.gpu_memory_mb,
-        half=bool(half),
+        half=bool(half_precision(options)),
     )  # fmt: skip
     start = parts.complete.get_weights()
 
     def run(batch_size: int) -> tuple[Search, Winner | None]:
         parts.complete.set_weights(start)
         sized = options.model_copy(update={"batch_size": batch_size})
-        search = Search(parts, sized, half, budget, reserve, now)
+        search = Search(parts, sized, budget, reserve, now)
         return search, search.run()
 
-    with accelerate(parts.backbone.layers, half), winograd(parts.backbone.layers):
+    with winograd(parts.backbone.layers):
         (search, winner), batch_size = with_halved_batches("fine_tune search", first, run)
     return search, winner, batch_size
 
@@ -174,4 +169,5 @@ def _describe(search: Search, winner: Winner | None, budget: Budget) -> tuple[st
         "stopped": search.stopped,
         "trials": [trial.measurements() for trial in trials],
     }  # fmt: skip
-    return sentence, {"search": measured}
+    precisions = {"precision": search.precisions} if search.precisions else {}
+    return sentence, {"search": measured | precisions}

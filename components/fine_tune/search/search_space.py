@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from components.fine_tune.strategies import Parts
+from components.fine_tune.strategies import TRAINING_PASSES, Parts
 from regraft_core.backbones.cuts import block_ends, find_cut
 from regraft_core.backbones.flops import model_flops
 from regraft_core.formats.options import Strength
 from regraft_core.training.feature_store import CUT
 
-# The gradients take about twice the operations of the forward pass.
-TRAINING_PASSES = 3
 # A part that trains hardly more operations than another one is not worth a search of its own.
 MIN_RATIO = 1.5
 

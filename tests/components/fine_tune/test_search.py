@@ -57,7 +57,7 @@ def search(
 ) -> Search:
     parts = load_parts(dataset, [trained.features], head)
     budget = Budget(seconds, 0.0, clock)
-    return Search(parts, FineTuneOptions(budget="1m", **options), "", budget, 1.0, clock)
+    return Search(parts, FineTuneOptions(budget="1m", **options), budget, 1.0, clock)
 
 
 def test_parts_grow_from_the_cut_to_the_whole_backbone(dataset: Path, trained: Trained) -> None:

@@ -184,3 +184,12 @@ def copy_of(exported: Path, version: Path, digest: str) -> None:
     shutil.copy(exported / "saved_model.pb", version)
     manifest = SavedModelManifest.read(exported).model_copy(update={"digest": digest})
     manifest.write(version)
+
+
+def test_a_model_for_bfloat16_needs_a_report_of_it(exported: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(exported, tmp_path / "saved_model"))
+    manifest = SavedModelManifest.read(copy)
+    manifest.model_copy(update={"serving_precisions": ["float32", "bfloat16"]}).write(copy)
+    parity = write_parity(tmp_path / "parity", manifest.digest)
+    with pytest.raises(ParityError, match="expected a parity report in bfloat16, too"):
+        publish(copy, parity, tmp_path / "out", str(tmp_path / "models"), "m")

@@ -183,6 +183,16 @@ def test_a_format_without_its_package_is_found_before_any_work(
         resolve_options(values | {"formats": ["onnx"]})
 
 
+def test_an_engine_without_its_package_is_found_before_any_work(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {"openvino": "not_installed_here"}
+    monkeypatch.setattr("regraft_core.formats.engine_packages.ENGINE_PACKAGES", packages)
+    resolve_options(values)
+    with pytest.raises(InputError, match=r"feature-engine: openvino needs not_.*regraft\[openvino"):
+        resolve_options(values | {"feature_engine": "openvino"})
+
+
 def test_a_bucket_without_rights_is_named(inputs: RunInputs, s3: None) -> None:
     with pytest.raises(InputError, match=r"destination: cannot write to s3://not-there/models"):
         resolve(dataclasses.replace(inputs, destination="s3://not-there/models"))

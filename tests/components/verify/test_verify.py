@@ -10,12 +10,14 @@ from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.export.export import export
 from components.verify.component import verify as component
-from components.verify.verify import verify
+from components.verify.verify import BFLOAT16_TOLERANCE, verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
+from regraft_core.formats import serving_precision
 from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
-from regraft_core.formats.options import VerifyOptions
+from regraft_core.formats.options import ExportOptions, VerifyOptions
 from regraft_core.formats.records import spaced_records
 from regraft_core.runtime.errors import DataError, InputError, ParityError
+from regraft_core.runtime.machine import computes_bfloat16
 from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
 from tests.components.export.building import Built, write_candidate, write_evaluation
@@ -81,6 +83,31 @@ def test_a_gpu_with_tf32_is_not_verified(
     assert (report.precision, report.verified, report.passed) == ("tf32", False, True)
     assert "not verified: NVIDIA_TF32_OVERRIDE turns TF32 on" in capsys.readouterr().out
     assert "Not verified" in (tmp_path / "parity" / "parity.md").read_text()
+
+
+@pytest.mark.long
+def test_a_model_for_bfloat16_is_also_verified_in_it(
+    built: Built,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ExportOptions(serving_precision="bfloat16")
+    export(built.candidate, built.evaluation, built.dataset, tmp_path / "saved_model", options)
+    inputs = tmp_path / "saved_model", built.candidate, built.evaluation, built.dataset
+    if computes_bfloat16():
+        report = verify(*inputs, tmp_path / "parity", EMBEDDED)
+        assert set(report.bfloat16_max_abs_diff) == {"grpc", "rest"}
+        assert 1e-5 < max(report.bfloat16_max_abs_diff.values()) <= BFLOAT16_TOLERANCE
+        assert max(report.max_abs_diff.values()) <= 1e-5
+        assert "In bfloat16, tolerance 0.05: grpc " in (tmp_path / "parity/parity.md").read_text()
+        assert "verify: in bfloat16 within 0.0" in capsys.readouterr().out
+        monkeypatch.setattr("components.verify.verify.BFLOAT16_TOLERANCE", 1e-9)
+        with pytest.raises(ParityError, match=r"in bfloat16, \d of 8 images: .*; run without"):
+            verify(*inputs, tmp_path / "failed", EMBEDDED)
+    monkeypatch.setattr(serving_precision, "computes_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="serving-precision: expected a processor that computes"):
+        verify(*inputs, tmp_path / "other", EMBEDDED)
 
 
 def test_a_damaged_export_is_an_error_before_it_is_served(

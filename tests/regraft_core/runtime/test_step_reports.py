@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import (
     EVENTS_VARIABLE,
     ProgressReporter,
+    describe_count,
     log_progress,
     run_step,
 )
@@ -97,13 +99,41 @@ def test_a_counter_reports_each_second_as_event_and_each_minute_as_line(
     reporter = ProgressReporter("view 1/1", 90)
     for done in (10, 20, 30, 40):
         reporter(done)
-    first, last = "20 of 90 (18.2 per second)", "40 of 90 (0.7 per second)"
+    first = "20 of 90 (18.2 per second, about 4 s left)"
+    last = "40 of 90 (0.7 per second, about 76 s left)"
     assert read(events_file) == [
         {"event": "live", "text": f"view 1/1: {first}"},
         {"event": "live", "text": f"view 1/1: {last}"},
         {"event": "count", "text": f"view 1/1: {last}"},
     ]
     assert capsys.readouterr().out.splitlines() == [f"[regraft] view 1/1: {last}"]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "text"),
+    [
+        (0, 90, 2.0, "0 of 90 (0.0 per second)"),
+        (10, None, 2.0, "10 (5.0 per second)"),
+        (10, 90, 2.0, "10 of 90 (5.0 per second, about 16 s left)"),
+        (89, 90, 2.0, "89 of 90 (44.5 per second, about 1 s left)"),
+        (90, 90, 2.0, "90 of 90 (45.0 per second)"),
+        (1, 101, 1.0, "1 of 101 (1.0 per second, about 2 min left)"),
+        (1, 10_801, 1.0, "1 of 10801 (1.0 per second, about 3 h left)"),
+    ],
+)
+def test_the_time_that_is_left_follows_the_speed(
+    done: int, total: int | None, seconds: float, text: str
+) -> None:
+    assert describe_count(done, total, seconds) == text
+
+
+def test_threads_count_together(events_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_reports, "LIVE_EVERY_S", 0.0)
+    reporter = ProgressReporter("fits", 400)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(reporter.advance, [1] * 400))
+    counts = [event["text"].split()[1] for event in read(events_file)]
+    assert counts == [str(count) for count in range(1, 401)]
 
 
 def _report_many(number: int) -> None:

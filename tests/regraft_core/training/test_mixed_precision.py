@@ -32,6 +32,8 @@ from regraft_core.training.rate_schedule import RateSchedule
         ("mixed", [], "bfloat16"),
         ("mixed", [(7, 0)], "float16"),
         ("mixed", [(9, 0)], "bfloat16"),
+        ("bfloat16", [], "bfloat16"),
+        ("bfloat16", [(9, 0)], "bfloat16"),
     ],
 )
 def test_half_precision_follows_the_oldest_gpu(

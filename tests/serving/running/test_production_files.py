@@ -95,7 +95,10 @@ def test_kubernetes_files_match_their_schema(path: Path) -> None:
 def test_kustomizations_list_existing_files(path: Path) -> None:
     (found,) = documents(path)
     assert found["kind"] == "Kustomization"
-    names = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
+    names = [
+        *found["resources"],
+        *(patch["path"] for patch in found.get("patches", []) if "path" in patch),
+    ]
     for generator in found.get("configMapGenerator", []):
         names += generator["files"]
     for name in names:
@@ -124,6 +127,24 @@ def test_overlays_yield_a_valid_deployment(overlay: str) -> None:
     (container,) = whole["spec"]["template"]["spec"]["containers"]
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (overlay == "gpu")
     assert container["image"] == serving_image()
+
+
+def test_an_overlay_and_compose_serve_in_bfloat16() -> None:
+    folder = SERVING / "k8s" / "overlays" / "cpu-bfloat16"
+    (found,) = documents(folder / "kustomization.yaml")
+    (patch,) = found["patches"]
+    assert patch["target"] == {"kind": "Deployment", "name": "regraft-serving"}
+    (change,) = yaml.safe_load(patch["patch"])
+    (base,) = documents(BASE / "deployment.yaml")
+    (container,) = base["spec"]["template"]["spec"]["containers"]
+    assert change["op"] == "add" and change["path"] == "/spec/template/spec/containers/0/args/-"
+    known = [change["value"], "--model_base_path=/models"]
+    assert parse_flags(known).mixed_precision == "bfloat16"
+    assert not any("mixed_precision" in argument for argument in container["args"])
+    (compose,) = documents(SERVING / "compose.yaml")
+    (flag,) = [one for one in compose["services"]["serving"]["command"] if "mixed" in one]
+    assert flag == "--mixed_precision=${MIXED_PRECISION:-}"
+    assert parse_flags(["--mixed_precision=", "--model_base_path=/models"]).mixed_precision == ""
 
 
 def test_the_deployment_is_locked_down_and_probed() -> None:

@@ -1,0 +1,121 @@
+"""The engines that a machine offers, and their features, which agree."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.extract_features import engines
+from components.extract_features.engines import (
+    Engine,
+    build_network,
+    difference,
+    possible_engines,
+)
+from components.extract_features.openvino_network import EngineError, build_openvino_network
+from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.build import build_backbone
+from regraft_core.formats.options import FeatureOptions
+from regraft_core.runtime.errors import InputError
+
+CPU: list[tuple[int, int]] = []
+TINY = find_backbone("tiny")
+
+
+@pytest.mark.parametrize(
+    ("options", "installed", "half", "expected"),
+    [
+        ({}, True, True, "tf float32, tf bfloat16, openvino float32, openvino bfloat16"),
+        ({}, True, False, "tf float32, openvino float32"),
+        ({}, False, True, "tf float32, tf bfloat16"),
+        ({}, False, False, "tf float32"),
+        ({"feature_engine": "tf", "precision": "float32"}, True, True, "tf float32"),
+        ({"precision": "float32"}, True, True, "tf float32, openvino float32"),
+        ({"precision": "bfloat16"}, True, True, "tf bfloat16, openvino bfloat16"),
+        ({"precision": "mixed"}, True, False, "tf bfloat16, openvino bfloat16"),
+        ({"feature_engine": "openvino"}, True, True, "openvino float32, openvino bfloat16"),
+    ],
+)
+def test_a_cpu_offers_what_is_installed_and_allowed(
+    options: dict[str, Any], installed: bool, half: bool, expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(engines, "is_engine_installed", lambda _: installed)
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: half)
+    possible = possible_engines(FeatureOptions(**options), CPU)
+    assert ", ".join(map(str, possible)) == expected
+
+
+def test_gpus_are_of_tensorflow() -> None:
+    given = [(8, 0)]
+    assert possible_engines(FeatureOptions(), given) == [Engine("tf", "bfloat16")]
+    assert possible_engines(FeatureOptions(precision="float32"), given) == [Engine()]
+    assert possible_engines(FeatureOptions(), [(7, 0)]) == [Engine("tf", "float16")]
+    asked = FeatureOptions(feature_engine="openvino", precision="float32")
+    assert possible_engines(asked, given) == [Engine("openvino")]
+
+
+def test_what_this_machine_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="precision: expected a processor that computes in bfl"):
+        possible_engines(FeatureOptions(precision="bfloat16"), CPU)
+    packages = {"openvino": "not_installed_here"}
+    monkeypatch.setattr("regraft_core.formats.engine_packages.ENGINE_PACKAGES", packages)
+    with pytest.raises(InputError, match=r"openvino needs not_.*regraft\[openvino\].*engine auto"):
+        possible_engines(FeatureOptions(feature_engine="openvino"), CPU)
+    assert {one.runtime for one in possible_engines(FeatureOptions(), CPU)} == {"tf"}
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return build_backbone(TINY, 32)
+
+
+@pytest.fixture(scope="module")
+def extractor(model: keras.Model) -> keras.Model:
+    """An extractor whose outputs have another order than their names."""
+    pooled = keras.layers.GlobalAveragePooling2D()(model.output)
+    return keras.Model(model.input, {"gap": pooled, "cut": model.get_layer("block1_out").output})
+
+
+PIXELS = np.random.default_rng(0).uniform(0, 255, (5, 32, 32, 3)).astype(np.float32)
+
+
+def test_openvino_computes_the_same_features(model: keras.Model, extractor: keras.Model) -> None:
+    """In one batch, in one that is not full, and by several threads."""
+    exact = build_network(Engine(), model, extractor, TINY, 5)(tf.constant(PIXELS))
+    network = build_network(Engine("openvino"), model, extractor, TINY, 4)
+    parts = [network(tf.constant(part)) for part in (PIXELS[:4], PIXELS[4:])]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in exact}
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "cut": (5, *extractor.output["cut"].shape[1:]), "gap": (5, extractor.output["gap"].shape[1])
+    }  # fmt: skip
+    assert difference(arrays, exact) < 1e-5
+    rounded = build_network(Engine("openvino", "bfloat16"), model, extractor, TINY, 5)
+    assert difference(rounded(tf.constant(PIXELS)), exact) < 0.05
+
+
+def test_openvino_sends_nothing() -> None:
+    """Its package for messages cannot be imported, so that importing OpenVINO sends none."""
+    graph = tf.function(lambda pixels: {"sum": tf.reduce_sum(pixels, [1, 2, 3])})
+    concrete = graph.get_concrete_function(tf.TensorSpec([None, 2, 2, 3]))
+    network = build_openvino_network(concrete, 3, "", 2)
+    ones = np.ones((2, 2, 2, 3), np.float32)
+    for factor in (1.0, 2.0):  # each result has memory of its own
+        assert network(factor * ones)["sum"].tolist() == [12.0 * factor] * 2
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_a_graph_that_openvino_cannot_convert_is_an_error_of_one_line() -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 2, 3])])
+    def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"text": tf.strings.length(tf.strings.as_string(pixels))}
+
+    with pytest.raises(EngineError) as raised:
+        build_openvino_network(graph.get_concrete_function(), 3, "", 2)
+    assert "\n" not in str(raised.value)
