@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.export.signatures import Postprocessing
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.step_reports import log_progress
 
 FILES = {"litert": "assets.extra/model.tflite", "onnx": "assets.extra/model.onnx"}
 _PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
@@ -61,6 +62,7 @@ def write_formats(
     expected = np.asarray(whole(pixels, training=False))
     differences = {}
     for name in formats:
+        log_progress(f"export: writing and running {name}")
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import tempfile
@@ -24,17 +23,18 @@ from components.verify.parity import (
     parity_table,
     worst_by_protocol,
 )
+from components.verify.parity_sample import select_sample
 from regraft_client.errors import RegraftClientError
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ParityManifest
+from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
-from regraft_core.formats.records import ImageRecord, read_split
+from regraft_core.formats.records import ImageRecord
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.runtime.errors import DataError, InputError, ParityError, RegraftError
+from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
     GpuSetup,
     device_name,
@@ -43,7 +43,7 @@ from regraft_core.runtime.gpu_setup import (
 )
 from regraft_core.runtime.machine import machine_kind
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 from serving.batching_file import batching_flags
@@ -107,6 +107,7 @@ def verify(
         )
     sample = select_sample(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
+    log_progress(f"verify: starting a server for {len(sample)} images")
     with ThreadPoolExecutor(1) as pool, _base_folder(Path(saved_model), Path(out)) as base:
         # The trained model predicts while the server starts.
         trained = pool.submit(_predict_trained, model, verdict, sample)
@@ -137,7 +138,11 @@ def verify(
         parity.write(folder)
     if problem is not None:
         raise ParityError(problem if parity.verified else f"{problem}; {TF32_NOTE}")
-    log_progress(f"verify: {len(rows)} images equal by {' and '.join(parity.max_abs_diff)}")
+    classes = len({row.true_label for row in rows})
+    log_progress(
+        f"verify: {len(rows)} images of {classes} classes equal by "
+        f"{' and '.join(parity.max_abs_diff)}"
+    )
     if not parity.verified:
         log_progress(f"verify: {TF32_NOTE}")
     return parity
@@ -160,23 +165,12 @@ def _predict_served(
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
+        progress = ProgressReporter("verify: images sent", len(clients) * len(encoded))
         try:
-            return {name: _send(client, encoded) for name, client in clients.items()}, server.engine
+            served = {name: _send(client, encoded, progress) for name, client in clients.items()}
+            return served, server.engine
         except RegraftClientError as error:
             raise RegraftError(f"the served model failed: {error}") from error
-
-
-def select_sample(dataset: str | os.PathLike[str], images: int) -> list[ImageRecord]:
-    """Return at most `images` records, evenly spaced over the test split.
-
-    Raises:
-        DataError: the test split is empty.
-    """
-    count = DatasetManifest.read(dataset).splits["test"].count
-    if not count:
-        raise DataError(f"{dataset}: expected images in the test split, found none")
-    indices = {math.floor(i * count / images) for i in range(images)}
-    return [record for i, record in enumerate(read_split(dataset, "test")) if i in indices]
 
 
 def _predict_trained(
@@ -204,15 +198,18 @@ def _predict_trained(
     ]
 
 
-def _send(client: _Client, encoded: Sequence[bytes]) -> list[Predicted]:
+def _send(client: _Client, encoded: Sequence[bytes], progress: ProgressReporter) -> list[Predicted]:
     """Send the first image alone and the others in batches of seven, to test both kinds."""
     batches = [encoded[:1]]
     batches += [encoded[i : i + _SERVED_BATCH] for i in range(1, len(encoded), _SERVED_BATCH)]
-    return [
-        Predicted(prediction.label, np.asarray(prediction.probabilities))
-        for batch in batches
-        for prediction in client.predict(batch)
-    ]
+    found = []
+    for batch in batches:
+        found += [
+            Predicted(prediction.label, np.asarray(prediction.probabilities))
+            for prediction in client.predict(batch)
+        ]
+        progress.advance(len(batch))
+    return found
 
 
 @contextlib.contextmanager
