@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -98,6 +99,24 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         fine_tune(dataset, [out / "features"], out / "head", out / f"by_{strategy}", options)
     candidates = {strategy: out / f"by_{strategy}" for strategy in ("head", "top")}
     return Trained(out / "features", out / "head", candidates)
+
+
+@pytest.fixture
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
+    """Make each count an event; return a function to the last count by what is counted."""
+    from regraft_core.runtime import step_reports
+
+    events = tmp_path / "events.jsonl"
+    events.touch()
+    monkeypatch.setenv(step_reports.EVENTS_VARIABLE, str(events))
+    monkeypatch.setattr(step_reports, "LIVE_EVERY_S", 0.0)
+
+    def read() -> dict[str, str]:
+        found = map(json.loads, events.read_text(encoding="ascii").splitlines())
+        texts = [event["text"].rpartition(": ") for event in found if event["event"] == "live"]
+        return {what: count.partition(" (")[0] for what, _, count in texts}
+
+    return read
 
 
 @pytest.fixture

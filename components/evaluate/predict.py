@@ -16,7 +16,7 @@ from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.images.preprocess import load_image, scale
-from regraft_core.runtime.step_reports import Clock
+from regraft_core.runtime.step_reports import Clock, ProgressReporter
 from regraft_core.training.ood_detector import OodDetector
 
 WARM_UP = 2
@@ -79,6 +79,8 @@ def predict(
     logits = [np.empty((0, len(manifest.classes)), np.float32)]
     scores = [np.empty(0, np.float32)]
     done: list[ImageRecord] = []
+    counts = [manifest.splits[split].count for split in splits]
+    progress = ProgressReporter(f"evaluate: images of {' and '.join(splits)}", sum(counts))
     images = itertools.chain.from_iterable(read_split(dataset, split) for split in splits)
     for records, pixels in decode_batches(images, batch_size, runner.load):
         outputs = runner.forward(pixels)
@@ -86,8 +88,9 @@ def predict(
         scores.append(outputs[1].numpy())
         # The stored bytes are no longer needed and may be large.
         done += [record._replace(encoded=b"") for record in records]
+        progress(len(done))
     rows, ood_scores = np.concatenate(logits), np.concatenate(scores)
-    ends = np.cumsum([0, *(manifest.splits[split].count for split in splits)]).tolist()
+    ends = np.cumsum([0, *counts]).tolist()
     return [
         Predictions(
             logits=rows[start:end],
@@ -121,7 +124,10 @@ def predict_encoded(
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
-    found = [[output.numpy() for output in runner.forward(pixels)] for pixels in batches]
+    progress, found = ProgressReporter("evaluate: OOD images", len(encoded)), []
+    for pixels in batches:
+        found.append([output.numpy() for output in runner.forward(pixels)])
+        progress.advance(len(found[-1][0]))
     if not found:
         return np.empty((0, 0), np.float32), np.empty(0, np.float32)
     logits, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -78,6 +78,7 @@ def export(
         temperature=verdict.temperature,
         ood=ood_rule(model, manifest, verdict),
     )
+    log_progress("export: writing the SavedModel")
     with staged_folder(out) as folder:
         archive = build_archive(trained, features_layer(manifest.head), postprocessing)
         archive.write_out(folder, verbose=False)

@@ -19,6 +19,7 @@ from components.export.signatures import Postprocessing
 from regraft_core.formats.options import ExportOptions
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError
+from regraft_core.runtime.step_reports import log_progress
 
 FILES = {
     "litert": "assets.extra/model.tflite",
@@ -73,6 +74,7 @@ def write_formats(
     expected = np.asarray(whole(pixels, training=False))
     found: dict[str, float | Int8Test] = {}
     for name in options.formats:
+        log_progress(f"export: writing and running {name}")
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
         if name == "litert_int8":

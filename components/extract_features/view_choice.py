@@ -24,7 +24,7 @@ from regraft_core.formats.options import FeatureOptions, HeadOptions, Strength
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.augment import augment
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
-from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.feature_store import number_groups
 from regraft_core.training.linear_head.head_rows import HeadRows, scored_rows
 from regraft_core.training.linear_head.head_selection import held_out_losses
@@ -185,10 +185,13 @@ def _make_views(
 
     def features(policy: Policy, view: int) -> NDArray[np.float32]:
         rows = []
+        what = f"view {view + 1} of the sample with {policy}" if view else "the sample"
+        progress = ProgressReporter(f"extract_features: {what}", len(records))
         for batch, pixels in decode_batches(records, options.batch_size, decode):
             ids = tf.constant([record.id for record in batch])
             seeds = view_seeds(ids, tf.constant(view), options.seed)
             rows.append(compute(changes(policy)(pixels, seeds)).numpy().astype(np.float32))
+            progress.advance(len(batch))
         return np.concatenate(rows)
 
     return features

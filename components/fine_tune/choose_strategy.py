@@ -20,6 +20,7 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.manifests import ModelManifest, Preprocessing
 from regraft_core.formats.options import HeadKind
+from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.heads import pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
@@ -187,5 +188,10 @@ def _features(
         return model(source.prepare(inputs), training=False)
 
     starts = range(0, len(chosen), batch_size)
-    batches = [source.fetch(chosen[first : first + batch_size], 0)[0] for first in starts]
-    return np.concatenate([run(tf.nest.map_structure(tf.constant, b)).numpy() for b in batches])
+    progress = ProgressReporter("fine_tune: images without pretraining", len(chosen))
+    features = []
+    for first in starts:
+        inputs = source.fetch(chosen[first : first + batch_size], 0)[0]
+        features.append(run(tf.nest.map_structure(tf.constant, inputs)).numpy())
+        progress.advance(len(features[-1]))
+    return np.concatenate(features)

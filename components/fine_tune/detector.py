@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from components.fine_tune.strategies import Parts
 from regraft_core.backbones.cuts import cut_points, find_cut
 from regraft_core.formats.manifests import Split
+from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows
 from regraft_core.training.heads import pooling_layer
 from regraft_core.training.image_source import ImageRows, image_source
@@ -54,7 +55,8 @@ def fit_detector(parts: Parts, strategy: str, batch_size: int, seed: int) -> Ood
     found = []
     for split, source in zip(SPLITS, sources, strict=True):
         sample = detector_sample(source.count, sum(layers.values()), seed)
-        rows, labels = _compute(forward, source, sample, batch_size)
+        progress = ProgressReporter(f"fine_tune: {split} images of the detector", len(sample))
+        rows, labels = _compute(forward, source, sample, batch_size, progress)
         if stored:
             constant = FeatureRows(parts.folders, split, LEVELS).rows(sample)[:, :stored]
             rows = np.concatenate([constant.astype(np.float32), rows], axis=1)
@@ -87,12 +89,14 @@ def _graph(model: keras.Model, source: Source) -> Callable[[Any], tf.Tensor]:
 
 
 def _compute(
-    forward: Callable[[Any], tf.Tensor], source: Source, indices: NDArray[np.int64], batch_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    forward: Callable[[Any], tf.Tensor], source: Source, indices: NDArray[np.int64],
+    batch_size: int, progress: ProgressReporter,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # fmt: skip
     """Return the features [n, width] and labels [n] of the rows at `indices`."""
     features, labels = [], []
     for first in range(0, len(indices), batch_size):
         inputs, known = source.fetch(indices[first : first + batch_size], 0)
         features.append(forward(tf.nest.map_structure(tf.constant, inputs)).numpy())
         labels.append(known)
+        progress.advance(len(known))
     return np.concatenate(features), np.concatenate(labels)

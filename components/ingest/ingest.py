@@ -14,7 +14,7 @@ from pathlib import Path
 from components.ingest.card.data_card import write_data_card
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_validation import READ_FORMATS
-from components.ingest.image_reader import FILES_PER_CHUNK, chunk_tasks, read_chunk
+from components.ingest.image_reader import chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.sources.folder_listing import shorten
@@ -31,7 +31,7 @@ from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.safe_files import replaced_file
-from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 
 WORK = ".work"
@@ -41,7 +41,6 @@ INVALID_REASONS = (
 )  # fmt: skip
 """Reasons that count as invalid files; the others (duplicates, leakage) only drop a copy."""
 _UNBALANCED_RATIO, _FEW_IMAGES = 5, 30
-_CHUNKS_PER_LINE = 40
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Options that the dataset does not depend on, so that equal datasets have equal manifests.
 _UNRELATED_OPTIONS = {
@@ -101,11 +100,11 @@ def _ingest(
     try:
         tally = Tally()
         tasks = chunk_tasks(source_files(sources, work, options, tally), spool, options)
-        for number, result in enumerate(map_in_processes(read_chunk, tasks, processes)):
+        progress = ProgressReporter("ingest: files read", total=None)
+        for result in map_in_processes(read_chunk, tasks, processes):
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
-            if number and number % _CHUNKS_PER_LINE == 0:
-                log_progress(f"ingest: {number * FILES_PER_CHUNK} files read")
+            progress.advance(len(result.images) + len(result.invalid))
         duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options, tally, out)
         classes = _check_classes(catalog, tally)

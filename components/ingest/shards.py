@@ -16,6 +16,7 @@ from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo
 from regraft_core.formats.records import ImageRecord, write_records
+from regraft_core.runtime.step_reports import ProgressReporter
 
 IMAGES_PER_SHARD = 1000
 
@@ -54,8 +55,10 @@ def write_shards(
         for task in _shard_tasks(catalog, folder, spool, classes, split, counts[split])
     ]
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    progress = ProgressReporter("ingest: images written", sum(counts.values()))
     for task, shard in zip(tasks, map_in_processes(write_shard, tasks, processes), strict=True):
         shards[task.split].append(shard)
+        progress.advance(shard.count)
     return {
         split: SplitInfo(count=counts[split], by_class=by_class[split], shards=shards[split])  # type: ignore[misc]
         for split in SPLITS

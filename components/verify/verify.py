@@ -23,6 +23,7 @@ from components.verify.parity import (
     parity_table,
     worst_by_protocol,
 )
+from components.verify.parity_sample import select_sample
 from regraft_client.errors import RegraftClientError
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
@@ -31,7 +32,7 @@ from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
-from regraft_core.formats.records import ImageRecord, spaced_records
+from regraft_core.formats.records import ImageRecord
 from regraft_core.formats.serving_precision import check_processor
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
@@ -43,7 +44,7 @@ from regraft_core.runtime.gpu_setup import (
 )
 from regraft_core.runtime.machine import machine_kind
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
-from regraft_core.runtime.step_reports import Clock, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.model_files import load_model
 from serving.batching_file import batching_flags
@@ -112,8 +113,9 @@ def verify(
     in_bfloat16 = "bfloat16" in exported.serving_precisions
     if in_bfloat16:
         check_processor("serving-precision")
-    sample = spaced_records(dataset, "test", options.verify_images)
+    sample = select_sample(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
+    log_progress(f"verify: starting a server for {len(sample)} images")
     with ThreadPoolExecutor(1) as pool, _base_folder(Path(saved_model), Path(out)) as base:
         # The trained model predicts while the server starts.
         trained = pool.submit(_predict_trained, model, verdict, sample)
@@ -154,7 +156,11 @@ def verify(
         parity.write(folder)
     if problem is not None:
         raise ParityError(problem if parity.verified else f"{problem}; {TF32_NOTE}")
-    log_progress(f"verify: {len(rows)} images equal by {' and '.join(parity.max_abs_diff)}")
+    classes = len({row.true_label for row in rows})
+    log_progress(
+        f"verify: {len(rows)} images of {classes} classes equal by "
+        f"{' and '.join(parity.max_abs_diff)}"
+    )
     if in_bfloat16:
         worst = max(parity.bfloat16_max_abs_diff.values())
         log_progress(f"verify: in bfloat16 within {worst:.2g}, allowed {BFLOAT16_TOLERANCE:g}")
@@ -180,8 +186,10 @@ def _predict_served(
         RestClient(server.rest, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_rest,
     ):
         clients: dict[str, _Client] = {"grpc": by_grpc, "rest": by_rest}
+        progress = ProgressReporter("verify: images sent", len(clients) * len(encoded))
         try:
-            return {name: _send(client, encoded) for name, client in clients.items()}, server.engine
+            served = {name: _send(client, encoded, progress) for name, client in clients.items()}
+            return served, server.engine
         except RegraftClientError as error:
             raise RegraftError(f"the served model failed: {error}") from error
 
@@ -211,15 +219,18 @@ def _predict_trained(
     ]
 
 
-def _send(client: _Client, encoded: Sequence[bytes]) -> list[Predicted]:
+def _send(client: _Client, encoded: Sequence[bytes], progress: ProgressReporter) -> list[Predicted]:
     """Send the first image alone and the others in batches of seven, to test both kinds."""
     batches = [encoded[:1]]
     batches += [encoded[i : i + _SERVED_BATCH] for i in range(1, len(encoded), _SERVED_BATCH)]
-    return [
-        Predicted(prediction.label, np.asarray(prediction.probabilities))
-        for batch in batches
-        for prediction in client.predict(batch)
-    ]
+    found = []
+    for batch in batches:
+        found += [
+            Predicted(prediction.label, np.asarray(prediction.probabilities))
+            for prediction in client.predict(batch)
+        ]
+        progress.advance(len(batch))
+    return found
 
 
 @contextlib.contextmanager

@@ -239,15 +239,16 @@ def publish(
 
     Example: regraft publish runs/digits/models --model digits --version-label stable --version 1
     """
-    from regraft.cli.console_output import print_line
+    from regraft.cli.console_output import print_line, progress_on_stderr
     from serving.publishing import publish as publishing
 
     if rollback and (saved_model is not None or version_label):
         raise InputError("--rollback: expected no --saved-model and no --version-label with it")
     if saved_model is not None:
-        done = publishing.publish_saved_model(
-            saved_model, destination, model, label=version_label, keep_last=keep_last
-        )
+        with progress_on_stderr():
+            done = publishing.publish_saved_model(
+                saved_model, destination, model, label=version_label, keep_last=keep_last
+            )
     elif rollback:
         done = publishing.rollback(destination, model, version)
     elif version_label:

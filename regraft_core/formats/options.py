@@ -437,7 +437,11 @@ class VerifyOptions(Options):
         description="Server that verifies the model; auto uses TF Serving if installed.",
     )
     verify_images: int = Field(
-        default=32, ge=1, le=100_000, description="Number of test images sent to the server."
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Number of test images sent to the server; 0 sends 32, and more to have each "
+        "class and file format of the test split.",
     )
     parity_tolerance: float = Field(
         default=1e-4,

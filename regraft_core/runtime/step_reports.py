@@ -99,10 +99,10 @@ def describe_count(done: int, total: int | None, seconds: float) -> str:
         return f"{done} ({speed})"
     if not 0 < done < total:
         return f"{done} of {total} ({speed})"
-    return f"{done} of {total} ({speed}, about {_time(seconds * (total - done) / done)} left)"
+    return f"{done} of {total} ({speed}, about {about_time(seconds * (total - done) / done)} left)"
 
 
-def _time(seconds: float) -> str:
+def about_time(seconds: float) -> str:
     """Return a time to come in one unit, because it is an estimate."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 100:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.options import ClassWeights, Mix
 from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
+from regraft_core.runtime.step_reports import Clock, ProgressReporter, about_time, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save
 from regraft_core.training.distribution import is_chief
 from regraft_core.training.epoch_graphs import (
@@ -92,7 +92,7 @@ class Trainer:
         self, model: keras.Model, source: Source, validation: Source, settings: Settings
     ) -> None:
         """Build the optimizer; the graphs are traced when they first run."""
-        self._model = model
+        self._model, self._phase = model, settings.phase
         self._source, self._validation = trace_prepare(source), trace_prepare(validation)
         self._schedule = RateSchedule(cosine_decay=settings.cosine_decay)
         self._optimizer = _optimizer(settings, self._schedule)
@@ -134,7 +134,10 @@ class Trainer:
         With `rows`, only these images are measured.
         """
         order = np.arange(self._validation.count) if rows is None else rows
-        return run_epoch(self._graphs, self._validation, order, 0, None, train=False)
+        progress = ProgressReporter(f"{self._phase}: validation images", len(order))
+        return run_epoch(
+            self._graphs, self._validation, order, 0, None, train=False, progress=progress
+        )
 
     def train(
         self, settings: Settings, checkpoint: Path | None = None, start: Start | None = None
@@ -259,9 +262,11 @@ def _record_epoch(
     progress.history.append(epoch)
     if epoch.validation_loss < progress.best.loss and epoch.validation_accuracy >= floor:
         progress.best = Best(epoch.validation_loss, epoch.epoch, model.get_weights())
+    left_s = (settings.epochs - epoch.epoch - 1) * epoch.seconds
+    left = f", up to {about_time(left_s)} left" if left_s else ""
     log_progress(
         f"{epoch.phase} epoch {epoch.epoch + 1}/{settings.epochs}: loss {epoch.loss:.4f}, "
-        f"validation accuracy {epoch.validation_accuracy:.4f} ({epoch.seconds:.1f} s)"
+        f"validation accuracy {epoch.validation_accuracy:.4f} ({epoch.seconds:.1f} s{left})"
     )
 
 

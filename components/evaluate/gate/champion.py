@@ -14,6 +14,7 @@ from regraft_core.formats.fingerprint import LABELS_FILE
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.published_versions import resolve_version
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.step_reports import ProgressReporter
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ def champion_labels(
         loaded = tf.saved_model.load(str(champion.folder))
         signature = loaded.signatures["serving_default"]
         names: list[str] = []
+        progress = ProgressReporter("evaluate: images of test by the champion", len(encoded))
         for start in range(0, len(encoded), batch_size):
             batch = tf.constant(encoded[start : start + batch_size])
             names += [name.decode() for name in signature(image_bytes=batch)["label"].numpy()]
+            progress(len(names))
     except (KeyError, TypeError, OSError, ValueError, tf.errors.OpError) as error:
         line = " ".join(str(error).split())[:300]
         raise RegraftError(f"champion {champion.folder} cannot be run: {line}") from error

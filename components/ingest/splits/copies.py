@@ -20,6 +20,7 @@ from PIL import Image
 from components.ingest.catalog import Catalog, Duplicate
 from components.ingest.splits.near_duplicates import NearPair
 from components.ingest.spool import StoredImageReader
+from regraft_core.runtime.step_reports import ProgressReporter
 
 MAX_SIMILAR_FRACTION = 0.2
 """If more images of a class in a split have a near duplicate, in any split, they show one scene."""
@@ -52,7 +53,9 @@ def find_copies(
     likely: dict[int, Duplicate] = {}
     similar: set[int] = set()
     pixels = _Pixels(catalog, spool)
+    progress = ProgressReporter("ingest: pairs compared in two splits", len(pairs))
     for pair in pairs:
+        progress.advance()
         low, high = sorted(
             (images[pair.first], images[pair.second]),
             key=lambda image: _PRIORITY.get(image.source_split, 0),

@@ -15,6 +15,7 @@ import numpy as np
 
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_stats import THUMBNAIL_PX
+from regraft_core.runtime.step_reports import ProgressReporter
 
 HASH_DISTANCE = 4
 MEAN_LEVELS = 4.0
@@ -43,7 +44,10 @@ def find_near_pairs(catalog: Catalog) -> list[NearPair]:
     pairs = [NearPair(0.0, a, b) for (one, a), (other, b) in neighbors if one == other]
     table = catalog.perceptual_hashes()
     thumbnails = _ThumbnailCache(catalog)
-    for first, second in candidates(table[:, 1].astype(np.uint64)):
+    compared = candidates(table[:, 1].astype(np.uint64))
+    progress = ProgressReporter("ingest: pairs of similar images compared", len(compared))
+    for first, second in compared:
+        progress.advance()
         numbers = int(table[first, 0]), int(table[second, 0])
         levels = difference(thumbnails.read(numbers[0]), thumbnails.read(numbers[1]))
         if levels is not None:
@@ -63,7 +67,10 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
     """
     bands = np.array_split(np.arange(64, dtype=np.uint64), HASH_DISTANCE + 1)
     found: set[tuple[int, int]] = set()
-    for band in bands:
+    progress = ProgressReporter(
+        "ingest: steps of the search for similar images", len(bands) * WINDOW
+    )
+    for number, band in enumerate(bands, 1):
         low, width = band[0], np.uint64(len(band))
         keys = (hashes >> low) & ((np.uint64(1) << width) - np.uint64(1))
         members = np.lexsort((hashes, keys))
@@ -76,6 +83,8 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
             near = np.bitwise_count(hashes[first] ^ hashes[second]) <= HASH_DISTANCE
             for a, b in zip(first[near].tolist(), second[near].tolist(), strict=True):
                 found.add((min(a, b), max(a, b)))
+            progress.advance()
+        progress(number * WINDOW)
     return sorted(found)
 
 

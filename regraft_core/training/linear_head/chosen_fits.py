@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
@@ -54,15 +55,16 @@ def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: floa
     If these are too few for the span of all rows, the features themselves are the axes.
     """
     targets, weights = task.targets, task.weights
+    step = ProgressReporter("head: steps of logistic regression", total=None).advance
     if min(len(rows), len(rows.mean)) > len(task.sample):
         squares = rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
         problem = Problem(rows.parts, targets, weights, squares, scaling)
-        return solve(problem, penalty, prior_weights(targets, len(squares)))
+        return solve(problem, penalty, prior_weights(targets, len(squares)), step)
     axes = principal_axes(scaling.apply(rows.take(task.sample)))
     if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
         problem = Problem(coordinates, targets, weights, axes.squares)
     else:
         problem = Problem(rows.parts, targets, weights, axes.squares, scaling, axes)
-    fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)))
+    fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)), step)
     return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.options import HeadOptions
+from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.intervals import wilson_interval
 from regraft_core.training.linear_head.head_rows import (
     HeadRows,
@@ -119,10 +120,15 @@ def choose_levels(
 ) -> tuple[str, list[HeldOutFit]]:
     """Return the levels of the best ridge regression, and the best one of each that was tried."""
     pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
+    progress = ProgressReporter("head: fits to compare levels", len(pairs) * len(SCREENING))
 
     def best(pair: tuple[str, str]) -> HeldOutFit:
         scores = _ridge_scores(candidates[pair[0]], pair[1], task)
-        fits = [_trial(scores(10.0**e)["ridge"], 10.0**e, "ridge", pair, task) for e in SCREENING]
+        fits = []
+        for exponent in SCREENING:
+            penalty = 10.0**exponent
+            fits.append(_trial(scores(penalty)["ridge"], penalty, "ridge", pair, task))
+            progress.advance()
         return min(fits, key=lambda fit: fit.trial.loss)
 
     with ThreadPoolExecutor(thread_count()) as pool:
@@ -138,12 +144,15 @@ def compare_fits(
     Logistic regression takes the scaling of the better ridge regression.
     """
 
+    names = list(scalings(rows))
+    progress = ProgressReporter("head: fits in closed form", len(names) * len(PATHS["ridge"]))
+
     def closed_forms(name: str) -> dict[Method, HeldOutFit]:
         scores = _ridge_scores(rows, name, task)
-        return _best_penalties(scores, PATHS["ridge"], (levels, name), task)
+        return _best_penalties(scores, PATHS["ridge"], (levels, name), task, progress.advance)
 
     with ThreadPoolExecutor(thread_count()) as pool:
-        found = list(pool.map(closed_forms, scalings(rows)))
+        found = list(pool.map(closed_forms, names))
     ridge, discriminant = ([fits[method] for fits in found] for method in CLOSED_FORMS)
     best = min(ridge, key=lambda fit: fit.trial.loss).trial.scaling
     return [
@@ -170,7 +179,11 @@ def _logistic(
     rows: HeadRows, names: tuple[str, str], task: FitTask, options: HeadOptions
 ) -> HeldOutFit:
     scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
-    path = _LogisticFolds(scaled, task)
+    penalties = [options.l2] if options.l2 else PATHS["logistic"]
+    total = task.folds * len(penalties)
+    path = _LogisticFolds(
+        scaled, task, ProgressReporter("head: fits of logistic regression", total)
+    )
     if options.l2:
         return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
     return _best_penalties(
@@ -180,14 +193,15 @@ def _logistic(
 
 def _best_penalties(
     held_out: Callable[[float], Mapping[Any, Floats]], path: Sequence[float],
-    names: tuple[str, str], task: FitTask,
+    names: tuple[str, str], task: FitTask, done: Callable[[int], object] = lambda count: None,
 ) -> dict[Method, HeldOutFit]:  # fmt: skip
     """Return the fit of each method with the penalty of the lowest loss on the path.
 
-    The path ends at the first penalty that is better for none of them.
+    The path ends at the first penalty that is better for none of them. `done` is called with the
+    number of penalties that are done, or not needed any more.
     """
     best: dict[Method, HeldOutFit] = {}
-    for exponent in path:
+    for tried, exponent in enumerate(path, 1):
         fits = {
             method: _trial(scores, 10.0**exponent, method, names, task)
             for method, scores in held_out(10.0**exponent).items()
@@ -197,7 +211,9 @@ def _best_penalties(
             if method not in best or fit.trial.loss < best[method].trial.loss
         }  # fmt: skip
         if not better:
+            done(len(path) - tried + 1)
             break
+        done(1)
         best |= better
     return best
 
@@ -219,8 +235,11 @@ def _trial(
 class _LogisticFolds:
     """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
 
-    def __init__(self, rows: NDArray[np.float32], task: FitTask) -> None:
+    def __init__(
+        self, rows: NDArray[np.float32], task: FitTask, progress: ProgressReporter
+    ) -> None:
         axes = principal_axes(rows)
+        self._progress = progress
         self._rows, self._task = rows @ axes.basis, task
         targets, weights = task.targets[task.sample], task.weights[task.sample]
         kept = [task.fold_of != k for k in range(task.folds)]
@@ -237,6 +256,7 @@ class _LogisticFolds:
             self._fits[k] = solve(self._problems[k], penalty, self._fits[k])
             inside = self._task.fold_of == k
             found[inside] = self._fits[k].logits(self._rows[inside])
+            self._progress.advance()
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fit, range(len(self._problems))))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
 from regraft_core.training.linear_head.held_out_fits import PATHS, thread_count
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
@@ -39,14 +40,17 @@ def held_out_predictions(
         scaled = scaling.apply(rows.take(np.arange(len(rows))))
         path = RidgeFolds(scaled, np.eye(classes)[rows.labels], np.ones(len(rows)), fold_of)
         lowest, predicted = np.inf, np.zeros(len(scored), np.int64)
-        for exponent in PATHS["ridge"]:
+        for tried, exponent in enumerate(PATHS["ridge"], 1):
             logits = path.scores(10.0**exponent)["ridge"][scored]
             loss = smoothed_loss(logits / fit_temperature(logits, labels), labels)
             if loss >= lowest:
+                progress.advance(len(PATHS["ridge"]) - tried + 1)
                 break
+            progress.advance()
             lowest, predicted = loss, logits.argmax(axis=1)
         return lowest, predicted
 
     tasks = [(rows, scaling) for rows in candidates for scaling in scalings(rows).values()]
+    progress = ProgressReporter("head: fits in closed form", len(tasks) * len(PATHS["ridge"]))
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(thread_count()) as pool:
         return min(pool.map(best, tasks), key=lambda found: found[0])[1]

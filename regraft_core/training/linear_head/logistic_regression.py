@@ -8,7 +8,7 @@ axis gets its own scale, and L-BFGS needs tens of steps where it would need thou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,13 @@ def prior_weights(targets: NDArray[np.float64], width: int) -> Weights:
     return Weights(np.zeros((width, targets.shape[1])), np.log(smoothed / smoothed.sum()))
 
 
-def solve(problem: Problem, penalty: float, start: Weights) -> Weights:
+def solve(
+    problem: Problem, penalty: float, start: Weights, step: Callable[[], object] = lambda: None
+) -> Weights:
     """Minimize the weighted mean cross-entropy + penalty / 2 * the kernel's sum of squares.
 
-    The bias is not penalized. `start` and the result are on the axes.
+    The bias is not penalized. `start` and the result are on the axes. `step` is called after each
+    step.
     """
     classes = problem.targets.shape[1]
     total = problem.weights.sum()
@@ -119,7 +122,7 @@ def solve(problem: Problem, penalty: float, start: Weights) -> Weights:
 
     first = np.vstack([start.kernel / scale[:, None], start.bias / bias_scale])
     result = minimize(
-        loss, first.ravel(), jac=True, method="L-BFGS-B",
+        loss, first.ravel(), jac=True, method="L-BFGS-B", callback=lambda weights: step(),
         options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": LOSS_TOLERANCE,
                  "gtol": GRADIENT_TOLERANCE},
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.options import HeadOptions
-from regraft_core.runtime.step_reports import log_progress
+from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval, wilson_interval
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again
@@ -89,11 +89,13 @@ def measure_sizes(
         )
         return None
     correct, sizes = [], []
+    progress = ProgressReporter("head: fits to parts of the images", len(FRACTIONS))
     for fraction in (*FRACTIONS, 1.0):
         weights, part = Weights(solved.kernel, solved.bias), rows
         if fraction < 1:
             part = take_part(rows, fraction, options.seed)
             weights = fit_again(solved, part, class_weights, options)
+            progress.advance()
         logits = np.concatenate([weights.logits(one.astype(np.float32)) for one in held_out])
         hits = logits.argmax(axis=1) == labels
         interval = wilson_interval(int(hits.sum()), len(hits))

@@ -33,8 +33,11 @@ def written(
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
-def test_litert_equals_the_exported_model(built: Built, loaded: tf.Module, tmp_path: Path) -> None:
+def test_litert_equals_the_exported_model(
+    built: Built, loaded: tf.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert written(built, tmp_path, "litert")["litert"] <= 1e-5
+    assert "[regraft] export: writing and running litert" in capsys.readouterr().out
     run = tf.lite.Interpreter(str(tmp_path / FILES["litert"])).get_signature_runner()
     pixels = load_images(tf.constant(IMAGES), PX).numpy()
     (got,) = run(pixels=pixels).values()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +14,9 @@ from components.verify.component import verify as component
 from components.verify.verify import BFLOAT16_TOLERANCE, verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats import serving_precision
-from regraft_core.formats.manifests import DatasetManifest, ParityManifest, SavedModelManifest
+from regraft_core.formats.manifests import ParityManifest, SavedModelManifest
 from regraft_core.formats.options import ExportOptions, VerifyOptions
-from regraft_core.formats.records import spaced_records
-from regraft_core.runtime.errors import DataError, InputError, ParityError
+from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.machine import computes_bfloat16
 from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
@@ -26,8 +26,9 @@ EMBEDDED = VerifyOptions(engine="embedded", verify_images=8, parity_tolerance=1e
 
 
 def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
-    built: Built, exported: Path, tmp_path: Path
-) -> None:
+    built: Built, exported: Path, tmp_path: Path, reported: Callable[[], dict[str, str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     out = tmp_path / "parity"
     parity, table = Artifact(uri=str(out)), Markdown(uri=str(tmp_path / "table.md"))
     inputs = (
@@ -51,7 +52,12 @@ def test_served_predictions_equal_the_trained_ones_at_batch_sizes_1_and_7(
     assert report.saved_model_digest == SavedModelManifest.read(exported).digest
     assert len({row.label for row in report.rows}) > 1
     assert "passed with tolerance 1e-05" in (out / "parity.md").read_text()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["parity", "table.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.jsonl", "parity", "table.md"]
+    assert reported() == {"verify: images sent": "16 of 16"}
+    classes = len({row.true_label for row in report.rows})
+    lines = capsys.readouterr().out.splitlines()
+    assert "[regraft] verify: starting a server for 8 images" in lines
+    assert f"[regraft] verify: 8 images of {classes} classes equal by grpc and rest" in lines
 
 
 def test_different_served_predictions_fail_with_the_worst_image(
@@ -137,26 +143,6 @@ def test_another_candidate_or_evaluation_is_an_error(
             *(exported, built.candidate, evaluation, built.dataset, tmp_path / "parity"),
             EMBEDDED,
         )
-
-
-@pytest.mark.parametrize("images", [1, 4, 9, 1000])
-def test_the_sample_is_evenly_spaced_over_the_test_split(built: Built, images: int) -> None:
-    indices = [
-        int(record.path.split("/")[1]) for record in spaced_records(built.dataset, "test", images)
-    ]
-    assert len(indices) == min(images, 9)
-    assert indices == sorted(set(indices))
-    assert indices[0] == 0
-    assert indices[-1] >= 9 - 9 / images - 1e-9 - 1
-
-
-def test_an_empty_test_split_is_an_error(built: Built, tmp_path: Path) -> None:
-    data = DatasetManifest.read(built.dataset)
-    empty = data.splits["test"].model_copy(update={"count": 0, "shards": []})
-    splits = {**data.splits, "test": empty}
-    data.model_copy(update={"splits": splits}).write(tmp_path)
-    with pytest.raises(DataError, match="expected images in the test split, found none"):
-        spaced_records(tmp_path, "test", 4)
 
 
 def test_a_damaged_image_is_an_error_of_its_own_request_only(

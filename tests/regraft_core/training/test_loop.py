@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,22 @@ def test_mixed_rows_depend_on_seed_and_step_and_a_resumed_training_has_the_same(
     for ours in (resumed, held):
         for mine, theirs in zip(ours.get_weights(), weights, strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_pass_over_the_validation_images_is_counted(
+    data: tuple[Source, Source], reported: Callable[[], dict[str, str]]
+) -> None:
+    Trainer(head(), *data, SETTINGS).measure()
+    assert reported() == {"head: validation images": "16 of 20"}  # of the last batch
+
+
+def test_an_epoch_tells_how_long_the_others_take(
+    data: tuple[Source, Source], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(head(), *data, dataclasses.replace(SETTINGS, epochs=2))
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.search(r"s, up to \d+ s left\)$", first)
+    assert last.endswith("s)") and "left" not in last
 
 
 def test_each_validation_image_is_measured_in_its_order(data: tuple[Source, Source]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,14 @@ def add(exported: Path, destination: str) -> int:
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
-def test_a_published_version_is_read_back(exported: Path, destination: str, tmp_path: Path) -> None:
+def test_a_published_version_is_read_back(
+    exported: Path, destination: str, tmp_path: Path, reported: Callable[[], dict[str, str]]
+) -> None:
     version = publish_saved_model(exported, destination, "m", label="canary")
     assert (version.number, version.path) == (1, f"{destination}/m/1")
     assert read_labels(destination, "m") == {"canary": 1}
+    done, total = reported()["publish: MB uploaded"].split(" of ")
+    assert int(total) - int(done) <= 1
     files, path = open_store_uri(version.path)
     files.get(f"{path}/", f"{tmp_path / 'got'}/", recursive=True)
     check_fingerprint(tmp_path / "got")
