@@ -150,7 +150,7 @@ def test_a_damaged_image_is_an_error_of_its_own_request_only(
 ) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1").symlink_to(exported)
-    valid = [record.encoded for record in spaced_records(built.dataset, "test", 4)]
+    valid = [record.encoded for record in select_sample(built.dataset, 4)]
     damaged = valid[0][:40]
     options = ServeOptions(flags=batching_flags())
     with (
