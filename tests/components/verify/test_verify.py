@@ -11,6 +11,7 @@ from kfp.dsl import Artifact, Dataset, Markdown, Model
 
 from components.export.export import export
 from components.verify.component import verify as component
+from components.verify.parity_sample import select_sample
 from components.verify.verify import BFLOAT16_TOLERANCE, verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats import serving_precision
