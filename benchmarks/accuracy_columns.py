@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.training_accuracy import Images, read_split_images
+from benchmarks.split_images import Images, read_split_images
+from regraft_core.formats.manifests import Split
 
 if TYPE_CHECKING:
     from benchmarks.accuracy_process import Settings
@@ -22,6 +23,7 @@ Fit = Callable[[], Callable[[], float]]
 # The inverse penalties of scikit-learn's logistic regression, for rows of mean square length 1.
 INVERSE_PENALTIES = np.logspace(-2, 6, 17)
 FOLDS = 5
+LABELED: tuple[Split, ...] = ("train", "validation")
 # Rows of its cross-validation; with more, it would take hours.
 MOST_COMPARED = 10_000
 
@@ -114,7 +116,7 @@ def fit_last_level(folder: Path, settings: Settings) -> Fit:
         def features_of(images: Images) -> NDArray[np.float64]:
             return pooled.predict(images[0], batch_size=32, verbose=0).astype(np.float64)
 
-        labeled = [_read(folder, split, settings) for split in ("train", "validation")]
+        labeled = [_read(folder, split, settings) for split in LABELED]
         rows = np.concatenate([features_of(images) for images in labeled])
         labels = np.concatenate([images[1] for images in labeled])
         shift = rows.mean(axis=0)
@@ -152,7 +154,7 @@ def fit_keras(folder: Path, settings: Settings) -> Fit:
 
     def fit() -> Callable[[], float]:
         keras.utils.set_random_seed(settings.seed)
-        train, held_out = (_read(folder, split, settings) for split in ("train", "validation"))
+        train, held_out = (_read(folder, split, settings) for split in LABELED)
         backbone = build_backbone(find_backbone(settings.backbone), settings.image_px)
         backbone.trainable = False
         flip, rotate = keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)
@@ -192,7 +194,7 @@ def fit_keras(folder: Path, settings: Settings) -> Fit:
     return fit
 
 
-def _read(folder: Path, split: Any, settings: Settings) -> Images:
+def _read(folder: Path, split: Split, settings: Settings) -> Images:
     return read_split_images(folder / "dataset", split, settings.backbone, settings.image_px)
 
 

@@ -15,8 +15,6 @@ machine of its own measurement.
   with XLA only on a GPU.
 - `extraction`: its speed after the first images, relative to the bare backbone, `backbone(x)` on
   tensors in memory.
-- `accuracy`: test accuracy of both over several seeds, on digits and Fashion-MNIST; see
-  `training_accuracy`.
 - `scaling`: time and memory of extraction and head training from 1,000 to 50,000 images; see
   `training_scaling`.
 - `precision`: seconds of a training step in float32 and in bfloat16, and the test accuracy of both
@@ -39,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
-from benchmarks.training_accuracy import accuracy
 from benchmarks.training_precision import precision
 from benchmarks.training_scaling import scaling
 
@@ -50,11 +47,10 @@ BASELINES: Mapping[str, str | bool] = {"keras_defaults": "auto", "keras_without_
 CONDITIONS = (
     "no GPU; Fashion-MNIST at 150 px, batch 32, float16 cache, whole steps of Regraft; baselines "
     "measured for two epochs, one before Regraft and one after, their mean multiplied by "
-    f"{HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top); VGG16 with random weights; accuracy with "
-    "efficientnet_lite0 at 64 px, the same head for both (and a plain head), all for 20 epochs, "
-    "the best epoch on validation kept; scaling with efficientnet_lite0 at 32 px, activations at "
-    "the cut cached, each step in its own process; precision: steps of 32 images, the shortest of "
-    "10, accuracy of top on digits with efficientnet_lite0 at 64 px"
+    f"{HEAD_EPOCHS} (head) and {TOP_EPOCHS} (top); VGG16 with random weights; "
+    "scaling with efficientnet_lite0 at 32 px, activations at the cut cached, each step in its own "
+    "process; precision: steps of 32 images, the shortest of 10, accuracy of top on digits with "
+    "efficientnet_lite0 at 64 px"
 )
 Metrics = Iterator[tuple[str, Metric]]
 
@@ -305,7 +301,6 @@ def select_parts(only: str, backbone: str, seeds: int) -> list[Part]:
         for case in CASES.values()
         if backbone in ("all", case.backbone) and (name != "top" or case.backbone == "vgg16")
     ]
-    selected.append(Part("accuracy", ("digits_", "fashion_"), lambda work: accuracy(work, seeds)))
     selected.append(Part("scaling", ("scaling_",), scaling))
     selected.append(Part("precision", ("precision_",), lambda work: precision(work, seeds)))
     return [part for part in selected if only in ("all", part.name.split()[0])]
@@ -313,10 +308,10 @@ def select_parts(only: str, backbone: str, seeds: int) -> list[Part]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    names = ["all", *BACKBONE_PARTS, "accuracy", "scaling", "precision"]
+    names = ["all", *BACKBONE_PARTS, "scaling", "precision"]
     parser.add_argument("--only", choices=names, default="all", help="Measure only this part.")
     parser.add_argument("--backbone", choices=["all", *CASES], default="all")
-    parser.add_argument("--seeds", type=int, default=5, help="Seeds of accuracy and precision.")
+    parser.add_argument("--seeds", type=int, default=5, help="Seeds of precision.")
 
 
 def measure(options: argparse.Namespace) -> Measurement:

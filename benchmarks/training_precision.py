@@ -108,9 +108,12 @@ def shortest(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 def accuracies(work: Path, seeds: int, case: AccuracyCase) -> Metrics:
     """Yield the test accuracy of each precision, and the difference of the same seeds."""
-    from benchmarks.training_accuracy import write_first_digits
+    from components.ingest.sources.samples import write_digits
 
-    write_first_digits(work / "digits", case.images)
+    write_digits(work / "digits")
+    for path in (work / "digits").rglob("*.png"):
+        if int(path.stem) >= case.images:
+            path.unlink()
     runs = [accuracy_by_precision(work, seed, case) for seed in range(seeds)]
     for half in PRECISIONS.values():
         values = [run[half] for run in runs]
@@ -129,7 +132,7 @@ def difference(runs: Sequence[Mapping[str, float]]) -> Metrics:
 
 def accuracy_by_precision(work: Path, seed: int, case: AccuracyCase) -> dict[str, float]:
     """Return the test accuracy of `top` in each precision, from the same head."""
-    from benchmarks.training_accuracy import read_split_images
+    from benchmarks.split_images import read_split_images
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest

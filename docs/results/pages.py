@@ -31,7 +31,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "training_speed": tables.training_speed,
     "training_limits": tables.training_limits,
     "training_scaling": tables.training_scaling,
-    "training_accuracy": tables.training_accuracy,
+    "accuracy": tables.accuracy,
     "familiarity": tables.familiarity,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,

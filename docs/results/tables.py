@@ -57,28 +57,6 @@ def training_scaling(results: Results) -> str:
     return markdown(columns, rows)
 
 
-def training_accuracy(results: Results) -> str:
-    """Return the test accuracies of Regraft and Keras, with standard deviations."""
-    training = results["training"]
-    rows = []
-    for name, prefix in (
-        ("digits, 1,797 images", "digits"),
-        ("Fashion-MNIST, 1,000 training and 1,000 test images", "fashion"),
-    ):
-        value = with_prefix(training, prefix)
-        accuracies = (
-            f"{value(f'{side}_test_accuracy'):.3f} ({value(f'{side}_test_accuracy_std'):.3f})"
-            for side in ("regraft", "keras", "plain_head")
-        )
-        rows.append((
-            name, *accuracies, f"{value('accuracy_difference'):+.2f} points",
-            f"{value('accuracy_above_plain_head'):+.1f} points",
-        ))  # fmt: skip
-    columns = ("64 px, `efficientnet_lite0`", "Regraft", "Keras, same head", "Keras, plain head",
-               "Regraft minus same head", "Regraft minus plain head")  # fmt: skip
-    return markdown(columns, rows)
-
-
 def familiarity(results: Results) -> str:
     """Return the AUROC of the familiarity of each model and kind of images, and of the energy."""
     found = vars(results["evaluation"])

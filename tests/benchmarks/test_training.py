@@ -11,16 +11,8 @@ import pytest
 
 from benchmarks.result import Measurement, Metric, run_benchmark
 from benchmarks.training import measure, select_parts
-from benchmarks.training_accuracy import (
-    SIDES,
+from benchmarks.training_precision import (
     AccuracyCase,
-    accuracy,
-    compare,
-)
-from benchmarks.training_precision import (
-    AccuracyCase as PrecisionCase,
-)
-from benchmarks.training_precision import (
     StepCase,
     difference,
     precision,
@@ -35,26 +27,9 @@ from benchmarks.training_scaling import (
 )
 
 
-def test_the_accuracy_of_each_side_is_measured(tmp_path: Path) -> None:
-    case = AccuracyCase("tiny", image_px=16, epochs=1, images={"digits": 60})
-    metrics = dict(accuracy(tmp_path, 1, case))
-    assert all(0.0 <= metrics[f"digits_{side}_test_accuracy"].value <= 1.0 for side in SIDES)
-
-
-def test_differences_of_accuracy_are_in_points() -> None:
-    accuracies = {"regraft": [0.9, 0.8], "keras": [0.9, 0.81], "plain_head": [0.8, 0.7]}
-    metrics = dict(compare("digits", accuracies))
-    assert metrics["digits_keras_test_accuracy"].value == pytest.approx(0.855)
-    assert metrics["digits_keras_test_accuracy_std"].value == pytest.approx(0.0636, abs=1e-4)
-    assert metrics["digits_accuracy_difference"].value == pytest.approx(-0.5)
-    assert metrics["digits_accuracy_difference"].goal
-    assert metrics["digits_accuracy_above_plain_head"].value == pytest.approx(10.0)
-    assert not metrics["digits_accuracy_above_plain_head"].goal
-
-
 @pytest.mark.long
 def test_steps_and_accuracy_are_measured_in_both_precisions(tmp_path: Path) -> None:
-    accuracy_case = PrecisionCase("tiny", image_px=16, epochs=1, images=60)
+    accuracy_case = AccuracyCase("tiny", image_px=16, epochs=1, images=60)
     steps = [StepCase("tiny", "random", 32, images=60)]
     metrics = dict(precision(tmp_path, 1, 2, steps, accuracy_case))
     for half in ("float32", "bfloat16"):
@@ -109,11 +84,10 @@ def test_time_per_image_excludes_the_start() -> None:
         ("head", "vgg16", ["head vgg16"]),
         ("top", "all", ["top vgg16"]),
         ("top", "efficientnet_lite0", []),
-        ("accuracy", "all", ["accuracy"]),
         (
             "all",
             "vgg16",
-            ["head vgg16", "top vgg16", "extraction vgg16", "accuracy", "scaling", "precision"],
+            ["head vgg16", "top vgg16", "extraction vgg16", "scaling", "precision"],
         ),
     ],
 )
