@@ -46,9 +46,11 @@ from regraft_core.training.winograd import winograd
 KEPT = KeptResults(Path("~/.cache/regraft/training_precision.json"))
 LEAST_FLOPS = 1e13
 """Operations of a whole training below which nothing is measured: half a minute on two cores."""
-PAYS = 20
+LEAST_S = 120.0
+"""Seconds of a training with a limit below which nothing is measured."""
+PAYS = 10
 """Training must take so many times as long as the steps in float32 take to measure, so that
-measuring both precisions takes at most about a tenth of it."""
+measuring both precisions takes at most about a fifth of it, once on each kind of machine."""
 LEAST_GAIN = 1.1
 FIRST_ROUNDS, ROUNDS, MAX_ROUNDS = 2, 3, 20
 ROUNDS_S = 1.0
@@ -187,10 +189,12 @@ def faster_precision(work: Work, build: Callable[[HalfPrecision], RunStep]) -> T
     """
     kept = StepTimes.of_json(KEPT.find(work.key))
     times = kept
-    if times is None or (times.bfloat16_s is None and work.pays(times)):
+    if work.seconds >= LEAST_S and (
+        times is None or (times.bfloat16_s is None and work.pays(times))
+    ):
         times = _measure(work, build)
         KEPT.keep(work.key, asdict(times))
-    if times.bfloat16_s is None:
+    if times is None or times.bfloat16_s is None:
         return TrainingPrecision("", times)
     chosen: HalfPrecision = "bfloat16" if times.bfloat16_s * LEAST_GAIN < times.float32_s else ""
     before = ", measured before on this kind of machine" if times is kept else ""

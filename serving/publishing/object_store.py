@@ -12,8 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from fsspec.callbacks import Callback
+from typing import Any
 
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.published_versions import GRAPH_FILE, VERSION_LABELS_FILE, parse_labels
@@ -23,22 +22,7 @@ from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.runtime.safe_files import refuse_links
 from regraft_core.runtime.step_reports import ProgressReporter
 
-_MB = 1 << 20
 _CLAIMS, _WITHDRAWN = ".claims", ".withdrawn-"
-
-
-class _UploadProgress(Callback):
-    """Reports the megabytes of an upload of several files."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__()
-        self._sent = 0
-        self._progress = ProgressReporter("publish: MB uploaded", -(-total // _MB))
-
-    def relative_update(self, inc: int = 1) -> None:
-        """Report that some more bytes are sent."""
-        self._sent += inc
-        self._progress(self._sent // _MB)
 
 
 class ObjectStore:
@@ -79,12 +63,15 @@ class ObjectStore:
     def _upload(self, folder: Path, number: int, confirm: Callable[[], None]) -> int:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files.sort(key=lambda path: path == folder / GRAPH_FILE)
-        progress = _UploadProgress(sum(path.stat().st_size for path in files))
+        sizes = {path: path.stat().st_size for path in files}
+        progress = ProgressReporter("publish: MB uploaded", _megabytes(sum(sizes.values())))
+        sent = 0
         for path in files:
             if path == folder / GRAPH_FILE:
                 confirm()
             target = f"{self._base}/{number}/{path.relative_to(folder).as_posix()}"
-            self._files.put_file(str(path), target, callback=progress)
+            self._files.put_file(str(path), target, callback=_counting(progress, sent))
+            sent += sizes[path]
             self._require_equal(path, target)
         self._files.invalidate_cache()
         return number
@@ -153,3 +140,17 @@ class ObjectStore:
         stored = hashlib.sha256(self._files.cat_file(target)).hexdigest()
         if stored != digest_file(path):
             raise RegraftError(f"{target}: expected the bytes of {path.name}, read others back")
+
+
+def _counting(progress: ProgressReporter, before: int) -> Any:
+    """Return a callback of fsspec that reports the bytes of a file, after those of earlier ones."""
+    from fsspec.callbacks import Callback  # like all of fsspec, optional
+
+    def report(size: int | None, value: int, **others: Any) -> None:
+        progress(_megabytes(before + value))
+
+    return Callback(hooks={"progress": report})
+
+
+def _megabytes(size: int) -> int:
+    return -(-size // (1 << 20))

@@ -118,20 +118,32 @@ def test_a_result_is_kept_for_the_same_work(
 
 
 @pytest.mark.parametrize(
-    "changed", [{"steps": 79}, {"seconds": 39.0}], ids=["few steps", "a short budget"]
+    ("changed", "step_s"),
+    [({"steps": 39}, 0.5), ({"seconds": 129.0}, 6.0)],
+    ids=["few steps", "a short budget"],
 )
 def test_work_for_which_measuring_does_not_pay_stays_in_float32(
-    clock: Clock, changed: dict[str, Any]
+    clock: Clock, changed: dict[str, Any], step_s: float
 ) -> None:
-    """A measurement of 2 seconds pays from 40 seconds on; the time of the step is kept."""
+    """A measurement of 2 or 13 seconds pays from ten times that on; its result is kept."""
     short = Work(**vars(LONG) | changed)
-    engine = Engine(clock, [0.5], [0.1])
+    engine = Engine(clock, [step_s], [0.1])
     found = faster_precision(short, engine.build)
-    assert found.times is not None and found.times.measuring_s == pytest.approx(2.0)
+    assert found.times is not None
+    assert found.times.measuring_s == pytest.approx(1 + 2 * step_s)
     assert found.half == "" and found.measurements() == {}
     assert faster_precision(short, engine.build) == found
     assert engine.built == [""]
     assert faster_precision(LONG, engine.build).half == "bfloat16"
+
+
+def test_in_little_time_only_a_result_that_is_kept_is_used(clock: Clock) -> None:
+    little = Work("top", LONG.key, LONG.steps, LONG.step_flops, seconds=119.0)
+    engine = Engine(clock, [0.5], [0.1])
+    assert faster_precision(little, engine.build).half == ""
+    assert engine.built == []
+    faster_precision(LONG, engine.build)
+    assert faster_precision(little, engine.build).half == "bfloat16"
 
 
 @pytest.mark.parametrize("value", [3, "bfloat16", {"a": 1}, {"float32_s": -1, "measuring_s": 1},
@@ -143,7 +155,7 @@ def test_a_damaged_result_is_measured_again(clock: Clock, kept: KeptResults, val
 
 @pytest.mark.parametrize(
     ("changed", "is_long"),
-    [({}, True), ({"step_flops": 1e8}, False), ({"steps": 59, "step_flops": 1e15}, False)],
+    [({}, True), ({"step_flops": 1e8}, False), ({"steps": 29, "step_flops": 1e15}, False)],
 )
 def test_little_work_is_not_measured(changed: dict[str, Any], is_long: bool) -> None:
     assert Work(**vars(LONG) | changed).is_long is is_long
