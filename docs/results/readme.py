@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_DOWN, Decimal
 from typing import Any
 
-from docs.results.values import Results, Row, goal, markdown, tiny
+from docs.results.values import Results, Row, goal, markdown, tiny, with_prefix
 
 
 def readme(results: Results) -> str:
@@ -78,16 +78,19 @@ def _accuracy(accuracy: Any) -> list[Row]:
     names = {"digits_64": "1,797 digits at 64 px", "fashion_1000": "1,000 images of Fashion-MNIST",
              "photos_10": "14 photographs, 10 tiles of each"}  # fmt: skip
     columns = ("regraft", "last_level", "keras")
-    return [
-        (
+    rows = []
+    for prefix, name in names.items():
+        value = with_prefix(accuracy, prefix)
+        if f"{prefix}_lead" not in vars(accuracy):
+            continue
+        own, lead = value("regraft_accuracy"), value("lead")
+        rows.append((
             f"{name}, test accuracy over five seeds: default run / logistic regression on the "
             "last level / Keras' guide",
-            " / ".join(f"{getattr(accuracy, f'{prefix}_{one}_accuracy'):.3f}" for one in columns),
-            goal(getattr(accuracy, f"{prefix}_regraft_accuracy")),
-        )
-        for prefix, name in names.items()
-        if f"{prefix}_lead" in vars(accuracy)
-    ]
+            " / ".join(f"{value(f'{column}_accuracy'):.3f}" for column in columns),
+            goal(own) if own.goal else f"{lead:+.1f} points above the best ({goal(lead)})",
+        ))  # fmt: skip
+    return rows
 
 
 def _training(training: Any) -> list[Row]:
