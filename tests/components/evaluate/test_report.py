@@ -102,6 +102,7 @@ def test_the_trainings_of_a_search_are_a_table(report_of) -> None:
          "epochs": 1.5, "seconds": 12.0, "against_head": found}
         for first, found in ((0, compared), (1600, None))
     ]  # fmt: skip
+    trials[1]["views"] = "light views with flips"
     search = {"budget_s": 600.0, "used_before_s": 60.0, "seconds": 500.0,
               "stopped": "the time was over", "trials": trials}  # fmt: skip
     head, *others = data.models
@@ -111,6 +112,8 @@ def test_the_trainings_of_a_search_are_a_table(report_of) -> None:
     assert "Search in 10 min 00 s" in card and "the time was over" in card
     assert "-0.0321 ± 0.0040" in card and "diverged" in card
     assert "continues after 1\u202f600 steps" in card
+    assert card.count("top from block2") == 2
+    assert card.count("top from block2 on light views with flips") == 1
     assert 'id="search"' not in render(data)
 
 
