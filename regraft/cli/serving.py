@@ -48,8 +48,8 @@ def serve(
     mixed_precision: Annotated[
         str,
         typer.Option(
-            help="Precision of the server: bfloat16 is faster on processors that have it, for models "
-            "that were run with --serving-precision bfloat16. Empty: float32."
+            help="Precision of the server: bfloat16 is faster on processors that have it, for "
+            "models that were run with --serving-precision bfloat16. Empty: float32."
         ),
     ] = "",
     page: Annotated[
