@@ -95,14 +95,6 @@ def label(engine: Engine) -> str:
     return str(engine).removeprefix("tf ").replace(" ", "_")
 
 
-def processor_features() -> str:
-    """Return which of the instructions for half precision this processor has."""
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-        return ", ".join(flag for flag in ("amx_bf16", "avx512_bf16", "avx512f") if flag in flags)
-    return ""
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=8)
@@ -113,6 +105,7 @@ def measure(options: argparse.Namespace) -> Measurement:
     """Measure the backbones, without results that are kept."""
     from components.extract_features import kept_engines
     from regraft_core.runtime.kept_results import KeptResults
+    from regraft_core.runtime.machine import instructions
 
     load = os.getloadavg()[0]
     chosen = {name: BACKBONES[name] for name in options.backbones}
@@ -123,7 +116,7 @@ def measure(options: argparse.Namespace) -> Measurement:
             metrics |= measure_backbone(name, image_px, options.rounds)
     return Measurement(
         f"batches of {BATCH}, sides {chosen} px; "
-        f"instructions {processor_features() or 'unknown'}; load average {load:.1f} at the start",
+        f"instructions {instructions() or 'unknown'}; load average {load:.1f} at the start",
         metrics,
     )
 

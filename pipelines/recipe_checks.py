@@ -21,6 +21,7 @@ from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.machine import check_bfloat16
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
@@ -101,12 +102,14 @@ def check_folder(name: str, folder: Path) -> None:
 
 
 def _check_packages(recipe: Recipe, locations: list[str]) -> None:
-    """Check that this machine has the packages for stores and export formats; nothing is sent."""
+    """Check that this machine has the packages and the processor for a run; nothing is sent."""
     for location in locations:
         if is_store_uri(location):
             open_store_uri(location)
     check_format_packages(recipe.formats)
     check_engine_package(recipe.feature_engine)
+    if recipe.serving_precision == "bfloat16":
+        check_bfloat16("serving-precision")
 
 
 def _check_champion(recipe: Recipe) -> None:

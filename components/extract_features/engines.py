@@ -19,8 +19,7 @@ from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.engine_packages import check_engine_package, is_engine_installed
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.images.preprocess import scale
-from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.machine import computes_bfloat16, processor_name
+from regraft_core.runtime.machine import check_bfloat16, computes_bfloat16
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
     accelerate,
@@ -71,11 +70,8 @@ def possible_engines(
     check_engine_package(wanted)
     if capabilities and wanted != "openvino":
         return [Engine("tf", choose_half_precision(precision, capabilities))]
-    if precision == "bfloat16" and not computes_bfloat16():
-        raise InputError(
-            "precision: expected a processor that computes in bfloat16 (avx512_bf16, amx_bf16), "
-            f"got {processor_name() or 'an unknown one'}; use --precision float32 or auto"
-        )
+    if precision == "bfloat16":
+        check_bfloat16("precision")
     halves: list[HalfPrecision] = ["bfloat16"]
     if precision in ("auto", "float32"):
         halves = ["", "bfloat16"] if precision == "auto" and computes_bfloat16() else [""]

@@ -33,7 +33,6 @@ from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_fold
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord
-from regraft_core.formats.serving_precision import check_processor
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
@@ -42,7 +41,7 @@ from regraft_core.runtime.gpu_setup import (
     precision_on,
     set_up_gpus,
 )
-from regraft_core.runtime.machine import machine_kind
+from regraft_core.runtime.machine import check_bfloat16, machine_kind
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
@@ -112,7 +111,7 @@ def verify(
         )
     in_bfloat16 = "bfloat16" in exported.serving_precisions
     if in_bfloat16:
-        check_processor("serving-precision")
+        check_bfloat16("serving-precision")
     sample = select_sample(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
     log_progress(f"verify: starting a server for {len(sample)} images")

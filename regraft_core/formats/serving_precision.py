@@ -1,4 +1,4 @@
-"""The precisions that an exported model may be served in, and whether a processor has them."""
+"""The precisions that a published version may be served in."""
 
 from __future__ import annotations
 
@@ -6,20 +6,6 @@ from pathlib import Path
 
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.runtime.errors import InputError
-from regraft_core.runtime.machine import computes_bfloat16, processor_name
-
-
-def check_processor(option: str) -> None:
-    """Check that this processor computes in bfloat16.
-
-    Raises:
-        InputError: it does not; others take several times as long as in float32.
-    """
-    if not computes_bfloat16():
-        raise InputError(
-            f"{option}: expected a processor that computes in bfloat16 (avx512_bf16, amx_bf16), "
-            f"got {processor_name() or 'an unknown one'}; use float32"
-        )
 
 
 def check_version(folder: Path) -> None:

@@ -7,6 +7,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from regraft_core.runtime.errors import InputError
+
 _CPU_INFO = Path("/proc/cpuinfo")
 # Names of Linux for such instructions of x86 and of ARM.
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
@@ -25,11 +27,15 @@ def machine_kind() -> str:
 
     Machines of the same kind execute the same kernels of TensorFlow.
     """
-    instructions = " ".join(name for name in _INSTRUCTIONS if name in _flags())
     return (
-        f"{platform.system()} {platform.machine()}, {processor_name()} ({instructions}), "
+        f"{platform.system()} {platform.machine()}, {processor_name()} ({instructions()}), "
         f"tensorflow {metadata.version('tensorflow')}"
     )
+
+
+def instructions() -> str:
+    """Return which of the instructions that decide the kernels this processor has."""
+    return " ".join(name for name in _INSTRUCTIONS if name in _flags())
 
 
 def processor_name() -> str:
@@ -41,6 +47,19 @@ def processor_name() -> str:
 def computes_bfloat16() -> bool:
     """Return whether the processor has instructions for bfloat16; false if it is not known."""
     return not _BFLOAT16.isdisjoint(_flags())
+
+
+def check_bfloat16(option: str) -> None:
+    """Check that this processor computes in bfloat16.
+
+    Raises:
+        InputError: it does not; others take several times as long as in float32.
+    """
+    if not computes_bfloat16():
+        raise InputError(
+            f"{option}: expected a processor that computes in bfloat16 (avx512_bf16, amx_bf16), "
+            f"got {processor_name() or 'an unknown one'}; use float32"
+        )
 
 
 def _flags() -> frozenset[str]:

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regraft_core.formats.serving_precision import check_processor, check_version
+from regraft_core.formats.serving_precision import check_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
+from regraft_core.runtime.machine import check_bfloat16
 from regraft_core.runtime.printable import printable
 from serving.batching_file import BATCHING_FILE, batching_flags
 from serving.request_log_options import FOLDER_OPTION, RequestLogOptions
@@ -213,7 +214,7 @@ def _check_precision(precision: str, models: Sequence[FoundModel]) -> None:
     if precision not in ("", "bfloat16"):
         raise InputError(f"--mixed-precision: expected bfloat16, got {printable(precision)}")
     if precision:
-        check_processor("--mixed-precision")
+        check_bfloat16("--mixed-precision")
         for model in models:
             for number in model.versions:
                 check_version(model.path / str(number))

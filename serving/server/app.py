@@ -13,9 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
-from regraft_core.formats.serving_precision import check_processor
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.machine import check_bfloat16
 from regraft_core.runtime.step_reports import Clock
 from serving.server.compute_threads import intra_op_threads
 from serving.server.config import (
@@ -59,7 +59,7 @@ async def serve(
     # Predictions were verified without TF32.
     set_up_gpus(GpuSetup(memory_mb=options.gpu_memory_mb, tf32=False))
     if options.mixed_precision:
-        check_processor("--mixed_precision")
+        check_bfloat16("--mixed_precision")
     batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
     threads = options.tensorflow_intra_op_parallelism or intra_op_threads(batching)
     metrics_path = read_metrics_path(options.monitoring_config_file)

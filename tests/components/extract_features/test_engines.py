@@ -21,6 +21,7 @@ from components.extract_features.openvino_network import EngineError, build_open
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.options import FeatureOptions
+from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError
 
 CPU: list[tuple[int, int]] = []
@@ -46,7 +47,8 @@ def test_a_cpu_offers_what_is_installed_and_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(engines, "is_engine_installed", lambda _: installed)
-    monkeypatch.setattr(engines, "computes_bfloat16", lambda: half)
+    for place in (engines, machine):
+        monkeypatch.setattr(place, "computes_bfloat16", lambda: half)
     possible = possible_engines(FeatureOptions(**options), CPU)
     assert ", ".join(map(str, possible)) == expected
 
@@ -61,7 +63,7 @@ def test_gpus_are_of_tensorflow() -> None:
 
 
 def test_what_this_machine_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="precision: expected a processor that computes in bfl"):
         possible_engines(FeatureOptions(precision="bfloat16"), CPU)
     packages = {"openvino": "not_installed_here"}

@@ -14,9 +14,9 @@ from components.verify.component import verify as component
 from components.verify.parity_sample import select_sample
 from components.verify.verify import BFLOAT16_TOLERANCE, verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
-from regraft_core.formats import serving_precision
 from regraft_core.formats.manifests import ParityManifest, SavedModelManifest
 from regraft_core.formats.options import ExportOptions, VerifyOptions
+from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.machine import computes_bfloat16
 from serving.batching_file import batching_flags
@@ -112,7 +112,7 @@ def test_a_model_for_bfloat16_is_also_verified_in_it(
         monkeypatch.setattr("components.verify.verify.BFLOAT16_TOLERANCE", 1e-9)
         with pytest.raises(ParityError, match=r"in bfloat16, \d of 8 images: .*; run without"):
             verify(*inputs, tmp_path / "failed", EMBEDDED)
-    monkeypatch.setattr(serving_precision, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="serving-precision: expected a processor that computes"):
         verify(*inputs, tmp_path / "other", EMBEDDED)
 

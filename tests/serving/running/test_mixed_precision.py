@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regraft_core.formats import serving_precision
+from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError
 from serving.running.serve import serving_folder
 from serving.server.flags import parse_flags
@@ -36,7 +36,7 @@ def serve(models: Path, precision: str) -> None:
 def test_a_version_that_was_not_verified_in_bfloat16_is_not_served_in_it(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving_precision, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: True)
     with pytest.raises(InputError, match="got pets version 2; run it with --serving-precision"):
         serve(models, "bfloat16")
     started: list[list[str]] = []
@@ -55,7 +55,7 @@ def test_a_version_that_was_not_verified_in_bfloat16_is_not_served_in_it(
 def test_a_processor_without_bfloat16_or_another_precision_is_refused(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving_precision, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="--mixed-precision: expected a processor that computes"):
         serve(models, "bfloat16")
     with pytest.raises(InputError, match="--mixed-precision: expected bfloat16, got float16"):
