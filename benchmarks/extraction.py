@@ -12,15 +12,14 @@ up; the limit is their sum.
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.export import large_photo, photos
 from benchmarks.result import Measurement, Metric, run_benchmark
 
 BATCH, GOAL = 32, ">= 0.95"
@@ -45,40 +44,26 @@ SIZES = {
 }
 
 
-def write_photos(folder: Path, photos: Photos, count: int) -> Path:
+def write_dataset(folder: Path, large: Photos, count: int) -> Path:
     """Write different photographs in two class folders, and ingest them; return the dataset."""
-    import numpy as np
-    from PIL import Image
-    from sklearn.datasets import load_sample_image
-
     from components.ingest.ingest import ingest
     from regraft_core.formats.options import IngestOptions
 
-    random = np.random.default_rng(0)
-    noise = random.normal(0, 4, (photos.height, photos.width, 3)).astype(np.float32)
-    for number in range(count):
-        name = ("china.jpg", "flower.jpg")[number % 2]
-        left, top = (int(random.integers(0, side)) for side in (140, 52))
-        crop = Image.fromarray(load_sample_image(name)).crop((left, top, left + 500, top + 375))
-        enlarged = np.asarray(crop.resize((photos.width, photos.height)), np.float32)
-        moved = np.roll(noise, int(random.integers(0, noise.size)))
-        pixels = np.clip(enlarged + moved, 0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-        file = folder / "images" / Path(name).stem / f"{number}.jpg"
+    for number, photo in enumerate(photos(count)):
+        file = folder / "images" / ("china", "flower")[number % 2] / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(buffer.getvalue())
+        file.write_bytes(large_photo(photo, large.width, large.height, seed=number))
     few_others = IngestOptions(near_duplicates="off", validation_fraction=0.02, test_fraction=0.02)
     ingest([str(folder / "images")], folder / "dataset", few_others)
     return folder / "dataset"
 
 
-def measure_photos(work: Path, photos: Photos, rounds: int) -> dict[str, Metric]:
+def measure_photos(work: Path, large: Photos, rounds: int) -> dict[str, Metric]:
     """Measure the photographs of one size."""
     import keras
     import tensorflow as tf
 
-    from benchmarks.training import count_of
+    from benchmarks.training import count_of, timed
     from components.extract_features.engines import STREAMS, Engine, build_network
     from components.extract_features.extract_features import extract_features
     from regraft_core.backbones.backbone_table import find_backbone
@@ -90,24 +75,24 @@ def measure_photos(work: Path, photos: Photos, rounds: int) -> dict[str, Metric]
     from regraft_core.images.prefetch import prefetch_map
 
     few, many = (
-        write_photos(work / str(count), photos, count)
-        for count in (photos.few, photos.few + photos.count)
+        write_dataset(work / str(count), large, count)
+        for count in (large.few, large.few + large.count)
     )
     options = FeatureOptions(
-        backbone=photos.backbone,
-        image_px=photos.image_px,
+        backbone=large.backbone,
+        image_px=large.image_px,
         batch_size=BATCH,
         keep_cut=False,
         levels="last",
     )
     records = list(read_split(many, "train"))
     records = records[: len(records) // BATCH * BATCH]
-    decode = make_decoder(photos.image_px)
+    decode = make_decoder(large.image_px)
     batch = decode(tf.constant([record.encoded for record in records[:BATCH]]))
     # Extraction races its engines, and keeps the result for the rounds.
     manifest = extract_features(many, work / "first", options)
-    row = find_backbone(photos.backbone)
-    model = build_backbone(row, photos.image_px)
+    row = find_backbone(large.backbone)
+    model = build_backbone(row, large.image_px)
     freeze(model)
     pooled = keras.layers.GlobalAveragePooling2D()(model.output)
     extractor = keras.Model(model.input, {"gap": pooled})
@@ -140,13 +125,6 @@ def measure_photos(work: Path, photos: Photos, rounds: int) -> dict[str, Metric]
     }
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Return the seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=3)
@@ -155,9 +133,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Measurement:
     """Measure all sizes."""
     metrics = {}
-    for name, photos in SIZES.items():
+    for name, large in SIZES.items():
         with tempfile.TemporaryDirectory() as work:
-            found = measure_photos(Path(work), photos, options.rounds)
+            found = measure_photos(Path(work), large, options.rounds)
         metrics |= {f"{name}_{metric}": value for metric, value in found.items()}
     return Measurement(
         f"no GPU; efficientnet_lite0 at 224 px, batches of {BATCH}, last level; median of "

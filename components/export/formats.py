@@ -52,9 +52,6 @@ def write_formats(
 ) -> dict[str, float | Int8Test]:
     """Write `model` in each of the formats into `folder`.
 
-    Returns:
-        by format, the maximum difference of probabilities, or the test in int8.
-
     Args:
         folder: the SavedModel.
         model: the candidate, the backbone's input to logits.
@@ -62,6 +59,9 @@ def write_formats(
         options: the formats, and the loss of accuracy that is allowed in int8.
         images: encoded images to compare predictions on.
         dataset: the dataset, for int8.
+
+    Returns:
+        by format, the maximum difference of probabilities, or the test in int8.
 
     Raises:
         InputError: a format needs a package that is not installed.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.records import ImageRecord, spaced_records
 from regraft_core.images.preprocess import load_images
+from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval
 
@@ -93,7 +94,7 @@ def write_int8(
 
 
 def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: float) -> Int8Test:
-    interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    interpreter = tf.lite.Interpreter(str(path), num_threads=available_cores())
     quantized = interpreter.get_signature_runner()
     (alias,) = quantized.get_input_details()
     image_px = int(model.input.shape[1])

@@ -136,9 +136,9 @@ class FeaturesManifest(Manifest):
 
     An array is named by a pooling (`gap`, `gmp`, `flatten`) or is `cut` (the activations at the
     layer `cut`) or `levels` (all levels, one after another). `digest` covers what they are computed
-    from: the digests of the dataset and of the weights, the worker's shard and the options, and the
-    choice of the backbone without its times, and the engine with its precision and version, the
-    batch size and the kind of machine.
+    from: the digests of the dataset and of the weights, the worker's shard, the options, the choice
+    of the backbone without its times, the engine with its precision and version, the batch size,
+    and the kind of machine.
     """
 
     file_name: ClassVar[str] = "features.json"
