@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv)
 PIP := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 # A file's tests stay in one process, so that they share their trained models.
-TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+    --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' regraft_core/runtime/version.py)
@@ -35,7 +36,7 @@ screenshot: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m tests.browser
-	$(TESTS) --no-loadscope-reorder
+	$(TESTS)
 
 test-long: $(VENV)/.dev
 	$(TESTS) -m long

@@ -71,14 +71,21 @@ def precision(
 
 def step_times(work: Path, case: StepCase, rounds: int) -> Metrics:
     """Yield the seconds of a step in each precision, and how much faster bfloat16 is."""
-    from benchmarks.training import ingest_fashion
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import load_parts
     from components.fine_tune.training_precision import StepBuilder
+    from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+    from regraft_core.formats.options import (
+        FeatureOptions,
+        FineTuneOptions,
+        HeadOptions,
+        IngestOptions,
+    )
 
-    dataset, features, head = ingest_fashion(work, case.images), work / "features", work / "head"
+    dataset, features, head = work / "dataset", work / "features", work / "head"
+    _write_digits(work / "digits", case.images)
+    ingest([str(work / "digits")], dataset, IngestOptions(near_duplicates="off"))
     options = FeatureOptions(
         backbone=case.backbone, weights=case.weights, image_px=case.image_px, precision="float32"
     )
@@ -108,17 +115,21 @@ def shortest(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 def accuracies(work: Path, seeds: int, case: AccuracyCase) -> Metrics:
     """Yield the test accuracy of each precision, and the difference of the same seeds."""
-    from components.ingest.sources.samples import write_digits
-
-    write_digits(work / "digits")
-    for path in (work / "digits").rglob("*.png"):
-        if int(path.stem) >= case.images:
-            path.unlink()
+    _write_digits(work / "digits", case.images)
     runs = [accuracy_by_precision(work, seed, case) for seed in range(seeds)]
     for half in PRECISIONS.values():
         values = [run[half] for run in runs]
         yield f"precision_digits_{half}_test_accuracy", Metric(statistics.mean(values))
     yield from difference(runs)
+
+
+def _write_digits(folder: Path, count: int) -> None:
+    from components.ingest.sources.samples import write_digits
+
+    write_digits(folder)
+    for path in folder.rglob("*.png"):
+        if int(path.stem) >= count:
+            path.unlink()
 
 
 def difference(runs: Sequence[Mapping[str, float]]) -> Metrics:

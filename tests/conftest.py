@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,15 @@ def browser() -> Iterator[Browser]:
         if found is None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(MISSING)
         yield found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the slowest tests first, so that no process ends long after the others."""
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        mark = item.get_closest_marker("long")
+        seconds[item.path] += mark.kwargs.get("seconds", 10) if mark else 0
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -44,7 +44,7 @@ def test_only_input_files_that_were_opened_count(tmp_path: Path) -> None:
     assert Downloads(downloaded=105, read=100).ratio == 1.05
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=60)
 def test_no_step_downloads_more_than_it_reads(tmp_path: Path, shapes: Path) -> None:
     found = measure_downloads(tmp_path, {
         "sources": (str(shapes),), "backbone": "tiny", "strategies": ("head", "top"),

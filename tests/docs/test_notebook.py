@@ -40,7 +40,7 @@ def test_its_names_exist() -> None:
     assert python_problem("\n".join(cell.source for cell in cells(notebook))) is None
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=90)
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     [parameters] = [

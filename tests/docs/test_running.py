@@ -37,7 +37,7 @@ def test_a_page_shows_what_its_blocks_print(
         check(run_blocks(reader, blocks_of(page), long=False), pytestconfig)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=190)
 @pytest.mark.timeout(1200)
 def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
     parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")

@@ -32,9 +32,9 @@ def test_some_damaged_files_of_each_format() -> None:
         assert result.counts[f"{kind} kept"] + result.counts[f"{kind} again"] > 5, kind
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=40)
 def test_many_damaged_files_of_each_format() -> None:
-    result = compare(mutants(seed=21), seconds=120)
+    result = compare(mutants(seed=21), seconds=500, most=6000)
     assert described(result.failures) == []
     assert sum(result.counts.values()) > 5_000
 

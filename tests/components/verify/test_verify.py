@@ -92,7 +92,7 @@ def test_a_gpu_with_tf32_is_not_verified(
     assert "Not verified" in (tmp_path / "parity" / "parity.md").read_text()
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=60)
 def test_a_model_for_bfloat16_is_also_verified_in_it(
     built: Built,
     tmp_path: Path,

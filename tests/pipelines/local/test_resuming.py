@@ -38,7 +38,7 @@ def started(progress: str) -> list[str]:
     return [line.split(":")[0] for line in progress.splitlines() if line.endswith(": start")]
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=60)
 def test_an_unchanged_run_is_reused_and_a_changed_source_is_noticed(
     shapes: Path, tmp_path: Path
 ) -> None:
@@ -66,7 +66,7 @@ def _pack(archive: Path, root: Path, images: list[Path]) -> None:
             packed.write(image, image.relative_to(root))
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=75)
 def test_a_run_that_is_killed_in_each_step_resumes(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done: set[str] = set()
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_in_each_step_resumes(shapes: Path, tmp_path: Path)
     assert json.loads((out / "summary.json").read_text())["verdict"] == "accepted"
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=40)
 def test_finished_workers_are_not_repeated(shapes: Path, tmp_path: Path) -> None:
     """kfp runs two tasks of a loop at a time, so the third starts after one has ended."""
     step, options = "extract_features", ("--workers", "3")

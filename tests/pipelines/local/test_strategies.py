@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.ingest.sources.samples import write_digits
 from pipelines.local.run import STEPS_FOLDER, read_summary
 from regraft_core.formats.manifests import CandidateResult, EvaluationManifest, ModelManifest
 from tests.command_line import Regraft
@@ -17,9 +18,15 @@ def candidate_row(result: CandidateResult) -> str:
     return f'<td>{result.strategy}{mark}</td><td class="n">{result.validation_accuracy:.2%}</td>'
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=120)
 def test_strategies_for_the_digits_are_compared_or_chosen(regraft: Regraft, tmp_path: Path) -> None:
-    common = ["run", "digits", "--out", tmp_path / "run"]
+    write_digits(tmp_path / "digits")
+    for path in (tmp_path / "digits").rglob("*.png"):
+        if int(path.stem) >= 600:
+            path.unlink()
+    common = ["run", "--source", tmp_path / "digits", "--out", tmp_path / "run", "--backbone",
+              "efficientnet_lite0", "--image-px", "32", "--fine-tune-epochs", "2",
+              "--min-accuracy", "0.7", "--near-duplicates", "off"]  # fmt: skip
 
     assert regraft(*common, "--strategies", "head,top,full").code == 0
     compared = read_summary(tmp_path / "run")

@@ -53,7 +53,7 @@ def test_a_row_builds_as_the_table_states(name: str) -> None:
     check_row(name)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=4)
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(CHEAP)))
 def test_every_row_builds_as_the_table_states(name: str) -> None:
     check_row(name)
@@ -168,7 +168,7 @@ def test_unavailable_weights_are_an_error_with_fixes(
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=4)
 def test_the_softmax_of_a_classifier_equals_that_of_keras(tmp_path: Path) -> None:
     whole = keras.applications.MobileNetV2(weights=None)
     whole.save_weights(tmp_path / "whole.weights.h5")

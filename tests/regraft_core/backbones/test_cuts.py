@@ -71,7 +71,7 @@ def test_split_and_join_are_exact(name: str) -> None:
     assert_split_is_exact(name)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=4)
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_split_and_join_are_exact_for_the_whole_table(name: str) -> None:
     assert_split_is_exact(name)

@@ -33,7 +33,7 @@ def test_operations_equal_those_of_the_graph() -> None:
     check("tiny")
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=4)
 @pytest.mark.parametrize(
     "name",
     ["efficientnet_lite0", "vgg16", "resnet50", "mobilenetv2", "mobilenetv3small", "convnexttiny",

@@ -231,9 +231,9 @@ def test_some_messages(stubs: Stubs) -> None:
     fuzz_bytes(stubs, 150)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=60)
 def test_many_messages(stubs: Stubs) -> None:
-    fuzz_predict(stubs, 10_000)
-    fuzz_examples(stubs, 2000)
-    fuzz_open_inference(stubs, 10_000)
-    fuzz_bytes(stubs, 2000)
+    fuzz_predict(stubs, 4000)
+    fuzz_examples(stubs, 1000)
+    fuzz_open_inference(stubs, 4000)
+    fuzz_bytes(stubs, 1000)
