@@ -39,6 +39,7 @@ from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import HalfPrecision, accelerate
 from regraft_core.training.model_files import load_model
+from regraft_core.training.paired_losses import no_room
 from regraft_core.training.winograd import winograd
 
 
@@ -111,6 +112,9 @@ def _fine_tune(
             one.batch_norm: {"validation_loss": one.loss, "validation_accuracy": one.accuracy}
             for one in outcomes
         }
+    if room := best.trained.without_room:
+        reasoning.append(no_room(strategy, room))
+        measurements["without_room"] = asdict(room)
     if best.trained.search:
         reasoning.append(best.trained.search.sentence())
         measurements["learning_rate"] = best.trained.search.measurements()

@@ -18,7 +18,7 @@ from regraft_core.runtime.errors import RegraftError
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.loop import Settings, Start, Trainer
 from regraft_core.training.mixed_precision import HalfPrecision
-from regraft_core.training.paired_losses import PairedLosses, compare_losses
+from regraft_core.training.paired_losses import PairedLosses, compare_losses, room_below
 
 # With `auto`, the averaged weights are those of about this fraction of the steps.
 AVERAGED_FRACTION = 0.1
@@ -33,7 +33,8 @@ class Trained:
 
     `best` is the epoch whose weights were kept, None if the head's were. `against_head` are the
     validation losses minus those of the head: of the weights that were kept, or of the best short
-    training if the search ended there.
+    training if the search ended there. `without_room` is what even a model without any loss would
+    differ by from the head, if that is so little that nothing was trained.
     """
 
     history: list[Epoch] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Trained:
     learning_rate: float | None = None
     against_head: PairedLosses | None = None
     search: RateSearch | None = None
+    without_room: PairedLosses | None = None
 
 
 def train_strategy(
@@ -62,6 +64,9 @@ def train_strategy(
         return _Training(parts, strategy, options, half, epochs).run(options.learning_rate, epochs)
     short = round_epochs(epochs)
     training = _Training(parts, strategy, options, half, short)
+    room = room_below(training.head_losses)
+    if not room.better:
+        return Trained(without_room=room)
     search = search_rate(lambda rate: training.try_rate(rate, short), training.head_losses, short)
     if not search.promising:
         return Trained(against_head=search.best.against_head, search=search)

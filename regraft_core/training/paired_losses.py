@@ -47,6 +47,23 @@ class PairedLosses:
         return f"{self.difference:+.4f} ± {self.standard_error:.4f}"
 
 
+def room_below(losses: NDArray[np.floating]) -> PairedLosses:
+    """Return how the losses of a model that is certain of every true label, 0, differ from these.
+
+    If that is not significant, no other model can be shown to be better on these images, however
+    long it is trained.
+    """
+    return compare_losses(np.zeros_like(losses), losses)
+
+
+def no_room(strategy: str, room: PairedLosses) -> str:
+    """Return in a sentence why a strategy was not trained."""
+    return (
+        f"{strategy} was not trained: even a model without any loss would not be significantly "
+        f"better than the head on these {room.images} validation images (log loss {room})."
+    )
+
+
 def compare_losses(losses: NDArray[np.floating], others: NDArray[np.floating]) -> PairedLosses:
     """Return how `losses` [n] differ from those of another model, image by image."""
     differences = np.asarray(losses, np.float64) - np.asarray(others, np.float64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from regraft_core.formats.manifests import CandidateResult, ModelManifest
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.paired_losses import PairedLosses
+from regraft_core.training.paired_losses import PairedLosses, no_room
 
 TRAINED = {"head": 0, "top": 1, "full": 2}
 
@@ -79,6 +79,9 @@ def _reasons(manifests: Sequence[ModelManifest], chosen: int) -> list[str]:
             change = f"changed the log loss on validation by {compared} per image"
             kept = f"{manifests[chosen].strategy} {'chosen' if index == chosen else 'kept'}"
             reasons.append(f"{kept}: {cost} and {change}")
+        elif room := manifest.measurements.get("without_room"):
+            kept = manifests[chosen].strategy
+            reasons.append(f"{kept} kept: {no_room(manifest.strategy, PairedLosses(**room))}")
     return reasons
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.fine_tune.search.budget import Budget
 from components.fine_tune.search.first_rates import first_rates, later_rates
@@ -24,7 +25,7 @@ from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.loop import DivergedError
-from regraft_core.training.paired_losses import PairedLosses, compare_losses
+from regraft_core.training.paired_losses import PairedLosses, compare_losses, room_below
 from regraft_core.training.timed_training import Limit
 
 # Fraction of the time for the first trainings of all parts; those of a good part are not lost.
@@ -35,6 +36,9 @@ SAMPLE = 2000
 # A first guess of the seconds to build and trace the model of a step.
 START_S = 10.0
 TIME_OVER, NOTHING_MORE = "the time was over", "there was nothing more to try"
+NO_ROOM = (
+    "even a model without any loss would not be significantly better than the head on validation"
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ class Search:
         """
         if self._state.trials:
             log_progress(f"fine_tune search: resumes after {len(self._state.trials)} trainings")
+        if self._fits(self.space[0]) and not room_below(self._first_losses).better:
+            self.stopped = NO_ROOM
+            return self._winner()
         scale = 1
         while self._start_parts(scale):
             self._go_on()
@@ -129,6 +136,10 @@ class Search:
                 f"{self._budget.used + self._reserve + self._needed(self.space[0]):.0f} s has it"
             )
         return self._winner()
+
+    @property
+    def _first_losses(self) -> NDArray[np.float32]:
+        return self._trainer(self.space[0]).head_losses
 
     @property
     def _left(self) -> float:

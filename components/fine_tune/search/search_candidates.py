@@ -17,7 +17,7 @@ from components.fine_tune.candidate import (
 )
 from components.fine_tune.fine_tune import fine_tune, load_parts
 from components.fine_tune.search.budget import Budget, used_seconds
-from components.fine_tune.search.search import Search, Winner
+from components.fine_tune.search.search import NO_ROOM, Search, Winner
 from components.fine_tune.strategies import Parts
 from components.fine_tune.training_precision import half_precision
 from regraft_core.formats.manifest_storage import staged_folder
@@ -161,8 +161,10 @@ def _describe(search: Search, winner: Winner | None, budget: Budget) -> tuple[st
     )
     count = "1 training" if len(trials) == 1 else f"{len(trials)} trainings"
     sentence = (
-        f"Of {count} in {seconds:.0f} s, {best}; {search.stopped} ({budget.seconds:.0f} s with "
-        "extraction and head)."
+        f"Nothing was trained, because {NO_ROOM}."
+        if search.stopped == NO_ROOM
+        else f"Of {count} in {seconds:.0f} s, {best}; {search.stopped} ({budget.seconds:.0f} s "
+        "with extraction and head)."
     )
     measured = {
         "budget_s": budget.seconds, "used_before_s": budget.used_before, "seconds": seconds,

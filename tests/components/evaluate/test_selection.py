@@ -63,6 +63,14 @@ def test_a_line_says_what_a_candidate_cost_and_changed(candidate_of) -> None:
     assert choose([head, top]).reasons == [f"top chosen: {cost.replace('0.0400', '0.0500')}"]
 
 
+def test_a_line_says_why_a_candidate_was_not_trained(candidate_of) -> None:
+    room = {"without_room": {"images": 15, "difference": -0.05, "standard_error": 0.04}}
+    top = candidate_of("top", 0.9, measurements=room)
+    (reason,) = choose([candidate_of("head", 0.9), top]).reasons
+    assert reason.startswith("head kept: top was not trained: even a model without any loss")
+    assert "on these 15 validation images (log loss -0.0500 ± 0.0400)" in reason
+
+
 def test_a_candidate_below_its_own_head_is_chosen_only_without_another(candidate_of) -> None:
     below = candidate_of("top", 0.93, 0.2, measurements={"head_validation_accuracy": 0.95})
     above = candidate_of("full", 0.91, 0.3, measurements={"head_validation_accuracy": 0.90})

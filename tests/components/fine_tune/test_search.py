@@ -107,10 +107,10 @@ def test_a_search_prolongs_what_gains_until_the_time_is_over(
 
 @pytest.mark.long
 def test_without_a_gain_the_search_ends_early_with_the_head(
-    dataset: Path, trained: Trained, clock: StepClock
+    dataset: Path, trained: Trained, weak_head: Path, clock: StepClock
 ) -> None:
     """The learning rate is so low that nothing changes."""
-    found = search(dataset, trained, trained.head, 100.0, clock, learning_rate=1e-12)
+    found = search(dataset, trained, weak_head, 100.0, clock, learning_rate=1e-12)
     before = [value.copy() for value in found.head_weights]
     assert found.run() is None
     assert found.stopped == NOTHING_MORE

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from regraft_core.training.paired_losses import SIGNIFICANCE, PairedLosses, compare_losses
+from regraft_core.training.paired_losses import (
+    SIGNIFICANCE,
+    PairedLosses,
+    compare_losses,
+    no_room,
+    room_below,
+)
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.02, -0.05, 0.05])
@@ -40,6 +46,16 @@ def test_equal_losses_are_not_better() -> None:
 def test_losses_that_show_nothing_are_not_better(losses: list[float]) -> None:
     with np.errstate(invalid="ignore"):
         assert not compare_losses(np.array(losses), np.full(len(losses), 9.0)).better
+
+
+def test_few_or_small_losses_leave_no_room_for_a_better_model() -> None:
+    rng = np.random.default_rng(0)
+    assert room_below(rng.exponential(0.5, 100)).better
+    assert not room_below(np.array([0.1, 0.0, 0.2, 2.0])).better
+    one_error = np.full(300, 1e-4)
+    one_error[7] = 3.0
+    assert not room_below(one_error).better
+    assert "log loss -0.0101 ± 0.0100" in no_room("top", room_below(one_error))
 
 
 @pytest.mark.parametrize(("trainings", "better"), [(1, True), (5, True), (20, False)])
