@@ -524,19 +524,35 @@ def test_a_learning_rate_is_found_and_recorded(
 
 
 def test_without_a_gain_the_training_ends_after_the_search(
-    dataset: Path, trained: Trained, tmp_path: Path
-) -> None:
-    """The head of the shapes is better than what an epoch of `tiny` finds."""
+    dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The learning rates are so low that nothing changes."""
+    monkeypatch.setattr("components.fine_tune.rate_search.LEARNING_RATES", (1e-12,))
     found = fine_tune(
-        dataset, [trained.features], trained.head, tmp_path / "m", FineTuneOptions(strategy="top")
+        dataset, [trained.features], weak_head, tmp_path / "m", FineTuneOptions(strategy="top")
     )
-    head = ModelManifest.read(trained.head)
+    head = ModelManifest.read(weak_head)
     assert found.history == head.history
     assert (found.validation_loss, found.validation_accuracy) == (
         head.validation_loss, head.validation_accuracy,
     )  # fmt: skip
     assert not PairedLosses(**found.measurements["against_head"]).better
     assert "the training ended there" in found.reasoning[-1]
+
+
+def test_without_room_on_validation_nothing_is_trained(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """There are too few validation images to show that a model is better than this head."""
+    found = fine_tune(
+        dataset, [trained.features], trained.head, tmp_path / "m", FineTuneOptions(strategy="top")
+    )
+    head = ModelManifest.read(trained.head)
+    assert (found.history, found.validation_loss) == (head.history, head.validation_loss)
+    assert not PairedLosses(**found.measurements["without_room"]).better
+    assert "top was not trained: even a model without any loss" in found.reasoning[-1]
+    assert not {"against_head", "learning_rate"} & set(found.measurements)
 
 
 def test_a_training_with_a_found_rate_ends_without_further_gain(
