@@ -17,6 +17,7 @@ from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
+from regraft_core.formats.fixes import read_fixes, split_location
 from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
@@ -73,6 +74,8 @@ def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "source", source
     if recipe.weights not in _WEIGHTS_BY_NAME:
         yield "weights", str(parse_location(recipe.weights)[0])
+    if recipe.fixes:
+        yield "fixes", split_location(recipe.fixes)[0]
     for name in ("destination", "champion", "ood_images", "work_dir"):
         if location := getattr(recipe, name):
             yield name, location
@@ -84,6 +87,8 @@ def _check_on_this_machine(name: str, location: str) -> None:
         kind_of_source(location)
     elif name in ("weights", "ood_images") and not path.exists():
         raise InputError(f"{name}: expected a file or folder, found none at {location}")
+    elif name == "fixes":
+        read_fixes(location)
     elif name in ("destination", "work_dir"):
         check_folder(name, path)
 

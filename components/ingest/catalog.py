@@ -177,9 +177,21 @@ class Catalog:
 
     # Duplicates.
 
+    def images_with_id(self, identity: bytes) -> list[Duplicate]:
+        """Return the images with the same bytes, whose SHA-256 is `identity`."""
+        self._index_ids()
+        rows = self._query(
+            "SELECT number, path, label, source_split FROM images WHERE id = ?", (identity,)
+        )
+        return list(map(Duplicate._make, rows))
+
+    def relabel(self, labels: Iterable[tuple[str, int]]) -> None:
+        """Set the labels of images: label, number."""
+        self._change("UPDATE images SET label = ? WHERE number = ?", labels)
+
     def exact_duplicates(self) -> Iterator[list[Duplicate]]:
         """Yield each group of images with the same bytes; that of the test split is first."""
-        self._query("CREATE INDEX IF NOT EXISTS by_id ON images (id)")
+        self._index_ids()
         return self._groups(
             "id", "SELECT id FROM images GROUP BY id HAVING count(*) > 1", "id, priority DESC, path"
         )
@@ -325,6 +337,9 @@ class Catalog:
             pair,
         )
         return list(map(StoredImage._make, rows))
+
+    def _index_ids(self) -> None:
+        self._query("CREATE INDEX IF NOT EXISTS by_id ON images (id)")
 
     def _index_keys(self) -> None:
         """Create the index that finds the images of a key; most datasets do not need it."""

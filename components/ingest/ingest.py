@@ -14,6 +14,7 @@ from pathlib import Path
 from components.ingest.card.data_card import write_data_card
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_validation import READ_FORMATS
+from components.ingest.fixes import DROPPED, apply_fixes, describe_unapplied
 from components.ingest.image_reader import chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
@@ -25,6 +26,7 @@ from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.champion_classes import find_champion_classes
+from regraft_core.formats.fixes import FIXES_FILE, read_fixes, write_fixes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
@@ -45,7 +47,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Options that the dataset does not depend on, so that equal datasets have equal manifests.
 _UNRELATED_OPTIONS = {
     "processes", "mirrors", "download_cache", "download_timeout_s", "download_deadline_s",
-    "download_attempts", "download_backoff_s",
+    "download_attempts", "download_backoff_s", "fixes",
 }  # fmt: skip
 
 
@@ -64,8 +66,8 @@ def ingest(
         champion: folder or URI of the champion, whose classes must be the same; may be empty.
 
     Raises:
-        InputError: a source is unknown or cannot be read, `out` is not empty, the disk is full, or
-            the champion has other classes.
+        InputError: a source or the fixes are unknown or cannot be read, no fix is of these images,
+            `out` is not empty, the disk is full, or the champion has other classes.
         DataError: the images are not a dataset: none, one class, too many invalid files.
     """
     try:
@@ -93,6 +95,7 @@ def _ingest(
 ) -> DatasetManifest:
     """Make the dataset in the temporary `folder`, which becomes `out`."""
     clock, work = Clock(), folder / WORK
+    fixes = read_fixes(options.fixes) if options.fixes else None  # invalid ones fail at once
     processes = process_count(options.processes)
     spool = work / "spool"
     spool.mkdir()
@@ -105,12 +108,14 @@ def _ingest(
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
             progress.advance(len(result.images) + len(result.invalid))
+        applied = apply_fixes(catalog, fixes) if fixes else None
         duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options, tally, out)
         classes = _check_classes(catalog, tally)
         if its := find_champion_classes(champion):
             its.check(classes)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
+        warnings += describe_unapplied(applied) if applied else []
         warnings += [*assign_catalog(catalog, classes, options)]
         warnings += _describe_weaknesses(catalog)
         catalog.index_splits()
@@ -121,9 +126,12 @@ def _ingest(
             classes=classes, splits=splits, sources=[source_name(source) for source in sources],
             conversions=catalog.count_conversions(), quarantined=catalog.count_by_reason(),
             ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings,
+            fixes=applied,
             options=options.model_dump(mode="json", exclude=_UNRELATED_OPTIONS),
         )  # fmt: skip
         _write_quarantine(catalog, folder / "quarantine.csv")
+        if fixes:
+            write_fixes(folder / FIXES_FILE, fixes.fixes.values())
         write_data_card(folder / "data_card.html", manifest, catalog, spool, duplicates)
         manifest.write(folder)
     finally:
@@ -227,10 +235,12 @@ def _write_quarantine(catalog: Catalog, path: Path) -> None:
 def _summary(manifest: DatasetManifest) -> str:
     splits = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
     invalid = sum(manifest.quarantined.get(reason, 0) for reason in INVALID_REASONS)
-    copies = sum(manifest.quarantined.values()) - invalid
-    excluded = f"{invalid + copies} excluded"
-    if copies:
-        excluded += f" ({invalid} invalid, {copies} copies)"
+    dropped = manifest.quarantined.get(DROPPED, 0)
+    copies = sum(manifest.quarantined.values()) - invalid - dropped
+    excluded = f"{invalid + copies + dropped} excluded"
+    if copies or dropped:
+        in_review = f", {dropped} in review" if dropped else ""
+        excluded += f" ({invalid} invalid, {copies} copies{in_review})"
     return (
         f"ingest: {len(manifest.classes)} classes; {splits}; {excluded}, {manifest.ignored} ignored"
     )

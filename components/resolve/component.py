@@ -36,6 +36,7 @@ def resolve(
     table_paths: str,
     max_archive_bytes: int,
     max_archive_members: int,
+    fixes: str,
     backbone: str,
     weights: str,
     image_px: str,

@@ -22,6 +22,7 @@ from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
+from regraft_core.formats.fixes import identified_location
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.published_versions import locate_version
 from regraft_core.formats.run_outcome import LastPublication, read_last_publication
@@ -61,6 +62,7 @@ class RunInputs:
     image_px: str = "0"
     weights: str = "imagenet"
     ood_images: str = ""
+    fixes: str = ""
     champion: str = ""
     destination: str = ""
     work_dir: str = ""
@@ -72,14 +74,15 @@ class ResolvedInputs:
 
     `source_state` changes with the sources, the code and removed content; `champion` is the
     location of the champion's version; it and its digest are empty if there is no champion.
-    `weights` is the option with the digest of its file. `candidates` are the backbones to compare,
-    each with its weights in the same way.
+    `weights` and `fixes` are the options with the digests of their files. `candidates` are the
+    backbones to compare, each with its weights in the same way.
     """
 
     source_state: str
     champion: str
     champion_digest: str
     weights: str
+    fixes: str
     candidates: Mapping[str, str]
 
 
@@ -97,6 +100,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = resolve(RunInputs(**given | {"image_px": str(values["image_px"])}))
     check_format_packages(values["formats"])  # a container may lack them
     check_engine_package(values["feature_engine"])
+    if found.fixes:
+        options["ingest"]["fixes"] = found.fixes
     options["extract_features"] |= {"weights": found.weights} | (
         {"candidates": dict(found.candidates)} if found.candidates else {}
     )
@@ -160,8 +165,8 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
     """Check that a run can access its inputs and outputs, and return the state of the inputs.
 
     Raises:
-        InputError: a source, the weights, the champion, the destination or the work folder is
-            invalid or not accessible; the message names it.
+        InputError: a source, the weights, the fixes, the champion, the destination or the work
+            folder is invalid or not accessible; the message names it.
     """
     for one in fields(inputs):
         value = getattr(inputs, one.name)
@@ -179,6 +184,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         candidates = {name: _identified(weights) for name, weights in at_hand.items()}
         log_progress(f"resolve: backbones at hand: {', '.join(candidates)}")
     weights = inputs.weights if candidates else _identified(inputs.weights)
+    fixes = identified_location(inputs.fixes) if inputs.fixes else ""
     if inputs.ood_images:
         states.append(_check_readable("ood_images", inputs.ood_images))
     for name, location in (("destination", inputs.destination), ("work_dir", inputs.work_dir)):
@@ -188,7 +194,9 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         states.append(ContentStore(inputs.work_dir).generation())
     champion = _champion(inputs.champion)
     log_progress(f"resolve: champion {champion[0] or 'none'}")
-    return ResolvedInputs(digest_of([*states, code_digest()]), *champion, weights, candidates)
+    return ResolvedInputs(
+        digest_of([*states, code_digest()]), *champion, weights, fixes, candidates
+    )
 
 
 def _identified(weights: str) -> str:

@@ -86,9 +86,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         name: _absolute(getattr(recipe, name), always=name in written)
         for name in written | {"champion", "ood_images"}
     }
-    if recipe.weights not in WEIGHTS_BY_NAME:
-        path, mark, digest = recipe.weights.partition("#sha256=")
-        changes["weights"] = f"{_absolute(path)}{mark}{digest}"
+    for name in ("weights", "fixes"):
+        if getattr(recipe, name) not in WEIGHTS_BY_NAME:
+            path, mark, digest = getattr(recipe, name).partition("#sha256=")
+            changes[name] = f"{_absolute(path)}{mark}{digest}"
     for name in ("sources", "mirrors"):
         changes[name] = tuple(_absolute(path) for path in getattr(recipe, name))
     return recipe.model_copy(update=changes)
@@ -104,8 +105,8 @@ def _absolute(text: str, *, always: bool = False) -> str:
 
 def _paths_read(recipe: Recipe) -> list[str]:
     """Return the absolute paths that the recipe names and no step writes to."""
-    weights = recipe.weights.partition("#sha256=")[0]
-    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, weights)
+    files = [text.partition("#sha256=")[0] for text in (recipe.weights, recipe.fixes)]
+    named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, *files)
     return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 
 

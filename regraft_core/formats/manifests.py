@@ -40,6 +40,23 @@ class SplitInfo(Record):
     shards: list[Shard] = Field(description="Files, in reading order.")
 
 
+class AppliedFixes(Record):
+    """The decisions of a review that a dataset was made with; `fixes.csv` has all of them."""
+
+    digest: str = Field(description="SHA-256 (hex) of the file of fixes.")
+    relabeled: int = Field(description="Images with another label than in the source.")
+    dropped: int = Field(description="Images that were left out.")
+    kept: int = Field(description="Images whose label was confirmed.")
+    unsure: int = Field(description="Images that a reviewer could not decide on.")
+    outdated: int = Field(
+        description="Fixes that were not applied, because the source has another label now."
+    )
+    unknown: int = Field(description="Fixes of images that are not in the sources.")
+    reviewers: dict[str, int] = Field(description="Number of fixes by reviewer.")
+    first: str = Field(description="Time of the first decision, UTC.")
+    last: str = Field(description="Time of the last decision, UTC.")
+
+
 class DatasetManifest(Manifest):
     """`dataset.json`: TFRecord shards of encoded images, by split.
 
@@ -72,6 +89,9 @@ class DatasetManifest(Manifest):
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Ingest options that the dataset depends on."
+    )
+    fixes: AppliedFixes | None = Field(
+        default=None, description="Decisions of a review; null if there was none."
     )
 
 

@@ -145,6 +145,11 @@ class IngestOptions(Options):
     max_archive_members: int = Field(
         default=1_000_000, ge=1, description="Maximum number of files in an archive."
     )
+    fixes: str = Field(
+        default="",
+        description="CSV file of `regraft review`, whose images are relabeled or left out; empty "
+        "changes none.",
+    )
 
     @field_validator("archive_encoding")
     @classmethod

@@ -108,6 +108,7 @@ def test_the_champion_in_a_bucket(inputs: RunInputs, exported: Path, bucket: str
         ({"weights": "{tmp}/file#sha256=00"}, "weights: expected SHA-256 00 of .*, found e3b0c4"),
         ({"weights": "s3://bucket/w.h5"}, "weights: expected a path"),
         ({"ood_images": "{tmp}/nothing"}, "ood_images: expected a file or folder, found none"),
+        ({"fixes": "{tmp}/nothing.csv"}, "fixes: cannot read .*nothing.csv: No such file"),
         ({"destination": "{tmp}/file/models"}, "destination: cannot write to"),
         ({"destination": "s4://bucket/models"}, "cannot open s4://"),
         ({"work_dir": "{tmp}/file/work"}, "work_dir: cannot write to"),

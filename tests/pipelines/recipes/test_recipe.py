@@ -73,7 +73,7 @@ def test_the_model_at_the_destination_is_the_champion(destination: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["sources", "mirrors", "destination", "champion", "weights",
-                                    "ood_images", "work_dir"])  # fmt: skip
+                                    "ood_images", "work_dir", "fixes"])  # fmt: skip
 def test_a_url_with_a_password_is_refused_without_showing_it(option: str) -> None:
     url = "s3://key:s3cret@bucket/a"
     values = {
