@@ -28,7 +28,13 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
-from regraft_core.training.feature_store import LEVELS, FeatureRows, moments, read_manifests
+from regraft_core.training.feature_store import (
+    LEVELS,
+    FeatureRows,
+    level_columns,
+    moments,
+    read_manifests,
+)
 from regraft_core.training.heads import (
     add_offset,
     build_head,
@@ -158,14 +164,8 @@ def _parts(
     """Return the stored rows, of these levels only if there are any."""
     if not levels or levels == manifest.levels:
         return rows.parts()
-    columns = _columns(manifest, levels)
+    columns = level_columns(manifest, levels)
     return [part[:, columns] for part in rows.parts()]
-
-
-def _columns(manifest: FeaturesManifest, levels: list[Level]) -> NDArray[np.int64]:
-    ends = np.cumsum([level.width for level in manifest.levels])
-    places = [manifest.levels.index(level) for level in levels]
-    return np.concatenate([np.arange(ends[k] - manifest.levels[k].width, ends[k]) for k in places])
 
 
 def _head_rows(
@@ -173,7 +173,7 @@ def _head_rows(
 ) -> HeadRows:
     mean, variance = (one.reshape(-1) for one in moments(train))
     if levels:
-        columns = _columns(manifest, levels)
+        columns = level_columns(manifest, levels)
         mean, variance = mean[columns], variance[columns]
     if not np.isfinite(variance).all():
         raise InputError(

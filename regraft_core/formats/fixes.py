@@ -153,24 +153,38 @@ def write_fixes(path: Path, fixes: Iterable[Fix]) -> None:
         file.write(format_fixes(fixes).encode())
 
 
+def make_fix(sha256: str, action: str, old_label: str, new_label: str, who: str, when: str) -> Fix:
+    """Return a checked fix.
+
+    Raises:
+        InputError: a value is invalid.
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise InputError(f"expected a SHA-256 in hex, got {sha256[:80]!r}")
+    if action not in ACTIONS:
+        known = ", ".join(ACTIONS)
+        raise InputError(f"expected one of the actions {known}, got {action[:80]!r}")
+    if not old_label or bool(new_label) != (action == "relabel"):
+        expected = "an old and a new label" if action == "relabel" else "an old label only"
+        raise InputError(
+            f"expected {expected} to {action}, got {old_label[:80]!r} and {new_label[:80]!r}"
+        )
+    if not _TIME.fullmatch(when):
+        raise InputError(
+            f"expected a time such as 2026-11-27T21:50:00Z, got {when[:80]!r}; the file may have "
+            "been cut off"
+        )
+    return Fix(sha256, action, old_label, new_label, who, when)
+
+
 def _parse(row: list[str], line: int) -> Fix:
     if len(row) != len(COLUMNS):
         raise InputError(f"line {line}: expected {len(COLUMNS)} values, got {len(row)}; "
                          "the file may have been cut off")  # fmt: skip
-    sha256, action, old_label, new_label, who, when = map(_text, row)
-    if not _SHA256.fullmatch(sha256):
-        raise InputError(f"line {line}: expected a SHA-256 in hex, got {sha256[:80]!r}")
-    if action not in ACTIONS:
-        known = ", ".join(ACTIONS)
-        raise InputError(f"line {line}: expected one of the actions {known}, got {action[:80]!r}")
-    if not old_label or bool(new_label) != (action == "relabel"):
-        expected = "an old and a new label" if action == "relabel" else "an old label only"
-        raise InputError(f"line {line}: expected {expected} to {action}, got {old_label[:80]!r} "
-                         f"and {new_label[:80]!r}")  # fmt: skip
-    if not _TIME.fullmatch(when):
-        raise InputError(f"line {line}: expected a time such as 2026-11-27T21:50:00Z, got "
-                         f"{when[:80]!r}; the file may have been cut off")  # fmt: skip
-    return Fix(sha256, action, old_label, new_label, who, when)
+    try:
+        return make_fix(*map(_text, row))
+    except InputError as error:
+        raise InputError(f"line {line}: {error}") from None
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Features on disk: one `.npy` file per dataset shard, view and array, read by memory mapping."""
+"""Features on disk: one `.npy` file per dataset shard, view and array, read by memory mapping.
+
+TensorFlow is imported only where rows become a training source, because reading them needs none.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import check_digest
-from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Level, Split
 from regraft_core.formats.records import NO_GROUP
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.training_source import Batch, Resident, Source
+
+if TYPE_CHECKING:
+    from regraft_core.training.training_source import Batch, Resident, Source
 
 LABELS, GROUPS = "label", "group"
 CUT = "cut"
@@ -99,6 +103,13 @@ def number_groups(stored: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
 
+def level_columns(manifest: FeaturesManifest, levels: Sequence[Level]) -> NDArray[np.int64]:
+    """Return the columns of some levels in the array `levels`, int64 [width]."""
+    ends = np.cumsum([level.width for level in manifest.levels])
+    places = [manifest.levels.index(level) for level in levels]
+    return np.concatenate([np.arange(ends[k] - manifest.levels[k].width, ends[k]) for k in places])
+
+
 class FeatureRows:
     """One array of one split over all workers' folders, read by index from memory-mapped files.
 
@@ -154,6 +165,10 @@ class FeatureRows:
 
     def in_memory(self) -> Resident:
         """Read all rows, view after view."""
+        import tensorflow as tf
+
+        from regraft_core.training.training_source import Resident
+
         arrays = [array for view in self._maps for array in view]
         return Resident(
             tf.constant(np.concatenate(arrays)), tf.constant(self.labels), len(self._maps)
@@ -167,6 +182,9 @@ def feature_source(
 
     With `others`, an input is a tuple: the rows, and each of these columns of the other rows.
     """
+    import tensorflow as tf
+
+    from regraft_core.training.training_source import Source
 
     def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
         inputs = rows.rows(indices, epoch).astype(np.float32)

@@ -15,14 +15,10 @@ import numpy as np
 
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_stats import THUMBNAIL_PX
+from regraft_core.images.gray_difference import difference
 from regraft_core.runtime.step_reports import ProgressReporter
 
 HASH_DISTANCE = 4
-MEAN_LEVELS = 4.0
-"""Largest mean absolute difference (0 .. 255) of the gray versions of near duplicates."""
-MAX_LEVELS = 48.0
-"""Largest difference of one of their pixels; dissimilar images differ more at some position."""
-BRIGHTNESS_LEVELS = 24.0
 WINDOW = 256
 """Number of neighbors that an image is compared with in a bucket of hashes; bounds the time."""
 
@@ -86,20 +82,6 @@ def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
             progress.advance()
         progress(number * WINDOW)
     return sorted(found)
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Return the mean difference of two gray versions, None if they are not of the same image.
-
-    Args:
-        one, other: float32 [1024], 0 .. 255; a difference in brightness alone is ignored.
-    """
-    shift = float(other.mean() - one.mean())
-    if abs(shift) > BRIGHTNESS_LEVELS:
-        return None
-    levels = np.abs(other - one - shift)
-    mean = float(levels.mean())
-    return round(mean, 4) if mean <= MEAN_LEVELS and float(levels.max()) <= MAX_LEVELS else None
 
 
 class _ThumbnailCache:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from components.ingest.checks.image_validation import validate_image
 from components.ingest.ingest import ingest
-from components.ingest.splits.near_duplicates import HASH_DISTANCE, candidates, difference
+from components.ingest.splits.near_duplicates import HASH_DISTANCE, candidates
 from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import read_split
