@@ -34,7 +34,7 @@ from regraft_core.training.linear_head.out_of_fold import out_of_fold_probabilit
 LABEL_ERROR, LABEL_CONFLICT, OUTLIER = "label error", "two labels", "outlier"
 # Gray versions of small or flat images are alike even if the images are not; they must be equal.
 MIN_SIDE_PX, MIN_DEVIATION = 40, 4.0
-_SHOWN_NEIGHBORS = 3
+_SHOWN_NEIGHBORS, _SHOWN_CLASSES = 3, 3
 
 
 @dataclass(frozen=True)
@@ -105,40 +105,44 @@ def find_suspects(
     )
     errors = find_label_errors(probabilities, rows.labels)
     neighbors = find_neighbors(rows, reviewed.options.seed)
-    severity = (1 - errors.margin) / 2
     found: dict[int, list[tuple[_Rank, Finding]]] = {}
 
     def add(image: int, tier: int, severity: float, kind: str, text: str) -> None:
         found.setdefault(image, []).append((_Rank(tier, -severity), Finding(kind, text)))
 
+    doubt = (1 - errors.margin) / 2
     for k in np.flatnonzero(errors.suspected).tolist():
-        better = int(errors.better[k])
-        add(k, 0, severity[k], LABEL_ERROR,
-            f"labeled {images[k].label} (probability {probabilities[k, rows.labels[k]]:.0%}), "
-            f"predicted {classes[better]} ({probabilities[k, better]:.0%})")  # fmt: skip
+        given, better = int(rows.labels[k]), int(errors.better[k])
+        text = (
+            f"labeled {classes[given]} (probability {probabilities[k, given]:.0%}), predicted "
+            f"{classes[better]} ({probabilities[k, better]:.0%})"
+        )
+        add(k, 0, doubt[k], LABEL_ERROR, text)
     for k, other in label_conflicts(neighbors, rows.labels.tolist(), measures):
-        add(k, 0, max(severity[k], 0.5), LABEL_CONFLICT,
-            f"near duplicate of {images[other].path}, labeled {images[other].label}")  # fmt: skip
+        text = f"near duplicate of {images[other].path}, labeled {images[other].label}"
+        add(k, 0, max(doubt[k], 0.5), LABEL_CONFLICT, text)
     distances = np.log(neighbors.distances.mean(axis=1) + 1e-12)
     for k, score in enumerate(outlier_scores(distances).tolist()):
         if score >= OUTLIER_SCORE:
-            add(k, 1, score, OUTLIER,
-                f"its distance to similar images is {score:.1f} deviations above the median")  # fmt: skip
+            text = f"its distance to similar images is {score:.1f} deviations above the median"
+            add(k, 1, score, OUTLIER, text)
     for order, poor in enumerate(find_poor_images(measures)):
         add(poor.image, 2, -order, poor.check, poor.text)
     for reasons in found.values():
         reasons.sort(key=lambda reason: reason[0])
     ordered = sorted(found, key=lambda k: (found[k][0][0], images[k].sha256))
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :_SHOWN_CLASSES]
     return [
         Suspect(
-            images[k], splits[k], tuple(finding for _, finding in found[k]),
-            tuple((classes[j], float(probabilities[k, j]))
-                  for j in np.argsort(-probabilities[k], kind="stable")[:3]),
-            classes[int(errors.better[k])],
-            tuple(images[j] for j in neighbors.indices[k, :_SHOWN_NEIGHBORS]),
+            image=images[k],
+            split=splits[k],
+            findings=tuple(finding for _, finding in found[k]),
+            predicted=tuple((classes[j], float(probabilities[k, j])) for j in best[k]),
+            better=classes[int(errors.better[k])],
+            similar=tuple(images[j] for j in neighbors.indices[k, :_SHOWN_NEIGHBORS]),
         )
         for k in ordered
-    ]  # fmt: skip
+    ]
 
 
 def label_conflicts(
@@ -146,11 +150,10 @@ def label_conflicts(
 ) -> Iterator[tuple[int, int]]:
     """Yield each image that has a near duplicate of another class, with the nearest one."""
     for k, nearest in enumerate(neighbors.indices.tolist()):
-        others = (j for j in nearest if labels[j] != labels[k])
-        if (
-            other := next((j for j in others if _same(measures[k], measures[j])), None)
-        ) is not None:
-            yield k, other
+        for other in nearest:
+            if labels[other] != labels[k] and _same(measures[k], measures[other]):
+                yield k, other
+                break
 
 
 def _same(one: ImageMeasures, other: ImageMeasures) -> bool:

@@ -20,6 +20,7 @@ from components.ingest.splits.near_duplicates import HASH_DISTANCE, candidates
 from regraft_core.formats.manifests import SPLITS, DatasetManifest
 from regraft_core.formats.options import IngestOptions
 from regraft_core.formats.records import read_split
+from regraft_core.images.gray_difference import difference
 from regraft_core.runtime.errors import DataError
 
 Photo = Callable[..., Image.Image]
