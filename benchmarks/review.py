@@ -201,8 +201,8 @@ def measure(options: argparse.Namespace) -> Measurement:
         if "labeling" in parts:
             metrics |= measure_labeling(clean / "features", test, options.seeds)
     return Measurement(
-        f"digits, {BACKBONE} at {IMAGE_PX} px, {options.seeds} seeds; {FLIPPED:.0%} of the labels in "
-        f"train and validation changed, a look at the first {LOOKED_AT:.0%} of the images",
+        f"digits, {BACKBONE} at {IMAGE_PX} px, {options.seeds} seeds; {FLIPPED:.0%} of the labels "
+        f"of train and validation changed, a look at the first {LOOKED_AT:.0%} of the images",
         metrics, parts,
     )  # fmt: skip
 

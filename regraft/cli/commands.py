@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("recipes.init", "Write a commented recipe for a folder of images."),
     "report": ("local_run.report", "Rebuild the report of a run from its metrics, and open it."),
     "review": ("review.review", "Review suspected problems in the data of a run."),
+    "suggest": ("suggest.suggest", "Rank unlabeled images by how useful their labels would be."),
     "serve": ("serving.serve", "Serve published models over gRPC and REST."),
     "predict": ("serving.predict", "Predict images with a served or a local model."),
     "publish": ("serving.publish", "Publish an exported model, label a version, or roll back."),

@@ -12,11 +12,15 @@ from typing import Any
 
 from jinja2.utils import htmlsafe_json_dumps
 
-from regraft.review.previews import needed_sizes, read_previews
+from regraft.previews import preview
 from regraft.review.reviewed_run import ReviewedRun
+from regraft_core.curation.reviewed_rows import REVIEWED_SPLITS
 from regraft_core.curation.suspects import Image, Suspect
 from regraft_core.formats.fixes import Fix
 from regraft_core.formats.manifest_storage import write_text
+from regraft_core.formats.records import read_split
+
+PREVIEW_PX, SIMILAR_PX = 320, 96
 
 
 def render_page(
@@ -36,8 +40,8 @@ def render_page(
     """
     shown = [one.image.sha256 for one in suspects]
     similar = [image.sha256 for one in suspects for image in one.similar]
-    previews = read_previews(run.dataset, needed_sizes(shown, similar))
-    images = sum(run.data.splits[split].count for split in ("train", "validation"))
+    sizes = dict.fromkeys(similar, SIMILAR_PX) | dict.fromkeys(shown, PREVIEW_PX)
+    images = sum(run.data.splits[split].count for split in REVIEWED_SPLITS)
     data = {
         "dataset": run.data.digest,
         "classes": run.data.classes,
@@ -45,7 +49,7 @@ def render_page(
         "who": who,
         "run": run.folder.name,
         "summary": f"{len(shown)} of {total} suspected images, of {images} in train and validation",
-        "images": previews,
+        "images": _read_previews(run.dataset, sizes),
         "fixes": [astuple(fix) for fix in fixes.values()],
         "suspects": [_values(suspect) for suspect in suspects],
     }
@@ -74,6 +78,12 @@ def write_page(path: Path, page: str) -> None:
     """Write a page to a file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
+
+
+def _read_previews(dataset: Path, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return previews of images by SHA-256; `sizes` are their longest sides in pixels."""
+    records = (record for split in REVIEWED_SPLITS for record in read_split(dataset, split))
+    return {one.id: preview(one.encoded, sizes[one.id]) for one in records if one.id in sizes}
 
 
 def _hash(text: str, tag: str) -> str:

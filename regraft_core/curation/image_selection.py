@@ -37,20 +37,25 @@ def select_images(
         count: number of images.
     """
     uncertain = uncertainties(probabilities)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    points = (features / np.maximum(norms, 1e-12)).astype(np.float32)
     taken: list[int] = []
-    distances = np.full(len(points), np.inf)
     for group in (np.flatnonzero(in_distribution), np.flatnonzero(~in_distribution)):
         wanted = min(count - len(taken), len(group))
         order = np.argsort(-uncertain[group], kind="stable")
         pool = group[order[: POOL_FACTOR * wanted]]
+        points, before = _normalized(features[pool]), _normalized(features[taken])
+        spread = np.ones(len(pool))
+        for point in before:
+            spread = np.minimum(spread, np.linalg.norm(points - point, axis=1))
         for _ in range(wanted):
-            # Nothing is taken yet: the most uncertain one.
-            spread = np.minimum(distances[pool], 1.0) if taken else np.ones(len(pool))
-            best = int(pool[np.argmax(uncertain[pool] * spread + 1e-12 * uncertain[pool])])
-            taken.append(best)
-            pool = pool[pool != best]
-            new = np.linalg.norm(points - points[best], axis=1)
-            distances = np.minimum(distances, new)
+            # If all that is left are copies, the most uncertain one.
+            best = int(np.argmax(uncertain[pool] * (spread + 1e-9)))
+            taken.append(int(pool[best]))
+            spread = np.minimum(spread, np.linalg.norm(points - points[best], axis=1))
+            spread[best] = -1.0
     return np.array(taken, np.int64)
+
+
+def _normalized(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return features divided by their length, float32 [n, width]."""
+    wide = features.astype(np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,203 @@
+"""Ranks unlabeled images by how useful their labels would be to a model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.image_inputs import encode_image
+from regraft.model_folder import find_model_folder
+from regraft_core.curation.image_selection import select_images, uncertainties
+from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.images.prefetch import prefetch_map
+from regraft_core.runtime.errors import InputError
+
+BATCH_SIZE = 32
+# Names of exported models: the signature, and its outputs without those that a model may lack.
+SIGNATURE, FAMILIAR, ERROR = "features", "familiar", "error"
+OUTPUTS = ("features", "probabilities", "label", "confidence", ERROR)
+Run = Callable[[Sequence[bytes]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SuggestedImage:
+    """An image to label.
+
+    Attributes:
+        path: The file.
+        sha256: SHA-256 (hex) of its bytes.
+        predicted: The most probable class.
+        confidence: Its probability.
+        uncertainty: One minus the difference of the two highest probabilities.
+        familiar: Whether it is in-distribution; None if the model has no OOD threshold.
+    """
+
+    path: str
+    sha256: str
+    predicted: str
+    confidence: float
+    uncertainty: float
+    familiar: bool | None
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """The images to label, the most useful first.
+
+    Attributes:
+        images: The suggested images.
+        candidates: Number of different images that the model could predict.
+        refused: Files that it could not, with the reason.
+    """
+
+    images: list[SuggestedImage]
+    candidates: int
+    refused: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    path: str
+    sha256: str
+    data: bytes
+    error: str = ""
+
+
+def suggest_images(
+    model: str | os.PathLike[str], folder: Path, count: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Suggestions:  # fmt: skip
+    """Return at most `count` images of a folder that should be labeled next.
+
+    Args:
+        model: as for `regraft.load`, but exported.
+        folder: images, also in folders below it; of equal files, one is ranked.
+        count: maximum number of images.
+        progress: called with the number of files done and in total.
+
+    Raises:
+        InputError: there is no image that the model can predict, or the model is not exported or of
+            an earlier version.
+    """
+    from regraft_client.predict_files import find_images
+
+    files = find_images([folder])
+    with tempfile.TemporaryDirectory(prefix="regraft-suggest-") as work:
+        source = find_model_folder(model, Path(work))
+        if (source / ModelManifest.file_name).is_file():
+            raise InputError(f"{source}: expected an exported model, got a candidate; publish it")
+        run = _load(source)
+    found: list[_Encoded] = []
+    rows: dict[str, list[Any]] = {}
+    refused: list[tuple[str, str]] = []
+    done, known = 0, set[str]()
+    for batch in _batches(files):
+        done += len(batch)
+        valid = []
+        for one in batch:
+            if one.error:
+                refused.append((one.path, one.error))
+            elif one.sha256 not in known:
+                known.add(one.sha256)
+                valid.append(one)
+        for one, row in zip(valid, _predict(run, valid), strict=True):
+            if reason := row[ERROR].decode():
+                refused.append((one.path, reason))
+                continue
+            found.append(_Encoded(one.path, one.sha256, b""))
+            for name, value in row.items():
+                rows.setdefault(name, []).append(value)
+        if progress:
+            progress(done, len(files))
+    if not found:
+        path, reason = refused[0]
+        raise InputError(f"{folder}: expected an image that the model can read; {path}: {reason}")
+    return Suggestions(_ranked(found, rows, count), len(found), refused)
+
+
+def _ranked(found: list[_Encoded], rows: dict[str, list[Any]], count: int) -> list[SuggestedImage]:
+    probabilities = np.stack(rows["probabilities"])
+    familiar = rows.get(FAMILIAR)
+    known = np.ones(len(found), bool) if familiar is None else np.array(familiar, bool)
+    features = np.stack(rows["features"])
+    uncertain = uncertainties(probabilities)
+    return [
+        SuggestedImage(
+            path=found[k].path,
+            sha256=found[k].sha256,
+            predicted=rows["label"][k].decode(),
+            confidence=float(rows["confidence"][k]),
+            uncertainty=float(uncertain[k]),
+            familiar=None if familiar is None else bool(familiar[k]),
+        )
+        for k in select_images(probabilities, features, known, count).tolist()
+    ]
+
+
+def _load(folder: Path) -> Run:
+    """Load an exported model as a function from encoded images to its outputs.
+
+    Raises:
+        InputError: it cannot be loaded, or lacks an output.
+    """
+    from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+    from regraft_core.runtime.quiet_start import quiet_start
+    from serving.server.protocol.status import ServingError
+
+    SavedModelManifest.read(folder)
+    with quiet_start():
+        from serving.server.models.servable import load_servable
+
+        set_up_gpus(GpuSetup(tf32=False))
+        try:
+            servable = load_servable(folder)
+        except (ServingError, ValueError) as error:
+            raise InputError(f"{folder}: cannot load the exported model: {error}") from error
+    signature = servable.signatures.get(SIGNATURE)
+    outputs = signature.outputs if signature else {}
+    if signature is None or not set(OUTPUTS) <= set(outputs):
+        raise InputError(
+            f"{folder}: expected a model with the signature {SIGNATURE!r} and its outputs "
+            f"{', '.join(OUTPUTS)}; an earlier version has exported it, so run the pipeline again"
+        )
+    (feed,) = [spec.tensor for spec in signature.inputs.values()]
+    fetches = {name: outputs[name].tensor for name in (*OUTPUTS, FAMILIAR) if name in outputs}
+
+    def run(encoded: Sequence[bytes]) -> dict[str, Any]:
+        values = servable.run({feed: np.array(encoded, object)}, list(fetches.values()))
+        return dict(zip(fetches, values, strict=True))
+
+    return run
+
+
+def _predict(run: Run, batch: Sequence[_Encoded]) -> Iterator[dict[str, Any]]:
+    """Yield the outputs of each image; features as float16, because all of them are kept."""
+    if not batch:
+        return
+    outputs = run([one.data for one in batch])
+    outputs["features"] = outputs["features"].astype(np.float16)
+    for k in range(len(batch)):
+        yield {name: values[k] for name, values in outputs.items()}
+
+
+def _batches(files: Sequence[Path]) -> Iterator[list[_Encoded]]:
+    """Yield the files in batches; the next ones are read while the model computes."""
+    remaining = iter(files)
+    batches = iter(lambda: list(islice(remaining, BATCH_SIZE)), [])
+    return prefetch_map(lambda batch: [_read(path) for path in batch], batches, threads=1)
+
+
+def _read(path: Path) -> _Encoded:
+    try:
+        data = encode_image(path)
+        return _Encoded(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), data)
+    except (OSError, ValueError) as error:
+        return _Encoded(str(path), "", b"", str(error))

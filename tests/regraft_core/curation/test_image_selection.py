@@ -1,0 +1,38 @@
+"""Which images are chosen, on arrays of a few rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from regraft_core.curation.image_selection import select_images, uncertainties
+
+CERTAIN, UNSURE, UNCERTAIN = [0.98, 0.01, 0.01], [0.6, 0.3, 0.1], [0.4, 0.4, 0.2]
+
+
+def test_the_uncertainty_is_that_of_the_two_best_classes() -> None:
+    found = uncertainties(np.array([CERTAIN, UNSURE, UNCERTAIN], np.float32))
+    assert found == pytest.approx([0.03, 0.7, 1.0], abs=1e-6)
+
+
+def test_copies_of_an_uncertain_image_wait_for_others() -> None:
+    probabilities = np.array([UNCERTAIN, UNCERTAIN, UNSURE, CERTAIN])
+    features = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
+    chosen = select_images(probabilities, features, np.ones(4, bool), 4)
+    assert chosen.tolist() == [0, 2, 3, 1]
+
+
+def test_ood_images_come_last() -> None:
+    probabilities = np.array([UNCERTAIN, CERTAIN, UNSURE])
+    known = np.array([False, True, True])
+    features = np.eye(3, dtype=np.float32)
+    assert select_images(probabilities, features, known, 3).tolist() == [2, 1, 0]
+    assert select_images(probabilities, features, known, 2).tolist() == [2, 1]
+
+
+def test_each_image_once_and_no_more_than_there_are() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 30)
+    features = np.zeros((30, 5), np.float16)  # all equal, and of length 0
+    chosen = select_images(probabilities, features, rng.random(30) < 0.5, 99)
+    assert sorted(chosen.tolist()) == list(range(30))

@@ -1,0 +1,44 @@
+"""Out-of-fold probabilities of rows with changed labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from regraft_core.formats.options import HeadOptions
+from regraft_core.training.linear_head.head_rows import HeadRows
+from regraft_core.training.linear_head.held_out_fits import Method, Trial
+from regraft_core.training.linear_head.out_of_fold import out_of_fold_probabilities
+
+
+def trial(method: Method) -> Trial:
+    return Trial("gap", "level", method, 1e-3, 0.0, 0.0, 1.0, 90, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("methods", [("ridge", "discriminant"), ("logistic",)])
+def test_changed_labels_have_low_probabilities(methods: tuple[Method, ...]) -> None:
+    rng = np.random.default_rng(0)
+    true = np.arange(120) % 3
+    values = (rng.normal(size=(120, 10)) + 5 * np.eye(10)[true]).astype(np.float16)
+    labels = true.astype(np.int32)
+    changed = np.array([4, 50, 101])
+    labels[changed] = (labels[changed] + 1) % 3
+    wide = values.astype(np.float32)
+    rows = HeadRows([values[:70], values[70:]], labels, np.arange(120), wide.mean(axis=0),
+                    wide.var(axis=0), [10])  # fmt: skip
+    found = out_of_fold_probabilities(rows, 3, [trial(one) for one in methods], HeadOptions())
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    assert (found.argmax(axis=1) == true).mean() > 0.9
+    given = found[np.arange(120), labels]
+    assert given[changed].max() < np.median(given) / 3
+
+
+def test_a_row_and_its_duplicates_are_not_fitted() -> None:
+    """Of random features, only rows of the same group could show the label."""
+    rng = np.random.default_rng(1)
+    values = np.repeat(rng.normal(size=(60, 40)), 2, axis=0).astype(np.float32)
+    labels = np.repeat(rng.integers(0, 2, 60), 2).astype(np.int32)
+    rows = HeadRows([values], labels, np.repeat(np.arange(60), 2), values.mean(axis=0),
+                    values.var(axis=0), [40])  # fmt: skip
+    found = out_of_fold_probabilities(rows, 2, [trial("ridge")], HeadOptions())
+    assert (found.argmax(axis=1) == labels).mean() < 0.75
