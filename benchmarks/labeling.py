@@ -1,7 +1,7 @@
 """What labels are worth: images that `regraft suggest` chooses against random ones.
 
 Both start with the same 20 random images of the digits and label 20 more in each round. After each
-round a head is fitted to the pooled features of the labeled images, as in a run.
+round a head is fitted to the features of all levels of the labeled images, as in a run.
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ def measure_labeling(features: Path, test: Path, seeds: int) -> Iterator[tuple[s
 
 
 def _rows(folder: Path, *splits: str) -> HeadRows:
-    """Return the pooled features of some splits."""
-    from regraft_core.training.feature_store import FeatureRows
+    """Return the features of all levels of some splits."""
+    from regraft_core.formats.manifests import FeaturesManifest
+    from regraft_core.training.feature_store import LEVELS, FeatureRows
 
-    found = [FeatureRows([folder], split, "gap") for split in splits]  # type: ignore[arg-type]
+    found = [FeatureRows([folder], split, LEVELS) for split in splits]  # type: ignore[arg-type]
+    widths = [level.width for level in FeaturesManifest.read(folder).levels]
     values = np.concatenate([part for one in found for part in one.parts()])
     labels = np.concatenate([one.labels for one in found])
     wide = values.astype(np.float32)
-    return HeadRows([values], labels, np.arange(len(labels)), wide.mean(axis=0), wide.var(axis=0),
-                    [values.shape[1]])  # fmt: skip
+    return HeadRows(
+        [values], labels, np.arange(len(labels)), wide.mean(axis=0), wide.var(axis=0), widths
+    )
 
 
 def _curve(rows: HeadRows, test: HeadRows, choice: str, seed: int) -> list[float]:
@@ -69,7 +72,7 @@ def _curve(rows: HeadRows, test: HeadRows, choice: str, seed: int) -> list[float
     for _ in range(ROUNDS):
         order = np.sort(labeled)
         part = replace(rows, parts=[rows.parts[0][order]], labels=rows.labels[order], images=order)
-        solved = solve_head({"gap": part}, classes, None, HeadOptions())
+        solved = solve_head({"all levels": part}, classes, None, HeadOptions())
         head = Weights(solved.kernel, solved.bias)
         accuracies.append(float((head.logits(known).argmax(axis=1) == test.labels).mean()))
         others = np.setdiff1d(np.arange(len(rows)), labeled)
