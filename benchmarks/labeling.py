@@ -31,7 +31,7 @@ def measure_labeling(features: Path, test: Path, seeds: int) -> Iterator[tuple[s
     """
     rows, held_out = _rows(features, "train", "validation"), _rows(test, "train")
     curves = {
-        choice: np.array([_curve(rows, held_out, choice, seed) for seed in range(seeds)])
+        choice: np.array([label_in_rounds(rows, held_out, choice, seed) for seed in range(seeds)])
         for choice in ("suggest", "random")
     }
     for choice, curve in curves.items():
@@ -57,7 +57,7 @@ def _rows(folder: Path, *splits: str) -> HeadRows:
     )
 
 
-def _curve(rows: HeadRows, test: HeadRows, choice: str, seed: int) -> list[float]:
+def label_in_rounds(rows: HeadRows, test: HeadRows, choice: str, seed: int) -> list[float]:
     """Return the test accuracy after each round."""
     from regraft_core.curation.image_selection import select_images
     from regraft_core.formats.options import HeadOptions

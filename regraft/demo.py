@@ -72,6 +72,7 @@ def _print_next_steps(out: Path) -> None:
     """Print the next commands in a checkout, in which `make demo` has made the environment."""
     print("\nnext    source .venv/bin/activate")
     print(f"        regraft report {out}           open the report")
+    print(f"        regraft review {out}           review suspected problems in the images")
     print(f"        regraft serve {out}/models     serve the published version")
 
 

@@ -15,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from regraft.previews import preview
 from regraft.review.reviewed_run import ReviewedRun
 from regraft_core.curation.reviewed_rows import REVIEWED_SPLITS
-from regraft_core.curation.suspects import Image, Suspect
+from regraft_core.curation.suspects import Suspect
 from regraft_core.formats.fixes import Fix
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.records import read_split
@@ -96,16 +96,11 @@ def _hash(text: str, tag: str) -> str:
 def _values(suspect: Suspect) -> dict[str, Any]:
     return {
         "id": suspect.image.sha256,
-        "path": _text(suspect.image),
+        "path": suspect.image.path,
         "label": suspect.image.label,
         "split": suspect.split,
         "better": suspect.better,
         "findings": [[finding.kind, finding.text] for finding in suspect.findings],
         "predicted": suspect.predicted,
-        "similar": [[image.sha256, image.label, _text(image)] for image in suspect.similar],
+        "similar": [[image.sha256, image.label, image.path] for image in suspect.similar],
     }
-
-
-def _text(image: Image) -> str:
-    """Return the path of an image; bytes that are not UTF-8 become replacement characters."""
-    return image.path.encode("utf-8", "replace").decode()

@@ -27,9 +27,9 @@ _HEADERS = {
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Answers GET / with the page, and POST /decisions by saving a decision.
+    """Sends the page for GET /, and saves a decision for POST /decisions.
 
-    Both need the token; the address with it is `url`.
+    Both need the token; `url` is the address with it.
     """
 
     daemon_threads = True
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, {"saved": saved, "file": path})
 
     def _is_refused(self, token: str) -> bool:
-        """Answer a request of another page, or without the token."""
+        """Refuse a request of another page, or without the token; return whether it was one."""
         headers = self.headers
         reason = self.server.allowed.refusal(
             headers.get_all("Host", []), headers.get_all("Origin", [])

@@ -183,7 +183,8 @@ def _read_images(
     for split, record, one in prefetch_map(measured, records, threads=os.cpu_count() or 1):
         if len(images) == len(labels) or record.label != labels[len(images)]:
             raise InputError(f"{dataset}: expected the images of the features, found others")
-        images.append(Image(record.id, record.path, reviewed.classes[record.label]))
+        path = record.path.encode("utf-8", "replace").decode()  # a name need not be UTF-8
+        images.append(Image(record.id, path, reviewed.classes[record.label]))
         splits.append(split)
         measures.append(one)
         progress.advance()

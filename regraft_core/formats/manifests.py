@@ -45,7 +45,7 @@ class AppliedFixes(Record):
 
     digest: str = Field(description="SHA-256 (hex) of the file of fixes.")
     relabeled: int = Field(description="Images with another label than in the source.")
-    dropped: int = Field(description="Images that were left out.")
+    dropped: int = Field(description="Images that were excluded.")
     kept: int = Field(description="Images whose label was confirmed.")
     unsure: int = Field(description="Images that a reviewer could not decide on.")
     outdated: int = Field(

@@ -147,7 +147,7 @@ class IngestOptions(Options):
     )
     fixes: str = Field(
         default="",
-        description="CSV file of `regraft review`, whose images are relabeled or left out; empty "
+        description="CSV file of `regraft review`, whose images are relabeled or excluded; empty "
         "changes none.",
     )
 

@@ -16,11 +16,15 @@ from PIL import Image
 
 import regraft
 from regraft.model_folder import find_served_folder
+from regraft.suggestion.ranking import suggest_images
 from regraft_client.grpc import GrpcClient
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.request_log import read_request_log
 from regraft_core.runtime.errors import InputError
 from tests.components.export.building import CLASSES, FORMATS, Built, build, image
+from tests.exported_model import exported_once
+
+__all__ = ["exported_once"]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,38 @@ def test_a_candidate_predicts_with_the_same_preprocessing(
         logits = np.log(trained.probabilities) / 1.7  # the temperature of the evaluation
         expected = np.exp(logits) / np.exp(logits).sum()
         assert exported.probabilities == pytest.approx(expected, abs=1e-5)
+
+
+def test_unlabeled_images_are_ranked_by_what_the_model_predicts(
+    model: regraft.Model, exported: Path, built: Built, exported_once: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "unlabeled"
+    (folder / "more").mkdir(parents=True)
+    for number in range(7):
+        (folder / "more" / f"{number}.png").write_bytes(image(number))
+    (folder / "copy.png").write_bytes(image(3))
+    (folder / "broken.png").write_bytes(image(0)[:50])
+    done: list[int] = []
+    found = suggest_images(exported, folder, 5, lambda files, total: done.append(files))
+    assert (len(found.images), found.candidates, done) == (5, 7, [9])
+    assert [path for path, _ in found.refused] == [str(folder / "broken.png")]
+    predictions = model.predict([one.path for one in found.images])
+    for one, expected in zip(found.images, predictions, strict=True):
+        first, second, *_ = sorted(expected.probabilities, reverse=True)
+        assert (one.predicted, one.familiar) == (expected.label, expected.familiar)
+        assert one.uncertainty == pytest.approx(1 - first + second, abs=1e-4)
+    familiar = [one.familiar for one in found.images]
+    assert familiar == sorted(familiar, reverse=True)
+    with pytest.raises(InputError, match="expected an exported model, got a candidate"):
+        suggest_images(built.candidate, folder, 5)
+    with pytest.raises(InputError, match="an earlier version has exported it"):
+        suggest_images(exported_once, folder, 5)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"text")
+    with pytest.raises(
+        InputError, match=r"bad: expected an image that the model can read; .*a\.png"
+    ):
+        suggest_images(exported, tmp_path / "bad", 5)
 
 
 def test_facts_of_a_model(model: regraft.Model, exported: Path) -> None:

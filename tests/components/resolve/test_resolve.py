@@ -14,6 +14,8 @@ import pytest
 from components.resolve.resolve import RunInputs, resolve, resolve_options
 from pipelines.recipes.recipe import DEFAULTS, make_recipe
 from regraft_core.formats.content_store import GENERATION_FILE, ContentStore
+from regraft_core.formats.fixes import Fix, format_fixes
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.run_outcome import LastPublication, write_last_publication
 from regraft_core.formats.store_records import (
     EntryOrigin,
@@ -148,6 +150,21 @@ def test_the_steps_get_weights_with_the_digest_of_their_file(
     assert found[0] == found[1] != found[3]
     options = resolve_options({**DEFAULTS, **given, "weights": "random"})
     assert options["extract_features"]["weights"] == "random"
+
+
+def test_ingest_gets_the_fixes_with_the_digest_of_their_file(
+    inputs: RunInputs, tmp_path: Path
+) -> None:
+    path, given = tmp_path / "f.csv", dataclasses.asdict(inputs) | {"backbone": "tiny"}
+    found = []
+    for label in ("cat", "cat", "dog"):
+        fix = Fix("0" * 64, "drop", label, "", "ann", "2026-11-27T21:50:00Z")
+        path.write_text(format_fixes([fix]))
+        values = {**DEFAULTS, **given, "run_id": "", "fixes": str(path)}
+        options = resolve_options(values)["ingest"]
+        assert options["fixes"] == f"{path}#sha256={digest_file(path)}"
+        found.append(options_digest(options))
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_steps_get_the_backbones_to_compare_with_their_weights(

@@ -50,19 +50,23 @@ def test_only_what_is_written_can_be_written(recipe: Recipe, tmp_path: Path) -> 
     assert options["device_requests"] == []
 
 
-def test_variables_in_urls_are_passed_on_and_weights_are_mounted(
+def test_variables_in_urls_are_passed_on_and_files_are_mounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SIGNED", "sig=s")
-    (tmp_path / "w.h5").touch()
-    recipe = make_recipe(sources=("https://host/a.zip?${SIGNED}",), weights="w.h5#sha256=00")
+    for name in ("w.h5", "fixes.csv"):
+        (tmp_path / name).touch()
+    recipe = make_recipe(
+        sources=("https://host/a.zip?${SIGNED}",), weights="w.h5#sha256=00", fixes="fixes.csv"
+    )
     inside = with_absolute_paths(recipe)
     assert inside.weights == f"{tmp_path}/w.h5#sha256=00"
     options = container_options(inside, tmp_path / "out", tmp_path / "out" / "events")
     assert options["environment"]["SIGNED"] == "sig=s"
-    assert str(tmp_path / "w.h5") in [mount["Target"] for mount in options["mounts"]]
+    mounted = [mount["Target"] for mount in options["mounts"]]
+    assert {str(tmp_path / "w.h5"), str(tmp_path / "fixes.csv")} <= set(mounted)
 
 
 def test_a_required_gpu_is_passed_on(recipe: Recipe, tmp_path: Path) -> None:
