@@ -38,6 +38,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "serving_metrics": tables.serving_metrics,
     "serving_batching": tables.serving_batching,
     "local_orchestration": tables.local_orchestration,
+    "review": tables.review,
 }
 _TABLE = re.compile(
     r"(?P<start><!-- results: (?P<name>\w+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL

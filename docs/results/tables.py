@@ -110,6 +110,33 @@ def accuracy(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def review(results: Results) -> str:
+    """Return how well a review finds changed labels, and what suggested labels are worth."""
+    r = results["review"]
+    rows = [
+        ("changed labels among the first 5% of the images, mean", f"{r.found_mean:.1%}", ""),
+        ("the same, lowest of the seeds", f"{r.found_min:.1%}", goal(r.found_min, percent=True)),
+        ("suspected images, mean", f"{r.suspected_mean:.0f}", ""),
+        ("test accuracy: with the original labels / 3% changed / after the review",
+         f"{r.clean_accuracy:.4f} / {r.noisy_accuracy:.4f} / {r.fixed_accuracy:.4f}", ""),
+        ("seeds with a significantly lower accuracy after the review than with the original labels "
+         "(McNemar's test, 5%)",
+         f"{r.significantly_worse_seeds:.0f}", goal(r.significantly_worse_seeds)),
+    ]  # fmt: skip
+    rows += [
+        (f"test accuracy with {images} labels: chosen by `suggest` / at random",
+         f"{getattr(r, f'suggest_accuracy_{images}'):.3f} / "
+         f"{getattr(r, f'random_accuracy_{images}'):.3f}", "")
+        for images in (20, 40, 60, 80, 100, 120)
+    ]  # fmt: skip
+    rows.append(
+        ("mean gain of `suggest` after the first 20 labels (standard deviation of the seeds)",
+         f"{100 * r.suggest_mean_gain:+.1f} ({100 * r.suggest_gain_deviation:.1f}) points",
+         "**missed**" if not r.suggest_mean_gain.holds else "above 0")
+    )  # fmt: skip
+    return markdown(("metric", "measured", "goal"), rows)
+
+
 def ingest_speed(results: Results) -> str:
     """Return the speed of ingest and of a bare Pillow loop."""
     ingest = vars(results["ingest"])

@@ -61,6 +61,7 @@ def review(
     from regraft.review.reviewed_run import find_reviewed
     from regraft.review.server import ReviewServer
     from regraft_core.curation.suspects import find_suspects
+    from regraft_core.formats.fixes import FIXES_FILE
 
     if html is not None and json:
         raise InputError("--html: expected either --html or --json, got both")
@@ -73,20 +74,20 @@ def review(
     if json:
         print_json([asdict(one) for one in shown])
         return
-    name = getpass.getuser() if who is None else who
+    path = fixes or found.folder / FIXES_FILE
+    labels = {one.image.sha256: one.image.label for one in shown}
+    name = _user() if who is None else who
+    decisions = Decisions(path, labels, found.data.classes, name, found.fixes)
     if html is not None:
-        write_page(html, render_page(found, shown, len(suspects), found.fixes, served=False,
-                                     who=name))  # fmt: skip
+        page = render_page(found, shown, len(suspects), decisions.fixes, served=False, who=name)
+        write_page(html, page)
         print_line(f"{html}: {len(shown)} of {len(suspects)} suspected images")
         return
-    path = fixes or found.folder / "fixes.csv"
-    labels = {one.image.sha256: one.image.label for one in shown}
-    decisions = Decisions(path, labels, found.data.classes, name, found.fixes)
 
-    def page() -> str:
+    def render() -> str:
         return render_page(found, shown, len(suspects), decisions.fixes, served=True)
 
-    with ReviewServer(port, page, decisions) as server:
+    with ReviewServer(port, render, decisions) as server:
         print_line(f"{len(shown)} of {len(suspects)} suspected images at {server.url}")
         print_line(f"decisions are saved to {path}; Ctrl+C ends the review")
         sys.stdout.flush()
@@ -96,3 +97,11 @@ def review(
             server.serve_forever()
     if path.exists():
         print_line(f"apply them: regraft run ... --fixes {path}")
+
+
+def _user() -> str:
+    """Return the name of the user; a container may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

@@ -32,11 +32,13 @@ class Decisions:
             earlier: fixes that the dataset was made with.
 
         Raises:
-            InputError: the file exists, and is not one of fixes.
+            InputError: the file exists and is not one of fixes, or its folder does not exist.
         """
         self.path, self._labels, self._classes, self._who = path, labels, classes, who
         self._lock = threading.Lock()
         self.fixes: dict[str, Fix] = dict(earlier)
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"--fixes: expected a folder at {path.absolute().parent}, found none")
         if path.exists():
             self.fixes |= read_fixes(path).fixes
 

@@ -54,8 +54,8 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
         if not present:
             raise InputError(
                 f"{run.folder}: expected the {kind} of the run in {store.root}, found none, "
-                "perhaps because regraft gc or an earlier version has removed it; run the pipeline "
-                "again with the same --out"
+                "perhaps because regraft gc has removed it; run the pipeline again with the same "
+                "--out"
             )
         found[kind] = present[-1]
     data = DatasetManifest.read(found["dataset"])
