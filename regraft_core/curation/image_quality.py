@@ -86,8 +86,7 @@ def measure_quality(encoded: bytes) -> ImageMeasures:
     with Image.open(io.BytesIO(encoded)) as image:
         width, height = image.size
         image.draft("L", (MEASURED_PX, MEASURED_PX))
-        upper = image.mode.startswith("I")  # 16 bits, of which the upper 8 are used
-        gray = image.point(lambda level: level / 256).convert("L") if upper else image.convert("L")
+        gray = _gray(image)
     gray.thumbnail((MEASURED_PX, MEASURED_PX), Resampling.BOX)
     levels = np.asarray(gray)
     darkest, brightest = np.percentile(levels, (5, 99)) / 255
@@ -117,6 +116,16 @@ def find_poor_images(measures: Sequence[ImageMeasures]) -> list[QualityFinding]:
             worst = failing[np.argsort(-values[failing], kind="stable")]
             found += [QualityFinding(int(k), name, texts[name](measures[k])) for k in worst]
     return found
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit gray levels, over white, as models read it."""
+    if image.mode.startswith("I"):  # 16 bits, of which the upper 8 are used
+        return image.point(lambda level: level / 256).convert("L")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("L")
+    return image.convert("L")
 
 
 def _laplacian_variance(gray: NDArray[np.float32]) -> float:

@@ -43,15 +43,15 @@ def select_images(
         order = np.argsort(-uncertain[group], kind="stable")
         pool = group[order[: POOL_FACTOR * wanted]]
         points, before = _normalized(features[pool]), _normalized(features[taken])
-        spread = np.ones(len(pool))
+        spread, left = np.ones(len(pool)), np.ones(len(pool), bool)
         for point in before:
             spread = np.minimum(spread, np.linalg.norm(points - point, axis=1))
         for _ in range(wanted):
             # If all that is left are copies, the most uncertain one.
-            best = int(np.argmax(uncertain[pool] * (spread + 1e-9)))
+            best = int(np.argmax(np.where(left, uncertain[pool] * (spread + 1e-9), -1.0)))
             taken.append(int(pool[best]))
+            left[best] = False
             spread = np.minimum(spread, np.linalg.norm(points - points[best], axis=1))
-            spread[best] = -1.0
     return np.array(taken, np.int64)
 
 

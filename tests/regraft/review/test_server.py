@@ -101,7 +101,7 @@ def test_a_review_continues_its_file_and_the_fixes_of_the_dataset(tmp_path: Path
     assert [(found[one].action, found[one].who) for one in ids[:2]] == [
         ("drop", "ann"), ("relabel", "eve"),
     ]  # fmt: skip
-    with pytest.raises(InputError, match="--fixes: expected a folder at .*none, found none"):
+    with pytest.raises(InputError, match=r"--fixes: expected a folder at .*none, found none"):
         Decisions(tmp_path / "none" / "fixes.csv", labels, ["cat", "dog"], "ann", {})
     path.write_text("another file")
     with pytest.raises(InputError, match="expected the columns"):

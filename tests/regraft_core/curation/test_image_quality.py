@@ -49,6 +49,12 @@ def test_images_of_every_mode_are_measured(mode: str) -> None:
     assert np.abs(measured.thumbnail - expected.thumbnail).max() < 10
 
 
+def test_transparent_pixels_are_white() -> None:
+    image = noise(1).convert("RGBA")
+    image.putalpha(0)
+    assert measure_quality(png(image)).darkest == 1.0
+
+
 def test_a_large_jpeg_has_its_own_size() -> None:
     buffer = io.BytesIO()
     noise(3).resize((1600, 1200)).save(buffer, "JPEG")
