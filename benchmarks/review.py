@@ -17,6 +17,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +48,47 @@ def measure_label_errors(
     from components.evaluate.metrics.statistics import compare
 
     reference = _correct(clean / "features", test, work / "clean")
-    recalls, shown, noisy, fixed, worse = [], [], [], [], 0
-    for seed in range(seeds):
-        folder = work / str(seed)
-        flipped = flip_labels(images, clean / "dataset", folder / "images", seed)
-        dataset = _prepare(folder / "images", clean / "features", folder / "noisy")
-        noisy.append(_correct(folder / "noisy/features", test, folder / "noisy/head"))
-        found, count = _review(dataset, folder, flipped)
-        fixes = str(folder / "fixes.csv")
-        _prepare(folder / "images", clean / "features", folder / "fixed", fixes=fixes)
-        fixed.append(_correct(folder / "fixed/features", test, folder / "fixed/head"))
-        recalls.append(found / len(flipped))
-        shown.append(count)
-        test_of_seed = compare(fixed[-1], reference, "clean")
-        worse += test_of_seed.difference < 0 and test_of_seed.p_two_sided < 0.05
-        accuracies = [float(one.mean()) for one in (noisy[-1], fixed[-1], reference)]
-        print(f"seed {seed}: found {found} of {len(flipped)}, noisy, fixed, clean {accuracies}")
-    yield "found_mean", Metric(statistics.mean(recalls))
-    yield "found_min", Metric(min(recalls), "", ">= 0.8")
-    yield "suspected_mean", Metric(statistics.mean(shown), "images")
+    reviews = [review_seed(images, clean, test, work, seed) for seed in range(seeds)]
+    yield "found_mean", Metric(statistics.mean(one.found for one in reviews))
+    yield "found_min", Metric(min(one.found for one in reviews), "", ">= 0.8")
+    yield "suspected_mean", Metric(statistics.mean(one.suspected for one in reviews), "images")
     yield "clean_accuracy", Metric(float(reference.mean()))
-    for name, correct in (("noisy", noisy), ("fixed", fixed)):
-        yield f"{name}_accuracy", Metric(statistics.mean(float(one.mean()) for one in correct))
+    yield "noisy_accuracy", Metric(float(np.mean([one.noisy for one in reviews])))
+    yield "fixed_accuracy", Metric(float(np.mean([one.fixed for one in reviews])))
+    tests = [compare(one.fixed, reference, "clean") for one in reviews]
+    worse = sum(one.difference < 0 and one.p_two_sided < 0.05 for one in tests)
     yield "significantly_worse_seeds", Metric(worse, "", "<= 0")
+
+
+@dataclass(frozen=True)
+class SeedReview:
+    """One repetition.
+
+    Attributes:
+        found: Fraction of the changed labels that the reviewer corrects.
+        suspected: Number of suspected images.
+        noisy, fixed: Which test images are predicted correctly, before and after the review.
+    """
+
+    found: float
+    suspected: int
+    noisy: NDArray[np.bool_]
+    fixed: NDArray[np.bool_]
+
+
+def review_seed(images: Path, clean: Path, test: Path, work: Path, seed: int) -> SeedReview:
+    """Change labels, review them, and apply the fixes; the folders are those of all seeds."""
+    folder = work / str(seed)
+    flipped = flip_labels(images, clean / "dataset", folder / "images", seed)
+    dataset = _prepare(folder / "images", clean / "features", folder / "noisy")
+    noisy = _correct(folder / "noisy/features", test, folder / "noisy/head")
+    corrected, suspected = _review(dataset, folder, flipped)
+    fixes = str(folder / "fixes.csv")
+    _prepare(folder / "images", clean / "features", folder / "fixed", fixes=fixes)
+    fixed = _correct(folder / "fixed/features", test, folder / "fixed/head")
+    print(f"seed {seed}: found {corrected} of {len(flipped)}, accuracy {noisy.mean():.4f}, after the "
+          f"review {fixed.mean():.4f}", flush=True)  # fmt: skip
+    return SeedReview(corrected / len(flipped), suspected, noisy, fixed)
 
 
 def flip_labels(images: Path, dataset: Path, out: Path, seed: int) -> dict[str, tuple[str, str]]:
