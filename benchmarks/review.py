@@ -86,8 +86,8 @@ def review_seed(images: Path, clean: Path, test: Path, work: Path, seed: int) ->
     fixes = str(folder / "fixes.csv")
     _prepare(folder / "images", clean / "features", folder / "fixed", fixes=fixes)
     fixed = _correct(folder / "fixed/features", test, folder / "fixed/head")
-    print(f"seed {seed}: found {corrected} of {len(flipped)}, accuracy {noisy.mean():.4f}, after the "
-          f"review {fixed.mean():.4f}", flush=True)  # fmt: skip
+    accuracies = f"{noisy.mean():.4f}, after the review {fixed.mean():.4f}"
+    print(f"seed {seed}: found {corrected} of {len(flipped)}, accuracy {accuracies}", flush=True)
     return SeedReview(corrected / len(flipped), suspected, noisy, fixed)
 
 
