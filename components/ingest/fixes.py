@@ -65,6 +65,14 @@ def apply_fixes(catalog: Catalog, file: FixesFile) -> AppliedFixes:
     )  # fmt: skip
 
 
+def describe_applied(applied: AppliedFixes) -> str:
+    """Return in one line what the fixes have changed."""
+    return (
+        f"fixes: {applied.relabeled} images relabeled, {applied.dropped} dropped, {applied.kept} "
+        f"confirmed, {applied.unsure} unsure"
+    )
+
+
 def describe_unapplied(applied: AppliedFixes) -> list[str]:
     """Return warnings of the fixes that could not be applied."""
     warnings = []

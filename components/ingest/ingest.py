@@ -14,7 +14,7 @@ from pathlib import Path
 from components.ingest.card.data_card import write_data_card
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_validation import READ_FORMATS
-from components.ingest.fixes import DROPPED, apply_fixes, describe_unapplied
+from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
 from components.ingest.image_reader import chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
@@ -138,6 +138,8 @@ def _ingest(
         catalog.close()
     log_progress(_summary(manifest))
     log_progress(f"ingest: classes: {list_names(manifest.classes)}")
+    if applied:
+        log_progress(f"ingest: {describe_applied(applied)}")
     for warning in warnings:
         log_progress(f"ingest: warning: {warning}")
     return manifest

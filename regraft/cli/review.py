@@ -74,7 +74,7 @@ def review(
     if json:
         print_json([asdict(one) for one in shown])
         return
-    path = fixes or found.folder / FIXES_FILE
+    path = fixes or run / FIXES_FILE
     labels = {one.image.sha256: one.image.label for one in shown}
     name = _user() if who is None else who
     decisions = Decisions(path, labels, found.data.classes, name, found.fixes)
