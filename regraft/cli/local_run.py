@@ -99,7 +99,7 @@ def report(
         Path, typer.Argument(help="Folder of a run, of an evaluation, or of a request log.")
     ],
     open_page: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the report in a browser.")
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = True,
     screenshot: Annotated[
         Path | None,

@@ -31,7 +31,7 @@ def review(
                      "downloads the decisions."),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, max=5000, help="Maximum number of images on the page.")
+        int, typer.Option(min=1, max=5000, help="Maximum number of images.")
     ] = 300,
     who: Annotated[
         str | None,

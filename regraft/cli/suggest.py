@@ -16,7 +16,7 @@ def suggest(
     ],
     folder: Annotated[Path, typer.Argument(help="Folder of unlabeled images.")],
     count: Annotated[
-        int, typer.Option(min=1, max=5000, help="Maximum number of images to suggest.")
+        int, typer.Option(min=1, max=5000, help="Maximum number of images.")
     ] = 100,
     out: Annotated[
         Path, typer.Option(help="Folder for suggested.csv and suggested.html.")
