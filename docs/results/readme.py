@@ -11,8 +11,8 @@ from docs.results.values import Results, Row, goal, markdown, tiny, with_prefix
 def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
     parts = (
-        _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving, _orchestration,
-        _scale_out, _gpu, _engines,
+        _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
+        _orchestration, _scale_out, _gpu, _engines,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
