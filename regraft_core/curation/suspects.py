@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft_core.curation.image_quality import ImageMeasures, find_poor_images, measure_quality
-from regraft_core.curation.label_errors import find_label_errors
+from regraft_core.curation.label_errors import LabelErrors, find_label_errors
 from regraft_core.curation.neighbors import (
     OUTLIER_SCORE,
     Neighbors,
@@ -75,11 +76,12 @@ class Suspect:
     similar: tuple[Image, ...]
 
 
-class _Rank(NamedTuple):
-    """Order of an image: kinds of problems by harm, then how severe they are."""
+class _Reason(NamedTuple):
+    """A finding and its place: kinds of problems by harm, and in a kind the lowest order first."""
 
     tier: int
-    severity: float
+    order: float
+    finding: Finding
 
 
 def find_suspects(
@@ -98,51 +100,67 @@ def find_suspects(
         InputError: the folders do not match or are incomplete, or an earlier version has made them.
     """
     reviewed = read_rows(features, head)
-    images, splits, measures = _read_images(Path(dataset), reviewed)
     rows, classes = reviewed.rows, reviewed.classes
+    images, splits, measures = _read_images(Path(dataset), reviewed)
     probabilities = out_of_fold_probabilities(
         rows, len(classes), reviewed.members, reviewed.options
     )
     errors = find_label_errors(probabilities, rows.labels)
     neighbors = find_neighbors(rows, reviewed.options.seed)
-    found: dict[int, list[tuple[_Rank, Finding]]] = {}
-
-    def add(image: int, tier: int, severity: float, kind: str, text: str) -> None:
-        found.setdefault(image, []).append((_Rank(tier, -severity), Finding(kind, text)))
-
-    doubt = (1 - errors.margin) / 2
-    for k in np.flatnonzero(errors.suspected).tolist():
-        given, better = int(rows.labels[k]), int(errors.better[k])
-        text = (
-            f"labeled {classes[given]} (probability {probabilities[k, given]:.0%}), predicted "
-            f"{classes[better]} ({probabilities[k, better]:.0%})"
-        )
-        add(k, 0, doubt[k], LABEL_ERROR, text)
-    for k, other in label_conflicts(neighbors, rows.labels.tolist(), measures):
-        text = f"near duplicate of {images[other].path}, labeled {images[other].label}"
-        add(k, 0, max(doubt[k], 0.5), LABEL_CONFLICT, text)
-    distances = np.log(neighbors.distances.mean(axis=1) + 1e-12)
-    for k, score in enumerate(outlier_scores(distances).tolist()):
-        if score >= OUTLIER_SCORE:
-            text = f"its distance to similar images is {score:.1f} deviations above the median"
-            add(k, 1, score, OUTLIER, text)
-    for order, poor in enumerate(find_poor_images(measures)):
-        add(poor.image, 2, -order, poor.check, poor.text)
-    for reasons in found.values():
-        reasons.sort(key=lambda reason: reason[0])
-    ordered = sorted(found, key=lambda k: (found[k][0][0], images[k].sha256))
+    reasons: dict[int, list[_Reason]] = {}
+    for k, reason in (
+        *_label_reasons(images, classes, probabilities, errors, neighbors, measures),
+        *_image_reasons(neighbors, measures),
+    ):
+        reasons.setdefault(k, []).append(reason)
+    for found in reasons.values():
+        found.sort(key=lambda reason: reason[:2])
+    ordered = sorted(reasons, key=lambda k: (*reasons[k][0][:2], images[k].sha256))
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :_SHOWN_CLASSES]
     return [
         Suspect(
             image=images[k],
             split=splits[k],
-            findings=tuple(finding for _, finding in found[k]),
+            findings=tuple(reason.finding for reason in reasons[k]),
             predicted=tuple((classes[j], float(probabilities[k, j])) for j in best[k]),
             better=classes[int(errors.better[k])],
             similar=tuple(images[j] for j in neighbors.indices[k, :_SHOWN_NEIGHBORS]),
         )
         for k in ordered
     ]
+
+
+def _label_reasons(
+    images: Sequence[Image], classes: Sequence[str], probabilities: NDArray[np.float64],
+    errors: LabelErrors, neighbors: Neighbors, measures: Sequence[ImageMeasures],
+) -> Iterator[tuple[int, _Reason]]:  # fmt: skip
+    """Yield the images whose label is probably incorrect, by the margin of the label."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = [numbers[image.label] for image in images]
+    for k in np.flatnonzero(errors.suspected).tolist():
+        better = int(errors.better[k])
+        text = (
+            f"labeled {images[k].label} (probability {probabilities[k, labels[k]]:.0%}), predicted "
+            f"{classes[better]} ({probabilities[k, better]:.0%})"
+        )
+        yield k, _Reason(0, errors.margin[k], Finding(LABEL_ERROR, text))
+    for k, other in label_conflicts(neighbors, labels, measures):
+        text = f"near duplicate of {images[other].path}, labeled {images[other].label}"
+        # One of both labels is incorrect, even if the head agrees with each.
+        yield k, _Reason(0, min(errors.margin[k], 0.0), Finding(LABEL_CONFLICT, text))
+
+
+def _image_reasons(
+    neighbors: Neighbors, measures: Sequence[ImageMeasures]
+) -> Iterator[tuple[int, _Reason]]:
+    """Yield the images that are far from all others, and those that show little."""
+    distances = np.log(neighbors.distances.mean(axis=1) + 1e-12)
+    for k, score in enumerate(outlier_scores(distances).tolist()):
+        if score >= OUTLIER_SCORE:
+            text = f"its distance to similar images is {score:.1f} deviations above the median"
+            yield k, _Reason(1, -score, Finding(OUTLIER, text))
+    for order, poor in enumerate(find_poor_images(measures)):
+        yield poor.image, _Reason(2, order, Finding(poor.check, poor.text))
 
 
 def label_conflicts(
