@@ -14,6 +14,7 @@ from components.evaluate.gate.baseline import (
     recall_bounds,
 )
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, apply_gate
+from components.evaluate.metrics.abstention import Abstention, measure_abstention
 from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
@@ -22,7 +23,9 @@ from components.evaluate.metrics.calibration import (
     to_probabilities,
 )
 from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
+from components.evaluate.metrics.held_out import HeldOut
 from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
+from components.evaluate.metrics.prediction_sets import PredictionSets, measure_sets
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
@@ -81,6 +84,8 @@ class Assessment:
     reliability_after: list[Bin]
     ood: OodThreshold | None
     comparison: Comparison | None
+    prediction_sets: PredictionSets | None = None
+    abstention: Abstention | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -93,10 +98,13 @@ def assess(
     cost: Cost,
     champion: ChampionResult | None = None,
     ood_scores: OodScores | None = None,
+    out_of_fold: LabeledLogits | None = None,
 ) -> Assessment:
     """Fit temperature and OOD threshold on validation, measure on test, and apply the gate.
 
-    Images with logits that are not finite fail the gate; the metrics exclude them.
+    `out_of_fold` are logits of train images by fits that did not see them; they and validation set
+    the thresholds of sets and abstention. Images with logits that are not finite fail the gate; the
+    metrics exclude them.
     """
     finite_validation, _ = _select_finite(validation)
     finite_test, finite = _select_finite(test)
@@ -105,6 +113,14 @@ def assess(
     served = to_probabilities(finite_test.logits, temperature)
     measured = measure_predictions(served, finite_test.true_labels, classes)
     ood = fit_ood_threshold(ood_scores, options.in_distribution_fraction) if ood_scores else None
+    held_out = _held_out(finite_validation, out_of_fold, temperature)
+    tested = served, finite_test.true_labels
+    sets = measure_sets(held_out, *tested, options.coverage) if options.coverage else None
+    abstention = (
+        measure_abstention(held_out, *tested, options.abstain_precision)
+        if options.abstain_precision
+        else None
+    )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
     counts = _class_counts(measured)
     baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)
@@ -114,12 +130,14 @@ def assess(
         | _calibration_metrics(raw, served, finite_test.true_labels)
         | _finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
+        | _threshold_metrics(sets, abstention)
         | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
     evidence = replace(
-        _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds
-    )
+        _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds,
+        prediction_sets=sets, abstention=abstention,
+    )  # fmt: skip
     return Assessment(
         verdict=apply_gate(evidence, options),
         metrics=metrics,
@@ -130,6 +148,8 @@ def assess(
         reliability_after=reliability(served, finite_test.true_labels) if len(raw) else [],
         ood=ood,
         comparison=comparison,
+        prediction_sets=sets,
+        abstention=abstention,
         notes=[
             *measured.notes,
             *([UNCALIBRATED] if temperature == 1.0 else []),
@@ -142,6 +162,24 @@ def _select_finite(labeled: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bo
     """Return the images whose logits are all finite, and which images these are, bool [n]."""
     finite = np.asarray(np.isfinite(labeled.logits).all(axis=1))
     return LabeledLogits(labeled.logits[finite], labeled.true_labels[finite]), finite
+
+
+def _held_out(
+    validation: LabeledLogits, out_of_fold: LabeledLogits | None, temperature: float
+) -> HeldOut:
+    """Return the probabilities that set thresholds, of all images that the model may be tested on.
+
+    Args:
+        validation: with finite logits.
+        out_of_fold: of train, if there are any.
+        temperature: of the softmax.
+    """
+    if out_of_fold is None or not len(out_of_fold.true_labels):
+        probabilities = to_probabilities(validation.logits, temperature)
+        return HeldOut(probabilities, validation.true_labels, "validation")
+    logits = np.concatenate([out_of_fold.logits, validation.logits])
+    labels = np.concatenate([out_of_fold.true_labels, validation.true_labels])
+    return HeldOut(to_probabilities(logits, temperature), labels, "out-of-fold")
 
 
 def _compare(
@@ -205,6 +243,18 @@ def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
             "champion_p_two_sided": comparison.p_two_sided,
         }
     )
+
+
+def _threshold_metrics(
+    sets: PredictionSets | None, abstention: Abstention | None
+) -> dict[str, float]:
+    values: dict[str, float | None] = {}
+    if sets is not None:
+        values |= {"set_coverage": sets.test_coverage, "mean_set_size": sets.mean_size}
+    if abstention is not None and abstention.test_images:
+        values["accepted_fraction"] = abstention.accepted / abstention.test_images
+        values["accepted_precision"] = abstention.test_precision
+    return _finite_values(values)
 
 
 def _finite_values(values: dict[str, float | None]) -> dict[str, float]:

@@ -97,7 +97,7 @@ def evaluate(
         log_progress(f"evaluate: {reason}")
     detector = OodDetector.read(candidates[choice.index], manifest.ood_detector)
     runner = build_runner(model, manifest.preprocessing, detector)
-    held_out = _logits_before_refit(candidates[choice.index], manifest)
+    held_out, out_of_fold = _logits_before_refit(candidates[choice.index], manifest)
     splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")
     predictions, batch_size = with_halved_batches(
         "evaluate",
@@ -119,6 +119,7 @@ def evaluate(
         )
         if detector
         else None,
+        out_of_fold=out_of_fold,
     )
     champion_data = champion_result.dataset_digest if champion_result else None
     evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)
@@ -144,13 +145,19 @@ def describe_check(check: Check) -> str:
 
 def _logits_before_refit(
     folder: str | os.PathLike[str], manifest: ModelManifest
-) -> LabeledLogits | None:
-    """Return validation logits by the weights from before the validation images were fitted."""
+) -> tuple[LabeledLogits | None, LabeledLogits | None]:
+    """Return logits of validation and of train by weights that were not fitted to these images.
+
+    Both are None if the model was not fitted to validation.
+    """
     digest = manifest.head.get("refit")
     if manifest.strategy != "head" or digest is None:
-        return None
+        return None, None
     refitted = RefittedHead.read(folder, digest)
-    return LabeledLogits(refitted.validation_logits, refitted.validation_labels)
+    return (
+        LabeledLogits(refitted.validation_logits, refitted.validation_labels),
+        LabeledLogits(refitted.held_out_logits, refitted.held_out_labels),
+    )
 
 
 def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 from components.evaluate.assessment import Assessment
 from components.evaluate.gate.selection import Choice, list_results
@@ -61,5 +61,15 @@ def build_manifest(
         details={
             "ood": asdict(ood) if ood else None,
             "champion": asdict(comparison) if comparison else None,
+            **_thresholds(assessment),
         },
     )
+
+
+def _thresholds(assessment: Assessment) -> dict[str, Any]:
+    """Return prediction sets and abstention, if they were chosen."""
+    found = {
+        "prediction_sets": assessment.prediction_sets,
+        "abstention": assessment.abstention,
+    }
+    return {name: asdict(value) for name, value in found.items() if value is not None}

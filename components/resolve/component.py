@@ -80,6 +80,8 @@ def resolve(
     champion_significance: float,
     ood_images: str,
     in_distribution_fraction: float,
+    coverage: float,
+    abstain_precision: float,
     warmup_batch_size: int,
     formats: List[str],
     serving_precision: str,

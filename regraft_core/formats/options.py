@@ -24,6 +24,7 @@ Mix = Literal["off", "mixup", "cutmix"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+FractionBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 # Options that several steps share.
 _SEEDED = "Random seed for splits, weights, shuffling and augmentation."
@@ -385,6 +386,16 @@ class GateOptions(Options):
     )
     in_distribution_fraction: InnerFraction = Field(
         default=0.95, description="Fraction of validation images that must be in-distribution."
+    )
+    coverage: FractionBelowOne = Field(
+        default=0.0,
+        description="Fraction of images whose set of labels shall contain the true one; the model "
+        "returns the sets. 0 returns none.",
+    )
+    abstain_precision: FractionBelowOne = Field(
+        default=0.0,
+        description="Fraction of predictions that shall be correct where the model does not "
+        "abstain; 0 never abstains.",
     )
     batch_size: BatchSize = 32
     seed: Seed = 0

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from components.evaluate.gate.baseline import OBJECTIVE_NAMES, Baseline, RecallBound
+from components.evaluate.gate.threshold_checks import check_abstention, check_sets
+from components.evaluate.metrics.abstention import Abstention
+from components.evaluate.metrics.prediction_sets import PredictionSets
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
@@ -43,6 +46,8 @@ class Evidence:
     champion: Comparison | None = None
     baseline: Baseline | None = None
     recall_bounds: Sequence[RecallBound] = ()
+    prediction_sets: PredictionSets | None = None
+    abstention: Abstention | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
         *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
         *_check_limits(evidence, options),
+        *check_sets(evidence.prediction_sets),
+        *check_abstention(evidence.abstention),
         *_check_champion(evidence.champion, options),
     )
     return Verdict(all(check.passed for check in checks), checks)

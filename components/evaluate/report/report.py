@@ -214,7 +214,7 @@ def _learning(model: ModelManifest) -> dict[str, Any] | None:
 def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]:
     evaluation, metrics = data.evaluation, data.evaluation.metrics
     drawn = {name: Markup("") for name in ("interval", "reliability", "confusion", "timings",
-                                           "data", "parameters", "heads", "sizes")}  # fmt: skip
+                                           "data", "parameters", "heads", "sizes", "set_sizes")}  # fmt: skip
     keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
     if all(math.isfinite(metrics.get(key, math.nan)) for key in keys):
         required = data.options.get("min_accuracy") or None
@@ -238,6 +238,9 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
         [(step, [("fill", s)], _seconds(s)) for step, s in timings.items()], "seconds by step"
     )
     drawn["data"] = _data_chart(data)
+    if sets := evaluation.details.get("prediction_sets"):
+        rows = [(size, [("fill", float(n))], _number(n)) for size, n in sets["sizes"].items()]
+        drawn["set_sizes"] = charts.bars(rows, "test images by labels in their set")
     if chosen is not None:
         drawn |= _parameter_charts(chosen)
         drawn["sizes"] = _size_chart(chosen.measurements.get("training_sizes", {}))
