@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -26,6 +27,12 @@ from components.evaluate.metrics.classification import SplitMetrics, measure_pre
 from components.evaluate.metrics.held_out import HeldOut
 from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.prediction_sets import PredictionSets, measure_sets
+from components.evaluate.metrics.slices import (
+    NO_LABEL,
+    SliceMetrics,
+    measure_slices,
+    metrics_by_slice,
+)
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
@@ -35,11 +42,20 @@ UNCALIBRATED = "the temperature stays 1: no other value significantly improves t
 
 
 @dataclass(frozen=True)
+class Slices:
+    """The columns of slices, and the values of each image, in the order of the columns."""
+
+    columns: Sequence[str] = ()
+    values: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True)
 class LabeledLogits:
-    """A model's logits float [n, classes] on one split, with `true_labels` int [n]."""
+    """A model's logits float [n, classes] on one split, with `true_labels` int [n] and slices."""
 
     logits: Floats
     true_labels: Ints
+    slices: Slices = Slices()
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,7 @@ class Assessment:
     comparison: Comparison | None
     prediction_sets: PredictionSets | None = None
     abstention: Abstention | None = None
+    slices: list[SliceMetrics] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -122,6 +139,7 @@ def assess(
         else None
     )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
+    by_slice = _measure_slices(test, finite, classes)
     counts = _class_counts(measured)
     baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)
     values = (
@@ -131,12 +149,13 @@ def assess(
         | _finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
         | _threshold_metrics(sets, abstention)
+        | dict(metrics_by_slice(by_slice))
         | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
     evidence = replace(
         _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds,
-        prediction_sets=sets, abstention=abstention,
+        prediction_sets=sets, abstention=abstention, slices=by_slice,
     )  # fmt: skip
     return Assessment(
         verdict=apply_gate(evidence, options),
@@ -150,6 +169,7 @@ def assess(
         comparison=comparison,
         prediction_sets=sets,
         abstention=abstention,
+        slices=by_slice,
         notes=[
             *measured.notes,
             *([UNCALIBRATED] if temperature == 1.0 else []),
@@ -185,9 +205,21 @@ def _held_out(
 def _compare(
     test: LabeledLogits, finite: NDArray[np.bool_], champion: ChampionResult, seed: int
 ) -> Comparison:
-    predicted = test.logits.argmax(axis=1) if len(test.logits) else np.empty(0, int)
-    correct = finite & (predicted == test.true_labels)
+    correct = _predicted(test, finite) == test.true_labels
     return compare(correct, champion.correct, champion.name, seed)
+
+
+def _measure_slices(
+    test: LabeledLogits, finite: NDArray[np.bool_], classes: list[str]
+) -> list[SliceMetrics]:
+    columns, values = test.slices.columns, test.slices.values
+    return measure_slices(columns, values, _predicted(test, finite), test.true_labels, classes)
+
+
+def _predicted(test: LabeledLogits, finite: NDArray[np.bool_]) -> Ints:
+    """Return the predicted labels int [n], `NO_LABEL` for images that are not finite."""
+    predicted = test.logits.argmax(axis=1) if len(test.logits) else np.empty(0, int)
+    return np.where(finite, predicted, NO_LABEL)
 
 
 def _evidence(

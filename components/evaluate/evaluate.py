@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from components.evaluate.assessment import Assessment, ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.assessment import (
+    Assessment,
+    ChampionResult,
+    Cost,
+    LabeledLogits,
+    Slices,
+    assess,
+)
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
 from components.evaluate.gate.gate import DEFAULT_RULE
@@ -88,7 +95,7 @@ def evaluate(
     choice = choose(manifests)
     for manifest in manifests:
         _check_same_data(manifest, data)
-    _check_class_names(options, data.classes)
+    _check_options(options, data)
     champion_result = _run_champion(champion, dataset, data.classes, options)
     ood_images = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
@@ -107,7 +114,7 @@ def evaluate(
     test, validation = predictions[0], predictions[-1]
     assessment = assess(
         held_out or LabeledLogits(validation.logits, validation.true_labels),
-        LabeledLogits(test.logits, test.true_labels),
+        LabeledLogits(test.logits, test.true_labels, Slices(list(data.slices), test.slices)),
         data.classes,
         options,
         cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
@@ -175,10 +182,15 @@ def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
         )
 
 
-def _check_class_names(options: GateOptions, classes: list[str]) -> None:
-    unknown = sorted(set(options.min_recall_by_class) - set(classes))
+def _check_options(options: GateOptions, data: DatasetManifest) -> None:
+    unknown = sorted(set(options.min_recall_by_class) - set(data.classes))
     if unknown:
-        raise InputError(f"min_recall_by_class: expected names among {classes}, got {unknown}")
+        raise InputError(f"min_recall_by_class: expected names among {data.classes}, got {unknown}")
+    if options.min_accuracy_by_slice and not data.slices:
+        raise InputError(
+            "min_accuracy_by_slice: expected a dataset with slices, got one without; ingest it "
+            "with --slices"
+        )
 
 
 def _cost(

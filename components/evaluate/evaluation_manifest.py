@@ -61,15 +61,20 @@ def build_manifest(
         details={
             "ood": asdict(ood) if ood else None,
             "champion": asdict(comparison) if comparison else None,
-            **_thresholds(assessment),
+            **_optional(assessment),
         },
     )
 
 
-def _thresholds(assessment: Assessment) -> dict[str, Any]:
-    """Return prediction sets and abstention, if they were chosen."""
+def _optional(assessment: Assessment) -> dict[str, Any]:
+    """Return prediction sets, abstention and slices, if they were chosen."""
     found = {
         "prediction_sets": assessment.prediction_sets,
         "abstention": assessment.abstention,
     }
-    return {name: asdict(value) for name, value in found.items() if value is not None}
+    details: dict[str, Any] = {
+        name: asdict(value) for name, value in found.items() if value is not None
+    }
+    if assessment.slices:
+        details["slices"] = [asdict(one) for one in assessment.slices]
+    return details

@@ -98,6 +98,11 @@ class IngestOptions(Options):
         default="auto",
         description="What the folders of the source are; `auto` decides by their names.",
     )
+    slices: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of a table, such as camera,site, by whose values accuracy is measured "
+        "too; `folder` is the first folder below the class folder.",
+    )
     archive_encoding: str = Field(
         default="",
         description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "
@@ -146,6 +151,14 @@ class IngestOptions(Options):
     max_archive_members: int = Field(
         default=1_000_000, ge=1, description="Maximum number of files in an archive."
     )
+
+    @field_validator("slices")
+    @classmethod
+    def _are_different_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.strip().lower() for name in value)
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("expected names of different columns")
+        return names
 
     @field_validator("archive_encoding")
     @classmethod
@@ -359,6 +372,10 @@ class GateOptions(Options):
     min_recall_by_class: dict[str, Fraction] = Field(
         default_factory=dict,
         description='Minimum recall of single classes, overrides min-class-recall: {"cat": 0.9}.',
+    )
+    min_accuracy_by_slice: Fraction = Field(
+        default=0.0,
+        description="Accuracy that no slice may be shown to be below; 0 disables the check.",
     )
     max_calibration_error: Fraction = Field(
         default=1.0,

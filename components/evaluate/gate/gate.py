@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from components.evaluate.gate.baseline import OBJECTIVE_NAMES, Baseline, RecallBound
+from components.evaluate.gate.slice_check import check_slices
 from components.evaluate.gate.threshold_checks import check_abstention, check_sets
 from components.evaluate.metrics.abstention import Abstention
 from components.evaluate.metrics.prediction_sets import PredictionSets
+from components.evaluate.metrics.slices import SliceMetrics
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
@@ -48,6 +50,7 @@ class Evidence:
     recall_bounds: Sequence[RecallBound] = ()
     prediction_sets: PredictionSets | None = None
     abstention: Abstention | None = None
+    slices: Sequence[SliceMetrics] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
         *_check_baseline(evidence.baseline, options),
         *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
+        *check_slices(evidence.slices, options.min_accuracy_by_slice),
         *_check_limits(evidence, options),
         *check_sets(evidence.prediction_sets),
         *check_abstention(evidence.abstention),
