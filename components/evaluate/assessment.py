@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from components.evaluate.metrics.classification import SplitMetrics, measure_pre
 from components.evaluate.metrics.held_out import HeldOut
 from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.prediction_sets import PredictionSets, measure_sets
+from components.evaluate.metrics.robustness import CorruptionDrop, corruption_metrics
 from components.evaluate.metrics.slices import (
     NO_LABEL,
     SliceMetrics,
@@ -74,13 +75,15 @@ class ChampionResult:
 class Cost:
     """Cost of the chosen model, and its validation accuracies; None if unknown.
 
-    `head_validation_accuracy` is what the model had to reach to be chosen.
+    `head_validation_accuracy` is what the model had to reach to be chosen. `corruption_drops` are
+    what corrupted images cost in accuracy, if it was measured.
     """
 
     model_mb: float | None = None
     latency_ms: float | None = None
     validation_accuracy: float | None = None
     head_validation_accuracy: float | None = None
+    corruption_drops: Sequence[CorruptionDrop] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def assess(
         | _champion_metrics(comparison)
         | _threshold_metrics(sets, abstention)
         | dict(metrics_by_slice(by_slice))
+        | dict(corruption_metrics(cost.corruption_drops))
         | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
@@ -233,7 +237,7 @@ def _evidence(
         not_finite=int(np.sum(~finite)),
         calibration_error=metrics.values.get("calibration_error"),
         champion=comparison,
-        **asdict(cost),
+        **vars(cost),
     )
 
 

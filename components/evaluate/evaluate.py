@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from components.evaluate.assessment import (
     Slices,
     assess,
 )
+from components.evaluate.corrupted_predictions import Robustness, measure_robustness
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
 from components.evaluate.gate.gate import DEFAULT_RULE
@@ -112,12 +113,16 @@ def evaluate(
         lambda size: predict(runner, dataset, splits, size),
     )
     test, validation = predictions[0], predictions[-1]
+    robustness = _measure_robustness(runner, dataset, data, options, batch_size)
     assessment = assess(
         held_out or LabeledLogits(validation.logits, validation.true_labels),
         LabeledLogits(test.logits, test.true_labels, Slices(list(data.slices), test.slices)),
         data.classes,
         options,
-        cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
+        cost=replace(
+            _cost(candidates[choice.index], manifest, choice, runner, dataset),
+            corruption_drops=robustness.drops,
+        ),
         champion=champion_result,
         ood_scores=OodScores(
             detector.validation_scores,
@@ -129,11 +134,13 @@ def evaluate(
         out_of_fold=out_of_fold,
     )
     champion_data = champion_result.dataset_digest if champion_result else None
-    evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)
+    evaluation = build_manifest(
+        assessment, manifests, choice, data, champion_data, clock.seconds, robustness.drops
+    )
     errors = build_gallery(
         model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
     )
-    report = _report(evaluation, data, manifests, assessment, errors, options)
+    report = _report(evaluation, data, manifests, assessment, errors, options, robustness)
     _write(out, evaluation, report, test, assessment)
     for check in evaluation.checks:
         if check.name in DEFAULT_RULE:
@@ -210,6 +217,19 @@ def _cost(
     )
 
 
+def _measure_robustness(
+    runner: Runner,
+    dataset: str | os.PathLike[str],
+    data: DatasetManifest,
+    options: GateOptions,
+    batch_size: int,
+) -> Robustness:
+    images = min(options.corruption_images, data.splits["test"].count)
+    if not images:
+        return Robustness()
+    return measure_robustness(runner, dataset, images, batch_size, options.seed)
+
+
 def _run_champion(
     location: str,
     dataset: str | os.PathLike[str],
@@ -235,6 +255,7 @@ def _report(
     assessment: Assessment,
     errors: Gallery,
     options: GateOptions,
+    robustness: Robustness,
 ) -> ReportData:
     return ReportData(
         evaluation=evaluation,
@@ -244,6 +265,7 @@ def _report(
         reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
         gallery=errors.items,
         gallery_note=errors.note,
+        corruption_examples=robustness.examples,
         versions=installed_versions(),
         options=options.model_dump(),
     )

@@ -82,6 +82,8 @@ def resolve(
     champion_significance: float,
     ood_images: str,
     in_distribution_fraction: float,
+    corruption_images: int,
+    max_corruption_drop: float,
     coverage: float,
     abstain_precision: float,
     warmup_batch_size: int,

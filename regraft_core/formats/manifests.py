@@ -359,7 +359,7 @@ class EvaluationManifest(Manifest):
         default_factory=dict,
         description="`ood`: threshold for out-of-distribution images; "
         "`champion`: comparison with the champion; either may be null. `prediction_sets`, "
-        "`abstention` and `slices` are absent unless they were chosen.",
+        "`abstention`, `slices` and `corruptions` are absent unless they were chosen.",
     )
 
 

@@ -404,6 +404,18 @@ class GateOptions(Options):
     in_distribution_fraction: InnerFraction = Field(
         default=0.95, description="Fraction of validation images that must be in-distribution."
     )
+    corruption_images: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Test images that are also predicted blurred, noisy and otherwise corrupted, "
+        "each 15 times; 0 measures none.",
+    )
+    max_corruption_drop: Fraction = Field(
+        default=1.0,
+        description="Maximum accuracy drop by a kind of corruption, in the mean of its strengths; "
+        "1 disables the check.",
+    )
     coverage: FractionBelowOne = Field(
         default=0.0,
         description="Fraction of images whose set of labels shall contain the true one; the model "
@@ -418,6 +430,13 @@ class GateOptions(Options):
     seed: Seed = 0
     require_gpu: RequireGpu = False
     gpu_memory_mb: GpuMemoryMb = 0
+
+    @field_validator("max_corruption_drop")
+    @classmethod
+    def _has_images(cls, value: float, info: ValidationInfo) -> float:
+        if value < 1 and not info.data.get("corruption_images"):
+            raise ValueError("expected --corruption-images above 0 to measure the drop on")
+        return value
 
     @field_validator("min_recall_by_class", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from components.evaluate.gate.slice_check import check_slices
 from components.evaluate.gate.threshold_checks import check_abstention, check_sets
 from components.evaluate.metrics.abstention import Abstention
 from components.evaluate.metrics.prediction_sets import PredictionSets
+from components.evaluate.metrics.robustness import CorruptionDrop, mean_drops
 from components.evaluate.metrics.slices import SliceMetrics
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
@@ -51,6 +52,7 @@ class Evidence:
     prediction_sets: PredictionSets | None = None
     abstention: Abstention | None = None
     slices: Sequence[SliceMetrics] = ()
+    corruption_drops: Sequence[CorruptionDrop] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,10 @@ def _check_limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
         yield _at_most("model size", evidence.model_mb, options.max_model_mb, " MB")
     if options.max_latency_ms > 0:
         yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
+    if options.max_corruption_drop < 1:
+        drops = mean_drops(evidence.corruption_drops)
+        kind, drop = next(iter(drops.items()), ("corruption", None))
+        yield _at_most(f"accuracy drop by {kind}", drop, options.max_corruption_drop, "")
 
 
 def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:

@@ -98,7 +98,8 @@ def probabilities_by_chance(slices: Sequence[SliceMetrics], minimum: float) -> l
     holds for slices that share images, as those of different columns do, and rejects whatever
     Bonferroni's rejects, and more.
     """
-    single = np.array([binom.cdf(one.correct, one.images, minimum) for one in slices])
+    counts = np.array([(one.correct, one.images) for one in slices]).reshape(-1, 2)
+    single = binom.cdf(counts[:, 0], counts[:, 1], minimum)
     order = np.argsort(single, kind="stable")
     stepped = np.maximum.accumulate(single[order] * np.arange(len(single), 0, -1))
     adjusted = np.empty(len(single))

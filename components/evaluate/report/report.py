@@ -89,6 +89,7 @@ def render(data: ReportData) -> str:
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
         slices=_worst_slices(evaluation),
+        corruptions=_corruptions(data),
         backbones=chosen.measurements.get("backbones") if chosen else None,
         search=next((found for m in data.models if (found := m.measurements.get("search"))), None),
         training_sizes=chosen.measurements.get("training_sizes") if chosen else None,
@@ -184,6 +185,16 @@ def _worst_slices(evaluation: EvaluationManifest) -> list[tuple[Any, Markup]]:
         (row, charts.span(row["accuracy"], row["low"], row["high"], f"accuracy of {row['value']}"))
         for row in rows
     ]
+
+
+def _corruptions(data: ReportData) -> list[dict[str, Any]]:
+    """Return the kinds of corruption with the results and images at each strength."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in data.evaluation.details.get("corruptions", []):
+        images = data.corruption_examples.get(row["kind"], [])
+        kind = found.setdefault(row["kind"], {"kind": row["kind"], "rows": [], "images": images})
+        kind["rows"].append(row)
+    return list(found.values())
 
 
 def _reasons(data: ReportData, chosen: ModelManifest) -> list[str]:

@@ -58,8 +58,8 @@ def table_rows(file: Path, name: str, slices: Sequence[str] = ()) -> Iterator[Ro
     """
     read = _parquet if is_parquet(file) else _csv
     for number, values in read(file, name, slices):
-        fields, found = values[: -len(slices) or None], values[len(values) - len(slices) :]
-        row = Row(*map(_text, fields), slices=tuple(map(_text, found)))
+        path, label, split, group, *found = map(_text, values)
+        row = Row(path, label, split, group, slices=tuple(found))
         try:
             split = _check(row)
             yield row._replace(split=split, label=class_label(row.label))
