@@ -78,5 +78,5 @@ def _optional(assessment: Assessment, drops: Sequence[CorruptionDrop]) -> dict[s
     details: dict[str, Any] = {
         name: asdict(value) for name, value in found.items() if value is not None
     }
-    lists = {"slices": assessment.slices, "corruptions": drops}
+    lists: dict[str, Sequence[Any]] = {"slices": assessment.slices, "corruptions": drops}
     return details | {name: [asdict(one) for one in rows] for name, rows in lists.items() if rows}

@@ -42,6 +42,6 @@ def test_the_mean_of_the_strengths_counts_and_the_worst_kind_is_first() -> None:
 
 def test_a_limit_without_images_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected --corruption-images above 0"):
-        parse_options(GateOptions, {"max_corruption_drop": 0.1})
-    options = {"max_corruption_drop": 0.1, "corruption_images": 50}
-    assert parse_options(GateOptions, options).max_corruption_drop == 0.1
+        parse_options(GateOptions, max_corruption_drop=0.1)
+    options = parse_options(GateOptions, max_corruption_drop=0.1, corruption_images=50)
+    assert options.max_corruption_drop == 0.1

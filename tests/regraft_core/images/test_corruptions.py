@@ -1,4 +1,4 @@
-"""Corruptions: stronger ones change more, a seed repeats them, and other images stay as they are."""
+"""Corruptions: stronger ones change more, and a seed repeats them."""
 
 from __future__ import annotations
 
