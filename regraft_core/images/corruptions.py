@@ -17,8 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 Pixels = NDArray[np.float32]
 STRENGTHS = 3
-# Standard deviation of the blur, as a fraction of the side.
-_BLUR = (0.005, 0.01, 0.02)
+# Standard deviation of the blur, as a fraction of the side, and at least in pixels: one of a small
+# fraction of a pixel changes nothing.
+_BLUR, _BLUR_PX = (0.005, 0.01, 0.02), (0.5, 1.0, 1.5)
 # Standard deviation of the noise, and the change of brightness, as fractions of the range.
 _NOISE, _BRIGHTNESS = (0.04, 0.08, 0.16), (0.1, 0.2, 0.3)
 _JPEG_QUALITY = (50, 25, 10)
@@ -42,7 +43,7 @@ def corrupt(pixels: Pixels, kind: str, strength: int, seed: int) -> Pixels:
 
 
 def _blur(pixels: Pixels, index: int, rng: np.random.Generator) -> Pixels:
-    deviation = _BLUR[index] * max(pixels.shape[1:3])
+    deviation = max(_BLUR[index] * max(pixels.shape[1:3]), _BLUR_PX[index])
     blurred: Pixels = gaussian_filter(pixels, (0, deviation, deviation, 0), mode="nearest")
     return blurred
 

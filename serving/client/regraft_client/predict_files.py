@@ -307,7 +307,7 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
                 "familiar": result.prediction.familiar,
             }
             if result.prediction.label_set is not None:
-                row["label_set"] = result.prediction.labels(classes)
+                row["label_set"] = result.prediction.names_in_set(classes)
             if result.prediction.abstain is not None:
                 row["abstain"] = result.prediction.abstain
         rows.append(row)
@@ -348,7 +348,7 @@ def format_decisions(
 ) -> list[str]:
     """Return the texts of the columns of `decision_columns`: the names in the set, and a flag."""
     texts = {
-        "label_set": ", ".join(found.labels(classes)),
+        "label_set": ", ".join(found.names_in_set(classes)),
         "abstain": format_flag(found.abstain, yes, no),
     }
     return [texts[name] for name in columns]

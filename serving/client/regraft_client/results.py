@@ -31,7 +31,7 @@ class Prediction:
     label_set: tuple[bool, ...] | None = None
     abstain: bool | None = None
 
-    def labels(self, classes: Sequence[str]) -> list[str]:
+    def names_in_set(self, classes: Sequence[str]) -> list[str]:
         """Return the names of the labels in the set; the number of a class without a name."""
         return [
             classes[index] if index < len(classes) else f"class {index}"

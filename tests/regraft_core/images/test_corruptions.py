@@ -58,8 +58,8 @@ def test_brightness_goes_in_both_directions() -> None:
 
 def test_blur_is_relative_to_the_side() -> None:
     """At twice the side, the same scene is blurred alike."""
-    small = np.zeros((1, 50, 50, 3), np.float32)
-    small[:, :, 25:] = 255
+    small = np.zeros((1, 200, 200, 3), np.float32)
+    small[:, :, 100:] = 255
     large = small.repeat(2, axis=1).repeat(2, axis=2)
     one, two = (corrupt(image, "blur", 3, seed=0)[0, 0, :, 0] for image in (small, large))
     np.testing.assert_allclose(two.reshape(-1, 2).mean(axis=1), one, atol=6)
