@@ -109,4 +109,4 @@ def probabilities_by_chance(slices: Sequence[SliceMetrics], minimum: float) -> l
 
 def metrics_by_slice(slices: Sequence[SliceMetrics]) -> Mapping[str, float]:
     """Return the accuracy of the worst slice, the first one, if there are any."""
-    return {"lowest_slice_accuracy": slices[0].accuracy} if slices else {}
+    return {"worst_slice_accuracy": slices[0].accuracy} if slices else {}

@@ -108,6 +108,6 @@ def test_an_assessment_has_the_slices_of_its_test_images() -> None:
         cost=Cost(),
     )
     assert [(one.value, one.correct) for one in result.slices] == [("bad", 0), ("good", 89)]
-    assert result.metrics.values["lowest_slice_accuracy"] == 0.0
+    assert result.metrics.values["worst_slice_accuracy"] == 0.0
     failed = [check.name for check in result.verdict.checks if not check.passed]
     assert "accuracy by slice" in failed

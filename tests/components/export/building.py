@@ -38,7 +38,7 @@ PX = 32
 # Between the OOD scores of the images in the tests.
 THRESHOLD = -1.1
 # Between their probabilities, and between their confidences.
-SET_PROBABILITY, ACCEPTED_CONFIDENCE = 0.3, 0.6
+SET_PROBABILITY, ACCEPTED_CONFIDENCE = 0.32, 0.4
 MADE = MadeBy(step="test", version="0", seconds=1.0)
 
 

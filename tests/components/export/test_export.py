@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from components.export.export import export
+from components.export.signatures import Postprocessing, postprocess
 from components.export.warmup import example_of
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
@@ -77,6 +78,13 @@ def test_predictions_for_bytes_equal_those_of_the_trained_model(
     sets, abstains = THRESHOLDS.label_sets(expected), THRESHOLDS.abstains(expected)
     np.testing.assert_array_equal(got["label_set"], sets)
     np.testing.assert_array_equal(got["abstain"], abstains)
+
+
+def test_without_thresholds_a_prediction_has_no_more_outputs(built: Built) -> None:
+    preprocessing = load_model(built.candidate)[1].preprocessing
+    plain = Postprocessing(preprocessing, tuple(CLASSES), temperature=1.0, ood=None)
+    outputs = postprocess(tf.zeros([2, len(CLASSES)]), plain)
+    assert list(outputs) == ["label", "confidence", "probabilities"]
 
 
 def test_the_images_have_sets_of_several_sizes_and_some_are_abstained_from(
