@@ -49,14 +49,18 @@ def _blur(pixels: Pixels, index: int, rng: np.random.Generator) -> Pixels:
 
 
 def _noise(pixels: Pixels, index: int, rng: np.random.Generator) -> Pixels:
-    noise = rng.standard_normal(pixels.shape, np.float32)
-    return pixels + noise * np.float32(_NOISE[index] * _HIGHEST)
+    noisy: Pixels = rng.standard_normal(pixels.shape, np.float32)
+    noisy *= _NOISE[index] * _HIGHEST
+    noisy += pixels
+    return noisy
 
 
 def _brightness(pixels: Pixels, index: int, rng: np.random.Generator) -> Pixels:
     """Make half of the images brighter and the others darker."""
     direction = rng.choice(np.array([-1.0, 1.0], np.float32), (len(pixels), 1, 1, 1))
-    return pixels + direction * np.float32(_BRIGHTNESS[index] * _HIGHEST)
+    changed = pixels.copy()
+    changed += direction * (_BRIGHTNESS[index] * _HIGHEST)
+    return changed
 
 
 def _jpeg(pixels: Pixels, index: int, rng: np.random.Generator) -> Pixels:
