@@ -37,7 +37,7 @@ def check_slices(slices: Sequence[SliceMetrics], minimum: float) -> Iterator[Che
     ]
     judged = len(slices) - len(small)
     parts = [f"below: {_list(below)}"] if below else []
-    parts += [f"{judged} slices not below"] if judged and not below else []
+    parts += [f"none below of {judged} judged"] if judged and not below else []
     if small:
         parts.append(f"too small to judge, with fewer than {needed} images: {_list(small)}")
     yield Check(
