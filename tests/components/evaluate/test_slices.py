@@ -82,7 +82,8 @@ def test_small_slices_say_so_and_decide_nothing_alone() -> None:
     (check,) = check_slices([small, slice_of(60, 60)], 0.9)
     assert check.passed
     assert check.received == (
-        "none below of 1 judged; too small to judge, with fewer than 29 images: camera tiny (3 of 5)"
+        "none below of 1 judged; too small to judge, with fewer than 29 images: "
+        "camera tiny (3 of 5)"
     )
     (check,) = check_slices([small], 0.9)
     assert not check.passed, "nothing was judged"
