@@ -65,6 +65,8 @@ def check_recipe(
         _check_champion(recipe)
     _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
     _check_cut(recipe)
+    if recipe.min_accuracy_by_slice and not recipe.slices:
+        raise InputError("min_accuracy_by_slice: expected --slices to name the slices, got none")
 
 
 def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -64,8 +64,9 @@ class Model:
 
         Returns:
             A prediction for each image, in their order: `label`, `confidence`, `probabilities`,
-            and `familiar`, which is False for an out-of-distribution image and None if the model
-            has no OOD threshold.
+            `familiar`, which is False for an out-of-distribution image, `label_set`, which classes
+            are in the set of labels, and `abstain`; each of the last three is None if the model
+            was exported without it.
 
         Raises:
             ImageError: An image cannot be read; the message has its path or its index.

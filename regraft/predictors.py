@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from components.export.signatures import ERROR, Postprocessing, blank_invalid, postprocess
 from regraft_client.predict_files import reason_of
-from regraft_client.results import Prediction
+from regraft_client.results import Prediction, join_outputs
 from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -124,18 +125,17 @@ def _predict(
     for reason in found.get(ERROR, ()):
         if reason:
             raise InputError(reason.decode("utf-8"))
-    familiar = found.get("familiar", [None] * len(encoded))
-    return [
-        Prediction(
-            label=label.decode("utf-8"),
-            confidence=float(confidence),
-            probabilities=tuple(map(float, probabilities)),
-            familiar=None if is_familiar is None else bool(is_familiar),
-        )
-        for label, confidence, probabilities, is_familiar in zip(
-            found["label"], found["confidence"], found["probabilities"], familiar, strict=True
-        )
-    ]
+    decided = {
+        name: found[name].tolist() for name in ("familiar", LABEL_SET, ABSTAIN) if name in found
+    }
+    return join_outputs(
+        [label.decode("utf-8") for label in found["label"]],
+        found["confidence"],
+        found["probabilities"],
+        decided.get("familiar"),
+        label_sets=decided.get(LABEL_SET),
+        abstain=decided.get(ABSTAIN),
+    )
 
 
 @contextlib.contextmanager

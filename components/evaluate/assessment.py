@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from components.evaluate.gate.baseline import (
     recall_bounds,
 )
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, Verdict, apply_gate
+from components.evaluate.metrics.abstention import Abstention, measure_abstention
 from components.evaluate.metrics.calibration import (
     Bin,
     calibration_error,
@@ -22,7 +24,16 @@ from components.evaluate.metrics.calibration import (
     to_probabilities,
 )
 from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
+from components.evaluate.metrics.held_out import HeldOut
 from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
+from components.evaluate.metrics.prediction_sets import PredictionSets, measure_sets
+from components.evaluate.metrics.robustness import CorruptionDrop, corruption_metrics
+from components.evaluate.metrics.slices import (
+    NO_LABEL,
+    SliceMetrics,
+    measure_slices,
+    metrics_by_slice,
+)
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
 
@@ -32,11 +43,20 @@ UNCALIBRATED = "the temperature stays 1: no other value significantly improves t
 
 
 @dataclass(frozen=True)
+class Slices:
+    """The columns of slices, and the values of each image, in the order of the columns."""
+
+    columns: Sequence[str] = ()
+    values: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True)
 class LabeledLogits:
-    """A model's logits float [n, classes] on one split, with `true_labels` int [n]."""
+    """A model's logits float [n, classes] on one split, with `true_labels` int [n] and slices."""
 
     logits: Floats
     true_labels: Ints
+    slices: Slices = Slices()
 
 
 @dataclass(frozen=True)
@@ -55,13 +75,15 @@ class ChampionResult:
 class Cost:
     """Cost of the chosen model, and its validation accuracies; None if unknown.
 
-    `head_validation_accuracy` is what the model had to reach to be chosen.
+    `head_validation_accuracy` is what the model had to reach to be chosen. `corruption_drops` are
+    what corrupted images cost in accuracy, if it was measured.
     """
 
     model_mb: float | None = None
     latency_ms: float | None = None
     validation_accuracy: float | None = None
     head_validation_accuracy: float | None = None
+    corruption_drops: Sequence[CorruptionDrop] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,9 @@ class Assessment:
     reliability_after: list[Bin]
     ood: OodThreshold | None
     comparison: Comparison | None
+    prediction_sets: PredictionSets | None = None
+    abstention: Abstention | None = None
+    slices: list[SliceMetrics] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -93,10 +118,13 @@ def assess(
     cost: Cost,
     champion: ChampionResult | None = None,
     ood_scores: OodScores | None = None,
+    out_of_fold: LabeledLogits | None = None,
 ) -> Assessment:
     """Fit temperature and OOD threshold on validation, measure on test, and apply the gate.
 
-    Images with logits that are not finite fail the gate; the metrics exclude them.
+    `out_of_fold` are logits of train images by fits that did not see them; they and validation set
+    the thresholds of sets and abstention. Images with logits that are not finite fail the gate; the
+    metrics exclude them.
     """
     finite_validation, _ = _select_finite(validation)
     finite_test, finite = _select_finite(test)
@@ -105,7 +133,16 @@ def assess(
     served = to_probabilities(finite_test.logits, temperature)
     measured = measure_predictions(served, finite_test.true_labels, classes)
     ood = fit_ood_threshold(ood_scores, options.in_distribution_fraction) if ood_scores else None
+    held_out = _held_out(finite_validation, out_of_fold, temperature)
+    tested = served, finite_test.true_labels
+    sets = measure_sets(held_out, *tested, options.coverage) if options.coverage else None
+    abstention = (
+        measure_abstention(held_out, *tested, options.abstain_precision)
+        if options.abstain_precision
+        else None
+    )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
+    by_slice = _measure_slices(test, finite, classes)
     counts = _class_counts(measured)
     baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)
     values = (
@@ -114,12 +151,16 @@ def assess(
         | _calibration_metrics(raw, served, finite_test.true_labels)
         | _finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
+        | _threshold_metrics(sets, abstention)
+        | dict(metrics_by_slice(by_slice))
+        | dict(corruption_metrics(cost.corruption_drops))
         | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
     evidence = replace(
-        _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds
-    )
+        _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds,
+        prediction_sets=sets, abstention=abstention, slices=by_slice,
+    )  # fmt: skip
     return Assessment(
         verdict=apply_gate(evidence, options),
         metrics=metrics,
@@ -130,6 +171,9 @@ def assess(
         reliability_after=reliability(served, finite_test.true_labels) if len(raw) else [],
         ood=ood,
         comparison=comparison,
+        prediction_sets=sets,
+        abstention=abstention,
+        slices=by_slice,
         notes=[
             *measured.notes,
             *([UNCALIBRATED] if temperature == 1.0 else []),
@@ -144,12 +188,42 @@ def _select_finite(labeled: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bo
     return LabeledLogits(labeled.logits[finite], labeled.true_labels[finite]), finite
 
 
+def _held_out(
+    validation: LabeledLogits, out_of_fold: LabeledLogits | None, temperature: float
+) -> HeldOut:
+    """Return the probabilities that set thresholds, of all images that the model may be tested on.
+
+    Args:
+        validation: with finite logits.
+        out_of_fold: of train, if there are any.
+        temperature: of the softmax.
+    """
+    if out_of_fold is None or not len(out_of_fold.true_labels):
+        probabilities = to_probabilities(validation.logits, temperature)
+        return HeldOut(probabilities, validation.true_labels, "validation")
+    logits = np.concatenate([out_of_fold.logits, validation.logits])
+    labels = np.concatenate([out_of_fold.true_labels, validation.true_labels])
+    return HeldOut(to_probabilities(logits, temperature), labels, "out-of-fold")
+
+
 def _compare(
     test: LabeledLogits, finite: NDArray[np.bool_], champion: ChampionResult, seed: int
 ) -> Comparison:
-    predicted = test.logits.argmax(axis=1) if len(test.logits) else np.empty(0, int)
-    correct = finite & (predicted == test.true_labels)
+    correct = _predicted(test, finite) == test.true_labels
     return compare(correct, champion.correct, champion.name, seed)
+
+
+def _measure_slices(
+    test: LabeledLogits, finite: NDArray[np.bool_], classes: list[str]
+) -> list[SliceMetrics]:
+    columns, values = test.slices.columns, test.slices.values
+    return measure_slices(columns, values, _predicted(test, finite), test.true_labels, classes)
+
+
+def _predicted(test: LabeledLogits, finite: NDArray[np.bool_]) -> Ints:
+    """Return the predicted labels int [n], `NO_LABEL` for images that are not finite."""
+    predicted = test.logits.argmax(axis=1) if len(test.logits) else np.empty(0, int)
+    return np.where(finite, predicted, NO_LABEL)
 
 
 def _evidence(
@@ -163,7 +237,7 @@ def _evidence(
         not_finite=int(np.sum(~finite)),
         calibration_error=metrics.values.get("calibration_error"),
         champion=comparison,
-        **asdict(cost),
+        **vars(cost),
     )
 
 
@@ -205,6 +279,18 @@ def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
             "champion_p_two_sided": comparison.p_two_sided,
         }
     )
+
+
+def _threshold_metrics(
+    sets: PredictionSets | None, abstention: Abstention | None
+) -> dict[str, float]:
+    values: dict[str, float | None] = {}
+    if sets is not None:
+        values |= {"set_coverage": sets.test_coverage, "mean_set_size": sets.mean_size}
+    if abstention is not None and abstention.test_images:
+        values["accepted_fraction"] = abstention.accepted / abstention.test_images
+        values["accepted_precision"] = abstention.test_precision
+    return _finite_values(values)
 
 
 def _finite_values(values: dict[str, float | None]) -> dict[str, float]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from components.evaluate.assessment import Assessment, ChampionResult, Cost, LabeledLogits, assess
+from components.evaluate.assessment import (
+    Assessment,
+    ChampionResult,
+    Cost,
+    LabeledLogits,
+    Slices,
+    assess,
+)
+from components.evaluate.corrupted_predictions import Robustness, measure_robustness
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
 from components.evaluate.gate.gate import DEFAULT_RULE
@@ -88,7 +96,7 @@ def evaluate(
     choice = choose(manifests)
     for manifest in manifests:
         _check_same_data(manifest, data)
-    _check_class_names(options, data.classes)
+    _check_options(options, data)
     champion_result = _run_champion(champion, dataset, data.classes, options)
     ood_images = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
@@ -97,7 +105,7 @@ def evaluate(
         log_progress(f"evaluate: {reason}")
     detector = OodDetector.read(candidates[choice.index], manifest.ood_detector)
     runner = build_runner(model, manifest.preprocessing, detector)
-    held_out = _logits_before_refit(candidates[choice.index], manifest)
+    held_out, out_of_fold = _logits_before_refit(candidates[choice.index], manifest)
     splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")
     predictions, batch_size = with_halved_batches(
         "evaluate",
@@ -105,12 +113,16 @@ def evaluate(
         lambda size: predict(runner, dataset, splits, size),
     )
     test, validation = predictions[0], predictions[-1]
+    robustness = _measure_robustness(runner, dataset, data, options, batch_size)
     assessment = assess(
         held_out or LabeledLogits(validation.logits, validation.true_labels),
-        LabeledLogits(test.logits, test.true_labels),
+        LabeledLogits(test.logits, test.true_labels, Slices(list(data.slices), test.slices)),
         data.classes,
         options,
-        cost=_cost(candidates[choice.index], manifest, choice, runner, dataset),
+        cost=replace(
+            _cost(candidates[choice.index], manifest, choice, runner, dataset),
+            corruption_drops=robustness.drops,
+        ),
         champion=champion_result,
         ood_scores=OodScores(
             detector.validation_scores,
@@ -119,13 +131,16 @@ def evaluate(
         )
         if detector
         else None,
+        out_of_fold=out_of_fold,
     )
     champion_data = champion_result.dataset_digest if champion_result else None
-    evaluation = build_manifest(assessment, manifests, choice, data, champion_data, clock.seconds)
+    evaluation = build_manifest(
+        assessment, manifests, choice, data, champion_data, clock.seconds, robustness.drops
+    )
     errors = build_gallery(
         model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
     )
-    report = _report(evaluation, data, manifests, assessment, errors, options)
+    report = _report(evaluation, data, manifests, assessment, errors, options, robustness)
     _write(out, evaluation, report, test, assessment)
     for check in evaluation.checks:
         if check.name in DEFAULT_RULE:
@@ -144,13 +159,19 @@ def describe_check(check: Check) -> str:
 
 def _logits_before_refit(
     folder: str | os.PathLike[str], manifest: ModelManifest
-) -> LabeledLogits | None:
-    """Return validation logits by the weights from before the validation images were fitted."""
+) -> tuple[LabeledLogits | None, LabeledLogits | None]:
+    """Return logits of validation and of train by weights that were not fitted to these images.
+
+    Both are None if the model was not fitted to validation.
+    """
     digest = manifest.head.get("refit")
     if manifest.strategy != "head" or digest is None:
-        return None
+        return None, None
     refitted = RefittedHead.read(folder, digest)
-    return LabeledLogits(refitted.validation_logits, refitted.validation_labels)
+    return (
+        LabeledLogits(refitted.validation_logits, refitted.validation_labels),
+        LabeledLogits(refitted.held_out_logits, refitted.held_out_labels),
+    )
 
 
 def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
@@ -168,10 +189,15 @@ def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
         )
 
 
-def _check_class_names(options: GateOptions, classes: list[str]) -> None:
-    unknown = sorted(set(options.min_recall_by_class) - set(classes))
+def _check_options(options: GateOptions, data: DatasetManifest) -> None:
+    unknown = sorted(set(options.min_recall_by_class) - set(data.classes))
     if unknown:
-        raise InputError(f"min_recall_by_class: expected names among {classes}, got {unknown}")
+        raise InputError(f"min_recall_by_class: expected names among {data.classes}, got {unknown}")
+    if options.min_accuracy_by_slice and not data.slices:
+        raise InputError(
+            "min_accuracy_by_slice: expected a dataset with slices, got one without; ingest it "
+            "with --slices"
+        )
 
 
 def _cost(
@@ -189,6 +215,19 @@ def _cost(
         validation_accuracy=manifest.validation_accuracy,
         head_validation_accuracy=choice.head_accuracy if known else None,
     )
+
+
+def _measure_robustness(
+    runner: Runner,
+    dataset: str | os.PathLike[str],
+    data: DatasetManifest,
+    options: GateOptions,
+    batch_size: int,
+) -> Robustness:
+    images = min(options.corruption_images, data.splits["test"].count)
+    if not images:
+        return Robustness()
+    return measure_robustness(runner, dataset, images, batch_size, options.seed)
 
 
 def _run_champion(
@@ -216,6 +255,7 @@ def _report(
     assessment: Assessment,
     errors: Gallery,
     options: GateOptions,
+    robustness: Robustness,
 ) -> ReportData:
     return ReportData(
         evaluation=evaluation,
@@ -225,6 +265,7 @@ def _report(
         reliability_after=[ReliabilityBin(**asdict(b)) for b in assessment.reliability_after],
         gallery=errors.items,
         gallery_note=errors.note,
+        corruption_examples=robustness.examples,
         versions=installed_versions(),
         options=options.model_dump(),
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 from components.evaluate.assessment import Assessment
 from components.evaluate.gate.selection import Choice, list_results
+from components.evaluate.metrics.robustness import CorruptionDrop
 from regraft_core.formats.manifest_storage import MadeBy, digest_of
 from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
 from regraft_core.runtime.version import VERSION
@@ -20,6 +21,7 @@ def build_manifest(
     data: DatasetManifest,
     champion_dataset: str | None,
     seconds: float,
+    corruption_drops: Sequence[CorruptionDrop] = (),
 ) -> EvaluationManifest:
     """Return the manifest of an assessment; its digest covers the verdict, model and dataset.
 
@@ -30,6 +32,7 @@ def build_manifest(
         data: the dataset.
         champion_dataset: digest of the champion's training dataset, None if unknown.
         seconds: duration of the evaluation.
+        corruption_drops: what corrupted images cost, if it was measured.
     """
     verdict, chosen = assessment.verdict, manifests[choice.index]
     decided: Literal["accepted", "rejected"] = "accepted" if verdict.accepted else "rejected"
@@ -61,5 +64,19 @@ def build_manifest(
         details={
             "ood": asdict(ood) if ood else None,
             "champion": asdict(comparison) if comparison else None,
+            **_optional(assessment, corruption_drops),
         },
     )
+
+
+def _optional(assessment: Assessment, drops: Sequence[CorruptionDrop]) -> dict[str, Any]:
+    """Return prediction sets, abstention, slices and drops by corruptions, if they were chosen."""
+    found = {
+        "prediction_sets": assessment.prediction_sets,
+        "abstention": assessment.abstention,
+    }
+    details: dict[str, Any] = {
+        name: asdict(value) for name, value in found.items() if value is not None
+    }
+    lists: dict[str, Sequence[Any]] = {"slices": assessment.slices, "corruptions": drops}
+    return details | {name: [asdict(one) for one in rows] for name, rows in lists.items() if rows}

@@ -43,7 +43,7 @@ class Predictions:
     """Predictions for the n images of a split, in manifest order.
 
     `logits` float32 [n, classes], `ood_scores` float32 [n], `true_labels` int32 [n]; IDs and paths
-    as stored.
+    as stored, and so are the values of the slices.
     """
 
     logits: NDArray[np.float32]
@@ -51,6 +51,7 @@ class Predictions:
     true_labels: NDArray[np.int32]
     ids: tuple[str, ...]
     paths: tuple[str, ...]
+    slices: tuple[tuple[str, ...], ...]
 
 
 def build_runner(
@@ -98,6 +99,7 @@ def predict(
             true_labels=np.array([record.label for record in done[start:end]], np.int32),
             ids=tuple(record.id for record in done[start:end]),
             paths=tuple(printable_path(record.path) for record in done[start:end]),
+            slices=tuple(record.slices for record in done[start:end]),
         )
         for start, end in itertools.pairwise(ends)
     ]

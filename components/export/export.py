@@ -27,6 +27,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.records import read_split
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import DataError, InputError, RejectedError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
@@ -38,6 +39,8 @@ from regraft_core.training.ood_detector import OodDetector
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
+_SET_OUTPUT = ", `label_set` bool [n, classes], the labels in the prediction set"
+_ABSTAIN_OUTPUT = ", `abstain` bool [n]"
 _ERROR = ", and `error` string [n], the reason why an image is invalid, or empty"
 
 
@@ -77,6 +80,7 @@ def export(
         classes=tuple(manifest.classes),
         temperature=verdict.temperature,
         ood=ood_rule(model, manifest, verdict),
+        thresholds=ServedThresholds.of(verdict.details),
     )
     log_progress("export: writing the SavedModel")
     with staged_folder(out) as folder:
@@ -161,12 +165,20 @@ def _describe(
     formats: dict[str, float | Int8Test],
 ) -> SavedModelManifest:
     """Return the manifest without its digest and duration."""
+    thresholds = postprocessing.thresholds
     outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood is not None else "")
+    outputs += _SET_OUTPUT if thresholds.set_probability is not None else ""
+    outputs += _ABSTAIN_OUTPUT if thresholds.accepted_confidence is not None else ""
     details: dict[str, Any] = {
         "verdict": evaluation.verdict,
         **_describe_formats(formats),
         "evaluation_notes": evaluation.notes,
         "ood": evaluation.details.get("ood"),
+        **{
+            name: evaluation.details[name]
+            for name in ("prediction_sets", "abstention")
+            if name in evaluation.details
+        },
         "signatures": {
             "serving_default": "`image_bytes` string [n], images of any size, to "
             f"{outputs}{_ERROR}",

@@ -10,6 +10,12 @@ import keras
 import tensorflow as tf
 
 from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.served_thresholds import (
+    ABSTAIN,
+    LABEL_SET,
+    NO_THRESHOLDS,
+    ServedThresholds,
+)
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.images.valid_rows import map_valid_rows
 from regraft_core.training.ood_detector import OodDetector
@@ -35,13 +41,15 @@ class OodRule:
 class Postprocessing:
     """How encoded images become inputs, and logits become outputs.
 
-    `ood` is how images similar to the training data are recognized, or None.
+    `ood` is how images similar to the training data are recognized, or None; `thresholds` are those
+    of the sets of labels and of abstention.
     """
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     temperature: float
     ood: OodRule | None
+    thresholds: ServedThresholds = NO_THRESHOLDS
 
 
 def with_features(model: keras.Model, pooling: str, postprocessing: Postprocessing) -> keras.Model:
@@ -58,13 +66,15 @@ def postprocess(
 ) -> _Tensors:
     """Turn logits float [n, classes] into label, confidence and probabilities (see `export`).
 
-    With an OOD rule, also what its detector has `read` into its score and flag.
+    With an OOD rule, also what its detector has `read` into its score and flag; with thresholds,
+    also which labels are in the set bool [n, classes], and whether to abstain bool [n].
     """
     logits = tf.cast(logits, tf.float32)
     probabilities = tf.nn.softmax(logits / postprocessing.temperature)
     best = tf.argmax(logits, axis=-1)
     with tf.device(_CPU):  # GPUs do not support strings
         label = tf.gather(tf.constant(postprocessing.classes), best)
+    thresholds = postprocessing.thresholds
     outputs = {
         "label": label,
         "confidence": tf.reduce_max(probabilities, axis=-1),
@@ -74,6 +84,11 @@ def postprocess(
         score = postprocessing.ood.detector.scores(read)
         outputs["familiarity"] = score
         outputs["familiar"] = score >= postprocessing.ood.threshold
+    if thresholds.set_probability is not None:
+        predicted = tf.one_hot(best, len(postprocessing.classes), True, False, dtype=tf.bool)
+        outputs[LABEL_SET] = predicted | (probabilities >= thresholds.set_probability)
+    if thresholds.accepted_confidence is not None:
+        outputs[ABSTAIN] = outputs["confidence"] < thresholds.accepted_confidence
     return outputs
 
 

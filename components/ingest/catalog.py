@@ -29,11 +29,12 @@ CREATE TABLE images (
   number INTEGER PRIMARY KEY, id BLOB, key INTEGER, path BLOB, file BLOB, label TEXT,
   source_split TEXT, spool INTEGER, start INTEGER, length INTEGER, width INTEGER, height INTEGER,
   conversions TEXT, notes TEXT, hash64 INTEGER, thumbnail BLOB, split TEXT DEFAULT '',
+  slices TEXT DEFAULT '',
   priority INTEGER AS (CASE source_split WHEN 'test' THEN 3 WHEN 'validation' THEN 2
     WHEN 'train' THEN 1 ELSE 0 END) VIRTUAL);
 CREATE TABLE quarantine (path BLOB, reason TEXT, detail TEXT);
 """
-_STORED = "id, path, file, spool, start, length, key"
+_STORED = "id, path, file, spool, start, length, key, slices"
 
 
 class ImageRow(NamedTuple):
@@ -42,7 +43,8 @@ class ImageRow(NamedTuple):
     `spool` is the number of the spool file with the stored bytes (`start`, `length`), or -1 if the
     source's own bytes are stored; only then is `file` not empty. `hash64` is signed, as SQLite's
     integers are. `path` and `file` are bytes, because file names need not be text. `split` is that
-    of the source or, if it has none, of the key; it may change.
+    of the source or, if it has none, of the key; it may change. `slices` is the JSON list of the
+    values of its slices, or empty.
     """
 
     id: bytes
@@ -61,6 +63,7 @@ class ImageRow(NamedTuple):
     hash64: int
     thumbnail: bytes | None
     split: str = ""
+    slices: str = ""
 
 
 class StoredImage(NamedTuple):
@@ -73,6 +76,7 @@ class StoredImage(NamedTuple):
     start: int
     length: int
     key: int
+    slices: str = ""
 
 
 class Duplicate(NamedTuple):
@@ -153,6 +157,15 @@ class Catalog:
         ):
             counts.setdefault(split, {})[label] = count
         return counts
+
+    def count_by_slice(self, index: int) -> dict[str, int]:
+        """Return the number of images by value of a slice, given by its number."""
+        return dict(
+            self._query(
+                "SELECT json_extract(slices, ?), count(*) FROM images GROUP BY 1 ORDER BY 1",
+                (f"$[{index}]",),
+            )
+        )
 
     def count_conversions(self) -> dict[str, int]:
         """Return the number of images by kind of conversion."""
@@ -318,6 +331,10 @@ class Catalog:
     def ids_and_labels(self, split: str) -> Iterator[tuple[bytes, str]]:
         """Yield id and label of the images of a split."""
         return self._query("SELECT id, label FROM images WHERE split = ? ORDER BY id", (split,))
+
+    def ids_and_slices(self, split: str) -> Iterator[tuple[bytes, str]]:
+        """Yield id and slices of the images of a split."""
+        return self._query("SELECT id, slices FROM images WHERE split = ? ORDER BY id", (split,))
 
     def stored_images(
         self, split: str, first: bytes = b"", limit: int = -1

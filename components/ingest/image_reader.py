@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -132,4 +133,5 @@ def _image_row(
         file.label, file.split, spool_number, start, len(stored),
         stats.width, stats.height, ",".join(stats.conversions), ",".join(stats.notes),
         signed_hash, stats.thumbnail or None, file.split or split_of(key, rule.ends),
+        json.dumps(file.slices) if file.slices else "",
     )  # fmt: skip

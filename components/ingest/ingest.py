@@ -18,6 +18,7 @@ from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, desc
 from components.ingest.image_reader import chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
 from components.ingest.shards import content_digest, write_shards
+from components.ingest.slices import count_slices
 from components.ingest.sources.folder_listing import shorten
 from components.ingest.sources.folders import Tally
 from components.ingest.sources.labels import describe_confusable
@@ -114,6 +115,7 @@ def _ingest(
         classes = _check_classes(catalog, tally)
         if its := find_champion_classes(champion):
             its.check(classes)
+        slices = count_slices(catalog, options.slices)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
         warnings += describe_unapplied(applied) if applied else []
         warnings += [*assign_catalog(catalog, classes, options)]
@@ -121,11 +123,11 @@ def _ingest(
         catalog.index_splits()
         splits = write_shards(catalog, folder, spool, classes, processes)
         manifest = DatasetManifest(
-            digest=content_digest(catalog, classes),
+            digest=content_digest(catalog, classes, options.slices),
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
             classes=classes, splits=splits, sources=[source_name(source) for source in sources],
             conversions=catalog.count_conversions(), quarantined=catalog.count_by_reason(),
-            ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings,
+            ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings, slices=slices,
             fixes=applied,
             options=options.model_dump(mode="json", exclude=_UNRELATED_OPTIONS),
         )  # fmt: skip

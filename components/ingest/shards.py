@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ def write_shard(task: ShardTask) -> Shard:
                     image.id.hex(),
                     os.fsdecode(image.path),
                     image.key,
+                    tuple(json.loads(image.slices)) if image.slices else (),
                 )
                 for label, image in images
             )
@@ -104,8 +106,11 @@ def write_shard(task: ShardTask) -> Shard:
     return Shard(file=task.target.name, count=count, sha256=digest_file(task.target))
 
 
-def content_digest(catalog: Catalog, classes: Sequence[str]) -> str:
-    """Return the SHA-256 of the classes and, by split, the sorted ids with their labels."""
+def content_digest(catalog: Catalog, classes: Sequence[str], slices: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of the classes and, by split, the sorted ids with their labels.
+
+    It covers the names and values of slices, if there are any.
+    """
     digest = hashlib.sha256(digest_of(list(classes)).encode())
     ends = {name: b" %d\n" % index for index, name in enumerate(classes)}
     for split in SPLITS:
@@ -114,4 +119,9 @@ def content_digest(catalog: Catalog, classes: Sequence[str]) -> str:
         # Joined by the thousand, because a call for each id costs more than hashing it.
         while batch := list(islice(rows, IMAGES_PER_SHARD)):
             digest.update(b"".join([identity + ends[label] for identity, label in batch]))
+    if slices:
+        digest.update(digest_of(list(slices)).encode())
+        for split in SPLITS:
+            for identity, values in catalog.ids_and_slices(split):
+                digest.update(identity + values.encode() + b"\n")
     return digest.hexdigest()

@@ -53,7 +53,7 @@ class StoredImageReader:
         Raises:
             InputError: the source's file changed after it was measured.
         """
-        digest, _, file, spool, start, length, _ = image
+        digest, _, file, spool, start, length, *_ = image
         if spool >= 0:
             return os.pread(self._descriptor(spool), length, start)
         name = os.fsdecode(file)

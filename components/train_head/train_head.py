@@ -205,7 +205,10 @@ def _refit(
     kernel, bias = layer.get_weights()
     before = Weights(solved.kernel, solved.bias + solved.offset)
     logits = np.concatenate([before.logits(part.astype(np.float32)) for part in validation])
-    return RefittedHead(kernel, bias, logits.astype(np.float32), images.labels)
+    return RefittedHead(
+        kernel, bias, logits.astype(np.float32), images.labels,
+        solved.held_out_logits.astype(np.float32), solved.held_out_labels,
+    )  # fmt: skip
 
 
 def _fit_detector(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifests import ParityManifest, ParityRow
+from regraft_core.formats.served_thresholds import NO_THRESHOLDS, ServedThresholds
 
 _SHOWN_ROWS = 12
 TF32_NOTE = (
@@ -20,10 +21,16 @@ TF32_NOTE = (
 
 @dataclass(frozen=True)
 class Predicted:
-    """The prediction for one image: a label and probabilities float [classes]."""
+    """The prediction for one image: a label and probabilities float [classes].
+
+    `label_set` is which labels are in its set, bool [classes], and `abstain` whether the model
+    abstains; None if the model does not report it.
+    """
 
     label: str
     probabilities: NDArray[np.floating]
+    label_set: NDArray[np.bool_] | None = None
+    abstain: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,16 @@ class ParityCase:
 
 
 def compare(
-    cases: Sequence[ParityCase], served: Mapping[str, Sequence[Predicted]]
+    cases: Sequence[ParityCase],
+    served: Mapping[str, Sequence[Predicted]],
+    thresholds: ServedThresholds = NO_THRESHOLDS,
 ) -> list[ParityRow]:
     """Return one row per image: the served prediction of each protocol, and its difference.
 
     Args:
         cases: the images, in the order in which they were sent.
         served: the served predictions by protocol, in the same order.
+        thresholds: those of the exported model.
     """
     return [
         ParityRow(
@@ -52,7 +62,10 @@ def compare(
             probability=float(np.max(case.expected.probabilities)),
             served={protocol: predicted[i].label for protocol, predicted in served.items()},
             max_abs_diff={
-                protocol: difference(case.expected, predicted[i])
+                protocol: max(
+                    difference(case.expected, predicted[i]),
+                    decision_difference(case.expected, predicted[i], thresholds),
+                )
                 for protocol, predicted in served.items()
             },
         )
@@ -72,6 +85,33 @@ def difference(expected: Predicted, served: Predicted) -> float:
     if expected.label != served.label:
         first, second = np.sort(trained)[::-1][:2]
         maximum = max(maximum, float(first - second))
+    return maximum
+
+
+def decision_difference(
+    expected: Predicted, served: Predicted, thresholds: ServedThresholds
+) -> float:
+    """Return by how much the probabilities of other decisions miss their threshold, at most.
+
+    Only labels at the threshold may be in one set and not in the other, and likewise images of
+    which one model abstains; infinite if only one of the models decides.
+    """
+    maximum = 0.0
+    if (limit := thresholds.set_probability) is not None:
+        if expected.label_set is None or served.label_set is None:
+            return math.inf
+        if len(expected.label_set) != len(served.label_set):
+            return math.inf
+        differs = expected.label_set != served.label_set
+        predicted = [int(np.argmax(one.probabilities)) for one in (expected, served)]
+        if predicted[0] != predicted[1]:  # which `difference` compares
+            differs[predicted] = False
+        maximum = max((abs(expected.probabilities - limit) * differs).tolist(), default=0.0)
+    if (limit := thresholds.accepted_confidence) is not None:
+        if expected.abstain is None or served.abstain is None:
+            return math.inf
+        if expected.abstain != served.abstain:
+            maximum = max(maximum, abs(float(np.max(expected.probabilities)) - limit))
     return maximum
 
 

@@ -33,6 +33,7 @@ from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_fold
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
 from regraft_core.formats.records import ImageRecord
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.gpu_setup import (
@@ -125,9 +126,10 @@ def verify(
             halved, _ = _predict_served(base, options, encoded, "--mixed_precision=bfloat16")
     device = device_name()
     precision = precision_on(device)
-    rows = compare(cases, served)
+    thresholds = ServedThresholds.of(verdict.details)
+    rows = compare(cases, served, thresholds)
     problem = failure(rows, options.parity_tolerance)
-    half_rows = compare(cases, halved) if in_bfloat16 else []
+    half_rows = compare(cases, halved, thresholds) if in_bfloat16 else []
     if problem is None and in_bfloat16 and (problem := failure(half_rows, BFLOAT16_TOLERANCE)):
         problem = f"in bfloat16, {problem}; run without --serving-precision bfloat16"
     parity = ParityManifest(
@@ -211,10 +213,20 @@ def _predict_trained(
         pixels = load_images(batch, preprocessing.image_px)
         logits.append(np.asarray(model(scale(pixels, preprocessing.scaling), training=False)))
     probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()
-    classes = manifest.classes
+    classes, thresholds = manifest.classes, ServedThresholds.of(evaluation.details)
+    sets, abstains = thresholds.label_sets(probabilities), thresholds.abstains(probabilities)
     return [
-        ParityCase(record.path, classes[record.label], Predicted(classes[int(row.argmax())], row))
-        for record, row in zip(sample, probabilities, strict=True)
+        ParityCase(
+            record.path,
+            classes[record.label],
+            Predicted(
+                classes[int(row.argmax())],
+                row,
+                None if sets is None else sets[i],
+                None if abstains is None else bool(abstains[i]),
+            ),
+        )
+        for i, (record, row) in enumerate(zip(sample, probabilities, strict=True))
     ]
 
 
@@ -225,7 +237,12 @@ def _send(client: _Client, encoded: Sequence[bytes], progress: ProgressReporter)
     found = []
     for batch in batches:
         found += [
-            Predicted(prediction.label, np.asarray(prediction.probabilities))
+            Predicted(
+                prediction.label,
+                np.asarray(prediction.probabilities),
+                None if prediction.label_set is None else np.asarray(prediction.label_set),
+                prediction.abstain,
+            )
             for prediction in client.predict(batch)
         ]
         progress.advance(len(batch))

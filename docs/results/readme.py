@@ -12,7 +12,7 @@ def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
     parts = (
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _scale_out, _gpu, _engines,
+        _orchestration, _scale_out, _gpu, _engines, _coverage,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
@@ -304,6 +304,24 @@ def _engines(engines: Any) -> list[Row]:
     ]
     chosen = "the precision that extraction chooses, speed relative to the faster one, slowest"
     return [*rows, (chosen, f"{min(choices):.2f}", goal(choices[0]))]
+
+
+def _coverage(coverage: Any) -> list[Row]:
+    covered, precise = coverage.tiny_coverage_0_99, coverage.tiny_precision_0_99
+    return [
+        (
+            "sets of labels that shall contain the true one for 99% of the images, digits, `tiny`: "
+            "fraction that does / labels in a set",
+            f"{covered:.1%} / {coverage.tiny_set_size_0_99:.2f}",
+            goal(covered, percent=True),
+        ),
+        (
+            "predictions that shall be 99% correct where the model does not abstain, same images: "
+            "fraction that is / accepted images",
+            f"{precise:.1%} / {coverage.tiny_accepted_0_99:.1%}",
+            goal(precise, percent=True),
+        ),
+    ]
 
 
 def _gpu(gpu: Any) -> list[Row]:

@@ -80,6 +80,38 @@ def familiarity(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def coverage(results: Results) -> str:
+    """Return coverage and size of prediction sets by chosen coverage, for both backbones."""
+    rows = []
+    for backbone, chosen in _pairs(("0_90", "0_95", "0_99")):
+        value = with_prefix(results["coverage"], backbone)
+        measured, size = value(f"coverage_{chosen}"), value(f"set_size_{chosen}")
+        lowest = value(f"coverage_{chosen}_lowest")
+        rows.append((f"`{backbone}`, accuracy {value('accuracy'):.1%}", _percent(chosen),
+                     f"{measured:.1%}", f"{lowest:.1%}", f"{size:.2f}"))  # fmt: skip
+    columns = ("model", "chosen coverage", "coverage", "lowest of a split", "labels in a set")
+    return markdown(columns, rows)
+
+
+def abstention(results: Results) -> str:
+    """Return precision and accepted fraction by chosen precision, for both backbones."""
+    rows = []
+    for backbone, chosen in _pairs(("0_95", "0_99")):
+        value = with_prefix(results["coverage"], backbone)
+        rows.append((f"`{backbone}`, accuracy {value('accuracy'):.1%}", _percent(chosen),
+                     f"{value(f'precision_{chosen}'):.1%}",
+                     f"{value(f'accepted_{chosen}'):.1%}"))  # fmt: skip
+    return markdown(("model", "chosen precision", "precision", "accepted images"), rows)
+
+
+def _pairs(chosen: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name, one) for name in ("efficientnet_lite0", "tiny") for one in chosen]
+
+
+def _percent(name: str) -> str:
+    return f"{float(name.replace('_', '.')):.0%}"
+
+
 def accuracy(results: Results) -> str:
     """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
     found = vars(results["accuracy"])

@@ -73,23 +73,26 @@ def print_summary(summary: Summary) -> None:
         out.print(f"version {one_line(summary.published)}")
 
 
-def print_predictions(results: Sequence[FilePrediction]) -> None:
+def print_predictions(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> None:
     """Print a table of images with their predictions, or with the error instead of the confidence.
 
-    A column `familiar` distinguishes in-distribution from OOD images if the model has this output.
+    Columns for OOD images, sets of labels and abstention are only there if the model reports them.
     """
-    from regraft_client.predict_files import format_flag
+    from regraft_client.predict_files import decision_columns, format_decisions, format_flag
 
     predictions = [result.prediction for result in results if result.prediction]
     has_familiar = any(prediction.familiar is not None for prediction in predictions)
-    rows = table("image", "label", "confidence", *(["familiar"] if has_familiar else []))
+    more = decision_columns(results)
+    names = [*(["familiar"] if has_familiar else []), *(name.replace("_", " ") for name in more)]
+    rows = table("image", "label", "confidence", *names)
     for result in results:
         found = result.prediction
         if found is None:
             add_row(rows, result.path, "-", result.error)
             continue
-        flag = [format_flag(found.familiar)] if has_familiar else []
-        add_row(rows, result.path, found.label, f"{found.confidence:.4f}", *flag)
+        columns = [format_flag(found.familiar)] if has_familiar else []
+        columns += format_decisions(found, more, classes, "yes", "no")
+        add_row(rows, result.path, found.label, f"{found.confidence:.4f}", *columns)
     console().print(rows)
 
 

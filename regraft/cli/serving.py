@@ -141,6 +141,7 @@ def predict(
         PredictOptions,
         as_csv,
         as_json,
+        decision_columns,
         predict_files,
         read_class_names,
     )
@@ -156,7 +157,8 @@ def predict(
             name = model or "regraft"
             try:
                 results = predict_files(images, server, name, options, progress)
-                classes = read_class_names(server, name, options, results) if json else ()
+                named = json or "label_set" in decision_columns(results)
+                classes = read_class_names(server, name, options, results) if named else ()
             except ModelNotFoundError as error:
                 raise InputError(
                     f"--model {name}: not found on the server: {error.message}"
@@ -170,9 +172,10 @@ def predict(
         else:
             results, classes = _predict_here(images, str(model_dir), progress)
     if json or csv:
-        print(as_json(results, classes) if json else as_csv(results), end="" if csv else "\n")
+        text = as_json(results, classes) if json else as_csv(results, classes)
+        print(text, end="" if csv else "\n")
     else:
-        print_predictions(results)
+        print_predictions(results, classes)
     refused = [result for result in results if result.prediction is None]
     if refused:
         raise InputError(f"{len(refused)} of {len(results)} images were refused; the first is "

@@ -60,8 +60,8 @@ class AppliedFixes(Record):
 class DatasetManifest(Manifest):
     """`dataset.json`: TFRecord shards of encoded images, by split.
 
-    `digest` covers the classes and, per split, the sorted image IDs with their labels, so it
-    does not depend on order, shard sizes, processes or file names.
+    `digest` covers the classes and, per split, the sorted image IDs with their labels, and slices
+    if there are any, so it does not depend on order, shard sizes, processes or file names.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -83,6 +83,10 @@ class DatasetManifest(Manifest):
     )
     duplicates: dict[str, int] = Field(
         default_factory=dict, description="Exact and near duplicates, found and removed."
+    )
+    slices: dict[str, dict[str, int]] = Field(
+        default_factory=dict,
+        description="Number of images by value of each slice; a missing value is empty.",
     )
     warnings: list[str] = Field(
         default_factory=list, description="Warnings that affect how the metrics should be read."
@@ -374,7 +378,8 @@ class EvaluationManifest(Manifest):
     details: dict[str, Any] = Field(
         default_factory=dict,
         description="`ood`: threshold for out-of-distribution images; "
-        "`champion`: comparison with the champion; either may be null.",
+        "`champion`: comparison with the champion; either may be null. `prediction_sets`, "
+        "`abstention`, `slices` and `corruptions` are absent unless they were chosen.",
     )
 
 

@@ -24,6 +24,7 @@ Mix = Literal["off", "mixup", "cutmix"]
 Objective = Literal["accuracy", "balanced-accuracy", "macro-f1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 InnerFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+FractionBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 # Options that several steps share.
 _SEEDED = "Random seed for splits, weights, shuffling and augmentation."
@@ -97,6 +98,11 @@ class IngestOptions(Options):
         default="auto",
         description="What the folders of the source are; `auto` decides by their names.",
     )
+    slices: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of a table, such as camera,site, by whose values accuracy is measured "
+        "too; `folder` is the first folder below the class folder.",
+    )
     archive_encoding: str = Field(
         default="",
         description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "
@@ -150,6 +156,14 @@ class IngestOptions(Options):
         description="CSV file of `regraft review`, whose images are relabeled or excluded; empty "
         "changes none.",
     )
+
+    @field_validator("slices")
+    @classmethod
+    def _are_different_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.strip().lower() for name in value)
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("expected names of different columns")
+        return names
 
     @field_validator("archive_encoding")
     @classmethod
@@ -364,6 +378,10 @@ class GateOptions(Options):
         default_factory=dict,
         description='Minimum recall of single classes, overrides min-class-recall: {"cat": 0.9}.',
     )
+    min_accuracy_by_slice: Fraction = Field(
+        default=0.0,
+        description="Accuracy that no slice may be shown to be below; 0 disables the check.",
+    )
     max_calibration_error: Fraction = Field(
         default=1.0,
         description="Maximum calibration error after temperature scaling; 1 disables the check.",
@@ -391,10 +409,39 @@ class GateOptions(Options):
     in_distribution_fraction: InnerFraction = Field(
         default=0.95, description="Fraction of validation images that must be in-distribution."
     )
+    corruption_images: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Test images that are also predicted blurred, noisy and otherwise corrupted, "
+        "each 15 times; 0 measures none.",
+    )
+    max_corruption_drop: Fraction = Field(
+        default=1.0,
+        description="Maximum accuracy drop by a kind of corruption, in the mean of its strengths; "
+        "1 disables the check.",
+    )
+    coverage: FractionBelowOne = Field(
+        default=0.0,
+        description="Fraction of images whose set of labels shall contain the true one; the model "
+        "returns the sets. 0 returns none.",
+    )
+    abstain_precision: FractionBelowOne = Field(
+        default=0.0,
+        description="Fraction of predictions that shall be correct where the model does not "
+        "abstain; 0 never abstains.",
+    )
     batch_size: BatchSize = 32
     seed: Seed = 0
     require_gpu: RequireGpu = False
     gpu_memory_mb: GpuMemoryMb = 0
+
+    @field_validator("max_corruption_drop")
+    @classmethod
+    def _has_images(cls, value: float, info: ValidationInfo) -> float:
+        if value < 1 and not info.data.get("corruption_images"):
+            raise ValueError("expected --corruption-images above 0 to measure the drop on")
+        return value
 
     @field_validator("min_recall_by_class", mode="before")
     @classmethod

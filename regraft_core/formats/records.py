@@ -3,7 +3,8 @@
 A record is a `tf.train.Example` with `image/encoded` (the stored bytes), `image/label` (index into
 the manifest's classes), `image/id` (SHA-256 of the source bytes, hex), `image/path` (path in the
 source) and `image/group` (a number that images of the same group share, such as near duplicates;
-absent in older datasets). The framing is that of TFRecord: length, CRC of the length, data, CRC of
+absent in older datasets). `image/slices`, the JSON list of the values of the slices, is only in
+datasets that have slices. The framing is that of TFRecord: length, CRC of the length, data, CRC of
 the data.
 
 TensorFlow's own classes cannot be used, because `tensorflow.core.example` imports all of TensorFlow
@@ -14,6 +15,7 @@ to write a record of a small image.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import struct
@@ -31,6 +33,7 @@ from regraft_core.runtime.errors import DataError, InputError
 
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 GROUP, NO_GROUP = "image/group", -1
+SLICES = "image/slices"
 
 # The part of TensorFlow's example.proto and feature.proto that records use.
 _EXAMPLE_PROTO = """
@@ -54,13 +57,17 @@ message_type { name: "Example"
 
 
 class ImageRecord(NamedTuple):
-    """One stored image: encoded bytes, class index, SHA-256 of its source, source path, group."""
+    """One stored image: encoded bytes, class index, SHA-256 of its source, source path, group.
+
+    `slices` are the values of the dataset's slices, in the order of its manifest.
+    """
 
     encoded: bytes
     label: int
     id: str
     path: str
     group: int = NO_GROUP
+    slices: tuple[str, ...] = ()
 
 
 def _example_class() -> Any:
@@ -154,6 +161,7 @@ def parse_record(data: bytes) -> ImageRecord:
         id=feature[ID].bytes_list.value[0].decode(),
         path=feature[PATH].bytes_list.value[0].decode("utf-8", "surrogateescape"),
         group=group[0],
+        slices=tuple(json.loads(feature[SLICES].bytes_list.value[0])) if SLICES in feature else (),
     )
 
 
@@ -162,6 +170,7 @@ def _serialize(record: ImageRecord) -> bytes:
     encoded, identity = record.encoded, record.id.encode()
     label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
     group = b"" if record.group == NO_GROUP else _varint(record.group)
+    slices = json.dumps(record.slices).encode() if record.slices else b""
     features = b"".join(
         (
             _entry_head(ENCODED, _BYTES, len(encoded)), encoded,
@@ -169,6 +178,7 @@ def _serialize(record: ImageRecord) -> bytes:
             _entry_head(ID, _BYTES, len(identity)), identity,
             _entry_head(LABEL, _INTEGERS, len(label)), label,
             _entry_head(PATH, _BYTES, len(path)), path,
+            *((_entry_head(SLICES, _BYTES, len(slices)), slices) if slices else ()),
         )
     )  # fmt: skip
     return b"".join((b"\x0a", _varint(len(features)), features))

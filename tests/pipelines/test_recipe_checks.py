@@ -47,6 +47,7 @@ def check(folder: Path, shapes: Path, **options: Any) -> None:
         ({"destination": "/proc/1/models"}, "destination: cannot write to .* no permission"),
         ({"champion": "{tmp}/file"}, "champion: expected a folder, got the file"),
         ({"require_gpu": True}, "require-gpu: expected a GPU"),
+        ({"min_accuracy_by_slice": 0.9}, "min_accuracy_by_slice: expected --slices"),
     ],
 )
 def test_what_a_run_would_fail_at_is_found_before_it(

@@ -76,6 +76,7 @@ def test_predictions_are_those_of_the_server(
     here = model.predict(images)
     assert len({prediction.label for prediction in here}) > 1
     assert {prediction.familiar for prediction in here} <= {True, False}
+    assert {prediction.abstain for prediction in here} == {True, False}
     log = tmp_path / "log"
     with regraft.serve(exported, request_log=log, sample=1.0, log_images=True) as server:
         assert server.models == ("regraft",)
@@ -87,6 +88,8 @@ def test_predictions_are_those_of_the_server(
     assert {len(one.feature_values()) > 1 for one in logged} == {True}
     for mine, theirs in zip(here, served, strict=True):
         assert (mine.label, mine.familiar) == (theirs.label, theirs.familiar)
+        assert (mine.label_set, mine.abstain) == (theirs.label_set, theirs.abstain)
+        assert mine.label_set is not None and any(mine.label_set)
         assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
         assert mine.confidence == max(mine.probabilities)
 
@@ -99,7 +102,7 @@ def test_a_candidate_predicts_with_the_same_preprocessing(
     assert (candidate.classes, candidate.image_px) == (model.classes, model.image_px)
     for trained, exported in zip(candidate.predict(images), model.predict(images), strict=True):
         assert trained.label == exported.label
-        assert trained.familiar is None
+        assert (trained.familiar, trained.label_set, trained.abstain) == (None, None, None)
         logits = np.log(trained.probabilities) / 1.7  # the temperature of the evaluation
         expected = np.exp(logits) / np.exp(logits).sum()
         assert exported.probabilities == pytest.approx(expected, abs=1e-5)

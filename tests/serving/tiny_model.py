@@ -1,6 +1,7 @@
 """A small exported model for tests, with the signatures of a real export and some unusual ones.
 
-The one marked `even` has the output `familiar`, which is true for bright images.
+The one marked `even` has the outputs `familiar` and `abstain`, which are true for bright images,
+and `label_set`.
 
 `python -m tests.serving.tiny_model DIR` writes what the conformance suite needs on any server:
 versions 1 and 2 of the model `tiny` and a `models.config` that serves both with labels.
@@ -16,6 +17,7 @@ from typing import Any
 SIDE = 8
 CLASSES = 3
 BRIGHT = 105.0  # mean of the pixels
+IN_SET = 0.3
 LABELS = {"stable": 1, "canary": 2}
 
 
@@ -60,6 +62,8 @@ def export_tiny(folder: Path, mark: str) -> Path:
         }
         if mark == "even":
             outputs["familiar"] = tf.reduce_mean(pixels, axis=[1, 2, 3]) > BRIGHT
+            outputs["label_set"] = probabilities >= IN_SET
+            outputs["abstain"] = tf.reduce_mean(pixels, axis=[1, 2, 3]) > BRIGHT
         return outputs
 
     def examples(inputs: Any) -> Any:

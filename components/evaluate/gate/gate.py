@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from components.evaluate.gate.baseline import OBJECTIVE_NAMES, Baseline, RecallBound
+from components.evaluate.gate.slice_check import check_slices
+from components.evaluate.gate.threshold_checks import check_abstention, check_sets
+from components.evaluate.metrics.abstention import Abstention
+from components.evaluate.metrics.prediction_sets import PredictionSets
+from components.evaluate.metrics.robustness import CorruptionDrop, mean_drops
+from components.evaluate.metrics.slices import SliceMetrics
 from components.evaluate.metrics.statistics import Comparison
 from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
@@ -43,6 +49,10 @@ class Evidence:
     champion: Comparison | None = None
     baseline: Baseline | None = None
     recall_bounds: Sequence[RecallBound] = ()
+    prediction_sets: PredictionSets | None = None
+    abstention: Abstention | None = None
+    slices: Sequence[SliceMetrics] = ()
+    corruption_drops: Sequence[CorruptionDrop] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,10 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
         *_check_baseline(evidence.baseline, options),
         *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
+        *check_slices(evidence.slices, options.min_accuracy_by_slice),
         *_check_limits(evidence, options),
+        *check_sets(evidence.prediction_sets),
+        *check_abstention(evidence.abstention),
         *_check_champion(evidence.champion, options),
     )
     return Verdict(all(check.passed for check in checks), checks)
@@ -169,6 +182,10 @@ def _check_limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
         yield _at_most("model size", evidence.model_mb, options.max_model_mb, " MB")
     if options.max_latency_ms > 0:
         yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
+    if options.max_corruption_drop < 1:
+        drops = mean_drops(evidence.corruption_drops)
+        kind, drop = next(iter(drops.items()), ("corruption", None))
+        yield _at_most(f"accuracy drop by {kind}", drop, options.max_corruption_drop, "")
 
 
 def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import betabinom
 
 BOOTSTRAP_ROUNDS = 10_000
 
@@ -20,6 +21,19 @@ def binomial_tail(at_least: int, trials: int) -> float:
         total += term
         term = term * (trials - successes) // (successes + 1)
     return total / (1 << trials)
+
+
+def shortfall_probability(hits: int, images: int, held_out_hits: int, held_out: int) -> float:
+    """Return the probability of at most `hits` if the images are like those of the threshold.
+
+    A threshold that exactly `held_out_hits` of `held_out` images reach is reached by new ones with
+    a probability that has a beta distribution over the choice of the held-out images, so the number
+    of new images that reach it has a beta-binomial one (Vovk 2012). NaN without new images.
+    """
+    if not images:
+        return math.nan
+    misses = held_out - held_out_hits + 1
+    return float(betabinom.cdf(hits, images, max(held_out_hits, 1), misses))
 
 
 @dataclass(frozen=True)

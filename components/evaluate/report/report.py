@@ -24,6 +24,9 @@ MAX_ROWS = 60
 MAX_CELLS = 60
 MAX_CONFUSIONS = 8
 MAX_RECALL_CHECKS = 4
+MAX_SLICES = 20
+CHARTS = ("interval", "reliability", "confusion", "timings", "data", "parameters", "heads", "sizes",
+          "set_sizes")  # fmt: skip
 
 
 def rebuild_report(run_dir: str | os.PathLike[str]) -> Path:
@@ -85,6 +88,8 @@ def render(data: ReportData) -> str:
         seeds=_seeds(data),
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
+        slices=_worst_slices(evaluation),
+        corruptions=_corruptions(data),
         backbones=chosen.measurements.get("backbones") if chosen else None,
         search=next((found for m in data.models if (found := m.measurements.get("search"))), None),
         training_sizes=chosen.measurements.get("training_sizes") if chosen else None,
@@ -173,6 +178,25 @@ def _span(row: Any) -> Markup:
     return charts.span(row.recall, row.recall_low, row.recall_high, title)
 
 
+def _worst_slices(evaluation: EvaluationManifest) -> list[tuple[Any, Markup]]:
+    """Return the slices with the lowest accuracies, the worst first, with their charts."""
+    rows = evaluation.details.get("slices", [])[:MAX_SLICES]
+    return [
+        (row, charts.span(row["accuracy"], row["low"], row["high"], f"accuracy of {row['value']}"))
+        for row in rows
+    ]
+
+
+def _corruptions(data: ReportData) -> list[dict[str, Any]]:
+    """Return the kinds of corruption with the results and images at each strength."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in data.evaluation.details.get("corruptions", []):
+        images = data.corruption_examples.get(row["kind"], [])
+        kind = found.setdefault(row["kind"], {"kind": row["kind"], "rows": [], "images": images})
+        kind["rows"].append(row)
+    return list(found.values())
+
+
 def _reasons(data: ReportData, chosen: ModelManifest) -> list[str]:
     """Return the reasoning of the chosen candidate, then that of others that trained layers."""
     others = [
@@ -213,8 +237,7 @@ def _learning(model: ModelManifest) -> dict[str, Any] | None:
 
 def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]:
     evaluation, metrics = data.evaluation, data.evaluation.metrics
-    drawn = {name: Markup("") for name in ("interval", "reliability", "confusion", "timings",
-                                           "data", "parameters", "heads", "sizes")}  # fmt: skip
+    drawn = {name: Markup("") for name in CHARTS}
     keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
     if all(math.isfinite(metrics.get(key, math.nan)) for key in keys):
         required = data.options.get("min_accuracy") or None
@@ -238,6 +261,9 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
         [(step, [("fill", s)], _seconds(s)) for step, s in timings.items()], "seconds by step"
     )
     drawn["data"] = _data_chart(data)
+    if sets := evaluation.details.get("prediction_sets"):
+        rows = [(size, [("fill", float(n))], _number(n)) for size, n in sets["sizes"].items()]
+        drawn["set_sizes"] = charts.bars(rows, "test images by labels in their set")
     if chosen is not None:
         drawn |= _parameter_charts(chosen)
         drawn["sizes"] = _size_chart(chosen.measurements.get("training_sizes", {}))

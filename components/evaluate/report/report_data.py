@@ -39,7 +39,10 @@ class GalleryItem(Record):
 
 
 class ReportData(Record):
-    """The content of `report.json`, next to `evaluation.json`."""
+    """The content of `report.json`, next to `evaluation.json`.
+
+    `corruption_examples` are a test image at each strength by kind of corruption, as data URIs.
+    """
 
     file_name: ClassVar[str] = "report.json"
 
@@ -50,6 +53,7 @@ class ReportData(Record):
     reliability_after: list[ReliabilityBin] = Field(default_factory=list)
     gallery: list[GalleryItem] = Field(default_factory=list)
     gallery_note: str = ""
+    corruption_examples: dict[str, list[str]] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,9 @@ from components.ingest.sources.folder_layout import ClassFolders, find_layout
 from components.ingest.sources.folder_listing import files_below
 from components.ingest.sources.labels import class_label
 from regraft_core.formats.options import FolderUse
+from regraft_core.runtime.errors import InputError
+
+FOLDER = "folder"
 
 
 class LabeledFile(NamedTuple):
@@ -19,6 +22,7 @@ class LabeledFile(NamedTuple):
 
     `problem` says why it cannot be read, such as an invalid row of a table; otherwise it is empty.
     `table` is the URL of the remote table that names the file, empty if no such table does.
+    `slices` are the values of its slices.
     """
 
     file: str
@@ -28,6 +32,7 @@ class LabeledFile(NamedTuple):
     group: str = ""
     problem: str = ""
     table: str = ""
+    slices: tuple[str, ...] = ()
 
 
 @dataclass
@@ -50,7 +55,11 @@ class Tally:
 
 
 def labeled_files(
-    folder: Path, tally: Tally, use: FolderUse = "auto", name: str = ""
+    folder: Path,
+    tally: Tally,
+    use: FolderUse = "auto",
+    name: str = "",
+    slices: Sequence[str] = (),
 ) -> Iterator[LabeledFile]:
     """Yield the files of a folder of class folders, or of one that is already split.
 
@@ -61,19 +70,27 @@ def labeled_files(
         tally: is updated.
         use: whether its subfolders are classes or splits.
         name: of the source, for messages; by default that of the folder.
+        slices: `folder`, or none.
 
     Raises:
         DataError: there are no class folders, or it is unclear whether they are.
-        InputError: a folder cannot be read.
+        InputError: a folder cannot be read, or has no such slices.
     """
+    if other := [one for one in slices if one != FOLDER]:
+        raise InputError(
+            f"{name or folder}: slices: expected `{FOLDER}`, because only a table has columns, got "
+            f"{other[0]!r}"
+        )
     layout = find_layout(folder, use, name or str(folder))
     tally.ignored += layout.ignored
     tally.warnings += layout.warnings
     for part in layout.parts:
-        yield from _files_of_classes(part, folder, tally)
+        yield from _files_of_classes(part, folder, tally, with_folder=bool(slices))
 
 
-def _files_of_classes(part: ClassFolders, top: Path, tally: Tally) -> Iterator[LabeledFile]:
+def _files_of_classes(
+    part: ClassFolders, top: Path, tally: Tally, *, with_folder: bool
+) -> Iterator[LabeledFile]:
     # Sliced, because os.path.relpath takes longer than reading a small image.
     start = f"{top}{os.sep}"
     for name in part.names:
@@ -83,7 +100,14 @@ def _files_of_classes(part: ClassFolders, top: Path, tally: Tally) -> Iterator[L
         for file, is_image in files_below(folder, [str(top), str(part.root), folder]):
             path = file[len(start) :].replace(os.sep, "/")
             if is_image:
-                yield LabeledFile(file, path, label, part.split)
+                below = _first_folder(file[len(folder) + 1 :]) if with_folder else ()
+                yield LabeledFile(file, path, label, part.split, slices=below)
             else:
                 tally.ignored += 1
                 tally.example = tally.example or path
+
+
+def _first_folder(path: str) -> tuple[str]:
+    """Return the slice of a file by its path in the class folder; empty if it is in no other."""
+    name = path.partition(os.sep)[0] if os.sep in path else ""
+    return (os.fsencode(name).decode("utf-8", "replace"),)

@@ -180,7 +180,7 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
     remote = source if is_remote(source) or drive_id(source) else ""
     name, tally = source_name(source), context.tally
     anywhere = context.options.table_paths == "anywhere"
-    for row in table_rows(table, name):
+    for row in table_rows(table, name, context.options.slices):
         shown = redact(row.file)
         if row.problem:
             yield LabeledFile("", shown or name, "", problem=row.problem)
@@ -197,7 +197,9 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
                     f"{name}: a path of the table does not exist: {row.file!r}, tried {file!r} "
                     "(paths are relative to the table)"
                 )
-        yield LabeledFile(file, shown, row.label, row.split, row.group, table=remote)
+        yield LabeledFile(
+            file, shown, row.label, row.split, row.group, table=remote, slices=row.slices
+        )
 
 
 def _portable(file: str, folder: Path) -> str:
@@ -215,7 +217,10 @@ def _exists(path: Path) -> bool:
 
 
 def _labeled_files(folder: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    return labeled_files(folder, context.tally, context.options.folders, source_name(source))
+    options = context.options
+    return labeled_files(
+        folder, context.tally, options.folders, source_name(source), options.slices
+    )
 
 
 def _refuse_checksum(source: str, context: SourceContext) -> None:

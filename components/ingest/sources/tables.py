@@ -27,7 +27,8 @@ _MAX_VALUE_BYTES, _MAX_BYTES_PER_ROW, _SMALL_BYTES = 1 << 16, 1 << 14, 64 << 20
 class Row(NamedTuple):
     """One row of a table, with the path or URI unchanged; `split` is a split's name or empty.
 
-    `problem` says why the row is invalid; otherwise it is empty.
+    `problem` says why the row is invalid; otherwise it is empty. `slices` are the values of the
+    columns of slices.
     """
 
     file: str
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     split: str
     group: str
     problem: str = ""
+    slices: tuple[str, ...] = ()
 
 
 def is_parquet(file: Path) -> bool:
@@ -43,18 +45,21 @@ def is_parquet(file: Path) -> bool:
         return opened.read(4) == b"PAR1"
 
 
-def table_rows(file: Path, name: str) -> Iterator[Row]:
+def table_rows(file: Path, name: str, slices: Sequence[str] = ()) -> Iterator[Row]:
     """Yield the rows of a table, the invalid ones with their problem.
 
     Args:
         file: CSV (UTF-8, with a header) or Parquet.
         name: of the table, for messages.
+        slices: names of the columns of slices.
 
     Raises:
         InputError: a column is missing, or it is not a table.
     """
-    for number, values in _parquet(file, name) if is_parquet(file) else _csv(file, name):
-        row = Row(*map(_text, values))
+    read = _parquet if is_parquet(file) else _csv
+    for number, values in read(file, name, slices):
+        path, label, split, group, *found = map(_text, values)
+        row = Row(path, label, split, group, slices=tuple(found))
         try:
             split = _check(row)
             yield row._replace(split=split, label=class_label(row.label))
@@ -96,17 +101,27 @@ def _check(row: Row) -> str:
     return split
 
 
-def _columns(names: Sequence[str], name: str) -> tuple[str | None, ...]:
-    """Return the column of each field of a row, without case and spaces; None for absent ones."""
+def _columns(names: Sequence[str], name: str, slices: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the column of each field of a row, without case and spaces; None for absent ones.
+
+    Those of slices follow.
+    """
     known = {str(column).strip().lower(): column for column in reversed(names)}
     file = next((known[column] for column in _FILE_COLUMNS if column in known), None)
     if file is None or "label" not in known:
-        found = ", ".join(map(str, names))[:200]
         raise InputError(
             f"{name}: expected the columns path (or uri) and label, and perhaps split and group; "
-            f"found {found or 'none'}"
+            f"found {_shown(names)}"
         )
-    return (file, *(known.get(column) for column in _COLUMNS))
+    if absent := [column for column in slices if column not in known]:
+        raise InputError(
+            f"{name}: expected the column {absent[0]!r} of --slices; found {_shown(names)}"
+        )
+    return (file, *(known.get(column) for column in _COLUMNS), *(known[name] for name in slices))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names))[:200] or "none"
 
 
 def _values(row: Mapping[Any, Any], columns: tuple[str | None, ...]) -> list[Any]:
@@ -137,7 +152,7 @@ class _Lines:
         return line
 
 
-def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
+def _csv(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
             lines = _Lines(opened)
@@ -145,7 +160,7 @@ def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
             delimiter = max(_DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
             read = itertools.chain([header] if header else [], lines)
             reader = csv.DictReader(read, strict=True, delimiter=delimiter)
-            columns = _columns(reader.fieldnames or [], name)
+            columns = _columns(reader.fieldnames or [], name, slices)
             for row in reader:
                 lines.start_row()
                 if None in row or None in row.values():
@@ -158,7 +173,7 @@ def _csv(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         raise InputError(f"{name}: expected a CSV table in UTF-8: {error}") from error
 
 
-def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
+def _parquet(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
     try:
         import pyarrow.lib
         from pyarrow import parquet
@@ -168,8 +183,8 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[int, list[Any]]]:
         ) from error
     try:
         opened = parquet.ParquetFile(file)
-        columns = _columns(opened.schema_arrow.names, name)
-        present = [column for column in columns if column]
+        columns = _columns(opened.schema_arrow.names, name, slices)
+        present = list(dict.fromkeys(column for column in columns if column))
         _check_parquet(opened, present, name)
         # As dictionaries, so that repeated values are in memory once.
         texts = [column for column in present if _is_text(opened.schema_arrow.field(column).type)]

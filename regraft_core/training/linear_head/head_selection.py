@@ -58,7 +58,9 @@ class SolvedHead:
     Kernel and bias are the mean of those of its `members`, and the temperature is part of them.
     The penalties of the members are those of `rows` rows. `trials` are all fits that were compared,
     the best first; none if no class has two images. `loss` is the held-out log loss, and `held_out`
-    maps the names of objectives to their held-out values.
+    maps the names of objectives to their held-out values. `held_out_logits` [m, k], with offset,
+    and `held_out_labels` [m] are those of the held-out images if the folds had all rows: fits of a
+    sample are worse than the head. Otherwise they are empty.
     """
 
     kernel: Floats
@@ -72,6 +74,8 @@ class SolvedHead:
     loss: float = float("nan")
     trials: list[Trial] = field(default_factory=list)
     held_out: dict[str, float] = field(default_factory=dict)
+    held_out_logits: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    held_out_labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 def solve_head(
@@ -100,14 +104,17 @@ def solve_head(
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
     frequencies /= frequencies.sum()
     offset = choose_offset(options.optimize, best.logits, task.known, frequencies)
-    adjusted = (best.logits + offset).argmax(axis=1)
+    adjusted = best.logits + offset
+    predicted, scored = adjusted.argmax(axis=1), len(task.known)
+    kept = scored if len(task.sample) == len(rows) else 0
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     return SolvedHead(
         kernel=fitted.kernel / best.temperature, bias=fitted.bias / best.temperature, offset=offset,
         levels=levels, members=best.members, rows=len(task.sample), folds=task.folds,
         temperature=best.temperature, loss=best.loss,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
-        held_out={kind: score(kind, adjusted, task.known) for kind in objectives},
+        held_out={kind: score(kind, predicted, task.known) for kind in objectives},
+        held_out_logits=adjusted[:kept], held_out_labels=task.known[:kept],
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ all images; what the validation split then says about them it says by the logits
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,18 @@ class RefittedHead:
     """`kernel` [width, k] and `bias` [k] of the layer of the logits, float32.
 
     `validation_logits` float32 [n, k] are of the head fitted to train alone; `validation_labels`
-    int32 [n].
+    int32 [n]. `held_out_logits` float32 [m, k] and `held_out_labels` int32 [m] are those of train
+    images by the fits that did not see them; files from before have none.
     """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     validation_logits: NDArray[np.float32]
     validation_labels: NDArray[np.int32]
+    held_out_logits: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, 0), np.float32)
+    )
+    held_out_labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def write(self, folder: str | os.PathLike[str]) -> str:
         """Write the file into `folder`; return its SHA-256."""
@@ -53,4 +58,4 @@ class RefittedHead:
         if found != digest:
             raise InputError(f"{path}: expected digest {digest[:12]}, got {found[:12]}")
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            return cls(**{name: arrays[name] for name in arrays.files})

@@ -114,8 +114,16 @@ def parse_predictions(response: Any) -> list[Prediction]:
     values, shape = _floats(response, "probabilities")
     width = shape[-1] if shape else 0
     rows = [values[start : start + width] for start in range(0, len(labels) * width, width or 1)]
-    familiar = _bools(response, "familiar") if "familiar" in response.outputs else None
-    return join_outputs(labels, confidences, rows, familiar, _reasons(response))
+    familiar, abstain, inside = (
+        _bools(response, name) if name in response.outputs else None
+        for name in ("familiar", "abstain", "label_set")
+    )
+    sets = None
+    if inside is not None:
+        sets = [inside[start : start + width] for start in range(0, len(inside), width or 1)]
+    return join_outputs(
+        labels, confidences, rows, familiar, _reasons(response), label_sets=sets, abstain=abstain
+    )
 
 
 def parse_features(response: Any) -> list[tuple[float, ...]]:

@@ -290,7 +290,8 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
     """Return the results as a JSON list.
 
     `familiar` is null if the model does not report it, `classes` if they are not known; those are
-    in the order of `probabilities`.
+    in the order of `probabilities`. `label_set` and `abstain` are absent if the model does not
+    report them.
     """
     rows = []
     for result in results:
@@ -305,26 +306,52 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
                 "probabilities": list(result.prediction.probabilities),
                 "familiar": result.prediction.familiar,
             }
+            if result.prediction.label_set is not None:
+                row["label_set"] = result.prediction.names_in_set(classes)
+            if result.prediction.abstain is not None:
+                row["abstain"] = result.prediction.abstain
         rows.append(row)
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     # A terminal could interpret control characters in the names of files.
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def as_csv(results: Sequence[FilePrediction]) -> str:
-    """Return the results as CSV; `familiar` is empty if the model does not report it."""
+def as_csv(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> str:
+    """Return the results as CSV; `familiar` is empty if the model does not report it.
+
+    The columns `label_set` and `abstain` are absent if it does not report them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", "familiar", "error"])
+    more = decision_columns(results)
+    writer.writerow(["path", "label", "confidence", "familiar", *more, "error"])
     for result in results:
         found = result.prediction
-        columns = (
-            (found.label, f"{found.confidence:.6f}", format_flag(found.familiar, "true", "false"))
-            if found
-            else ("", "", "")
-        )
+        columns = [""] * (3 + len(more))
+        if found:
+            flag = format_flag(found.familiar, "true", "false")
+            columns = [found.label, f"{found.confidence:.6f}", flag]
+            columns += format_decisions(found, more, classes, "true", "false")
         writer.writerow(map(_cell, [result.path, *columns, result.error]))
     return text.getvalue()
+
+
+def decision_columns(results: Sequence[FilePrediction]) -> list[str]:
+    """Return which of `label_set` and `abstain` the model of these results reports."""
+    found = [result.prediction for result in results if result.prediction]
+    names = ("label_set", "abstain")
+    return [name for name in names if any(getattr(one, name) is not None for one in found)]
+
+
+def format_decisions(
+    found: Prediction, columns: Sequence[str], classes: Sequence[str], yes: str, no: str
+) -> list[str]:
+    """Return the texts of the columns of `decision_columns`: the names in the set, and a flag."""
+    texts = {
+        "label_set": ", ".join(found.names_in_set(classes)),
+        "abstain": format_flag(found.abstain, yes, no),
+    }
+    return [texts[name] for name in columns]
 
 
 def _cell(text: str) -> str:
@@ -333,6 +360,6 @@ def _cell(text: str) -> str:
     return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
 
 
-def format_flag(familiar: bool | None, yes: str = "yes", no: str = "no") -> str:
-    """Return the text of a `familiar` flag; it is empty if the model does not report one."""
-    return "" if familiar is None else yes if familiar else no
+def format_flag(flag: bool | None, yes: str = "yes", no: str = "no") -> str:
+    """Return the text of a flag; it is empty if the model does not report one."""
+    return "" if flag is None else yes if flag else no

@@ -151,6 +151,8 @@ def parse_predictions(value: Any) -> list[Prediction]:
         _member(outputs, "probabilities"),
         outputs.get("familiar"),
         outputs.get(ERROR),
+        label_sets=outputs.get("label_set"),
+        abstain=outputs.get("abstain"),
     )
 
 

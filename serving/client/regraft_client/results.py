@@ -18,13 +18,26 @@ class Prediction:
     """The prediction for one image; `probabilities` are in the order of the model's classes.
 
     `familiar` is True for an in-distribution image and False for an out-of-distribution one; it is
-    None if the model was exported without an OOD threshold.
+    None if the model was exported without an OOD threshold. `label_set` is which classes are in the
+    set of labels that contains the true one with the chosen coverage, in the order of
+    `probabilities`, and `abstain` whether the confidence is too low for the chosen precision; each
+    is None if the model was exported without it.
     """
 
     label: str
     confidence: float
     probabilities: tuple[float, ...]
     familiar: bool | None = None
+    label_set: tuple[bool, ...] | None = None
+    abstain: bool | None = None
+
+    def names_in_set(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the labels in the set; the number of a class without a name."""
+        return [
+            classes[index] if index < len(classes) else f"class {index}"
+            for index, inside in enumerate(self.label_set or ())
+            if inside
+        ]
 
 
 @dataclass(frozen=True)
@@ -81,20 +94,27 @@ def join_outputs(
     probabilities: Sequence[Any],
     familiar: Sequence[bool] | None,
     reasons: Sequence[str] | None = None,
+    *,
+    label_sets: Sequence[Sequence[bool]] | None = None,
+    abstain: Sequence[bool] | None = None,
 ) -> list[Prediction]:
-    """Return one prediction per image from the outputs of `serving_default`.
+    """Return one prediction per image from the outputs of `serving_default`; None for absent ones.
 
     Raises:
         ValueError: the outputs differ in length.
         InvalidImageError: the output `error` has a reason for an image.
     """
-    flags: Sequence[bool | None] = [None] * len(labels) if familiar is None else familiar
+    absent = [None] * len(labels)
+    optional = [absent if values is None else values for values in (familiar, label_sets, abstain)]
     predictions = [
-        Prediction(label, float(confidence), tuple(map(float, row)), flag)
-        for label, confidence, row, flag in zip(
-            labels, confidences, probabilities, flags, strict=True
+        Prediction(
+            label, float(confidence), tuple(map(float, row)), flag,
+            None if inside is None else tuple(inside), abstains,
         )
-    ]
+        for label, confidence, row, flag, inside, abstains in zip(
+            labels, confidences, probabilities, *optional, strict=True
+        )
+    ]  # fmt: skip
     return check_images(predictions, reasons)
 
 

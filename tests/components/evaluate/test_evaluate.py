@@ -13,9 +13,16 @@ from scipy.stats import binomtest
 from components.evaluate.evaluate import evaluate
 from components.evaluate.predict import build_runner, predict
 from components.evaluate.report.report_data import ReportData
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import (
+    DatasetManifest,
+    EvaluationManifest,
+    ModelManifest,
+    Shard,
+)
 from regraft_core.formats.options import GateOptions
-from regraft_core.formats.records import read_split
+from regraft_core.formats.records import read_split, write_records
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
@@ -117,6 +124,46 @@ def test_equal_inputs_give_an_equal_verdict_and_no_champion_yet(
     assert any("no champion yet" in check.received for check in again.checks)
 
 
+def with_slices(dataset: Path, folder: Path) -> Path:
+    """Copy a dataset, with cameras that alternate from image to image."""
+    shutil.copytree(dataset, folder)
+    data = DatasetManifest.read(dataset)
+    splits = {}
+    for split, info in data.splits.items():
+        numbered = enumerate(read_split(dataset, split))
+        records = [one._replace(slices=(f"camera {k % 2}",)) for k, one in numbered]
+        write_records(folder / "all.tfrecord", records)
+        file = (folder / "all.tfrecord").rename(folder / f"{split}.tfrecord")
+        shard = Shard(file=file.name, count=len(records), sha256=digest_file(file))
+        splits[split] = info.model_copy(update={"shards": [shard]})
+    changed = {"splits": splits, "slices": {"camera": {"camera 0": 1, "camera 1": 1}}}
+    data.model_copy(update=changed).write(folder)
+    return folder
+
+
+def check_optional_results(result: EvaluationManifest, folder: Path) -> None:
+    """Compare the results of slices, sets, abstention and corruptions with the predictions."""
+    with np.load(folder / "predictions.npz") as saved:
+        probabilities, labels = saved["probabilities"].astype(float), saved["true_labels"]
+    correct = probabilities.argmax(axis=1) == labels
+    by_camera = {one["value"]: one for one in result.details["slices"]}
+    for k in range(2):
+        found = by_camera[f"camera {k}"]
+        assert (found["correct"], found["images"]) == (correct[k::2].sum(), len(correct[k::2]))
+    thresholds = ServedThresholds.of(result.details)
+    inside, abstains = thresholds.label_sets(probabilities), thresholds.abstains(probabilities)
+    assert inside is not None and abstains is not None
+    sets, abstention = result.details["prediction_sets"], result.details["abstention"]
+    assert sets["scores"] == abstention["scores"] == "out-of-fold"
+    assert sets["covered"] == inside[np.arange(len(labels)), labels].sum()
+    assert (abstention["accepted"], abstention["correct"]) == (
+        (~abstains).sum(), correct[~abstains].sum(),
+    )  # fmt: skip
+    corruptions = result.details["corruptions"]
+    assert len(corruptions) == 15 and {one["images"] for one in corruptions} == {7}
+    assert len({one["clean_accuracy"] for one in corruptions}) == 1
+
+
 def test_a_rejected_model_has_a_report_too(dataset, trained, tmp_path) -> None:
     ood = tmp_path / "ood"
     ood.mkdir()
@@ -125,11 +172,18 @@ def test_a_rejected_model_has_a_report_too(dataset, trained, tmp_path) -> None:
         noise = tf.constant(random.integers(0, 256, (40, 40, 3), np.uint8))
         (ood / f"{k}.png").write_bytes(tf.io.encode_png(noise).numpy())
     (ood / "broken.png").write_bytes(b"not an image")
-    options = UNCHECKED.model_copy(update={"min_accuracy": 0.9999, "ood_images": str(ood)})
-    result = evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
+    chosen = {"coverage": 0.8, "abstain_precision": 0.4, "corruption_images": 7}
+    wanted = {"min_accuracy": 0.9999, "min_accuracy_by_slice": 0.05, "ood_images": str(ood)}
+    options = UNCHECKED.model_copy(update=chosen | wanted)
+    data = with_slices(dataset, tmp_path / "sliced")
+    result = evaluate([trained.candidates["head"]], data, tmp_path / "e", options)
     assert result.verdict == "rejected"
     assert [check.name for check in result.checks if not check.passed] == ["accuracy"]
-    assert "Rejected" in (tmp_path / "e" / "report.html").read_text()
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert "Rejected" in page
+    for section in ("slices", "corruptions", "prediction-sets", "abstention"):
+        assert f'id="{section}"' in page
+    check_optional_results(result, tmp_path / "e")
     # OOD images were measured, except the one that cannot be decoded.
     assert result.details["ood"]["ood_images"] == 6
     # Noise is none of the shapes, on which the model was trained.
@@ -231,9 +285,18 @@ def test_a_model_like_a_constant_prediction_is_rejected_by_default(
     assert "(" not in passed and len(passed.removeprefix("[regraft] ")) <= 80
 
 
-def test_a_minimum_recall_of_an_unknown_class_is_an_error(dataset, trained, tmp_path):
-    options = GateOptions(min_recall_by_class={"star": 0.5})
-    with pytest.raises(
-        InputError, match=r"min_recall_by_class: expected names among .* got \['star'\]"
-    ):
-        evaluate([trained.candidates["head"]], dataset, tmp_path / "e", options)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"min_recall_by_class": {"star": 0.5}},
+            r"min_recall_by_class: expected names among .* got \['star'\]",
+        ),
+        ({"min_accuracy_by_slice": 0.9}, "min_accuracy_by_slice: expected a dataset with slices"),
+    ],
+)
+def test_a_minimum_of_an_unknown_class_or_slice_is_an_error(
+    dataset, trained, tmp_path, options, message
+):
+    with pytest.raises(InputError, match=message):
+        evaluate([trained.candidates["head"]], dataset, tmp_path / "e", GateOptions(**options))

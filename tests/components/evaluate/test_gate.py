@@ -12,6 +12,7 @@ from scipy import stats
 
 from components.evaluate.gate.baseline import ClassCount, compare_with_constant, recall_bounds
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, apply_gate
+from components.evaluate.metrics.robustness import CorruptionDrop
 from components.evaluate.metrics.statistics import compare
 from regraft_core.formats.options import GateOptions
 
@@ -28,6 +29,7 @@ GOOD = Evidence(
     recall_bounds=recall_bounds(COUNTS),
 )
 NAN = math.nan
+BLURRED = CorruptionDrop("blur", 1, 100, 1.0, 0.75, 0.25, 0.2, 0.3)
 
 
 @functools.cache
@@ -55,6 +57,12 @@ CASES = [
     ({"images": 0}, {}, False, ["test images"]),
     ({"images": 1}, {}, True, []),
     ({"not_finite": 1}, {}, False, ["predictions"]),
+    ({"corruption_drops": [BLURRED]}, {"corruption_images": 9, "max_corruption_drop": 0.25}, True,
+     []),
+    ({"corruption_drops": [BLURRED]}, {"corruption_images": 9, "max_corruption_drop": 0.24}, False,
+     ["accuracy drop by blur"]),
+    ({}, {"corruption_images": 9, "max_corruption_drop": 0.5}, False,
+     ["accuracy drop by corruption"]),
     ({"baseline": None}, {}, False, ["baseline"]),
     ({"baseline": compare_with_constant([], "accuracy")}, {}, False, ["baseline"]),
     ({"baseline": None}, {"baseline_rule": "off"}, True, []),

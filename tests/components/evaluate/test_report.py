@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
+from components.evaluate.metrics.slices import measure_slices
 from components.evaluate.report.report import REPORT_FILE, rebuild_report, render
 from components.evaluate.report.report_data import ReportData
 from regraft_core.runtime.errors import InputError
@@ -140,6 +143,22 @@ def test_any_number_of_classes_makes_a_page(report_of, classes) -> None:
     assert ('id="confusion"' in page) == (classes <= 60)
     assert page.count("<tr><td>digit") <= 60 + 8
     assert len(page) < 1_000_000
+
+
+def test_the_worst_slices_are_a_table_of_text(report_of) -> None:
+    hostile = "<script>alert(1)</script>"
+    values = [(hostile,)] * 30 + [(f"lens {k}",) for k in range(25)]
+    labels = np.ones(len(values), int)
+    predicted = np.where(np.arange(len(values)) < 32, 0, 1)
+    slices = measure_slices(["camera"], values, predicted, labels, ["a", "<b>"])
+    data = report_of()
+    details = data.evaluation.details | {"slices": [asdict(one) for one in slices]}
+    evaluation = data.evaluation.model_copy(update={"details": details})
+    page = render(data.model_copy(update={"evaluation": evaluation}))
+    assert hostile not in page and "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
+    assert "<b>&lt;b&gt;</b>: 0.0%" in page
+    assert page.count("<td>camera</td>") == 20 and "The worst 20 of 26 slices." in page
+    assert 'id="slices"' not in render(data)
 
 
 def test_the_pooling_of_the_head_is_highlighted(report_of) -> None:

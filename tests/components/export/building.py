@@ -37,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 PX = 32
 # Between the OOD scores of the images in the tests.
 THRESHOLD = -1.1
+# Between their probabilities, and between their confidences.
+SET_PROBABILITY, ACCEPTED_CONFIDENCE = 0.32, 0.4
 MADE = MadeBy(step="test", version="0", seconds=1.0)
 
 
@@ -154,7 +156,11 @@ def write_evaluation(folder: Path, candidate: Path, **changes: Any) -> Path:
         ],
         "confusion": [[3, 0, 0], [0, 3, 0], [0, 0, 3]],
         "temperature": 1.7,
-        "details": {"ood": {"score": SCORE, "threshold": THRESHOLD}},
+        "details": {
+            "ood": {"score": SCORE, "threshold": THRESHOLD},
+            "prediction_sets": {"threshold": SET_PROBABILITY},
+            "abstention": {"threshold": ACCEPTED_CONFIDENCE},
+        },
     }  # fmt: skip
     EvaluationManifest(**(values | changes)).write(folder)
     return folder

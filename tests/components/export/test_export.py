@@ -12,17 +12,21 @@ import pytest
 import tensorflow as tf
 
 from components.export.export import export
+from components.export.signatures import Postprocessing, postprocess
 from components.export.warmup import example_of
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RejectedError
 from regraft_core.training.model_files import load_model
 from regraft_core.training.ood_detector import OodDetector
 from tests.components.export.building import (
+    ACCEPTED_CONFIDENCE,
     CLASSES,
     FORMATS,
     PX,
+    SET_PROBABILITY,
     THRESHOLD,
     Built,
     image,
@@ -32,6 +36,7 @@ from tests.components.export.building import (
 IMAGES = [image(i, FORMATS[i % len(FORMATS)]) for i in range(7)]
 ROOT = Path(__file__).resolve().parents[3]
 TEMPERATURE = 1.7
+THRESHOLDS = ServedThresholds(SET_PROBABILITY, ACCEPTED_CONFIDENCE)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,25 @@ def test_predictions_for_bytes_equal_those_of_the_trained_model(
     np.testing.assert_allclose(got["familiarity"], ood_scores[:size], rtol=1e-4)
     np.testing.assert_array_equal(got["familiar"], ood_scores[:size] >= THRESHOLD)
     assert len(set((ood_scores >= THRESHOLD).tolist())) == 2
+    sets, abstains = THRESHOLDS.label_sets(expected), THRESHOLDS.abstains(expected)
+    np.testing.assert_array_equal(got["label_set"], sets)
+    np.testing.assert_array_equal(got["abstain"], abstains)
+
+
+def test_without_thresholds_a_prediction_has_no_more_outputs(built: Built) -> None:
+    preprocessing = load_model(built.candidate)[1].preprocessing
+    plain = Postprocessing(preprocessing, tuple(CLASSES), temperature=1.0, ood=None)
+    outputs = postprocess(tf.zeros([2, len(CLASSES)]), plain)
+    assert list(outputs) == ["label", "confidence", "probabilities"]
+
+
+def test_the_images_have_sets_of_several_sizes_and_some_are_abstained_from(
+    logits: np.ndarray,
+) -> None:
+    probabilities = softmax(logits / TEMPERATURE)
+    sets, abstains = THRESHOLDS.label_sets(probabilities), THRESHOLDS.abstains(probabilities)
+    assert sets is not None and len(set(sets.sum(axis=1).tolist())) > 1
+    assert abstains is not None and len(set(abstains.tolist())) == 2
 
 
 def test_features_have_the_prediction_of_the_same_forward_pass(loaded: tf.Module) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
+from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import FeatureOptions, HeadOptions
@@ -72,6 +73,26 @@ def test_the_head_is_fitted_again_with_the_validation_images(
     model.get_layer("logits").set_weights([refitted.kernel, refitted.bias])
     after = model(rows.astype(np.float32)).numpy()
     assert log_loss(after, labels) < log_loss(refitted.validation_logits, labels)
+    held_out = refitted.held_out_logits - np.array(manifest.head["offset"])
+    chosen = manifest.measurements["held_out"]
+    train = FeatureRows([features], "train", LEVELS)
+    assert len(held_out) == len(train), "no fit saw the images that it predicts"
+    np.testing.assert_array_equal(refitted.held_out_labels, train.labels)
+    predicted = refitted.held_out_logits.argmax(axis=1)
+    assert np.mean(predicted == refitted.held_out_labels) == pytest.approx(chosen["accuracy"])
+    fitted_loss = log_loss(held_out, refitted.held_out_labels)
+    assert fitted_loss < np.log(CLASSES)
+
+
+def test_a_file_from_before_has_no_held_out_logits(tmp_path: Path) -> None:
+    values = {
+        "kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32),
+        "validation_logits": np.ones((4, 3), np.float32),
+        "validation_labels": np.zeros(4, np.int32),
+    }  # fmt: skip
+    np.savez(tmp_path / REFIT_FILE, **values)
+    read = RefittedHead.read(tmp_path, digest_file(tmp_path / REFIT_FILE))
+    assert read.validation_logits.shape == (4, 3) and len(read.held_out_labels) == 0
 
 
 def test_another_file_of_refitted_weights_is_refused(features: Path, tmp_path: Path) -> None:

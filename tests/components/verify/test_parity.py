@@ -10,6 +10,7 @@ from components.verify.parity import (
     ParityCase,
     Predicted,
     compare,
+    decision_difference,
     difference,
     failure,
     parity_table,
@@ -17,6 +18,7 @@ from components.verify.parity import (
 )
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import ParityManifest, ParityRow
+from regraft_core.formats.served_thresholds import NO_THRESHOLDS, ServedThresholds
 
 
 def predicted(label: str, *probabilities: float) -> Predicted:
@@ -38,6 +40,48 @@ def predicted(label: str, *probabilities: float) -> Predicted:
 )
 def test_difference(expected: Predicted, served: Predicted, maximum: float) -> None:
     assert difference(expected, served) == pytest.approx(maximum)
+
+
+SETS = ServedThresholds(set_probability=0.3)
+ABSTENTION = ServedThresholds(accepted_confidence=0.6)
+
+
+def decided(probability: float, *inside: bool, abstain: bool | None = None) -> Predicted:
+    """Return a prediction of three classes with a set of labels, and perhaps abstention."""
+    probabilities = np.array([probability, 0.3 - 1e-5, 0.7 - probability])
+    return Predicted("a", probabilities, np.array(inside) if inside else None, abstain)
+
+
+@pytest.mark.parametrize(
+    ("expected", "served", "thresholds", "maximum"),
+    [
+        (decided(0.5, True, False, False), decided(0.5, True, False, False), SETS, 0.0),
+        (decided(0.5, True, False, False), decided(0.5, True, True, False), SETS, 1e-5),
+        (decided(0.5, True, False, False), decided(0.5, True, False, True), SETS, 0.1),
+        (decided(0.5, True, False, False), decided(0.5, False, False, False), SETS, 0.2),
+        (decided(0.5, True, False, False), decided(0.5), SETS, math.inf),
+        (decided(0.5, True, False, False), decided(0.5, True, False), SETS, math.inf),
+        (decided(0.5, abstain=True), decided(0.5, abstain=True), ABSTENTION, 0.0),
+        (decided(0.5, abstain=True), decided(0.5, abstain=False), ABSTENTION, 0.1),
+        (decided(0.5, abstain=True), decided(0.5), ABSTENTION, math.inf),
+        (decided(0.5), decided(0.5), NO_THRESHOLDS, 0.0),
+    ],
+)
+def test_other_decisions_count_by_their_distance_to_the_threshold(
+    expected: Predicted, served: Predicted, thresholds: ServedThresholds, maximum: float
+) -> None:
+    assert decision_difference(expected, served, thresholds) == pytest.approx(maximum, abs=1e-9)
+    rows = compare([ParityCase("one.png", "a", expected)], {"rest": [served]}, thresholds)
+    assert rows[0].max_abs_diff["rest"] == pytest.approx(maximum, abs=1e-9)
+
+
+def test_labels_that_tie_may_each_be_the_only_one_of_a_set() -> None:
+    thresholds = ServedThresholds(set_probability=0.9)
+    sides = [
+        Predicted(label, np.array(row), thresholds.label_sets(np.array([row]))[0])  # type: ignore[index]
+        for label, row in (("a", [0.5, 0.5 - 1e-6]), ("b", [0.5 - 1e-6, 0.5]))
+    ]
+    assert decision_difference(*sides, thresholds) == 0.0
 
 
 @pytest.fixture

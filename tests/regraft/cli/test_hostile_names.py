@@ -78,6 +78,34 @@ def test_a_progress_bar_shows_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
             advance(1, 2)
 
 
+DECIDED = [
+    FilePrediction("a.png", Prediction("=x", 0.5, (0.5, 0.5), None, (True, True), abstain=True)),
+    FilePrediction("b.png", Prediction("=x", 0.9, (0.9, 0.1), None, (True, False), abstain=False)),
+    FilePrediction("c.png", None, "damaged"),
+]
+
+
+def test_sets_and_abstention_are_columns_of_a_model_that_reports_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The names of classes are text, and a class without a name has its number."""
+    classes = ["=x", "y\x1b"]
+    header, first, second, third = as_csv(DECIDED, classes).splitlines()
+    assert header == "path,label,confidence,familiar,label_set,abstain,error"
+    assert first == """a.png,'=x,0.500000,,"'=x, y\\u001b",true,"""
+    assert second == "b.png,'=x,0.900000,,'=x,false,"
+    assert third == "c.png,,,,,,damaged"
+    rows = json.loads(as_json(DECIDED, classes))
+    assert [row.get("label_set") for row in rows] == [["=x", "y\x1b"], ["=x"], None]
+    assert [row.get("abstain") for row in rows] == [True, False, None]
+    assert json.loads(as_json(DECIDED))[0]["label_set"] == ["class 0", "class 1"]
+    print_predictions(DECIDED, classes)
+    table = capsys.readouterr().out
+    assert "label set" in table and "abstain" in table and "\x1b" not in table
+    assert "label_set" not in as_csv([prediction("a.png", "x")])
+    assert "label_set" not in as_json([prediction("a.png", "x")])
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\ta", "=cmd|' /C calc'!A0"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert neutral_cell(text) == f"'{text}"

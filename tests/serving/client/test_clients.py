@@ -33,6 +33,7 @@ from regraft_client.rest_wire import RestRequests, model_path, parse_address
 from regraft_client.retries import ReadinessDeadline
 from serving.running.runner import Addresses, free_port
 from tests.local_server import LocalServer, write_response
+from tests.serving.tiny_model import IN_SET
 
 FAMILIAR = [True, True, False, False]  # of the test images, by their brightness
 CLIENTS = [RestClient, GrpcClient]
@@ -227,7 +228,11 @@ def test_a_folder_is_predicted(
     assert "error" in rows[9]
     assert [row.get("familiar") for row in rows[:4]] == FAMILIAR
     header, *lines = as_csv(results).splitlines()
-    assert header == "path,label,confidence,familiar,error"
+    assert header == "path,label,confidence,familiar,label_set,abstain,error"
+    assert [row.get("abstain") for row in rows[:4]] == FAMILIAR
+    for row in rows[:9]:
+        inside = [k for k, p in enumerate(row["probabilities"]) if p >= IN_SET]
+        assert row["label_set"] == [f"class {k}" for k in inside]
     assert [line.split(",")[3] for line in lines[:4]] == ["true", "true", "false", "false"]
     assert lines[9].split(",")[1:4] == ["", "", ""]
 

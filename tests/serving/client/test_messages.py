@@ -157,6 +157,11 @@ def test_tensors_are_parsed_in_both_forms() -> None:
     content = TensorProto(dtype=10, tensor_content=b"\0\1")
     rows = grpc_wire.parse_predictions(response(**OUTPUTS, familiar=content))
     assert [row.familiar for row in rows] == [False, True]
+    assert [(row.label_set, row.abstain) for row in rows] == [(None, None)] * 2
+    inside = [[True, False], [True, True]]
+    rows = grpc_wire.parse_predictions(response(**OUTPUTS, label_set=inside, abstain=[True, False]))
+    assert [row.label_set for row in rows] == [(True, False), (True, True)]
+    assert [row.abstain for row in rows] == [True, False]
 
 
 def test_outputs_of_another_kind_are_the_servers_error() -> None:

@@ -44,8 +44,11 @@ def test_a_table_shows_whether_images_are_familiar(predict: Callable[..., Ended]
     code, out, _ = predict("--version", "2")
     assert code == 0
     assert "familiar" in out
-    assert cells(out, "bright.png")[-1] == "yes"
-    assert cells(out, "dark.png")[-1] == "no"
+    assert cells(out, "bright.png")[3] == "yes"
+    assert cells(out, "dark.png")[3] == "no"
+    # Next to it are the names in the set, and abstention.
+    assert cells(out, "bright.png")[4].startswith("even-")
+    assert cells(out, "bright.png")[5] == "yes"
 
 
 def test_a_model_without_a_threshold_has_no_such_column(predict: Callable[..., Ended]) -> None:

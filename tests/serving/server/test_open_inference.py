@@ -127,7 +127,7 @@ def test_the_metadata_of_a_model(server: Addresses, stub: Any) -> None:
         request = pb.ModelMetadataRequest(name="tiny", version=version)
         assert stub.ModelMetadata(request, timeout=60) == pb.ModelMetadataResponse(**METADATA)
     names = [one["name"] for one in get(server, M)[1]["outputs"]]
-    assert names == ["confidence", "familiar", "label", "probabilities"]
+    assert names == ["abstain", "confidence", "familiar", "label", "label_set", "probabilities"]
 
 
 @pytest.mark.parametrize("version", ["", "1", "stable", "002"])

@@ -48,7 +48,9 @@ def test_an_image_is_uploaded_and_classified(
     page.wait_for_selector("#results .bar")
     assert page.inner_text("#results .label").startswith("even-")
     assert page.locator("#results .bar").count() == 3
-    assert "ms" in page.inner_text("#results .meta")
+    assert "ms" in page.inner_text("#results .meta >> nth=0")
+    names = page.inner_text("#results .set")
+    assert names.startswith("label set: ") and "even-" in names
     assert "even-" in page.inner_text("#results .bar >> nth=0")
     page.set_input_files("#files", [str(bad)])
     page.wait_for_selector("#results .error")

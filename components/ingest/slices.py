@@ -1,0 +1,36 @@
+"""The slices of a dataset: columns whose values divide the images, such as a camera or a site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from components.ingest.catalog import Catalog
+from regraft_core.runtime.errors import DataError
+
+MAX_VALUES, MAX_CHARACTERS = 1000, 200
+
+
+def count_slices(catalog: Catalog, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return the number of images by value of each slice; missing values are empty.
+
+    Raises:
+        DataError: all values of a slice are missing, or it has so many or so long values that it
+            does not divide the images.
+    """
+    images = catalog.count()
+    found = {name: catalog.count_by_slice(index) for index, name in enumerate(names)}
+    for name, counts in found.items():
+        if set(counts) == {""}:
+            raise DataError(f"slices: expected values of {name!r}, found none for all images")
+        if len(counts) > min(images / 2, MAX_VALUES):
+            raise DataError(
+                f"slices: {name!r} has {len(counts)} values for {images} images; expected a column "
+                f"with few, each of several images and at most {MAX_VALUES}"
+            )
+        longest = max(map(len, counts))
+        if longest > MAX_CHARACTERS:
+            raise DataError(
+                f"slices: expected values of {name!r} of at most {MAX_CHARACTERS} characters, "
+                f"found {longest}"
+            )
+    return found
