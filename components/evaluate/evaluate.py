@@ -146,10 +146,9 @@ def _logits_before_refit(
     folder: str | os.PathLike[str], manifest: ModelManifest
 ) -> LabeledLogits | None:
     """Return validation logits by the weights from before the validation images were fitted."""
-    digest = manifest.head.get("refit")
-    if manifest.strategy != "head" or digest is None:
+    refitted = RefittedHead.of_candidate(folder, manifest)
+    if refitted is None:
         return None
-    refitted = RefittedHead.read(folder, digest)
     return LabeledLogits(refitted.validation_logits, refitted.validation_labels)
 
 

@@ -84,6 +84,7 @@ def resolve(
     formats: List[str],
     serving_precision: str,
     int8_margin: float,
+    drift_images: int,
     engine: str,
     verify_images: int,
     parity_tolerance: float,
