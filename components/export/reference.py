@@ -1,4 +1,4 @@
-"""The drift reference of an exported model: a sample of validation images, as a server sees them."""
+"""The drift reference of an exported model: what it computes for a sample of validation images."""
 
 from __future__ import annotations
 

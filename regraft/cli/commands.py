@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serving.serve", "Serve published models over gRPC and REST."),
     "predict": ("serving.predict", "Predict images with a served or a local model."),
     "publish": ("serving.publish", "Publish an exported model, label a version, or roll back."),
+    "drift": ("drift.drift", "Test whether the images that a model receives have changed."),
     "classify": ("explore.classify", "Classify images with a pretrained ImageNet model."),
     "inspect": ("explore.inspect", "Show the layers, weights and cut points of a model."),
     "ingest": ("local_run.ingest", "Turn images into a checked dataset."),

@@ -72,9 +72,7 @@ class Found:
     p_value: float
 
 
-def comparable(
-    reference: Ints, images: Ints, permutations: int, seed: int
-) -> Labels | None:
+def comparable(reference: Ints, images: Ints, permutations: int, seed: int) -> Labels | None:
     """Return the labels of the rows of the reference, followed by those of the images.
 
     Args:
