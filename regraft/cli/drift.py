@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regraft.cli.options.json_flag import JsonFlag
-from regraft_core.runtime.errors import InputError, RejectedError
+from regraft_core.runtime.errors import DriftError, InputError
 
 if TYPE_CHECKING:
     from regraft.drift.report import DriftReport
@@ -69,7 +69,7 @@ def drift(
         _print_report(report)
     if report.drift:
         alarms = ", ".join(test.name for test in report.tests if test.alarm)
-        raise RejectedError(f"drift of {report.model}: {alarms}")
+        raise DriftError(f"drift of {report.model}: {alarms}")
 
 
 def _print_report(report: DriftReport) -> None:

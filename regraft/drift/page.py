@@ -84,10 +84,8 @@ def _plane(check: DriftCheck) -> Markup:
     if len(axes) < 2:
         return Markup("")
     lines = []
-    for kind, features in (
-        ("before", check.reference.features),
-        ("after", check.observed.features),
-    ):
+    groups = {"before": check.reference.features, "after": check.observed.features}
+    for kind, features in groups.items():
         centered = features[:: max(len(features) // MAX_POINTS, 1)] - check.reference.mean
         places = centered @ axes.T / np.square(axes).sum(axis=1)
         lines.append(charts.Line(kind, [(float(x), float(y)) for x, y in places]))

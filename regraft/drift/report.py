@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class DriftOptions:
 
     name: str = ""
     max_images: int = 1000
-    check: CheckOptions = CheckOptions()
+    check: CheckOptions = field(default_factory=CheckOptions)
 
 
 @dataclass(frozen=True)

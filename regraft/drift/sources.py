@@ -114,8 +114,8 @@ def read_logged_images(log: str | os.PathLike[str], model: ServedModel, max_imag
         familiarity=np.array([np.nan if one is None else one for one in scores], np.float32),
     )
     times = sorted(request.time for request in requests)
-    return Checked(observed, dict(excluded), *([times[0], times[-1]] if times else ["", ""]),
-                   lost_lines=len(lost))  # fmt: skip
+    first, last = (times[0], times[-1]) if times else ("", "")
+    return Checked(observed, dict(excluded), first, last, len(lost))
 
 
 def read_image_folder(
@@ -140,7 +140,7 @@ def read_image_folder(
 
     outputs = load_signature(model, FEATURES)
     index = {name: number for number, name in enumerate(classes)}
-    excluded = Counter({"left out, evenly": len(files) - len(chosen)})
+    excluded = Counter({"more than --max-images": len(files) - len(chosen)})
     rows: list[tuple[NDArray[np.float16], int, float]] = []
     for start in range(0, len(chosen), BATCH):
         encoded = []

@@ -121,7 +121,7 @@ def make_reference(
         features=to_half(values),
         predicted=predicted.astype(np.int32),
         familiarity=familiarity.astype(np.float32),
-        threshold=np.float32(threshold).reshape(()),
+        threshold=np.array(threshold, np.float32),
         mean=mean,
         axes=_with_fixed_signs(axes).astype(np.float32),
         class_counts=class_counts.astype(np.int64),
