@@ -20,15 +20,15 @@ from regraft_core.runtime.version import VERSION
 
 TITLES: dict[TestName, str] = {
     "classes": "predicted classes",
-    "classifier": "features, classifier",
-    "mean_discrepancy": "features, mean discrepancy",
+    "classifier": "features (classifier)",
+    "mean_discrepancy": "features (MMD)",
     "familiarity": "familiarity",
 }
 STATISTICS: dict[TestName, str] = {
     "classes": "total variation distance",
-    "classifier": "area under the ROC curve",
-    "mean_discrepancy": "squared discrepancy",
-    "familiarity": "chance to be less familiar",
+    "classifier": "area under the curve",
+    "mean_discrepancy": "squared MMD",
+    "familiarity": "chance to be lower",
 }
 MAX_CLASSES, MAX_POINTS, BINS = 40, 400, 20
 
