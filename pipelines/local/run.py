@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from pydantic import Field
+
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
@@ -26,7 +28,7 @@ from regraft_core.formats.manifests import (
     EvaluationManifest,
     PublishedManifest,
 )
-from regraft_core.runtime.addresses import redact_text
+from regraft_core.runtime.addresses import redact_all, redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
 from regraft_core.runtime.printable import one_line, without_colors
@@ -55,6 +57,10 @@ class Summary(Record):
     dataset_digest: str
     dataset: str
     evaluation: str
+    recipe: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options other than the defaults, without secrets in URLs.",
+    )
 
 
 class StepError(RegraftError):
@@ -127,8 +133,9 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
         recipe = recipe.model_copy(update={"work_dir": str(store)})
     if runner == "docker":
         recipe = with_absolute_paths(recipe)
+    given = redact_all(recipe.model_dump(mode="json", exclude_defaults=True))
     outputs, timings = _execute(recipe, out, listener, runner)
-    summary = _summarize(out, outputs, timings)
+    summary = _summarize(out, outputs, timings).model_copy(update={"recipe": given})
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
 

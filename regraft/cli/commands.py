@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serving.serve", "Serve published models over gRPC and REST."),
     "predict": ("serving.predict", "Predict images with a served or a local model."),
     "publish": ("serving.publish", "Publish an exported model, label a version, or roll back."),
+    "runs": ("runs.runs", "List the runs in a folder side by side."),
+    "diff": ("runs.diff", "Compare two runs: options, data, head and metrics."),
     "drift": ("drift.drift", "Test whether the images that a model receives have changed."),
     "classify": ("explore.classify", "Classify images with a pretrained ImageNet model."),
     "inspect": ("explore.inspect", "Show the layers, weights and cut points of a model."),

@@ -1,4 +1,4 @@
-"""`regraft drift` of request logs: alarms, pages, metrics, and logs that are refused in one line."""
+"""`regraft drift` of request logs: alarms, pages, metrics, and logs that are refused."""
 
 from __future__ import annotations
 
