@@ -91,6 +91,7 @@ def resolve(
     version_label: str,
     keep_last: int,
     model_registry: str,
+    mlflow: str,
     workers: int = 1,
     run_id: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]

@@ -20,6 +20,7 @@ from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks
+from pipelines.local.tracking import log_run
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
@@ -137,6 +138,8 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
     outputs, timings = _execute(recipe, out, listener, runner)
     summary = _summarize(out, outputs, timings).model_copy(update={"recipe": given})
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
+    if recipe.mlflow:
+        (listener or Progress().line)(log_run(recipe, out, summary))
     return summary
 
 

@@ -473,3 +473,8 @@ class PublishOptions(Options):
         pattern="^(https?://.+)?$",
         description="URL of a Kubeflow Model Registry to register the version in; empty skips it.",
     )
+    mlflow: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        description="URL of an MLflow tracking server to log the run to; empty skips it.",
+    )
