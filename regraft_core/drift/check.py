@@ -102,8 +102,9 @@ def check_drift(
     with threadpool_limits(1, "blas"):
         if labels is not None:
             rows = standardized(np.concatenate([reference.features, images.features]))[labels.rows]
-            found["classifier"] = classifier_test(rows, labels)
-            found["mean_discrepancy"] = mean_discrepancy_test(rows, labels)
+            products = rows @ rows.T
+            found["classifier"] = classifier_test(products, labels)
+            found["mean_discrepancy"] = mean_discrepancy_test(products, labels)
         known = _with_familiarity(reference, images, permutations, seed)
         if known is not None:
             found["familiarity"] = lower_scores_test(*known)

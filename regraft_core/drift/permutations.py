@@ -93,23 +93,23 @@ def comparable(reference: Ints, images: Ints, permutations: int, seed: int) -> L
     return Labels(rows, classes[rows], observed[rows], permutations, seed)
 
 
-def classifier_test(rows: Floats, labels: Labels) -> Found:
+def classifier_test(products: Floats, labels: Labels) -> Found:
     """Test whether a classifier can tell images from the reference (Lopez-Paz and Oquab 2017).
 
     It is a ridge regression of the residuals, which predicts each fifth of the rows from the
     others. As it is linear in the labels, permutations cost a product of matrices each.
 
     Args:
-        rows: features [m, width], standardized.
+        products: inner products [m, m] of the rows' standardized features.
         labels: of these rows.
 
     Returns:
         The area under the ROC curve within the classes, 0.5 by chance.
     """
-    centered = rows - _class_means(rows, labels.classes)
-    gram = centered @ centered.T
+    half = products - _class_means(products, labels.classes)
+    gram = half - _class_means(half.T, labels.classes).T  # of features centered in each class
     penalty = PENALTY * max(float(np.trace(gram)) / len(gram), 1e-12)
-    fold = np.random.default_rng(labels.seed).permutation(len(rows)) % FOLDS
+    fold = np.random.default_rng(labels.seed).permutation(len(gram)) % FOLDS
     predict = np.zeros_like(gram)
     for one in np.unique(fold):
         train, held_out = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
@@ -123,21 +123,21 @@ def classifier_test(rows: Floats, labels: Labels) -> Found:
     return _found(found)
 
 
-def mean_discrepancy_test(rows: Floats, labels: Labels) -> Found:
+def mean_discrepancy_test(products: Floats, labels: Labels) -> Found:
     """Test the maximum mean discrepancy (Gretton et al. 2012) within the classes.
 
     The kernel is Gaussian; its variance is the median squared distance of all rows.
 
     Args:
-        rows: features [m, width], standardized.
+        products: inner products [m, m] of the rows' standardized features.
         labels: of these rows.
 
     Returns:
         The discrepancy, squared, of the classes' differences of means, weighted as the residuals.
     """
-    squares = np.einsum("ij,ij->i", rows, rows)
-    distances = np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0.0)
-    above = distances[np.triu_indices(len(rows), 1)]
+    squares = products.diagonal()
+    distances = np.maximum(squares[:, None] + squares - 2 * products, 0.0)
+    above = distances[np.triu_indices(len(products), 1)]
     median = float(np.median(above)) if len(above) else 0.0
     kernel = np.exp(-distances / max(median, 1e-12)).astype(np.float32)
     weight = float(np.square(labels.residuals(labels.observed[:, None])).sum())

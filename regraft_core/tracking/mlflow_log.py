@@ -6,6 +6,7 @@ The run itself is over and its results are on the disk: whatever happens here co
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import tempfile
@@ -75,7 +76,7 @@ def log_to_mlflow(run: TrackedRun, target: MlflowTarget) -> str:
             check_mlflow_package()
             run_id = _Logging(run, target).log()
     except Exception as error:  # the run must not be lost for it
-        reason = _without_secrets(str(error) or type(error).__name__, target.uri)[:300]
+        reason = _without_secrets(str(error) or type(error).__name__, target.uri)[:200]
         return (
             f"warning: mlflow: the run is complete but not (fully) logged to {where}: {reason}; "
             "the same command logs it again"
@@ -202,7 +203,7 @@ def _without_secrets(text: str, uri: str) -> str:
 def _settings() -> Iterator[None]:
     """Set what the client reads from the environment, where it is not set, and silence it.
 
-    Its warnings about repeated requests would follow the only one that matters.
+    It warns of each repeated request, and prints links to standard output, which may be JSON.
     """
     added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     loggers = [logging.getLogger(name) for name in ("urllib3", "mlflow", "databricks")]
@@ -211,7 +212,8 @@ def _settings() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
