@@ -33,6 +33,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "training_scaling": tables.training_scaling,
     "accuracy": tables.accuracy,
     "familiarity": tables.familiarity,
+    "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,
