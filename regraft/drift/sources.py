@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def read_logged_images(log: str | os.PathLike[str], model: ServedModel, max_imag
     found: set[tuple[str, int]] = set()
     for request in read_request_log(log, lost.append):
         key = request.model, request.answer.version
-        if key != (model.name or key[0], model.version or key[1]):
+        if model.name not in (None, key[0]) or model.version not in (None, key[1]):
             others[key] += 1
             continue
         found.add(key)
@@ -93,13 +93,16 @@ def read_logged_images(log: str | os.PathLike[str], model: ServedModel, max_imag
             continue
         if newest.pop(request.sha256, None) is not None:
             excluded["repeated"] += 1
-        newest[request.sha256] = request
+        newest[request.sha256] = replace(request, image=None)  # which may be large
         if len(newest) > max_images:
             newest.popitem(last=False)
             excluded["older"] += 1
     if not found:
-        wanted = f"{model.name} version {model.version}"
-        raise InputError(f"{log}: expected requests of {wanted}, found {_describe(others)}")
+        version = "" if model.version is None else f" version {model.version}"
+        raise InputError(
+            f"{log}: expected requests of {model.name or 'a model'}{version}, found "
+            f"{_describe(others)}"
+        )
     if len(found) > 1:
         listed = _describe(Counter(dict.fromkeys(found, 0)))
         raise InputError(f"{log}: expected requests of one model, found {listed}; check a "
