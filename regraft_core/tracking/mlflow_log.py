@@ -79,7 +79,7 @@ def log_to_mlflow(run: TrackedRun, target: MlflowTarget) -> str:
         reason = _without_secrets(str(error) or type(error).__name__, target.uri)[:200]
         return (
             f"warning: mlflow: the run is complete but not (fully) logged to {where}: {reason}; "
-            "the same command logs it again"
+            "repeat the run to log it"
         )
     return f"mlflow: logged run {run_id} to {where}"
 
