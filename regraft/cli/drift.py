@@ -33,7 +33,6 @@ def drift(
     name: Annotated[
         str, typer.Option(help="Name of the model in the log; empty uses that of its folder.")
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the permutations.")] = 0,
     html: Annotated[Path | None, typer.Option(help="HTML file to write the result to.")] = None,
     prometheus: Annotated[
         Path | None,
@@ -56,7 +55,7 @@ def drift(
     if not MIN_SIGNIFICANCE <= significance <= MAX_SIGNIFICANCE:
         raise InputError(f"--significance: expected {MIN_SIGNIFICANCE} to {MAX_SIGNIFICANCE}, got "
                          f"{significance:g}")  # fmt: skip
-    options = DriftOptions(name, max_images, CheckOptions(significance, seed))
+    options = DriftOptions(name, max_images, CheckOptions(significance))
     check = measure_drift(model, source, options)
     report = check.report
     if html is not None:

@@ -43,9 +43,10 @@ def python(request: pytest.FixtureRequest) -> Path:
     folder = Path(cache.mkdir(f"mlflow-{version}")) / "venv"
     program = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [program, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", f"mlflow=={version}"], check=True)
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--clear", "--python", sys.executable, folder], check=True)
+        install = [*uv, "pip", "install", "--quiet", "--python", program, f"mlflow=={version}"]
+        subprocess.run(install, check=True)
         (folder / "complete").touch()
     return program
 
