@@ -85,6 +85,8 @@ def drift(results: Results) -> str:
     names = {"digits": "digits, 9 classes", "fashion": "Fashion-MNIST, 9 classes"}
     rows = []
     for source, name in names.items():
+        if f"{source}_accuracy" not in vars(results["drift"]):
+            continue
         value = with_prefix(results["drift"], source)
         cells = [f"{value('accuracy'):.3f}", f"{value('reference_images'):,.0f}",
                  f"{value('reference_mb'):.1f} MB", f"{value('false_alarms'):.1%}"]  # fmt: skip

@@ -16,7 +16,9 @@ from regraft_core.runtime.errors import InputError
 
 SUMMARY_FILE = "summary.json"
 # Where a run reads and writes, which its results do not depend on.
-LOCATIONS = frozenset({"destination", "download_cache", "champion", *MACHINE_OPTIONS})
+LOCATIONS = frozenset(
+    {"destination", "download_cache", "champion", "mlflow", "model_registry", *MACHINE_OPTIONS}
+)
 UNFINISHED, DAMAGED = "unfinished", "damaged"
 
 
