@@ -121,7 +121,7 @@ def _print_pairs(title: str, pairs: Mapping[str, Pair]) -> None:
 
 def _metric(metric: MetricPair) -> tuple[str, str, str]:
     values = [
-        _number(value, ".4g") + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")
+        _number(value, ".4g") + ("" if ends is None else f" ({ends[0]:.3f}, {ends[1]:.3f})")
         for value, ends in (
             (metric.first, metric.first_interval), (metric.second, metric.second_interval)
         )
