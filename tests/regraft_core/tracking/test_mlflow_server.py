@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import requests
-from mlflow import MlflowClient
 
 from regraft_core.formats.manifests import Epoch
 from regraft_core.formats.run_outcome import RunDetails
@@ -80,6 +79,12 @@ def server(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         process.wait(60)
 
 
+def connect(url: str) -> Any:
+    from mlflow import MlflowClient  # takes seconds, also to collect other tests
+
+    return MlflowClient(url, registry_uri=url)
+
+
 def answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/health", timeout=5).status_code == 200
@@ -109,7 +114,7 @@ def test_a_run_is_logged_and_its_version_registered(
     line = log_to_mlflow(run, MlflowTarget(server))
     assert line.startswith("mlflow: logged run "), line
     assert not capfd.readouterr().out
-    client = MlflowClient(server, registry_uri=server)
+    client = connect(server)
     experiment = client.get_experiment_by_name("pets")
     assert experiment is not None
     (logged,) = client.search_runs([experiment.experiment_id])
@@ -141,7 +146,7 @@ def test_a_run_is_logged_and_its_version_registered(
 
 
 def test_a_run_that_exists_is_used_and_not_ended(server: str, run: TrackedRun) -> None:
-    client = MlflowClient(server)
+    client = connect(server)
     experiment = client.create_experiment("kubeflow")
     created = client.create_run(experiment).info.run_id
     rejected = replace(run, verdict="rejected", version=None, report=None)
