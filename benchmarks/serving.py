@@ -80,7 +80,7 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     postprocessing = Postprocessing(
         Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None
     )
-    build_archive(model, "head_gap", postprocessing).write_out(str(folder), verbose=False)
+    build_archive(model, "head_gap", postprocessing).archive.write_out(str(folder), verbose=False)
     write_warmup(folder, images, image_px, ExportOptions().warmup_batch_size)
 
 

@@ -35,7 +35,7 @@ EXIT_CODES = """
 |---|---|
 | 0 | done; for a run: the gate accepted the model |
 | 2 | bad input or usage: the line on stderr shows what was expected and what was received |
-| 3 | the gate rejected the model |
+| 3 | the gate rejected the model, or `regraft drift` found a drift |
 | 1 | anything else |
 """
 RECIPE_TEXT = """

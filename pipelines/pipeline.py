@@ -152,7 +152,7 @@ def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
         """Train, verify and publish an image classifier by transfer learning."""
         run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         work = steps(**options | {"run_id": run_id})
-        where = {name: options[name] for name in ("destination", "model_name")}
+        where = {name: options[name] for name in ("destination", "model_name", "mlflow")}
         last = step(conclude, run_id=run_id, **where)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
         return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])

@@ -26,6 +26,7 @@ from regraft_core.runtime.machine import check_bfloat16
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
+from regraft_core.tracking.mlflow_log import check_mlflow_package
 
 _WEIGHTS_BY_NAME = (IMAGENET, "random")
 
@@ -115,6 +116,8 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
             open_store_uri(location)
     check_format_packages(recipe.formats)
     check_engine_package(recipe.feature_engine)
+    if recipe.mlflow:
+        check_mlflow_package()
     if recipe.serving_precision == "bfloat16":
         check_bfloat16("serving-precision")
 

@@ -48,26 +48,39 @@ def load_exported(folder: Path) -> Predictor:
         InputError: it is not a model that a server can load.
     """
     manifest = SavedModelManifest.read(folder)
-    set_up_gpus(GpuSetup(tf32=False))
-    try:
-        with _no_deprecation_warnings():
-            servable = load_servable(folder)
-        signature = servable.signatures[DEFAULT_SIGNATURE]
-        (feed,) = [spec.tensor for spec in signature.inputs.values()]
-    except (ServingError, KeyError, ValueError) as error:
-        raise InputError(f"{folder}: cannot load the exported model: {error}") from error
-    fetches = {name: spec.tensor for name, spec in signature.outputs.items()}
-
-    def outputs(encoded: Sequence[bytes]) -> Outputs:
-        values = servable.run({feed: np.array(encoded, object)}, list(fetches.values()))
-        return dict(zip(fetches, values, strict=True))
-
+    outputs = load_signature(folder, DEFAULT_SIGNATURE)
     return Predictor(
         classes=manifest.classes,
         image_px=manifest.preprocessing.image_px,
         metrics=manifest.metrics,
         predict=lambda encoded: _predict(outputs, encoded),
     )
+
+
+def load_signature(folder: Path, name: str) -> Callable[[Sequence[bytes]], Outputs]:
+    """Return a signature of an exported model, from encoded images to its outputs.
+
+    Raises:
+        InputError: it is not a model that a server can load, or lacks the signature.
+    """
+    set_up_gpus(GpuSetup(tf32=False))
+    try:
+        with _no_deprecation_warnings():
+            servable = load_servable(folder)
+        signature = servable.signatures[name]
+        (feed,) = [spec.tensor for spec in signature.inputs.values()]
+    except (ServingError, KeyError, ValueError) as error:
+        raise InputError(f"{folder}: cannot load the exported model: {error}") from error
+    fetches = {alias: spec.tensor for alias, spec in signature.outputs.items()}
+
+    def outputs(encoded: Sequence[bytes]) -> Outputs:
+        try:
+            values = servable.run({feed: np.array(encoded, object)}, list(fetches.values()))
+        except ServingError as error:
+            raise _readable(error) from error
+        return dict(zip(fetches, values, strict=True))
+
+    return outputs
 
 
 def load_candidate(folder: Path) -> Predictor:
@@ -93,7 +106,7 @@ def load_candidate(folder: Path) -> Predictor:
         try:
             return {name: value.numpy() for name, value in graph(tf.constant(encoded)).items()}
         except tf.errors.OpError as error:
-            raise from_op_error(error) from error
+            raise _readable(from_op_error(error)) from error
 
     return Predictor(
         classes=manifest.classes,
@@ -115,13 +128,7 @@ def _predict(
         InputError: an image cannot be decoded.
         RegraftError: the model failed, such as for lack of memory.
     """
-    try:
-        found = outputs(encoded)
-    except ServingError as error:
-        if error.code is Code.INVALID_ARGUMENT:
-            reason = reason_of(error.message)
-            raise InputError(_GRAPH_NODES.sub("", reason)) from error
-        raise RegraftError(f"the model failed: {error.code.name}: {error.message}") from error
+    found = outputs(encoded)
     for reason in found.get(ERROR, ()):
         if reason:
             raise InputError(reason.decode("utf-8"))
@@ -136,6 +143,13 @@ def _predict(
         label_sets=decided.get(LABEL_SET),
         abstain=decided.get(ABSTAIN),
     )
+
+
+def _readable(error: ServingError) -> RegraftError:
+    """Return the error of a model as one line: of an image that it cannot decode, an InputError."""
+    if error.code is Code.INVALID_ARGUMENT:
+        return InputError(_GRAPH_NODES.sub("", reason_of(error.message)))
+    return RegraftError(f"the model failed: {error.code.name}: {error.message}")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,11 @@ from regraft_core.runtime.container_image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def conclude(
-    outcome: Output[Markdown], run_id: str, destination: str, model_name: str = "regraft"
+    outcome: Output[Markdown],
+    run_id: str,
+    destination: str,
+    model_name: str = "regraft",
+    mlflow: str = "",
 ) -> None:
     """Report how the run ended: published, accepted only, rejected, or without a verdict.
 
@@ -17,7 +21,8 @@ def conclude(
         run_id: ID of the run.
         destination: Folder or URI (`s3://`, `gs://`) of published models.
         model_name: Name of the model at the destination.
+        mlflow: URL of an MLflow tracking server; empty uses that of Kubeflow, if there is one.
     """
     from components.conclude.kfp_step import run
 
-    run(outcome, run_id, destination, model_name)
+    run(outcome, run_id, destination, model_name, mlflow)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from regraft_core.formats.published_versions import read_labels_of
 from regraft_core.formats.run_outcome import read_outcome
+from regraft_core.runtime.errors import RegraftError
+from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
+from regraft_core.tracking.tracked_run import TrackedRun, TrackedVersion
 
 RELEASE = "`export`, `verify` or `publish`"
 
@@ -52,6 +56,38 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
         if not check.passed
     )
     return f"# Rejected\n\nNo version was added at `{location}`: {summary}.\n\n{failed}"
+
+
+def log_outcome(run_id: str, destination: str, model_name: str, target: MlflowTarget) -> str:
+    """Log the run to a tracking server; return a line that reports it. Never raises an error."""
+    try:
+        run = _tracked_run(run_id, destination, model_name)
+    except RegraftError as error:
+        return f"warning: mlflow: the run is complete but not logged: {error}"
+    return "mlflow: nothing to log without a verdict" if run is None else log_to_mlflow(run, target)
+
+
+def _tracked_run(run_id: str, destination: str, model_name: str) -> TrackedRun | None:
+    """Return what a tracking server records of the run; None without a verdict.
+
+    Raises:
+        InputError: the destination cannot be read.
+    """
+    outcome = read_outcome(destination, model_name, run_id)
+    if outcome is None:
+        return None
+    version = None
+    if outcome.version is not None:
+        labels = read_labels_of(f"{destination.rstrip('/')}/{model_name}")
+        version = TrackedVersion(model_name, outcome.version, outcome.path, labels)
+    return TrackedRun(
+        experiment=model_name,
+        name=run_id,
+        verdict=outcome.verdict,
+        metrics=outcome.metrics,
+        details=outcome.details,
+        version=version,
+    )
 
 
 def as_line(text: str) -> str:

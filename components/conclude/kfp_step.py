@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from components.conclude.conclude import as_line, conclude
+from components.conclude.conclude import as_line, conclude, log_outcome
 from regraft_core.runtime.step_reports import log_progress, run_step
+from regraft_core.tracking.mlflow_log import kubeflow_target
 
 
-def run(outcome: Any, run_id: str, destination: str, model_name: str) -> None:
+def run(outcome: Any, run_id: str, destination: str, model_name: str, mlflow: str = "") -> None:
     """Run the step; the arguments are those of the component `conclude`."""
     with run_step("conclude"):
         text = conclude(run_id, destination, model_name)
         Path(outcome.path).write_text(text, encoding="utf-8")
         log_progress(as_line(text))
+        if target := kubeflow_target(mlflow, os.environ):
+            log_progress(log_outcome(run_id, destination, model_name, target))

@@ -164,10 +164,9 @@ def _logits_before_refit(
 
     Both are None if the model was not fitted to validation.
     """
-    digest = manifest.head.get("refit")
-    if manifest.strategy != "head" or digest is None:
+    refitted = RefittedHead.of_candidate(folder, manifest)
+    if refitted is None:
         return None, None
-    refitted = RefittedHead.read(folder, digest)
     return (
         LabeledLogits(refitted.validation_logits, refitted.validation_labels),
         LabeledLogits(refitted.held_out_logits, refitted.held_out_labels),

@@ -15,6 +15,7 @@ import tensorflow as tf
 from components.export.formats import FILES, write_formats
 from components.export.int8 import Int8Test
 from components.export.model_card import model_card
+from components.export.reference import write_reference
 from components.export.signatures import SIGNATURES, OodRule, Postprocessing, build_archive
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
@@ -34,6 +35,7 @@ from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.heads import features_layer
+from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.model_files import load_model
 from regraft_core.training.ood_detector import OodDetector
 
@@ -55,7 +57,7 @@ def export(
     """Export the candidate that the evaluation accepted.
 
     `out` becomes a SavedModel folder with the signatures of `signatures.py`, `assets/labels.txt`,
-    warm-up requests, `model_card.md`, `fingerprint` and `regraft.json`.
+    warm-up requests, the drift reference, `model_card.md`, `fingerprint` and `regraft.json`.
 
     Args:
         model: folder of the chosen candidate.
@@ -84,8 +86,8 @@ def export(
     )
     log_progress("export: writing the SavedModel")
     with staged_folder(out) as folder:
-        archive = build_archive(trained, features_layer(manifest.head), postprocessing)
-        archive.write_out(folder, verbose=False)
+        built = build_archive(trained, features_layer(manifest.head), postprocessing)
+        built.archive.write_out(folder, verbose=False)
         labels = folder / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)
         labels.write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
@@ -99,6 +101,11 @@ def export(
         write_warmup(folder, validation, px, options.warmup_batch_size)
         formats = write_formats(folder, trained, postprocessing, options, validation[:7], dataset)
         exported = _describe(verdict, manifest, postprocessing, formats)
+        refitted = RefittedHead.of_candidate(model, manifest)
+        reference = write_reference(
+            folder, built, postprocessing, dataset, options.drift_images, refitted
+        )
+        exported = exported.model_copy(update={"drift_reference": reference})
         if options.serving_precision == "bfloat16":
             exported = exported.model_copy(update={"serving_precisions": ["float32", "bfloat16"]})
         card = model_card(exported, manifest, verdict)

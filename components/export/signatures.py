@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,10 +110,17 @@ def blank_invalid(outputs: _Tensors, errors: tf.Tensor) -> _Tensors:
         return {name: blank(values) for name, values in outputs.items()}
 
 
-def build_archive(
-    model: keras.Model, pooling: str, postprocessing: Postprocessing
-) -> keras.export.ExportArchive:
-    """Return the archive of a candidate with all signatures.
+@dataclass(frozen=True)
+class Built:
+    """The archive of a candidate; its signature `features`, and the number of these."""
+
+    archive: keras.export.ExportArchive
+    features: Callable[[tf.Tensor], _Tensors]
+    width: int
+
+
+def build_archive(model: keras.Model, pooling: str, postprocessing: Postprocessing) -> Built:
+    """Build the archive of a candidate with all signatures.
 
     Args:
         model: the backbone's input to logits.
@@ -123,9 +131,11 @@ def build_archive(
     archive = keras.export.ExportArchive()
     # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
     # would save each of them a second time, through its Keras wrapper.
-    for name, (fn, spec) in _endpoints(both, postprocessing).items():
-        archive.add_endpoint(name, fn, input_signature=[spec])
-    return archive
+    graphs = {
+        name: archive.add_endpoint(name, fn, input_signature=[spec])
+        for name, (fn, spec) in _endpoints(both, postprocessing).items()
+    }
+    return Built(archive, graphs[FEATURES], math.prod(both.output_shape[0][1:]))
 
 
 def _not_empty(batch: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,9 @@ from regraft_core.formats.manifests import ParityManifest, PublishedManifest, Sa
 from regraft_core.formats.options import PublishOptions
 from regraft_core.formats.run_outcome import (
     LastPublication,
+    RunDetails,
     RunOutcome,
+    read_outcome,
     write_last_publication,
     write_outcome,
 )
@@ -113,9 +115,11 @@ def publish(
         )
         manifest.write(folder)
     if run_id:
+        recorded = read_outcome(destination, name, run_id)
+        details = recorded.details if recorded else RunDetails()
         outcome = RunOutcome(verdict="accepted", strategy=model.strategy, metrics=model.metrics,
-                             checks=model.checks, version=version.number,
-                             path=version.path, added=version.added)  # fmt: skip
+                             checks=model.checks, version=version.number, path=version.path,
+                             added=version.added, details=details)  # fmt: skip
         write_outcome(destination, name, run_id, outcome)
     if registry and not registry.contains(name, version.number):
         _register(registry, manifest, model)

@@ -46,6 +46,7 @@ from regraft_core.runtime.object_stores import is_store_uri, open_store_uri
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.runtime.version import code_digest
 from regraft_core.sources.state import source_state
+from regraft_core.tracking.mlflow_log import check_mlflow_package
 
 STEPS_TO_VERDICT = ("ingest", "extract_features", "train_head", "fine_tune", "evaluate")
 _PROBE = ".regraft-probe"
@@ -102,6 +103,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     check_engine_package(values["feature_engine"])
     if found.fixes:
         options["ingest"]["fixes"] = found.fixes
+    if values["mlflow"]:
+        check_mlflow_package()
     options["extract_features"] |= {"weights": found.weights} | (
         {"candidates": dict(found.candidates)} if found.candidates else {}
     )

@@ -112,6 +112,27 @@ def _percent(name: str) -> str:
     return f"{float(name.replace('_', '.')):.0%}"
 
 
+def drift(results: Results) -> str:
+    """Return the false alarms and the alarms of `regraft drift`, by source of the images."""
+    names = {"digits": "digits, 9 classes", "fashion": "Fashion-MNIST, 9 classes"}
+    rows = []
+    for source, name in names.items():
+        if f"{source}_accuracy" not in vars(results["drift"]):
+            continue
+        value = with_prefix(results["drift"], source)
+        cells = [f"{value('accuracy'):.3f}", f"{value('reference_images'):,.0f}",
+                 f"{value('reference_mb'):.1f} MB", f"{value('false_alarms'):.1%}"]  # fmt: skip
+        for kind in ("brightness", "blur", "new_class"):
+            cells.append(f"{value(f'{kind}_200'):.0%}, {value(f'{kind}_50'):.0%}")
+        more = value("more_of_a_class_class_alarms"), value("more_of_a_class_feature_alarms")
+        cells.append(f"{more[0]:.0%}, {more[1]:.0%}")
+        rows.append((name, *cells))
+    columns = ("images", "accuracy", "reference", "size", "false alarms, 500 checks",
+               "brightness times 1.5", "blur", "a fifth of a new class",
+               "a class 3 times as frequent: alarms of the classes, of the others")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def accuracy(results: Results) -> str:
     """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
     found = vars(results["accuracy"])

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from pydantic import Field
+
 from pipelines.local.progress import Progress
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks
+from pipelines.local.tracking import log_run
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import Record, write_text
 from regraft_core.formats.manifests import (
@@ -26,7 +29,7 @@ from regraft_core.formats.manifests import (
     EvaluationManifest,
     PublishedManifest,
 )
-from regraft_core.runtime.addresses import redact_text
+from regraft_core.runtime.addresses import redact_all, redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
 from regraft_core.runtime.printable import one_line, without_colors
@@ -55,6 +58,10 @@ class Summary(Record):
     dataset_digest: str
     dataset: str
     evaluation: str
+    recipe: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options other than the defaults, without secrets in URLs.",
+    )
 
 
 class StepError(RegraftError):
@@ -127,9 +134,12 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
         recipe = recipe.model_copy(update={"work_dir": str(store)})
     if runner == "docker":
         recipe = with_absolute_paths(recipe)
+    given = redact_all(recipe.model_dump(mode="json", exclude_defaults=True))
     outputs, timings = _execute(recipe, out, listener, runner)
-    summary = _summarize(out, outputs, timings)
+    summary = _summarize(out, outputs, timings).model_copy(update={"recipe": given})
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
+    if recipe.mlflow:
+        (listener or Progress().line)(log_run(recipe, out, summary))
     return summary
 
 

@@ -98,6 +98,8 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "random_seed": ("seed",),
     "random_state": ("seed",),
     "registry": ("model_registry",),
+    "tracking": ("mlflow",),
+    "tracking_uri": ("mlflow",),
     "resolution": ("image_px",),
     "rest_port": ("rest_api_port",),
     "size": ("image_px",),

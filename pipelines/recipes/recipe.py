@@ -115,7 +115,7 @@ _NUMBERS = (bool, int, float)
 
 # Parameters of a run are shown by Kubeflow, in the process list and in logs.
 ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "ood_images", "work_dir",
-             "fixes", "download_cache", "model_registry")  # fmt: skip
+             "fixes", "download_cache", "model_registry", "mlflow")  # fmt: skip
 # Set by the pipeline, or derived from other fields.
 _NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "candidates"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.

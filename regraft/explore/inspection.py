@@ -191,6 +191,7 @@ def _inspect_version(folder: Path, options: InspectOptions) -> ModelFacts:
         "variables": len(variables),
         "parameters": sum(variable.size for variable in variables),
         "megabytes": round(size / 1e6, 1),
+        "drift_reference": _drift_reference(manifest),
         "versions": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
         "model_digest": manifest.model_digest,
         "dataset_digest": manifest.dataset_digest,
@@ -198,6 +199,13 @@ def _inspect_version(folder: Path, options: InspectOptions) -> ModelFacts:
         "checked": "the fingerprint of every file",
     }  # fmt: skip
     return ModelFacts(str(folder), "published version", facts, signatures=read_signatures(folder))
+
+
+def _drift_reference(manifest: SavedModelManifest) -> str:
+    found = manifest.drift_reference
+    if found is None:
+        return "none"
+    return f"{found.images} images, {found.width} features each, {found.bytes / 1e6:.1f} MB"
 
 
 def _add_parts(model: Any, found: ModelFacts, options: InspectOptions) -> ModelFacts:

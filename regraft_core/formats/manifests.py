@@ -383,6 +383,14 @@ class EvaluationManifest(Manifest):
     )
 
 
+class DriftReferenceInfo(Record):
+    """The drift reference in an exported model, `assets.extra/drift_reference.npz`."""
+
+    images: int = Field(description="Validation images in the sample.")
+    width: int = Field(description="Features of each image.")
+    bytes: int = Field(description="Size of the file.")
+
+
 class SavedModelManifest(Manifest):
     """`regraft.json` in the folder of an exported SavedModel: its contents and provenance.
 
@@ -408,6 +416,9 @@ class SavedModelManifest(Manifest):
     serving_precisions: list[Literal["float32", "bfloat16"]] = Field(
         default=["float32"],
         description="Precisions in which it is verified and may be served.",
+    )
+    drift_reference: DriftReferenceInfo | None = Field(
+        default=None, description="What drift is measured against; null if there is none."
     )
     versions: dict[str, str] = Field(
         description="Versions of Regraft, Python, TensorFlow and Keras that wrote it."

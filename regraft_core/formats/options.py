@@ -478,6 +478,13 @@ class ExportOptions(Options):
         description="Loss of accuracy that the paired test must exclude, otherwise litert_int8 is "
         "left out.",
     )
+    drift_images: int = Field(
+        default=1000,
+        ge=0,
+        le=10_000,
+        description="Validation images whose features the model contains as the reference of "
+        "`regraft drift`; 0 leaves it out.",
+    )
     gpu_memory_mb: GpuMemoryMb = 0
 
 
@@ -517,4 +524,9 @@ class PublishOptions(Options):
         default="",
         pattern="^(https?://.+)?$",
         description="URL of a Kubeflow Model Registry to register the version in; empty skips it.",
+    )
+    mlflow: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        description="URL of an MLflow tracking server to log the run to; empty skips it.",
     )

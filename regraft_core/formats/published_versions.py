@@ -104,7 +104,7 @@ def read_version_manifest(location: str) -> SavedModelManifest | None:
 
 
 def read_version_file(location: str, name: str) -> str | None:
-    """Return the text of one file of a published version, or None if it has no such file.
+    """Return the text of one file of a published version or model, or None if it has none.
 
     Raises:
         InputError: it cannot be read, or its store does not respond.
@@ -119,6 +119,15 @@ def read_version_file(location: str, name: str) -> str | None:
     with _reading(location):
         path_in_store = f"{version}/{name}"
         return str(store.cat_file(path_in_store).decode()) if store.exists(path_in_store) else None
+
+
+def read_labels_of(model: str) -> dict[str, int]:
+    """Return the labels and their versions of the model at a folder or URI.
+
+    Raises:
+        InputError: they cannot be read, or its store does not respond.
+    """
+    return parse_labels(read_version_file(model, VERSION_LABELS_FILE) or "{}", model)
 
 
 def _digest_in(manifest: Path) -> str:

@@ -14,7 +14,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,14 @@ def log_files(folder: str | os.PathLike[str]) -> list[Path]:
         return []
 
 
-def read_request_log(folder: str | os.PathLike[str]) -> Iterator[LoggedRequest]:
+def read_request_log(
+    folder: str | os.PathLike[str], on_lost_line: Callable[[Path], None] = lambda file: None
+) -> Iterator[LoggedRequest]:
     """Yield the images of a request log, oldest first.
+
+    Args:
+        folder: the folder of the log.
+        on_lost_line: called with each file that ends within a line, which is lost.
 
     Raises:
         InputError: there are no files, one cannot be read, or a line is not one of this format.
@@ -152,7 +158,7 @@ def read_request_log(folder: str | os.PathLike[str]) -> Iterator[LoggedRequest]:
     if not files:
         raise InputError(f"{folder}: expected requests-*.jsonl.gz of a request log, found none")
     for file in files:
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in enumerate(_lines(file, on_lost_line), 1):
             try:
                 yield parse_line(line)
             except InputError as error:
@@ -199,7 +205,7 @@ def _add_label(
         )
 
 
-def _lines(file: Path) -> Iterator[bytes]:
+def _lines(file: Path, on_lost_line: Callable[[Path], None]) -> Iterator[bytes]:
     """Yield the complete lines of a gzip file, also of one that ends early."""
     rest = b""
     try:
@@ -210,6 +216,8 @@ def _lines(file: Path) -> Iterator[bytes]:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     except zlib.error as error:
         raise InputError(f"{file}: expected gzip, found damaged data: {error}") from None
+    if rest:
+        on_lost_line(file)
 
 
 def _inflated(file: Path) -> Iterator[bytes]:

@@ -14,11 +14,23 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import Record
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests import Check, Epoch
 from regraft_core.runtime.errors import InputError
 
 RUNS_FOLDER = ".runs"
 _LAST_PUBLICATION = f"{RUNS_FOLDER}/last_publication.json"
+
+
+class RunDetails(Record):
+    """What a tracking server records of a run besides its metrics."""
+
+    dataset_digest: str = Field(default="", description="Digest of the dataset.")
+    parameters: dict[str, str] = Field(
+        default_factory=dict, description="Options and facts by name, without secrets in URLs."
+    )
+    history: list[Epoch] = Field(
+        default_factory=list, description="Learning curve of the chosen candidate."
+    )
 
 
 class RunOutcome(Record):
@@ -34,6 +46,9 @@ class RunOutcome(Record):
     path: str = Field(default="", description="Folder or URI of that version.")
     added: bool = Field(
         default=True, description="Whether the run added it; otherwise it was already published."
+    )
+    details: RunDetails = Field(
+        default_factory=RunDetails, description="What is logged to a tracking server."
     )
 
     @property

@@ -5,6 +5,7 @@ RegraftError                 1   any other error of Regraft
 |   |-- DataError            2   unusable data (empty, one class, too many invalid files)
 |   `-- UnavailableError     2   a store, server or disk failed; another attempt may succeed
 |-- RejectedError            3   the gate rejected the model
+|-- DriftError               3   the images that a model receives have changed
 `-- ParityError              1   served predictions differ from the trained model's
 """
 
@@ -36,6 +37,12 @@ class UnavailableError(InputError):
 
 class RejectedError(RegraftError):
     """The gate rejected the model."""
+
+    exit_code = 3
+
+
+class DriftError(RegraftError):
+    """The images that a model receives differ from those that it was validated on."""
 
     exit_code = 3
 

@@ -406,3 +406,23 @@ def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> N
     with regraft.serve(stable, port=port) as server:  # the port is free again
         assert server.models == ("pets",)
         assert server.grpc == f"127.0.0.1:{port}"
+
+
+def test_the_images_of_a_folder_get_the_features_of_the_reference(
+    built: Built, exported: Path, tmp_path: Path
+) -> None:
+    """The reference of an export is what a server computes for the same images."""
+    from regraft.drift.sources import read_image_folder
+    from regraft_core.formats.drift_reference import DriftReference
+    from regraft_core.formats.records import read_split
+
+    for number, record in enumerate(read_split(built.dataset, "validation")):
+        (tmp_path / f"{number}.png").write_bytes(record.encoded)
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = read_image_folder(tmp_path, exported, CLASSES, 1000)
+    reference = DriftReference.read(exported)
+    np.testing.assert_allclose(found.observed.features, reference.features, rtol=2e-3, atol=1e-5)
+    assert found.observed.predicted.tolist() == reference.predicted.tolist()
+    assert found.excluded == {"unreadable": 1}
+    some = read_image_folder(tmp_path, exported, CLASSES, 4)
+    assert some.excluded["more than --max-images"] == 6

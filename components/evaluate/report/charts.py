@@ -220,6 +220,20 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]], str]], title: st
     return _svg("bars", f'viewBox="0 0 {WIDTH} {len(rows) * BAR_STEP + 6}"', title, body)
 
 
+def scatter(groups: Sequence[Line], title: str) -> Markup:
+    """Draw groups of points on equal scales, the later ones on top; axes have no numbers."""
+    points = [point for group in groups for point in group.points]
+    if not points:
+        return Markup("")
+    half = max(*(abs(value) for point in points for value in point), 1e-9) * 1.05
+    x_axis, y_axis = Axis(-half, half, 8, WIDTH - 8), Axis(-half, half, WIDTH - 8, 8)
+    parts = [_line(8, y_axis(0), WIDTH - 8, y_axis(0), "gridline"),
+             _line(x_axis(0), 8, x_axis(0), WIDTH - 8, "gridline")]  # fmt: skip
+    for group in groups:
+        parts += [_circle(x_axis(x), y_axis(y), 2, group.kind) for x, y in group.points]
+    return _svg("scatter", f'viewBox="0 0 {WIDTH} {WIDTH}"', title, parts)
+
+
 def _svg(kind: str, size: str, title: str, body: Sequence[str]) -> Markup:
     return Markup(  # noqa: S704 - all names in `body` are escaped where they are inserted
         f'<svg class="chart {kind}" {size} role="img" aria-label="{escape(title)}">'

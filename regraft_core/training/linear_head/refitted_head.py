@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.manifests import ModelManifest
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
@@ -43,6 +44,20 @@ class RefittedHead:
         path = Path(folder) / REFIT_FILE
         np.savez(path, allow_pickle=False, **vars(self))
         return digest_file(path)
+
+    @classmethod
+    def of_candidate(
+        cls, folder: str | os.PathLike[str], manifest: ModelManifest
+    ) -> RefittedHead | None:
+        """Return the refitted head of a candidate; None if its head was not fitted again.
+
+        Raises:
+            InputError: as `read`.
+        """
+        digest = manifest.head.get("refit")
+        if manifest.strategy != "head" or digest is None:
+            return None
+        return cls.read(folder, digest)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], digest: str) -> RefittedHead:

@@ -8,11 +8,12 @@ from kfp import dsl
 from kfp.dsl import Artifact
 
 from components.conclude.component import conclude as component
-from components.conclude.conclude import as_line, conclude
+from components.conclude.conclude import as_line, conclude, log_outcome
 from components.record_verdict.component import record_verdict
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests import Check, DatasetManifest
 from regraft_core.formats.run_outcome import RunOutcome, read_outcome, write_outcome
 from regraft_core.runtime.errors import InputError
+from regraft_core.tracking.mlflow_log import MlflowTarget
 
 CHECKS = [
     Check(name="accuracy", expected="at least 0.99", received="0.9300", passed=False),
@@ -89,13 +90,28 @@ def test_an_accepted_model_that_was_not_published_has_its_text(destination: str)
     assert "strategy top, test accuracy 0.9750" in text
 
 
-def test_a_verdict_is_recorded_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
+def test_a_verdict_is_recorded_with_its_reasons(
+    evaluation: Path, dataset: Path, tmp_path: Path
+) -> None:
     folder = Artifact(uri=str(evaluation))
     options = {"destination": str(tmp_path), "model_name": "m", "run_id": "run-1"}
     assert record_verdict.python_func(options, folder) is False
     outcome = read_outcome(str(tmp_path), "m", "run-1")
     assert outcome is not None and outcome.verdict == "rejected"
     assert [check.name for check in outcome.checks if not check.passed] == ["accuracy"]
+    assert outcome.details.dataset_digest == DatasetManifest.read(dataset).digest
+    assert outcome.details.parameters["backbone"] == "tiny"
+    assert outcome.details.history
+
+
+def test_a_run_without_a_readable_outcome_is_not_logged(tmp_path: Path) -> None:
+    target = MlflowTarget("http://127.0.0.1:9")
+    line = log_outcome("run-1", str(tmp_path), "m", target)
+    assert line == "mlflow: nothing to log without a verdict"
+    write_outcome(str(tmp_path), "m", "run-1", ACCEPTED)
+    (tmp_path / "m" / "labels.json").write_text("[1]")
+    line = log_outcome("run-1", str(tmp_path), "m", target)
+    assert line.startswith("warning: mlflow: the run is complete but not logged: ")
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -111,7 +127,7 @@ def test_the_component_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="outer")
     def outer() -> None:
         work = inner()
-        last = component(run_id="run-1", destination=str(runner), model_name="m")
+        last = component(run_id="run-1", destination=str(runner), model_name="m", mlflow="")
         last.after(work).ignore_upstream_failure()
 
     with pytest.raises(RuntimeError):
