@@ -12,7 +12,7 @@ def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
     parts = (
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _scale_out, _gpu, _engines, _coverage,
+        _orchestration, _scale_out, _gpu, _engines, _coverage, _drift,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
@@ -338,5 +338,21 @@ def _gpu(gpu: Any) -> list[Row]:
             "run of the digits there: test accuracy",
             f"{gpu.run_test_accuracy:.3f}",
             goal(gpu.run_test_accuracy),
+        ),
+    ]
+
+
+def _drift(drift: Any) -> list[Row]:
+    return [
+        (
+            "drift: false alarms of 500 checks of 200 digits, significance 1%",
+            f"{drift.digits_false_alarms:.1%}",
+            goal(drift.digits_false_alarms, percent=True),
+        ),
+        (
+            "200 images, checks that alarm: brighter / blurred / a fifth of a new class",
+            f"{drift.digits_brightness_200:.0%} / {drift.digits_blur_200:.0%} / "
+            f"{drift.digits_new_class_200:.0%}",
+            "",
         ),
     ]
