@@ -33,7 +33,7 @@ def drift(
     name: Annotated[
         str, typer.Option(help="Name of the model in the log; empty uses that of its folder.")
     ] = "",
-    html: Annotated[Path | None, typer.Option(help="HTML file to write the result to.")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file to write the page to.")] = None,
     prometheus: Annotated[
         Path | None,
         typer.Option(help="File to write metrics to, for the textfile collector of Prometheus."),

@@ -27,8 +27,7 @@ def review(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write the page to this file instead of serving it; the browser "
-                     "downloads the decisions."),
+        typer.Option(help="HTML file to write the page to."),
     ] = None,
     count: Annotated[
         int, typer.Option(min=1, max=5000, help="Maximum number of images.")
@@ -49,7 +48,8 @@ def review(
 
     They are labels that the head, fitted without the image, contradicts; near duplicates with two
     labels; outliers; and dark, blurred or odd images. Decide on each by a key. The next run applies
-    the decisions with --fixes.
+    the decisions with --fixes. With --html, the page is a file, from which the browser downloads
+    them.
 
     Example: regraft review runs/digits
     """
