@@ -33,9 +33,11 @@ def suggest(
     from dataclasses import asdict
 
     from regraft.cli.console_output import print_json, print_line, print_note, progress_bar
-    from regraft.suggestion.outputs import write_suggestions
+    from regraft.suggestion.outputs import refuse_labeled, write_suggestions
     from regraft.suggestion.ranking import suggest_images
 
+    if not json:
+        refuse_labeled(out)
     with progress_bar("images") as progress:
         found = suggest_images(model, folder, count, progress)
     for path, reason in found.refused[:5]:
