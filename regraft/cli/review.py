@@ -68,8 +68,7 @@ def review(
     found = find_reviewed(run)
     with progress_on_stderr():
         suspects = find_suspects(found.dataset, found.features, found.head)
-    settled = {key for key, fix in found.fixes.items() if fix.action != "unsure"}
-    suspects = [one for one in suspects if one.image.sha256 not in settled]
+    suspects = [one for one in suspects if not found.is_settled(one.image)]
     shown = suspects[:count]
     if json:
         print_json([asdict(one) for one in shown])

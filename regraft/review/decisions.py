@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from regraft_core.formats.fixes import Fix, make_fix, read_fixes, write_fixes
+from regraft_core.formats.fixes import Fix, check_text, make_fix, read_fixes, write_fixes
 from regraft_core.runtime.errors import InputError
 
 
@@ -15,7 +15,8 @@ class Decisions:
     """The file of fixes of a review; several requests may change it at once.
 
     It contains the fixes that the dataset was made with and those of an earlier review, so that it
-    alone is enough for the next run.
+    alone is enough for the next run. It is read again before each change, so that two reviews with
+    one file keep each other's decisions. Without a decision there is no file.
     """
 
     def __init__(
@@ -32,15 +33,20 @@ class Decisions:
             earlier: fixes that the dataset was made with.
 
         Raises:
-            InputError: the file exists and is not one of fixes, or its folder does not exist.
+            InputError: the file exists and is not one of fixes, its folder does not exist, or the
+                reviewer's name has control characters.
         """
+        try:
+            check_text(who)
+        except InputError as error:
+            raise InputError(f"--who: {error}") from None
         self.path, self._labels, self._classes, self._who = path, labels, classes, who
         self._lock = threading.Lock()
-        self.fixes: dict[str, Fix] = dict(earlier)
+        self._earlier = dict(earlier)
+        self.fixes = dict(earlier)
         if not path.absolute().parent.is_dir():
             raise InputError(f"--fixes: expected a folder at {path.absolute().parent}, found none")
-        if path.exists():
-            self.fixes |= read_fixes(path).fixes
+        self.fixes = self._present()
 
     def decide(self, sha256: str, action: str, new_label: str = "") -> int:
         """Save a decision about an image; without an action, the image is undecided again.
@@ -49,7 +55,8 @@ class Decisions:
             The number of decisions in the file.
 
         Raises:
-            InputError: the image is not part of the review, or the action or label is unknown.
+            InputError: the image is not part of the review, the action or label is unknown, or the
+                file was changed and is not one of fixes any more.
         """
         if sha256 not in self._labels:
             raise InputError(f"expected an image of this review, got {sha256[:80]!r}")
@@ -57,10 +64,20 @@ class Decisions:
             raise InputError(f"expected a class as new label, got {new_label[:80]!r}")
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self._lock:
-            changed = {key: fix for key, fix in self.fixes.items() if key != sha256}
+            changed = {key: fix for key, fix in self._present().items() if key != sha256}
             if action:
                 label = self._labels[sha256]
                 changed[sha256] = make_fix(sha256, action, label, new_label, self._who, now)
-            write_fixes(self.path, changed.values())
+            if changed:
+                write_fixes(self.path, changed.values())
+            else:
+                self.path.unlink(missing_ok=True)
+            self._earlier.pop(sha256, None)
             self.fixes = changed
             return len(changed)
+
+    def _present(self) -> dict[str, Fix]:
+        """Return the fixes of the file and the earlier ones; without a file, those so far."""
+        if not self.path.exists():
+            return self.fixes
+        return {**self._earlier, **read_fixes(self.path).fixes}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.training_run import Run
+from regraft_core.curation.suspects import Image
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.fixes import FIXES_FILE, Fix, read_fixes
 from regraft_core.formats.manifests import DatasetManifest
@@ -35,6 +36,13 @@ class ReviewedRun:
     features: list[Path]
     head: Path
     fixes: dict[str, Fix]
+
+    def is_settled(self, image: Image) -> bool:
+        """Return whether a fix decided on an image; one that was not applied decides nothing."""
+        fix = self.fixes.get(image.sha256)
+        if fix is None or fix.action not in ("keep", "relabel"):
+            return False
+        return image.label == (fix.new_label or fix.old_label)
 
 
 def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:

@@ -30,6 +30,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # The last column has one length, so a file that was cut off within a line is recognized.
 _TIME = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\dZ")
 _DIGEST_MARK = "#sha256="
+MAX_CHARACTERS = 1000
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def read_fixes(location: str | os.PathLike[str]) -> FixesFile:
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     if expected and digest != expected:
-        raise InputError(f"fixes: expected SHA-256 {expected[:12]} of {path}, found {digest[:12]}")
+        raise InputError(
+            f"fixes: expected SHA-256 {expected[:12]} of {redact(path)}, found {digest[:12]}"
+        )
     try:
         fixes = parse_fixes(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -153,6 +157,19 @@ def write_fixes(path: Path, fixes: Iterable[Fix]) -> None:
         file.write(format_fixes(fixes).encode())
 
 
+def check_text(text: str) -> None:
+    """Check a label or a name, which must be one line that any program reads as it was written.
+
+    Raises:
+        InputError: it is too long, or has control characters or is not Unicode.
+    """
+    if len(text) > MAX_CHARACTERS or _CONTROLS.search(text):
+        raise InputError(
+            f"expected at most {MAX_CHARACTERS} characters without control characters, got "
+            f"{text[:80]!r}"
+        )
+
+
 def make_fix(sha256: str, action: str, old_label: str, new_label: str, who: str, when: str) -> Fix:
     """Return a checked fix.
 
@@ -169,6 +186,8 @@ def make_fix(sha256: str, action: str, old_label: str, new_label: str, who: str,
         raise InputError(
             f"expected {expected} to {action}, got {old_label[:80]!r} and {new_label[:80]!r}"
         )
+    for text in (old_label, new_label, who):
+        check_text(text)
     if not _TIME.fullmatch(when):
         raise InputError(
             f"expected a time such as 2026-11-27T21:50:00Z, got {when[:80]!r}; the file may have "

@@ -108,6 +108,41 @@ def test_a_review_continues_its_file_and_the_fixes_of_the_dataset(tmp_path: Path
         Decisions(path, labels, ["cat", "dog"], "ann", {})
 
 
+def test_two_reviews_with_one_file_keep_each_others_decisions(tmp_path: Path) -> None:
+    path, ids = tmp_path / "fixes.csv", [f"{k:064x}" for k in range(3)]
+    labels, classes = dict.fromkeys(ids, "cat"), ["cat", "dog"]
+    before = {ids[2]: Fix(ids[2], "unsure", "cat", "", "bob", WHEN)}
+    ann = Decisions(path, labels, classes, "ann", before)
+    eve = Decisions(path, labels, classes, "eve", before)
+    assert ann.decide(ids[0], "drop") == 2
+    assert eve.decide(ids[1], "keep") == 3
+    assert ann.decide(ids[2], "") == 2
+    assert ann.decide(ids[0], "keep") == 2
+    found = read_fixes(path).fixes
+    assert {key: (fix.action, fix.who) for key, fix in found.items()} == {
+        ids[0]: ("keep", "ann"), ids[1]: ("keep", "eve"),
+    }  # fmt: skip
+    path.write_text("changed by hand")
+    with pytest.raises(InputError, match="expected the columns"):
+        ann.decide(ids[0], "drop")
+    assert path.read_text() == "changed by hand"
+
+
+def test_a_review_continues_after_its_only_decision_was_undone(tmp_path: Path) -> None:
+    path, one = tmp_path / "fixes.csv", "0" * 64
+    for _ in range(2):
+        decisions = Decisions(path, {one: "cat"}, ["cat", "dog"], "ann", {})
+        assert decisions.decide(one, "drop") == 1
+        assert decisions.decide(one, "") == 0
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("who", ["a\rb", "a\nb", "\udcff", "a" * 2000])
+def test_a_name_that_the_file_could_not_hold(tmp_path: Path, who: str) -> None:
+    with pytest.raises(InputError, match="--who: expected at most 1000 characters without control"):
+        Decisions(tmp_path / "fixes.csv", {}, [], who, {})
+
+
 def test_a_port_that_is_taken(server: ReviewServer) -> None:
     with pytest.raises(InputError, match=r"--port \d+: cannot listen: Address already in use"):
         ReviewServer(server.server_port, server.page, server.decisions)

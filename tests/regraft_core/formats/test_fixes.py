@@ -56,6 +56,8 @@ def test_a_file_is_read_with_its_digest(tmp_path: Path) -> None:
         (f'{HEADER}\n{ID},relabel,"cat', "line 2: expected CSV: unexpected end of data"),
         (f"{HEADER}\n{LINE.replace('relabel', 'delete')}", "one of the actions keep, .*'delete'"),
         (f"{HEADER}\nxy{LINE[2:]}", "expected a SHA-256 in hex, got 'xyab"),
+        (HEADER + "\n" + LINE.replace("ann", '"a\r\nb"'), r"line 3: .* control characters, got 'a"),
+        (f"{HEADER}\n{LINE.replace('ann', 'a' * 2000)}", "expected at most 1000 characters"),
         (f"{HEADER}\n{LINE.replace('dog', '')}", "an old and a new label to relabel"),
         (f"{HEADER}\n{LINE.replace('relabel', 'drop')}", "an old label only to drop"),
         (f"{HEADER}\n{LINE}\n{LINE}\n", "line 3: expected one fix per image, got another of abab"),
