@@ -64,6 +64,30 @@ def test_a_review_by_keys_is_saved_by_the_server(
     assert [one for one in seen if not one.startswith((address, "data:image/"))] == []
 
 
+def test_a_decision_that_is_not_saved_is_not_shown_as_made(
+    browser: Browser, server: ReviewServer, suspects: list[Suspect], tmp_path: Path
+) -> None:
+    page, _ = open_page(browser, server.url)
+    page.keyboard.down("k")
+    page.keyboard.down("k")  # as of a key that is held
+    page.keyboard.up("k")
+    saved(page, 1)
+    path = tmp_path / "fixes.csv"
+    before = path.read_text()
+    path.write_text("changed by hand")
+    page.keyboard.press("d")
+    page.get_by_text("Not saved: fixes:").wait_for()
+    assert page.locator("#queue .decided").count() == 1
+    path.write_text(before)
+    for key in ("d", "ArrowLeft", "u", "ArrowLeft", "k", "ArrowLeft", "z", "d"):
+        page.keyboard.press(key)
+    page.wait_for_function("saving.then(() => true)")
+    found = read_fixes(path).fixes
+    assert [fix.action for fix in found.values()] == ["keep", "drop"]
+    assert page.locator("#queue .drop").count() == 1
+    page.close()
+
+
 def test_the_static_page_downloads_the_same_file(
     browser: Browser, reviewed: ReviewedRun, suspects: list[Suspect], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_the_page_needs_the_token_and_a_page_of_this_machine(server: ReviewServe
     status, text = send(server, "POST", "/decisions", {}, Origin="https://attacker.example",
                         **{TOKEN_HEADER: server.token})  # fmt: skip
     assert status == 403 and "expected a page of this server" in text
+
+
+def test_clients_that_leave_or_send_nonsense_print_no_traceback(
+    server: ReviewServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head = f"POST /decisions HTTP/1.1\r\nHost: localhost\r\n{TOKEN_HEADER}: {server.token}\r\n"
+    for request in ("GET http://[ HTTP/1.1\r\n\r\n", f"{head}Content-Length: {'9' * 5000}\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.server_port), 30) as client:
+            client.sendall(request.encode())
+            while client.recv(4096):
+                pass
+    assert send(server, "GET", f"/?token={server.token}")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_decisions_are_saved_changed_and_undone(
