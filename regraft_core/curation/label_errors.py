@@ -31,13 +31,21 @@ class LabelErrors:
 
 
 def find_label_errors(
-    probabilities: NDArray[np.float64], labels: NDArray[np.integer]
+    probabilities: NDArray[np.float64], labels: NDArray[np.integer], comparable: NDArray[np.bool_]
 ) -> LabelErrors:
-    """Compare labels int [n] with out-of-fold probabilities [n, classes]."""
+    """Compare labels with out-of-fold probabilities.
+
+    Args:
+        probabilities: [n, classes].
+        labels: int [n].
+        comparable: whether the class of an image could be predicted at all, bool [n]; others are
+            never suspected, and no image is counted as one of their class.
+    """
     rows, classes = np.arange(len(labels)), probabilities.shape[1]
     thresholds = np.full(classes, np.inf)  # a class without images is not confident of any
-    for label in np.unique(labels):
-        thresholds[label] = probabilities[labels == label, label].mean()
+    for label in np.unique(labels[comparable]):
+        own = comparable & (labels == label)
+        thresholds[label] = probabilities[own, label].mean()
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     counted = confident.argmax(axis=1)
     counted_otherwise = (confident.max(axis=1) >= 0) & (counted != labels)
@@ -45,4 +53,4 @@ def find_label_errors(
     others[rows, labels] = -1.0
     better = others.argmax(axis=1)
     margin = probabilities[rows, labels] - others[rows, better]
-    return LabelErrors(counted_otherwise | (margin < 0), margin, better)
+    return LabelErrors(comparable & (counted_otherwise | (margin < 0)), margin, better)

@@ -30,7 +30,7 @@ from regraft_core.images.gray_difference import difference
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.linear_head.out_of_fold import out_of_fold_probabilities
+from regraft_core.training.linear_head.out_of_fold import predict_out_of_fold
 
 LABEL_ERROR, LABEL_CONFLICT, OUTLIER = "label error", "two labels", "outlier"
 # Gray versions of small or flat images are alike even if the images are not; they must be equal.
@@ -102,10 +102,9 @@ def find_suspects(
     reviewed = read_rows(features, head)
     rows, classes = reviewed.rows, reviewed.classes
     images, splits, measures = _read_images(Path(dataset), reviewed)
-    probabilities = out_of_fold_probabilities(
-        rows, len(classes), reviewed.members, reviewed.options
-    )
-    errors = find_label_errors(probabilities, rows.labels)
+    predicted = predict_out_of_fold(rows, len(classes), reviewed.members, reviewed.options)
+    probabilities = predicted.probabilities
+    errors = find_label_errors(probabilities, rows.labels, predicted.comparable)
     neighbors = find_neighbors(rows, reviewed.options.seed)
     reasons: dict[int, list[_Reason]] = {}
     for k, reason in (

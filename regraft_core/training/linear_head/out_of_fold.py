@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions
+from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.chosen_fits import fit_members
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds
@@ -19,12 +20,26 @@ from regraft_core.training.linear_head.held_out_fits import Trial, make_task
 from regraft_core.training.linear_head.held_out_scores import fit_temperature
 
 
-def out_of_fold_probabilities(
-    rows: HeadRows, classes: int, members: Sequence[Trial], options: HeadOptions
-) -> NDArray[np.float64]:
-    """Return probabilities [n, classes] of each row by the head, fitted to the other folds.
+@dataclass(frozen=True)
+class OutOfFold:
+    """The predictions of all rows.
 
-    The temperature is that of the lowest log loss over all rows.
+    Attributes:
+        probabilities: float [n, classes].
+        comparable: Whether the other folds have images of the row's class, bool [n]. Otherwise no
+            head could predict the class, and its probability says nothing about the label.
+    """
+
+    probabilities: NDArray[np.float64]
+    comparable: NDArray[np.bool_]
+
+
+def predict_out_of_fold(
+    rows: HeadRows, classes: int, members: Sequence[Trial], options: HeadOptions
+) -> OutOfFold:
+    """Predict each row by the head, fitted to the other folds.
+
+    The temperature is that of the lowest log loss over the comparable rows.
 
     Args:
         rows: one row for each image.
@@ -32,8 +47,13 @@ def out_of_fold_probabilities(
         members: what the head is the mean of, as chosen by cross-validation.
         options: those of the head; class weights are not used, because probabilities are compared
             with the labels' frequencies.
+
+    Raises:
+        InputError: all images are near duplicates of each other.
     """
     folds = min(options.folds, len(np.unique(rows.images)))
+    if folds < 2:
+        raise InputError("review: expected images that differ, got only near duplicates of one")
     fold_of = deal_folds(rows.labels, rows.images, folds, options.seed)
     logits = np.empty((len(rows), classes))
     progress = ProgressReporter("review: folds", folds)
@@ -47,7 +67,10 @@ def out_of_fold_probabilities(
             fitted = fit_members(others, task, members, members[0].rows)
             logits[held_out] = fitted.logits(rows.take(held_out).astype(np.float32))
             progress.advance()
-    probabilities: NDArray[np.float64] = softmax(
-        logits / fit_temperature(logits, rows.labels), axis=1
+    folds_by_class = np.bincount(
+        np.unique(np.stack([rows.labels, fold_of]), axis=1)[0], minlength=classes
     )
-    return probabilities
+    comparable = folds_by_class[rows.labels] > 1
+    some = comparable.any()
+    temperature = fit_temperature(logits[comparable], rows.labels[comparable]) if some else 1.0
+    return OutOfFold(softmax(logits / temperature, axis=1), comparable)

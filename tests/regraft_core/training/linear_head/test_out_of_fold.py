@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from regraft_core.curation.label_errors import find_label_errors
 from regraft_core.formats.options import HeadOptions
+from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.held_out_fits import Method, Trial
-from regraft_core.training.linear_head.out_of_fold import out_of_fold_probabilities
+from regraft_core.training.linear_head.out_of_fold import predict_out_of_fold
 
 
 def trial(method: Method) -> Trial:
@@ -26,7 +28,9 @@ def test_changed_labels_have_low_probabilities(methods: tuple[Method, ...]) -> N
     wide = values.astype(np.float32)
     rows = HeadRows([values[:70], values[70:]], labels, np.arange(120), wide.mean(axis=0),
                     wide.var(axis=0), [10])  # fmt: skip
-    found = out_of_fold_probabilities(rows, 3, [trial(one) for one in methods], HeadOptions())
+    predicted = predict_out_of_fold(rows, 3, [trial(one) for one in methods], HeadOptions())
+    assert predicted.comparable.all()
+    found = predicted.probabilities
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
     assert (found.argmax(axis=1) == true).mean() > 0.9
     given = found[np.arange(120), labels]
@@ -40,5 +44,28 @@ def test_a_row_and_its_duplicates_are_not_fitted() -> None:
     labels = np.repeat(rng.integers(0, 2, 60), 2).astype(np.int32)
     rows = HeadRows([values], labels, np.repeat(np.arange(60), 2), values.mean(axis=0),
                     values.var(axis=0), [40])  # fmt: skip
-    found = out_of_fold_probabilities(rows, 2, [trial("ridge")], HeadOptions())
+    found = predict_out_of_fold(rows, 2, [trial("ridge")], HeadOptions()).probabilities
     assert (found.argmax(axis=1) == labels).mean() < 0.75
+
+
+@pytest.mark.parametrize("method", ["ridge", "logistic"])
+def test_a_class_of_one_image_and_its_duplicates_is_not_suspected(method: Method) -> None:
+    """No head can predict a class that it never saw, which says nothing about the others either."""
+    rng = np.random.default_rng(2)
+    labels = np.array([0] * 20 + [1] * 20 + [2, 2, 3, 3], np.int32)
+    values = (np.eye(8)[labels] + 0.05 * rng.normal(size=(44, 8))).astype(np.float32)
+    rows = HeadRows([values], labels, np.array([*range(42), 42, 42]), values.mean(axis=0),
+                    values.var(axis=0), [8])  # fmt: skip
+    found = predict_out_of_fold(rows, 4, [trial(method)], HeadOptions())
+    assert np.flatnonzero(~found.comparable).tolist() == [42, 43]
+    errors = find_label_errors(found.probabilities, labels, found.comparable)
+    assert np.flatnonzero(errors.suspected).tolist() == []
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_near_duplicates_of_one_image_cannot_be_compared(count: int) -> None:
+    values = np.ones((count, 8), np.float32)
+    rows = HeadRows([values], np.arange(count, dtype=np.int32), np.zeros(count, np.int64),
+                    values.mean(axis=0), values.var(axis=0), [8])  # fmt: skip
+    with pytest.raises(InputError, match="review: expected images that differ"):
+        predict_out_of_fold(rows, count, [trial("ridge")], HeadOptions())
