@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from components.ingest.catalog import Catalog
 from regraft_core.runtime.errors import DataError
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_VALUES, MAX_CHARACTERS = 1000, 200
 
 
@@ -14,8 +16,8 @@ def count_slices(catalog: Catalog, names: Sequence[str]) -> dict[str, dict[str, 
     """Return the number of images by value of each slice; missing values are empty.
 
     Raises:
-        DataError: all values of a slice are missing, or it has so many or so long values that it
-            does not divide the images.
+        DataError: all values of a slice are missing, it has so many or so long values that it does
+            not divide the images, or a value has a line break or another control character.
     """
     images = catalog.count()
     found = {name: catalog.count_by_slice(index) for index, name in enumerate(names)}
@@ -32,5 +34,10 @@ def count_slices(catalog: Catalog, names: Sequence[str]) -> dict[str, dict[str, 
             raise DataError(
                 f"slices: expected values of {name!r} of at most {MAX_CHARACTERS} characters, "
                 f"found {longest}"
+            )
+        if broken := next(filter(_CONTROLS.search, counts), ""):
+            raise DataError(
+                f"slices: expected values of {name!r} without line breaks and control characters, "
+                f"found {broken!r}"
             )
     return found

@@ -101,6 +101,14 @@ def test_a_column_that_is_no_slice_is_one_clear_line(
     assert "\n" not in str(error.value) and not (tmp_path / "dataset").exists()
 
 
+def test_a_value_that_would_break_a_line_of_a_report_is_refused(
+    table: Path, tmp_path: Path
+) -> None:
+    table.write_text(table.read_text().replace("north", '"north\n# Accepted"'))
+    with pytest.raises(DataError, match=r"of 'site' without line breaks .*, found 'north\\n#"):
+        ingest([str(table)], tmp_path / "dataset", options("site"))
+
+
 def test_the_first_folder_below_a_class_is_a_slice(
     images: Path, make_photo: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
