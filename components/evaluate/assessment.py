@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ from components.evaluate.metrics.slices import (
     SliceMetrics,
     measure_slices,
     metrics_by_slice,
+    untested_slices,
 )
 from components.evaluate.metrics.statistics import Comparison, compare
 from regraft_core.formats.options import GateOptions
@@ -44,10 +45,14 @@ UNCALIBRATED = "the temperature stays 1: no other value significantly improves t
 
 @dataclass(frozen=True)
 class Slices:
-    """The columns of slices, and the values of each image, in the order of the columns."""
+    """The columns of slices, and the values of each image, in the order of the columns.
+
+    `known` are the values of the whole dataset by column.
+    """
 
     columns: Sequence[str] = ()
     values: Sequence[Sequence[str]] = ()
+    known: Mapping[str, Iterable[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ def assess(
     )
     comparison = _compare(test, finite, champion, options.seed) if champion else None
     by_slice = _measure_slices(test, finite, classes)
+    untested = untested_slices(test.slices.known, by_slice)
     counts = _class_counts(measured)
     baseline, bounds = compare_with_constant(counts, options.optimize), recall_bounds(counts)
     values = (
@@ -160,6 +166,7 @@ def assess(
     evidence = replace(
         _evidence(metrics, finite, cost, comparison), baseline=baseline, recall_bounds=bounds,
         prediction_sets=sets, abstention=abstention, slices=by_slice,
+        untested_slices=untested,
     )  # fmt: skip
     return Assessment(
         verdict=apply_gate(evidence, options),
@@ -176,6 +183,10 @@ def assess(
         slices=by_slice,
         notes=[
             *measured.notes,
+            *(
+                f"slices without a test image: {len(untested)}, such as {one}"
+                for one in untested[:1]
+            ),
             *([UNCALIBRATED] if temperature == 1.0 else []),
             *([NO_CHAMPION] if comparison is None else []),
         ],

@@ -116,7 +116,9 @@ def evaluate(
     robustness = _measure_robustness(runner, dataset, data, options, batch_size)
     assessment = assess(
         held_out or LabeledLogits(validation.logits, validation.true_labels),
-        LabeledLogits(test.logits, test.true_labels, Slices(list(data.slices), test.slices)),
+        LabeledLogits(
+            test.logits, test.true_labels, Slices(list(data.slices), test.slices, data.slices)
+        ),
         data.classes,
         options,
         cost=replace(

@@ -52,6 +52,7 @@ class Evidence:
     prediction_sets: PredictionSets | None = None
     abstention: Abstention | None = None
     slices: Sequence[SliceMetrics] = ()
+    untested_slices: Sequence[str] = ()
     corruption_drops: Sequence[CorruptionDrop] = ()
 
 
@@ -71,7 +72,7 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
         *_check_baseline(evidence.baseline, options),
         *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
-        *check_slices(evidence.slices, options.min_accuracy_by_slice),
+        *check_slices(evidence.slices, options.min_accuracy_by_slice, evidence.untested_slices),
         *_check_limits(evidence, options),
         *check_sets(evidence.prediction_sets),
         *check_abstention(evidence.abstention),

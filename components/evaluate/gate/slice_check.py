@@ -16,10 +16,17 @@ SIGNIFICANCE = 0.05
 SHOWN_SLICES = 5
 
 
-def check_slices(slices: Sequence[SliceMetrics], minimum: float) -> Iterator[Check]:
+def check_slices(
+    slices: Sequence[SliceMetrics], minimum: float, untested: Sequence[str] = ()
+) -> Iterator[Check]:
     """Yield the check of all slices, if there is a minimum.
 
     It fails if one is shown to be below, or if all are too small to judge.
+
+    Args:
+        slices: those with test images.
+        minimum: of the accuracy; 0 is none.
+        untested: names of those without.
     """
     if minimum == 0:
         return
@@ -40,6 +47,8 @@ def check_slices(slices: Sequence[SliceMetrics], minimum: float) -> Iterator[Che
     parts += [f"none below of {judged} judged"] if judged and not below else []
     if small:
         parts.append(f"too small to judge, with fewer than {needed} images: {_list(small)}")
+    if untested:
+        parts.append(f"without a test image: {_list(untested)}")
     yield Check(
         name="accuracy by slice",
         expected=f"no slice significantly below {minimum:.4g} (p >= {SIGNIFICANCE:g}, Holm)",

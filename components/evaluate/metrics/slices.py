@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,11 @@ from regraft_core.training.intervals import wilson_interval
 
 Ints = NDArray[np.integer]
 NO_LABEL = -1
+
+
+def slice_name(column: str, value: str) -> str:
+    """Return the column and the value of a slice in one text."""
+    return f"{column} {value or '(missing)'}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class SliceMetrics:
     @property
     def name(self) -> str:
         """The column and the value in one text."""
-        return f"{self.column} {self.value or '(missing)'}"
+        return slice_name(self.column, self.value)
 
 
 def measure_slices(
@@ -78,6 +83,19 @@ def measure_slices(
                 SliceMetrics(column, value, images, hits, hits / images, *interval, recalls)
             )
     return sorted(found, key=lambda one: (one.high, one.accuracy))
+
+
+def untested_slices(
+    known: Mapping[str, Iterable[str]], slices: Sequence[SliceMetrics]
+) -> list[str]:
+    """Return the names of the slices of the dataset, values by column, that no test image has."""
+    tested = {(one.column, one.value) for one in slices}
+    return [
+        slice_name(column, value)
+        for column, values in known.items()
+        for value in values
+        if (column, value) not in tested
+    ]
 
 
 def _recalls(correct: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[SliceRecall]:

@@ -100,7 +100,9 @@ def test_an_assessment_has_the_slices_of_its_test_images() -> None:
     logits = np.eye(2)[true_labels] * 6
     logits[:30] = logits[:30, ::-1]
     logits[119] = np.nan
-    cameras = Slices(["camera"], [("bad",)] * 30 + [("good",)] * 90)
+    cameras = Slices(["camera"], [("bad",)] * 30 + [("good",)] * 90, {
+        "camera": {"bad": 60, "good": 90, "new": 9, "": 1},
+    })  # fmt: skip
     result = assess(
         LabeledLogits(logits[30:90], true_labels[30:90]),
         LabeledLogits(logits, true_labels, cameras),
@@ -112,3 +114,6 @@ def test_an_assessment_has_the_slices_of_its_test_images() -> None:
     assert result.metrics.values["worst_slice_accuracy"] == 0.0
     failed = [check.name for check in result.verdict.checks if not check.passed]
     assert "accuracy by slice" in failed
+    (check,) = [check for check in result.verdict.checks if check.name == "accuracy by slice"]
+    assert check.received.endswith("; without a test image: camera new; camera (missing)")
+    assert "slices without a test image: 2, such as camera new" in result.notes
