@@ -5,6 +5,7 @@ from __future__ import annotations
 from regraft_core.formats.published_versions import read_labels_of
 from regraft_core.formats.run_outcome import read_outcome
 from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.printable import markdown_text, without_markdown
 from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
 from regraft_core.tracking.tracked_run import TrackedRun, TrackedVersion
 
@@ -51,7 +52,7 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
     if outcome.verdict == "accepted":
         return f"# Published\n\n`{outcome.path}`: {summary}.\n"
     failed = "".join(
-        f"- {check.name}: expected {check.expected}, got {check.received}\n"
+        f"- {markdown_text(f'{check.name}: expected {check.expected}, got {check.received}')}\n"
         for check in outcome.checks
         if not check.passed
     )
@@ -93,4 +94,4 @@ def _tracked_run(run_id: str, destination: str, model_name: str) -> TrackedRun |
 def as_line(text: str) -> str:
     """Return a text with a title in one line; `regraft submit --wait` finds it in the log."""
     title, _, rest = text.partition("\n")
-    return f"{title}: {' '.join(rest.split())}"
+    return f"{title}: {without_markdown(' '.join(rest.split()))}"

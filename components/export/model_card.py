@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
-from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.printable import markdown_text
 
 _SHOWN_CLASSES = 50
-_MARKDOWN = re.compile(r"[\\`*_\[\]<|~&]")
 
 
 def model_card(
@@ -97,6 +95,6 @@ def _signatures(exported: SavedModelManifest) -> str:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    escaped = [[_MARKDOWN.sub(r"\\\g<0>", one_line(cell)) for cell in row] for row in rows]
+    escaped = [list(map(markdown_text, row)) for row in rows]
     lines = [header, ["---"] * len(header), *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -10,6 +10,8 @@ from urllib.parse import quote
 from regraft_core.runtime.addresses import redact_text
 
 _PIECE = 8
+_MARKUP = re.compile(r"[\\`*_\[\]<|~&]")
+_ESCAPED = re.compile(rf"\\({_MARKUP.pattern})")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -43,6 +45,16 @@ def printable_json(text: str) -> str:
 def neutral_cell(text: str) -> str:
     """Return the text of a CSV cell that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def markdown_text(text: str) -> str:
+    """Return a text in one line, in which Markdown finds no link, HTML or other markup."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(text))
+
+
+def without_markdown(text: str) -> str:
+    """Return Markdown without the backslashes of `markdown_text`."""
+    return _ESCAPED.sub(r"\1", text)
 
 
 def hide_secret(text: str, secret: str) -> str:

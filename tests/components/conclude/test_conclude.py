@@ -62,6 +62,16 @@ def test_the_text_in_one_line_separates_title_and_sentences(tmp_path: Path) -> N
     )
 
 
+def test_a_name_in_a_check_is_no_markup(tmp_path: Path) -> None:
+    """Names of classes and slices are of the data; the text is Markdown in a browser."""
+    name = "camera [x](https://attacker.example)<img src=y>\n# Published"
+    check = Check(name="accuracy by slice", expected="none", received=name, passed=False)
+    write_outcome(str(tmp_path), "m", "run-1", REJECTED.model_copy(update={"checks": [check]}))
+    text = conclude("run-1", str(tmp_path), "m")
+    assert r"got camera \[x\](https://attacker.example)\<img src=y> # Published" in text
+    assert "got camera [x](https://attacker.example)<img src=y> # Published" in as_line(text)
+
+
 def test_an_outcome_is_read_as_it_was_written(destination: str) -> None:
     assert read_outcome(destination, "m", "run-1") is None
     write_outcome(destination, "m", "run-1", REJECTED)
