@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 # Images from which each one is taken: the most uncertain ones, this many times the wanted number.
 POOL_FACTOR = 10
+# Of float16, in which features may be stored.
+HIGHEST = 65504.0
 
 
 def uncertainties(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -28,7 +30,8 @@ def select_images(
 ) -> NDArray[np.int64]:  # fmt: skip
     """Return the indices of at most `count` images, the most useful first.
 
-    Out-of-distribution images are taken only if there are too few others.
+    Out-of-distribution images are taken only if there are too few others, and images with
+    probabilities that are not finite never: they have no uncertainty.
 
     Args:
         probabilities: [n, classes].
@@ -38,7 +41,8 @@ def select_images(
     """
     uncertain = uncertainties(probabilities)
     taken: list[int] = []
-    for group in (np.flatnonzero(in_distribution), np.flatnonzero(~in_distribution)):
+    finite = np.isfinite(uncertain)
+    for group in map(np.flatnonzero, (finite & in_distribution, finite & ~in_distribution)):
         wanted = min(count - len(taken), len(group))
         order = np.argsort(-uncertain[group], kind="stable")
         pool = group[order[: POOL_FACTOR * wanted]]
@@ -57,5 +61,5 @@ def select_images(
 
 def _normalized(features: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return features divided by their length, float32 [n, width]."""
-    wide = features.astype(np.float32)
+    wide = np.nan_to_num(features.astype(np.float32), posinf=HIGHEST, neginf=-HIGHEST)
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

@@ -37,3 +37,10 @@ def test_each_image_once_and_no_more_than_there_are() -> None:
     features = np.zeros((30, 5), np.float16)  # all equal, and of length 0
     chosen = select_images(probabilities, features, rng.random(30) < 0.5, 99)
     assert sorted(chosen.tolist()) == list(range(30))
+
+
+def test_images_without_finite_probabilities_are_never_taken() -> None:
+    probabilities = np.array([[np.nan, np.nan], [0.9, 0.1], [0.5, np.inf], [0.6, 0.4]])
+    features = np.array([[0.0, 1.0], [np.inf, 0.0], [1.0, 0.0], [np.nan, 1.0]], np.float16)
+    taken = select_images(probabilities, features, np.array([True, True, False, True]), 4)
+    assert taken.tolist() == [3, 1]
