@@ -126,8 +126,13 @@ def test_the_details_are_those_of_the_chosen_model(tmp_path: Path) -> None:
     found = read_details(evaluation)
     assert found.dataset_digest == f"{200:064x}"
     assert found.parameters["backbone"] == "tiny" and found.parameters["train_images"] == "200"
-    (evaluation / "report.json").write_text("{}")
-    assert read_details(evaluation) == RunDetails(dataset_digest=found.dataset_digest)
+    plain = RunDetails(dataset_digest=found.dataset_digest)
+    for damaged in ({}, data | {"options": None}, [data]):
+        (evaluation / "report.json").write_text(json.dumps(damaged))
+        assert read_details(evaluation) == plain
+    (evaluation / "report.json").unlink()
+    (evaluation / "content.json").write_text("{}")  # a damaged reference to a store
+    assert read_details(evaluation) == plain
 
 
 def test_parameters_are_short_texts_without_secrets() -> None:
