@@ -47,6 +47,9 @@ class ReviewServer(ThreadingHTTPServer):
         except OSError as error:
             raise InputError(f"--port {port}: cannot listen: {error.strerror}") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print no traceback: a browser that leaves, or an invalid request, ends its connection."""
+
     @property
     def url(self) -> str:
         """Address of the page, with the token."""
