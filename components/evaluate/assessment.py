@@ -22,6 +22,7 @@ from components.evaluate.metrics.calibration import (
     choose_temperature,
     reliability,
     to_probabilities,
+    to_served,
 )
 from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
 from components.evaluate.metrics.held_out import HeldOut
@@ -139,7 +140,7 @@ def assess(
     measured = measure_predictions(served, finite_test.true_labels, classes)
     ood = fit_ood_threshold(ood_scores, options.in_distribution_fraction) if ood_scores else None
     held_out = _held_out(finite_validation, out_of_fold, temperature)
-    tested = served, finite_test.true_labels
+    tested = to_served(finite_test.logits, temperature), finite_test.true_labels
     sets = measure_sets(held_out, *tested, options.coverage) if options.coverage else None
     abstention = (
         measure_abstention(held_out, *tested, options.abstain_precision)
@@ -210,11 +211,11 @@ def _held_out(
         temperature: of the softmax.
     """
     if out_of_fold is None or not len(out_of_fold.true_labels):
-        probabilities = to_probabilities(validation.logits, temperature)
+        probabilities = to_served(validation.logits, temperature)
         return HeldOut(probabilities, validation.true_labels, "validation")
     logits = np.concatenate([out_of_fold.logits, validation.logits])
     labels = np.concatenate([out_of_fold.true_labels, validation.true_labels])
-    return HeldOut(to_probabilities(logits, temperature), labels, "out-of-fold")
+    return HeldOut(to_served(logits, temperature), labels, "out-of-fold")
 
 
 def _compare(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.evaluate.metrics.robustness import CorruptionDrop
+from components.evaluate.metrics.robustness import CorruptionDrop, predicted_labels
 from components.evaluate.predict import Runner
 from components.evaluate.report.error_gallery import data_uri
 from regraft_core.formats.records import spaced_records
@@ -64,6 +64,4 @@ def measure_robustness(
 
 
 def _labels(runner: Runner, pixels: NDArray[np.float32]) -> NDArray[np.int64]:
-    logits = runner.forward(tf.constant(pixels))[0].numpy()
-    labels: NDArray[np.int64] = logits.argmax(axis=1)
-    return labels
+    return predicted_labels(runner.forward(tf.constant(pixels))[0].numpy())

@@ -23,7 +23,10 @@ def build_manifest(
     seconds: float,
     corruption_drops: Sequence[CorruptionDrop] = (),
 ) -> EvaluationManifest:
-    """Return the manifest of an assessment; its digest covers the verdict, model and dataset.
+    """Return the manifest of an assessment.
+
+    Its digest covers the verdict, model and dataset, and what the exported model contains of the
+    evaluation: with another threshold, the model is exported again.
 
     Args:
         assessment: of the chosen candidate.
@@ -38,8 +41,9 @@ def build_manifest(
     decided: Literal["accepted", "rejected"] = "accepted" if verdict.accepted else "rejected"
     checks = list(verdict.checks)
     digest = digest_of(
-        [decided, [c.model_dump() for c in checks], chosen.digest, data.digest],
-    )
+        [decided, [c.model_dump() for c in checks], chosen.digest, data.digest,
+         _exported_values(assessment)],
+    )  # fmt: skip
     notes = [*choice.reasons, *assessment.notes]
     ood, comparison = assessment.ood, assessment.comparison
     if comparison is not None and champion_dataset not in (None, data.digest):
@@ -67,6 +71,23 @@ def build_manifest(
             **_optional(assessment, corruption_drops),
         },
     )
+
+
+def _exported_values(assessment: Assessment) -> dict[str, str]:
+    """Return what a model contains of its evaluation, rounded, except measured times."""
+    ood, sets, abstention = assessment.ood, assessment.prediction_sets, assessment.abstention
+    values = {
+        **assessment.metrics.values,
+        "temperature": assessment.temperature,
+        "ood_threshold": ood.threshold if ood else None,
+        "set_threshold": sets.threshold if sets else None,
+        "abstention_threshold": abstention.threshold if abstention else None,
+    }
+    return {
+        name: f"{value:.6g}"
+        for name, value in values.items()
+        if value is not None and name != "latency_ms"
+    }
 
 
 def _optional(assessment: Assessment, drops: Sequence[CorruptionDrop]) -> dict[str, Any]:

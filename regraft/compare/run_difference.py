@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,8 +174,11 @@ def _compare_images(
         return None, "the classes differ"
     try:
         one, other = (_read_predictions(run.report.with_name(PREDICTIONS_FILE)) for run in runs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+            MemoryError) as error:  # fmt: skip
         return None, f"the predictions cannot be read: {error}"
+    if not one or not other:
+        return None, "a run has no test images"
     if sorted(one) != sorted(other):
         return None, f"{len(set(one) & set(other))} of {len(one)} test images are the same"
     if any(one[key][0] != other[key][0] for key in one):
@@ -185,7 +190,7 @@ def _compare_images(
 
 def _read_predictions(file: Path) -> dict[str, tuple[int, int]]:
     """Return true and predicted class by the ID of a test image."""
-    with np.load(file, allow_pickle=False) as arrays:
+    with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as arrays:
         ids: list[str] = arrays["ids"].tolist()
         labels: NDArray[np.integer] = arrays["true_labels"]
         logits: NDArray[np.floating] = arrays["logits"]

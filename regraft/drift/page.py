@@ -40,7 +40,7 @@ def write_page(check: DriftCheck, path: Path) -> None:
         InputError: it cannot be written.
     """
     try:
-        write_text(path, render(check))
+        write_text(path, render(check).encode("utf-8", "replace").decode())
     except OSError as error:
         raise InputError(f"--html: cannot write {path}: {error.strerror}") from error
 

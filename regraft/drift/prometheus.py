@@ -20,7 +20,8 @@ def write_metrics(report: DriftReport, path: Path) -> None:
         InputError: it cannot be written.
     """
     try:
-        write_text(path, "".join(_lines(report, time.time())))
+        text = "".join(_lines(report, time.time()))
+        write_text(path, text.encode("utf-8", "replace").decode())
     except OSError as error:
         raise InputError(f"--prometheus: cannot write {path}: {error.strerror}") from error
 

@@ -5,9 +5,11 @@ Every value of a log is data: it is compared and counted, and shown escaped, but
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from regraft_core.runtime.printable import one_line
 BATCH = 32
 FEATURES = "features"
 _SHOWN_MODELS, _NAME_LENGTH = 3, 60
+_MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,13 @@ def read_logged_images(log: str | os.PathLike[str], model: ServedModel, max_imag
     if others:
         excluded["of other models or versions"] = others.total()
     requests = list(newest.values())
-    scores = [request.answer.familiarity for request in requests]
+    scores = [_familiarity(request) for request in requests]
     observed = Observed(
         features=np.array([_features(request) for request in requests]).reshape(-1, model.width),
         predicted=np.array([index[request.answer.predicted] for request in requests], np.int32),
-        familiarity=np.array([np.nan if one is None else one for one in scores], np.float32),
+        familiarity=np.array(scores, np.float32),
     )
-    times = sorted(request.time for request in requests)
+    times = sorted(_short(request.time) for request in requests)
     first, last = (times[0], times[-1]) if times else ("", "")
     return Checked(observed, dict(excluded), first, last, len(lost))
 
@@ -125,6 +128,8 @@ def read_image_folder(
     folder: str | os.PathLike[str], model: Path, classes: Sequence[str], max_images: int
 ) -> Checked:
     """Return what a model computes for the images of a folder; of many, evenly spaced ones.
+
+    Copies of an image count once, because tests need independent images.
 
     Args:
         folder: images at any depth, or one image.
@@ -138,22 +143,13 @@ def read_image_folder(
     files = find_images([folder])
     step = max(1.0, len(files) / max_images)
     chosen = [files[int(k * step)] for k in range(min(len(files), max_images))]
-    from regraft.image_inputs import encode_image
     from regraft.predictors import load_signature
 
     outputs = load_signature(model, FEATURES)
     index = {name: number for number, name in enumerate(classes)}
     excluded = Counter({"more than --max-images": len(files) - len(chosen)})
     rows: list[tuple[NDArray[np.float16], int, float]] = []
-    for start in range(0, len(chosen), BATCH):
-        encoded = []
-        for file in chosen[start : start + BATCH]:
-            try:
-                encoded.append(encode_image(file))
-            except ValueError:
-                excluded["unreadable"] += 1
-        if not encoded:
-            continue
+    for encoded in different_images(chosen, excluded):
         found = outputs(encoded)
         scores = found.get("familiarity", np.full(len(encoded), np.nan))
         for row, error in enumerate(found["error"]):
@@ -169,6 +165,36 @@ def read_image_folder(
         np.stack(features), np.array(predicted, np.int32), np.array(familiarity, np.float32)
     )
     return Checked(observed, {name: count for name, count in excluded.items() if count})
+
+
+def different_images(files: Sequence[Path], excluded: Counter[str]) -> Iterator[list[bytes]]:
+    """Yield the encoded images of files in batches; a copy of an earlier one does not count.
+
+    Args:
+        files: of images.
+        excluded: number of images by the reason why they do not count, which is added to.
+    """
+    from regraft.image_inputs import encode_image
+
+    known: set[bytes] = set()
+    batch: list[bytes] = []
+    for file in files:
+        try:
+            encoded = encode_image(file)
+        except ValueError:
+            excluded["unreadable"] += 1
+            continue
+        digest = hashlib.sha256(encoded).digest()
+        if digest in known:
+            excluded["repeated"] += 1
+            continue
+        known.add(digest)
+        batch.append(encoded)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _unusable(
@@ -196,6 +222,12 @@ def _unusable(
 
 def _features(request: LoggedRequest) -> NDArray[np.float16]:
     return np.frombuffer(request.features or b"", "<f2")
+
+
+def _familiarity(request: LoggedRequest) -> float:
+    """Return the score of an image; NaN if it is not known, or no number that float32 has."""
+    score = request.answer.familiarity
+    return math.nan if score is None or abs(score) > _MAX_SCORE else float(score)
 
 
 def _describe(others: Counter[tuple[str, int]]) -> str:

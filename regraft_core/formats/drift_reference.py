@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from regraft_core.runtime.errors import InputError
 REFERENCE_FILE = "assets.extra/drift_reference.npz"
 MAX_AXES = 8
 MAX_HALF = float(np.finfo(np.float16).max)
+# Of a file that is read, far above those of files that are written.
+_MAX_IMAGES, _MAX_BYTES = 10_000, 1 << 26
+_KINDS = {"predicted": "i", "class_counts": "i"}  # of dtypes; all other arrays are of floats
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,33 @@ class DriftReference:
                 "earlier version or with --drift-images 0; export it again"
             )
         try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(one.file_size for one in archive.infolist())
+            if size > _MAX_BYTES:
+                raise InputError(f"{path}: expected at most {_MAX_BYTES} bytes, got {size}")
             with np.load(path, allow_pickle=False) as arrays:
                 found = cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError,
+                MemoryError) as error:  # fmt: skip
             raise InputError(f"{path}: expected a drift reference: {error}") from error
         found._check(path)
         return found
 
     def _check(self, path: Path) -> None:
-        """Check the shapes: a file may come from anyone.
+        """Check types, shapes and values: a file may come from anyone.
 
         Raises:
-            InputError: they do not match.
+            InputError: they are not those of a reference.
         """
+        for field in fields(self):
+            kind = getattr(self, field.name).dtype.kind
+            if kind != (expected := _KINDS.get(field.name, "f")):
+                raise InputError(f"{path}: {field.name}: expected the kind {expected!r} of dtypes, "
+                                 f"got {kind!r}")  # fmt: skip
         count, width = self.features.shape if self.features.ndim == 2 else (0, 0)
         shapes: dict[str, tuple[int, ...]] = {
             "predicted": (count,), "familiarity": (count,), "mean": (width,), "threshold": (),
-            "axes": (len(self.axes), width), "class_counts": (len(self.class_counts),),
+            "axes": (*self.axes.shape[:1], width), "class_counts": (self.class_counts.size,),
         }  # fmt: skip
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -91,6 +105,11 @@ class DriftReference:
         classes = len(self.class_counts)
         if not count or self.predicted.min() < 0 or self.predicted.max() >= classes:
             raise InputError(f"{path}: expected predictions of {classes} classes")
+        if count > _MAX_IMAGES:
+            raise InputError(f"{path}: expected at most {_MAX_IMAGES} images, got {count}")
+        for name in ("features", "mean", "axes"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InputError(f"{path}: {name}: expected finite numbers")
 
 
 def make_reference(

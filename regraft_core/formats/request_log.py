@@ -26,6 +26,8 @@ LOG_FILE = re.compile(r"requests-[0-9]{8}T[0-9]{12}Z\.jsonl\.gz")
 LABEL_COLUMNS = ("sha256", "label")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
+# Far more than the image of a request in base64; a damaged file may have no line break at all.
+_MAX_LINE_BYTES = 1 << 28
 _GZIP = 31  # the format, as zlib's wbits
 _OPTIONAL = ("familiarity", "features", "image", "shape", "shadow")
 _CHANNELS = 3
@@ -212,6 +214,9 @@ def _lines(file: Path, on_lost_line: Callable[[Path], None]) -> Iterator[bytes]:
         for chunk in _inflated(file):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
+            if len(rest) > _MAX_LINE_BYTES:
+                raise InputError(f"{file}: expected lines of at most {_MAX_LINE_BYTES} bytes, got "
+                                 "a longer one")  # fmt: skip
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     except zlib.error as error:

@@ -95,15 +95,25 @@ class _Logging:
         self._client = MlflowClient(target.uri, registry_uri=target.uri)
 
     def log(self) -> str:
-        run_id = self._target.run_id or self._create_run()
+        if self._target.run_id:
+            self._log_all(self._target.run_id)
+            return self._target.run_id
+        run_id = self._create_run()
+        try:
+            self._log_all(run_id)
+        except Exception:
+            with contextlib.suppress(Exception):  # otherwise MLflow shows it as running for good
+                self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def _log_all(self, run_id: str) -> None:
         self._log_values(run_id)
         if self._run.report is not None:
             self._client.log_artifact(run_id, str(self._run.report), REPORT_PATH)
         if self._run.version is not None:
             self._register(run_id, self._run.version)
-        if not self._target.run_id:
-            self._client.set_terminated(run_id, "FINISHED")
-        return run_id
 
     def _create_run(self) -> str:
         experiment_id = self._target.experiment_id or self._experiment()
@@ -234,7 +244,7 @@ def kubeflow_target(given: str, environment: Mapping[str, str]) -> MlflowTarget 
         environment: the variables.
     """
     own = environment.get("MLFLOW_TRACKING_URI", "")
-    if given and given != own:
+    if given and given.rstrip("/") != own.rstrip("/"):
         return MlflowTarget(given)
     if not own:
         return None

@@ -16,6 +16,7 @@ from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, 
 from regraft_core.formats.run_outcome import RunDetails
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.addresses import redact_all
+from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
 
 REPORT_DATA, REPORT_PAGE = "report.json", "report.html"
@@ -57,7 +58,8 @@ class TrackedRun:
 def read_details(evaluation: str | os.PathLike[str]) -> RunDetails:
     """Return the details of a run from the folder of its evaluation.
 
-    The report's data are not required: an evaluation of an earlier version has none.
+    The report's data are not required: an evaluation of an earlier version has none, and they may
+    be stored where they cannot be read.
 
     Raises:
         InputError: the folder has no evaluation.
@@ -68,14 +70,15 @@ def read_details(evaluation: str | os.PathLike[str]) -> RunDetails:
         data = json.loads(content_file(evaluation, REPORT_DATA).read_bytes())
         models = [ModelManifest.model_validate(one) for one in data["models"]]
         dataset = DatasetManifest.model_validate(data["dataset"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        gate = dict(data.get("options", {}))
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, RegraftError):
         return plain
     chosen = next((one for one in models if one.digest == found.model_digest), None)
     if chosen is None:
         return plain
     return RunDetails(
         dataset_digest=found.dataset_digest,
-        parameters=_parameters(chosen, dataset, data.get("options", {})),
+        parameters=_parameters(chosen, dataset, gate),
         history=chosen.history,
     )
 

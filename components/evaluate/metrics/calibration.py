@@ -72,6 +72,15 @@ def to_probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     return result
 
 
+def to_served(logits: Floats, temperature: float) -> Floats:
+    """Return softmax(logits / temperature), float32 [n, classes], rounded as the model serves it.
+
+    Thresholds must be set on these: many confidences that differ in float64 are 1 in float32.
+    """
+    result: Floats = softmax(np.asarray(logits, np.float32) / np.float32(temperature), axis=1)
+    return result
+
+
 def fit_temperature(logits: Floats, true_labels: Ints) -> float:
     """Return the temperature with the lowest log loss on these images (Guo et al. 2017).
 

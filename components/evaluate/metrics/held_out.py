@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Probabilities float [n, classes], finite, with `true_labels` int [n].
+    """Probabilities float32 [n, classes], finite and as served, with `true_labels` int [n].
 
     `scores` names the images: `out-of-fold` of train, with validation, or `validation` alone.
     """

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from components.evaluate.metrics.slices import NO_LABEL
 from regraft_core.training.intervals import difference_interval
 
 Ints = NDArray[np.integer]
@@ -39,6 +40,13 @@ class CorruptionDrop:
         accuracies = float(right.mean()), float(still.mean())
         drop = (lost - gained) / len(labels)
         return cls(kind, strength, len(labels), *accuracies, drop, low, high)
+
+
+def predicted_labels(logits: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the labels int [n] of logits [n, classes]; `NO_LABEL` if one is not finite."""
+    labels: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
+    labels[~np.isfinite(logits).all(axis=1)] = NO_LABEL
+    return labels
 
 
 def mean_drops(drops: Sequence[CorruptionDrop]) -> Mapping[str, float]:

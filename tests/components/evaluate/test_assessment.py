@@ -8,6 +8,7 @@ import pytest
 from components.evaluate.assessment import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.gate.gate import NO_CHAMPION
 from regraft_core.formats.options import GateOptions
+from regraft_core.formats.served_thresholds import ServedThresholds
 
 CLASSES = ["cat", "dog", "owl"]
 
@@ -102,3 +103,21 @@ def test_a_candidate_below_its_head_fails_the_gate() -> None:
     cost = Cost(validation_accuracy=0.8, head_validation_accuracy=0.9)
     result = assess(labeled(1, 50, 5), labeled(2, 50, 5), CLASSES, GateOptions(), cost=cost)
     assert failed(result) == ["candidate"]
+
+
+def test_thresholds_hold_for_confidences_that_are_1_in_the_served_precision() -> None:
+    # Its logits are so large that most confidences differ from 1 by less than float32 shows.
+    unseen, test = labeled(4, 2000, 2, 15.0), labeled(5, 1000, 2, 15.0)
+    options = GateOptions(abstain_precision=0.97, coverage=0.9)
+    result = assess(labeled(1, 50, 9), test, CLASSES, options, cost=Cost(), out_of_fold=unseen)
+    assert result.temperature == 1.0
+    abstention, sets = result.abstention, result.prediction_sets
+    assert abstention is not None and sets is not None
+    shifted = np.exp(test.logits - test.logits.max(axis=1, keepdims=True))
+    served = shifted / shifted.sum(axis=1, keepdims=True)
+    assert served.dtype == np.float32 and np.mean(served.max(axis=1) == 1) > 0.2
+    thresholds = ServedThresholds(sets.threshold, abstention.threshold)
+    abstains, inside = thresholds.abstains(served), thresholds.label_sets(served)
+    assert abstains is not None and inside is not None
+    assert abstention.accepted == int((~abstains).sum())
+    assert sets.covered == int(inside[np.arange(1000), test.true_labels].sum())

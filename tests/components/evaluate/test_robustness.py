@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluate.metrics.robustness import CorruptionDrop, corruption_metrics, mean_drops
+from components.evaluate.metrics.robustness import (
+    CorruptionDrop,
+    corruption_metrics,
+    mean_drops,
+    predicted_labels,
+)
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import GateOptions
 from regraft_core.runtime.errors import InputError
@@ -29,6 +34,13 @@ def test_a_drop_is_that_of_the_same_images_with_its_interval() -> None:
     assert (found.clean_accuracy, found.accuracy, found.images) == (0.96, 0.82, 100)
     assert found.drop == pytest.approx(0.14)
     assert (found.drop_low, found.drop_high) == difference_interval(16, 2, 100)
+
+
+def test_an_image_whose_logits_are_not_finite_is_an_error() -> None:
+    logits = np.array([[1.0, 2.0], [np.nan, 0.0], [-np.inf, 0.0], [3.0, np.inf], [1.0, 0.0]])
+    assert predicted_labels(logits).tolist() == [1, -1, -1, -1, 0]
+    found = CorruptionDrop.of("noise", 1, LABELS[:5], predicted_labels(logits), LABELS[:5])
+    assert found.accuracy == 0.2  # the last image alone
 
 
 def test_the_mean_of_the_strengths_counts_and_the_worst_kind_is_first() -> None:

@@ -155,9 +155,23 @@ def test_other_data_are_not_paired(regraft: Regraft, tmp_path: Path) -> None:
     assert ended.code == 2 and "cannot read the evaluation of the run" in ended.err
 
 
-def test_damaged_predictions_leave_the_other_comparisons(regraft: Regraft, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"x", b"", b"PK\x03\x04 cut off", b"\x93NUMPY\x01"])
+def test_damaged_predictions_leave_the_other_comparisons(
+    regraft: Regraft, tmp_path: Path, content: bytes
+) -> None:
     first, second = (write_run(tmp_path / name, 3) for name in ("first", "second"))
-    (second / "steps" / "by_content" / "evaluation" / "predictions.npz").write_bytes(b"x")
+    (second / "steps" / "by_content" / "evaluation" / "predictions.npz").write_bytes(content)
     found = json.loads(regraft("diff", first, second, "--json").out)
     assert found["paired"] is None and "cannot be read" in found["unpaired"]
     assert found["metrics"]["test_accuracy"]["first"] is not None
+
+
+def test_runs_without_test_images_are_not_paired(regraft: Regraft, tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, 3) for name in ("first", "second")]
+    for folder in folders:
+        np.savez(
+            folder / "steps" / "by_content" / "evaluation" / "predictions.npz",
+            ids=np.empty(0, "U1"), true_labels=np.empty(0, int), logits=np.empty((0, 2)),
+        )  # fmt: skip
+    ended = regraft("diff", *folders, "--json")
+    assert ended.json["unpaired"] == "a run has no test images" and "NaN" not in ended.out

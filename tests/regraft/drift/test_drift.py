@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from regraft.drift.sources import different_images
 from regraft_core.formats.drift_reference import make_reference
 from regraft_core.formats.fingerprint import write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
@@ -204,3 +207,40 @@ def test_another_name_in_the_log_can_be_given(
     both = write_log(tmp_path / "both", [*requests(), *requests(version=2, seed=3)])
     ended = regraft("drift", exported, both)
     assert ended.code == 2 and "expected requests of one model, found pets version" in ended.err
+
+
+def test_values_that_no_server_writes_end_no_check(
+    regraft: Regraft, model: Path, tmp_path: Path
+) -> None:
+    strange = [{"familiarity": 10**400}, {"familiarity": 1e300}, {"time": "9\ud800\x1b\n"}]
+    lines = [
+        json.dumps(json.loads(log_line(request)) | changes).encode() + b"\n"
+        for request, changes in zip(requests(3, seed=4), strange, strict=True)
+    ]
+    log = write_log(tmp_path / "log", [*map(log_line, requests()), *lines])
+    page = tmp_path / "drift.html"
+    ended = regraft("drift", model, log, "--json", "--html", page)
+    assert ended.code == 0 and not ended.err
+    assert (ended.json["images"], ended.json["last"]) == (83, "9")
+    assert "to 9, compared" in page.read_text()
+
+
+def test_names_that_are_not_utf_8_are_written(
+    regraft: Regraft, model: Path, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path / "log\udcff", requests())
+    page, metrics = tmp_path / "drift.html", tmp_path / "drift.prom"
+    ended = regraft("drift", model, log, "--name", "pets", "--html", page, "--prometheus", metrics)
+    assert ended.code == 0 and not ended.err
+    assert "log?" in page.read_text() and "regraft_drift_images" in metrics.read_text()
+
+
+def test_copies_of_an_image_in_a_folder_count_once(tmp_path: Path) -> None:
+    for number in range(70):
+        pixels = np.full((2, 2, 3), number // 2, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "70.png").mkdir()
+    excluded: Counter[str] = Counter()
+    batches = list(different_images(sorted(tmp_path.iterdir()), excluded))
+    assert [len(one) for one in batches] == [32, 3]
+    assert excluded == {"repeated": 35, "unreadable": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,12 @@ def test_features_that_float16_cannot_hold_are_the_largest() -> None:
         ({"predicted": np.full(40, 2, np.int32)}, "expected predictions of 2 classes"),
         ({"features": np.zeros(40)}, "expected shape [0]"),
         ({"mean": np.array([object()])}, "expected a drift reference"),
+        ({"predicted": np.full(40, 0.5)}, "predicted: expected the kind 'i' of dtypes, got 'f'"),
+        ({"features": np.full((40, 6), "x")}, "features: expected the kind 'f'"),
+        ({"features": np.full((40, 6), np.inf)}, "features: expected finite numbers"),
+        ({"axes": np.array(1.0)}, "axes: expected shape [6], got []"),
+        ({"axes": np.full((2, 6), np.nan)}, "axes: expected finite numbers"),
+        ({"class_counts": np.array(2)}, "class_counts: expected shape [1], got []"),
     ],
 )
 def test_files_of_other_arrays_are_refused(
@@ -75,6 +83,34 @@ def test_a_model_without_a_reference_names_the_way_out(tmp_path: Path) -> None:
     ):
         DriftReference.read(tmp_path)
     (tmp_path / REFERENCE_FILE).parent.mkdir()
-    (tmp_path / REFERENCE_FILE).write_bytes(b"PK no archive")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x93NUMPY\x01"])
+def test_files_that_are_no_archives_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / REFERENCE_FILE).parent.mkdir()
+    (tmp_path / REFERENCE_FILE).write_bytes(content)
     with pytest.raises(InputError, match="expected a drift reference:"):
+        DriftReference.read(tmp_path)
+
+
+def test_damaged_and_huge_arrays_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / REFERENCE_FILE
+    path.parent.mkdir()
+    np.savez_compressed(path, **vars(reference()))
+    data = bytearray(path.read_bytes())
+    data[60:90] = b"\xff" * 30
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="expected a drift reference:"):
+        DriftReference.read(tmp_path)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f2", "fortran_order": False, "shape": (10**9, 10**6)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", header.getvalue())
+    with pytest.raises(InputError, match="expected a drift reference:"):
+        DriftReference.read(tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", bytes((1 << 26) + 1))
+    with pytest.raises(InputError, match="expected at most 67108864 bytes"):
         DriftReference.read(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from regraft_core.formats import request_log
 from regraft_core.formats.request_log import (
     LoggedAnswer,
     LoggedRequest,
@@ -138,3 +139,12 @@ def test_other_tables_are_refused(tmp_path: Path, text: str, message: str) -> No
         read_labels(file)
     with pytest.raises(InputError, match="cannot read"):
         read_labels(tmp_path / "missing.csv")
+
+
+def test_a_line_that_does_not_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_log, "_MAX_LINE_BYTES", 1 << 20)
+    (tmp_path / NAME).write_bytes(gzip.compress(bytes(4 << 20)))
+    with pytest.raises(InputError, match="expected lines of at most 1048576 bytes, got a longer"):
+        list(read_request_log(tmp_path))

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -86,6 +88,18 @@ def test_a_server_that_goes_away_costs_one_line(capfd: pytest.CaptureFixture[str
     assert dict(os.environ) == before
 
 
+def test_a_run_that_cannot_be_logged_completely_does_not_stay_running(tmp_path: Path) -> None:
+    run = replace(RUN, report=tmp_path / "missing.html")
+    ended = {"run_info": CREATED["run"]["info"] | {"status": "FAILED"}}
+    answers = [EXPERIMENT, CREATED, {}, {}, {}, CREATED, CREATED, ended]
+    with server_that_leaves(answers) as (url, paths):
+        line = log_to_mlflow(run, MlflowTarget(url))
+        for _ in range(len(answers) - len(paths)):  # the server ends after its last answer
+            urlopen(url).close()
+    assert line.startswith("warning: mlflow: ")
+    assert "/api/2.0/mlflow/runs/update" in paths
+
+
 def test_secrets_are_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-1234567890")
     with server_that_leaves([EXPERIMENT]) as (url, _):
@@ -109,6 +123,8 @@ def test_secrets_are_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("http://a", {"MLFLOW_TRACKING_URI": "http://b", "MLFLOW_RUN_ID": "r"},
          MlflowTarget("http://a")),
+        ("http://b/", {"MLFLOW_TRACKING_URI": "http://b", "MLFLOW_RUN_ID": "r"},
+         MlflowTarget("http://b", "", "r")),
     ],
 )  # fmt: skip
 def test_a_step_on_kubeflow_finds_the_server(
@@ -126,8 +142,13 @@ def test_the_details_are_those_of_the_chosen_model(tmp_path: Path) -> None:
     found = read_details(evaluation)
     assert found.dataset_digest == f"{200:064x}"
     assert found.parameters["backbone"] == "tiny" and found.parameters["train_images"] == "200"
-    (evaluation / "report.json").write_text("{}")
-    assert read_details(evaluation) == RunDetails(dataset_digest=found.dataset_digest)
+    plain = RunDetails(dataset_digest=found.dataset_digest)
+    for damaged in ({}, data | {"options": None}, [data]):
+        (evaluation / "report.json").write_text(json.dumps(damaged))
+        assert read_details(evaluation) == plain
+    (evaluation / "report.json").unlink()
+    (evaluation / "content.json").write_text("{}")  # a damaged reference to a store
+    assert read_details(evaluation) == plain
 
 
 def test_parameters_are_short_texts_without_secrets() -> None:
