@@ -55,6 +55,7 @@ def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pyte
         ("report  .../report.html", "report  /tmp/x/report.html"),
         ("| a | 5 |", "| a |  5.25 |"),
         ("off by 4e-9", "off by 1.5e-08"),
+        ("(9.5 s, up to 67 s left)", "(21.0 s, up to 2.5 min left)"),
     ],
 )
 def test_other_numbers_spaces_and_omitted_lines_match(shown: str, printed: str) -> None:
