@@ -24,7 +24,7 @@ from regraft_core.formats.run_outcome import RunDetails
 from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
 from regraft_core.tracking.tracked_run import TrackedRun, TrackedVersion
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.long(seconds=110)
 
 EPOCHS = [
     Epoch(phase="head", epoch=n, loss=1.0 / (n + 1), accuracy=0.5 + n / 10,

@@ -169,10 +169,10 @@ def test_some_bodies(server: Addresses) -> None:
     fuzz_open_inference(server, 300)
 
 
-@pytest.mark.long(seconds=80)
+@pytest.mark.long(seconds=45)
 def test_many_bodies_in_bounded_memory(server: Addresses) -> None:
     fuzz(server, 1000)
     before = resident_mb(server.pid)
-    fuzz(server, 6000)
-    fuzz_open_inference(server, 6000)
+    fuzz(server, 3000)
+    fuzz_open_inference(server, 3000)
     assert resident_mb(server.pid) - before < 100

@@ -231,9 +231,9 @@ def test_some_messages(stubs: Stubs) -> None:
     fuzz_bytes(stubs, 150)
 
 
-@pytest.mark.long(seconds=60)
+@pytest.mark.long(seconds=40)
 def test_many_messages(stubs: Stubs) -> None:
-    fuzz_predict(stubs, 4000)
+    fuzz_predict(stubs, 2500)
     fuzz_examples(stubs, 1000)
-    fuzz_open_inference(stubs, 4000)
+    fuzz_open_inference(stubs, 2500)
     fuzz_bytes(stubs, 1000)
