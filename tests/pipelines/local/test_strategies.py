@@ -26,7 +26,8 @@ def test_strategies_for_the_digits_are_compared_or_chosen(regraft: Regraft, tmp_
             path.unlink()
     common = ["run", "--source", tmp_path / "digits", "--out", tmp_path / "run", "--backbone",
               "efficientnet_lite0", "--image-px", "32", "--fine-tune-epochs", "1",
-              "--learning-rate", "1e-3", "--min-accuracy", "0.7", "--near-duplicates", "off"]  # fmt: skip
+              "--learning-rate", "1e-3", "--min-accuracy", "0.7",
+              "--near-duplicates", "off"]  # fmt: skip
 
     assert regraft(*common, "--strategies", "head,top,full").code == 0
     compared = read_summary(tmp_path / "run")
