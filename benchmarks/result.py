@@ -92,7 +92,9 @@ def run_benchmark(
     options = parser.parse_args(arguments)
     measurement = measure(options)
     values = vars(options).items()
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in values if value is not None]
+    flags = [
+        f"--{key.replace('_', '-')}={_shown(value)}" for key, value in values if value is not None
+    ]
     metrics = {key: metric.as_json() for key, metric in measurement.metrics.items()}
     run = {
         "command": f"regraft bench {name} {shlex.join(flags)}",
@@ -112,3 +114,8 @@ def run_benchmark(
     options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(metrics, indent=2))
     return Path(options.json)
+
+
+def _shown(value: object) -> object:
+    """Return an option's value; of a folder of this machine, its name only."""
+    return value.name if isinstance(value, Path) and value.is_absolute() else value

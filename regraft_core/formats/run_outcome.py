@@ -22,7 +22,7 @@ _LAST_PUBLICATION = f"{RUNS_FOLDER}/last_publication.json"
 
 
 class RunDetails(Record):
-    """What a tracking server records of a run besides its metrics."""
+    """What a tracking server logs of a run, in addition to its metrics."""
 
     dataset_digest: str = Field(default="", description="Digest of the dataset.")
     parameters: dict[str, str] = Field(

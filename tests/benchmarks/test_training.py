@@ -122,6 +122,7 @@ def test_each_part_keeps_its_own_command(tmp_path: Path) -> None:
     result = json.loads(file.read_text())
     assert result["command"] == result["parts"]["second"]["command"]
     assert result["parts"].keys() == {"first", "second"}
+    assert str(tmp_path) not in result["command"]
     for part, run_of_part in result["parts"].items():
         assert f"--only={part}" in run_of_part["command"]
         assert run_of_part.keys() == {"command", "date", "machine"}
