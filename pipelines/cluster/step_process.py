@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,21 @@ def _process_group(command: list[str], environment: dict[str, str]) -> Iterator[
                 os.killpg(process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S)
+            # A process with much memory, such as of a GPU, ends some time after it was killed.
+            deadline = time.monotonic() + STOP_S
+            while _is_running(process.pid) and time.monotonic() < deadline:
+                threading.Event().wait(0.02)
+
+
+def _is_running(group: int) -> bool:
+    """Return whether a process of a group has not ended, whether or not its parent has noticed."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended since
+            # The name of the program, in parentheses, can contain anything.
+            state, _, its_group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _error_in(events: Path) -> dict[str, Any]:

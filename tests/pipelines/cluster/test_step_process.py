@@ -131,9 +131,11 @@ def test_an_attempt_has_a_time_limit_and_leaves_no_process(
 
 
 def test_a_worker_that_outlives_its_attempt_is_ended(step: Steps, tmp_path: Path) -> None:
-    """It would keep memory and ports, and the pod's output open."""
+    """It would keep memory and ports, and the pod's output open; much memory is freed slowly."""
     code = """
-worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+big = "memory = bytearray(500_000_000); print(flush=True); import time; time.sleep(600)"
+worker = subprocess.Popen([sys.executable, "-c", big], stdout=subprocess.PIPE)
+worker.stdout.readline()
 (folder / "worker").write_text(str(worker.pid))
 os._exit(0)
 """
