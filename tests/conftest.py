@@ -131,7 +131,8 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     with without_traces(), open(tmp_path / "steps.log", "w") as log, steps_by_forks(log):
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+        kfp_runner = local.SubprocessRunner(use_venv=False)
+        local.init(kfp_runner, str(tmp_path / "root"), str(tmp_path / "workspace"))
         yield tmp_path
 
 

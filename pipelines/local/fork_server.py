@@ -16,6 +16,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,31 +30,39 @@ from typing import Any
 def serve(connection: Connection) -> None:
     """Execute each step that arrives in a fork, and write its exit code to the step's own pipe.
 
+    Each fork has a folder for its temporary files, which is removed when it has ended: a fork ends
+    without what Python does at its end, where TensorFlow would delete its files.
+
     When the other side closes the connection, steps that are still running are stopped.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the steps too
     forks = multiprocessing.get_context("fork")
-    running: dict[int, tuple[Any, int]] = {}  # process and pipe, by the process's sentinel
+    # Process, pipe and folder, by the process's sentinel.
+    running: dict[int, tuple[Any, int, str]] = {}
     while True:
         for ready in wait([connection, *running]):
             if ready is not connection:
-                process, status = running.pop(ready)  # type: ignore[arg-type]
+                process, status, folder = running.pop(ready)  # type: ignore[arg-type]
                 process.join()
+                shutil.rmtree(folder, ignore_errors=True)
                 os.write(status, str(process.exitcode).encode())
                 os.close(status)
                 continue
             try:
                 step = json.loads(connection.recv_bytes())
             except EOFError:
-                for process, _ in running.values():
+                for process, _, folder in running.values():
                     process.terminate()
+                    process.join(10)
+                    shutil.rmtree(folder, ignore_errors=True)
                 return
             output, status = recv_handle(connection), recv_handle(connection)
             _import(step["import_before"])
-            process = forks.Process(target=_execute, args=(step, output))
+            folder = tempfile.mkdtemp(prefix="regraft-step-")
+            process = forks.Process(target=_execute, args=(step, output, folder))
             process.start()
             os.close(output)
-            running[process.sentinel] = process, status
+            running[process.sentinel] = process, status, folder
             _import(step["import_after"])
 
 
@@ -66,8 +75,8 @@ def _import(modules: list[str]) -> None:
             traceback.print_exc()
 
 
-def _execute(step: dict[str, Any], output: int) -> None:
-    """Execute a step's code by kfp's executor, with the given output."""
+def _execute(step: dict[str, Any], output: int, folder: str) -> None:
+    """Execute a step's code by kfp's executor, with an output and a folder for temporary files."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
@@ -77,11 +86,11 @@ def _execute(step: dict[str, Any], output: int) -> None:
     os.environ.update(step["environment"])
     from kfp.dsl.executor_main import executor_main
 
-    with tempfile.TemporaryDirectory() as folder:
-        component = Path(folder) / "ephemeral_component.py"
-        component.write_text(step["code"], encoding="utf-8")
-        sys.argv = ["kfp", "--component_module_path", str(component), *step["arguments"]]
-        executor_main()
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    component = Path(folder) / "ephemeral_component.py"
+    component.write_text(step["code"], encoding="utf-8")
+    sys.argv = ["kfp", "--component_module_path", str(component), *step["arguments"]]
+    executor_main()
 
 
 if __name__ == "__main__":

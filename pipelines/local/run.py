@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -162,6 +163,8 @@ def _execute(
         open(log_file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log,
         contextlib.closing(progress),
         reading_events(out, events) as events_file,
+        # kfp would make one and leave it; no step uses it.
+        tempfile.TemporaryDirectory(prefix="regraft-workspace-") as workspace,
     ):
         own_runner = make_runner(runner, recipe, out, events_file)
         cache = steps / ".cache" / code_digest_of(runner)[:16]
@@ -172,7 +175,9 @@ def _execute(
                 _environment(events_file),
                 steps_by_forks(log),
             ):
-                local.init(own_runner, str(steps), enable_caching=True, cache_root=str(cache))
+                local.init(
+                    own_runner, str(steps), workspace, enable_caching=True, cache_root=str(cache)
+                )
                 pipeline = make_pipeline(fan_out=recipe.workers > 1)
                 outputs = dict(pipeline(**recipe.arguments()).outputs)
         except (RuntimeError, ValueError) as error:  # kfp's, for a step that failed

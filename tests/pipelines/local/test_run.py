@@ -74,7 +74,8 @@ def test_a_run_leaves_the_configuration_of_kfp_as_it_was(
 ) -> None:
     """The caller may run pipelines of its own, also after a run that failed."""
     monkeypatch.setattr(LocalExecutionConfig, "instance", None)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "mine"))
+    kfp_runner = local.SubprocessRunner(use_venv=False)
+    local.init(kfp_runner, str(tmp_path / "mine"), str(tmp_path / "workspace"))
     own = LocalExecutionConfig.instance
     recipe = make_recipe(sources=(str(tmp_path / "none"),), destination=str(tmp_path / "models"))
     with pytest.raises(StepError):

@@ -60,6 +60,18 @@ def test_a_step_ends_as_in_a_process_of_its_own(
     assert output in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_temporary_files_of_a_step_do_not_remain(
+    processes: StepProcesses, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str
+) -> None:
+    body = "import subprocess, tempfile\nprint(tempfile.mkdtemp())\n"
+    body += f"print(subprocess.check_output(['mktemp', '-d'], text=True))\n{end}"
+    processes.run(command(body, tmp_path))
+    left = [Path(line) for line in capsys.readouterr().out.splitlines() if line.startswith("/")]
+    assert len(left) == 2
+    assert not any(folder.exists() for folder in left)
+
+
 def test_steps_run_at_the_same_time(processes: StepProcesses, tmp_path: Path) -> None:
     """Each waits for a file that the other makes."""
     bodies = (
