@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.linear_head.head_rows import HeadRows, scalings
+from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, scalings
 from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.logistic_regression import (
@@ -20,7 +21,9 @@ from regraft_core.training.linear_head.logistic_regression import (
 from regraft_core.training.linear_head.ridge_regression import fit_ridge
 
 # Rows in memory as float32 up to this size, otherwise scaled again in each step.
-IN_MEMORY_BYTES = 1 << 30
+IN_MEMORY_BYTES = 2 << 30
+# Features up to these have their products computed, from twice as many rows; it takes seconds.
+MAX_PRODUCTS = 8192
 
 
 def fit_members(rows: HeadRows, task: FitTask, members: Sequence[Trial], compared: int) -> Weights:
@@ -54,12 +57,15 @@ def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: floa
 
     If these are too few for the span of all rows, the features themselves are the axes.
     """
-    targets, weights = task.targets, task.weights
+    targets, weights, width = task.targets, task.weights, len(rows.mean)
     step = ProgressReporter("head: steps of logistic regression", total=None).advance
-    if min(len(rows), len(rows.mean)) > len(task.sample):
-        squares = rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
-        problem = Problem(rows.parts, targets, weights, squares, scaling)
-        return solve(problem, penalty, prior_weights(targets, len(squares)), step)
+    if min(len(rows), width) > len(task.sample):
+        problem = Problem(rows.parts, targets, weights, _squares(rows, scaling), scaling)
+        if 4 * len(rows) * width <= IN_MEMORY_BYTES:
+            problem = replace(
+                problem, parts=[scaling.apply(part) for part in rows.parts], scaling=None
+            )
+        return solve(problem, penalty, prior_weights(targets, width), step)
     axes = principal_axes(scaling.apply(rows.take(task.sample)))
     if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
@@ -68,3 +74,12 @@ def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: floa
         problem = Problem(rows.parts, targets, weights, axes.squares, scaling, axes)
     fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)), step)
     return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)
+
+
+def _squares(rows: HeadRows, scaling: Scaling) -> NDArray[np.float64]:
+    """Return the mean products of scaled features [width, width], or of very many their squares."""
+    width = len(rows.mean)
+    if width > MAX_PRODUCTS:
+        return rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
+    some = scaling.apply(rows.take(sample_rows(rows.images, 2 * width, seed=0)))
+    return (some.T @ some).astype(np.float64) / len(some)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -63,12 +66,42 @@ def test_stored_rows_in_parts_and_blocks_have_the_same_solution(
     monkeypatch.setattr(module, "BLOCK_VALUES", 70)
     parts = [rows[:50].astype(np.float64), rows[50:].astype(np.float64)]
     in_blocks = Problem(parts, targets, weights, axes.squares, scaling, axes)
-    assert len(list(in_blocks.blocks())) == 18
+    assert len(in_blocks.blocks()) == 18
     found = solve(in_blocks, PENALTY, start)
     np.testing.assert_allclose(found.kernel, whole.kernel, atol=5e-3)
     plain = Problem(parts, targets, weights, np.square(scaled).mean(axis=0), scaling)
     without_axes = solve(plain, PENALTY, start)
     np.testing.assert_allclose(without_axes.kernel, axes.basis @ whole.kernel, atol=2e-2)
+    products = (scaled.T @ scaled).astype(np.float64) / 120
+    by_products = solve(replace(plain, squares=products), PENALTY, start)
+    np.testing.assert_allclose(by_products.kernel, axes.basis @ whole.kernel, atol=5e-3)
+
+
+def test_products_of_features_need_fewer_steps_than_squares() -> None:
+    rows, labels = sample(400, 40)
+    targets, products = np.eye(CLASSES)[labels], (rows.T @ rows).astype(np.float64) / 400
+    steps: dict[str, int] = {}
+    for name, squares in (("squares", np.diag(products).copy()), ("products", products)):
+        problem = Problem([rows], targets, np.ones(400), squares)
+        count = itertools.count(1)
+        solve(problem, 1e-5, prior_weights(targets, 40), lambda count=count: next(count))
+        steps[name] = next(count)
+    assert 2 * steps["products"] < steps["squares"]
+
+
+def test_the_solution_does_not_depend_on_the_number_of_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, labels = sample(200, 10)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 70)
+    squares = np.square(rows).mean(axis=0).astype(np.float64)
+    problem = Problem([rows], np.eye(CLASSES)[labels], np.ones(200), squares)
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(module, "available_cores", lambda cores=cores: cores)
+        found.append(solve(problem, PENALTY, prior_weights(problem.targets, 10)))
+    np.testing.assert_array_equal(found[0].kernel, found[1].kernel)
+    np.testing.assert_array_equal(found[0].bias, found[1].bias)
 
 
 def test_weights_of_rows_count_like_repeated_rows() -> None:
