@@ -67,7 +67,11 @@ def build_openvino_network(
 def import_openvino() -> Any:
     """Import OpenVINO, which otherwise sends a message to its makers with each import."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module("openvino")
+    openvino = importlib.import_module("openvino")
+    # Its first use of NumPy's types fills a table; two threads that do so at the same time wait for
+    # each other forever.
+    openvino.Type.f32.to_dtype()
+    return openvino
 
 
 def _compile(graph: Any, batch_size: int, half: str, streams: int) -> tuple[Any, dict[str, Any]]:

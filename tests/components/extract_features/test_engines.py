@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -121,3 +122,25 @@ def test_a_graph_that_openvino_cannot_convert_is_an_error_of_one_line() -> None:
     with pytest.raises(EngineError) as raised:
         build_openvino_network(graph.get_concrete_function(), 3, "", 2)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_threads_can_begin_to_use_openvino_at_the_same_time(attempt: int) -> None:
+    """Half of the processes would hang otherwise."""
+    code = """
+import sys, threading
+from components.extract_features.openvino_network import import_openvino
+openvino = import_openvino()
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def use():
+    start.wait()
+    openvino.Type.f32.to_dtype()
+threads = [threading.Thread(target=use, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+sys.exit(any(thread.is_alive() for thread in threads))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
