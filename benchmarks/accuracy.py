@@ -128,7 +128,9 @@ def image_row(name: str, work: Path, seeds: int) -> Metrics:
         )  # fmt: skip
         ingest_images(folder, settings)
         for column in COLUMNS:
-            outcomes.setdefault(column, []).append(measure_in_process(column, folder, settings))
+            found = measure_in_process(column, folder, settings)
+            print(f"{name}, seed {seed}, {column}: {found}", flush=True)
+            outcomes.setdefault(column, []).append(found)
     yield from summarize(name, row, outcomes)
 
 
