@@ -15,7 +15,7 @@ import numpy as np
 
 from regraft.image_inputs import encode_image
 from regraft.model_folder import find_model_folder
-from regraft_core.curation.image_selection import select_images, uncertainties
+from regraft_core.curation.image_selection import Candidate, CandidatePool, uncertainties
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.errors import InputError
@@ -95,10 +95,9 @@ def suggest_images(
         if (source / ModelManifest.file_name).is_file():
             raise InputError(f"{source}: expected an exported model, got a candidate; publish it")
         run = _load(source)
-    found: list[_Encoded] = []
-    rows: dict[str, list[Any]] = {}
+    pool = CandidatePool(count)
     refused: list[tuple[str, str]] = []
-    done, known = 0, set[str]()
+    done, found, known = 0, 0, set[str]()
     for batch in _batches(files):
         done += len(batch)
         valid = []
@@ -108,38 +107,31 @@ def suggest_images(
             elif one.sha256 not in known:
                 known.add(one.sha256)
                 valid.append(one)
+        candidates = []
         for one, row in zip(valid, _predict(run, valid), strict=True):
             if reason := row[ERROR].decode():
                 refused.append((one.path, reason))
-                continue
-            found.append(_Encoded(one.path, one.sha256, b""))
-            for name, value in row.items():
-                rows.setdefault(name, []).append(value)
+            else:
+                candidates.append(_candidate(one, row))
+        pool.add(candidates)
+        found += len(candidates)
         if progress:
             progress(done, len(files))
     if not found:
         path, reason = refused[0]
         raise InputError(f"{folder}: expected an image that the model can read; {path}: {reason}")
-    return Suggestions(_ranked(found, rows, count), len(found), refused)
+    return Suggestions(pool.select(), found, refused)
 
 
-def _ranked(found: list[_Encoded], rows: dict[str, list[Any]], count: int) -> list[SuggestedImage]:
-    probabilities = np.stack(rows["probabilities"])
-    familiar = rows.get(FAMILIAR)
-    known = np.ones(len(found), bool) if familiar is None else np.array(familiar, bool)
-    features = np.stack(rows["features"])
-    uncertain = uncertainties(probabilities)
-    return [
-        SuggestedImage(
-            path=found[k].path,
-            sha256=found[k].sha256,
-            predicted=rows["label"][k].decode(),
-            confidence=float(rows["confidence"][k]),
-            uncertainty=float(uncertain[k]),
-            familiar=None if familiar is None else bool(familiar[k]),
-        )
-        for k in select_images(probabilities, features, known, count).tolist()
-    ]
+def _candidate(one: _Encoded, row: dict[str, Any]) -> Candidate:
+    """Return what is kept of an image; its features in half precision, and not those of a batch."""
+    familiar = None if FAMILIAR not in row else bool(row[FAMILIAR])
+    uncertainty = float(uncertainties(row["probabilities"][None])[0])
+    image = SuggestedImage(
+        path=one.path, sha256=one.sha256, predicted=row["label"].decode(),
+        confidence=float(row["confidence"]), uncertainty=uncertainty, familiar=familiar,
+    )  # fmt: skip
+    return Candidate(image, uncertainty, row["features"].astype(np.float16), familiar is not False)
 
 
 def _load(folder: Path) -> Run:
@@ -179,11 +171,10 @@ def _load(folder: Path) -> Run:
 
 
 def _predict(run: Run, batch: Sequence[_Encoded]) -> Iterator[dict[str, Any]]:
-    """Yield the outputs of each image; features as float16, because all of them are kept."""
+    """Yield the outputs of each image."""
     if not batch:
         return
     outputs = run([one.data for one in batch])
-    outputs["features"] = outputs["features"].astype(np.float16)
     for k in range(len(batch)):
         yield {name: values[k] for name, values in outputs.items()}
 

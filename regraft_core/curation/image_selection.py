@@ -8,11 +8,15 @@ Savarese, arXiv 1708.00489).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-# Images from which each one is taken: the most uncertain ones, this many times the wanted number.
-POOL_FACTOR = 10
+# Images from which each one is taken: the most uncertain ones, this many times the wanted number,
+# but no more than `MAX_POOL`, because their features are in memory.
+POOL_FACTOR, MAX_POOL = 10, 10_000
 # Of float16, in which features may be stored.
 HIGHEST = 65504.0
 
@@ -22,6 +26,56 @@ def uncertainties(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     highest = np.sort(probabilities.astype(np.float64), axis=1)[:, ::-1]
     difference: NDArray[np.float64] = highest[:, 0] - highest[:, 1]
     return 1.0 - difference
+
+
+class Candidate(NamedTuple):
+    """An image that may be selected.
+
+    Attributes:
+        item: What the caller knows the image by.
+        uncertainty: Of `uncertainties`.
+        features: float [width].
+        in_distribution: Whether it is.
+    """
+
+    item: Any
+    uncertainty: float
+    features: NDArray[np.floating]
+    in_distribution: bool
+
+
+class CandidatePool:
+    """Of any number of images, those that `select_images` would take from; the others are let go.
+
+    So memory depends on the wanted number of images only.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._candidates: list[Candidate] = []
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Add images, in the order that decides between equally uncertain ones."""
+        self._candidates += (one for one in candidates if np.isfinite(one.uncertainty))
+        if len(self._candidates) > 3 * _pool_size(self._count):  # two groups remain
+            self._shrink()
+
+    def select(self) -> list[Any]:
+        """Return the items of at most `count` images, the most useful first."""
+        if not self._candidates:
+            return []
+        items, uncertain, features, known = zip(*self._candidates, strict=True)
+        chosen = _select(np.array(uncertain), np.stack(features), np.array(known), self._count)
+        return [items[k] for k in chosen]
+
+    def _shrink(self) -> None:
+        known = np.array([one.in_distribution for one in self._candidates])
+        uncertain = np.array([one.uncertainty for one in self._candidates])
+        kept: list[int] = []
+        for group in (np.flatnonzero(known), np.flatnonzero(~known)):
+            order = np.argsort(-uncertain[group], kind="stable")
+            kept += group[order[: _pool_size(self._count)]].tolist()
+        self._candidates = [self._candidates[k] for k in sorted(kept)]
 
 
 def select_images(
@@ -39,13 +93,20 @@ def select_images(
         in_distribution: bool [n].
         count: number of images.
     """
-    uncertain = uncertainties(probabilities)
+    chosen = _select(uncertainties(probabilities), features, in_distribution, count)
+    return np.array(chosen, np.int64)
+
+
+def _select(
+    uncertain: NDArray[np.float64], features: NDArray[np.floating],
+    in_distribution: NDArray[np.bool_], count: int,
+) -> list[int]:  # fmt: skip
     taken: list[int] = []
     finite = np.isfinite(uncertain)
     for group in map(np.flatnonzero, (finite & in_distribution, finite & ~in_distribution)):
         wanted = min(count - len(taken), len(group))
         order = np.argsort(-uncertain[group], kind="stable")
-        pool = group[order[: POOL_FACTOR * wanted]]
+        pool = group[order[: _pool_size(wanted)]]
         points, before = _normalized(features[pool]), _normalized(features[taken])
         spread, left = np.ones(len(pool)), np.ones(len(pool), bool)
         for point in before:
@@ -56,7 +117,11 @@ def select_images(
             taken.append(int(pool[best]))
             left[best] = False
             spread = np.minimum(spread, np.linalg.norm(points - points[best], axis=1))
-    return np.array(taken, np.int64)
+    return taken
+
+
+def _pool_size(count: int) -> int:
+    return max(count, min(POOL_FACTOR * count, MAX_POOL))
 
 
 def _normalized(features: NDArray[np.floating]) -> NDArray[np.float32]:

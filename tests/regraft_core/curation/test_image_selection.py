@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regraft_core.curation.image_selection import select_images, uncertainties
+from regraft_core.curation.image_selection import (
+    Candidate,
+    CandidatePool,
+    select_images,
+    uncertainties,
+)
 
 CERTAIN, UNSURE, UNCERTAIN = [0.98, 0.01, 0.01], [0.6, 0.3, 0.1], [0.4, 0.4, 0.2]
 
@@ -44,3 +49,17 @@ def test_images_without_finite_probabilities_are_never_taken() -> None:
     features = np.array([[0.0, 1.0], [np.inf, 0.0], [1.0, 0.0], [np.nan, 1.0]], np.float16)
     taken = select_images(probabilities, features, np.array([True, True, False, True]), 4)
     assert taken.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("in_distribution", [0.0, 0.03, 0.9])
+def test_a_pool_keeps_few_images_and_selects_the_same_ones(in_distribution: float) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 500).round(2)  # rounded: some are equally uncertain
+    features = rng.normal(size=(500, 6)).astype(np.float16)
+    known = rng.random(500) < in_distribution
+    pool, uncertain = CandidatePool(3), uncertainties(probabilities)
+    for k in range(500):
+        pool.add([Candidate(k, uncertain[k], features[k], bool(known[k]))])
+        assert len(pool._candidates) <= 90
+    assert pool.select() == select_images(probabilities, features, known, 3).tolist()
+    assert CandidatePool(3).select() == []
