@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from regraft_core.formats.fixes import Fix, check_text, make_fix, read_fixes, write_fixes
@@ -15,8 +18,9 @@ class Decisions:
     """The file of fixes of a review; several requests may change it at once.
 
     It contains the fixes that the dataset was made with and those of an earlier review, so that it
-    alone is enough for the next run. It is read again before each change, so that two reviews with
-    one file keep each other's decisions. Without a decision there is no file.
+    alone is enough for the next run. It is read again before each change, in which other processes
+    wait, so that reviews with one file keep each other's decisions. Without a decision there is no
+    file.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Decisions:
         if new_label and new_label not in self._classes:
             raise InputError(f"expected a class as new label, got {new_label[:80]!r}")
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with self._lock:
+        with self._lock, _locked(self.path.absolute().parent):
             changed = {key: fix for key, fix in self._present().items() if key != sha256}
             if action:
                 label = self._labels[sha256]
@@ -81,3 +85,15 @@ class Decisions:
         if not self.path.exists():
             return self.fixes
         return {**self._earlier, **read_fixes(self.path).fixes}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let other processes that use this wait; not on file systems that cannot lock a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

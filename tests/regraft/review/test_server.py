@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,20 @@ def test_two_reviews_with_one_file_keep_each_others_decisions(tmp_path: Path) ->
     with pytest.raises(InputError, match="expected the columns"):
         ann.decide(ids[0], "drop")
     assert path.read_text() == "changed by hand"
+
+
+def test_reviews_that_save_at_the_same_time_lose_no_decision(tmp_path: Path) -> None:
+    path, ids = tmp_path / "fixes.csv", [f"{k:064x}" for k in range(60)]
+    labels = dict.fromkeys(ids, "cat")
+    reviews = [Decisions(path, labels, ["cat", "dog"], who, {}) for who in ("ann", "eve", "bob")]
+
+    def decide_some(number: int) -> None:
+        for one in ids[number::3]:
+            reviews[number].decide(one, "drop")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(decide_some, range(3)))
+    assert set(read_fixes(path).fixes) == set(ids)
 
 
 def test_a_review_continues_after_its_only_decision_was_undone(tmp_path: Path) -> None:
