@@ -23,12 +23,14 @@ TITLES: dict[TestName, str] = {
     "classifier": "features (classifier)",
     "mean_discrepancy": "features (MMD)",
     "familiarity": "familiarity",
+    "combined": "all together",
 }
 STATISTICS: dict[TestName, str] = {
     "classes": "total variation distance",
     "classifier": "area under the curve",
     "mean_discrepancy": "squared MMD",
     "familiarity": "chance to be lower",
+    "combined": "Fisher's statistic",
 }
 MAX_CLASSES, MAX_POINTS, BINS = 40, 400, 20
 

@@ -1,12 +1,10 @@
-"""Whether images differ from a model's reference: four tests whose false alarms are limited.
+"""Whether images differ from a model's reference: tests whose false alarms are limited together.
 
-The p-values are corrected by Holm's method (1979), so that the chance of any alarm without a drift
-is at most the significance, whatever the tests have in common.
+`correct` limits the chance of any alarm without a drift to the significance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +13,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from regraft_core.drift.class_counts import class_counts_test
+from regraft_core.drift.joint_tests import combined_test, correct
 from regraft_core.drift.permutations import (
     Found,
-    Labels,
+    class_means,
     classifier_test,
     comparable,
     lower_scores_test,
@@ -25,8 +24,10 @@ from regraft_core.drift.permutations import (
 )
 from regraft_core.formats.drift_reference import DriftReference
 
-TestName = Literal["classes", "classifier", "mean_discrepancy", "familiarity"]
+TestName = Literal["classes", "classifier", "mean_discrepancy", "familiarity", "combined"]
 MIN_PERMUTATIONS = 999
+# Rows of the reference, and images, whose features are compared: memory grows with their square.
+MAX_ROWS = 2000
 # Permutations for each expected false alarm, so that p-values below the corrected limit exist.
 PERMUTATIONS_PER_ALARM = 10
 
@@ -83,12 +84,15 @@ def check_drift(
 ) -> list[DriftTest]:
     """Test images against a model's reference.
 
+    Of more than `MAX_ROWS` images, or of the reference, all but the first test use a sample.
+
     Returns:
         The tests that are possible: `classes` (statistic: total variation distance of the
         frequencies of predicted classes), `classifier` (area under the ROC curve of a classifier
-        of images and reference), `mean_discrepancy` (squared maximum mean discrepancy), and
-        `familiarity` (chance that an image is less familiar than a reference image). The last
-        three compare images within the predicted classes, so they need a class that both have.
+        of images and reference), `mean_discrepancy` (squared maximum mean discrepancy),
+        `familiarity` (chance that an image is less familiar than a reference image), and
+        `combined` (Fisher's statistic of the others' p-values). The second to fourth compare
+        images within the predicted classes, so they need a class that both have.
     """
     options = options or CheckOptions()
     permutations, seed = options.permutations, options.seed
@@ -97,50 +101,57 @@ def check_drift(
             reference.predicted, images.predicted, len(reference.class_counts), permutations, seed
         )
     }
-    labels = comparable(reference.predicted, images.predicted, permutations, seed)
-    # One thread each: the products are small, and threads of two BLAS libraries would compete.
-    with threadpool_limits(1, "blas"):
-        if labels is not None:
-            rows = standardized(np.concatenate([reference.features, images.features]))[labels.rows]
+    before = _sampled(
+        Observed(reference.features, reference.predicted, reference.familiarity), seed
+    )
+    now = _sampled(images, seed)
+    labels = comparable(before.predicted, now.predicted, permutations, seed)
+    if labels is not None:
+        # One thread: the products are small, and threads of two BLAS libraries would compete.
+        with threadpool_limits(1, "blas"):
+            features = np.concatenate([before.features, now.features])[labels.rows]
+            rows = standardized(features, labels.classes)
             products = rows @ rows.T
             found["classifier"] = classifier_test(products, labels)
             found["mean_discrepancy"] = mean_discrepancy_test(products, labels)
-        known = _with_familiarity(reference, images, permutations, seed)
-        if known is not None:
-            found["familiarity"] = lower_scores_test(*known)
-    corrected = holm([one.p_value for one in found.values()])
+        scores = _known_scores(before.familiarity, now.familiarity)
+        if scores is not None:
+            found["familiarity"] = lower_scores_test(scores[labels.rows], labels)
+        found["combined"] = combined_test(list(found.values()))
+    corrected = correct(list(found.values()))
     return [
-        DriftTest(name, one.statistic, one.p_value, p, p <= options.significance)
+        DriftTest(name, one.statistic, float(one.p_values[0]), p, p <= options.significance)
         for (name, one), p in zip(found.items(), corrected, strict=True)
     ]
 
 
-def standardized(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return rows [n, width] with mean 0 and standard deviation 1 of each feature that varies."""
+def standardized(
+    rows: NDArray[np.floating], classes: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Return rows [n, width] with mean 0 and standard deviation 1 within the classes [n].
+
+    Of features that vary at all, and with the mean of all classes; the differences between them
+    remain.
+    """
     values = rows.astype(np.float32)
-    spread = values.std(axis=0)
+    spread = (values - class_means(values, classes)).std(axis=0)
     scaled: NDArray[np.float32] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return scaled
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values after Holm's correction, which holds for dependent tests too."""
-    order = np.argsort(p_values, kind="stable")
-    factors = len(p_values) - np.arange(len(p_values))
-    sorted_values = np.maximum.accumulate(np.asarray(p_values)[order] * factors)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(sorted_values, 1.0)
-    return [float(one) for one in corrected]
+def _sampled(images: Observed, seed: int) -> Observed:
+    """Return at most `MAX_ROWS` of the images."""
+    order = np.random.default_rng(seed).permutation(len(images.predicted))
+    chosen = np.sort(order[:MAX_ROWS])
+    return Observed(*(values[chosen] for values in vars(images).values()))
 
 
-def _with_familiarity(
-    reference: DriftReference, images: Observed, permutations: int, seed: int
-) -> tuple[NDArray[np.floating], Labels] | None:
-    """Return the scores that are known and their labels; None if there are none to compare."""
-    scores = np.concatenate([reference.familiarity, images.familiarity])
-    predicted = np.concatenate([reference.predicted, images.predicted])
+def _known_scores(
+    before: NDArray[np.floating], now: NDArray[np.floating]
+) -> NDArray[np.floating] | None:
+    """Return all scores, with the median for unknown ones; None if one side has none."""
+    if not np.isfinite(before).any() or not np.isfinite(now).any():
+        return None
+    scores = np.concatenate([before, now])
     known = np.isfinite(scores)
-    first = int(known[: len(reference.predicted)].sum())
-    scores, predicted = scores[known], predicted[known]
-    labels = comparable(predicted[:first], predicted[first:], permutations, seed)
-    return None if labels is None else (scores[labels.rows], labels)
+    return np.where(known, scores, np.median(scores[known]))

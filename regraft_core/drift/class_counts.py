@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from regraft_core.drift.permutations import Found
+from regraft_core.drift.permutations import Found, p_values
 
 Ints = NDArray[np.integer]
 
@@ -33,18 +32,12 @@ def class_counts_test(
     expected = np.bincount(reference, minlength=classes)
     observed = np.bincount(images, minlength=classes)
     total = expected + observed
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # independent of the permutations within the classes
     tables = rng.multivariate_hypergeometric(total, len(images), permutations, method="count")
     count = int(total.sum())
     center = total * (len(images) / count)
     squares = np.square(np.vstack([observed, tables]) - center) / np.maximum(center, 1e-12)
     residuals = squares / np.maximum(1 - total / count, 1e-12)
-    # The rank of each table by both statistics, 1 for the largest; rounding makes no order.
-    ranks = [
-        rankdata(-np.round(one, 9), method="max")
-        for one in (squares.sum(axis=1), residuals.max(axis=1))
-    ]
-    smallest = np.minimum(*ranks)
-    reached = smallest <= smallest[0]
+    smaller = np.minimum(p_values(squares.sum(axis=1)), p_values(residuals.max(axis=1)))
     distance = np.abs(expected / len(reference) - observed / len(images)).sum() / 2
-    return Found(float(distance), float(reached.mean()))
+    return Found(float(distance), p_values(-smaller))

@@ -66,10 +66,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Found:
-    """A statistic, and the fraction of permutations that reach it (Phipson and Smyth 2010)."""
+    """A statistic, and p-values [1 + permutations] of the labels and of each permutation of them.
+
+    A p-value is the fraction of all of them that reach a statistic (Phipson and Smyth 2010).
+    """
 
     statistic: float
-    p_value: float
+    p_values: NDArray[np.float64]
 
 
 def comparable(reference: Ints, images: Ints, permutations: int, seed: int) -> Labels | None:
@@ -106,8 +109,8 @@ def classifier_test(products: Floats, labels: Labels) -> Found:
     Returns:
         The area under the ROC curve within the classes, 0.5 by chance.
     """
-    half = products - _class_means(products, labels.classes)
-    gram = half - _class_means(half.T, labels.classes).T  # of features centered in each class
+    half = products - class_means(products, labels.classes)
+    gram = half - class_means(half.T, labels.classes).T  # of features centered in each class
     penalty = PENALTY * max(float(np.trace(gram)) / len(gram), 1e-12)
     fold = np.random.default_rng(labels.seed).permutation(len(gram)) % FOLDS
     predict = np.zeros_like(gram)
@@ -187,7 +190,8 @@ def area_under_curve(scores: Floats, labels: NDArray[np.bool_], classes: Ints) -
     return wins / pairs
 
 
-def _class_means(rows: Floats, classes: Ints) -> Floats:
+def class_means(rows: Floats, classes: Ints) -> Floats:
+    """Return rows [m, k] of which each is the mean of those of its class [m]."""
     means = np.empty_like(rows)
     for one in np.unique(classes):
         means[classes == one] = rows[classes == one].mean(axis=0)
@@ -195,7 +199,13 @@ def _class_means(rows: Floats, classes: Ints) -> Floats:
 
 
 def _found(chunks: list[Floats]) -> Found:
-    """Return the first statistic with its p-value; rounding must not separate equal ones."""
     statistics = np.concatenate(chunks)
-    reached = statistics >= statistics[0] - 1e-6 * abs(statistics[0])
-    return Found(float(statistics[0]), float(reached.mean()))
+    return Found(float(statistics[0]), p_values(statistics))
+
+
+def p_values(statistics: Floats) -> NDArray[np.float64]:
+    """Return the fraction of statistics [k] that reach each one; rounding makes no order."""
+    scale = np.abs(statistics).max() or 1.0
+    ranks = rankdata(-np.round(statistics / scale, 6), method="max")
+    found: NDArray[np.float64] = ranks / len(statistics)
+    return found

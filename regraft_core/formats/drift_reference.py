@@ -131,11 +131,16 @@ def make_reference(
     values = features.astype(np.float32)
     mean = values.mean(axis=0)
     centered = (values - mean).astype(np.float64)
-    # From the products of rows, because there are fewer rows than features.
-    squares, vectors = np.linalg.eigh(centered @ centered.T / len(centered))
+    # Of images or of features, the products of what there is less of: their square is in memory.
+    by_image = len(centered) < centered.shape[1]
+    products = centered @ centered.T if by_image else centered.T @ centered
+    squares, vectors = np.linalg.eigh(products / len(centered))
     order = np.argsort(squares)[::-1][: min(MAX_AXES, len(values) - 1)]
     kept = order[squares[order] > 1e-12 * max(float(squares[-1]), 1e-30)]
-    axes = vectors[:, kept].T @ centered / np.sqrt(len(centered))
+    if by_image:
+        axes = vectors[:, kept].T @ centered / np.sqrt(len(centered))
+    else:
+        axes = vectors[:, kept].T * np.sqrt(squares[kept])[:, None]
     return DriftReference(
         features=to_half(values),
         predicted=predicted.astype(np.int32),

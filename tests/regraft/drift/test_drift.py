@@ -98,7 +98,7 @@ def test_requests_like_the_reference_are_no_drift(
     assert found["excluded"] == {"repeated": 7, "invalid": 1, "of other models or versions": 5}
     assert (found["first"], found["last"]) == ("2026-11-27T06:00:00Z", "2026-11-27T06:01:19Z")
     assert [one["name"] for one in found["tests"]] == [
-        "classes", "classifier", "mean_discrepancy", "familiarity"
+        "classes", "classifier", "mean_discrepancy", "familiarity", "combined"
     ]  # fmt: skip
     assert not found["drift"] and found["unfamiliar"] == 0.0
 

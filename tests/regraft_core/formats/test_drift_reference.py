@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -36,14 +37,23 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.features.dtype == np.float16
 
 
-def test_the_axes_are_a_sketch_of_the_covariance() -> None:
-    found = reference(60)
+@pytest.mark.parametrize(("count", "axes"), [(60, 5), (5, 4)])
+def test_the_axes_are_a_sketch_of_the_covariance(count: int, axes: int) -> None:
+    found = reference(count)
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(60, 6)) * [9, 4, 1, 1, 1, 0] + 3
+    features = rng.normal(size=(count, 6)) * [9, 4, 1, 1, 1, 0] + 3
     np.testing.assert_allclose(found.mean, features.mean(axis=0), rtol=1e-4)
     covariance = np.cov(features.T, bias=True)
     np.testing.assert_allclose(found.axes.T @ found.axes, covariance, atol=1e-3)
-    assert len(found.axes) == 5  # one feature is constant
+    assert len(found.axes) == axes  # one feature is constant, and the mean costs one image
+
+
+def test_many_images_of_few_features_cost_little_memory() -> None:
+    reference()  # imports
+    tracemalloc.start()
+    reference(3000)
+    assert tracemalloc.get_traced_memory()[1] < 1e7  # the products of all images are 72 MB
+    tracemalloc.stop()
 
 
 def test_features_that_float16_cannot_hold_are_the_largest() -> None:
