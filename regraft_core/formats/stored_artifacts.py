@@ -233,6 +233,28 @@ def content_folder(folder: str | os.PathLike[str]) -> Path:
     return complete
 
 
+def entry_of(artifact: Path) -> str:
+    """Return the folder or URL of the entry that an artifact is or refers to.
+
+    Raises:
+        InputError: its reference is damaged.
+    """
+    found = _reference_of(artifact)
+    return str(artifact) if found is None else found[0].location
+
+
+def referring_folders(folder: Path) -> dict[str, Path]:
+    """Return the artifacts at any depth below a folder whose bulk is stored elsewhere.
+
+    By the folder or URL of their entry; if several refer to one, the last by name.
+
+    Raises:
+        InputError: a reference is damaged.
+    """
+    found = sorted(folder.rglob(REFERENCE_FILE))
+    return {_read_reference(file).location: file.parent for file in found}
+
+
 def working_folder(work_dir: str, name: str) -> Path | None:
     """Return a local folder for work in progress, with the files of an interrupted step.
 

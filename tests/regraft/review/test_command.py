@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from components.ingest.ingest import ingest
 from regraft.review.reviewed_run import find_reviewed
+from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.fixes import Fix, write_fixes
+from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, FeaturesManifest
 from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.store_records import (
+    EntryOrigin,
+    manifest_of,
+    read_origins,
+    record_origin,
+)
+from regraft_core.formats.stored_artifacts import refer_to
 from tests.command_line import Regraft
-from tests.reviewable_run import ENTRIES, ReviewableRun
+from tests.reviewable_run import ENTRIES, MADE_BY, ReviewableRun
 
 WHEN = "2026-11-27T21:50:00Z"
 
@@ -57,6 +68,65 @@ def test_a_run_without_what_a_review_reads(
     ended = regraft("review", run, "--json")
     assert ended.code == 2 and ended.err.count("\n") == 1
     assert f"expected the {kind} of the run" in ended.err and "regraft gc" in ended.err
+
+
+def test_a_run_whose_content_is_in_a_bucket(
+    built: ReviewableRun, tmp_path: Path, regraft: Regraft, s3: None
+) -> None:
+    """On this machine, the steps' outputs are small files with references."""
+    fsspec.filesystem("s3").mkdir("review-store")
+    local, store = built.folder / "steps/by_content", ContentStore("s3://review-store/work")
+    for name, made in read_origins(ContentStore(str(local))).items():
+        for origin in made:
+            record_origin(store, name, origin)
+    steps = tmp_path / "run/steps/regraft-1"
+    for kind in ("dataset", "features", "head"):
+        (steps / kind).mkdir(parents=True)
+        refer_to(local / ENTRIES[kind], steps / kind, store.location(ENTRIES[kind]), ["*.json"])
+        content = shutil.copytree(local / ENTRIES[kind], tmp_path / kind)
+        store.add(content, ENTRIES[kind], manifest_of(ENTRIES[kind]))
+    (steps / "evaluation").mkdir()
+    dataset = DatasetManifest.read(built.dataset)
+    EvaluationManifest(
+        digest="0" * 64, made_by=MADE_BY, verdict="rejected", checks=[], strategy="head",
+        model_digest="m", dataset_digest=dataset.digest, classes=dataset.classes, candidates=[],
+        metrics={}, per_class=[], confusion=[],
+    ).write(steps / "evaluation")  # fmt: skip
+    summary = json.loads((built.folder / "summary.json").read_text())
+    summary |= {kind: str(steps / kind) for kind in ("dataset", "evaluation")}
+    (tmp_path / "run/summary.json").write_text(json.dumps(summary))
+    found = regraft("review", tmp_path / "run", "--json").json
+    assert found == regraft("review", built.folder, "--json").json
+    fsspec.filesystem("s3").rm("review-store/work", recursive=True)
+    ended = regraft("review", tmp_path / "run", "--json")
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert "expected the dataset of the run in s3://review-store/work" in ended.err
+
+
+def test_a_run_whose_features_several_workers_extracted(
+    built: ReviewableRun, tmp_path: Path, regraft: Regraft
+) -> None:
+    """Their merged copy is in no store, so the model was made from no features of the store."""
+    run = shutil.copytree(built.folder, tmp_path / "run")
+    store = ContentStore(str(run / "steps/by_content"))
+    features = Path(store.location(ENTRIES["features"]))
+    whole = FeaturesManifest.read(features)
+    for worker in (1, 0):
+        name = f"features-{worker}{'1' * 31}"
+        part = shutil.copytree(features, store.location(name))
+        shards = [one for one in whole.shards if (one.split == "train") == (worker == 0)]
+        changed = {"shard_index": worker, "shard_count": 2, "shards": shards}
+        whole.model_copy(update=changed).write(Path(part))
+        record_origin(store, name, EntryOrigin(step="extract_features", options="0",
+                                               inputs=[ENTRIES["dataset"]]))  # fmt: skip
+    origins = run / "steps/by_content/.origins"
+    for made in (ENTRIES["features"], ENTRIES["candidates"]):
+        shutil.rmtree(origins / made)
+    shutil.rmtree(features)
+    record_origin(store, ENTRIES["candidates"], EntryOrigin(
+        step="fine_tune", options="0", inputs=[ENTRIES["dataset"], ENTRIES["head"]]))  # fmt: skip
+    found = regraft("review", run, "--json").json
+    assert found == regraft("review", built.folder, "--json").json
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, regraft: Regraft) -> None:
