@@ -149,6 +149,7 @@ def parity_table(parity: ParityManifest) -> str:
         "",
         *_conditions(parity),
         *_in_bfloat16(parity),
+        *_decisions(parity),
         "| image | true class | trained | probability | "
         + " | ".join(f"{name} | difference" for name in protocols)
         + " |",
@@ -163,6 +164,15 @@ def parity_table(parity: ParityManifest) -> str:
     if len(rows) > _SHOWN_ROWS:
         lines += ["", f"The other {len(rows) - _SHOWN_ROWS} are in `parity.json`."]
     return "\n".join(lines) + "\n"
+
+
+def _decisions(parity: ParityManifest) -> list[str]:
+    """Return the lines about sets of labels and abstention, if the model has them."""
+    if not parity.decisions:
+        return []
+    names = " and ".join(f"`{name}`" for name in parity.decisions)
+    return [f"The differences include {names}: how far the probabilities of other decisions are "
+            "from the threshold.", ""]  # fmt: skip
 
 
 def _in_bfloat16(parity: ParityManifest) -> list[str]:

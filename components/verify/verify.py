@@ -148,6 +148,7 @@ def verify(
         max_abs_diff=worst_by_protocol(rows),
         bfloat16_tolerance=BFLOAT16_TOLERANCE if in_bfloat16 else None,
         bfloat16_max_abs_diff=worst_by_protocol(half_rows),
+        decisions=thresholds.outputs,
         images=len(rows),
         passed=problem is None,
         rows=rows,

@@ -474,6 +474,10 @@ class ParityManifest(Manifest):
     bfloat16_max_abs_diff: dict[str, float] = Field(
         default_factory=dict, description="Maximum difference in bfloat16, by protocol."
     )
+    decisions: list[str] = Field(
+        default_factory=list,
+        description="Other outputs that were compared: `label_set`, `abstain`.",
+    )
     images: int = Field(description="Number of images sent.")
     passed: bool = Field(description="Whether all differences are within the tolerance.")
     rows: list[ParityRow] = Field(description="Comparison of each image.")

@@ -35,6 +35,12 @@ class ServedThresholds:
             sets["threshold"] if sets else None, abstention["threshold"] if abstention else None
         )
 
+    @property
+    def outputs(self) -> list[str]:
+        """The outputs that the exported model has for it."""
+        both = {LABEL_SET: self.set_probability, ABSTAIN: self.accepted_confidence}
+        return [name for name, threshold in both.items() if threshold is not None]
+
     def label_sets(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_] | None:
         """Return the sets of `label_sets`; None without a threshold."""
         if self.set_probability is None:

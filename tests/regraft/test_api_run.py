@@ -14,9 +14,13 @@ import pytest
 from PIL import Image
 
 import regraft
+from regraft.review.decisions import Decisions
+from regraft.review.reviewed_run import find_reviewed
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
+from regraft_core.curation.suspects import Image as ReviewedImage
 from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import RegraftError
 from tests.command_line import Regraft
 
@@ -119,6 +123,32 @@ def test_a_moved_run_keeps_its_model_and_report(runs: Runs, tmp_path: Path) -> N
     assert run.report.is_relative_to(moved)
     assert run.report.is_file()
     assert regraft.load(run).classes == regraft.load(runs.out).classes
+
+
+def test_the_next_run_applies_the_decisions_of_a_review(
+    runs: Runs, shapes: Path, tmp_path: Path
+) -> None:
+    reviewed = find_reviewed(runs.out)
+    first, *_ = read_split(reviewed.dataset, "train")
+    old, new = (reviewed.data.classes[k] for k in (first.label, first.label - 1))
+    path = tmp_path / "fixes.csv"
+    known = {first.id: old, "0" * 64: old}
+    decisions = Decisions(path, known, reviewed.data.classes, "ann", reviewed.fixes)
+    decisions.decide(first.id, "relabel", new)
+    decisions.decide("0" * 64, "drop")  # of an image that is gone
+    lines: list[str] = []
+    run = regraft.run(shapes, out=tmp_path / "fixed", min_accuracy=0.9999, fixes=path,
+                      progress=lines.append, **TRAINING)  # fmt: skip
+    applied = DatasetManifest.read(run.dataset).fixes
+    assert applied is not None
+    assert (applied.relabeled, applied.unknown, applied.reviewers) == (1, 1, {"ann": 2})
+    assert any("fixes: 1 are of images that are not in the sources" in line for line in lines)
+    assert "by ann" in (run.dataset / "data_card.html").read_text()
+    after = find_reviewed(run)
+    images = [one for split in ("train", "validation") for one in read_split(after.dataset, split)]
+    (changed,) = [one for one in images if one.id == first.id]
+    assert after.data.classes[changed.label] == new
+    assert after.is_settled(ReviewedImage(first.id, changed.path, new))
 
 
 def test_predict_without_a_server_is_as_with_one(

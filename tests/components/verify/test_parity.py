@@ -166,6 +166,15 @@ def test_the_table_has_two_columns_for_each_protocol(cases: list[ParityCase]) ->
     assert row.endswith("| a | 0 | a | 0 |")
 
 
+def test_the_table_names_the_decisions_that_were_compared(cases: list[ParityCase]) -> None:
+    rows = compare(cases, {"grpc": [case.expected for case in cases]})
+    both = ServedThresholds(set_probability=0.2, accepted_confidence=0.9)
+    for thresholds, names in ((both, "`label_set` and `abstain`"), (ABSTENTION, "`abstain`")):
+        lines = parity_table(manifest_of(rows, decisions=thresholds.outputs)).splitlines()
+        assert lines[4].startswith(f"The differences include {names}: ")
+        assert lines[6].startswith("| image |")
+
+
 @pytest.mark.parametrize("count", [11, 12, 13, 15])
 def test_the_table_shows_at_most_12_images(count: int) -> None:
     rows = compare_differences([number / 64 for number in range(count)])
