@@ -28,8 +28,8 @@ TestName = Literal["classes", "classifier", "mean_discrepancy", "familiarity", "
 MIN_PERMUTATIONS = 999
 # Rows of the reference, and images, whose features are compared: memory grows with their square.
 MAX_ROWS = 2000
-# Permutations for each expected false alarm: p-values near the corrected limit, of which several are
-# expected, must not depend on chance.
+# Permutations for each expected false alarm: whether a p-value is below the corrected limit should
+# not depend on the random numbers.
 PERMUTATIONS_PER_ALARM = 40
 
 
@@ -126,9 +126,7 @@ def check_drift(
     ]
 
 
-def standardized(
-    rows: NDArray[np.floating], classes: NDArray[np.integer]
-) -> NDArray[np.float32]:
+def standardized(rows: NDArray[np.floating], classes: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return rows [n, width] with mean 0 and standard deviation 1 within the classes [n].
 
     Of features that vary at all, and with the mean of all classes; the differences between them

@@ -54,7 +54,5 @@ def test_several_small_changes_are_found_together() -> None:
     assert min(correct(single)) > 0.05
     combined = combined_test(single)
     assert combined.p_values[0] < 0.005
-    assert combined.statistic == pytest.approx(
-        -2 * sum(np.log(one.p_values[0]) for one in single)
-    )
+    assert combined.statistic == pytest.approx(-2 * sum(np.log(one.p_values[0]) for one in single))
     assert correct([*single, combined])[-1] < 0.02
