@@ -171,8 +171,8 @@ def _decisions(parity: ParityManifest) -> list[str]:
     if not parity.decisions:
         return []
     names = " and ".join(f"`{name}`" for name in parity.decisions)
-    return [f"The differences include {names}: how far the probabilities of other decisions are "
-            "from the threshold.", ""]  # fmt: skip
+    return [f"The differences include {names}: a decision that differs counts as the distance of "
+            "its probability from the threshold.", ""]  # fmt: skip
 
 
 def _in_bfloat16(parity: ParityManifest) -> list[str]:

@@ -89,7 +89,7 @@ class Decisions:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let other processes that use this wait; not on file systems that cannot lock a folder."""
+    """Make other processes wait that lock the folder; some file systems have no locks."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):

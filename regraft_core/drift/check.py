@@ -127,10 +127,9 @@ def check_drift(
 
 
 def standardized(rows: NDArray[np.floating], classes: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Return rows [n, width] with mean 0 and standard deviation 1 within the classes [n].
+    """Return rows [n, width] with mean 0, and a standard deviation within the classes [n] of 1.
 
-    Of features that vary at all, and with the mean of all classes; the differences between them
-    remain.
+    Features that do not vary within the classes keep their scale.
     """
     values = rows.astype(np.float32)
     spread = (values - class_means(values, classes)).std(axis=0)
