@@ -45,6 +45,25 @@ def test_slices_of_two_columns_are_measured_apart_the_worst_first() -> None:
     assert sum(one.images for one in found[1].recalls) == 9
 
 
+class Counted(str):
+    """A value that counts its comparisons."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_each_image_is_compared_with_few_of_many_values() -> None:
+    values = [(Counted(f"camera {k % 200}"),) for k in range(1000)]
+    true_labels = np.zeros(1000, int)
+    assert len(measure_slices(["camera"], values, true_labels, true_labels, CLASSES)) == 200
+    assert Counted.compared < 10 * 1000
+
+
 def test_a_probability_is_exact_and_adjusted_for_the_number_of_slices() -> None:
     slices = [slice_of(20, 30), slice_of(25, 30), slice_of(30, 30)]
     chances = probabilities_by_chance(slices, 0.9)
