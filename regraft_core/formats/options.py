@@ -473,6 +473,11 @@ class ExportOptions(Options):
         description="`bfloat16` also verifies the model as servers with --mixed_precision=bfloat16 "
         "compute it, so that it may be served so.",
     )
+    serving_engine: Literal["tf", "openvino"] = Field(
+        default="tf",
+        description="`openvino` also writes the network for OpenVINO and verifies the model as the "
+        "embedded server computes it with --serving_engine=openvino, so that it may be served so.",
+    )
     int8_margin: Fraction = Field(
         default=0.02,
         description="Loss of accuracy that the paired test must exclude, otherwise litert_int8 is "
