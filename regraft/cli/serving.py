@@ -52,6 +52,13 @@ def serve(
             "models that were run with --serving-precision bfloat16. Empty: float32."
         ),
     ] = "",
+    serving_engine: Annotated[
+        str,
+        typer.Option(
+            help="Engine of the embedded server: auto, tf or openvino; openvino is for models that "
+            "were run with --serving-engine openvino, and auto uses the faster for them."
+        ),
+    ] = "auto",
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
@@ -96,7 +103,7 @@ def serve(
     recording = RequestLogOptions(request_log, sample, log_images, log_max_mb, shadow_label)
     code = run_server(
         folder, engine, options, batching=batching, page=page, request_log=recording,
-        mixed_precision=mixed_precision,
+        mixed_precision=mixed_precision, serving_engine=serving_engine,
     )  # fmt: skip
     raise typer.Exit(code)
 

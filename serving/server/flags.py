@@ -22,10 +22,10 @@ class ServerOptions:
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     `tensorflow_intra_op_parallelism` is the number of threads that compute an operation; for 0, the
-    server chooses it. `mixed_precision` is empty or `bfloat16`, `serving_engine` one of `SERVING_ENGINES`. `grpc_max_threads` is the largest
-    number of concurrent gRPC requests; 0 does not limit it (in TF Serving the default is 4 per
-    core). The default of `gpu_memory_mb` sets no limit. `request_log` is the folder in which a
-    fraction (`sample`) of the requests is logged.
+    server chooses it. `mixed_precision` is empty or `bfloat16`; `serving_engine` is as for
+    `EngineLoader`. `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not
+    limit it (in TF Serving the default is 4 per core). The default of `gpu_memory_mb` sets no
+    limit. `request_log` is the folder in which a fraction (`sample`) of the requests is logged.
     """
 
     host: str = "127.0.0.1"

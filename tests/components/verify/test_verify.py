@@ -12,7 +12,8 @@ from kfp.dsl import Artifact, Dataset, Markdown, Model
 from components.export.export import export
 from components.verify.component import verify as component
 from components.verify.parity_sample import select_sample
-from components.verify.verify import BFLOAT16_TOLERANCE, verify
+from components.verify.served_variants import BFLOAT16_TOLERANCE
+from components.verify.verify import verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats.manifests import ParityManifest, SavedModelManifest
 from regraft_core.formats.options import ExportOptions, VerifyOptions
