@@ -464,9 +464,10 @@ class ExportOptions(Options):
         le=1024,
         description="Images in the larger warm-up request of each signature.",
     )
-    formats: tuple[Literal["litert", "litert_int8", "onnx"], ...] = Field(
+    formats: tuple[Literal["litert", "litert_int8", "onnx", "openvino_int8"], ...] = Field(
         default=(),
-        description="Additional export formats, comma-separated: litert, litert_int8, onnx.",
+        description="Additional export formats, comma-separated: litert, litert_int8, onnx, "
+        "openvino_int8.",
     )
     serving_precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -480,8 +481,8 @@ class ExportOptions(Options):
     )
     int8_margin: Fraction = Field(
         default=0.02,
-        description="Loss of accuracy that the paired test must exclude, otherwise litert_int8 is "
-        "left out.",
+        description="Loss of accuracy that the paired test must exclude, otherwise a format in "
+        "int8 is left out.",
     )
     drift_images: int = Field(
         default=1000,
