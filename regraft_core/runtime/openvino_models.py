@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import queue
 import sys
 import tempfile
@@ -35,8 +36,10 @@ def engine_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EngineError(lines[-1][:200]) from error
+        # The last line is the cause, or refers to a page below it.
+        lines = [line for line in str(error).splitlines() if line.strip() and "://" not in line]
+        cause = lines[-1].strip(" -") if lines else type(error).__name__
+        raise EngineError(cause[:200]) from error
 
 
 def import_openvino() -> Any:
@@ -101,7 +104,8 @@ def write_network(path: Path, graph: Any) -> None:
         openvino = import_openvino()
         model, names = read_network(openvino.Core(), graph)
         for index, name in enumerate(names):
-            model.output(name).tensor.set_names({_output_name(index)})
+            # Equal outputs become one, which then has several names.
+            model.output(name).tensor.add_names({_output_name(index)})
         openvino.save_model(model, path, compress_to_fp16=False)
 
 
@@ -124,7 +128,9 @@ def load_network(path: Path, half: str) -> Callable[[Rows], list[Rows]]:
         model = core.read_model(path)
         model.reshape([1, *list(model.input(0).get_partial_shape())[1:]])
         compiled = compile_model(core, model, half, streams)
-        ports = [compiled.output(_output_name(index)) for index in range(len(compiled.outputs))]
+        named = {name: port for port in compiled.outputs for name in port.names}
+        known = itertools.takewhile(named.__contains__, map(_output_name, itertools.count()))
+        ports = [named[name] for name in known]
         idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             idle.put(compiled.create_infer_request())

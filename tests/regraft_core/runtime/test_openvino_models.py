@@ -15,14 +15,15 @@ PX = 6
 
 @pytest.fixture(scope="module")
 def graph() -> Any:
-    """A convolution with a variable; its outputs are the mean and the maximum of each filter."""
+    """A convolution with a variable; its outputs are mean, maximum and again mean of filters."""
     filters = tf.Variable(tf.random.stateless_normal([3, 3, 3, 4], [1, 2]))
     spec = tf.TensorSpec([None, PX, PX, 3], tf.float32)
 
     @tf.function(input_signature=[spec], autograph=False)
     def network(pixels: tf.Tensor) -> list[tf.Tensor]:
         maps = tf.nn.conv2d(pixels / 255.0, filters, 1, "SAME")
-        return [tf.reduce_mean(maps, [1, 2]), tf.reduce_max(maps, [1, 2])]
+        mean = tf.reduce_mean(maps, [1, 2])
+        return [mean, tf.reduce_max(maps, [1, 2]), tf.identity(mean)]
 
     concrete = network.get_concrete_function()
     concrete.filters = filters  # which a concrete function does not keep alive
@@ -49,7 +50,7 @@ def test_a_written_network_has_the_outputs_of_the_graph_for_any_batch(
         found = list(pool.map(network, batches))
     for batch, outputs in zip(batches, found, strict=True):
         expected = graph(tf.constant(batch))
-        assert len(outputs) == len(expected) == 2
+        assert len(outputs) == len(expected) == 3
         for received, exact in zip(outputs, expected, strict=True):
             np.testing.assert_allclose(received, exact, atol=1e-5)
 

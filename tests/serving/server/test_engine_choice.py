@@ -160,7 +160,7 @@ def test_the_faster_engine_is_used(
 ) -> None:
     closed: list[Any] = []
     monkeypatch.setattr(engine_choice, "race", lambda *_: {"tf": 1.0, "openvino": openvino})
-    monkeypatch.setattr(Servable, "close", closed.append)
+    monkeypatch.setattr(Servable, "close", lambda servable: closed.append(servable))
     found = EngineLoader("auto", log=lambda line: None).load(exported)
     assert uses_openvino(found) == chosen
     (other,) = closed
