@@ -15,6 +15,7 @@ from regraft_core.formats.engine_packages import is_engine_installed
 from regraft_core.formats.fingerprint import write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.serving_engines import may_use_openvino
 from regraft_core.runtime.machine import computes_bfloat16
 from regraft_core.runtime.version import VERSION
 from serving.batching_file import batching_flags
@@ -55,7 +56,7 @@ def engines(
     The CPU time of the server for an image hardly depends on other work on the machine.
 
     Args:
-        base: folder of the model's versions.
+        base: folder of the model's versions; OpenVINO is measured if it may serve version 1.
         model: its name.
         make_load: a load of a protocol, an address and a concurrency.
         rounds: each side is measured as often; medians count.
@@ -65,7 +66,8 @@ def engines(
         f"{engine}_{half}": (f"--serving_engine={engine}", *more)
         for engine in ("tf", "openvino")
         for half, more in halves.items()
-        if is_engine_installed(engine) and (half == "float32" or computes_bfloat16())
+        if (half == "float32" or computes_bfloat16())
+        and (engine == "tf" or may_use_openvino(base / "1", ""))
     }
     rates: dict[str, list[float]] = {}
     cpu_ms: dict[str, list[float]] = {}
