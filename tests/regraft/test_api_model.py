@@ -81,7 +81,9 @@ def test_predictions_are_those_of_the_server(
     assert {prediction.familiar for prediction in here} <= {True, False}
     assert {prediction.abstain for prediction in here} == {True, False}
     log = tmp_path / "log"
-    with regraft.serve(exported, request_log=log, sample=1.0, log_images=True) as server:
+    with regraft.serve(
+        exported, request_log=log, sample=1.0, log_images=True, serving_engine="tf"
+    ) as server:
         assert server.models == ("regraft",)
         with GrpcClient(server.grpc, "regraft") as client:
             served = client.predict(images)
@@ -416,7 +418,7 @@ def test_a_run_that_published_elsewhere(destination: Path, built: Built, tmp_pat
 def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> None:
     shutil.copytree(destination / "pets" / "1", destination / "other" / "7")
     try:
-        with regraft.serve(destination) as server:
+        with regraft.serve(destination, serving_engine="tf") as server:
             assert server.models == ("other", "pets")
             for name, version in (("other", 7), ("pets", 1)):
                 with GrpcClient(server.grpc, name, version=version) as client:
@@ -430,7 +432,8 @@ def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> N
     finally:
         shutil.rmtree(destination / "other")
     stable = f"file://{destination / 'pets' / '1'}"
-    with regraft.serve(stable, port=port) as server:  # the port is free again
+    # The port is free again.
+    with regraft.serve(stable, port=port, serving_engine="openvino") as server:
         assert server.models == ("pets",)
         assert server.grpc == f"127.0.0.1:{port}"
 
