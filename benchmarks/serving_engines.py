@@ -61,14 +61,14 @@ def engines(
         make_load: a load of a protocol, an address and a concurrency.
         rounds: each side is measured as often; medians count.
     """
-    halves = {"float32": (), "bfloat16": ("--mixed_precision=bfloat16",)}
-    flags = {
-        f"{engine}_{half}": (f"--serving_engine={engine}", *more)
-        for engine in ("tf", "openvino")
-        for half, more in halves.items()
-        if (half == "float32" or computes_bfloat16())
-        and (engine == "tf" or may_use_openvino(base / "1", ""))
-    }
+    flags = {"tf_float32": ["--serving_engine=tf"]}
+    if may_use_openvino(base / "1", ""):
+        flags["openvino_float32"] = ["--serving_engine=openvino"]
+        if computes_bfloat16():
+            flags["openvino_bfloat16"] = [
+                "--serving_engine=openvino",
+                "--mixed_precision=bfloat16",
+            ]
     rates: dict[str, list[float]] = {}
     cpu_ms: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
