@@ -45,12 +45,12 @@ def measure_backbone(name: str, image_px: int, rounds: int) -> dict[str, Metric]
         possible_engines,
     )
     from components.extract_features.kept_engines import Work
-    from components.extract_features.openvino_network import EngineError
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
     from regraft_core.formats.options import FeatureOptions
     from regraft_core.images.prefetch import prefetch_map
+    from regraft_core.runtime.openvino_models import EngineError
 
     keras.utils.set_random_seed(0)
     backbone = find_backbone(name)

@@ -3,12 +3,14 @@
     regraft bench serving --json benchmarks/results/serving.json
     regraft bench serving --json benchmarks/results/serving.json --only latency
     regraft bench serving --json benchmarks/results/serving.json --only load
+    regraft bench serving --json benchmarks/results/serving.json --only engines
     regraft bench serving --json tried.json --tune batching.config
 
 `efficientnet_lite0` at 224 px, one JPEG per request, sent by another process on the same machine.
 The in-process side calls the same SavedModel in this process. Both sides run in turn, and metrics
-are medians over the rounds. `load` sends good requests among malformed and hostile ones. All parts
-take about a quarter of an hour; `--only` measures one part and keeps the other metrics of the file.
+are medians over the rounds. `load` sends good requests among malformed and hostile ones; `engines`
+compares the embedded server with TensorFlow and with OpenVINO. All parts take about a quarter of an
+hour; `--only` measures one part and keeps the other metrics of the file.
 `--tune` writes the batching file with the highest throughput for the model and the machine, in TF
 Serving's format.
 """
@@ -30,6 +32,7 @@ from typing import Any
 from benchmarks.batching_search import tune
 from benchmarks.load_generator import Load, LoadResult, percentile, run_load
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
+from benchmarks.serving_engines import allow_openvino, engines
 from benchmarks.serving_faults import mixed_load, write_labels
 from benchmarks.serving_soak import memory, swap
 from regraft_client import grpc_wire, rest_wire
@@ -77,11 +80,11 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     part = build_backbone(row, image_px, "imagenet")
     model = join(part, [pooling_layer("gap"), *head.layers[1:]])
     names = tuple(f"class {number}" for number in range(CLASSES))
-    postprocessing = Postprocessing(
-        Preprocessing(image_px=image_px, scaling=row.scaling), names, 1.0, None
-    )
-    build_archive(model, "head_gap", postprocessing).archive.write_out(str(folder), verbose=False)
+    preprocessing = Preprocessing(image_px=image_px, scaling=row.scaling)
+    built = build_archive(model, "head_gap", Postprocessing(preprocessing, names, 1.0, None))
+    built.archive.write_out(str(folder), verbose=False)
     write_warmup(folder, images, image_px, ExportOptions().warmup_batch_size)
+    allow_openvino(folder, built.network, backbone, preprocessing)
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ PARTS: Mapping[str, Callable[[Stage], dict[str, Metric]]] = {
     "latency": latency,
     "threads": threads,
     "table": table,
+    "engines": lambda stage: engines(stage.base, MODEL, stage.load, stage.rounds),
     "swap": lambda stage: swap(stage.base, MODEL, stage.engine, stage.load),
 }
 SMALL_PARTS = ("memory", "load")

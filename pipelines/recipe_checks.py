@@ -116,6 +116,7 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
             open_store_uri(location)
     check_format_packages(recipe.formats)
     check_engine_package(recipe.feature_engine)
+    check_engine_package(recipe.serving_engine, "serving-engine")
     if recipe.mlflow:
         check_mlflow_package()
     if recipe.serving_precision == "bfloat16":

@@ -155,7 +155,7 @@ class Model:
             return [ImageError(batch[0][0], str(error))]
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], engine: str = "tf") -> Model:
     """Load a model into this process; every byte of it is checked against its digests.
 
     Args:
@@ -167,12 +167,15 @@ def load(path: str | os.PathLike[str]) -> Model:
             - one version, `<destination>/<name>/<version>`, or any exported model;
             - the folder of a candidate, such as `run.model_dir` of a rejected run. Its confidences
               are not calibrated, and it has no OOD threshold.
+        engine: `tf`; `openvino`, for a model that was verified with it; or `auto`, the faster of
+            those that it was verified with. A candidate has no other engine than `tf`.
 
     Returns:
         The model.
 
     Raises:
-        InputError: there is no model, it is damaged, or the run was rejected.
+        InputError: there is no model, it is damaged, the run was rejected, or the model was not
+            verified with the engine.
 
     Example:
         >>> model = regraft.load("runs/pets")
@@ -185,9 +188,11 @@ def load(path: str | os.PathLike[str]) -> Model:
         from regraft.predictors import load_candidate, load_exported
 
         if (folder / ModelManifest.file_name).is_file():
+            if engine not in ("auto", "tf"):
+                raise InputError(f"serving-engine: expected tf for a candidate, got {engine}")
             found = load_candidate(folder)
         else:
-            found = load_exported(folder)
+            found = load_exported(folder, engine)
     return Model(
         path=os.fspath(path),
         classes=tuple(found.classes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from regraft_client.predict_files import reason_of
 from regraft_client.results import Prediction, join_outputs
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET
+from regraft_core.formats.serving_engines import check_serving_engine
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.training.model_files import load_model
-from serving.server.models.servable import from_op_error, load_servable
+from serving.server.models.engine_choice import EngineLoader
+from serving.server.models.servable import from_op_error
 from serving.server.protocol.signature import DEFAULT_SIGNATURE
 from serving.server.protocol.status import Code, ServingError
 
@@ -41,14 +44,19 @@ class Predictor:
     predict: Callable[[Sequence[bytes]], list[Prediction]]
 
 
-def load_exported(folder: Path) -> Predictor:
+def load_exported(folder: Path, engine: str = "tf") -> Predictor:
     """Load an exported model as the embedded server does, so that predictions are the same.
 
+    Args:
+        folder: the exported model.
+        engine: that of `EngineLoader`.
+
     Raises:
-        InputError: it is not a model that a server can load.
+        InputError: it is not a model that a server can load, or not with this engine.
     """
+    check_serving_engine(engine, "serving-engine")
     manifest = SavedModelManifest.read(folder)
-    outputs = load_signature(folder, DEFAULT_SIGNATURE)
+    outputs = load_signature(folder, DEFAULT_SIGNATURE, engine)
     return Predictor(
         classes=manifest.classes,
         image_px=manifest.preprocessing.image_px,
@@ -57,16 +65,19 @@ def load_exported(folder: Path) -> Predictor:
     )
 
 
-def load_signature(folder: Path, name: str) -> Callable[[Sequence[bytes]], Outputs]:
+def load_signature(
+    folder: Path, name: str, engine: str = "tf"
+) -> Callable[[Sequence[bytes]], Outputs]:
     """Return a signature of an exported model, from encoded images to its outputs.
 
     Raises:
-        InputError: it is not a model that a server can load, or lacks the signature.
+        InputError: it is not a model that a server can load, lacks the signature, or was not
+            verified with the engine.
     """
     set_up_gpus(GpuSetup(tf32=False))
     try:
         with _no_deprecation_warnings():
-            servable = load_servable(folder)
+            servable = EngineLoader(engine, log=_log).load(folder)
         signature = servable.signatures[name]
         (feed,) = [spec.tensor for spec in signature.inputs.values()]
     except (ServingError, KeyError, ValueError) as error:
@@ -143,6 +154,10 @@ def _predict(
         label_sets=decided.get(LABEL_SET),
         abstain=decided.get(ABSTAIN),
     )
+
+
+def _log(line: str) -> None:
+    print(f"[regraft] {line}", file=sys.stderr, flush=True)
 
 
 def _readable(error: ServingError) -> RegraftError:

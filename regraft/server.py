@@ -51,6 +51,8 @@ def serve(
     log_images: bool = False,
     log_max_mb: int = 1024,
     shadow_label: str = "",
+    mixed_precision: str = "",
+    serving_engine: str = "auto",
 ) -> Iterator[Server]:
     """Serve models by TF Serving's protocol, in a process that ends with the block.
 
@@ -67,13 +69,16 @@ def serve(
         log_images: Log the bytes of the images, too.
         log_max_mb: Maximum MB of the request log; the oldest files are deleted.
         shadow_label: Label of a version that predicts a copy of each logged request; empty: none.
+        mixed_precision: `bfloat16`, for models that were verified in it; empty is float32.
+        serving_engine: `tf`, `openvino` for models that were verified with it, or `auto`, the
+            faster of those that a model was verified with.
 
     Yields:
         The server, once the models are loaded.
 
     Raises:
-        InputError: there is no published model, a port is taken, or an option of the request log is
-            out of range.
+        InputError: there is no published model, a port is taken, an option of the request log is
+            out of range, or a model was not verified in the precision or with the engine.
         RegraftError: the server did not start.
 
     Example:
@@ -92,7 +97,15 @@ def serve(
         base = _served_folder(path, Path(work))
         names = (base.name,) if versions_in(base) else tuple(models_in(base))
         options = ServeOptions(host=host, port=port, rest_api_port=rest_api_port)
-        with serving_folder(base, "embedded", options, page=page, request_log=recording) as served:
+        with serving_folder(
+            base,
+            "embedded",
+            options,
+            page=page,
+            request_log=recording,
+            mixed_precision=mixed_precision,
+            serving_engine=serving_engine,
+        ) as served:
             yield Server(served.addresses.rest, served.addresses.grpc, names)
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from components.export.formats import FILES, write_formats
 from components.export.int8 import Int8Test
 from components.export.model_card import model_card
+from components.export.openvino_network import write_for_openvino
 from components.export.reference import write_reference
 from components.export.signatures import SIGNATURES, OodRule, Postprocessing, build_archive
 from components.export.warmup import write_warmup
@@ -108,6 +109,8 @@ def export(
         exported = exported.model_copy(update={"drift_reference": reference})
         if options.serving_precision == "bfloat16":
             exported = exported.model_copy(update={"serving_precisions": ["float32", "bfloat16"]})
+        if options.serving_engine == "openvino" and write_for_openvino(folder, built.network):
+            exported = exported.model_copy(update={"serving_engines": ["tf", "openvino"]})
         card = model_card(exported, manifest, verdict)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         exported = exported.model_copy(

@@ -1,4 +1,4 @@
-"""Additional formats of the exported model, LiteRT and ONNX, each compared with the model."""
+"""Additional formats of the exported model (LiteRT, ONNX, OpenVINO), compared with the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.export.int8 import Int8Test, write_int8
+from components.export.int8 import Int8Test
+from components.export.litert_int8 import write_litert_int8
+from components.export.openvino_int8 import write_openvino_int8
 from components.export.signatures import Postprocessing
 from regraft_core.formats.options import ExportOptions
 from regraft_core.images.preprocess import load_images, scale
@@ -25,8 +27,14 @@ FILES = {
     "litert": "assets.extra/model.tflite",
     "litert_int8": "assets.extra/model_int8.tflite",
     "onnx": "assets.extra/model.onnx",
+    "openvino_int8": "assets.extra/model_openvino_int8.xml",
 }
-_PACKAGES = {"litert": "tensorflow", "onnx": "tf2onnx, onnx and onnxruntime"}
+_INT8 = {"litert_int8": write_litert_int8, "openvino_int8": write_openvino_int8}
+_PACKAGES = {
+    "litert": "tensorflow",
+    "onnx": "tf2onnx, onnx and onnxruntime",
+    "openvino_int8": "openvino and nncf",
+}
 _TOLERANCE = 1e-4
 
 
@@ -77,11 +85,11 @@ def write_formats(
         log_progress(f"export: writing and running {name}")
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
-        if name == "litert_int8":
-            with _quiet_converters():
-                found[name] = write_int8(path, whole, dataset, options.int8_margin)
-            continue
         try:
+            if write_int8 := _INT8.get(name):
+                with _quiet_converters():
+                    found[name] = write_int8(path, whole, dataset, options.int8_margin)
+                continue
             received = _write_and_run(name, whole, path, pixels)
         except ImportError as error:
             raise InputError(

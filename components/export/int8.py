@@ -1,4 +1,4 @@
-"""A LiteRT model in 8-bit integers, released only if a paired test shows that it is hardly worse.
+"""Models in 8-bit integers, released only if a paired test shows that they are hardly worse.
 
 Weights and activations are quantized after the training; the ranges of the activations are those of
 training images. Both models predict the same test images, and the interval of the difference of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.records import ImageRecord, spaced_records
 from regraft_core.images.preprocess import load_images
-from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval
 
@@ -60,43 +59,61 @@ class Int8Test:
         )
 
 
-def write_int8(
-    path: Path, model: keras.Model, dataset: str | os.PathLike[str], margin: float
+def calibration_records(dataset: str | os.PathLike[str]) -> list[ImageRecord]:
+    """Return training images, evenly spaced over the split.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    return spaced_records(dataset, "train", CALIBRATION_IMAGES)
+
+
+def load_record(record: ImageRecord, image_px: int) -> NDArray[np.float32]:
+    """Return the pixels of an image, float32 [1, px, px, 3] in 0..255."""
+    return np.asarray(load_images(tf.constant([record.encoded]), image_px))
+
+
+def check_int8(
+    name: str,
+    files: list[Path],
+    quantized: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    model: keras.Model,
+    dataset: str | os.PathLike[str],
+    margin: float,
 ) -> Int8Test:
-    """Write a model in int8 and test it; the file is removed if it may be worse by the margin.
+    """Test a model in int8; its files are removed if it may be worse by the margin.
 
     Args:
-        path: the file.
+        name: of its format.
+        files: those that were written.
+        quantized: the model in int8, from pixels to probabilities as `model`.
         model: from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
-        dataset: the dataset, whose training images calibrate and whose test images decide.
+        dataset: the dataset, whose test images decide.
         margin: the largest loss of accuracy that is allowed.
 
     Raises:
-        DataError: a split that is needed is empty.
+        DataError: the split is empty.
     """
-    image_px = int(model.input.shape[1])
-
-    def calibration() -> Iterator[list[NDArray[np.float32]]]:
-        for record in spaced_records(dataset, "train", CALIBRATION_IMAGES):
-            yield [load_images(tf.constant([record.encoded]), image_px).numpy()]
-
-    model.export(
-        path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=calibration,
-    )  # fmt: skip
-    found = _test(path, model, spaced_records(dataset, "test", TEST_IMAGES), margin)
+    mb = sum(file.stat().st_size for file in files) / 1e6
+    records = spaced_records(dataset, "test", TEST_IMAGES)
+    found = _compare(name, quantized, model, records, margin, mb)
     if found.passed:
-        log_progress(f"export: litert_int8 has {found}")
+        log_progress(f"export: {name} has {found}")
     else:
-        log_progress(f"export: litert_int8 is left out, because it has {found}")
-        path.unlink()
+        log_progress(f"export: {name} is left out, because it has {found}")
+        for file in files:
+            file.unlink()
     return found
 
 
-def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: float) -> Int8Test:
-    interpreter = tf.lite.Interpreter(str(path), num_threads=available_cores())
-    quantized = interpreter.get_signature_runner()
-    (alias,) = quantized.get_input_details()
+def _compare(
+    name: str,
+    quantized: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    model: keras.Model,
+    records: list[ImageRecord],
+    margin: float,
+    mb: float,
+) -> Int8Test:
     image_px = int(model.input.shape[1])
     compute = tf.function(
         lambda pixels: model(pixels, training=False),
@@ -105,7 +122,7 @@ def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: fl
     )
     correct: list[NDArray[np.bool_]] = []
     seconds: list[tuple[float, float]] = []
-    progress = ProgressReporter("export litert_int8 test images", len(records))
+    progress = ProgressReporter(f"export {name} test images", len(records))
     for first in range(0, len(records), BATCH):
         batch = records[first : first + BATCH]
         pixels = load_images(tf.constant([record.encoded for record in batch]), image_px)
@@ -113,7 +130,7 @@ def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: fl
         start = time.perf_counter()
         exact = compute(pixels).numpy()
         between = time.perf_counter()
-        (rounded,) = quantized(**{alias: pixels.numpy()}).values()
+        rounded = quantized(pixels.numpy())
         seconds.append((time.perf_counter() - between, between - start))
         correct.append(np.stack([one.argmax(axis=1) == labels for one in (rounded, exact)]))
         progress(first + len(batch))
@@ -124,5 +141,5 @@ def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: fl
     speeds = min(BATCH, len(records)) / np.median(np.array(seconds[1:] or seconds), axis=0)
     return Int8Test(
         len(records), float(ours.mean()), float(theirs.mean()), (wins - losses) / len(records),
-        low, high, margin, path.stat().st_size / 1e6, float(speeds[0]), float(speeds[1]),
+        low, high, margin, mb, float(speeds[0]), float(speeds[1]),
     )  # fmt: skip

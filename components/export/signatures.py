@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.openvino_files import NETWORK_FUNCTION
 from regraft_core.formats.served_thresholds import (
     ABSTAIN,
     LABEL_SET,
@@ -112,11 +113,15 @@ def blank_invalid(outputs: _Tensors, errors: tf.Tensor) -> _Tensors:
 
 @dataclass(frozen=True)
 class Built:
-    """The archive of a candidate; its signature `features`, and the number of these."""
+    """The archive of a candidate, its signature `features`, the number of these, and its network.
+
+    The network is a function of the graph that all signatures call, see `_network`.
+    """
 
     archive: keras.export.ExportArchive
     features: Callable[[tf.Tensor], _Tensors]
     width: int
+    network: Any
 
 
 def build_archive(model: keras.Model, pooling: str, postprocessing: Postprocessing) -> Built:
@@ -131,11 +136,27 @@ def build_archive(model: keras.Model, pooling: str, postprocessing: Postprocessi
     archive = keras.export.ExportArchive()
     # Not archive.track(both): the variables that the endpoints use are saved anyway, and tracking
     # would save each of them a second time, through its Keras wrapper.
+    network = _network(both, postprocessing.preprocessing)
     graphs = {
         name: archive.add_endpoint(name, fn, input_signature=[spec])
-        for name, (fn, spec) in _endpoints(both, postprocessing).items()
+        for name, (fn, spec) in _endpoints(network, postprocessing).items()
     }
-    return Built(archive, graphs[FEATURES], math.prod(both.output_shape[0][1:]))
+    return Built(archive, graphs[FEATURES], math.prod(both.output_shape[0][1:]), network)
+
+
+def _network(both: keras.Model, preprocessing: Preprocessing) -> Any:
+    """Return the function from pixels, float32 [n, px, px, 3] in 0..255, to the outputs of `both`.
+
+    It has a name of its own in the graph, so that a server can compute it with another engine.
+    """
+    px, scaling = preprocessing.image_px, preprocessing.scaling
+
+    def network(pixels: tf.Tensor) -> list[tf.Tensor]:
+        return list(both(scale(pixels, scaling), training=False))
+
+    network.__name__ = NETWORK_FUNCTION
+    pixels = tf.TensorSpec([None, px, px, 3], tf.float32, name="pixels")
+    return tf.function(network, input_signature=[pixels], autograph=False)
 
 
 def _not_empty(batch: tf.Tensor) -> tf.Tensor:
@@ -161,9 +182,9 @@ def _encoded_of_examples(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def _endpoints(
-    both: keras.Model, postprocessing: Postprocessing
+    network: Any, postprocessing: Postprocessing
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
-    px, scaling = postprocessing.preprocessing.image_px, postprocessing.preprocessing.scaling
+    px = postprocessing.preprocessing.image_px
     texts = tf.constant(postprocessing.classes)
     # Traced once for all signatures.
     decode = tf.function(
@@ -174,7 +195,7 @@ def _endpoints(
 
     @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)], autograph=False)
     def run(pixels: tf.Tensor) -> tuple[tf.Tensor, _Tensors]:
-        pooled, logits, *read = both(scale(pixels, scaling), training=False)
+        pooled, logits, *read = network(pixels)
         return pooled, postprocess(logits, postprocessing, read)
 
     def with_pooled(pooled: tf.Tensor, outputs: _Tensors) -> _Tensors:

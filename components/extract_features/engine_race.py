@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from components.extract_features.engines import STREAMS, Arrays, Engine, Network, difference
 from components.extract_features.kept_engines import Kept, Work, keep, read_kept
-from components.extract_features.openvino_network import EngineError
 from regraft_core.images.prefetch import prefetch_map
+from regraft_core.runtime.openvino_models import EngineError
 from regraft_core.runtime.step_reports import log_progress
 
 LEAST_PIXELS = 500 * 224**2

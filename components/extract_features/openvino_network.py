@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import queue
-import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.runtime.errors import RegraftError
-from regraft_core.runtime.machine import available_cores
-
-
-class EngineError(RegraftError):
-    """An engine cannot compute a network."""
+from regraft_core.runtime.openvino_models import (
+    compile_model,
+    engine_errors,
+    import_openvino,
+    read_network,
+)
 
 
 def build_openvino_network(
@@ -37,14 +33,11 @@ def build_openvino_network(
     Raises:
         EngineError: OpenVINO does not start, or cannot convert or compile the graph.
     """
-    try:
+    with engine_errors():
         compiled, ports = _compile(graph, batch_size, half, streams)
         idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             idle.put(compiled.create_infer_request())
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EngineError(lines[-1][:200]) from error
 
     def network(pixels: Any) -> dict[str, NDArray[np.float32]]:
         batch = np.asarray(pixels)
@@ -64,36 +57,13 @@ def build_openvino_network(
     return network
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO, which otherwise sends a message to its makers with each import."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    openvino = importlib.import_module("openvino")
-    # Its first use of NumPy's types fills a table; two threads that do so at the same time wait for
-    # each other forever.
-    openvino.Type.f32.to_dtype()
-    return openvino
-
-
 def _compile(graph: Any, batch_size: int, half: str, streams: int) -> tuple[Any, dict[str, Any]]:
     """Return the compiled model and its outputs by name."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
     core = import_openvino().Core()
-    frozen = convert_variables_to_constants_v2(graph)
-    with tempfile.TemporaryDirectory(prefix="regraft-openvino-") as folder:
-        path = Path(folder) / "network.pb"
-        path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
-        model = core.read_model(path)
-        model.reshape([batch_size, *graph.inputs[0].shape[1:]])
-        settings = {
-            "INFERENCE_PRECISION_HINT": {"": "f32", "bfloat16": "bf16"}[half],
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": available_cores(),
-            # Decoding uses the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = core.compile_model(model, "CPU", settings)
+    model, outputs = read_network(core, graph)
+    model.reshape([batch_size, *graph.inputs[0].shape[1:]])
+    compiled = compile_model(core, model, half, streams)
     # TensorFlow sorts the outputs of a function by their names.
     names = sorted(graph.structured_outputs)
-    return compiled, {name: compiled.output(tensor.name)
-                      for name, tensor in zip(names, frozen.outputs, strict=True)}  # fmt: skip
+    return compiled, {name: compiled.output(output)
+                      for name, output in zip(names, outputs, strict=True)}  # fmt: skip

@@ -140,6 +140,8 @@ def _check_parity(
         )
     if "bfloat16" in model.serving_precisions and report.bfloat16_tolerance is None:
         raise ParityError(f"{path}: expected a parity report in bfloat16, too; verify it again")
+    if "openvino" in model.serving_engines and report.openvino_tolerance is None:
+        raise ParityError(f"{path}: expected a parity report with OpenVINO, too; verify it again")
 
 
 def _register(registry: Registry, published: PublishedManifest, model: SavedModelManifest) -> None:

@@ -90,6 +90,7 @@ def resolve(
     warmup_batch_size: int,
     formats: List[str],
     serving_precision: str,
+    serving_engine: str,
     int8_margin: float,
     drift_images: int,
     engine: str,

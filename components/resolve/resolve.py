@@ -101,6 +101,7 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = resolve(RunInputs(**given | {"image_px": str(values["image_px"])}))
     check_format_packages(values["formats"])  # a container may lack them
     check_engine_package(values["feature_engine"])
+    check_engine_package(values["serving_engine"], "serving-engine")
     if found.fixes:
         options["ingest"]["fixes"] = found.fixes
     if values["mlflow"]:

@@ -148,7 +148,7 @@ def parity_table(parity: ParityManifest) -> str:
         + ".",
         "",
         *_conditions(parity),
-        *_in_bfloat16(parity),
+        *_other_variants(parity),
         *_decisions(parity),
         "| image | true class | trained | probability | "
         + " | ".join(f"{name} | difference" for name in protocols)
@@ -175,12 +175,22 @@ def _decisions(parity: ParityManifest) -> list[str]:
             "its probability from the threshold.", ""]  # fmt: skip
 
 
-def _in_bfloat16(parity: ParityManifest) -> list[str]:
-    """Return the lines about the model served in bfloat16, if it is verified so."""
-    if parity.bfloat16_tolerance is None:
-        return []
-    worst = ", ".join(f"{name} {x:.3g}" for name, x in parity.bfloat16_max_abs_diff.items())
-    return [f"In bfloat16, tolerance {parity.bfloat16_tolerance:g}: {worst}.", ""]
+def _other_variants(parity: ParityManifest) -> list[str]:
+    """Return a line about each other way in which the model was verified."""
+    found = {
+        "In bfloat16": (parity.bfloat16_max_abs_diff, parity.bfloat16_tolerance),
+        "With OpenVINO": (parity.openvino_max_abs_diff, parity.openvino_tolerance),
+        "With OpenVINO in bfloat16": (
+            parity.openvino_bfloat16_max_abs_diff,
+            parity.bfloat16_tolerance,
+        ),
+    }
+    lines = []
+    for name, (by_protocol, tolerance) in found.items():
+        if by_protocol:
+            worst = ", ".join(f"{protocol} {value:.3g}" for protocol, value in by_protocol.items())
+            lines += [f"{name}, tolerance {tolerance:g}: {worst}.", ""]
+    return lines
 
 
 def _conditions(parity: ParityManifest) -> list[str]:

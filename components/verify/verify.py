@@ -24,10 +24,20 @@ from components.verify.parity import (
     worst_by_protocol,
 )
 from components.verify.parity_sample import select_sample
+from components.verify.served_variants import (
+    BFLOAT16,
+    BFLOAT16_TOLERANCE,
+    OPENVINO,
+    OPENVINO_BFLOAT16,
+    OPENVINO_TOLERANCE,
+    ServedVariant,
+    served_variants,
+)
 from regraft_client.errors import RegraftClientError
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
+from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
@@ -61,8 +71,6 @@ _TIMEOUT_S = 60.0
 _SERVER_BYTES = 2 << 30  # enough for an image of as many pixels as ingest accepts
 _TRAINED_BATCH = 32
 _SERVED_BATCH = 7
-# Bfloat16 has 8 bits of precision, which moves a probability by a few hundredths.
-BFLOAT16_TOLERANCE = 0.05
 
 
 class _Client(Protocol):
@@ -85,7 +93,7 @@ def verify(
 
     Both compute without TF32, whose results depend on the batch size. If the environment turns it
     on again, the report says that the model is not verified. A model that may be served in bfloat16
-    is also served so, and compared within `BFLOAT16_TOLERANCE`.
+    or with OpenVINO is also served so, and compared within the tolerance of `served_variants`.
 
     The report is written to `out` (`parity.json`, `parity.md`) whether it passes or fails.
 
@@ -99,8 +107,8 @@ def verify(
 
     Raises:
         ParityError: a difference exceeds the tolerance; the message names the worst image.
-        InputError: the folders do not match, the exported model is damaged, or the processor does
-            not compute in bfloat16.
+        InputError: the folders do not match, the exported model is damaged, the processor does not
+            compute in bfloat16, or OpenVINO is not installed.
     """
     clock = Clock()
     set_up_gpus(GpuSetup.of(options, tf32=False))
@@ -110,9 +118,11 @@ def verify(
         raise InputError(
             f"expected the evaluation {exported.evaluation_digest[:12]}, got {verdict.digest[:12]}"
         )
-    in_bfloat16 = "bfloat16" in exported.serving_precisions
-    if in_bfloat16:
+    variants = served_variants(exported)
+    if BFLOAT16 in variants:
         check_bfloat16("serving-precision")
+    if OPENVINO in variants:
+        check_engine_package("openvino", "serving-engine")
     sample = select_sample(dataset, options.verify_images)
     encoded = [record.encoded for record in sample]
     log_progress(f"verify: starting a server for {len(sample)} images")
@@ -121,20 +131,23 @@ def verify(
         trained = pool.submit(_predict_trained, model, verdict, sample)
         served, engine = _predict_served(base, options, encoded)
         cases = trained.result()
-        halved: dict[str, list[Predicted]] = {}
-        if in_bfloat16:
-            halved, _ = _predict_served(base, options, encoded, "--mixed_precision=bfloat16")
+        found = {variant: _predict_variant(base, options, encoded, variant) for variant in variants}
     device = device_name()
     precision = precision_on(device)
     thresholds = ServedThresholds.of(verdict.details)
     rows = compare(cases, served, thresholds)
     problem = failure(rows, options.parity_tolerance)
-    half_rows = compare(cases, halved, thresholds) if in_bfloat16 else []
-    if problem is None and in_bfloat16 and (problem := failure(half_rows, BFLOAT16_TOLERANCE)):
-        problem = f"in bfloat16, {problem}; run without --serving-precision bfloat16"
+    variant_rows = {
+        variant: compare(cases, predicted, thresholds) for variant, predicted in found.items()
+    }
+    for variant, compared in variant_rows.items():
+        if problem is None and (problem := failure(compared, variant.tolerance)):
+            problem = f"{variant.name}, {problem}; run without {variant.remedy}"
+    worst = {variant: worst_by_protocol(compared) for variant, compared in variant_rows.items()}
     parity = ParityManifest(
         digest=digest_of(
-            [exported.digest, engine, [row.model_dump() for row in (*rows, *half_rows)]]
+            [exported.digest, engine]
+            + [[row.model_dump() for row in one] for one in (rows, *variant_rows.values())]
         ),
         made_by=MadeBy(step="verify", version=VERSION, seconds=clock.seconds),
         saved_model_digest=exported.digest,
@@ -146,9 +159,12 @@ def verify(
         verified=precision == "float32",
         tolerance=options.parity_tolerance,
         max_abs_diff=worst_by_protocol(rows),
-        bfloat16_tolerance=BFLOAT16_TOLERANCE if in_bfloat16 else None,
-        bfloat16_max_abs_diff=worst_by_protocol(half_rows),
         decisions=thresholds.outputs,
+        bfloat16_tolerance=BFLOAT16_TOLERANCE if BFLOAT16 in variants else None,
+        bfloat16_max_abs_diff=worst.get(BFLOAT16, {}),
+        openvino_tolerance=OPENVINO_TOLERANCE if OPENVINO in variants else None,
+        openvino_max_abs_diff=worst.get(OPENVINO, {}),
+        openvino_bfloat16_max_abs_diff=worst.get(OPENVINO_BFLOAT16, {}),
         images=len(rows),
         passed=problem is None,
         rows=rows,
@@ -163,9 +179,9 @@ def verify(
         f"verify: {len(rows)} images of {classes} classes equal by "
         f"{' and '.join(parity.max_abs_diff)}"
     )
-    if in_bfloat16:
-        worst = max(parity.bfloat16_max_abs_diff.values())
-        log_progress(f"verify: in bfloat16 within {worst:.2g}, allowed {BFLOAT16_TOLERANCE:g}")
+    for variant, by_protocol in worst.items():
+        largest = max(by_protocol.values())
+        log_progress(f"verify: {variant.name} within {largest:.2g}, allowed {variant.tolerance:g}")
     if not parity.verified:
         log_progress(f"verify: {TF32_NOTE}")
     return parity
@@ -194,6 +210,14 @@ def _predict_served(
             return served, server.engine
         except RegraftClientError as error:
             raise RegraftError(f"the served model failed: {error}") from error
+
+
+def _predict_variant(
+    base: Path, options: VerifyOptions, encoded: Sequence[bytes], variant: ServedVariant
+) -> dict[str, list[Predicted]]:
+    """Start a server of a variant; return its predictions by protocol."""
+    server = {"engine": variant.server} if variant.server else {}
+    return _predict_served(base, options.model_copy(update=server), encoded, *variant.flags)[0]
 
 
 def _predict_trained(

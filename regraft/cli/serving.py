@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from regraft_client.predict_files import FilePrediction
 
 
+BULK_IMAGES = 500
+"""Images from which on finding the faster engine takes less time than it saves."""
+
+
 def serve(
     base_dir: Annotated[
         Path,
@@ -52,6 +56,13 @@ def serve(
             "models that were run with --serving-precision bfloat16. Empty: float32."
         ),
     ] = "",
+    serving_engine: Annotated[
+        str,
+        typer.Option(
+            help="Engine of the embedded server: auto, tf or openvino; openvino is for models that "
+            "were run with --serving-engine openvino, and auto uses the faster for them."
+        ),
+    ] = "auto",
     page: Annotated[
         bool, typer.Option("--page", help="Serve a web page to try the model.")
     ] = False,
@@ -96,7 +107,7 @@ def serve(
     recording = RequestLogOptions(request_log, sample, log_images, log_max_mb, shadow_label)
     code = run_server(
         folder, engine, options, batching=batching, page=page, request_log=recording,
-        mixed_precision=mixed_precision,
+        mixed_precision=mixed_precision, serving_engine=serving_engine,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -122,6 +133,13 @@ def predict(
     version_label: Annotated[
         str | None, typer.Option(help="Version on the server with this label: stable or canary.")
     ] = None,
+    serving_engine: Annotated[
+        str,
+        typer.Option(
+            help="Engine of --model-dir: tf, or openvino for models that were run with "
+            "--serving-engine openvino; auto uses the faster for them, from 500 images on."
+        ),
+    ] = "auto",
     concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
     timeout_s: Annotated[
         float, typer.Option(help="Time limit of each request, in seconds.")
@@ -170,7 +188,7 @@ def predict(
             raise InputError("--model, --version and --version-label: expected only with --server; "
                              "--model-dir may be the folder of a version")  # fmt: skip
         else:
-            results, classes = _predict_here(images, str(model_dir), progress)
+            results, classes = _predict_here(images, str(model_dir), serving_engine, progress)
     if json or csv:
         text = as_json(results, classes) if json else as_csv(results, classes)
         print(text, end="" if csv else "\n")
@@ -190,7 +208,10 @@ def _target_option(model: str, version: int | None, label: str | None) -> str:
 
 
 def _predict_here(
-    images: Sequence[Path], model_dir: str, progress: Callable[[int, int], None] | None
+    images: Sequence[Path],
+    model_dir: str,
+    engine: str,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[FilePrediction], Sequence[str]]:
     """Predict images as `predict_files` does, with a model in this process.
 
@@ -203,8 +224,10 @@ def _predict_here(
     from regraft_core.runtime.quiet_start import quiet_start
 
     paths = find_images(images)
+    if engine == "auto" and len(paths) < BULK_IMAGES:
+        engine = "tf"
     with quiet_start():
-        model = load(model_dir)
+        model = load(model_dir, engine)
     results: list[FilePrediction] = []
     for path, found in zip(paths, model.predict_iter(paths, errors="return"), strict=True):
         if isinstance(found, ImageError):

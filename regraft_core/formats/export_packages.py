@@ -7,7 +7,10 @@ from importlib.util import find_spec
 
 from regraft_core.runtime.errors import InputError
 
-FORMAT_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
+FORMAT_PACKAGES = {
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "openvino_int8": ("openvino", "nncf"),
+}
 
 
 def check_format_packages(formats: Iterable[str]) -> None:

@@ -417,6 +417,10 @@ class SavedModelManifest(Manifest):
         default=["float32"],
         description="Precisions in which it is verified and may be served.",
     )
+    serving_engines: list[Literal["tf", "openvino"]] = Field(
+        default=["tf"],
+        description="Engines with which it is verified and may be served.",
+    )
     drift_reference: DriftReferenceInfo | None = Field(
         default=None, description="What drift is measured against; null if there is none."
     )
@@ -477,6 +481,18 @@ class ParityManifest(Manifest):
     decisions: list[str] = Field(
         default_factory=list,
         description="Other outputs that were compared: `label_set`, `abstain`.",
+    )
+    openvino_tolerance: float | None = Field(
+        default=None,
+        description="Maximum difference that passes when it is served with OpenVINO in float32.",
+    )
+    openvino_max_abs_diff: dict[str, float] = Field(
+        default_factory=dict, description="Maximum difference with OpenVINO, by protocol."
+    )
+    openvino_bfloat16_max_abs_diff: dict[str, float] = Field(
+        default_factory=dict,
+        description="Maximum difference with OpenVINO in bfloat16, by protocol; "
+        "`bfloat16_tolerance` passes.",
     )
     images: int = Field(description="Number of images sent.")
     passed: bool = Field(description="Whether all differences are within the tolerance.")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from regraft_core.formats.serving_engines import check_serving_engine, may_use_openvino
 from regraft_core.formats.serving_precision import check_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import tf32_is_on
@@ -69,6 +70,7 @@ def serving_folder(
     page: bool = False,
     request_log: RequestLogOptions | None = None,
     mixed_precision: str = "",
+    serving_engine: str = "auto",
 ) -> Iterator[Served]:
     """Serve all models below `base_dir` during the block.
 
@@ -80,11 +82,14 @@ def serving_folder(
         page: serve a web page to try the models (embedded engine only).
         request_log: log a sample of the requests (embedded engine only).
         mixed_precision: `bfloat16`, in which all versions must have been verified, or "".
+        serving_engine: `openvino`, with which all versions must have been verified (embedded engine
+            only); `tf`; or `auto`, the faster of those that a version was verified with.
 
     Raises:
         InputError: no model, no such engine, an engine that listens on more interfaces than the
             host, a page or a request log without the embedded engine, a folder of the log that
-            cannot be used, or a version that may not be served in this precision.
+            cannot be used, or a version that may not be served in this precision or with this
+            engine.
         RegraftError: the server did not start.
     """
     chosen = _choose(engine, options)
@@ -94,6 +99,7 @@ def serving_folder(
     _check_request_log(recording, chosen)
     models = find_models(base_dir)
     _check_precision(mixed_precision, models)
+    _check_serving_engine(serving_engine, chosen, mixed_precision, models)
     with tempfile.TemporaryDirectory(prefix="regraft-serve-") as folder:
         config = Path(folder) / "models.config"
         updater = ConfigUpdater(models, config)
@@ -112,6 +118,8 @@ def serving_folder(
             flags.append("--page")
         if mixed_precision:
             flags.append(f"--mixed_precision={mixed_precision}")
+        if chosen == "embedded":
+            flags.append(f"--serving_engine={serving_engine}")
         flags += recording.flags()
         mounts = [*(model.path for model in models), Path(folder), BATCHING_FILE.parent]
         with started_server(flags, chosen, options, mounts) as addresses:
@@ -127,6 +135,7 @@ def serve(
     page: bool = False,
     request_log: RequestLogOptions | None = None,
     mixed_precision: str = "",
+    serving_engine: str = "auto",
 ) -> int:
     """Serve until SIGTERM, SIGINT or the end of the server; return the exit code.
 
@@ -143,6 +152,7 @@ def serve(
         check_ports(options or ServeOptions())
         _check_request_log(request_log or RequestLogOptions(), chosen)
         _check_precision(mixed_precision, models)
+        _check_serving_engine(serving_engine, chosen, mixed_precision, models)
         if reason := explain_auto(engine, chosen):
             print(reason, file=sys.stderr)
         print(f"engine   {chosen}")
@@ -159,6 +169,7 @@ def serve(
             page=page,
             request_log=request_log,
             mixed_precision=mixed_precision,
+            serving_engine=serving_engine,
         ) as served:
             addresses = served.addresses
             if options is not None and options.host == ALL_INTERFACES:
@@ -218,6 +229,27 @@ def _check_precision(precision: str, models: Sequence[FoundModel]) -> None:
         for model in models:
             for number in model.versions:
                 check_version(model.path / str(number))
+
+
+def _check_serving_engine(
+    name: str, server: str, precision: str, models: Sequence[FoundModel]
+) -> None:
+    check_serving_engine(name, "--serving-engine")
+    if name != "openvino":
+        return
+    if server != "embedded":
+        raise InputError(
+            f"--serving-engine: openvino is computed by the embedded server, got {server}; add "
+            "--engine embedded"
+        )
+    for model in models:
+        for number in model.versions:
+            if not may_use_openvino(model.path / str(number), precision):
+                raise InputError(
+                    f"--serving-engine: expected versions that were verified with openvino, got "
+                    f"{model.name} version {number}; run it with --serving-engine openvino, or use "
+                    "--serving-engine auto"
+                )
 
 
 def _alive(pid: int) -> bool:

@@ -27,8 +27,9 @@ from serving.server.config import (
 )
 from serving.server.flags import ServerOptions
 from serving.server.memory import BodyMemory, WorkMemory
+from serving.server.models.engine_choice import EngineLoader
 from serving.server.models.lifecycle import Lifecycle
-from serving.server.models.servable import Servable, load_servable
+from serving.server.models.servable import Servable
 from serving.server.ports import grpc_port, rest_port
 from serving.server.ports.allowed_hosts import AllowedHosts
 from serving.server.ports.page import read_page
@@ -69,7 +70,13 @@ async def serve(
 
     def load(name: str, number: int, path: Path) -> Servable:
         clock = Clock()
-        servable = load_servable(path, batching, threads, options.mixed_precision)
+        servable = EngineLoader(
+            options.serving_engine,
+            options.mixed_precision,
+            batching,
+            threads,
+            lambda line: log(f"{name} version {number}: {line}"),
+        ).load(path)
         servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:

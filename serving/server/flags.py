@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
+from regraft_core.formats.serving_engines import check_serving_engine
 from regraft_core.runtime.errors import InputError
 from serving.request_log_options import RequestLogOptions
 
@@ -21,10 +22,10 @@ class ServerOptions:
 
     A port of None is closed; 0 chooses a free one (TF Serving closes a port that is set to 0).
     `tensorflow_intra_op_parallelism` is the number of threads that compute an operation; for 0, the
-    server chooses it. `mixed_precision` is empty or `bfloat16`. `grpc_max_threads` is the largest
-    number of concurrent gRPC requests; 0 does not limit it (in TF Serving the default is 4 per
-    core). The default of `gpu_memory_mb` sets no limit. `request_log` is the folder in which a
-    fraction (`sample`) of the requests is logged.
+    server chooses it. `mixed_precision` is empty or `bfloat16`; `serving_engine` is as for
+    `EngineLoader`. `grpc_max_threads` is the largest number of concurrent gRPC requests; 0 does not
+    limit it (in TF Serving the default is 4 per core). The default of `gpu_memory_mb` sets no
+    limit. `request_log` is the folder in which a fraction (`sample`) of the requests is logged.
     """
 
     host: str = "127.0.0.1"
@@ -32,6 +33,7 @@ class ServerOptions:
     rest_api_port: int | None = None
     tensorflow_intra_op_parallelism: int = 0
     mixed_precision: str = ""
+    serving_engine: str = "tf"
     grpc_max_threads: int = 0
     rest_api_timeout_in_ms: int = 30_000
     rest_api_enable_cors_support: bool = False
@@ -122,5 +124,6 @@ def parse_flags(arguments: Sequence[str]) -> ServerOptions:
         raise InputError("--batching_parameters_file needs --enable_batching")
     if options.mixed_precision not in ("", "bfloat16"):
         raise InputError(f"--mixed_precision: expected bfloat16, got {options.mixed_precision}")
+    check_serving_engine(options.serving_engine, "--serving_engine")
     options.recording.check()
     return options

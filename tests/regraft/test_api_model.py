@@ -18,7 +18,8 @@ import regraft
 from regraft.model_folder import find_served_folder
 from regraft.suggestion.ranking import suggest_images
 from regraft_client.grpc import GrpcClient
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests import Check, SavedModelManifest
+from regraft_core.formats.options import ExportOptions
 from regraft_core.formats.request_log import read_request_log
 from regraft_core.runtime.errors import InputError
 from tests.components.export.building import CLASSES, FORMATS, Built, build, image
@@ -34,10 +35,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def exported(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that may be served with OpenVINO, too."""
     from components.export.export import export
 
     out = tmp_path_factory.mktemp("exported") / "saved_model"
-    export(built.candidate, built.evaluation, built.dataset, out)
+    options = ExportOptions(serving_engine="openvino")
+    export(built.candidate, built.evaluation, built.dataset, out, options)
     return out
 
 
@@ -78,7 +81,9 @@ def test_predictions_are_those_of_the_server(
     assert {prediction.familiar for prediction in here} <= {True, False}
     assert {prediction.abstain for prediction in here} == {True, False}
     log = tmp_path / "log"
-    with regraft.serve(exported, request_log=log, sample=1.0, log_images=True) as server:
+    with regraft.serve(
+        exported, request_log=log, sample=1.0, log_images=True, serving_engine="tf"
+    ) as server:
         assert server.models == ("regraft",)
         with GrpcClient(server.grpc, "regraft") as client:
             served = client.predict(images)
@@ -138,6 +143,30 @@ def test_unlabeled_images_are_ranked_by_what_the_model_predicts(
         InputError, match=r"bad: expected an image that the model can read; .*a\.png"
     ):
         suggest_images(exported, tmp_path / "bad", 5)
+
+
+def test_a_verified_model_is_computed_by_openvino(
+    built: Built, exported: Path, model: regraft.Model, tmp_path: Path
+) -> None:
+    images = [image(number, kind) for number, kind in enumerate(FORMATS)]
+    found = regraft.load(exported, "openvino").predict(images)
+    for prediction, expected in zip(found, model.predict(images), strict=True):
+        assert prediction.label == expected.label
+        assert prediction.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert prediction.familiar == expected.familiar
+    assert [one.probabilities for one in found] != [
+        one.probabilities for one in model.predict(images)
+    ]
+    other = Path(shutil.copytree(exported, tmp_path / "other"))
+    manifest = SavedModelManifest.read(other)
+    manifest.model_copy(update={"serving_engines": ["tf"]}).write(other)
+    for folder, engine, reason in (
+        (other, "openvino", "it was not verified with OpenVINO; run it with --serving-engine"),
+        (built.candidate, "openvino", "serving-engine: expected tf for a candidate, got openvino"),
+        (exported, "onnx", "serving-engine: expected auto, tf, openvino, got onnx"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            regraft.load(folder, engine)
 
 
 def test_facts_of_a_model(model: regraft.Model, exported: Path) -> None:
@@ -389,7 +418,7 @@ def test_a_run_that_published_elsewhere(destination: Path, built: Built, tmp_pat
 def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> None:
     shutil.copytree(destination / "pets" / "1", destination / "other" / "7")
     try:
-        with regraft.serve(destination) as server:
+        with regraft.serve(destination, serving_engine="tf") as server:
             assert server.models == ("other", "pets")
             for name, version in (("other", 7), ("pets", 1)):
                 with GrpcClient(server.grpc, name, version=version) as client:
@@ -403,7 +432,8 @@ def test_all_models_of_a_folder_are_served_until_the_end(destination: Path) -> N
     finally:
         shutil.rmtree(destination / "other")
     stable = f"file://{destination / 'pets' / '1'}"
-    with regraft.serve(stable, port=port) as server:  # the port is free again
+    # The port is free again.
+    with regraft.serve(stable, port=port, serving_engine="openvino") as server:
         assert server.models == ("pets",)
         assert server.grpc == f"127.0.0.1:{port}"
 

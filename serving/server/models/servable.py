@@ -56,6 +56,7 @@ class Servable:
         self.observe: Callable[[float], None] = lambda seconds: None
         self.memory: WorkMemory | None = None
         self.recorder: Recorder | None = None
+        self.held: Any = None  # must live as long as the session
         self._observed = observed_signatures(self.signatures)
         self._largest = batching.max_batch_size if batching is not None else 0
         # By the feeds of a signature: the batched tensor of each of its outputs.

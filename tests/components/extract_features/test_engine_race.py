@@ -17,9 +17,9 @@ from components.extract_features.engine_race import ReadyEngine, choose_engine
 from components.extract_features.engines import Arrays, Engine, Network
 from components.extract_features.extract_features import extract_features
 from components.extract_features.kept_engines import Work
-from components.extract_features.openvino_network import EngineError
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.runtime.kept_results import KeptResults
+from regraft_core.runtime.openvino_models import EngineError
 from regraft_core.training.feature_store import FeatureRows
 
 LONG = Work(("a network",), images=1_000_000, image_px=64, batch_size=2)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from kfp.dsl import Artifact, Dataset, Markdown, Model
 from components.export.export import export
 from components.verify.component import verify as component
 from components.verify.parity_sample import select_sample
-from components.verify.verify import BFLOAT16_TOLERANCE, verify
+from components.verify.served_variants import BFLOAT16, BFLOAT16_TOLERANCE
+from components.verify.verify import verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
+from regraft_core.formats import engine_packages
 from regraft_core.formats.manifests import ParityManifest, SavedModelManifest
 from regraft_core.formats.options import ExportOptions, VerifyOptions
 from regraft_core.runtime import machine
@@ -109,12 +112,35 @@ def test_a_model_for_bfloat16_is_also_verified_in_it(
         assert max(report.max_abs_diff.values()) <= 1e-5
         assert "In bfloat16, tolerance 0.05: grpc " in (tmp_path / "parity/parity.md").read_text()
         assert "verify: in bfloat16 within 0.0" in capsys.readouterr().out
-        monkeypatch.setattr("components.verify.verify.BFLOAT16_TOLERANCE", 1e-9)
+        strict = [replace(BFLOAT16, tolerance=1e-9)]
+        monkeypatch.setattr("components.verify.verify.served_variants", lambda _: strict)
         with pytest.raises(ParityError, match=r"in bfloat16, \d of 8 images: .*; run without"):
             verify(*inputs, tmp_path / "failed", EMBEDDED)
     monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="serving-precision: expected a processor that computes"):
         verify(*inputs, tmp_path / "other", EMBEDDED)
+
+
+def test_a_model_for_openvino_is_also_verified_with_it(
+    built: Built,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ExportOptions(serving_engine="openvino")
+    saved_model = tmp_path / "saved_model"
+    export(built.candidate, built.evaluation, built.dataset, saved_model, options)
+    inputs = saved_model, built.candidate, built.evaluation, built.dataset
+    with monkeypatch.context() as missing:
+        missing.setattr(engine_packages, "ENGINE_PACKAGES", {"openvino": "not_installed_here"})
+        with pytest.raises(InputError, match=r"serving-engine: openvino needs not_.*-engine tf"):
+            verify(*inputs, tmp_path / "missing", EMBEDDED)
+    report = verify(*inputs, tmp_path / "parity", EMBEDDED)
+    assert report.passed and set(report.openvino_max_abs_diff) == {"grpc", "rest"}
+    assert 0 < max(report.openvino_max_abs_diff.values()) <= 1e-4
+    assert report.openvino_bfloat16_max_abs_diff == {}
+    assert "With OpenVINO, tolerance 0.001: grpc " in (tmp_path / "parity/parity.md").read_text()
+    assert "verify: with OpenVINO within " in capsys.readouterr().out
 
 
 def test_a_damaged_export_is_an_error_before_it_is_served(

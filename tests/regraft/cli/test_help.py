@@ -33,6 +33,7 @@ SAME_MEANING = {
     "--weights": "of a backbone, of a whole classifier, or of a model that is only shown",
     "--model": "the name of a published model, which predict needs for a server only",
     "--engine": "the server that is started, by a run to verify a model, by serve for clients",
+    "--serving-engine": "what a run verifies a model for, and what serve and predict compute with",
     "--dry-run": "shows the effect of the command, which is another for each command",
     "--version-label": "the label of a version, which run and publish set and predict selects",
 }
