@@ -121,7 +121,7 @@ def extract_features(
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
-        LABELS: ("int32", []),
+        LABELS: ("int32", []) if data.labels_per_image == "one" else ("uint8", [len(data.classes)]),
         GROUPS: ("int64", []),
     }
     value_kb = np.dtype(options.feature_dtype).itemsize / 1e3
@@ -136,7 +136,7 @@ def extract_features(
             sized = options.model_copy(update={"batch_size": batch_size})
             whole = batch_size == options.batch_size
             network = ready.network if whole else build(engine, batch_size)
-            forward = build_forward(network, sized, image_px)
+            forward = build_forward(network, sized, image_px, data)
             _extract(Path(dataset), shards, forward, store, options.views)
 
         first = fitting_batch(
@@ -151,6 +151,7 @@ def extract_features(
             made_by=MadeBy(step="extract_features", version=VERSION, seconds=clock.seconds),
             dataset_digest=data.digest,
             classes=data.classes,
+            labels_per_image=data.labels_per_image,
             backbone=backbone.name,
             weights=options.weights,
             weights_digest=weights,

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.options import Strength
 from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
@@ -20,13 +21,15 @@ from regraft_core.training.training_source import Source
 
 
 class ImageRows:
-    """The stored images of a split, read by index; `labels` is int32 [n].
+    """The stored images of a split, read by index.
 
+    `labels` is int32 [n], or with several labels an image uint8 [n, classes].
     `id_hashes` int32 [n] seed the augmentation of each image independently of the order.
     """
 
     def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
-        shards = DatasetManifest.read(dataset).splits[split].shards
+        manifest = DatasetManifest.read(dataset)
+        shards = manifest.splits[split].shards
         self._locations: list[tuple[mmap.mmap, int, int]] = []
         for shard in shards:
             path = shard_file(dataset, shard)
@@ -34,7 +37,7 @@ class ImageRows:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._locations += [(memory, *location) for location in record_offsets(path)]
         records = [self._record(index) for index in range(len(self._locations))]
-        self.labels = np.array([record.label for record in records], np.int32)
+        self.labels = label_array(records, manifest)
         hashes = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
         self.id_hashes = np.array(hashes, np.int32)
 
