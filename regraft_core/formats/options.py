@@ -105,8 +105,8 @@ class IngestOptions(Options):
     )
     label_columns: tuple[str, ...] = Field(
         default=(),
-        description="Columns of a table with 0 or 1, such as cat,dog, that are the classes; an image "
-        "may have several.",
+        description="Columns of a table with 0 or 1, such as cat,dog, that are the classes; an "
+        "image may have several.",
     )
     label_separator: str = Field(
         default="",

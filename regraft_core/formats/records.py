@@ -199,10 +199,11 @@ _BYTES, _INTEGERS = b"\x0a", b"\x1a"
 def _entry_head(key: str, kind: bytes, size: int) -> bytes:
     """Return what precedes a value of `size` bytes in an entry of the map of features.
 
-    An entry nests a feature, its list and the value, each after its tag and length.
+    An entry nests a feature, its list and the value, each after its tag and length. A list of no
+    integers has no value.
     """
     name = b"\x0a" + _varint(len(key)) + key.encode()
-    value_head = b"\x0a" + _varint(size)
+    value_head = b"\x0a" + _varint(size) if size or kind == _BYTES else b""
     list_head = kind + _varint(len(value_head) + size)
     feature_head = b"\x12" + _varint(len(list_head) + len(value_head) + size)
     head = name + feature_head + list_head + value_head
