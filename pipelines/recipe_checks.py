@@ -127,6 +127,7 @@ def _check_champion(recipe: Recipe) -> None:
 
     Archives and remote sources show their classes only to `ingest`, which then compares them.
     """
+    from components.ingest.sources.label_lists import LabelForm
     from components.ingest.sources.source_classes import find_classes
     from regraft_core.formats.champion_classes import find_champion_classes
 
@@ -134,7 +135,8 @@ def _check_champion(recipe: Recipe) -> None:
     champion = None if is_store_uri(location) else find_champion_classes(location)
     if champion is None:
         return
-    classes = find_classes(recipe.sources, recipe.folders)
+    form = LabelForm(recipe.label_columns, recipe.label_separator)
+    classes = find_classes(recipe.sources, recipe.folders, form)
     if classes is not None:
         champion.check(classes)
 
