@@ -40,6 +40,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -79,6 +80,7 @@ def extract_features(
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
+    check_label_options(options, data.labels_per_image)
     options, choice = choose_backbone(Path(dataset), data, options)
     backbone = find_backbone(options.backbone)
     image_px = backbone.side_px(fixed_px(options.image_px))
