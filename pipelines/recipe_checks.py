@@ -18,6 +18,7 @@ from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
 from regraft_core.formats.fixes import read_fixes, split_location
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
@@ -44,7 +45,8 @@ def check_recipe(
 
     Raises:
         InputError: the steps cannot access a path, a package or a GPU is missing, the backbone does
-            not have the cut point or cannot be chosen, or the champion has other classes.
+            not have the cut point or cannot be chosen, the champion has other classes, or an option
+            is not for several labels an image.
     """
     locations = list(_locations(recipe))
     for name, location in locations:
@@ -64,6 +66,7 @@ def check_recipe(
         check_gpu(recipe.require_gpu)
     if has_mounted is None:
         _check_champion(recipe)
+    _check_labels(recipe, on_cluster=has_mounted is not None)
     _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
     _check_cut(recipe)
     if recipe.min_accuracy_by_slice and not recipe.slices:
@@ -139,6 +142,16 @@ def _check_champion(recipe: Recipe) -> None:
     classes = find_classes(recipe.sources, recipe.folders, form)
     if classes is not None:
         champion.check(classes)
+
+
+def _check_labels(recipe: Recipe, *, on_cluster: bool) -> None:
+    """Check options for several labels an image, if the options or a table here have them."""
+    from components.ingest.sources.label_lists import LabelForm
+    from components.ingest.sources.source_classes import have_several_labels
+
+    form = LabelForm(recipe.label_columns, recipe.label_separator)
+    if have_several_labels(() if on_cluster else recipe.sources, form):
+        check_label_options(recipe, "several")
 
 
 def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:

@@ -32,6 +32,7 @@ from regraft_core.formats.fixes import FIXES_FILE, read_fixes, write_fixes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.safe_files import replaced_file
@@ -112,9 +113,8 @@ def _ingest(
             progress.advance(len(result.images) + len(result.invalid))
         several = bool(tally.several)
         if several:
+            check_label_options(options, "several")
             catalog.use_label_lists()
-            if fixes:
-                raise InputError("fixes: expected images with one label, got lists of labels")
         applied = apply_fixes(catalog, fixes) if fixes else None
         duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options, tally, out)

@@ -240,8 +240,6 @@ def _fit_detector(
         sample = detector_sample(len(rows), width, options.seed)
         found.append((rows.rows(sample).reshape(len(sample), -1)[:, :width], rows.labels[sample]))
     (train, labels), (held_out, _) = found
-    if manifest.labels_per_image == "several":
-        labels = np.zeros(len(labels), np.int32)  # images of several classes are of none alone
     layers = layers or {f"head_{options.pooling}": width}
     return fit_ood_detector(layers, train, labels, held_out)
 

@@ -205,7 +205,8 @@ def feature_source(
         wide = others.in_memory().inputs
         inputs = (resident.inputs, *(wide[:, part] for part in columns))
         resident = dataclasses.replace(resident, inputs=inputs)
-    return Source(len(rows), fetch, spec, resident=resident)
+    several = rows.labels.ndim == 2
+    return Source(len(rows), fetch, spec, resident=resident, several=several)
 
 
 def moments(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +16,7 @@ from regraft_core.formats.options import Strength
 from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
 from regraft_core.images.augment import augment
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.training.training_source import Source
+from regraft_core.training.training_source import Batch, Source
 
 
 class ImageRows:
@@ -63,7 +62,7 @@ def image_source(
     and the image's ID: a resumed training sees the same images as an uninterrupted one.
     """
 
-    def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[Any, NDArray[np.int32]]:
+    def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
         epochs = np.full(len(indices), (seed * 1_000_003 + epoch) & 0x7FFFFFFF, np.int32)
         seeds = np.stack([rows.id_hashes[indices], epochs], axis=1)
         return (np.array(rows.encoded(indices), object), seeds), rows.labels[indices]
@@ -74,4 +73,4 @@ def image_source(
         return scale(pixels, preprocessing.scaling)
 
     spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)
-    return Source(len(rows), fetch, spec, prepare)
+    return Source(len(rows), fetch, spec, prepare, several=rows.labels.ndim == 2)
