@@ -1,4 +1,4 @@
-"""Temperature and thresholds of a trained candidate for several labels, from validation."""
+"""Calibration and thresholds of a trained candidate for several labels, from validation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from components.fine_tune.forward import compute_rows, trace_forward
 from components.fine_tune.strategies import Parts, model_and_data
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.multilabel_head.label_selection import fit_label_temperature
+from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.multilabel_head.label_thresholds import (
     choose_thresholds,
     f1_scores,
     served_probabilities,
 )
+from regraft_core.training.multilabel_head.platt_scaling import PlattScaling
 
 
 @dataclass(frozen=True)
 class LabelCalibration:
-    """The temperature of a candidate, its thresholds by label, and its F1 on validation."""
+    """The thresholds of a candidate by label, and its F1 on validation."""
 
-    temperature: float
     thresholds: list[float]
     macro_f1: float
     micro_f1: float
@@ -30,13 +30,12 @@ class LabelCalibration:
         """Return what was chosen and why."""
         return (
             "The thresholds of the labels have the highest F1 on validation: macro F1 "
-            f"{self.macro_f1:.4f}, micro F1 {self.micro_f1:.4f}, at temperature "
-            f"{self.temperature:.2f}."
+            f"{self.macro_f1:.4f}, micro F1 {self.micro_f1:.4f}."
         )
 
 
 def calibrate_labels(parts: Parts, strategy: str, batch_size: int, seed: int) -> LabelCalibration:
-    """Divide the logits of a candidate by its temperature, in place; return the thresholds.
+    """Calibrate the logits of a candidate in place, by Platt scaling; return the thresholds.
 
     Args:
         parts: the input of fine-tuning, with the candidate's weights.
@@ -48,11 +47,13 @@ def calibrate_labels(parts: Parts, strategy: str, batch_size: int, seed: int) ->
     forward = trace_forward(model, validation, lambda outputs: outputs[0])
     progress = ProgressReporter("fine_tune: validation images of the thresholds", validation.count)
     rows = np.arange(validation.count)
-    logits, labels = compute_rows(forward, validation, rows, batch_size, progress)
-    temperature = fit_label_temperature(logits.astype(np.float64), labels)
+    computed, labels = compute_rows(forward, validation, rows, batch_size, progress)
+    logits = computed.astype(np.float64)
+    scaling = PlattScaling.fit(logits, labels)
     layer = parts.head_layers[-1]
-    layer.set_weights([weights / temperature for weights in layer.get_weights()])
-    probabilities = served_probabilities(logits / np.float32(temperature))
+    calibrated = scaling.weights(Weights(*layer.get_weights()))
+    layer.set_weights([calibrated.kernel, calibrated.bias])
+    probabilities = served_probabilities(scaling.logits(logits))
     thresholds = choose_thresholds(probabilities, labels)
     scores = f1_scores(probabilities >= np.array(thresholds, np.float32), labels)
-    return LabelCalibration(temperature, thresholds, *scores)
+    return LabelCalibration(thresholds, *scores)

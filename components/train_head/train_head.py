@@ -193,7 +193,8 @@ def _head_rows(
     images = np.tile(train.groups(), views)
     widths = [level.width for level in levels] or [len(mean)]
     parts = _parts(train, manifest, levels)
-    return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)
+    labels = np.tile(train.labels, (views, *[1] * (train.labels.ndim - 1)))
+    return HeadRows(parts, labels, images, mean, variance, widths, views)
 
 
 def _refit(
@@ -205,7 +206,7 @@ def _refit(
     groups = images.groups() + train.images.max() + 1
     rows = replace(
         train, parts=[*train.parts, *validation], labels=labels,
-        images=np.concatenate([train.images, groups]),
+        images=np.concatenate([train.images, groups]), views=1,
     )  # fmt: skip
     if isinstance(solved, SolvedHead):
         weights = class_weights(options.class_weights, labels, len(solved.offset))

@@ -28,6 +28,7 @@ class HeadRows:
     `images` numbers the image of each row, or its group of near duplicates: their rows are never in
     two folds.
     `mean` and `variance` are those of the features, float32 [width]; `widths` those of the levels.
+    The rows are view after view of all images.
     """
 
     parts: Sequence[NDArray[Any]]
@@ -36,6 +37,7 @@ class HeadRows:
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
     widths: Sequence[int]
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options import HeadOptions
@@ -22,7 +21,6 @@ from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progr
 from regraft_core.training.linear_head.chosen_fits import make_problem
 from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, scalings
 from regraft_core.training.linear_head.held_out_fits import PATHS, SCREENING, thread_count
-from regraft_core.training.linear_head.held_out_scores import LOG_TEMPERATURES
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.logistic_regression import Problem, principal_axes
 from regraft_core.training.linear_head.ridge_regression import RidgeFolds
@@ -37,6 +35,7 @@ from regraft_core.training.multilabel_head.label_thresholds import (
     f1_scores,
     served_probabilities,
 )
+from regraft_core.training.multilabel_head.platt_scaling import PlattScaling
 from regraft_core.training.stratification import stratify
 
 Floats = NDArray[np.float64]
@@ -66,10 +65,11 @@ class LabelTrial:
 class LabelHead:
     """The chosen head: logits are `features @ kernel + bias`, for unscaled features.
 
-    The temperature is part of kernel and bias. The penalty is that of `rows` rows. `thresholds` are
-    those of the probabilities, by label, and `held_out` maps metrics of the held-out images to
-    their values. `held_out_logits` [m, k] and `held_out_labels` [m, k] are those of the held-out
-    images if the folds had all rows. Otherwise they are empty, as of `linear_head.SolvedHead`.
+    The scaling of the logits is part of kernel and bias. The penalty is that of `rows` rows.
+    `thresholds` are those of the probabilities, by label, and `held_out` maps metrics of the
+    held-out images to their values. `held_out_logits` [m, k] and `held_out_labels` [m, k] are those
+    of the held-out images if the folds had all rows. Otherwise they are empty, as of
+    `linear_head.SolvedHead`.
     """
 
     kernel: Floats
@@ -79,7 +79,7 @@ class LabelHead:
     penalty: float
     rows: int
     folds: int
-    temperature: float
+    calibration: PlattScaling
     thresholds: list[float]
     trials: list[LabelTrial] = field(default_factory=list)
     held_out: dict[str, float] = field(default_factory=dict)
@@ -102,8 +102,8 @@ class LabelHead:
 def choose_label_head(candidates: Mapping[str, HeadRows], options: HeadOptions) -> LabelHead:
     """Choose a head by cross-validation among levels, given by name, and fit it to all rows.
 
-    All labels have the same penalty, unless the options give one; without two groups of images, it
-    is not chosen. All have one temperature, too: many labels are too rare for one of their own.
+    All labels have the same penalty: one for each label had no higher mean average precision (see
+    `regraft bench several_labels`). Without two groups of images, it is not chosen.
 
     Args:
         candidates: features of the same rows, with labels uint8 [n, k].
@@ -115,8 +115,13 @@ def choose_label_head(candidates: Mapping[str, HeadRows], options: HeadOptions) 
     folds = min(options.folds, len(np.unique(images)))
     if folds < 2:
         return _without_folds(candidates, options)
-    task = _Task(sample, labels, deal_label_folds(labels, images, folds, options.seed), folds,
-                 np.sort(np.unique(images, return_index=True)[1]))  # fmt: skip
+    task = _Task(
+        sample,
+        labels,
+        deal_label_folds(labels, images, folds, options.seed),
+        folds,
+        np.flatnonzero(sample < len(first) // first.views),
+    )
     with threadpool_limits(1, "blas"):
         screened = _screen(candidates, task)
         best = min(screened, key=lambda trial: trial.loss)
@@ -126,16 +131,16 @@ def choose_label_head(candidates: Mapping[str, HeadRows], options: HeadOptions) 
         chosen = min(trials, key=lambda trial: trial.loss)
         fitted = fit_labels(rows, best.scaling, chosen.penalty * len(sample) / len(rows), sample)
     known = task.known
-    temperature = fit_label_temperature(logits, known)
-    logits = logits / temperature
+    calibration = PlattScaling.fit(logits, known)
+    logits, fitted = calibration.logits(logits), calibration.weights(fitted)
     probabilities = served_probabilities(logits)
     thresholds = choose_thresholds(probabilities, known)
     macro, micro = f1_scores(probabilities >= np.array(thresholds, np.float32), known)
     kept = len(known) if len(sample) == len(rows) else 0
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     return LabelHead(
-        fitted.kernel / temperature, fitted.bias / temperature, best.levels, best.scaling,
-        chosen.penalty, len(sample), folds, temperature, thresholds,
+        fitted.kernel, fitted.bias, best.levels, best.scaling, chosen.penalty, len(sample), folds,
+        calibration, thresholds,
         trials=sorted(trials, key=lambda trial: trial.loss) + screened,
         held_out={"log_loss": float(binary_losses(logits, known).mean()), "macro_f1": macro,
                   "micro_f1": micro},
@@ -148,7 +153,7 @@ def fit_label_head_again(head: LabelHead, rows: HeadRows, options: HeadOptions) 
     sample = sample_rows(rows.images, SELECTION_ROWS, options.seed)
     with threadpool_limits(1, "blas"):
         fitted = fit_labels(rows, head.scaling, head.penalty * head.rows / len(rows), sample)
-    return Weights(fitted.kernel / head.temperature, fitted.bias / head.temperature)
+    return head.calibration.weights(fitted)
 
 
 def fit_labels(rows: HeadRows, scaling: str, penalty: float, sample: NDArray[np.int64]) -> Weights:
@@ -184,27 +189,12 @@ def deal_label_folds(
     return fold_of[unit_of]
 
 
-def fit_label_temperature(logits: Floats, labels: Labels) -> float:
-    """Return the common temperature of the labels with the lowest log loss.
-
-    The loss has one image more, of which every label is as likely as not (after Platt, 1999), so
-    that labels that are all predicted correctly have a temperature above zero.
-    """
-
-    def loss(log_inverse: float) -> float:
-        scaled = logits * math.exp(log_inverse)
-        unknown = binary_losses(scaled, np.full(labels.shape, 0.5)).mean()
-        return float(len(labels) * binary_losses(scaled, labels).mean() + unknown)
-
-    found = minimize_scalar(loss, bounds=(-LOG_TEMPERATURES, LOG_TEMPERATURES), method="bounded")
-    return math.exp(-found.x) if found.fun < loss(0.0) else 1.0
-
-
 @dataclass(frozen=True)
 class _Task:
     """The rows that are compared: their indices, labels [m, k] and folds [m].
 
-    `scored` are the places in the sample of one row of each image, whose held-out logits count.
+    `scored` are the places in the sample of the first view of each image, whose held-out logits
+    count.
     """
 
     sample: NDArray[np.int64]
@@ -225,8 +215,9 @@ def _without_folds(candidates: Mapping[str, HeadRows], options: HeadOptions) -> 
     fitted = fit_labels(rows, "level", penalty, np.arange(len(rows)))
     log_progress(f"head: penalty {penalty:.1e} without cross-validation of one group of images")
     thresholds = [EVEN] * rows.labels.shape[1]
+    calibration = PlattScaling(np.ones(len(thresholds)), np.zeros(len(thresholds)))
     return LabelHead(
-        fitted.kernel, fitted.bias, levels, "level", penalty, len(rows), 0, 1.0, thresholds
+        fitted.kernel, fitted.bias, levels, "level", penalty, len(rows), 0, calibration, thresholds
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from regraft_core.training.multilabel_head.label_selection import (
     choose_label_head,
     deal_label_folds,
     fit_label_head_again,
-    fit_label_temperature,
 )
 
 OPTIONS = HeadOptions(folds=4)
@@ -71,9 +71,17 @@ def test_held_out_probabilities_are_calibrated() -> None:
         assert abs(labels[inside].mean() - probabilities[inside].mean()) < 0.06
 
 
-def test_the_temperature_of_separable_labels_is_above_zero() -> None:
-    labels = np.array([[1, 0], [0, 1]] * 20, np.uint8)
-    assert 0 < fit_label_temperature((labels - 0.5) * 2.0, labels) < 1
+def test_each_image_counts_once_and_in_its_own_right() -> None:
+    """Views of an image do not count again, and all images of a group count."""
+    rows, labels = mixtures(80)
+    pages = np.arange(80) // 8
+    twice = replace(
+        rows, parts=rows.parts * 2, labels=np.tile(rows.labels, (2, 1)), images=np.tile(pages, 2),
+        views=2,
+    )  # fmt: skip
+    head = choose_label_head({"gap": twice}, OPTIONS)
+    np.testing.assert_array_equal(head.held_out_labels, labels)
+    assert head.rows == 160
 
 
 def test_folds_keep_images_together_and_labels_in_all_of_them() -> None:
