@@ -25,7 +25,7 @@ LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-10, 1e-5
 LEAST_CURVATURE = 1e-4
 
 
-def binary_losses(logits: Floats, targets: NDArray[np.number]) -> Floats:
+def binary_losses(logits: NDArray[np.floating], targets: NDArray[np.number]) -> Floats:
     """Return the log loss of each logit for its target in 0..1, float64 of the same shape."""
     losses: Floats = np.logaddexp(0.0, logits) - logits * targets
     return losses

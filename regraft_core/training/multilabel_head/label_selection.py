@@ -115,7 +115,7 @@ def choose_label_head(candidates: Mapping[str, HeadRows], options: HeadOptions) 
     folds = min(options.folds, len(np.unique(images)))
     if folds < 2:
         return _without_folds(candidates, options)
-    task = _Task(
+    task = LabelTask(
         sample,
         labels,
         deal_label_folds(labels, images, folds, options.seed),
@@ -190,7 +190,7 @@ def deal_label_folds(
 
 
 @dataclass(frozen=True)
-class _Task:
+class LabelTask:
     """The rows that are compared: their indices, labels [m, k] and folds [m].
 
     `scored` are the places in the sample of the first view of each image, whose held-out logits
@@ -221,7 +221,7 @@ def _without_folds(candidates: Mapping[str, HeadRows], options: HeadOptions) -> 
     )
 
 
-def _screen(candidates: Mapping[str, HeadRows], task: _Task) -> list[LabelTrial]:
+def _screen(candidates: Mapping[str, HeadRows], task: LabelTask) -> list[LabelTrial]:
     """Return the best ridge regression of each of the levels and scalings."""
     pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
     progress = ProgressReporter("head: fits to compare levels", len(pairs) * len(SCREENING))
@@ -246,12 +246,12 @@ def _screen(candidates: Mapping[str, HeadRows], task: _Task) -> list[LabelTrial]
 
 
 def _follow_path(
-    scaled: NDArray[np.float32], task: _Task, options: HeadOptions, best: LabelTrial
+    scaled: NDArray[np.float32], task: LabelTask, options: HeadOptions, best: LabelTrial
 ) -> tuple[list[LabelTrial], Floats]:
     """Return the logistic regressions, and the held-out logits [scored, k] of the best one."""
     exponents: Sequence[float] = PATHS["logistic"]
     penalties = [options.l2] if options.l2 else [10.0**exponent for exponent in exponents]
-    folds = _LabelFolds(scaled, task, len(penalties))
+    folds = LabelFolds(scaled, task, len(penalties))
     trials: list[LabelTrial] = []
     kept, lowest = np.empty((0, 0)), math.inf
     for penalty in penalties:
@@ -265,10 +265,10 @@ def _follow_path(
     return trials, kept
 
 
-class _LabelFolds:
+class LabelFolds:
     """Fits along a path of penalties, each from the last, of all folds but one."""
 
-    def __init__(self, rows: NDArray[np.float32], task: _Task, penalties: int) -> None:
+    def __init__(self, rows: NDArray[np.float32], task: LabelTask, penalties: int) -> None:
         axes = principal_axes(rows)
         self._rows, self._task = rows @ axes.basis, task
         targets = task.labels.astype(np.float64)
