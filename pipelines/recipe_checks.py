@@ -66,7 +66,7 @@ def check_recipe(
         check_gpu(recipe.require_gpu)
     if has_mounted is None:
         _check_champion(recipe)
-    _check_labels(recipe, on_cluster=has_mounted is not None)
+    _check_labels(recipe, elsewhere=has_mounted is not None or containers)
     _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
     _check_cut(recipe)
     if recipe.min_accuracy_by_slice and not recipe.slices:
@@ -144,13 +144,16 @@ def _check_champion(recipe: Recipe) -> None:
         champion.check(classes)
 
 
-def _check_labels(recipe: Recipe, *, on_cluster: bool) -> None:
-    """Check options for several labels an image, if the options or a table here have them."""
+def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
+    """Check options for several labels an image, if the options or a table here have them.
+
+    Steps that run elsewhere may have packages to read tables that this process lacks.
+    """
     from components.ingest.sources.label_lists import LabelForm
     from components.ingest.sources.source_classes import have_several_labels
 
     form = LabelForm(recipe.label_columns, recipe.label_separator)
-    if have_several_labels(() if on_cluster else recipe.sources, form):
+    if have_several_labels(() if elsewhere else recipe.sources, form):
         check_label_options(recipe, "several")
 
 

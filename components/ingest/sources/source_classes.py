@@ -71,8 +71,8 @@ def _classes(source: str, folders: FolderUse, form: LabelForm) -> set[str] | Non
         return {class_label(name) for part in layout.parts for name in part.names}
     if not _is_table(path):
         return None
-    rows = [row for row in table_rows(path, source, (), form) if not row.problem]
-    return {name for row in rows for name in row.classes}.union(form.columns)
+    rows = (row for row in table_rows(path, source, (), form) if not row.problem)
+    return {name for row in rows for name in row.classes}.union(map(class_label, form.columns))
 
 
 def _is_table(path: Path) -> bool:

@@ -16,7 +16,7 @@ from regraft_core.training.training_source import Batch, Resident, Source
 
 LABELS = 3
 SETTINGS = Settings(
-    phase="top", epochs=8, batch_size=16, learning_rate=0.1, seed=3, classes=LABELS, several=True
+    phase="top", epochs=4, batch_size=20, learning_rate=0.3, seed=3, classes=LABELS, several=True
 )  # fmt: skip
 
 
@@ -62,14 +62,6 @@ def test_the_loss_is_the_binary_cross_entropy_of_all_labels(
     np.testing.assert_allclose(measured[:, 1], ((logits > 0) == labels).mean(axis=1), atol=1e-6)
     assert measured[:, 0].mean() < 0.5 < np.log(2)
     assert measured[:, 1].mean() > 0.75
-
-
-def test_rows_in_memory_are_trained_on_in_the_same_way(
-    data: tuple[NDArray[np.float32], NDArray[np.uint8]],
-) -> None:
-    one, other = (train(data, SETTINGS, resident=resident).model for resident in (True, False))
-    for left, right in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4)
 
 
 def test_mixed_rows_have_the_labels_of_both(
