@@ -8,14 +8,22 @@ its own scale on each axis, because the curvature of its loss depends on how rar
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from regraft_core.runtime.machine import available_cores
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_regression import Problem
+from regraft_core.training.linear_head.logistic_regression import (
+    Block,
+    Coordinates,
+    Problem,
+    ScaledAxes,
+    make_coordinates,
+)
 
 Floats = NDArray[np.float64]
 MAX_STEPS = 500
@@ -60,35 +68,57 @@ def solve_labels(
     count, labels = problem.targets.shape
     frequencies = label_frequencies(problem.targets)
     curvature = np.maximum(frequencies * (1.0 - frequencies), LEAST_CURVATURE)
-    # The Hessian is about the curvature times the squares, plus the penalty.
-    scale = 1.0 / np.sqrt(problem.squares[:, None] * curvature + penalties)
+    space, label_scale = _coordinates(problem, curvature, penalties)
     bias_scale = 1.0 / np.sqrt(curvature)
-    axes = problem.axes
+    axes, blocks = problem.axes, problem.blocks()
+    with ThreadPoolExecutor(min(available_cores(), len(blocks)) or 1) as threads:
 
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        matrix = flat.reshape(-1, labels)
-        kernel, bias = matrix[:-1] * scale, matrix[-1] * bias_scale
-        inner = kernel.astype(np.float32)
-        used = inner if axes is None else axes.basis @ inner
-        value, gradient, bias_gradient = 0.0, np.zeros(used.shape), np.zeros(labels)
-        for place, rows in problem.blocks():
-            logits = (rows @ used).astype(np.float64) + bias
-            targets = problem.targets[place]
-            value += float(binary_losses(logits, targets).sum()) / count
-            errors = (expit(logits) - targets) / count
-            gradient += rows.T @ errors.astype(np.float32)
-            bias_gradient += errors.sum(axis=0)
-        if axes is not None:
-            gradient = axes.basis.T @ gradient
-        value += 0.5 * float((penalties * np.square(kernel)).sum())
-        gradient = (gradient + penalties * kernel) * scale
-        return value, np.vstack([gradient, bias_gradient * bias_scale]).ravel()
+        def loss(flat: Floats) -> tuple[float, Floats]:
+            matrix = flat.reshape(-1, labels)
+            kernel, bias = space.kernel(matrix[:-1]) * label_scale, matrix[-1] * bias_scale
+            inner = kernel.astype(np.float32)
+            used = inner if axes is None else axes.basis @ inner
 
-    first = np.vstack([start.kernel / scale, start.bias / bias_scale])
-    result = minimize(
-        loss, first.ravel(), jac=True, method="L-BFGS-B", callback=lambda weights: step(),
-        options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": LOSS_TOLERANCE,
-                 "gtol": GRADIENT_TOLERANCE},
-    )  # fmt: skip
+            def of_block(block: Block) -> tuple[float, NDArray[np.float32], Floats]:
+                rows = problem.scaled(block.rows)
+                logits = (rows @ used).astype(np.float64) + bias
+                targets = problem.targets[block.place]
+                errors = (expit(logits) - targets) / count
+                value = float(binary_losses(logits, targets).sum()) / count
+                return value, rows.T @ errors.astype(np.float32), errors.sum(axis=0)
+
+            value, gradient, bias_gradient = 0.0, np.zeros(used.shape), np.zeros(labels)
+            for part, part_gradient, part_bias in threads.map(of_block, blocks):
+                value += part
+                gradient += part_gradient
+                bias_gradient += part_bias
+            if axes is not None:
+                gradient = axes.basis.T @ gradient
+            value += 0.5 * float((penalties * np.square(kernel)).sum())
+            gradient = space.gradient((gradient + penalties * kernel) * label_scale)
+            return value, np.vstack([gradient, bias_gradient * bias_scale]).ravel()
+
+        first = np.vstack([space.of(start.kernel / label_scale), start.bias / bias_scale])
+        result = minimize(
+            loss, first.ravel(), jac=True, method="L-BFGS-B", callback=lambda weights: step(),
+            options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": LOSS_TOLERANCE,
+                     "gtol": GRADIENT_TOLERANCE},
+        )  # fmt: skip
     matrix = result.x.reshape(-1, labels)
-    return Weights(matrix[:-1] * scale, matrix[-1] * bias_scale)
+    return Weights(space.kernel(matrix[:-1]) * label_scale, matrix[-1] * bias_scale)
+
+
+def _coordinates(
+    problem: Problem, curvature: Floats, penalties: Floats
+) -> tuple[Coordinates, Floats]:
+    """Return coordinates in which the curvature of each loss is about one, and scales of labels.
+
+    The Hessian of a label is about its curvature times the mean squares or products of the rows,
+    plus its penalty.
+    """
+    if problem.squares.ndim == 1:
+        scale = 1.0 / np.sqrt(problem.squares[:, None] * curvature + penalties)
+        return ScaledAxes(scale), np.ones(len(curvature))
+    middle = curvature.mean()
+    factored = make_coordinates(middle * problem.squares, float(penalties.mean()))
+    return factored, np.sqrt(middle / curvature)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from regraft_core.training.linear_head import logistic_regression
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.logistic_regression import Problem, principal_axes
 from regraft_core.training.multilabel_head.binary_regressions import (
@@ -49,6 +50,20 @@ def test_the_solution_is_that_of_scikit_learn(count: int, width: int) -> None:
         np.testing.assert_allclose(
             expit(found.logits(rows)[:, column]), reference.predict_proba(rows)[:, 1], atol=1e-3
         )
+
+
+def test_products_of_features_and_blocks_have_the_same_solution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, targets = sample(150, 12)
+    expected = solve(rows, targets)
+    monkeypatch.setattr(logistic_regression, "BLOCK_VALUES", 12 * 40)
+    products = (rows.T @ rows).astype(np.float64) / len(rows)
+    problem = Problem([rows[:70], rows[70:]], targets, np.ones(150), products)
+    assert len(problem.blocks()) == 4
+    found = solve_labels(problem, PENALTIES, prior_classifiers(targets, 12))
+    np.testing.assert_allclose(found.kernel, expected.kernel, atol=5e-3)
+    np.testing.assert_allclose(found.bias, expected.bias, atol=5e-3)
 
 
 def test_labels_do_not_influence_each_other() -> None:
