@@ -22,6 +22,7 @@ from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.digit_pairs import write_digit_pairs
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
@@ -33,8 +34,13 @@ SIZES, SEEDS = (60, 120, 250, 600), 4
 Floats = NDArray[np.float64]
 
 
-def measure_digit_pairs(work: Path) -> Iterator[tuple[str, Metric]]:
-    """Yield the metrics of the head on the test images; `work` has dataset and features."""
+def measure_digit_pairs(made: Path, work: Path) -> Iterator[tuple[str, Metric]]:
+    """Yield the metrics of the head on the test images.
+
+    Args:
+        made: folder with `dataset` and `features`.
+        work: an empty folder.
+    """
     from sklearn.metrics import average_precision_score
 
     from components.evaluate.predict import build_runner, predict
@@ -51,7 +57,7 @@ def measure_digit_pairs(work: Path) -> Iterator[tuple[str, Metric]]:
         served_probabilities,
     )
 
-    dataset, features, head = work / "dataset", work / "features", work / "head"
+    dataset, features, head = made / "dataset", made / "features", work / "head"
     train_head([features], head, HeadOptions())
     fine_tune(dataset, [features], head, work / "candidate", FineTuneOptions(strategy="head"))
     model, manifest = load_model(work / "candidate")
@@ -77,7 +83,9 @@ def measure_choices(features: Path) -> Iterator[tuple[str, Metric]]:
                 train, parts=[train.take(kept)], labels=train.labels[kept],
                 images=train.images[kept],
             )  # fmt: skip
-            for name, value in compare_choices(part, validation, seed).items():
+            with threadpool_limits(1, "blas"):
+                compared = compare_choices(part, validation, seed)
+            for name, value in compared.items():
                 found[name].append(value)
         for name, values in found.items():
             yield f"{name}_{size}", Metric(mean(values))
@@ -184,17 +192,19 @@ def measure(options: argparse.Namespace) -> Measurement:
     metrics = read_metrics(options.json)
     with tempfile.TemporaryDirectory(prefix="regraft-several-labels-") as folder:
         work = Path(folder)
-        table = write_digit_pairs(work / "images", options.images)
-        ingest([str(table)], work / "dataset", IngestOptions(processes=1))
-        extraction = FeatureOptions(
-            backbone=BACKBONE, image_px=IMAGE_PX, keep_cut=False, feature_engine="tf",
-            precision="float32",
-        )  # fmt: skip
-        extract_features(work / "dataset", work / "features", extraction)
+        made = options.work or work
+        if not (made / "features").exists():
+            table = write_digit_pairs(made / "images", options.images)
+            ingest([str(table)], made / "dataset", IngestOptions(processes=1))
+            extraction = FeatureOptions(
+                backbone=BACKBONE, image_px=IMAGE_PX, keep_cut=False, feature_engine="tf",
+                precision="float32",
+            )  # fmt: skip
+            extract_features(made / "dataset", made / "features", extraction)
         if "digit-pairs" in options.parts:
-            metrics |= dict(measure_digit_pairs(work))
+            metrics |= dict(measure_digit_pairs(made, work))
         if "choices" in options.parts:
-            metrics |= dict(measure_choices(work / "features"))
+            metrics |= dict(measure_choices(made / "features"))
     conditions = (
         f"{options.images} images of one or two digits, features of {BACKBONE} at "
         f"{IMAGE_PX} px; choices: {SEEDS} seeds for each size"
@@ -203,8 +213,11 @@ def measure(options: argparse.Namespace) -> Measurement:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the number of images and the parts to measure."""
+    """Add the number of images, the parts to measure, and where their features are kept."""
     parser.add_argument("--images", type=int, default=3000, help="Number of images.")
+    parser.add_argument(
+        "--work", type=Path, help="Folder to keep dataset and features in, for other runs."
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="Parts to measure."
     )

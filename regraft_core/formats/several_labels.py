@@ -18,7 +18,7 @@ _ONLY_DEFAULT: dict[str, tuple[Any, str]] = {
     "optimize": ("accuracy", "the thresholds of the labels maximize F1"),
     "label_smoothing": (0.0, "leave it out"),
     "class_weights": ("off", "each label has a threshold of its own"),
-    "budget": ("", "use --strategy"),
+    "budget": ("", "use --strategies"),
 }
 
 
@@ -43,5 +43,5 @@ def check_label_options(
 
 
 def _refuse(name: str, value: Any, fix: str) -> None:
-    option = "strategy" if name == "strategies" else name.replace("_", "-")
+    option = "strategies" if name == "strategy" else name.replace("_", "-")
     raise InputError(f"{option}: not available with several labels an image, got {value!r}; {fix}")

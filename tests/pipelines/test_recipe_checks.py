@@ -68,7 +68,7 @@ def test_what_a_run_would_fail_at_is_found_before_it(
     [
         ({"backbone": "auto"}, "backbone: not available with several labels an image, got 'auto'"),
         ({"image_px": "auto"}, "image-px: not available with several labels an image, got 'auto'"),
-        ({"strategies": ["auto"]}, "strategy: not available with several labels an image, got"),
+        ({"strategies": ["auto"]}, "strategies: not available with several labels an image, got"),
         ({"budget": "10m"}, "budget: not available with several labels an image, got '10m'"),
         ({"optimize": "macro-f1"}, "the thresholds of the labels maximize F1"),
     ],
