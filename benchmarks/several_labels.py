@@ -30,7 +30,7 @@ from regraft_core.training.linear_head.head_rows import HeadRows
 
 PARTS = ("digit-pairs", "choices")
 BACKBONE, IMAGE_PX = "efficientnet_lite0", 128
-SIZES, SEEDS = (60, 120, 250, 600), 4
+SIZES, SEEDS = (60, 120, 250), 4
 Floats = NDArray[np.float64]
 
 

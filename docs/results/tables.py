@@ -100,7 +100,7 @@ def label_choices(results: Results) -> str:
              "temperature_log_loss", "platt_log_loss")  # fmt: skip
     rows = [
         (str(size), *(f"{getattr(found, f'{name}_{size}'):.4f}" for name in names))
-        for size in (60, 120, 250, 600)
+        for size in (60, 120, 250)
     ]
     columns = ("training images", "mAP, one penalty", "mAP, one for each label",
                "log loss, not calibrated", "one temperature", "Platt scaling")  # fmt: skip
