@@ -18,6 +18,7 @@ from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
 from regraft_core.formats.fixes import read_fixes, split_location
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.addresses import is_remote, local_path, with_variables
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
@@ -44,7 +45,8 @@ def check_recipe(
 
     Raises:
         InputError: the steps cannot access a path, a package or a GPU is missing, the backbone does
-            not have the cut point or cannot be chosen, or the champion has other classes.
+            not have the cut point or cannot be chosen, the champion has other classes, or an option
+            is not for several labels an image.
     """
     locations = list(_locations(recipe))
     for name, location in locations:
@@ -64,6 +66,7 @@ def check_recipe(
         check_gpu(recipe.require_gpu)
     if has_mounted is None:
         _check_champion(recipe)
+    _check_labels(recipe, elsewhere=has_mounted is not None or containers)
     _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
     _check_cut(recipe)
     if recipe.min_accuracy_by_slice and not recipe.slices:
@@ -128,6 +131,7 @@ def _check_champion(recipe: Recipe) -> None:
 
     Archives and remote sources show their classes only to `ingest`, which then compares them.
     """
+    from components.ingest.sources.label_lists import LabelForm
     from components.ingest.sources.source_classes import find_classes
     from regraft_core.formats.champion_classes import find_champion_classes
 
@@ -135,9 +139,23 @@ def _check_champion(recipe: Recipe) -> None:
     champion = None if is_store_uri(location) else find_champion_classes(location)
     if champion is None:
         return
-    classes = find_classes(recipe.sources, recipe.folders)
+    form = LabelForm(recipe.label_columns, recipe.label_separator)
+    classes = find_classes(recipe.sources, recipe.folders, form)
     if classes is not None:
         champion.check(classes)
+
+
+def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
+    """Check options for several labels an image, if the options or a table here have them.
+
+    Steps that run elsewhere may have packages to read tables that this process lacks.
+    """
+    from components.ingest.sources.label_lists import LabelForm
+    from components.ingest.sources.source_classes import have_several_labels
+
+    form = LabelForm(recipe.label_columns, recipe.label_separator)
+    if have_several_labels(() if elsewhere else recipe.sources, form):
+        check_label_options(recipe, "several")
 
 
 def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:

@@ -24,7 +24,7 @@ from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
 
 CLASSES = ("circle", "cross", "square")
-IMAGES_PER_CLASS = 40
+IMAGES_PER_CLASS, SEVERAL_IMAGES = 40, 120
 SIDE_PX = 40
 
 
@@ -85,12 +85,16 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Features, head and the candidates `head` and `top` of the shapes."""
+    return train_shapes(dataset, tmp_path_factory.mktemp("trained"))
+
+
+def train_shapes(dataset: Path, out: Path) -> Trained:
+    """Run the training steps in a folder, with the backbone `tiny`."""
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
     from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
 
-    out = tmp_path_factory.mktemp("trained")
     extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
     train_head([out / "features"], out / "head", HeadOptions())
     for strategy in ("head", "top"):
@@ -100,6 +104,35 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         fine_tune(dataset, [out / "features"], out / "head", out / f"by_{strategy}", options)
     candidates = {strategy: out / f"by_{strategy}" for strategy in ("head", "top")}
     return Trained(out / "features", out / "head", candidates)
+
+
+@pytest.fixture(scope="session")
+def several_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of images with any of the shapes: two places, each with a shape or without."""
+    from components.ingest.ingest import ingest
+    from regraft_core.formats.options import IngestOptions
+
+    folder, rng = tmp_path_factory.mktemp("several"), random.Random(0)
+    lines = ["path\tlabel"]
+    for number in range(SEVERAL_IMAGES):
+        shown = [rng.choice([*CLASSES, ""]) for _ in range(2)]
+        image = Image.new("RGB", (2 * SIDE_PX, SIDE_PX))
+        for place, kind in enumerate(shown):
+            if kind:
+                image.paste(draw_shape(kind, rng), (place * SIDE_PX, 0))
+        image.putpixel((0, 0), (number, 0, 0))  # those without shapes differ
+        image.save(folder / f"{number}.png")
+        lines.append(f"{number}.png\t{json.dumps(sorted(set(filter(None, shown))))}")
+    (folder / "table.csv").write_text("\n".join(lines))
+    options = IngestOptions(processes=1, near_duplicates="off")
+    ingest([str(folder / "table.csv")], folder / "dataset", options)
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def several_trained(several_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Features, head and the candidates `head` and `top` of images with several labels."""
+    return train_shapes(several_dataset, tmp_path_factory.mktemp("several_trained"))
 
 
 @pytest.fixture

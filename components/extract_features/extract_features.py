@@ -40,6 +40,7 @@ from regraft_core.formats.manifests import (
 )
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -79,6 +80,7 @@ def extract_features(
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
+    check_label_options(options, data.labels_per_image)
     options, choice = choose_backbone(Path(dataset), data, options)
     backbone = find_backbone(options.backbone)
     image_px = backbone.side_px(fixed_px(options.image_px))
@@ -121,7 +123,7 @@ def extract_features(
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
-        LABELS: ("int32", []),
+        LABELS: ("int32", []) if data.labels_per_image == "one" else ("uint8", [len(data.classes)]),
         GROUPS: ("int64", []),
     }
     value_kb = np.dtype(options.feature_dtype).itemsize / 1e3
@@ -136,7 +138,7 @@ def extract_features(
             sized = options.model_copy(update={"batch_size": batch_size})
             whole = batch_size == options.batch_size
             network = ready.network if whole else build(engine, batch_size)
-            forward = build_forward(network, sized, image_px)
+            forward = build_forward(network, sized, image_px, data)
             _extract(Path(dataset), shards, forward, store, options.views)
 
         first = fitting_batch(
@@ -151,6 +153,7 @@ def extract_features(
             made_by=MadeBy(step="extract_features", version=VERSION, seconds=clock.seconds),
             dataset_digest=data.digest,
             classes=data.classes,
+            labels_per_image=data.labels_per_image,
             backbone=backbone.name,
             weights=options.weights,
             weights_digest=weights,

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from components.extract_features.engines import STREAMS, Arrays, Network
+from regraft_core.formats.label_arrays import label_array
+from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import FeatureOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment
@@ -19,8 +21,10 @@ from regraft_core.training.feature_store import GROUPS, LABELS
 Forward = Callable[[Iterator[ImageRecord], int], Iterator[Arrays]]
 
 
-def build_forward(network: Network, options: FeatureOptions, image_px: int) -> Forward:
-    """Return a function from stored images and a view's number to batches of arrays."""
+def build_forward(
+    network: Network, options: FeatureOptions, image_px: int, dataset: DatasetManifest
+) -> Forward:
+    """Return a function from a dataset's images and a view's number to batches of arrays."""
     decode = make_decoder(image_px)
     augmented = _augmentation(options, image_px) if options.augment != "off" else None
 
@@ -29,9 +33,8 @@ def build_forward(network: Network, options: FeatureOptions, image_px: int) -> F
             records, pixels = batch
             if augmented and view > 0:
                 pixels = augmented(pixels, tf.constant([record.id for record in records]), view)
-            labels = np.array([record.label for record in records], np.int32)
             groups = np.array([record.group for record in records], np.int64)
-            return network(pixels) | {LABELS: labels, GROUPS: groups}
+            return network(pixels) | {LABELS: label_array(records, dataset), GROUPS: groups}
 
         # A second batch uses the cores that the first leaves idle.
         return prefetch_map(arrays_of, decode_batches(images, options.batch_size, decode), STREAMS)

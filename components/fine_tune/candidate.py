@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.fine_tune.detector import fit_detector
+from components.fine_tune.label_calibration import calibrate_labels
 from components.fine_tune.strategies import Parts
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import CandidatesManifest, Epoch, ModelManifest
@@ -74,6 +75,14 @@ def write_candidate(
         if strategy == "head"
         else fit_detector(parts, strategy, found.options["batch_size"], found.options["seed"])
     )
+    thresholds = parts.head.thresholds
+    if thresholds and strategy != "head":
+        calibrated = calibrate_labels(
+            parts, strategy, found.options["batch_size"], found.options["seed"]
+        )
+        thresholds = calibrated.thresholds
+        reasoning.append(calibrated.sentence())
+        log_progress(f"fine_tune: {reasoning[-1]}")
     add_offset(parts.head_layers[-1], np.array(parts.head.head["offset"]))
     if refit:
         refitted = RefittedHead.read(head, refit)
@@ -89,6 +98,7 @@ def write_candidate(
                 "made_by": MadeBy(step="fine_tune", version=VERSION, seconds=clock.seconds),
                 "kind": "candidate",
                 "strategy": strategy,
+                "thresholds": thresholds,
                 "requested_strategy": found.requested_strategy,
                 "cut": parts.features.cut if strategy == "top" else None,
                 "options": found.options,

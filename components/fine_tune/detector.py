@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.fine_tune.forward import compute_rows, trace_forward
 from components.fine_tune.strategies import Parts
 from regraft_core.backbones.cuts import cut_points, find_cut
 from regraft_core.formats.manifests import Split
@@ -51,12 +49,12 @@ def fit_detector(parts: Parts, strategy: str, batch_size: int, seed: int) -> Ood
     model = keras.Model(start, tensors)
     stored = sum(layers[name] for name in below)
     sources = [_source(parts, split, cached=cut is not None) for split in SPLITS]
-    forward = _graph(model, sources[0])
+    forward = trace_forward(model, sources[0], average_maps)
     found = []
     for split, source in zip(SPLITS, sources, strict=True):
         sample = detector_sample(source.count, sum(layers.values()), seed)
         progress = ProgressReporter(f"fine_tune: {split} images of the detector", len(sample))
-        rows, labels = _compute(forward, source, sample, batch_size, progress)
+        rows, labels = compute_rows(forward, source, sample, batch_size, progress)
         if stored:
             constant = FeatureRows(parts.folders, split, LEVELS).rows(sample)[:, :stored]
             rows = np.concatenate([constant.astype(np.float32), rows], axis=1)
@@ -75,28 +73,3 @@ def _source(parts: Parts, split: Split, *, cached: bool) -> Source:
         return rows.rows(indices, epoch).astype(np.float32), rows.labels[indices]
 
     return Source(len(rows), fetch, tf.TensorSpec([None, *rows.row_shape], tf.float32))
-
-
-def _graph(model: keras.Model, source: Source) -> Callable[[Any], tf.Tensor]:
-    """Return the graph from fetched inputs to features, traced once for both splits."""
-
-    @tf.function(input_signature=[source.spec])
-    def run(inputs: tf.Tensor) -> tf.Tensor:
-        prepared = inputs if source.prepare is None else source.prepare(inputs)
-        return average_maps(tf.nest.flatten(model(prepared, training=False)))
-
-    return run
-
-
-def _compute(
-    forward: Callable[[Any], tf.Tensor], source: Source, indices: NDArray[np.int64],
-    batch_size: int, progress: ProgressReporter,
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # fmt: skip
-    """Return the features [n, width] and labels [n] of the rows at `indices`."""
-    features, labels = [], []
-    for first in range(0, len(indices), batch_size):
-        inputs, known = source.fetch(indices[first : first + batch_size], 0)
-        features.append(forward(tf.nest.map_structure(tf.constant, inputs)).numpy())
-        labels.append(known)
-        progress.advance(len(known))
-    return np.concatenate(features), np.concatenate(labels)

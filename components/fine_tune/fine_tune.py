@@ -29,6 +29,7 @@ from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, join
 from regraft_core.formats.manifests import DatasetManifest, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
@@ -86,6 +87,7 @@ def _fine_tune(
     options: FineTuneOptions,
 ) -> ModelManifest:
     clock = Clock()
+    check_label_options(options, DatasetManifest.read(dataset).labels_per_image)
     keras.utils.set_random_seed(options.seed)
     parts = load_parts(dataset, features, head)
     strategy = options.strategy

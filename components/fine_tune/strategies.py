@@ -191,4 +191,5 @@ def shared_settings(
         fingerprint=fingerprint,
         half=half,
         mix=options.mix,
+        several=parts.head.activation == "sigmoid",
     )

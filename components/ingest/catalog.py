@@ -35,6 +35,9 @@ CREATE TABLE images (
 CREATE TABLE quarantine (path BLOB, reason TEXT, detail TEXT);
 """
 _STORED = "id, path, file, spool, start, length, key, slices"
+_BY_CLASS = """(SELECT split, source_split, class.value AS label
+  FROM images, json_each(images.label) AS class)"""
+"""The images with several labels, once for each of their classes."""
 
 
 class ImageRow(NamedTuple):
@@ -42,7 +45,8 @@ class ImageRow(NamedTuple):
 
     `spool` is the number of the spool file with the stored bytes (`start`, `length`), or -1 if the
     source's own bytes are stored; only then is `file` not empty. `hash64` is signed, as SQLite's
-    integers are. `path` and `file` are bytes, because file names need not be text. `split` is that
+    integers are. `path` and `file` are bytes, because file names need not be text. `label` is a
+    class or, if images have several labels, the JSON list of its sorted classes. `split` is that
     of the source or, if it has none, of the key; it may change. `slices` is the JSON list of the
     values of its slices, or empty.
     """
@@ -93,6 +97,7 @@ class Catalog:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
+        self._by_class = "images"
         mode = "rwc" if create else "ro"
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
@@ -108,6 +113,10 @@ class Catalog:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+    def use_label_lists(self) -> None:
+        """Read the label of each image as the list of its classes, from now on."""
+        self._by_class = _BY_CLASS
 
     # Images and files as they are read.
 
@@ -145,14 +154,52 @@ class Catalog:
 
     def count_by_class(self) -> dict[str, int]:
         """Return the number of images by class."""
-        return dict(self._query("SELECT label, count(*) FROM images GROUP BY 1 ORDER BY 1"))
+        return dict(
+            self._query(
+                f"SELECT label, count(*) FROM {self._by_class} GROUP BY 1 ORDER BY 1"  # noqa: S608
+            )
+        )
+
+    def count_by_label(self, source_split: str | None = None) -> dict[str, int]:
+        """Return the number of images by label, of all or of one split of the source.
+
+        The list of the classes of an image with several labels is one label here.
+        """
+        return dict(
+            self._query(
+                "SELECT label, count(*) FROM images WHERE ?1 IS NULL OR source_split = ?1"
+                " GROUP BY 1 ORDER BY 1",
+                (source_split,),
+            )
+        )
+
+    def count_labels_per_image(self) -> dict[int, int]:
+        """Return the number of images by the number of their labels, which are lists."""
+        return dict(
+            self._query(
+                "SELECT json_array_length(label), count(*) FROM images GROUP BY 1 ORDER BY 1"
+            )
+        )
+
+    def count_label_pairs(self, limit: int) -> list[tuple[str, str, int]]:
+        """Return the most frequent pairs of classes of an image, each with its images."""
+        return self._query(
+            "SELECT first.value, second.value, count(*) FROM images, json_each(label) AS first,"
+            " json_each(label) AS second WHERE first.value < second.value"
+            " GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT ?",
+            (limit,),
+        ).fetchall()
+
+    def count_split_images(self) -> dict[str, int]:
+        """Return the number of images by split."""
+        return dict(self._query("SELECT split, count(*) FROM images GROUP BY 1 ORDER BY 1"))
 
     def count_by_split(self, source_split: str | None = None) -> dict[str, dict[str, int]]:
         """Return the number of images by split and class, of all or of one split of the source."""
         counts: dict[str, dict[str, int]] = {}
         for split, label, count in self._query(
-            "SELECT split, label, count(*) FROM images WHERE ?1 IS NULL OR source_split = ?1"
-            " GROUP BY 1, 2 ORDER BY 1, 2",
+            f"SELECT split, label, count(*) FROM {self._by_class}"  # noqa: S608
+            " WHERE ?1 IS NULL OR source_split = ?1 GROUP BY 1, 2 ORDER BY 1, 2",
             (source_split,),
         ):
             counts.setdefault(split, {})[label] = count

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.ingest.card.data_card import write_data_card
+from components.ingest.card.label_counts import describe_lists
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_validation import READ_FORMATS
 from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
@@ -31,6 +32,7 @@ from regraft_core.formats.fixes import FIXES_FILE, read_fixes, write_fixes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.safe_files import replaced_file
@@ -109,6 +111,10 @@ def _ingest(
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
             progress.advance(len(result.images) + len(result.invalid))
+        several = bool(tally.several)
+        if several:
+            check_label_options(options, "several")
+            catalog.use_label_lists()
         applied = apply_fixes(catalog, fixes) if fixes else None
         duplicates = resolve_duplicates(catalog, options, spool)
         _check_invalid_fraction(catalog, options, tally, out)
@@ -118,14 +124,17 @@ def _ingest(
         slices = count_slices(catalog, options.slices)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
         warnings += describe_unapplied(applied) if applied else []
-        warnings += [*assign_catalog(catalog, classes, options)]
+        warnings += [*assign_catalog(catalog, classes, options, several=several)]
         warnings += _describe_weaknesses(catalog)
+        if several:
+            warnings += describe_lists(catalog)
         catalog.index_splits()
-        splits = write_shards(catalog, folder, spool, classes, processes)
+        splits = write_shards(catalog, folder, spool, classes, processes, several=several)
         manifest = DatasetManifest(
-            digest=content_digest(catalog, classes, options.slices),
+            digest=content_digest(catalog, classes, options.slices, several=several),
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
-            classes=classes, splits=splits, sources=[source_name(source) for source in sources],
+            classes=classes, labels_per_image="several" if several else "one", splits=splits,
+            sources=[source_name(source) for source in sources],
             conversions=catalog.count_conversions(), quarantined=catalog.count_by_reason(),
             ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings, slices=slices,
             fixes=applied,
@@ -188,10 +197,13 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
     counts = dict.fromkeys(sorted(tally.classes), 0) | catalog.count_by_class()
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
     if len(counts) < 2:
-        raise DataError(
-            f"expected at least two classes, found {len(counts)}: {listed}; each folder of the "
-            "source is a class: if the folders of the classes are in one folder, use that folder"
+        remedy = (
+            "; each folder of the source is a class: if the folders of the classes are in one "
+            "folder, use that folder"
         )
+        if tally.several:
+            remedy = "; an image may have several, or none of them"
+        raise DataError(f"expected at least two classes, found {len(counts)}: {listed}{remedy}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:
         raise DataError(

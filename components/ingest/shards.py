@@ -16,10 +16,18 @@ from components.ingest.process_pool import map_in_processes
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo
-from regraft_core.formats.records import ImageRecord, write_records
+from regraft_core.formats.records import NO_LABEL, ImageRecord, write_records
 from regraft_core.runtime.step_reports import ProgressReporter
 
 IMAGES_PER_SHARD = 1000
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a dataset, and whether an image has a list of them."""
+
+    classes: tuple[str, ...]
+    several: bool
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class ShardTask:
     split: str
     first: bytes
     count: int
-    classes: tuple[str, ...]
+    labels: Labels
 
 
 def shard_count(images: int) -> int:
@@ -41,19 +49,22 @@ def shard_count(images: int) -> int:
 
 
 def write_shards(
-    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], processes: int
-) -> dict[Split, SplitInfo]:
+    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], processes: int,
+    *, several: bool = False,
+) -> dict[Split, SplitInfo]:  # fmt: skip
     """Write each split in shards of nearly equal size, in the order of the images' ids.
 
-    Ids are hashes, so the order is a repeatable shuffle.
+    Ids are hashes, so the order is a repeatable shuffle. With `several`, an image has a list of
+    labels.
     """
     by_split = catalog.count_by_split()
     by_class = {split: dict.fromkeys(classes, 0) | by_split.get(split, {}) for split in SPLITS}
-    counts = {split: sum(by_class[split].values()) for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0) | catalog.count_split_images()
+    shared = Labels(tuple(classes), several)
     tasks = [
         task
         for split in SPLITS
-        for task in _shard_tasks(catalog, folder, spool, classes, split, counts[split])
+        for task in _shard_tasks(catalog, folder, spool, shared, split, counts[split])
     ]
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     progress = ProgressReporter("ingest: images written", sum(counts.values()))
@@ -67,7 +78,7 @@ def write_shards(
 
 
 def _shard_tasks(
-    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], split: str, images: int
+    catalog: Catalog, folder: Path, spool: Path, labels: Labels, split: str, images: int
 ) -> Iterator[ShardTask]:
     shards = shard_count(images)
     bounds = [images * number // shards for number in range(shards + 1)] if shards else []
@@ -78,25 +89,27 @@ def _shard_tasks(
         yield ShardTask(
             catalog=catalog.path, spool=spool,
             target=folder / f"{split}-{number:05d}-of-{shards:05d}.tfrecord", split=split,
-            first=first, count=bounds[number + 1] - bounds[number], classes=tuple(classes),
+            first=first, count=bounds[number + 1] - bounds[number], labels=labels,
         )  # fmt: skip
 
 
 def write_shard(task: ShardTask) -> Shard:
     """Write one shard from the spool or, for larger images, from the source."""
     catalog = Catalog(task.catalog)
-    labels = {name: index for index, name in enumerate(task.classes)}
+    numbers = {name: index for index, name in enumerate(task.labels.classes)}
+    several = task.labels.several
     try:
         images = catalog.stored_images(task.split, task.first, task.count)
         with StoredImageReader(task.spool) as reader:
             records = (
                 ImageRecord(
                     reader.read(image),
-                    labels[label],
+                    NO_LABEL if several else numbers[label],
                     image.id.hex(),
                     os.fsdecode(image.path),
                     image.key,
                     tuple(json.loads(image.slices)) if image.slices else (),
+                    tuple(numbers[name] for name in json.loads(label)) if several else None,
                 )
                 for label, image in images
             )
@@ -106,13 +119,22 @@ def write_shard(task: ShardTask) -> Shard:
     return Shard(file=task.target.name, count=count, sha256=digest_file(task.target))
 
 
-def content_digest(catalog: Catalog, classes: Sequence[str], slices: Sequence[str] = ()) -> str:
+def content_digest(
+    catalog: Catalog, classes: Sequence[str], slices: Sequence[str] = (), *, several: bool = False
+) -> str:
     """Return the SHA-256 of the classes and, by split, the sorted ids with their labels.
 
-    It covers the names and values of slices, if there are any.
+    It covers the names and values of slices, if there are any. With `several`, an image has a list
+    of labels.
     """
     digest = hashlib.sha256(digest_of(list(classes)).encode())
     ends = {name: b" %d\n" % index for index, name in enumerate(classes)}
+    if several:
+        digest.update(b"\nseveral labels\n")
+        ends = {
+            label: b"%s\n" % b"".join(ends[name][:-1] for name in json.loads(label))
+            for label in catalog.count_by_label()
+        }
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())
         rows = catalog.ids_and_labels(split)

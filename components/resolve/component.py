@@ -23,6 +23,8 @@ def resolve(
     leakage: str,
     folders: str,
     slices: List[str],
+    label_columns: List[str],
+    label_separator: str,
     archive_encoding: str,
     seed: int,
     processes: int,

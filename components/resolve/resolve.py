@@ -26,6 +26,7 @@ from regraft_core.formats.fixes import identified_location
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.published_versions import locate_version
 from regraft_core.formats.run_outcome import LastPublication, read_last_publication
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.formats.store_records import (
     StartedRun,
     manifest_of,
@@ -97,6 +98,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         InputError: an option is invalid, or as `resolve`.
     """
     options = step_options(values)
+    if values["label_columns"] or values["label_separator"]:
+        check_label_options(values, "several")
     given = {one.name: values[one.name] for one in fields(RunInputs)}
     found = resolve(RunInputs(**given | {"image_px": str(values["image_px"])}))
     check_format_packages(values["formats"])  # a container may lack them

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from components.train_head.explanation import Solved, explain_head
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests import (
@@ -23,6 +24,7 @@ from regraft_core.formats.manifests import (
     Preprocessing,
 )
 from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
@@ -44,18 +46,18 @@ from regraft_core.training.heads import (
 )
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.linear_head.head_rows import HeadRows
-from regraft_core.training.linear_head.head_selection import (
-    METHOD_NAMES,
-    SolvedHead,
-    fit_again,
-    solve_head,
-)
+from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again, solve_head
 from regraft_core.training.linear_head.held_out_scores import log_loss, score
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.refitted_head import RefittedHead
 from regraft_core.training.linear_head.training_sizes import SizeCurve, measure_sizes
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
+from regraft_core.training.multilabel_head.binary_regressions import binary_losses
+from regraft_core.training.multilabel_head.label_selection import (
+    choose_label_head,
+    fit_label_head_again,
+)
 from regraft_core.training.ood_detector import (
     OodDetector,
     detector_layers,
@@ -94,24 +96,32 @@ def train_head(
         )
     keras.utils.set_random_seed(options.seed)
     classes = len(manifest.classes)
+    check_label_options(options, manifest.labels_per_image)
     candidates = _candidates(features, manifest, options, train)
+    rows_by_levels = {name: rows for name, (rows, _) in candidates.items()}
     weights = class_weights(options.class_weights, train.labels, classes)
-    solved = solve_head(
-        {name: rows for name, (rows, _) in candidates.items()}, classes, weights, options
+    solved = (
+        choose_label_head(rows_by_levels, options)
+        if manifest.labels_per_image == "several"
+        else solve_head(rows_by_levels, classes, weights, options)
     )
     rows, chosen = candidates[solved.levels]
     if chosen:
         validation = FeatureRows(features, "validation", LEVELS)
     held_out = _parts(validation, manifest, chosen)
     fitted = _measure(solved, rows, held_out, validation.labels, clock)
-    sizes = measure_sizes(solved, rows, held_out, validation.labels, weights, options)
+    sizes = (
+        measure_sizes(solved, rows, held_out, validation.labels, weights, options)
+        if isinstance(solved, SolvedHead)
+        else None
+    )
     detector = _fit_detector(features, manifest, options)
     head = build_head(len(rows.mean), classes, options.seed)
     standardize(head, rows.mean, rows.variance)
     refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
-    reasoning = [*_reasoning(solved, options), *([sizes.sentence()] if sizes else [])]
+    reasoning = [*explain_head(solved, options), *([sizes.sentence()] if sizes else [])]
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
     reasoning = [*manifest.reasoning, *reasoning]
@@ -183,11 +193,12 @@ def _head_rows(
     images = np.tile(train.groups(), views)
     widths = [level.width for level in levels] or [len(mean)]
     parts = _parts(train, manifest, levels)
-    return HeadRows(parts, np.tile(train.labels, views), images, mean, variance, widths)
+    labels = np.tile(train.labels, (views, *[1] * (train.labels.ndim - 1)))
+    return HeadRows(parts, labels, images, mean, variance, widths, views)
 
 
 def _refit(
-    head: keras.Model, solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
+    head: keras.Model, solved: Solved, train: HeadRows, validation: list[NDArray[np.floating]],
     images: FeatureRows, options: HeadOptions,
 ) -> RefittedHead:  # fmt: skip
     """Fit the chosen head to train and validation; sets the weights of `head`."""
@@ -195,10 +206,13 @@ def _refit(
     groups = images.groups() + train.images.max() + 1
     rows = replace(
         train, parts=[*train.parts, *validation], labels=labels,
-        images=np.concatenate([train.images, groups]),
+        images=np.concatenate([train.images, groups]), views=1,
     )  # fmt: skip
-    weights = class_weights(options.class_weights, labels, len(solved.offset))
-    fitted = fit_again(solved, rows, weights, options)
+    if isinstance(solved, SolvedHead):
+        weights = class_weights(options.class_weights, labels, len(solved.offset))
+        fitted = fit_again(solved, rows, weights, options)
+    else:
+        fitted = fit_label_head_again(solved, rows, options)
     set_logits(head, fitted.kernel, fitted.bias)
     layer = head.get_layer("logits")
     add_offset(layer, solved.offset)
@@ -232,43 +246,26 @@ def _fit_detector(
 
 
 def _measure(
-    solved: SolvedHead, train: HeadRows, validation: list[NDArray[np.floating]],
-    labels: NDArray[np.int32], clock: Clock,
+    solved: Solved, train: HeadRows, validation: list[NDArray[np.floating]],
+    labels: NDArray[Any], clock: Clock,
 ) -> Epoch:  # fmt: skip
-    """Return loss and accuracy of a head without its offset, as a line of the learning curve."""
+    """Return loss and accuracy of a head without its offset, as a line of the learning curve.
+
+    With several labels an image, they are the means over the labels.
+    """
     values: dict[str, float] = {}
     weights = Weights(solved.kernel, solved.bias)
     for prefix, parts, known in (
         ("", train.parts, train.labels), ("validation_", validation, labels)
     ):  # fmt: skip
         logits = np.concatenate([weights.logits(part.astype(np.float32)) for part in parts])
-        values[f"{prefix}loss"] = log_loss(logits, known)
-        values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), known)
+        if isinstance(solved, SolvedHead):
+            values[f"{prefix}loss"] = log_loss(logits, known)
+            values[f"{prefix}accuracy"] = score("accuracy", logits.argmax(axis=1), known)
+        else:
+            values[f"{prefix}loss"] = float(binary_losses(logits, known).mean())
+            values[f"{prefix}accuracy"] = float(((logits > 0) == (known > 0)).mean())
     return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
-
-
-def _reasoning(solved: SolvedHead, options: HeadOptions) -> list[str]:
-    """Return in sentences what was chosen and why."""
-    members = " and ".join(
-        f"{METHOD_NAMES[trial.method]} (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
-        for trial in solved.members
-    )
-    if not solved.trials:
-        return [f"The head is a {members}: no class has two images to compare others by "
-                "cross-validation."]  # fmt: skip
-    mean = "the mean of " if len(solved.members) > 1 else ""
-    sentences = [
-        f"Of {len(solved.trials)} linear heads, {mean}{members} on {solved.levels} had the lowest "
-        f"log loss in {solved.folds}-fold cross-validation: {solved.loss:.4f}, with accuracy "
-        f"{solved.held_out['accuracy']:.4f}."
-    ]
-    if np.any(solved.offset):
-        sentences.append(
-            f"An offset of the logits serves {options.optimize}: "
-            f"{solved.held_out[options.optimize]:.4f} in cross-validation, with accuracy "
-            f"{solved.held_out['accuracy']:.4f}."
-        )
-    return sentences
 
 
 def _sizes(curve: SizeCurve | None) -> dict[str, Any]:
@@ -282,7 +279,7 @@ def _backbones(choice: BackboneChoice | None) -> dict[str, Any]:
 
 
 def _manifest(
-    features: FeaturesManifest, head: keras.Model, digest: str, solved: SolvedHead, fitted: Epoch,
+    features: FeaturesManifest, head: keras.Model, digest: str, solved: Solved, fitted: Epoch,
     options: HeadOptions, levels: list[Level],
 ) -> ModelManifest:  # fmt: skip
     height, width, channels = features.feature_map
@@ -299,6 +296,8 @@ def _manifest(
             image_px=features.image_px, scaling=find_backbone(features.backbone).scaling
         ),
         classes=features.classes,
+        activation="softmax" if isinstance(solved, SolvedHead) else "sigmoid",
+        thresholds=[] if isinstance(solved, SolvedHead) else solved.thresholds,
         dataset_digest=features.dataset_digest,
         cut=None,
         head={

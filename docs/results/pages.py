@@ -35,6 +35,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "familiarity": tables.familiarity,
     "coverage": tables.coverage,
     "abstention": tables.abstention,
+    "label_choices": tables.label_choices,
     "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,

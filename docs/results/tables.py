@@ -93,6 +93,20 @@ def coverage(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def label_choices(results: Results) -> str:
+    """Return mAP and log loss of heads for several labels, by the number of training images."""
+    found = results["several_labels"]
+    names = ("common_penalty_map", "own_penalties_map", "uncalibrated_log_loss",
+             "temperature_log_loss", "platt_log_loss")  # fmt: skip
+    rows = [
+        (str(size), *(f"{getattr(found, f'{name}_{size}'):.4f}" for name in names))
+        for size in (60, 120, 250)
+    ]
+    columns = ("training images", "mAP, one penalty", "mAP, one for each label",
+               "log loss, not calibrated", "one temperature", "Platt scaling")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def abstention(results: Results) -> str:
     """Return precision and accepted fraction by chosen precision, for both backbones."""
     rows = []

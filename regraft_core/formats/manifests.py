@@ -16,6 +16,8 @@ from regraft_core.formats.options import Strength
 
 SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
+LabelsPerImage = Literal["one", "several"]
+_LABELS_PER_IMAGE = "Whether an image has one label, or any number of them."
 
 
 # No path: a manifest from elsewhere names files of its own folder only.
@@ -36,7 +38,9 @@ class SplitInfo(Record):
     """One split of a dataset: its shards and its images by class."""
 
     count: int = Field(description="Number of images.")
-    by_class: dict[str, int] = Field(description="Number of images by class name.")
+    by_class: dict[str, int] = Field(
+        description="Number of images by class name; an image with several labels counts for each."
+    )
     shards: list[Shard] = Field(description="Files, in reading order.")
 
 
@@ -69,6 +73,7 @@ class DatasetManifest(Manifest):
     classes: list[str] = Field(
         description="Class names; the index of a name is the label in the records."
     )
+    labels_per_image: LabelsPerImage = Field(default="one", description=_LABELS_PER_IMAGE)
     splits: dict[Split, SplitInfo] = Field(description="Images and shards by split.")
     sources: list[str] = Field(description="Sources of the images, without credentials.")
     conversions: dict[str, int] = Field(
@@ -103,7 +108,8 @@ class FeatureShard(Record):
     """The features of one dataset shard in one view.
 
     Its arrays are `<stem>.<array>.npy`, in the record order of the dataset shard, and so are
-    `<stem>.label.npy` and `<stem>.group.npy`.
+    `<stem>.label.npy` and `<stem>.group.npy`. The label is int32 [n], or with several labels an
+    image uint8 [n, classes], 1 for each of its classes.
     """
 
     stem: str = Field(pattern=_FILE_NAME, description="First part of the file names of its arrays.")
@@ -169,6 +175,7 @@ class FeaturesManifest(Manifest):
 
     dataset_digest: str = Field(description="Digest of the dataset.")
     classes: list[str] = Field(description="Class names, as in the dataset.")
+    labels_per_image: LabelsPerImage = Field(default="one", description=_LABELS_PER_IMAGE)
     backbone: str = Field(description="Name of the backbone.")
     weights: str = Field(description="`imagenet`, `random`, or the path or URI of the weights.")
     weights_digest: str = Field(description="SHA-256 (hex) of the backbone's weights as loaded.")
@@ -245,8 +252,8 @@ class Epoch(Record):
 class ModelManifest(Manifest):
     """`model.json` next to `model.keras`: a head (features to logits) or a complete candidate.
 
-    The models return logits; probabilities are their softmax. `digest` is the SHA-256 of the file
-    `model.keras`.
+    The models return logits; probabilities are their `activation`, in float32. `digest` is the
+    SHA-256 of the file `model.keras`.
     """
 
     file_name: ClassVar[str] = "model.json"
@@ -265,6 +272,15 @@ class ModelManifest(Manifest):
     weights_digest: str = Field(description="SHA-256 (hex) of the weights before training.")
     preprocessing: Preprocessing = Field(description="How encoded bytes become the input.")
     classes: list[str] = Field(description="Class names in the order of the logits.")
+    activation: Literal["softmax", "sigmoid"] = Field(
+        default="softmax",
+        description="From logits to probabilities; `sigmoid` with several labels an image.",
+    )
+    thresholds: list[float] = Field(
+        default_factory=list,
+        description="With `sigmoid`, by class the lowest probability (float32) at which an image "
+        "gets the label; empty with `softmax`.",
+    )
     dataset_digest: str = Field(description="Digest of the training dataset.")
     cut: str | None = Field(
         description="Layer above which it was trained; null unless the strategy is `top`."

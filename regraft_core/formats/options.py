@@ -103,6 +103,17 @@ class IngestOptions(Options):
         description="Columns of a table, such as camera,site, by whose values accuracy is measured "
         "too; `folder` is the first folder below the class folder.",
     )
+    label_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of a table with 0 or 1, such as cat,dog, that are the classes; an "
+        "image may have several.",
+    )
+    label_separator: str = Field(
+        default="",
+        max_length=8,
+        description="Text between the labels of an image in the label column, such as `;`; empty "
+        "expects one label, or a JSON list.",
+    )
     archive_encoding: str = Field(
         default="",
         description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "
@@ -164,6 +175,21 @@ class IngestOptions(Options):
         if len(set(names)) < len(names) or not all(names):
             raise ValueError("expected names of different columns")
         return names
+
+    @field_validator("label_columns")
+    @classmethod
+    def _are_different_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in value)
+        if len({name.lower() for name in names}) < len(names) or not all(names):
+            raise ValueError("expected names of different columns")
+        return names
+
+    @field_validator("label_separator")
+    @classmethod
+    def _is_alone(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("label_columns"):
+            raise ValueError("expected label_separator or label_columns, got both")
+        return value
 
     @field_validator("archive_encoding")
     @classmethod

@@ -4,8 +4,9 @@ A record is a `tf.train.Example` with `image/encoded` (the stored bytes), `image
 the manifest's classes), `image/id` (SHA-256 of the source bytes, hex), `image/path` (path in the
 source) and `image/group` (a number that images of the same group share, such as near duplicates;
 absent in older datasets). `image/slices`, the JSON list of the values of the slices, is only in
-datasets that have slices. The framing is that of TFRecord: length, CRC of the length, data, CRC of
-the data.
+datasets that have slices. With several labels an image, `image/labels` replaces `image/label`: the
+sorted class indices, of which there may be none. The framing is that of TFRecord: length, CRC of
+the length, data, CRC of the data.
 
 TensorFlow's own classes cannot be used, because `tensorflow.core.example` imports all of TensorFlow
 (5 s in each worker process), and records are serialized here, because protobuf takes twice as long
@@ -34,6 +35,7 @@ from regraft_core.runtime.errors import DataError, InputError
 ENCODED, LABEL, ID, PATH = "image/encoded", "image/label", "image/id", "image/path"
 GROUP, NO_GROUP = "image/group", -1
 SLICES = "image/slices"
+LABELS, NO_LABEL = "image/labels", -1
 
 # The part of TensorFlow's example.proto and feature.proto that records use.
 _EXAMPLE_PROTO = """
@@ -59,7 +61,8 @@ message_type { name: "Example"
 class ImageRecord(NamedTuple):
     """One stored image: encoded bytes, class index, SHA-256 of its source, source path, group.
 
-    `slices` are the values of the dataset's slices, in the order of its manifest.
+    `slices` are the values of the dataset's slices, in the order of its manifest. In a dataset with
+    several labels an image, `labels` are the sorted class indices, and `label` is `NO_LABEL`.
     """
 
     encoded: bytes
@@ -68,6 +71,7 @@ class ImageRecord(NamedTuple):
     path: str
     group: int = NO_GROUP
     slices: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
 
 
 def _example_class() -> Any:
@@ -157,18 +161,21 @@ def parse_record(data: bytes) -> ImageRecord:
     group = feature[GROUP].int64_list.value if GROUP in feature else [NO_GROUP]
     return ImageRecord(
         encoded=feature[ENCODED].bytes_list.value[0],
-        label=feature[LABEL].int64_list.value[0],
+        label=feature[LABEL].int64_list.value[0] if LABEL in feature else NO_LABEL,
         id=feature[ID].bytes_list.value[0].decode(),
         path=feature[PATH].bytes_list.value[0].decode("utf-8", "surrogateescape"),
         group=group[0],
         slices=tuple(json.loads(feature[SLICES].bytes_list.value[0])) if SLICES in feature else (),
+        labels=tuple(feature[LABELS].int64_list.value) if LABELS in feature else None,
     )
 
 
 def _serialize(record: ImageRecord) -> bytes:
     """Return the `tf.train.Example` of a record with sorted keys, as protobuf would write it."""
     encoded, identity = record.encoded, record.id.encode()
-    label, path = _varint(record.label), record.path.encode("utf-8", "surrogateescape")
+    path = record.path.encode("utf-8", "surrogateescape")
+    several = record.labels is not None
+    label = b"".join(map(_varint, record.labels or ())) if several else _varint(record.label)
     group = b"" if record.group == NO_GROUP else _varint(record.group)
     slices = json.dumps(record.slices).encode() if record.slices else b""
     features = b"".join(
@@ -176,7 +183,7 @@ def _serialize(record: ImageRecord) -> bytes:
             _entry_head(ENCODED, _BYTES, len(encoded)), encoded,
             *((_entry_head(GROUP, _INTEGERS, len(group)), group) if group else ()),
             _entry_head(ID, _BYTES, len(identity)), identity,
-            _entry_head(LABEL, _INTEGERS, len(label)), label,
+            _entry_head(LABELS if several else LABEL, _INTEGERS, len(label)), label,
             _entry_head(PATH, _BYTES, len(path)), path,
             *((_entry_head(SLICES, _BYTES, len(slices)), slices) if slices else ()),
         )
@@ -192,10 +199,11 @@ _BYTES, _INTEGERS = b"\x0a", b"\x1a"
 def _entry_head(key: str, kind: bytes, size: int) -> bytes:
     """Return what precedes a value of `size` bytes in an entry of the map of features.
 
-    An entry nests a feature, its list and the value, each after its tag and length.
+    An entry nests a feature, its list and the value, each after its tag and length. A list of no
+    integers has no value.
     """
     name = b"\x0a" + _varint(len(key)) + key.encode()
-    value_head = b"\x0a" + _varint(size)
+    value_head = b"\x0a" + _varint(size) if size or kind == _BYTES else b""
     list_head = kind + _varint(len(value_head) + size)
     feature_head = b"\x12" + _varint(len(list_head) + len(value_head) + size)
     head = name + feature_head + list_head + value_head

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.options import Mix
 from regraft_core.training.mixing import mix_rows
-from regraft_core.training.training_source import Source, batches
+from regraft_core.training.training_source import Source, batches, targets_of
 
 
 class LayerwiseAdam(keras.optimizers.Adam):
@@ -144,9 +144,13 @@ class StartedEpoch:
 
 def compile_epoch_graphs(
     model: keras.Model, optimizer: Any, batch_size: int, classes: int, smoothing: float,
-    mixing: Mixing,
+    mixing: Mixing, *, several: bool = False,
 ) -> EpochGraphs:  # fmt: skip
-    """Return the epoch graphs of `model` (inputs to logits), for the strategy in scope."""
+    """Return the epoch graphs of `model` (inputs to logits), for the strategy in scope.
+
+    The loss is the cross-entropy of the classes or, with `several` labels an image, the mean binary
+    cross-entropy of them; `correct` is then the fraction of correct labels.
+    """
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
 
@@ -157,12 +161,18 @@ def compile_epoch_graphs(
         return tf.distribute.get_replica_context().all_reduce(total, values)
 
     def losses(targets: tf.Tensor, logits: tf.Tensor, smooth: float) -> tf.Tensor:
+        if several:
+            each_label = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+            return tf.reduce_mean(each_label, axis=1)
         return keras.losses.categorical_crossentropy(
             targets, logits, from_logits=True, label_smoothing=smooth
         )
 
     def each(loss: Any, targets: tf.Tensor, logits: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-        correct = tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32)
+        if several:
+            correct = tf.reduce_mean(tf.cast((targets > 0.5) == (logits > 0), tf.float32), axis=1)
+        else:
+            correct = tf.cast(tf.argmax(targets, 1) == tf.argmax(logits, 1), tf.float32)
         return tf.stack([loss * counted, correct * counted, counted], 1)
 
     def train_step(
@@ -219,8 +229,8 @@ def compile_epoch_graphs(
             lambda array: tf.cast(tf.gather(array, chosen), tf.float32), inputs
         )
         true_labels = tf.gather(labels, order[first : first + batch_size])
-        weights = tf.gather(by_class, true_labels)
-        return batch, tf.one_hot(true_labels, classes), weights, tf.ones_like(weights)
+        targets, weights = targets_of(true_labels, by_class)
+        return batch, targets, weights, tf.ones_like(weights)
 
     @tf.function
     def train_resident(*arrays: Any) -> tf.Tensor:

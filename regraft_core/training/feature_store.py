@@ -33,8 +33,8 @@ RESIDENT_BYTES = 1 << 30
 MOMENTS_VALUES = 1 << 22
 _FIX = "extract the features again"
 SAME_FOR_ALL_WORKERS = (
-    "dataset_digest", "classes", "backbone", "weights_digest", "image_px", "cut", "views",
-    "augment", "flips", "seed", "dtype", "arrays", "levels", "shard_count",
+    "dataset_digest", "classes", "labels_per_image", "backbone", "weights_digest", "image_px",
+    "cut", "views", "augment", "flips", "seed", "dtype", "arrays", "levels", "shard_count",
 )  # fmt: skip
 
 
@@ -113,7 +113,8 @@ def level_columns(manifest: FeaturesManifest, levels: Sequence[Level]) -> NDArra
 class FeatureRows:
     """One array of one split over all workers' folders, read by index from memory-mapped files.
 
-    `labels` is int32 [n]; each row exists once per view.
+    `labels` is int32 [n], or with several labels an image uint8 [n, classes]; each row exists once
+    per view.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class FeatureRows:
             [_load(folder, shard, array) for folder, shard in each] for each in by_view
         ]
         self._parts = parts
-        self.labels: NDArray[np.int32] = self._of_images(LABELS, np.int32)
+        self.labels: NDArray[Any] = self._of_images(LABELS, np.int32)
         self.row_shape = self._maps[0][0].shape[1:] if parts else ()
 
     def __len__(self) -> int:
@@ -140,9 +141,9 @@ class FeatureRows:
         return number_groups(self._of_images(GROUPS, np.int64))
 
     def _of_images(self, array: str, dtype: Any) -> NDArray[Any]:
-        """Return one value of each image, [n]."""
+        """Return the value of each image, [n] or [n, classes]; with no image, [0] of `dtype`."""
         stored = [_load(folder, shard, array, in_memory=True) for folder, shard in self._parts]
-        return np.concatenate([np.zeros(0, dtype), *stored])
+        return np.concatenate(stored) if stored else np.zeros(0, dtype)
 
     def rows(self, indices: NDArray[np.int64], epoch: int = 0) -> NDArray[np.floating]:
         """Return the rows at `indices`; with several views, each epoch uses the next one."""
@@ -204,7 +205,8 @@ def feature_source(
         wide = others.in_memory().inputs
         inputs = (resident.inputs, *(wide[:, part] for part in columns))
         resident = dataclasses.replace(resident, inputs=inputs)
-    return Source(len(rows), fetch, spec, resident=resident)
+    several = rows.labels.ndim == 2
+    return Source(len(rows), fetch, spec, resident=resident, several=several)
 
 
 def moments(

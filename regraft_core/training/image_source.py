@@ -5,28 +5,30 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.options import Strength
 from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
 from regraft_core.images.augment import augment
 from regraft_core.images.preprocess import load_images, scale
-from regraft_core.training.training_source import Source
+from regraft_core.training.training_source import Batch, Source
 
 
 class ImageRows:
-    """The stored images of a split, read by index; `labels` is int32 [n].
+    """The stored images of a split, read by index.
 
+    `labels` is int32 [n], or with several labels an image uint8 [n, classes].
     `id_hashes` int32 [n] seed the augmentation of each image independently of the order.
     """
 
     def __init__(self, dataset: str | os.PathLike[str], split: Split) -> None:
-        shards = DatasetManifest.read(dataset).splits[split].shards
+        manifest = DatasetManifest.read(dataset)
+        shards = manifest.splits[split].shards
         self._locations: list[tuple[mmap.mmap, int, int]] = []
         for shard in shards:
             path = shard_file(dataset, shard)
@@ -34,7 +36,7 @@ class ImageRows:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._locations += [(memory, *location) for location in record_offsets(path)]
         records = [self._record(index) for index in range(len(self._locations))]
-        self.labels = np.array([record.label for record in records], np.int32)
+        self.labels = label_array(records, manifest)
         hashes = [zlib.crc32(record.id.encode()) & 0x7FFFFFFF for record in records]
         self.id_hashes = np.array(hashes, np.int32)
 
@@ -60,7 +62,7 @@ def image_source(
     and the image's ID: a resumed training sees the same images as an uninterrupted one.
     """
 
-    def fetch(indices: NDArray[np.int64], epoch: int) -> tuple[Any, NDArray[np.int32]]:
+    def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
         epochs = np.full(len(indices), (seed * 1_000_003 + epoch) & 0x7FFFFFFF, np.int32)
         seeds = np.stack([rows.id_hashes[indices], epochs], axis=1)
         return (np.array(rows.encoded(indices), object), seeds), rows.labels[indices]
@@ -71,4 +73,4 @@ def image_source(
         return scale(pixels, preprocessing.scaling)
 
     spec = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32)
-    return Source(len(rows), fetch, spec, prepare)
+    return Source(len(rows), fetch, spec, prepare, several=rows.labels.ndim == 2)

@@ -37,7 +37,10 @@ from regraft_core.training.training_source import Source, epoch_order, trace_pre
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; `fingerprint` identifies model, data and options for a checkpoint."""
+    """How to train; `fingerprint` identifies model, data and options for a checkpoint.
+
+    With `several`, images have several labels.
+    """
 
     phase: str
     epochs: int
@@ -56,6 +59,7 @@ class Settings:
     lr_ratios: tuple[float, ...] | None = None
     half: HalfPrecision = ""
     mix: Mix = "off"
+    several: bool = False
 
 
 class DivergedError(RegraftError):
@@ -100,7 +104,7 @@ class Trainer:
         self._seed = tf.Variable(settings.seed, trainable=False, dtype=tf.int32)
         self._graphs = compile_epoch_graphs(
             model, self._optimizer, settings.batch_size, settings.classes, settings.label_smoothing,
-            Mixing(settings.mix, self._seed),
+            Mixing(settings.mix, self._seed), several=settings.several,
         )  # fmt: skip
         weights = {id(variable) for variable in model.weights}
         # The random state of dropout, and the loss scale of float16.

@@ -146,7 +146,8 @@ def fit_ood_detector(
     Args:
         layers: names of the layers, with the number of features of each.
         rows: features [n, width] of training images.
-        labels: their classes, int [n].
+        labels: their classes, int [n]; those of images with several, [n, k], are not used, because
+            such an image is near the mean of none of its classes.
         held_out: features [m, width] of validation images.
 
     Returns:
@@ -157,7 +158,7 @@ def fit_ood_detector(
         return None
     values = rows.astype(np.float32)
     statistics = values.mean(axis=0), values.var(axis=0)
-    known = labels.astype(np.int32)
+    known = labels.astype(np.int32) if labels.ndim == 1 else np.zeros(len(labels), np.int32)
     if len(known) < ROWS_PER_CLASS * len(np.unique(known)):
         known = np.zeros_like(known)
     widths = list(layers.values())

@@ -14,15 +14,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-# Arrays of inputs [n, ...] (one, or a tuple of them), and labels int32 [n].
-Batch = tuple[Any, NDArray[np.int32]]
+# Arrays of inputs [n, ...] (one, or a tuple of them), and labels int32 [n], or with several labels
+# an image uint8 [n, classes].
+Batch = tuple[Any, NDArray[Any]]
 # (indices int64 [n], epoch) -> (inputs, labels)
 Fetch = Callable[[NDArray[np.int64], int], Batch]
 
 
 @dataclass(frozen=True)
 class Resident:
-    """All rows in memory: inputs [views * n, ...], view after view, and labels int32 [n].
+    """All rows in memory: inputs [views * n, ...], view after view, and labels as of a `Batch`.
 
     The inputs are a tensor, or a tuple of them.
     """
@@ -38,7 +39,8 @@ class Source:
 
     `prepare` turns fetched inputs into the model's input inside `tf.data`, where it runs in
     parallel to training. Rows that fit in memory are also `resident`, so that an epoch never leaves
-    the graph: feeding a small head batch by batch takes longer than its training steps.
+    the graph: feeding a small head batch by batch takes longer than its training steps. With
+    `several`, images have several labels.
     """
 
     count: int
@@ -46,6 +48,7 @@ class Source:
     spec: Any
     prepare: Callable[[Any], tf.Tensor] | None = None
     resident: Resident | None = None
+    several: bool = False
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -71,9 +74,9 @@ def batches(
 ) -> Iterator[Any]:
     """Return prefetched batches in `order`, as an iterator that a graph can consume.
 
-    `progress` is called with the number of fetched rows. A batch is (inputs, one-hot targets,
-    weights float32 [n], counted float32 [n]). Several replicas get equal parts of it, padded with a
-    row that is not counted.
+    `progress` is called with the number of fetched rows. A batch is (inputs, targets float32
+    [n, classes], weights float32 [n], counted float32 [n]). Several replicas get equal parts of it,
+    padded with a row that is not counted.
     """
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
@@ -93,14 +96,27 @@ def batches(
         def finish(inputs: Any, labels: tf.Tensor, counted: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if source.prepare is not None:
                 inputs = source.prepare(inputs)
-            targets = tf.one_hot(labels, len(class_weights))
-            return inputs, targets, tf.gather(by_class, labels), counted
+            return inputs, *targets_of(labels, by_class), counted
 
-        numbers = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
+        known = tf.TensorSpec([None], tf.int32)
+        if source.several:
+            known = tf.TensorSpec([None, len(class_weights)], tf.uint8)
+        numbers = known, tf.TensorSpec([None], tf.float32)
         data = tf.data.Dataset.from_generator(generate, output_signature=(source.spec, *numbers))
         return data.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     return iter(strategy.distribute_datasets_from_function(of_worker))
+
+
+def targets_of(labels: tf.Tensor, by_class: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the targets float32 [n, classes] of labels, and the weights float32 [n] of the rows.
+
+    Labels are int32 [n], whose rows have the weights `by_class` [classes] of their classes, or with
+    several labels an image uint8 [n, classes], whose rows weigh the same.
+    """
+    if labels.shape.rank == 2:
+        return tf.cast(labels, tf.float32), tf.ones(tf.shape(labels)[:1])
+    return tf.one_hot(labels, by_class.shape[0]), tf.gather(by_class, labels)
 
 
 def _replica_rows(

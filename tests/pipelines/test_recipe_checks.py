@@ -63,6 +63,29 @@ def test_what_a_run_would_fail_at_is_found_before_it(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"backbone": "auto"}, "backbone: not available with several labels an image, got 'auto'"),
+        ({"image_px": "auto"}, "image-px: not available with several labels an image, got 'auto'"),
+        ({"strategies": ["auto"]}, "strategies: not available with several labels an image, got"),
+        ({"budget": "10m"}, "budget: not available with several labels an image, got '10m'"),
+        ({"optimize": "macro-f1"}, "the thresholds of the labels maximize F1"),
+    ],
+)
+def test_options_that_are_not_for_several_labels_are_found(
+    shapes: Path, tmp_path: Path, options: dict[str, Any], line: str
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text('path\tlabel\na.png\t["cat"]\n')
+    with pytest.raises(InputError, match=line):
+        check(tmp_path, shapes, **{"backbone": "tiny", "sources": [str(table)], **options})
+    table.write_text("path\tcat\tdog\na.png\t1\t0\n")
+    columns = {"sources": [str(table)], "label_columns": ["cat", "dog"]}
+    with pytest.raises(InputError, match=line):
+        check(tmp_path, shapes, **{"backbone": "tiny", **columns, **options})
+
+
 def _no_writing_below_proc(path: Path, _: int) -> bool:
     """Answer as for a user who is not root."""
     return not str(path).startswith("/proc")

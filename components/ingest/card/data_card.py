@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import jinja2
 from PIL import Image, ImageOps
 
+from components.ingest.card.label_counts import LabelCounts, count_labels
 from components.ingest.catalog import Catalog, StoredImage
 from components.ingest.checks.image_stats import over_white
 from components.ingest.checks.image_validation import upper_bytes
@@ -81,7 +83,8 @@ def write_data_card(
             "images": sum(split.count for split in manifest.splits.values()),
             "classes": rows[:CLASS_ROWS],
             "more_classes": max(0, len(rows) - CLASS_ROWS),
-            "previews": _class_previews(catalog, reader, manifest.classes),
+            "labels": _label_counts(manifest, catalog),
+            "previews": _class_previews(catalog, reader, manifest),
             "charts": list(_charts(catalog)),
             "duplicates": [(DUPLICATES[k], n) for k, n in manifest.duplicates.items() if n],
             "pairs": list(_pair_previews(catalog, reader, report.examples)),
@@ -112,20 +115,26 @@ def _class_rows(manifest: DatasetManifest) -> Iterator[dict[str, Any]]:
         yield {"name": name, "total": total, "counts": counts, "percents": percents}
 
 
+def _label_counts(manifest: DatasetManifest, catalog: Catalog) -> LabelCounts | None:
+    return count_labels(catalog) if manifest.labels_per_image == "several" else None
+
+
 def _class_previews(
-    catalog: Catalog, reader: StoredImageReader, classes: Sequence[str]
+    catalog: Catalog, reader: StoredImageReader, manifest: DatasetManifest
 ) -> dict[str, list[Preview]]:
     """Return the first training images of each class by id, a hash; with many classes, fewer."""
-    shown = classes[:PREVIEWS]
+    shown = manifest.classes[:PREVIEWS]
+    several = manifest.labels_per_image == "several"
     each = max(1, min(PREVIEWS_PER_CLASS, PREVIEWS // len(shown)))
     previews: dict[str, list[Preview]] = {name: [] for name in shown}
     missing = each * len(shown)
     for label, image in catalog.stored_images("train", limit=_SCANNED_IMAGES):
-        if label in previews and len(previews[label]) < each:
-            previews[label].append(_preview(reader, image))
-            missing -= 1
-            if not missing:
-                break
+        for name in json.loads(label) if several else (label,):
+            if name in previews and len(previews[name]) < each:
+                previews[name].append(_preview(reader, image))
+                missing -= 1
+        if not missing:
+            break
     return {name: found for name, found in previews.items() if found}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ class LabeledFile(NamedTuple):
 
     `problem` says why it cannot be read, such as an invalid row of a table; otherwise it is empty.
     `table` is the URL of the remote table that names the file, empty if no such table does.
-    `slices` are the values of its slices.
+    `slices` are the values of its slices. With several labels an image, `label` is the JSON list of
+    its classes.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Tally:
         classes: all classes, including those without images.
         warnings: of files and folders that are not used.
         tried: the first path of a table that does not exist.
+        several: whether an image has several labels; None if no label was read.
     """
 
     ignored: int = 0
@@ -52,6 +54,21 @@ class Tally:
     classes: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     tried: str = ""
+    several: bool | None = None
+
+    def add_classes(self, classes: Iterable[str], source: str, *, several: bool) -> None:
+        """Add classes of images of a source.
+
+        Raises:
+            InputError: those of another source have one label, and these several, or the reverse.
+        """
+        if self.several not in (None, several):
+            raise InputError(
+                f"{source}: expected {'one label' if self.several is False else 'several labels'} "
+                "an image, as in the sources before"
+            )
+        self.several = several
+        self.classes.update(classes)
 
 
 def labeled_files(
@@ -85,6 +102,7 @@ def labeled_files(
     tally.ignored += layout.ignored
     tally.warnings += layout.warnings
     for part in layout.parts:
+        tally.add_classes(map(class_label, part.names), name or str(folder), several=False)
         yield from _files_of_classes(part, folder, tally, with_folder=bool(slices))
 
 
@@ -95,7 +113,6 @@ def _files_of_classes(
     start = f"{top}{os.sep}"
     for name in part.names:
         label = class_label(name)
-        tally.classes.add(label)
         folder = str(part.root / name)
         for file, is_image in files_below(folder, [str(top), str(part.root), folder]):
             path = file[len(start) :].replace(os.sep, "/")

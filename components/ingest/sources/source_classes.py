@@ -1,11 +1,13 @@
-"""The classes of sources that show them before any image is read."""
+"""What sources show before any image is read: their classes, and the labels of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from components.ingest.sources.archives import archive_kind
 from components.ingest.sources.folder_layout import find_layout
+from components.ingest.sources.label_lists import LabelForm
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.samples import DIGIT_CLASSES, FASHION_CLASSES, is_fashion_folder
 from components.ingest.sources.tables import is_parquet, table_rows
@@ -13,15 +15,19 @@ from regraft_core.formats.options import FolderUse
 from regraft_core.runtime.addresses import local_path
 from regraft_core.sources.kinds import SAMPLE_NAMES
 
+_ONE_LABEL = LabelForm()
 _SAMPLE_CLASSES = dict(zip(SAMPLE_NAMES, (DIGIT_CLASSES, FASHION_CLASSES), strict=True))
 
 
-def find_classes(sources: Sequence[str], folders: FolderUse) -> set[str] | None:
+def find_classes(
+    sources: Sequence[str], folders: FolderUse, form: LabelForm = _ONE_LABEL
+) -> set[str] | None:
     """Return the classes of all sources: samples, folders and tables on this machine.
 
     Args:
         sources: as given by the user.
         folders: what the folders of the sources are.
+        form: how tables say the labels.
 
     Returns:
         The classes; None if a source shows them only when it is read, such as an archive or a URL.
@@ -31,14 +37,30 @@ def find_classes(sources: Sequence[str], folders: FolderUse) -> set[str] | None:
     """
     found: set[str] = set()
     for source in sources:
-        classes = _classes(source, folders)
+        classes = _classes(source, folders, form)
         if classes is None:
             return None
         found |= classes
     return found
 
 
-def _classes(source: str, folders: FolderUse) -> set[str] | None:
+def have_several_labels(sources: Sequence[str], form: LabelForm) -> bool:
+    """Return whether a table on this machine has several labels an image, by its first valid row.
+
+    Raises:
+        InputError: a table cannot be read.
+    """
+    if form.columns or form.separator:
+        return True
+    tables = (local_path(source) for source in sources if source not in _SAMPLE_CLASSES)
+    for table in filter(_is_table, tables):
+        rows = (row for row in table_rows(table, str(table), (), form) if not row.problem)
+        if (first := next(rows, None)) and first.labels is not None:
+            return True
+    return False
+
+
+def _classes(source: str, folders: FolderUse, form: LabelForm) -> set[str] | None:
     if source in _SAMPLE_CLASSES:
         return set(_SAMPLE_CLASSES[source])
     path = local_path(source)
@@ -47,7 +69,13 @@ def _classes(source: str, folders: FolderUse) -> set[str] | None:
             return set(FASHION_CLASSES)
         layout = find_layout(path, folders, source)
         return {class_label(name) for part in layout.parts for name in part.names}
-    is_table = path.is_file() and not archive_kind(path)
-    if is_table and (is_parquet(path) or path.name.lower().endswith((".csv", ".csv.txt"))):
-        return {row.label for row in table_rows(path, source) if not row.problem}
-    return None
+    if not _is_table(path):
+        return None
+    rows = (row for row in table_rows(path, source, (), form) if not row.problem)
+    return {name for row in rows for name in row.classes}.union(map(class_label, form.columns))
+
+
+def _is_table(path: Path) -> bool:
+    if not path.is_file() or archive_kind(path):
+        return False
+    return is_parquet(path) or path.name.lower().endswith((".csv", ".csv.txt"))

@@ -15,6 +15,8 @@ from components.ingest.sources.archives import archive_kind, extract
 from components.ingest.sources.download import download_cached
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
+from components.ingest.sources.label_lists import LabelForm
+from components.ingest.sources.labels import class_label
 from components.ingest.sources.object_store import download_folder, is_object
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.system_files import is_system_file
@@ -180,12 +182,15 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
     remote = source if is_remote(source) or drive_id(source) else ""
     name, tally = source_name(source), context.tally
     anywhere = context.options.table_paths == "anywhere"
-    for row in table_rows(table, name, context.options.slices):
+    form = LabelForm.of(context.options)
+    if form.columns:
+        tally.add_classes(map(class_label, form.columns), name, several=True)
+    for row in table_rows(table, name, context.options.slices, form):
         shown = redact(row.file)
         if row.problem:
             yield LabeledFile("", shown or name, "", problem=row.problem)
             continue
-        tally.classes.add(row.label)
+        tally.add_classes(row.classes, name, several=row.labels is not None)
         if remote:
             file = file_of_remote_table(row.file, remote, name)
         else:
@@ -218,6 +223,9 @@ def _exists(path: Path) -> bool:
 
 def _labeled_files(folder: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
     options = context.options
+    for option in ("label_columns", "label_separator"):
+        if getattr(options, option):
+            raise InputError(f"{option}: expected a table as the source, got {source_name(source)}")
     return labeled_files(
         folder, context.tally, options.folders, source_name(source), options.slices
     )

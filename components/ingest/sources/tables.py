@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 from urllib.parse import urlsplit
 
+from components.ingest.sources.label_lists import LabelForm, list_text
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.split_names import split_of_name
 from regraft_core.runtime.addresses import is_url
@@ -20,6 +21,7 @@ _COLUMNS = ("label", "split", "group")
 _DELIMITERS = ",;\t|"
 MAX_ROW_CHARACTERS, MAX_FILE_CHARACTERS = 1 << 20, 8192
 _SHOWN_CHARACTERS = 200
+_ONE_LABEL = LabelForm()
 # In a column of Parquet, which can repeat a value of any size in a few bytes.
 _MAX_VALUE_BYTES, _MAX_BYTES_PER_ROW, _SMALL_BYTES = 1 << 16, 1 << 14, 64 << 20
 
@@ -28,7 +30,8 @@ class Row(NamedTuple):
     """One row of a table, with the path or URI unchanged; `split` is a split's name or empty.
 
     `problem` says why the row is invalid; otherwise it is empty. `slices` are the values of the
-    columns of slices.
+    columns of slices. With several labels an image, `labels` are its classes, and `label` is their
+    JSON list.
     """
 
     file: str
@@ -37,6 +40,12 @@ class Row(NamedTuple):
     group: str
     problem: str = ""
     slices: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the image."""
+        return (self.label,) if self.labels is None else self.labels
 
 
 def is_parquet(file: Path) -> bool:
@@ -45,24 +54,35 @@ def is_parquet(file: Path) -> bool:
         return opened.read(4) == b"PAR1"
 
 
-def table_rows(file: Path, name: str, slices: Sequence[str] = ()) -> Iterator[Row]:
+def table_rows(
+    file: Path, name: str, slices: Sequence[str] = (), form: LabelForm = _ONE_LABEL
+) -> Iterator[Row]:
     """Yield the rows of a table, the invalid ones with their problem.
+
+    The first label decides whether the images have one or several.
 
     Args:
         file: CSV (UTF-8, with a header) or Parquet.
         name: of the table, for messages.
         slices: names of the columns of slices.
+        form: how it says the labels.
 
     Raises:
         InputError: a column is missing, or it is not a table.
     """
     read = _parquet if is_parquet(file) else _csv
-    for number, values in read(file, name, slices):
+    several = True if form.columns or form.separator else None
+    for number, values in read(file, name, (*slices, *form.columns), form):
         path, label, split, group, *found = map(_text, values)
-        row = Row(path, label, split, group, slices=tuple(found))
+        row = Row(path, label, split, group, slices=tuple(found[: len(slices)]))
         try:
+            labels = form.labels(values[1], found[len(slices) :])
+            row = row._replace(labels=labels, label=label if labels is None else list_text(labels))
             split = _check(row)
-            yield row._replace(split=split, label=class_label(row.label))
+            if labels is None:
+                row = row._replace(label=class_label(row.label))
+            several = _same_form(several, row)
+            yield row._replace(split=split)
         except DataError as error:
             shown = row.file[:_SHOWN_CHARACTERS]
             yield Row(shown, "", "", "", f"row {number}: {error}")
@@ -101,23 +121,40 @@ def _check(row: Row) -> str:
     return split
 
 
-def _columns(names: Sequence[str], name: str, slices: Sequence[str]) -> tuple[str | None, ...]:
+def _same_form(several: bool | None, row: Row) -> bool:
+    """Return whether the images of a table have several labels, as its first row decides.
+
+    Raises:
+        DataError: this row has another form.
+    """
+    found = row.labels is not None
+    if several is None or several == found:
+        return found
+    expected = "a list of labels" if several else "one label"
+    raise DataError(f"expected {expected}, as in the rows before, got {row.label!r:.80}")
+
+
+def _columns(
+    names: Sequence[str], name: str, others: Sequence[str], form: LabelForm
+) -> tuple[str | None, ...]:
     """Return the column of each field of a row, without case and spaces; None for absent ones.
 
-    Those of slices follow.
+    Those of slices and of labels follow.
     """
     known = {str(column).strip().lower(): column for column in reversed(names)}
     file = next((known[column] for column in _FILE_COLUMNS if column in known), None)
-    if file is None or "label" not in known:
+    if file is None or not ("label" in known or form.columns):
         raise InputError(
             f"{name}: expected the columns path (or uri) and label, and perhaps split and group; "
             f"found {_shown(names)}"
         )
-    if absent := [column for column in slices if column not in known]:
+    if absent := [column for column in others if column.lower() not in known]:
+        option = "--label-columns" if absent[0] in form.columns else "--slices"
         raise InputError(
-            f"{name}: expected the column {absent[0]!r} of --slices; found {_shown(names)}"
+            f"{name}: expected the column {absent[0]!r} of {option}; found {_shown(names)}"
         )
-    return (file, *(known.get(column) for column in _COLUMNS), *(known[name] for name in slices))
+    found = (known[column.lower()] for column in others)
+    return (file, *(known.get(column) for column in _COLUMNS), *found)
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -152,7 +189,9 @@ class _Lines:
         return line
 
 
-def _csv(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+def _csv(
+    file: Path, name: str, others: Sequence[str], form: LabelForm
+) -> Iterator[tuple[int, list[Any]]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
             lines = _Lines(opened)
@@ -160,7 +199,7 @@ def _csv(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, li
             delimiter = max(_DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
             read = itertools.chain([header] if header else [], lines)
             reader = csv.DictReader(read, strict=True, delimiter=delimiter)
-            columns = _columns(reader.fieldnames or [], name, slices)
+            columns = _columns(reader.fieldnames or [], name, others, form)
             for row in reader:
                 lines.start_row()
                 if None in row or None in row.values():
@@ -173,7 +212,9 @@ def _csv(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, li
         raise InputError(f"{name}: expected a CSV table in UTF-8: {error}") from error
 
 
-def _parquet(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+def _parquet(
+    file: Path, name: str, others: Sequence[str], form: LabelForm
+) -> Iterator[tuple[int, list[Any]]]:
     try:
         import pyarrow.lib
         from pyarrow import parquet
@@ -183,9 +224,9 @@ def _parquet(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int
         ) from error
     try:
         opened = parquet.ParquetFile(file)
-        columns = _columns(opened.schema_arrow.names, name, slices)
+        columns = _columns(opened.schema_arrow.names, name, others, form)
         present = list(dict.fromkeys(column for column in columns if column))
-        _check_parquet(opened, present, name)
+        _check_parquet(opened, present, name, columns[1])
         # As dictionaries, so that repeated values are in memory once.
         texts = [column for column in present if _is_text(opened.schema_arrow.field(column).type)]
         opened = parquet.ParquetFile(file, read_dictionary=texts)
@@ -200,8 +241,10 @@ def _parquet(file: Path, name: str, slices: Sequence[str]) -> Iterator[tuple[int
         raise InputError(f"{name}: expected a Parquet table: {error}") from error
 
 
-def _check_parquet(opened: Any, present: Sequence[str], name: str) -> None:
+def _check_parquet(opened: Any, present: Sequence[str], name: str, label: str | None) -> None:
     """Refuse columns of other values than text and numbers, and very large ones, before reading.
+
+    The column of labels may have lists of these.
 
     Raises:
         InputError: there is such a column.
@@ -210,12 +253,15 @@ def _check_parquet(opened: Any, present: Sequence[str], name: str) -> None:
 
     for column in present:
         kind = opened.schema_arrow.field(column).type
+        if column == label and (types.is_list(kind) or types.is_large_list(kind)):
+            kind = kind.value_type
         if types.is_nested(kind):
             raise InputError(f"{name}: expected text or numbers in {column}, found {kind}")
     for number in range(opened.metadata.num_row_groups):
         group = opened.metadata.row_group(number)
         for part in map(group.column, range(group.num_columns)):
-            size, column = part.total_uncompressed_size, part.path_in_schema
+            # Of a list, the path has the column's name and those of its parts.
+            size, column = part.total_uncompressed_size, part.path_in_schema.split(".list.")[0]
             limit = max(_SMALL_BYTES, _MAX_BYTES_PER_ROW * group.num_rows)
             if column in present and size > limit:
                 raise InputError(
@@ -229,9 +275,10 @@ def _check_values(batch: Any, name: str) -> None:
     Raises:
         InputError: there is one.
     """
-    from pyarrow import compute
+    from pyarrow import compute, types
 
     for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        values = values.flatten() if types.is_nested(values.type) else values
         distinct = getattr(values, "dictionary", values)
         if _is_text(distinct.type) and len(distinct):
             longest = compute.max(compute.binary_length(distinct)).as_py() or 0

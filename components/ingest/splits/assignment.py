@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -11,29 +12,35 @@ from components.ingest.splits.split_keys import assign_splits, thresholds
 from regraft_core.formats.manifests import SPLITS
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError
+from regraft_core.training.stratification import stratify
 
 _COPIES = ("exact-duplicate", "leakage")
 
 
-def assign_catalog(catalog: Catalog, classes: Sequence[str], options: IngestOptions) -> list[str]:
+def assign_catalog(
+    catalog: Catalog, classes: Sequence[str], options: IngestOptions, *, several: bool = False
+) -> list[str]:
     """Assign a split to each image; return warnings.
+
+    Images with several labels are divided by their labels, others by their keys.
 
     Raises:
         DataError: a class has fewer images than the minimum in a split.
     """
     warnings = []
+    assign = _assign_by_labels if several else _assign_by_key
     source_splits = catalog.source_splits()
     if source_splits != {""}:
         # Near duplicates of an image with a split may have received its split.
         catalog.use_source_splits()
     if "" in source_splits:
-        _assign_by_key(catalog, "", classes, options, {"validation", "test"})
+        assign(catalog, "", classes, options, {"validation", "test"})
     elif missing := {"validation", "test"} - source_splits:
         warnings.append(
             f"the source has no {' and no '.join(sorted(missing))} split; sampled from its train "
             "split"
         )
-        _assign_by_key(catalog, "train", classes, options, missing)
+        assign(catalog, "train", classes, options, missing)
     _check_minimum(catalog, classes, options, source_splits)
     return warnings
 
@@ -97,3 +104,29 @@ def _assign_by_key(
     )  # fmt: skip
     assigned = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
     catalog.assign((split, number) for split, number, before in assigned if split != before)
+
+
+def _assign_by_labels(
+    catalog: Catalog, source_split: str, classes: Sequence[str], options: IngestOptions,
+    wanted: Collection[str],
+) -> None:  # fmt: skip
+    """Split the images of one split of the source, by their labels, into train and `wanted`.
+
+    Images with equal keys, such as near duplicates, stay together. The keys are the order in which
+    equal choices are made, so the splits depend on the images and the seed alone.
+    """
+    test = options.test_fraction if "test" in wanted else 0.0
+    validation = options.validation_fraction if "validation" in wanted else 0.0
+    fractions = {"train": 1.0 - validation - test, "validation": validation, "test": test}
+    splits = [split for split, fraction in fractions.items() if fraction]
+    index = {name: number for number, name in enumerate(classes)}
+    rows = catalog.assignments(source_split)
+    keys, unit_of = np.unique(np.array([row[1] for row in rows], np.int64), return_inverse=True)
+    counts = np.zeros((len(keys), len(classes)), np.int64)
+    for unit, (_, _, label, _) in zip(unit_of, rows, strict=True):
+        counts[unit, [index[name] for name in json.loads(label)]] += 1
+    subset = stratify(
+        counts, np.bincount(unit_of, minlength=len(keys)), [fractions[split] for split in splits],
+        options.min_per_class,
+    )  # fmt: skip
+    catalog.assign((splits[subset[unit]], row[0]) for unit, row in zip(unit_of, rows, strict=True))

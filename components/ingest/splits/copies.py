@@ -97,8 +97,8 @@ def _few(
     similar = Counter((image.source_split, image.label) for image in images.values())
     totals: Counter[tuple[str, str]] = Counter()
     for split in {split for split, _ in similar}:
-        for by_class in catalog.count_by_split(split).values():
-            totals.update({(split, label): count for label, count in by_class.items()})
+        counts = catalog.count_by_label(split)
+        totals.update({(split, label): count for label, count in counts.items()})
 
     def is_small(count: int, total: int) -> bool:
         return count <= max(1, MAX_SIMILAR_FRACTION * total)

@@ -13,6 +13,7 @@ from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, s
 from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.logistic_regression import (
+    Axes,
     Problem,
     principal_axes,
     prior_weights,
@@ -20,6 +21,7 @@ from regraft_core.training.linear_head.logistic_regression import (
 )
 from regraft_core.training.linear_head.ridge_regression import fit_ridge
 
+Floats = NDArray[np.float64]
 # Rows in memory as float32 up to this size, otherwise scaled again in each step.
 IN_MEMORY_BYTES = 2 << 30
 # Features up to these have their products computed, from twice as many rows; it takes seconds.
@@ -52,27 +54,45 @@ def fit_trial(rows: HeadRows, task: FitTask, trial: Trial) -> Weights:
     return fitted.of_features(scaling)
 
 
-def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: float) -> Weights:
-    """Fit a logistic regression to all rows, on the axes of the sample's rows.
+def make_problem(
+    rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling, sample: NDArray[np.int64]
+) -> tuple[Problem, Axes | None]:
+    """Return the problem of a logistic regression of all rows, on the axes of the sample's rows.
 
     If these are too few for the span of all rows, the features themselves are the axes.
+
+    Args:
+        rows: the training rows.
+        targets: of the rows, [n, k].
+        weights: of the rows, [n].
+        scaling: of the features.
+        sample: indices of rows.
+
+    Returns:
+        The problem, and the axes of its solution; None for those of the scaled features.
     """
-    targets, weights, width = task.targets, task.weights, len(rows.mean)
-    step = ProgressReporter("head: steps of logistic regression", total=None).advance
-    if min(len(rows), width) > len(task.sample):
+    width = len(rows.mean)
+    if min(len(rows), width) > len(sample):
         problem = Problem(rows.parts, targets, weights, _squares(rows, scaling), scaling)
         if 4 * len(rows) * width <= IN_MEMORY_BYTES:
             problem = replace(
                 problem, parts=[scaling.apply(part) for part in rows.parts], scaling=None
             )
-        return solve(problem, penalty, prior_weights(targets, width), step)
-    axes = principal_axes(scaling.apply(rows.take(task.sample)))
+        return problem, None
+    axes = principal_axes(scaling.apply(rows.take(sample)))
     if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
-        problem = Problem(coordinates, targets, weights, axes.squares)
-    else:
-        problem = Problem(rows.parts, targets, weights, axes.squares, scaling, axes)
-    fitted = solve(problem, penalty, prior_weights(targets, len(axes.squares)), step)
+        return Problem(coordinates, targets, weights, axes.squares), axes
+    return Problem(rows.parts, targets, weights, axes.squares, scaling, axes), axes
+
+
+def _fit_logistic(rows: HeadRows, task: FitTask, scaling: Scaling, penalty: float) -> Weights:
+    """Fit a multinomial logistic regression to all rows."""
+    step = ProgressReporter("head: steps of logistic regression", total=None).advance
+    problem, axes = make_problem(rows, task.targets, task.weights, scaling, task.sample)
+    fitted = solve(problem, penalty, prior_weights(task.targets, len(problem.squares)), step)
+    if axes is None:
+        return fitted
     return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)
 
 

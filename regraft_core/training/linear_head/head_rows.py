@@ -23,17 +23,21 @@ VARIANCE_FLOOR = 1e-3
 class HeadRows:
     """Training rows: stored features in parts of [m, width], and labels and images int [n].
 
+    With several labels an image, labels are uint8 [n, classes].
+
     `images` numbers the image of each row, or its group of near duplicates: their rows are never in
     two folds.
     `mean` and `variance` are those of the features, float32 [width]; `widths` those of the levels.
+    The rows are view after view of all images.
     """
 
     parts: Sequence[NDArray[Any]]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     images: NDArray[np.int64]
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
     widths: Sequence[int]
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -62,14 +62,14 @@ class Problem:
     scaling: Scaling | None = None
     axes: Axes | None = None
 
-    def blocks(self) -> list[_Block]:
+    def blocks(self) -> list[Block]:
         """Return the blocks of rows, with their place."""
         found, done = [], 0
         for part in self.parts:
             size = max(BLOCK_VALUES // max(part.shape[1], 1), 1)
             for first in range(0, len(part), size):
                 rows = part[first : first + size]
-                found.append(_Block(slice(done + first, done + first + len(rows)), rows))
+                found.append(Block(slice(done + first, done + first + len(rows)), rows))
             done += len(part)
         return found
 
@@ -79,35 +79,42 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
+    """Some rows of a problem, as stored, and their place in it."""
+
     place: slice
     rows: NDArray[Any]
 
 
-class _Coordinates(Protocol):
+class Coordinates(Protocol):
     """What L-BFGS moves in: the kernel is a linear map of it."""
 
-    def kernel(self, coordinates: Floats) -> Floats: ...
+    def kernel(self, coordinates: Floats) -> Floats:
+        """Return the kernel at these coordinates."""
 
     def gradient(self, of_kernel: Floats) -> Floats:
         """Return the gradient by the coordinates, from that by the kernel."""
 
-    def of(self, kernel: Floats) -> Floats: ...
+    def of(self, kernel: Floats) -> Floats:
+        """Return the coordinates of a kernel."""
 
 
 @dataclass(frozen=True)
-class _Scaled:
-    """Each axis has its own scale [r, 1]."""
+class ScaledAxes:
+    """Each axis has its own scale [r, 1], or of each class [r, k]."""
 
     scale: Floats
 
     def kernel(self, coordinates: Floats) -> Floats:
+        """Return the kernel at these coordinates."""
         return coordinates * self.scale
 
     def gradient(self, of_kernel: Floats) -> Floats:
+        """Return the gradient by the coordinates, from that by the kernel."""
         return of_kernel * self.scale
 
     def of(self, kernel: Floats) -> Floats:
+        """Return the coordinates of a kernel."""
         return kernel / self.scale
 
 
@@ -167,7 +174,7 @@ def solve(
     with ThreadPoolExecutor(min(available_cores(), len(blocks)) or 1) as threads:
         curvature = _curvature(problem, blocks, start, threads)
         # The Hessian is about the curvature times the squares, plus the penalty.
-        space = _coordinates(curvature * problem.squares, penalty)
+        space = make_coordinates(curvature * problem.squares, penalty)
         bias_scale = 1.0 / np.sqrt(curvature)
 
         def loss(flat: Floats) -> tuple[float, Floats]:
@@ -176,7 +183,7 @@ def solve(
             inner = kernel.astype(np.float32)
             used = inner if axes is None else axes.basis @ inner
 
-            def of_block(block: _Block) -> tuple[float, NDArray[np.float32], Floats]:
+            def of_block(block: Block) -> tuple[float, NDArray[np.float32], Floats]:
                 rows = problem.scaled(block.rows)
                 logs = log_softmax((rows @ used).astype(np.float64) + bias, axis=1)
                 targets = problem.targets[block.place]
@@ -207,21 +214,21 @@ def solve(
     return Weights(space.kernel(matrix[:-1]), bias - bias.mean())
 
 
-def _coordinates(curvature: Floats, penalty: float) -> _Coordinates:
+def make_coordinates(curvature: Floats, penalty: float) -> Coordinates:
     """Return coordinates in which curvature plus penalty is about one in all directions."""
     if curvature.ndim == 1:
-        return _Scaled(1.0 / np.sqrt(curvature + penalty)[:, None])
+        return ScaledAxes(1.0 / np.sqrt(curvature + penalty)[:, None])
     curvature[np.diag_indices(len(curvature))] += penalty
     return _Factored(cholesky(curvature, lower=True, overwrite_a=True, check_finite=False))
 
 
 def _curvature(
-    problem: Problem, blocks: Sequence[_Block], start: Weights, threads: ThreadPoolExecutor
+    problem: Problem, blocks: Sequence[Block], start: Weights, threads: ThreadPoolExecutor
 ) -> float:
     """Return the mean curvature of the cross-entropy in the logits, at the start."""
     kernel = start.kernel if problem.axes is None else problem.axes.basis @ start.kernel
 
-    def certain(block: _Block) -> float:
+    def certain(block: Block) -> float:
         logits = Weights(kernel, start.bias).logits(problem.scaled(block.rows))
         squares = np.exp(2.0 * log_softmax(logits, axis=1)).sum(axis=1)
         return float((problem.weights[block.place] * squares).sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +28,18 @@ class RefittedHead:
 
     `validation_logits` float32 [n, k] are of the head fitted to train alone; `validation_labels`
     int32 [n]. `held_out_logits` float32 [m, k] and `held_out_labels` int32 [m] are those of train
-    images by the fits that did not see them; files from before have none.
+    images by the fits that did not see them; files from before have none. With several labels an
+    image, labels are uint8 [n, k].
     """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     validation_logits: NDArray[np.float32]
-    validation_labels: NDArray[np.int32]
+    validation_labels: NDArray[Any]
     held_out_logits: NDArray[np.float32] = field(
         default_factory=lambda: np.empty((0, 0), np.float32)
     )
-    held_out_labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    held_out_labels: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def write(self, folder: str | os.PathLike[str]) -> str:
         """Write the file into `folder`; return its SHA-256."""

@@ -46,6 +46,16 @@ def test_the_same_inputs_have_the_same_state(inputs: RunInputs) -> None:
     assert resolve(other).source_state != resolve(inputs).source_state
 
 
+@pytest.mark.parametrize("labels", [{"label_columns": ["a", "b"]}, {"label_separator": ";"}])
+def test_options_that_are_not_for_several_labels_end_the_run(
+    inputs: RunInputs, labels: dict[str, Any]
+) -> None:
+    values = {**DEFAULTS, **dataclasses.asdict(inputs), "backbone": "tiny", "run_id": "run-1"}
+    assert resolve_options(values | labels)["ingest"].items() >= labels.items()
+    with pytest.raises(InputError, match="class-weights: not available with several labels"):
+        resolve_options(values | labels | {"class_weights": "balanced"})
+
+
 def test_a_repeated_run_gives_ingest_the_same_inputs(
     inputs: RunInputs, capsys: pytest.CaptureFixture[str]
 ) -> None:

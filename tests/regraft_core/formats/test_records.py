@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from regraft_core.formats.records import (
+    NO_LABEL,
     ImageRecord,
     parse_record,
     read_records,
@@ -20,6 +21,10 @@ RECORDS = [
     ImageRecord(b"\x00\xffimage", 0, "a" * 64, "cat/1.png"),
     ImageRecord(b"", 300, "b" * 64, "dög/\udcff.png"),
     ImageRecord(b"grouped", 1, "c" * 64, "cat/2.png", 2**63 - 1),
+]
+SEVERAL = [
+    ImageRecord(b"image", NO_LABEL, "d" * 64, "1.png", labels=(0, 3, 300)),
+    ImageRecord(b"none", NO_LABEL, "e" * 64, "2.png", labels=()),
 ]
 
 
@@ -71,6 +76,18 @@ def test_bytes_equal_those_of_protobuf(tmp_path: Path, label: int, length: int) 
     example = tf.train.Example.FromString(data)
     assert example.features.feature["image/label"].int64_list.value == [label]
     assert example.SerializeToString(deterministic=True) == data
+
+
+def test_several_labels_are_stored_as_a_list_that_may_be_empty(tmp_path: Path) -> None:
+    write_records(tmp_path / "r", SEVERAL)
+    assert list(read_records(tmp_path / "r")) == SEVERAL
+    for data, record in zip(
+        tf.data.TFRecordDataset(str(tmp_path / "r")).as_numpy_iterator(), SEVERAL, strict=True
+    ):
+        example = tf.train.Example.FromString(data)
+        assert tuple(example.features.feature["image/labels"].int64_list.value) == record.labels
+        assert "image/label" not in example.features.feature
+        assert example.SerializeToString(deterministic=True) == data
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "header"])

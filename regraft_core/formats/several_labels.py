@@ -1,0 +1,47 @@
+"""What is not available with several labels an image, so that a run stops before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from regraft_core.formats.manifests import LabelsPerImage
+from regraft_core.runtime.errors import InputError
+
+# Choices by the accuracy of one label.
+_NOT_AUTO = ("backbone", "image_px", "augment", "strategy", "strategies")
+# Options whose default alone is available, with it and what to do instead.
+_ONLY_DEFAULT: dict[str, tuple[Any, str]] = {
+    "fixes": ("", "correct the labels in the table"),
+    "optimize": ("accuracy", "the thresholds of the labels maximize F1"),
+    "label_smoothing": (0.0, "leave it out"),
+    "class_weights": ("off", "each label has a threshold of its own"),
+    "budget": ("", "use --strategies"),
+}
+
+
+def check_label_options(
+    options: BaseModel | Mapping[str, Any], labels_per_image: LabelsPerImage
+) -> None:
+    """Check that options of a step or a run fit the number of labels of an image.
+
+    Raises:
+        InputError: there are several, and an option is not available for them.
+    """
+    if labels_per_image == "one":
+        return
+    given = options.model_dump() if isinstance(options, BaseModel) else options
+    for name in _NOT_AUTO:
+        value = given.get(name)
+        if value == "auto" or (isinstance(value, list | tuple) and "auto" in value):
+            _refuse(name, "auto", "name one")
+    for name, (default, fix) in _ONLY_DEFAULT.items():
+        if given.get(name, default) != default:
+            _refuse(name, given[name], fix)
+
+
+def _refuse(name: str, value: Any, fix: str) -> None:
+    option = "strategies" if name == "strategy" else name.replace("_", "-")
+    raise InputError(f"{option}: not available with several labels an image, got {value!r}; {fix}")
