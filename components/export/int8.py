@@ -18,7 +18,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.label_arrays import label_array
+from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.records import ImageRecord, spaced_records
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images
 from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval
@@ -30,8 +33,9 @@ CALIBRATION_IMAGES, TEST_IMAGES, BATCH = 200, 2_000, 32
 class Int8Test:
     """Both models on the same test images.
 
-    `difference` is the accuracy in int8 minus that of the model, with its 95% interval; speeds are
-    those of one batch after the other on this machine, without decoding.
+    With several labels an image, an image is correct if all of its labels are. `difference` is the
+    accuracy in int8 minus that of the model, with its 95% interval; speeds are those of one batch
+    after the other on this machine, without decoding.
     """
 
     images: int
@@ -80,6 +84,7 @@ def check_int8(
     model: keras.Model,
     dataset: str | os.PathLike[str],
     margin: float,
+    thresholds: ServedThresholds,
 ) -> Int8Test:
     """Test a model in int8; its files are removed if it may be worse by the margin.
 
@@ -90,13 +95,15 @@ def check_int8(
         model: from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
         dataset: the dataset, whose test images decide.
         margin: the largest loss of accuracy that is allowed.
+        thresholds: those of the labels, with several labels an image.
 
     Raises:
         DataError: the split is empty.
     """
     mb = sum(file.stat().st_size for file in files) / 1e6
     records = spaced_records(dataset, "test", TEST_IMAGES)
-    found = _compare(name, quantized, model, records, margin, mb)
+    labels = label_array(records, DatasetManifest.read(dataset))
+    found = _compare(name, quantized, model, records, labels, margin, thresholds, mb)
     if found.passed:
         log_progress(f"export: {name} has {found}")
     else:
@@ -106,12 +113,30 @@ def check_int8(
     return found
 
 
+def is_correct(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], thresholds: ServedThresholds
+) -> NDArray[np.bool_]:
+    """Return which images are predicted correctly, bool [n].
+
+    Args:
+        probabilities: float [n, classes].
+        labels: as of `label_array`.
+        thresholds: those of the labels, with several labels an image.
+    """
+    selected = thresholds.selects(probabilities)
+    if selected is None:
+        return np.asarray(probabilities.argmax(axis=1) == labels)
+    return np.asarray((selected == labels).all(axis=1))
+
+
 def _compare(
     name: str,
     quantized: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     model: keras.Model,
     records: list[ImageRecord],
+    labels: NDArray[np.integer],
     margin: float,
+    thresholds: ServedThresholds,
     mb: float,
 ) -> Int8Test:
     image_px = int(model.input.shape[1])
@@ -126,13 +151,13 @@ def _compare(
     for first in range(0, len(records), BATCH):
         batch = records[first : first + BATCH]
         pixels = load_images(tf.constant([record.encoded for record in batch]), image_px)
-        labels = np.array([record.label for record in batch])
         start = time.perf_counter()
         exact = compute(pixels).numpy()
         between = time.perf_counter()
         rounded = quantized(pixels.numpy())
         seconds.append((time.perf_counter() - between, between - start))
-        correct.append(np.stack([one.argmax(axis=1) == labels for one in (rounded, exact)]))
+        known = labels[first : first + len(batch)]
+        correct.append(np.stack([is_correct(one, known, thresholds) for one in (rounded, exact)]))
         progress(first + len(batch))
     ours, theirs = np.concatenate(correct, axis=1)
     wins, losses = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))

@@ -12,17 +12,23 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.export.int8 import Int8Test, calibration_records, check_int8, load_record
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.machine import available_cores
 
 
 def write_litert_int8(
-    path: Path, model: keras.Model, dataset: str | os.PathLike[str], margin: float
+    path: Path,
+    model: keras.Model,
+    dataset: str | os.PathLike[str],
+    margin: float,
+    thresholds: ServedThresholds,
 ) -> Int8Test:
     """Write a model in int8 and test it, see `check_int8`.
 
     Args:
         path: the file.
-        model, dataset, margin: as for `check_int8`; the training images of the dataset calibrate.
+        model, dataset, margin, thresholds: as for `check_int8`; the training images of the dataset
+            calibrate.
 
     Raises:
         DataError: a split that is needed is empty.
@@ -44,4 +50,4 @@ def write_litert_int8(
         (probabilities,) = run(**{alias: pixels}).values()
         return np.asarray(probabilities)
 
-    return check_int8("litert_int8", [path], quantized, model, dataset, margin)
+    return check_int8("litert_int8", [path], quantized, model, dataset, margin, thresholds)

@@ -19,11 +19,16 @@ from components.export.int8 import (
     check_int8,
     load_record,
 )
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.openvino_models import import_openvino, read_network
 
 
 def write_openvino_int8(
-    path: Path, model: keras.Model, dataset: str | os.PathLike[str], margin: float
+    path: Path,
+    model: keras.Model,
+    dataset: str | os.PathLike[str],
+    margin: float,
+    thresholds: ServedThresholds,
 ) -> Int8Test:
     """Write a model in int8 and test it, see `check_int8`.
 
@@ -32,7 +37,8 @@ def write_openvino_int8(
 
     Args:
         path: the file, which ends with `.xml`; that of the weights ends with `.bin`.
-        model, dataset, margin: as for `check_int8`; the training images of the dataset calibrate.
+        model, dataset, margin, thresholds: as for `check_int8`; the training images of the dataset
+            calibrate.
 
     Raises:
         DataError: a split that is needed is empty.
@@ -58,7 +64,7 @@ def write_openvino_int8(
         return np.asarray(compiled(pixels)["probabilities"])
 
     files = [path, path.with_suffix(".bin")]
-    return check_int8("openvino_int8", files, run, model, dataset, margin)
+    return check_int8("openvino_int8", files, run, model, dataset, margin, thresholds)
 
 
 def _graph(model: keras.Model, image_px: int) -> tf.types.experimental.ConcreteFunction:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.local.run import Summary
+from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.printable import one_line, printable, printable_json
 from regraft_core.runtime.step_reports import PROGRESS_MARK
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from regraft.explore.classification import ClassifiedImage
     from regraft.store_cleanup import Cleanup
     from regraft_client.predict_files import FilePrediction
+    from regraft_client.results import Prediction
 
 PIPE_WIDTH = 1000
 
@@ -65,9 +67,9 @@ def print_summary(summary: Summary) -> None:
         mark = Text("passed", "green") if check.passed else Text("failed", "red")
         checks.add_row(*map(one_line, (check.name, check.expected, check.received)), mark)
     out.print(checks)
-    low, high = summary.metrics["test_accuracy_low"], summary.metrics["test_accuracy_high"]
-    accuracy = summary.metrics["test_accuracy"]
-    out.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
+    name = main_metric(summary.metrics)
+    score, low, high = (summary.metrics[key] for key in (name, f"{name}_low", f"{name}_high"))
+    out.print(f"{name.replace('_', ' ')} {score:.4f} (95% interval {low:.4f} to {high:.4f})")
     out.print(f"report  {one_line(summary.report)}")
     if summary.published:
         out.print(f"version {one_line(summary.published)}")
@@ -77,23 +79,39 @@ def print_predictions(results: Sequence[FilePrediction], classes: Sequence[str] 
     """Print a table of images with their predictions, or with the error instead of the confidence.
 
     Columns for OOD images, sets of labels and abstention are only there if the model reports them.
+    A model for several labels an image has all of them, with their probabilities, in one column.
     """
     from regraft_client.predict_files import decision_columns, format_decisions, format_flag
 
     predictions = [result.prediction for result in results if result.prediction]
     has_familiar = any(prediction.familiar is not None for prediction in predictions)
     more = decision_columns(results)
+    several = "selected" in more
+    more = [name for name in more if name != "selected"]
     names = [*(["familiar"] if has_familiar else []), *(name.replace("_", " ") for name in more)]
-    rows = table("image", "label", "confidence", *names)
+    rows = table("image", *(["labels"] if several else ["label", "confidence"]), *names)
     for result in results:
         found = result.prediction
         if found is None:
-            add_row(rows, result.path, "-", result.error)
+            add_row(rows, result.path, *([] if several else ["-"]), result.error)
             continue
         columns = [format_flag(found.familiar)] if has_familiar else []
         columns += format_decisions(found, more, classes, "yes", "no")
-        add_row(rows, result.path, found.label, f"{found.confidence:.4f}", *columns)
+        answer = [_labels(found, classes)] if several else [found.label, f"{found.confidence:.4f}"]
+        add_row(rows, result.path, *answer, *columns)
     console().print(rows)
+
+
+def _labels(found: Prediction, classes: Sequence[str]) -> str:
+    """Return the selected labels with their probabilities, the most probable first."""
+    probabilities = [
+        probability
+        for probability, selected in zip(found.probabilities, found.selected or (), strict=True)
+        if selected
+    ]
+    named = zip(found.selected_names(classes), probabilities, strict=True)
+    ordered = sorted(named, key=lambda pair: -pair[1])
+    return ", ".join(f"{name} {probability:.4f}" for name, probability in ordered) or "none"
 
 
 def print_classified(images: Sequence[ClassifiedImage]) -> None:

@@ -57,7 +57,8 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
     """Find what a review of the run in `folder` reads.
 
     Raises:
-        InputError: it is not a finished run, or its dataset, features or head were removed.
+        InputError: it is not a finished run, its dataset, features or head were removed, or its
+            images have several labels.
     """
     run = Run.read(folder)
     evaluation = Path(run.summary["evaluation"])
@@ -75,6 +76,11 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
     found = entries.find("features", names)
     features = [one for folder in found for one in feature_folders(folder)]
     data = DatasetManifest.read(dataset)
+    if data.labels_per_image == "several":
+        raise InputError(
+            f"{run.folder}: expected a run with one label an image, got one with several; correct "
+            "the labels in its table"
+        )
     fixes = dict(read_fixes(dataset / FIXES_FILE).fixes) if data.fixes else {}
     return ReviewedRun(run.folder, dataset, data, _of_head(features, head), head, fixes)
 
