@@ -6,7 +6,7 @@ from typing import Any
 
 from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
-from regraft_core.runtime.printable import markdown_text
+from regraft_core.runtime.printable import markdown_text, one_line
 
 _SHOWN_CLASSES = 50
 
@@ -22,10 +22,11 @@ def model_card(
         interval = f" (95% interval {low:.4f} to {high:.4f})"
     accuracy = metrics.get("test_accuracy", float("nan"))
     px = model.preprocessing.image_px
+    backbone = one_line(model.backbone_label).replace("`", "")
     parts = [
         "# Model card",
         f"An image classifier for {len(model.classes)} classes: a head on the backbone "
-        f"`{model.backbone}`, trained with strategy `{model.strategy}`.",
+        f"`{backbone}`, trained with strategy `{model.strategy}`.",
         "## Metrics on the test split",
         f"Accuracy {accuracy:.4f}{interval}.",
         _table(

@@ -80,8 +80,11 @@ def extract_features(
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)
     options, choice = choose_backbone(Path(dataset), data, options)
-    backbone = find_backbone(options.backbone)
+    backbone = find_backbone(options.backbone, options.scaling)
     image_px = backbone.side_px(fixed_px(options.image_px))
+    note = backbone.position_note(image_px)
+    if note:
+        log_progress(f"extract_features: {note}")
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)
@@ -117,7 +120,8 @@ def extract_features(
         )
     # What is equal if the bits are to be equal.
     computed = [str(engine), options.batch_size, engine_versions([engine])]
-    content = [data.digest, weights, cut, shard_index, shard_count, image_px, used, computed]
+    inputs = [data.digest, weights, backbone.scaling, image_px]
+    content = [*inputs, cut, shard_index, shard_count, used, computed]
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
@@ -155,6 +159,7 @@ def extract_features(
             weights=options.weights,
             weights_digest=weights,
             image_px=image_px,
+            scaling=backbone.scaling,
             backbone_choice=choice,
             cut=cut,
             views=options.views,
@@ -170,7 +175,7 @@ def extract_features(
             feature_map=list(model.output.shape[1:]),
             levels=levels,
             image_kb=image_kb,
-            reasoning=[*reasoning, *([ready.sentence] if ready.sentence else [])],
+            reasoning=[text for text in (note, *reasoning, ready.sentence) if text],
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[store.with_digests(info) for _, info in shards],

@@ -296,7 +296,8 @@ def _manifest(
         weights=features.weights,
         weights_digest=features.weights_digest,
         preprocessing=Preprocessing(
-            image_px=features.image_px, scaling=find_backbone(features.backbone).scaling
+            image_px=features.image_px,
+            scaling=find_backbone(features.backbone, features.scaling).scaling,
         ),
         classes=features.classes,
         dataset_digest=features.dataset_digest,

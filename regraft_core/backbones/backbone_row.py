@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Literal
 
+from regraft_core.formats.backbone_names import short_name
 from regraft_core.runtime.errors import InputError
 
 KERAS = "ImageNet, downloaded once by Keras"
-DIGEST_MARK = "#sha256="
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,3 @@ class Backbone:
             f"{after} x {after} patches, because the images have {image_px} px instead of "
             f"{self.positions_px}."
         )
-
-
-def short_name(name: str) -> str:
-    """Return the name of a backbone without its folders and digest."""
-    kind, mark, rest = name.partition(DIGEST_MARK)[0].rpartition("hub:")
-    return kind + mark + PurePath(rest).name if "/" in rest else kind + mark + rest

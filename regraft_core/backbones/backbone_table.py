@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from regraft_core.backbones.backbone_row import KERAS, Backbone
-from regraft_core.backbones.hub_presets import PREFIX, preset_row
-from regraft_core.backbones.own_files import is_own_file, own_row
+from regraft_core.backbones.backbone_row import Backbone
+from regraft_core.backbones.hub_presets import preset_digest, preset_folder, preset_row
+from regraft_core.backbones.own_files import is_own_file, own_digest, own_row
+from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX
+from regraft_core.images.scalings import check_scaling
 from regraft_core.runtime.errors import InputError, unknown_name
 
 APACHE = "Apache-2.0"
@@ -134,7 +136,31 @@ def find_backbone(name: str, scaling: str = AUTO) -> Backbone:
         row = BACKBONES[name]
     except KeyError:
         raise unknown_name("backbone", name, BACKBONES) from None
-    return row if scaling == AUTO else dataclasses.replace(row, scaling=scaling)
+    return row if scaling == AUTO else dataclasses.replace(row, scaling=check_scaling(scaling))
+
+
+def identified_backbone(name: str) -> str:
+    """Return the name of a backbone; that of a local file or folder with its digest.
+
+    A cache compares options, and a file can change without its path.
+
+    Raises:
+        InputError: it is missing, or differs from the digest that the name has.
+    """
+    if not is_location(name) or (name.startswith(PREFIX) and not preset_folder(name)):
+        return name
+    digest = preset_digest(name) if name.startswith(PREFIX) else own_digest(name)
+    location, _, expected = name.partition(DIGEST_MARK)
+    if expected and digest != expected.lower():
+        raise InputError(f"backbone: expected SHA-256 {expected} of {location}, found {digest}")
+    return f"{location}{DIGEST_MARK}{digest}"
+
+
+def backbone_path(name: str) -> str:
+    """Return the path of a backbone's file or folder, "" if its name is not that of one."""
+    if name.startswith(PREFIX):
+        return preset_folder(name)
+    return name.partition(DIGEST_MARK)[0] if is_own_file(name) else ""
 
 
 def fixed_px(image_px: int | str) -> int:

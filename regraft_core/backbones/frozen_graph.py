@@ -20,29 +20,34 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.safe_files import refuse_links
 
 # They compute from tensors and variables only.
-_ALLOWED = frozenset(
-    """
-    Abs Add AddN AddV2 All Any ArgMax ArgMin AssignVariableOp AvgPool BatchMatMul BatchMatMulV2
-    BatchMatMulV3 BatchToSpaceND BiasAdd BroadcastArgs BroadcastTo Cast Ceil ClipByValue Concat
-    ConcatV2 Const Conv2D Cos Cumsum DepthToSpace DepthwiseConv2dNative DisableCopyOnRead Div
-    DivNoNan Einsum Elu Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
-    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
-    Identity IdentityN InvertPermutation L2Loss LRN LeakyRelu Less LessEqual LinSpace Log Log1p
-    LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul MatrixDiagV3 Max MaxPool MaxPoolV2 Maximum
-    Mean Min Minimum MirrorPad Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2
-    PartitionedCall Placeholder PlaceholderWithDefault Pow Prod Range Rank ReadVariableOp RealDiv
-    Reciprocal Relu Relu6 Reshape ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseV2 Roll
-    Round Rsqrt Select SelectV2 Selu Shape ShapeN Sigmoid Sign Sin Size Slice Snapshot Softmax
-    Softplus Softsign SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze
-    StatefulPartitionedCall StopGradient StridedSlice Sub Sum Tan Tanh Tile TopKV2 Transpose
-    TruncateDiv Unpack VarHandleOp VarIsInitializedOp Where Xdivy ZerosLike
-    """.split()
-)
+_ALLOWED = frozenset({
+    "Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "AssignVariableOp",
+    "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchToSpaceND", "BiasAdd",
+    "BroadcastArgs", "BroadcastTo", "Cast", "Ceil", "ClipByValue", "Concat", "ConcatV2", "Const",
+    "Conv2D", "Cos", "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "DisableCopyOnRead",
+    "Div", "DivNoNan", "Einsum", "Elu", "Equal", "Erf", "Erfc", "Exp", "ExpandDims", "Expm1",
+    "Fill", "Floor", "FloorDiv", "FloorMod", "FusedBatchNorm", "FusedBatchNormV2",
+    "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "Identity",
+    "IdentityN", "InvertPermutation", "L2Loss", "LRN", "LeakyRelu", "Less", "LessEqual",
+    "LinSpace", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul",
+    "MatrixDiagV3", "Max", "MaxPool", "MaxPoolV2", "Maximum", "Mean", "Min", "Minimum",
+    "MirrorPad", "Mul", "MulNoNan", "Neg", "NoOp", "NotEqual", "OneHot", "OnesLike", "Pack",
+    "Pad", "PadV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "Pow", "Prod",
+    "Range", "Rank", "ReadVariableOp", "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape",
+    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2", "Roll", "Round",
+    "Rsqrt", "Select", "SelectV2", "Selu", "Shape", "ShapeN", "Sigmoid", "Sign", "Sin", "Size",
+    "Slice", "Snapshot", "Softmax", "Softplus", "Softsign", "SpaceToBatchND", "SpaceToDepth",
+    "Split", "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze",
+    "StatefulPartitionedCall", "StopGradient", "StridedSlice", "Sub", "Sum", "Tan", "Tanh",
+    "Tile", "TopKV2", "Transpose", "TruncateDiv", "Unpack", "VarHandleOp", "VarIsInitializedOp",
+    "Where", "Xdivy", "ZerosLike",
+})  # fmt: skip
 # What writes and reads the variables. Only the functions that the saver names may have them, and
 # loading a SavedModel does not run these functions.
-_SAVER = frozenset(
-    "MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin".split()
-)
+_SAVER = frozenset({
+    "MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "StaticRegexFullMatch",
+    "StringJoin",
+})  # fmt: skip
 _SIGNATURE = "serving_default"
 # Constants up to this size stay in the graph; larger ones are weights of the layer.
 _SMALL = 64
@@ -94,9 +99,7 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
             f"{image_px}, {image_px}, 3], got {[one.shape.as_list() for one in inputs]}"
         )
     if len(graph.outputs) != 1:
-        raise InputError(
-            f"backbone: expected one output of {path.name}, got {len(graph.outputs)}"
-        )
+        raise InputError(f"backbone: expected one output of {path.name}, got {len(graph.outputs)}")
     definition, values = _without_constants(graph.graph.as_graph_def())
     layer = FrozenGraph(
         base64.b64encode(definition.SerializeToString()).decode(),
@@ -197,16 +200,18 @@ class FrozenGraph(keras.layers.Layer):
             "output": output,
         }  # fmt: skip
         self._definition = tf.compat.v1.GraphDef.FromString(base64.b64decode(graph))
-        functions = {one.signature.name for one in self._definition.library.function}
-        nodes = [*self._definition.node,
-                 *(n for one in self._definition.library.function for n in one.node_def)]  # fmt: skip
+        library = self._definition.library.function
+        functions = {one.signature.name for one in library}
+        nodes = [*self._definition.node, *(node for one in library for node in one.node_def)]
         check_operations((n.op for n in nodes if n.op not in functions), "the network's graph")
         self._run = tf.function(self._import, autograph=False)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Create the weights."""
         self._constants = [
-            self.add_weight(shape=tuple(shape), name=f"constant{index}", trainable=False)
+            self.add_weight(
+                shape=tuple(shape), name=f"constant{index}", trainable=False, autocast=False
+            )
             for index, (_, shape) in enumerate(self._arguments["constants"])
         ]
 
@@ -235,4 +240,3 @@ class FrozenGraph(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return super().get_config() | self._arguments
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.backbone_row import DIGEST_MARK, Backbone
+from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.hub_families import TOWERS
 from regraft_core.backbones.hub_presets import (
     CONFIG,
@@ -18,6 +18,7 @@ from regraft_core.backbones.hub_presets import (
     weight_files,
 )
 from regraft_core.backbones.weights_file import check_declared
+from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.runtime.errors import InputError
 
 

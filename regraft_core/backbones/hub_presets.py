@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.backbone_row import DIGEST_MARK, Backbone, short_name
+from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.hub_download import cached_file, download_file
 from regraft_core.backbones.hub_families import FAMILIES, TOWERS
+from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX, short_name
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.images.scalings import affine_scaling, check_scaling
 from regraft_core.runtime.addresses import local_path
 from regraft_core.runtime.errors import InputError, unknown_name
 
-PREFIX = "hub:"
 PACKAGE = "keras_hub"
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json"
 CONVERTERS = ("image_converter.json", "preprocessor.json")
@@ -298,5 +298,3 @@ def _license(preset: Preset) -> str:
         head = file.read(_MAX_JSON_BYTES).partition("---\n")[2].partition("---\n")[0]
     found = _LICENSE.search(head)
     return found[1].strip()[:80] if found else ""
-
-

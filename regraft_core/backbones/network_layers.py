@@ -107,7 +107,7 @@ class HubPart(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "part": part, "arguments": dict(arguments), "map_shape": list(map_shape),
             "tokens": tokens, "call_arguments": dict(call_arguments or {}),
             "rotary": dict(rotary) if rotary else None, "image_px": image_px,

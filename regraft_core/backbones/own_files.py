@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.backbone_row import DIGEST_MARK, Backbone
+from regraft_core.backbones.backbone_row import Backbone
+from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.images.scalings import KINDS, check_scaling
 from regraft_core.runtime.addresses import is_remote, local_path

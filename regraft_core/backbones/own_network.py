@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.backbone_row import DIGEST_MARK, Backbone
+from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.own_files import (
     KERAS_SUFFIX,
     checked_config,
@@ -14,6 +14,7 @@ from regraft_core.backbones.own_files import (
     own_digest,
 )
 from regraft_core.backbones.weights_file import check_declared
+from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.runtime.errors import InputError
 
 # What a file may declare at most, if only reading it shows its tensors.

@@ -91,7 +91,9 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     except Exception as error:
         # h5py, zipfile and Keras raise many kinds of errors for a file that does not match.
         cause = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: expected weights of {row.label} {_kind(top)}: {cause}") from error
+        raise InputError(
+            f"{path}: expected weights of {row.label} {_kind(top)}: {cause}"
+        ) from error
     _check_finite(path, model)
 
 
