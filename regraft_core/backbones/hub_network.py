@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ def _networks(preset: Preset, kind: str, config: dict[str, Any], image_px: int) 
     if kind in ("SwinTransformerBackbone", "MiTBackbone", "HGNetV2Backbone"):
         # No weight depends on the size of the images.
         config = config | {"image_shape": (image_px, image_px, 3)}
-    network = getattr(models, kind)(**config)
+    with warnings.catch_warnings():
+        # Swin's attention takes a mask without saying so to Keras, which warns.
+        warnings.filterwarnings("ignore", message=".*does not support masking.*")
+        network = getattr(models, kind)(**config)
     content = preset.json(CONFIG) or {}
     if content.get("class_name") not in TOWERS:
         return network, network

@@ -19,7 +19,7 @@ from typing import Any
 
 from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.hub_download import cached_file, download_file
-from regraft_core.backbones.hub_families import FAMILIES, TOWERS
+from regraft_core.backbones.hub_families import FAMILIES, TOWERS, Family
 from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX, short_name
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.images.scalings import affine_scaling, check_scaling
@@ -32,6 +32,7 @@ CONVERTERS = ("image_converter.json", "preprocessor.json")
 _MAX_JSON_BYTES = 1 << 20
 _DEFAULT_PX = 224
 _ADDRESSES = ("kaggle://", "hf://")
+_FAMILY_OF = {family.folder: family for family in FAMILIES.values()}
 _LICENSE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
 
 
@@ -79,24 +80,47 @@ class Preset:
         return value
 
 
+@dataclass(frozen=True)
+class NamedPreset:
+    """A preset that KerasHub names: the folder of its family, its address and size."""
+
+    folder: str
+    address: str
+    parameters: int
+
+
 @functools.cache
-def preset_names() -> Mapping[str, tuple[str, str]]:
-    """Return the presets that KerasHub names: the folder of its family, and the address."""
+def preset_names() -> Mapping[str, NamedPreset]:
+    """Return the presets that KerasHub names; none if it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return {}
     models = Path(spec.origin).parent / "src" / "models"
     return {
-        name: (file.parent.name, str(preset.get("kaggle_handle", "")))
+        name: NamedPreset(
+            file.parent.name,
+            str(preset.get("kaggle_handle", "")),
+            int(preset.get("metadata", {}).get("params", 0)),
+        )
         for file in sorted(models.glob("*/*_presets.py"))
         for name, preset in runpy.run_path(str(file)).get("backbone_presets", {}).items()
     }
 
 
-def image_presets() -> dict[str, str]:
-    """Return the presets of the families of `hub_families`, each with its address."""
-    folders = {family.folder for family in FAMILIES.values()}
-    return {n: address for n, (folder, address) in preset_names().items() if folder in folders}
+def image_presets() -> dict[str, NamedPreset]:
+    """Return the presets of the families of `hub_families`."""
+    return {name: one for name, one in preset_names().items() if one.folder in _FAMILY_OF}
+
+
+def family_of(location: str) -> Family:
+    """Return the family of a preset by name."""
+    return _FAMILY_OF[image_presets()[location.removeprefix(PREFIX)].folder]
+
+
+def preset_parameters(location: str) -> int | None:
+    """Return the number of parameters of a preset by name, as far as KerasHub states it."""
+    known = preset_names().get(location.removeprefix(PREFIX))
+    return known.parameters or None if known else None
 
 
 def find_preset(location: str) -> Preset:
@@ -121,10 +145,10 @@ def find_preset(location: str) -> Preset:
         return Preset(location, folder=folder)
     known = image_presets()
     if text in known:
-        return Preset(location, address=known[text])
+        return Preset(location, address=known[text].address)
     if text in preset_names():
         raise InputError(
-            f"backbone: the preset {text} is of the family {preset_names()[text][0]}, which is not "
+            f"backbone: the preset {text} is of the family {preset_names()[text].folder}, which is not "
             f"among those for images: {', '.join(one.name for one in FAMILIES.values())}"
         )
     raise unknown_name("preset", text, known)

@@ -162,4 +162,7 @@ def make_part(part: str, arguments: Mapping[str, Any]) -> Any:
             f"the model contains {part} of keras-hub, not installed here; "
             "pip install 'regraft[hub]'"
         ) from error
-    return getattr(module, part)(**arguments)
+    layer = getattr(module, part)(**arguments)
+    if part == "SwinTransformerBlock":
+        layer.attn.supports_masking = True  # it takes a mask, otherwise Keras warns at each call
+    return layer
