@@ -29,6 +29,7 @@ from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
+from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
@@ -120,7 +121,9 @@ def extract_features(
         )
     # What is equal if the bits are to be equal.
     computed = [str(engine), options.batch_size, engine_versions([engine])]
-    inputs = [data.digest, weights, backbone.scaling, image_px]
+    # The file of a backbone says more than its weights, such as activations.
+    file_digest = backbone.name.partition(DIGEST_MARK)[2]
+    inputs = [data.digest, weights, file_digest, backbone.scaling, image_px]
     content = [*inputs, cut, shard_index, shard_count, used, computed]
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     kinds: dict[str, tuple[str, list[int]]] = {

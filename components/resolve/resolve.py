@@ -188,7 +188,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
             refuse_signature(one.name, location)
     backbone = inputs.backbone
     if backbone and backbone != AUTO:
-        find_backbone(backbone, inputs.scaling)
+        find_backbone(backbone, inputs.scaling).side_px(fixed_px(inputs.image_px))
         backbone = identified_backbone(backbone)
     if not inputs.sources:
         raise InputError("sources: expected at least one source, got none")

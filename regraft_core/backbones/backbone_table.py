@@ -108,7 +108,7 @@ BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
 
 def is_location(name: str) -> bool:
     """Return whether a name is that of a preset, or of a file or folder with a network."""
-    return name.startswith(PREFIX) or is_own_file(name)
+    return name.startswith(PREFIX) or (name not in BACKBONES and is_own_file(name))
 
 
 def find_backbone(name: str, scaling: str = AUTO) -> Backbone:
@@ -130,7 +130,7 @@ def find_backbone(name: str, scaling: str = AUTO) -> Backbone:
         )
     if name.startswith(PREFIX):
         return preset_row(name, scaling)
-    if is_own_file(name):
+    if is_location(name):
         return own_row(name, scaling)
     try:
         row = BACKBONES[name]
@@ -160,7 +160,7 @@ def backbone_path(name: str) -> str:
     """Return the path of a backbone's file or folder, "" if its name is not that of one."""
     if name.startswith(PREFIX):
         return preset_folder(name)
-    return name.partition(DIGEST_MARK)[0] if is_own_file(name) else ""
+    return name.partition(DIGEST_MARK)[0] if is_location(name) else ""
 
 
 def fixed_px(image_px: int | str) -> int:

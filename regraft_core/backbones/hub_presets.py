@@ -148,8 +148,8 @@ def find_preset(location: str) -> Preset:
         return Preset(location, address=known[text].address)
     if text in preset_names():
         raise InputError(
-            f"backbone: the preset {text} is of the family {preset_names()[text].folder}, which is not "
-            f"among those for images: {', '.join(one.name for one in FAMILIES.values())}"
+            f"backbone: the preset {text} is of the family {preset_names()[text].folder}, which is "
+            f"not among those for images: {', '.join(one.name for one in FAMILIES.values())}"
         )
     raise unknown_name("preset", text, known)
 

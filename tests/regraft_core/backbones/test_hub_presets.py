@@ -32,7 +32,7 @@ def test_what_a_preset_says(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("hub:vit_base_patch16_225_imagenet", "did you mean vit_base_patch16_224_imagenet"),
-        ("hub:bert_base_en", "bert_base_en is of the family bert, which is not among those for im"),
+        ("hub:bert_base_en", "bert_base_en is of the family bert, which is not among those"),
         ("hub:/nowhere/at/all", "expected a preset's folder at /nowhere/at/all, found none"),
     ],
 )
