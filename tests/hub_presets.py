@@ -23,7 +23,7 @@ def _deit(models: Any) -> Any:
 
 def _dinov2(models: Any) -> Any:
     return models.DINOV2Backbone(
-        image_shape=_SHAPE, position_embedding_shape=_SHAPE, intermediate_dim=32,
+        image_shape=_SHAPE, position_embedding_shape=(48, 48, 3), intermediate_dim=32,
         num_register_tokens=2, **_BLOCKS,
     )  # fmt: skip
 

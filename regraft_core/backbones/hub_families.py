@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -22,7 +22,7 @@ class Facts:
     step_px: int
     width: int
     cut: str
-    has_positions: bool = False
+    positions_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,24 @@ def block_name(number: int, stage: int | None = None) -> str:
     return f"block{number}" if stage is None else f"stage{stage}_block{number}"
 
 
-def _tokens(config: Config, *, has_positions: bool = True) -> Facts:
+def _tokens(config: Config) -> Facts:
     """A transformer with equal blocks; the last quarter is above the cut."""
     blocks = int(config["num_layers"])
     patch = config["patch_size"]
     step = int(patch if isinstance(patch, int) else patch[0])
     cut = block_name(max(blocks - max(blocks // 4, 1), 1))
-    return Facts(_side(config), step, int(config["hidden_dim"]), cut, has_positions)
+    return Facts(_side(config), step, int(config["hidden_dim"]), cut, _side(config))
 
 
-def _rotary(config: Config) -> Facts:
-    return _tokens(config, has_positions=False)
+def _dinov2(config: Config) -> Facts:
+    """As `_tokens`; the position embeddings are stored for a size of their own."""
+    positions = int((config.get("position_embedding_shape") or (518,))[0])
+    return replace(_tokens(config), positions_px=positions)
+
+
+def _dinov3(config: Config) -> Facts:
+    """As `_tokens`; rotary position embeddings are computed for any size."""
+    return replace(_tokens(config), positions_px=0)
 
 
 def _swin(config: Config) -> Facts:
@@ -90,8 +97,8 @@ def _side(config: Config) -> int:
 FAMILIES = {
     "ViTBackbone": Family("ViT", "vit", _APACHE, _tokens),
     "DeiTBackbone": Family("DeiT", "deit", _APACHE, _tokens),
-    "DINOV2Backbone": Family("DINOv2", "dinov2", _APACHE, _tokens),
-    "DINOV3Backbone": Family("DINOv3", "dinov3", "DINOv3 License (Meta)", _rotary),
+    "DINOV2Backbone": Family("DINOv2", "dinov2", _APACHE, _dinov2),
+    "DINOV3Backbone": Family("DINOv3", "dinov3", "DINOv3 License (Meta)", _dinov3),
     "SigLIPVisionEncoder": Family("SigLIP", "siglip", _APACHE, _tokens),
     "SwinTransformerBackbone": Family("Swin", "swin_transformer", "MIT", _swin),
     "MiTBackbone": Family(

@@ -265,7 +265,7 @@ def preset_row(location: str, scaling: str = "auto") -> Backbone:
         source="preset",
         location=location,
         step_px=facts.step_px,
-        positions_px=facts.image_px if facts.has_positions else 0,
+        positions_px=facts.positions_px,
     )
 
 

@@ -54,6 +54,8 @@ def test_a_preset_is_the_same_network_that_can_be_cut(family: str, tmp_path: Pat
 
     bottom, top = split(model, row.cut)
     np.testing.assert_allclose(np.asarray(top(bottom(IMAGES))), features, atol=1e-6)
+    note = row.position_note(PX)
+    assert note.startswith("The position") if family == "DINOv2" else note == ""
     assert len(block_ends(model)) >= 2 and top.count_params() > 0
 
     model.save(tmp_path / "model.keras")
