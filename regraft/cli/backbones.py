@@ -9,6 +9,7 @@ import typer
 
 from regraft.cli.options.completion import complete_backbones
 from regraft.cli.options.json_flag import JsonFlag
+from regraft_core.formats.options import FeatureOptions
 
 if TYPE_CHECKING:
     from regraft.explore.backbone_list import BackboneFacts
@@ -27,16 +28,14 @@ def backbones(
         bool, typer.Option("--measure", help="Measure those whose weights are on this machine.")
     ] = False,
     scaling: Annotated[
-        str,
-        typer.Option(help="Scaling of the input of a file that does not say: none, unit, fraction, "
-                     "torch, caffe or lite."),
+        str, typer.Option(help=FeatureOptions.model_fields["scaling"].description)
     ] = "auto",
     json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """List the backbones: size, license, speed, and whether their weights are here.
+    """List the backbones with their size, license and speed.
 
-    The milliseconds per image are those that --measure has measured on this machine, in batches
-    of 16 images and float32.
+    "here" is whether their weights are on this machine. The milliseconds per image are those that
+    --measure has measured on this machine, in batches of 16 images and float32.
 
     Example: regraft backbones efficientnet_lite0 vgg16 --measure
     """

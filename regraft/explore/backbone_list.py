@@ -68,23 +68,22 @@ def list_backbones(
     Raises:
         InputError: a name is unknown, or a file cannot be read.
     """
-    found = [_facts(find_backbone(name, scaling)) for name in names]
-    if not names:
-        found = [_facts(row) for row in BACKBONES.values()]
-        found += [_preset_facts(f"{PREFIX}{name}") for name in image_presets()]
+    found = _all_facts(names, scaling)
     if not measure:
         return found
     here = [one.name for one in found if one.here]
-    measured: dict[str, float | None] = {}
     for index, name in enumerate(here):
-        measured[name] = _measured(find_backbone(name, scaling))
+        _measure(find_backbone(name, scaling))
         if progress is not None:
             progress(index + 1, len(here))
-    return [
-        one if one.name not in measured
-        else BackboneFacts(**asdict(one) | {"image_ms": measured[one.name]})
-        for one in found
-    ]  # fmt: skip
+    return _all_facts(names, scaling)
+
+
+def _all_facts(names: Sequence[str], scaling: str) -> list[BackboneFacts]:
+    if names:
+        return [_facts(find_backbone(name, scaling)) for name in names]
+    found = [_facts(row) for row in BACKBONES.values()]
+    return found + [_preset_facts(f"{PREFIX}{name}") for name in image_presets()]
 
 
 def _facts(row: Backbone) -> BackboneFacts:
@@ -132,10 +131,10 @@ def _key(row: Backbone) -> list[Any]:
     return [row.name, row.image_px]
 
 
-def _measured(row: Backbone) -> float | None:
-    """Return the milliseconds per image, and keep them with the number of parameters."""
+def _measure(row: Backbone) -> None:
+    """Measure the milliseconds per image, and keep them with the number of parameters."""
     if not row.image_px:
-        return None
+        return
     with quiet_start():
         import numpy as np
         import tensorflow as tf
@@ -150,10 +149,8 @@ def _measured(row: Backbone) -> float | None:
     images = tf.constant(np.zeros((BATCH, *model.input_shape[1:]), np.float32))
     compute(images).numpy()  # the first call takes longer
     seconds = list(_times(lambda: compute(images).numpy()))
-    image_ms = round(1000 * statistics.median(seconds) / BATCH, 3)
-    KEPT.keep(_key(row), image_ms)
+    KEPT.keep(_key(row), round(1000 * statistics.median(seconds) / BATCH, 3))
     KEPT.keep(["parameters", *_key(row)], int(model.count_params()))
-    return image_ms
 
 
 def _times(call: Callable[[], Any]) -> Iterator[float]:
