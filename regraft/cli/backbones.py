@@ -59,7 +59,7 @@ def _print(found: Sequence[BackboneFacts]) -> None:
     for one in found:
         numbers = (
             "" if one.image_px is None else str(one.image_px),
-            "" if one.parameters is None else f"{one.parameters / 1e6:.1f} M",
+            "" if one.parameters is None else f"{one.parameters / 1e6:.3g} M",
             "" if one.image_ms is None else f"{one.image_ms:.2f}",
         )
         here = "yes" if one.here else "no"

@@ -162,6 +162,7 @@ def test_extract_features_gets_the_backbone_with_the_digest_of_its_files(
     found = []
     for width in (64, 64, 96):
         name = write_preset(tmp_path / "vit", config=PRESET_CONFIG | {"mlp_dim": width})
+        (tmp_path / "vit" / "model.weights.h5").touch()
         options = resolve_options(given | {"backbone": name})["extract_features"]
         location, _, digest = options["backbone"].partition("#sha256=")
         assert location == name and len(digest) == 64
