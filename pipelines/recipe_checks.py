@@ -183,7 +183,7 @@ def _check_cut(recipe: Recipe, *, has_files: bool) -> None:
     if is_location(recipe.backbone) and not has_files:
         return
     row = find_backbone(recipe.backbone, recipe.scaling)
-    if recipe.cut in row.known_cuts:
+    if recipe.cut in row.known_cuts or row.source == "saved_model":
         return
     with quiet_start():
         from regraft_core.backbones.build import build_backbone
