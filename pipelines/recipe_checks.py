@@ -13,7 +13,13 @@ from pathlib import Path
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, check_package
-from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
+from regraft_core.backbones.backbone_table import (
+    AUTO,
+    backbone_path,
+    find_backbone,
+    fixed_px,
+    is_location,
+)
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
@@ -68,7 +74,7 @@ def check_recipe(
         _check_champion(recipe)
     _check_labels(recipe, elsewhere=has_mounted is not None or containers)
     _check_backbone(recipe, on_cluster=has_mounted is not None, containers=containers)
-    _check_cut(recipe)
+    _check_cut(recipe, has_files=has_mounted is None and not containers)
     if recipe.min_accuracy_by_slice and not recipe.slices:
         raise InputError("min_accuracy_by_slice: expected --slices to name the slices, got none")
 
@@ -78,6 +84,8 @@ def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for source in (*recipe.sources, *recipe.mirrors):
         if not (source in SAMPLE_NAMES or drive_id(source)):
             yield "source", source
+    if path := backbone_path(recipe.backbone):
+        yield "backbone", path
     if recipe.weights not in _WEIGHTS_BY_NAME:
         yield "weights", str(parse_location(recipe.weights)[0])
     if recipe.fixes:
@@ -91,7 +99,7 @@ def _check_on_this_machine(name: str, location: str) -> None:
     path = local_path(location)
     if name == "source":
         kind_of_source(location)
-    elif name in ("weights", "ood_images") and not path.exists():
+    elif name in ("weights", "backbone", "ood_images") and not path.exists():
         raise InputError(f"{name}: expected a file or folder, found none at {location}")
     elif name == "fixes":
         read_fixes(location)
@@ -171,24 +179,35 @@ def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> No
         return
     if recipe.backbone == AUTO:
         backbones_at_hand(recipe.weights, fixed_px(recipe.image_px))
-    elif recipe.weights == IMAGENET:
-        check_package(find_backbone(recipe.backbone))
+        return
+    row = find_backbone(recipe.backbone, recipe.scaling)
+    row.side_px(fixed_px(recipe.image_px))
+    if row.source == "saved_model" and recipe.strategies != ("head",):
+        raise InputError(
+            f"strategies: a SavedModel such as {row.label} is never trained; use --strategies head"
+        )
+    if recipe.weights == IMAGENET:
+        check_package(row)
 
 
-def _check_cut(recipe: Recipe) -> None:
+def _check_cut(recipe: Recipe, *, has_files: bool) -> None:
     """Check that the backbone has the cut point; similar names are suggested.
 
     Loading TensorFlow takes seconds, so it is not loaded for cuts that are known. With backbone
-    `auto`, the step that chooses the backbone finds the cut.
+    `auto`, the step that chooses the backbone finds the cut, and so does the step that reads the
+    file of a backbone if this machine does not have it.
     """
     if AUTO in (recipe.backbone, recipe.cut):
         return
-    if recipe.cut in find_backbone(recipe.backbone).known_cuts:
+    if is_location(recipe.backbone) and not has_files:
+        return
+    row = find_backbone(recipe.backbone, recipe.scaling)
+    if recipe.cut in row.known_cuts or row.source == "saved_model":
         return
     with quiet_start():
         from regraft_core.backbones.build import build_backbone
         from regraft_core.backbones.cuts import find_cut
 
         set_up_gpus(GpuSetup())  # otherwise this process would take the card from the steps
-        model = build_backbone(recipe.backbone, fixed_px(recipe.image_px), "random")
+        model = build_backbone(row, fixed_px(recipe.image_px), "random")
     find_cut(model, recipe.cut)

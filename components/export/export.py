@@ -211,7 +211,7 @@ def _describe(
         evaluation_digest=evaluation.digest,
         dataset_digest=evaluation.dataset_digest,
         strategy=model.strategy,
-        backbone=model.backbone,
+        backbone=model.backbone_label,
         weights_digest=model.weights_digest,
         classes=model.classes,
         preprocessing=model.preprocessing,

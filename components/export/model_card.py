@@ -9,7 +9,7 @@ from typing import Any
 from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
 from regraft_core.formats.run_outcome import main_metric
-from regraft_core.runtime.printable import markdown_text
+from regraft_core.runtime.printable import markdown_text, one_line
 
 _SHOWN_CLASSES = 50
 
@@ -20,10 +20,11 @@ def model_card(
     """Return the model card of an exported model."""
     several = "labels" in evaluation.details
     px = model.preprocessing.image_px
+    backbone = one_line(model.backbone_label).replace("`", "")
     parts = [
         "# Model card",
         f"An image classifier for {len(model.classes)} classes: a head on the backbone "
-        f"`{model.backbone}`, trained with strategy `{model.strategy}`."
+        f"`{backbone}`, trained with strategy `{model.strategy}`."
         + (" An image may have several of them, or none." if several else ""),
         "## Metrics on the test split",
         _scores(evaluation.metrics),

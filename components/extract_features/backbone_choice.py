@@ -148,7 +148,7 @@ def _pairs(
 ) -> Iterator[tuple[Backbone, str, int]]:
     """Yield the backbones with their weights and image sizes; nothing unasked is downloaded."""
     for name, weights in candidates.items():
-        row = find_backbone(name)
+        row = find_backbone(name, options.scaling)
         if options.image_px != AUTO:
             yield row, weights, row.side_px(fixed_px(options.image_px))
             continue

@@ -112,20 +112,27 @@ def read_sample(dataset: Path, data: DatasetManifest, limit: int = SAMPLE_IMAGES
     return Sample(records, labels, groups, len(data.classes), scored)
 
 
-def sizes_to_compare(row: Backbone, sample: Sample) -> tuple[int, int]:
-    """Return the backbone's default size, and one near the images' own.
+def sizes_to_compare(row: Backbone, sample: Sample) -> tuple[int, ...]:
+    """Return the backbone's default size and, if it accepts others, one near the images' own.
 
     The latter is the median of their shorter sides, rounded up and at least `_SMALLEST_PX`; for
     images that are not smaller than the default, it is 1.5 times the default.
+
+    Raises:
+        InputError: the backbone has no default.
     """
+    default = row.side_px(0)
+    if row.one_size:
+        return (default,)
     sides = [min(Image.open(io.BytesIO(record.encoded)).size)
              for record in sample.records[:_SIZES_READ]]  # fmt: skip
-    near = max(_whole_steps(statistics.median(sides)), _SMALLEST_PX, row.min_px)
-    return row.image_px, near if near < row.image_px else _whole_steps(_LARGER * row.image_px)
+    step = _STEP_PX if _STEP_PX % row.step_px == 0 else row.step_px
+    near = _whole_steps(max(statistics.median(sides), _SMALLEST_PX, row.min_px), step)
+    return default, near if near < default else _whole_steps(_LARGER * default, step)
 
 
-def _whole_steps(px: float) -> int:
-    return _STEP_PX * math.ceil(px / _STEP_PX)
+def _whole_steps(px: float, step: int) -> int:
+    return step * math.ceil(px / step)
 
 
 def measure(

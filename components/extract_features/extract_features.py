@@ -29,6 +29,7 @@ from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import find_cut, freeze
+from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import (
     DatasetManifest,
@@ -82,8 +83,11 @@ def extract_features(
     data = DatasetManifest.read(dataset)
     check_label_options(options, data.labels_per_image)
     options, choice = choose_backbone(Path(dataset), data, options)
-    backbone = find_backbone(options.backbone)
+    backbone = find_backbone(options.backbone, options.scaling)
     image_px = backbone.side_px(fixed_px(options.image_px))
+    note = backbone.position_note(image_px)
+    if note:
+        log_progress(f"extract_features: {note}")
     model = build_backbone(backbone, image_px, options.weights)
     freeze(model)
     weights = weights_digest(model)
@@ -119,7 +123,10 @@ def extract_features(
         )
     # What is equal if the bits are to be equal.
     computed = [str(engine), options.batch_size, engine_versions([engine])]
-    content = [data.digest, weights, cut, shard_index, shard_count, image_px, used, computed]
+    # The file of a backbone says more than its weights, such as activations.
+    file_digest = backbone.name.partition(DIGEST_MARK)[2]
+    inputs = [data.digest, weights, file_digest, backbone.scaling, image_px]
+    content = [*inputs, cut, shard_index, shard_count, used, computed]
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
     kinds: dict[str, tuple[str, list[int]]] = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
@@ -158,6 +165,7 @@ def extract_features(
             weights=options.weights,
             weights_digest=weights,
             image_px=image_px,
+            scaling=backbone.scaling,
             backbone_choice=choice,
             cut=cut,
             views=options.views,
@@ -173,7 +181,7 @@ def extract_features(
             feature_map=list(model.output.shape[1:]),
             levels=levels,
             image_kb=image_kb,
-            reasoning=[*reasoning, *([ready.sentence] if ready.sentence else [])],
+            reasoning=[text for text in (note, *reasoning, ready.sentence) if text],
             shard_index=shard_index,
             shard_count=shard_count,
             shards=[store.with_digests(info) for _, info in shards],

@@ -166,9 +166,8 @@ def _sample(count: int, limit: int, seed: int) -> NDArray[np.int64]:
 
 
 def _untrained_extractor(head: ModelManifest, kind: HeadKind) -> keras.Model:
-    backbone = build_backbone(
-        find_backbone(head.backbone), head.preprocessing.image_px, "random", seed=UNTRAINED_SEED
-    )
+    row = find_backbone(head.backbone, head.preprocessing.scaling)
+    backbone = build_backbone(row, head.preprocessing.image_px, "random", seed=UNTRAINED_SEED)
     return keras.Model(backbone.input, pooling_layer(kind)(backbone.output))
 
 

@@ -164,7 +164,8 @@ def load_parts(
     ):
         if ours != theirs:
             raise InputError(f"dataset, features and head do not match: different {what}")
-    backbone = build_backbone(find_backbone(manifest.backbone), image_px, manifest.weights)
+    row = find_backbone(manifest.backbone, manifest.preprocessing.scaling)
+    backbone = build_backbone(row, image_px, manifest.weights)
     digest = weights_digest(backbone)
     if digest != manifest.weights_digest:
         raise InputError(

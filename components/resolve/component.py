@@ -42,6 +42,7 @@ def resolve(
     fixes: str,
     backbone: str,
     weights: str,
+    scaling: str,
     image_px: str,
     cut: str,
     views: int,

@@ -17,7 +17,13 @@ from typing import Any
 
 from components.resolve.step_options import step_options
 from regraft_core.backbones.at_hand import backbones_at_hand
-from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
+from regraft_core.backbones.backbone_table import (
+    AUTO,
+    find_backbone,
+    fixed_px,
+    identified_backbone,
+    is_location,
+)
 from regraft_core.backbones.weights import parse_location
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.engine_packages import check_engine_package
@@ -63,6 +69,7 @@ class RunInputs:
     backbone: str = ""
     image_px: str = "0"
     weights: str = "imagenet"
+    scaling: str = "auto"
     ood_images: str = ""
     fixes: str = ""
     champion: str = ""
@@ -76,13 +83,14 @@ class ResolvedInputs:
 
     `source_state` changes with the sources, the code and removed content; `champion` is the
     location of the champion's version; it and its digest are empty if there is no champion.
-    `weights` and `fixes` are the options with the digests of their files. `candidates` are the
-    backbones to compare, each with its weights in the same way.
+    `backbone`, `weights` and `fixes` are the options with the digests of their files. `candidates`
+    are the backbones to compare, each with its weights in the same way.
     """
 
     source_state: str
     champion: str
     champion_digest: str
+    backbone: str
     weights: str
     fixes: str
     candidates: Mapping[str, str]
@@ -109,6 +117,8 @@ def resolve_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         options["ingest"]["fixes"] = found.fixes
     if values["mlflow"]:
         check_mlflow_package()
+    if is_location(values["backbone"]):
+        options["extract_features"]["backbone"] = found.backbone
     options["extract_features"] |= {"weights": found.weights} | (
         {"candidates": dict(found.candidates)} if found.candidates else {}
     )
@@ -180,8 +190,10 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
         for location in (value,) if isinstance(value, str) else value:
             refuse_credentials(one.name, location)
             refuse_signature(one.name, location)
-    if inputs.backbone and inputs.backbone != AUTO:
-        find_backbone(inputs.backbone)
+    backbone = inputs.backbone
+    if backbone and backbone != AUTO:
+        find_backbone(backbone, inputs.scaling).side_px(fixed_px(inputs.image_px))
+        backbone = identified_backbone(backbone)
     if not inputs.sources:
         raise InputError("sources: expected at least one source, got none")
     states = [source_state(source, inputs.sha256) for source in inputs.sources]
@@ -202,7 +214,7 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
     champion = _champion(inputs.champion)
     log_progress(f"resolve: champion {champion[0] or 'none'}")
     return ResolvedInputs(
-        digest_of([*states, code_digest()]), *champion, weights, fixes, candidates
+        digest_of([*states, code_digest()]), *champion, backbone, weights, fixes, candidates
     )
 
 

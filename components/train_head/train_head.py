@@ -293,7 +293,8 @@ def _manifest(
         weights=features.weights,
         weights_digest=features.weights_digest,
         preprocessing=Preprocessing(
-            image_px=features.image_px, scaling=find_backbone(features.backbone).scaling
+            image_px=features.image_px,
+            scaling=find_backbone(features.backbone, features.scaling).scaling,
         ),
         classes=features.classes,
         activation="softmax" if isinstance(solved, SolvedHead) else "sigmoid",

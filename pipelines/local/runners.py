@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipes.recipe import Recipe
+from regraft_core.backbones.backbone_table import backbone_path
 from regraft_core.runtime.addresses import is_remote, local_path, variables_of
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
@@ -90,6 +91,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         if getattr(recipe, name) not in WEIGHTS_BY_NAME:
             path, mark, digest = getattr(recipe, name).partition("#sha256=")
             changes[name] = f"{_absolute(path)}{mark}{digest}"
+    if path := backbone_path(recipe.backbone):
+        changes["backbone"] = recipe.backbone.replace(path, _absolute(path), 1)
     for name in ("sources", "mirrors"):
         changes[name] = tuple(_absolute(path) for path in getattr(recipe, name))
     return recipe.model_copy(update=changes)
@@ -106,6 +109,7 @@ def _absolute(text: str, *, always: bool = False) -> str:
 def _paths_read(recipe: Recipe) -> list[str]:
     """Return the absolute paths that the recipe names and no step writes to."""
     files = [text.partition("#sha256=")[0] for text in (recipe.weights, recipe.fixes)]
+    files.append(backbone_path(recipe.backbone))
     named = (*recipe.sources, *recipe.mirrors, recipe.champion, recipe.ood_images, *files)
     return [name for name in named if Path(name).is_absolute() and Path(name).exists()]
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from pipelines.recipes.option_hints import unknown_option
-from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px
+from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px, is_location
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options import (
     ExportOptions,
@@ -114,8 +114,8 @@ _NUMBERS = (bool, int, float)
 
 
 # Parameters of a run are shown by Kubeflow, in the process list and in logs.
-ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "ood_images", "work_dir",
-             "fixes", "download_cache", "model_registry", "mlflow")  # fmt: skip
+ADDRESSES = ("sources", "mirrors", "destination", "champion", "weights", "backbone", "ood_images",
+             "work_dir", "fixes", "download_cache", "model_registry", "mlflow")  # fmt: skip
 # Set by the pipeline, or derived from other fields.
 _NOT_OPTIONS = {"strategy", "keep_cut", "poolings", "candidates"}
 # The run's own fields first, then step by step; pydantic's order begins with the last step.
@@ -171,5 +171,5 @@ def _check_backbone(recipe: Recipe) -> None:
                 f"backbone has other layers, got {recipe.cut!r}; name the backbone, or pass "
                 "--cut auto"
             )
-    else:
-        find_backbone(recipe.backbone).side_px(fixed_px(recipe.image_px))
+    elif not is_location(recipe.backbone):  # a file may be on the steps' machine only
+        find_backbone(recipe.backbone, recipe.scaling).side_px(fixed_px(recipe.image_px))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pipelines.recipes.recipe_draft import BACKBONE, draft_options, name_for, scan_folder
 from pipelines.recipes.recipe_file import SUFFIXES, known_recipes, with_recipe
-from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.backbone_table import find_backbone, is_location
 from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError, unknown_name
 
@@ -82,7 +82,10 @@ def default_options(images: str) -> dict[str, Any]:
 def _without_recipe(images: str, overrides: Mapping[str, Any]) -> RunOptions:
     if "sources" in overrides:
         raise InputError(f"expected either {images} or --source, got both")
-    values = default_options(images) | dict(overrides)
+    values = default_options(images)
+    if is_location(str(overrides.get("backbone", ""))):
+        values["image_px"] = 0  # a preset and a file have a size of their own
+    values |= overrides
     shown = ", ".join(
         f"{name.replace('_', ' ')} {_text(values[name])}" for name in _SHOWN if name in values
     )

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("runs.diff", "Compare two runs: options, data, head and metrics."),
     "drift": ("drift.drift", "Test whether the images that a model receives have changed."),
     "classify": ("explore.classify", "Classify images with a pretrained ImageNet model."),
+    "backbones": ("backbones.backbones", "List the backbones with their size, license and speed."),
     "inspect": ("explore.inspect", "Show the layers, weights and cut points of a model."),
     "ingest": ("local_run.ingest", "Turn images into a checked dataset."),
     "doctor": ("doctor.doctor", "Check that this machine can run Regraft."),

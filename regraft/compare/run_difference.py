@@ -133,7 +133,7 @@ def _facts(model: ModelManifest) -> dict[str, Any]:
     members = model.head.get("members", [])
     return {
         "strategy": model.strategy,
-        "backbone": model.backbone,
+        "backbone": model.backbone_label,
         "image px": model.preprocessing.image_px,
         "cut": model.cut,
         "head reads": members[0]["levels"] if members else model.head.get("pooling"),

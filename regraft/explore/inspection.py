@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
 from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
-from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
+from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
+from regraft_core.formats.backbone_names import PREFIX
 from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
@@ -79,6 +80,8 @@ def inspect_model(name: str, options: InspectOptions) -> ModelFacts:
         InputError: the model does not exist or is damaged, or has no such layer or cut.
     """
     path = Path(name)
+    if name.startswith(PREFIX):
+        return _inspect_backbone(name, options)
     if path.is_dir():
         return _inspect_folder(path, options)
     if path.is_file() or path.suffix == ".keras":
@@ -247,7 +250,7 @@ def _add_parts(model: Any, found: ModelFacts, options: InspectOptions) -> ModelF
 def _count_strategy(model: Any, found: ModelFacts, options: StrategyOptions) -> StrategyCounts:
     if found.kind != "backbone":
         raise InputError(f"--strategy: expected a backbone, got a {found.kind}")
-    return count_trainable(model, BACKBONES[found.name], options)
+    return count_trainable(model, find_backbone(found.name), options)
 
 
 def _with_layer(layer: Any, found: ModelFacts) -> ModelFacts:

@@ -9,7 +9,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from regraft_core.backbones.backbone_table import BACKBONES, KERAS, Backbone
+from regraft_core.backbones.backbone_row import KERAS, Backbone
+from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.weights import SUFFIXES, parse_location
 from regraft_core.runtime.errors import InputError
 

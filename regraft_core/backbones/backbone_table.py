@@ -5,65 +5,21 @@ Importing this module does not import TensorFlow, so that names are checked befo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
+from regraft_core.backbones.backbone_row import Backbone
+from regraft_core.backbones.hub_presets import preset_digest, preset_folder, preset_row
+from regraft_core.backbones.own_files import is_own_file, own_digest, own_row
+from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX
+from regraft_core.images.scalings import check_scaling
 from regraft_core.runtime.errors import InputError, unknown_name
 
 APACHE = "Apache-2.0"
 BSD = "BSD-3-Clause"
 MIT = "MIT"
 OXFORD = "CC-BY-4.0 (Visual Geometry Group, Oxford)"
-KERAS = "ImageNet, downloaded once by Keras"
 AUTO = "auto"
 """Instead of a name: a run compares the backbones whose weights are at hand."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """One row of the table: a backbone and its pretrained weights.
-
-    `scaling` is a key of `preprocess.SCALINGS`, for a Keras model the module of
-    `keras.applications` with its `preprocess_input`. `width` is the number of channels of the last
-    feature map. `cut` is the layer up to which strategy `top` freezes by default, the end of a late
-    stage through which every path goes. `has_top` states whether it has a classification head for
-    the 1000 ImageNet classes. `license` is that of the pretrained weights, as their publisher
-    states it. `package` is the Python package with the weights, if Keras does not download them.
-    `stage_ends` are cut points at the ends of earlier stages, as far as they are listed.
-    """
-
-    constructor: str
-    scaling: str
-    image_px: int
-    min_px: int
-    width: int
-    cut: str
-    license: str
-    weights_from: str = KERAS
-    imported_from: str = "keras.applications"
-    has_top: bool = True
-    package: str = ""
-    stage_ends: tuple[str, ...] = ()
-
-    @property
-    def known_cuts(self) -> tuple[str, ...]:
-        """Cut points that tests check, so that nobody has to build the backbone to check them."""
-        return (*self.stage_ends, self.cut)
-
-    @property
-    def name(self) -> str:
-        """The name that users write: the constructor's in lower case."""
-        return self.constructor.lower()
-
-    def side_px(self, image_px: int) -> int:
-        """Return the input size: `image_px`, or the backbone's default if it is 0.
-
-        Raises:
-            InputError: it is too small for the backbone.
-        """
-        side = image_px or self.image_px
-        if side < self.min_px:
-            raise InputError(f"image_px: {self.name} expects at least {self.min_px}, got {side}")
-        return side
 
 
 _VGG_ENDS = ("block1_pool", "block2_pool", "block3_pool")
@@ -150,21 +106,61 @@ _ROWS = (
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
 
 
-def find_backbone(name: str) -> Backbone:
-    """Return the row called `name`.
+def is_location(name: str) -> bool:
+    """Return whether a name is that of a preset, or of a file or folder with a network."""
+    return name.startswith(PREFIX) or (name not in BACKBONES and is_own_file(name))
+
+
+def find_backbone(name: str, scaling: str = AUTO) -> Backbone:
+    """Return the backbone called `name`, which may be outside the table.
+
+    Args:
+        name: of a row of the table, `hub:` and the name or the folder of a KerasHub preset, or the
+            path of a `.keras` or `.h5` file, or of a SavedModel; `#sha256=<hex>` may follow a path.
+        scaling: of the pixels, `auto` for that of the table or the preset.
 
     Raises:
-        InputError: the name is unknown; similar names are suggested. `auto` is not a name.
+        InputError: the name is unknown; similar names are suggested. `auto` is not a name. A file
+            is missing or of another kind, or its scaling is unknown.
     """
     if name == AUTO:
         raise InputError(
             "backbone: expected a name, got auto, which only a run can choose; "
             "`regraft run --backbone auto` shows the choice"
         )
+    if name.startswith(PREFIX):
+        return preset_row(name, scaling)
+    if is_location(name):
+        return own_row(name, scaling)
     try:
-        return BACKBONES[name]
+        row = BACKBONES[name]
     except KeyError:
         raise unknown_name("backbone", name, BACKBONES) from None
+    return row if scaling == AUTO else dataclasses.replace(row, scaling=check_scaling(scaling))
+
+
+def identified_backbone(name: str) -> str:
+    """Return the name of a backbone; that of a local file or folder with its digest.
+
+    A cache compares options, and a file can change without its path.
+
+    Raises:
+        InputError: it is missing, or differs from the digest that the name has.
+    """
+    if not is_location(name) or (name.startswith(PREFIX) and not preset_folder(name)):
+        return name
+    digest = preset_digest(name) if name.startswith(PREFIX) else own_digest(name)
+    location, _, expected = name.partition(DIGEST_MARK)
+    if expected and digest != expected.lower():
+        raise InputError(f"backbone: expected SHA-256 {expected} of {location}, found {digest}")
+    return f"{location}{DIGEST_MARK}{digest}"
+
+
+def backbone_path(name: str) -> str:
+    """Return the path of a backbone's file or folder, "" if its name is not that of one."""
+    if name.startswith(PREFIX):
+        return preset_folder(name)
+    return name.partition(DIGEST_MARK)[0] if is_location(name) else ""
 
 
 def fixed_px(image_px: int | str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import random
@@ -10,7 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from regraft_core.backbones.backbone_table import KERAS, Backbone, find_backbone
+from regraft_core.backbones.backbone_row import KERAS, Backbone
+from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.hub_network import build_preset
+from regraft_core.backbones.own_network import build_own
 from regraft_core.backbones.weights import load_weights_file, pretrained
 from regraft_core.runtime.errors import InputError
 
@@ -25,8 +29,9 @@ def build_backbone(
     Args:
         backbone: a row of the table, or its name.
         image_px: side of the square input; 0 uses the backbone's default.
-        weights: "imagenet" for the row's pretrained weights, "random" for initial weights from
-            `seed`, or a file that `weights.load_weights_file` reads.
+        weights: "imagenet" for the row's pretrained weights, also those of a preset or a file,
+            "random" for initial weights from `seed`, or a file that `weights.load_weights_file`
+            reads.
         seed: of "random".
 
     Returns:
@@ -96,20 +101,31 @@ def weights_digest(model: Any) -> str:
 def _build(
     row: Backbone, image_px: int, seed: int, weights: str | None, *, top: bool = False
 ) -> Any:
-    """Build the model; initial weights come from `seed`, Python's random state is restored."""
+    """Build the model; initial weights come from `seed`."""
+    if row.source != "table":
+        build = build_preset if row.source == "preset" else build_own
+        with _seeded(seed):
+            return build(row, image_px, load=weights == "imagenet")
     constructor = getattr(importlib.import_module(row.imported_from), row.constructor)
     # The models of Keras end in a softmax by default.
     options = {"classifier_activation": None} if top and row.weights_from == KERAS else {}
-    state = random.getstate()
-    random.seed(seed)  # Keras draws the seeds of its initializers from it.
-    try:
+    with _seeded(seed):
         model = constructor(
             include_top=top, weights=weights, input_shape=(image_px, image_px, 3), **options
         )
-    finally:
-        random.setstate(state)
     _name_by_position(model)
     return model
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let Python's random state, from which Keras draws seeds of initializers, start at `seed`."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _leaves(model: Any) -> Iterator[Any]:

@@ -49,8 +49,9 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 def block_ends(model: keras.Model, limit: int = MAX_LEVELS) -> list[CutPoint]:
     """Return the feature maps at the ends of blocks, the model's output last.
 
-    A block ends at a cut point that several layers read (a residual starts), that joins paths, or
-    that a layer without weights has made smaller (pooling). Layers without weights that follow,
+    A block ends at a cut point that several layers read (a residual starts), that joins paths,
+    that is a whole block (its layer says so by `ends_block`), or that a layer without weights has
+    made smaller (pooling). Layers without weights that follow,
     such as an activation, belong to the block. If these are few, the last cut point of each size
     is an end, too; if they are more than `limit`, some between are left out, evenly.
     """
@@ -83,7 +84,8 @@ def _ends_block(point: CutPoint, children: dict[str, list[Any]]) -> bool:
     shrunk = min(p.shape[1] or 0 for p in parents) > (point.tensor.shape[1] or 0)
     weightless = _is_weightless(point.tensor)
     several = len(children.get(point.name, [])) > 1
-    return several or len(parents) > 1 or (shrunk and weightless)
+    is_block = getattr(point.tensor._keras_history.operation, "ends_block", False)
+    return is_block or several or len(parents) > 1 or (shrunk and weightless)
 
 
 def _goes_on(point: CutPoint, maps: Sequence[CutPoint], children: dict[str, list[Any]]) -> bool:
@@ -109,9 +111,15 @@ def find_cut(model: keras.Model, cut: str) -> CutPoint:
             of the model's parameters above it, or `top:N` for the N-th cut point from the output.
 
     Raises:
-        InputError: there is no such layer, it is not a cut point, or it is the first or last layer.
+        InputError: there is no such layer or no cut point at all, or it is not one or the first or
+            last layer.
     """
     inner = cut_points(model)[1:-1]
+    if not inner:
+        raise InputError(
+            "cut: no layer of the backbone has all paths through it, so only its head can be "
+            "trained; use --strategies head"
+        )
     kind, _, number = cut.partition(":")
     if kind == "top" and number:
         return _nth_from_top(inner, number)

@@ -50,6 +50,11 @@ def operation_flops(
     from keras import layers
 
     count = elements(output)
+    if getattr(operation, "ends_block", False):
+        # Each weight is used once per position. The products of tokens with tokens are left out:
+        # they are few unless there are more tokens than channels.
+        positions = count // int(output[-1] or 1)
+        return 2 * positions * int(operation.count_params())
     if isinstance(operation, keras.Model):
         return model_flops(operation)
     bias = count if getattr(operation, "use_bias", False) else 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from regraft_core.backbones.backbone_table import Backbone
+from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.weights_file import check_declared
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.addresses import is_remote, local_path, redact
@@ -91,7 +91,9 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
     except Exception as error:
         # h5py, zipfile and Keras raise many kinds of errors for a file that does not match.
         cause = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: expected weights of {row.name} {_kind(top)}: {cause}") from error
+        raise InputError(
+            f"{path}: expected weights of {row.label} {_kind(top)}: {cause}"
+        ) from error
     _check_finite(path, model)
 
 

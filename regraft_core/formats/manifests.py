@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from regraft_core.formats.backbone_names import short_name
 from regraft_core.formats.manifest_storage import Manifest, Record
 from regraft_core.formats.options import Strength
 
@@ -204,6 +205,9 @@ class FeaturesManifest(Manifest):
     )
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
+    scaling: str = Field(
+        default="auto", description="Scaling of the backbone's input; `auto` is its table's."
+    )
     reasoning: list[str] = Field(
         default_factory=list,
         description="How the policy of the views and the engine were chosen, in sentences.",
@@ -306,6 +310,11 @@ class ModelManifest(Manifest):
         default=None,
         description="SHA-256 (hex) of `ood_detector.npz`; null if the features allow none.",
     )
+
+    @property
+    def backbone_label(self) -> str:
+        """The backbone's name without the folders of this machine."""
+        return short_name(self.backbone)
 
 
 class CandidatesManifest(Manifest):

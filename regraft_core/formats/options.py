@@ -213,13 +213,19 @@ class FeatureOptions(Options):
 
     backbone: str = Field(
         default="vgg16",
-        description="Name of the pretrained backbone; auto compares those whose weights are on "
+        description="Pretrained backbone: a name; hub: and the name or folder of a KerasHub "
+        "preset; a .keras or .h5 file, or a SavedModel; auto compares those whose weights are on "
         "the machine.",
     )
     weights: str = Field(
         default="imagenet",
         description="Backbone weights: `imagenet`, `random`, or the path or URI of a file (with "
-        "--backbone auto, of a folder).",
+        "--backbone auto, of a folder). With a preset or file as backbone, `imagenet` is its own.",
+    )
+    scaling: str = Field(
+        default="auto",
+        description="Scaling of the backbone's input: none (0..255), unit (-1..1), fraction "
+        "(0..1), torch, caffe or lite; auto takes that of the backbone or preset.",
     )
     image_px: Annotated[int, Field(ge=0, le=2048)] | Literal["auto"] = Field(
         default=0,

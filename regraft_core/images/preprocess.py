@@ -31,28 +31,9 @@ from regraft_core.images.headers import (
     read_orientations,
     require,
 )
+from regraft_core.images.scalings import find_scaling
 from regraft_core.images.valid_rows import map_valid_rows
-from regraft_core.runtime.errors import unknown_name
 
-SCALINGS = {
-    "vgg16": "caffe",
-    "vgg19": "caffe",
-    "resnet": "caffe",
-    "resnet_v2": "unit",
-    "densenet": "torch",
-    "inception_v3": "unit",
-    "inception_resnet_v2": "unit",
-    "xception": "unit",
-    "mobilenet": "unit",
-    "mobilenet_v2": "unit",
-    "mobilenet_v3": "none",
-    "nasnet": "unit",
-    "efficientnet": "none",
-    "efficientnet_v2": "none",
-    "convnext": "none",
-    "efficientnet_lite0": "lite",
-    "tiny": "unit",
-}
 OF_KNOWN_FORMAT = f"an image as {FORMATS}, got other bytes"
 UNDECODABLE = (
     f"expected an undamaged image of a supported kind and at most {MAX_PIXELS} pixels, could not "
@@ -167,7 +148,7 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
 
     Args:
         pixels: float32 `[n, h, w, 3]` in 0..255, RGB.
-        scaling: a key of `SCALINGS`.
+        scaling: a name that `find_scaling` knows.
 
     Returns:
         float32 of the same shape; for a Keras model the result of its `preprocess_input`.
@@ -175,11 +156,13 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
     Raises:
         InputError: unknown scaling.
     """
-    match SCALINGS.get(scaling):
+    match find_scaling(scaling):
         case "none":
             return pixels
         case "unit":
             return pixels / 127.5 - 1.0
+        case "fraction":
+            return pixels / 255.0
         case "lite":
             return (pixels - 127.0) / 128.0
         case "caffe":
@@ -187,7 +170,10 @@ def scale(pixels: tf.Tensor, scaling: str) -> tf.Tensor:
         case "torch":
             mean = tf.constant(TORCH_MEAN, pixels.dtype)
             return (pixels / 255.0 - mean) / tf.constant(TORCH_DEVIATION, pixels.dtype)
-    raise unknown_name("scaling", scaling, SCALINGS)
+        case (factors, offsets):
+            factors, offsets = (tf.constant(one, pixels.dtype) for one in (factors, offsets))
+            return pixels * factors + offsets
+    raise AssertionError(scaling)
 
 
 def _are_known(headers: Headers) -> tf.Tensor:

@@ -97,7 +97,7 @@ def _parameters(
     images = {f"{name}_images": split.count for name, split in dataset.splits.items()}
     facts = {
         "strategy": model.strategy,
-        "backbone": model.backbone,
+        "backbone": model.backbone_label,
         "weights": model.weights,
         "image_px": model.preprocessing.image_px,
         "cut": model.cut or "",

@@ -9,12 +9,15 @@ from typing import cast
 import keras
 import numpy as np
 
+from regraft_core.backbones import frozen_graph, network_layers
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.manifests import ModelManifest, Parameters
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 
 MODEL_FILE = "model.keras"
+# Their layers are read by name, so they must be known.
+_LAYERS = (frozen_graph.FrozenGraph, network_layers.HubPart, network_layers.PatchTokens)
 
 
 def count_parameters(model: keras.Model) -> Parameters:
@@ -59,7 +62,13 @@ def read_keras_file(path: str | os.PathLike[str]) -> keras.Model:
     if not path.is_file():
         raise InputError(f"expected a .keras file at {path}, found none")
     try:
-        return cast(keras.Model, keras.models.load_model(path, compile=False, safe_mode=True))
+        layers = {f"{network_layers.PACKAGE}>{layer.__name__}": layer for layer in _LAYERS}
+        return cast(
+            keras.Model,
+            keras.models.load_model(path, custom_objects=layers, compile=False, safe_mode=True),
+        )
+    except InputError:
+        raise
     except Exception as error:
         # zipfile, h5py and Keras raise many kinds of errors for an invalid file.
         cause = " ".join(str(error).split()).split(". ")[0][:200]

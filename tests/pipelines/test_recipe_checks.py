@@ -38,6 +38,8 @@ def check(folder: Path, shapes: Path, **options: Any) -> None:
         ({"weights": "{tmp}/w.h5"}, "weights: expected a file or folder, found none"),
         ({"weights": "{tmp}/w.h5#sha256=00"}, r"weights: expected .* found none at \S*w\.h5$"),
         ({"weights": "https://a/w.h5"}, "weights: expected a path or a file: URI"),
+        ({"backbone": "{tmp}/m.keras"}, "backbone: expected a file or folder, found none"),
+        ({"backbone": "tiny", "scaling": "units"}, "scaling: unknown scaling 'units'; did you"),
         ({"ood_images": "{tmp}/none"}, "ood_images: expected a file or folder, found none"),
         ({"fixes": "{tmp}/none.csv"}, "fixes: cannot read .*none.csv: No such file"),
         ({"fixes": "{tmp}/file"}, "fixes: .*file: expected the columns sha256, .* got none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +22,17 @@ def explained_layer(model: keras.Model) -> CutPoint | None:
     """Return the last cut point that is a feature map [n, h, w, c], None without any.
 
     Cut points work for every backbone, because all evidence goes through them. For small images,
-    whose last maps have hardly any positions, it is the last map of at least 4 x 4.
+    whose last maps have hardly any positions, it is the last map of at least 4 x 4. The tokens of
+    a transformer are a map, too.
     """
     maps = [point for point in cut_points(_backbone(model))[1:] if len(point.tensor.shape) == 4]
-    large = [point for point in maps if min(point.tensor.shape[1:3]) >= MIN_POSITIONS]
+    large = [point for point in maps if min(_grid(*point.tensor.shape[1:3])) >= MIN_POSITIONS]
     return large[-1] if large else maps[-1] if maps else None
+
+
+def _grid(height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of a map; tokens [1, t, c] end with those of a square grid."""
+    return (math.isqrt(width), math.isqrt(width)) if height == 1 else (height, width)
 
 
 def _backbone(model: keras.Model) -> keras.Model:
@@ -76,6 +83,9 @@ def heat_maps(
     gradient = tape.gradient(explained, features)
     weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
     maps = tf.nn.relu(tf.reduce_sum(weights * features, axis=3)).numpy()
+    rows, columns = _grid(*maps.shape[1:])
+    if maps.shape[1] == 1:  # without the tokens before the patches
+        maps = maps[:, 0, maps.shape[2] - rows * columns :].reshape(-1, rows, columns)
     highest = maps.max(axis=(1, 2), keepdims=True)
     scaled = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
     return np.nan_to_num(scaled.astype(np.float32))

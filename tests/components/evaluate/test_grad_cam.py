@@ -9,6 +9,7 @@ from PIL import Image
 
 from components.evaluate.report.error_gallery import SIDE_PX, data_uri, overlay, select_errors
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
+from regraft_core.backbones.network_layers import PatchTokens
 
 
 def bright_or_dark() -> keras.Model:
@@ -31,6 +32,22 @@ def test_the_map_is_highest_where_the_evidence_is() -> None:
     assert np.unravel_index(maps[0].argmax(), (8, 8)) == (1, 6)
     assert np.unravel_index(maps[1].argmax(), (8, 8)) == (5, 2)
     assert maps.max() == 1.0 and maps.min() == 0.0
+
+
+def test_tokens_are_a_grid_after_those_before_the_patches() -> None:
+    """As of a transformer that ends in its class token: here the sum of all tokens."""
+    inputs = keras.Input((16, 16, 3))
+    patches = keras.layers.AveragePooling2D(2)(inputs)
+    tokens = PatchTokens(2, name="tokens")
+    tensor = keras.layers.GlobalAveragePooling2D()(tokens(patches))
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False)(tensor))
+    tokens.set_weights([np.ones((2, 3)), np.zeros((64, 3))])
+    model.layers[-1].set_weights([np.array([[-1.0, 1.0]] * 3)])
+    pixels = np.zeros((1, 16, 16, 3), np.float32)
+    pixels[0, 2:4, 12:14] = 1.0
+    maps = heat_maps(model, pixels, [1])
+    assert maps is not None and maps.shape == (1, 8, 8)
+    assert np.unravel_index(maps[0].argmax(), (8, 8)) == (1, 6) and maps.sum() == 1.0
 
 
 def test_a_class_with_only_negative_evidence_has_an_empty_map() -> None:

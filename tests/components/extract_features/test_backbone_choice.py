@@ -138,6 +138,10 @@ def test_the_second_size_is_near_that_of_the_images(
     nothing = np.empty(0, np.int64)
     sample = Sample(records, nothing.astype(np.int32), nothing, 1, nothing)
     assert sizes_to_compare(find_backbone(backbone), sample) == expected
+    patches = dataclasses.replace(find_backbone(backbone), image_px=224, step_px=14)
+    assert all(px % 14 == 0 for px in sizes_to_compare(patches, sample))
+    fixed = dataclasses.replace(find_backbone(backbone), one_size=True)
+    assert sizes_to_compare(fixed, sample) == expected[:1]
 
 
 def test_a_sample_has_the_fractions_of_the_classes(dataset: Path) -> None:

@@ -26,6 +26,7 @@ from regraft_core.formats.store_records import (
 )
 from regraft_core.runtime.errors import InputError
 from serving.publishing.publish import publish_saved_model
+from tests.hub_presets import PRESET_CONFIG, write_preset
 
 
 @pytest.fixture
@@ -115,6 +116,8 @@ def test_the_champion_in_a_bucket(inputs: RunInputs, exported: Path, bucket: str
         ({"sources": ["sample:digit"]}, "did you mean sample:digits"),
         ({"sources": ["{tmp}/nothing"]}, "unknown source"),
         ({"backbone": "vgg61"}, "did you mean .*vgg16"),
+        ({"backbone": "{tmp}/nothing.keras"}, "backbone: expected a .keras or .h5 file"),
+        ({"backbone": "hub:{tmp}/nothing"}, "backbone: expected a preset's folder at"),
         ({"weights": "{tmp}/nothing.keras"}, "weights: expected .* a file, found no file at"),
         ({"weights": "{tmp}"}, "weights: expected .* a file, found no file at"),
         ({"weights": "{tmp}/file#sha256=00"}, "weights: expected SHA-256 00 of .*, found e3b0c4"),
@@ -160,6 +163,21 @@ def test_the_steps_get_weights_with_the_digest_of_their_file(
     assert found[0] == found[1] != found[3]
     options = resolve_options({**DEFAULTS, **given, "weights": "random"})
     assert options["extract_features"]["weights"] == "random"
+
+
+def test_extract_features_gets_the_backbone_with_the_digest_of_its_files(
+    inputs: RunInputs, tmp_path: Path
+) -> None:
+    given = {**DEFAULTS, **dataclasses.asdict(inputs), "run_id": ""}
+    found = []
+    for width in (64, 64, 96):
+        name = write_preset(tmp_path / "vit", config=PRESET_CONFIG | {"mlp_dim": width})
+        (tmp_path / "vit" / "model.weights.h5").touch()
+        options = resolve_options(given | {"backbone": name})["extract_features"]
+        location, _, digest = options["backbone"].partition("#sha256=")
+        assert location == name and len(digest) == 64
+        found.append(options_digest(options))
+    assert found[0] == found[1] != found[2]
 
 
 def test_ingest_gets_the_fixes_with_the_digest_of_their_file(

@@ -28,6 +28,8 @@ def test_options_override_the_defaults_of_a_folder(shapes: Path) -> None:
     chosen = choose_options(str(shapes), {"backbone": "tiny", "strategies": ["head"]})
     assert (chosen.values["backbone"], chosen.values["image_px"]) == ("tiny", 64)
     assert chosen.note.startswith("no recipe: backbone tiny, image px 64, strategies head,")
+    preset = choose_options(str(shapes), {"backbone": "hub:dinov2_base"})
+    assert preset.values["image_px"] == 0  # that of the preset
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from PIL import Image
 from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.images.batch_decoding import make_decoder
 from regraft_core.images.preprocess import (
-    SCALINGS,
     decode_image,
     load_each_image,
     load_image,
     load_images,
     scale,
 )
+from regraft_core.images.scalings import KINDS, SCALINGS, affine_scaling, check_scaling
 from regraft_core.runtime.errors import InputError
 
 STRINGS = tf.TensorSpec([None], tf.string)
@@ -311,6 +311,19 @@ def test_every_backbone_has_a_scaling() -> None:
     assert {row.scaling for row in BACKBONES.values()} == set(SCALINGS)
     with pytest.raises(InputError, match="unknown scaling 'vgg61'"):
         scale(tf.zeros([1, 2, 2, 3]), "vgg61")
+
+
+def test_a_scaling_by_name_or_by_factors_and_offsets() -> None:
+    pixels = tf.constant([[[[0.0, 127.5, 255.0]]]])
+    ranges = {"none": (0, 255), "unit": (-1, 1), "fraction": (0, 1)}
+    for kind, (low, high) in ranges.items():
+        np.testing.assert_allclose(scale(pixels, kind)[0, 0, 0, ::2], [low, high])
+    name = affine_scaling([0.1, 0.2, 0.3], [-1])
+    np.testing.assert_allclose(scale(pixels, name)[0, 0, 0], [-1, 24.5, 75.5], rtol=1e-6)
+    assert {*KINDS, name} == {check_scaling(one) for one in (*KINDS, name)}
+    for wrong in ("affine:1:nan", "affine:1,2:0", "affine:1", "unite"):
+        with pytest.raises(InputError, match="scaling: unknown scaling"):
+            check_scaling(wrong)
 
 
 def test_the_graph_contains_no_python(samples: dict[str, bytes], load_each: Callable) -> None:

@@ -1,0 +1,90 @@
+"""Builds the network of a KerasHub preset, as a functional model that can be cut."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from regraft_core.backbones.backbone_row import Backbone
+from regraft_core.backbones.hub_families import TOWERS
+from regraft_core.backbones.hub_presets import (
+    CONFIG,
+    SHARDS,
+    Preset,
+    find_preset,
+    network_config,
+    plain_values,
+    preset_digest,
+    weight_files,
+)
+from regraft_core.backbones.weights_file import check_declared
+from regraft_core.formats.backbone_names import DIGEST_MARK
+from regraft_core.runtime.errors import InputError
+
+
+def build_preset(row: Backbone, image_px: int, *, load: bool) -> Any:
+    """Return the network of a preset from scaled images to a feature map.
+
+    Args:
+        row: of the preset.
+        image_px: side of the images.
+        load: whether to load its weights; otherwise they are initial.
+
+    Raises:
+        InputError: the preset is unavailable or has changed, or its weights do not match.
+    """
+    from regraft_core.backbones.hub_graphs import GRAPHS
+
+    preset = find_preset(row.location)
+    expected = row.location.partition(DIGEST_MARK)[2]
+    if expected and (found := preset_digest(row.location)) != expected:
+        raise InputError(f"{row.label}: expected SHA-256 {expected} of the preset, got {found}")
+    kind, config = network_config(preset)
+    try:
+        whole, network = _networks(preset, kind, config, image_px)
+        if load:
+            _load(preset, whole)
+        graph = GRAPHS[kind](network, image_px)
+        return graph.finish("backbone")
+    except InputError:
+        raise
+    except Exception as error:
+        # KerasHub, h5py and Keras raise many kinds of errors for values that do not match.
+        cause = " ".join(str(error).split())[:200]
+        raise InputError(f"{row.label}: the preset's files do not match: {cause}") from error
+
+
+def _networks(preset: Preset, kind: str, config: dict[str, Any], image_px: int) -> tuple[Any, Any]:
+    """Return the network whose weights the preset has, and its part for images."""
+    import keras_hub
+
+    models = keras_hub.models
+    if kind in ("SwinTransformerBackbone", "MiTBackbone", "HGNetV2Backbone"):
+        # No weight depends on the size of the images.
+        config = config | {"image_shape": (image_px, image_px, 3)}
+    with warnings.catch_warnings():
+        # Swin's attention takes a mask without saying so to Keras, which warns.
+        warnings.filterwarnings("ignore", message=".*does not support masking.*")
+        network = getattr(models, kind)(**config)
+    content = preset.json(CONFIG) or {}
+    if content.get("class_name") not in TOWERS:
+        return network, network
+    texts = content["config"]["text_encoder"]
+    if texts.get("class_name") != "SigLIPTextEncoder":
+        raise InputError(f"expected a SigLIPTextEncoder, got {texts.get('class_name')}")
+    tower = models.SigLIPTextEncoder(**plain_values(preset.name, texts["config"]))
+    return models.SigLIPBackbone(vision_encoder=network, text_encoder=tower), network
+
+
+def _load(preset: Preset, network: Any) -> None:
+    """Load the weights of a preset, of which only numbers are read."""
+    names = weight_files(preset)
+    paths = [path for name in names if (path := preset.file(name)) is not None]
+    shapes = [tuple(variable.shape) for variable in network.weights]
+    for path in paths:
+        if path.name != SHARDS:
+            check_declared(path, shapes)
+    if len({path.resolve().parent for path in paths}) > 1 and preset.folder is not None:
+        raise InputError("expected all weights in the preset's folder")
+    network.load_weights(Path(paths[0]))
