@@ -38,7 +38,6 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "label_choices": tables.label_choices,
     "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
-    "ingest_forms": tables.ingest_forms,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,
     "serving_batching": tables.serving_batching,
