@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from components.ingest.sources.label_lists import LabelForm
+from components.ingest.sources.table_columns import TableColumns
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, check_package
 from regraft_core.backbones.backbone_table import (
@@ -139,7 +141,6 @@ def _check_champion(recipe: Recipe) -> None:
 
     Archives and remote sources show their classes only to `ingest`, which then compares them.
     """
-    from components.ingest.sources.label_lists import LabelForm
     from components.ingest.sources.source_classes import find_classes
     from regraft_core.formats.champion_classes import find_champion_classes
 
@@ -147,10 +148,15 @@ def _check_champion(recipe: Recipe) -> None:
     champion = None if is_store_uri(location) else find_champion_classes(location)
     if champion is None:
         return
-    form = LabelForm(recipe.label_columns, recipe.label_separator)
-    classes = find_classes(recipe.sources, recipe.folders, form)
+    classes = find_classes(recipe.sources, recipe.folders, _columns(recipe))
     if classes is not None:
         champion.check(classes)
+
+
+def _columns(recipe: Recipe) -> TableColumns:
+    """Return the columns of a table that have the labels."""
+    form = LabelForm(recipe.label_columns, recipe.label_separator)
+    return TableColumns(label=recipe.label_column.strip().lower(), form=form)
 
 
 def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
@@ -158,11 +164,9 @@ def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
 
     Steps that run elsewhere may have packages to read tables that this process lacks.
     """
-    from components.ingest.sources.label_lists import LabelForm
     from components.ingest.sources.source_classes import have_several_labels
 
-    form = LabelForm(recipe.label_columns, recipe.label_separator)
-    if have_several_labels(() if elsewhere else recipe.sources, form):
+    if have_several_labels(() if elsewhere else recipe.sources, _columns(recipe)):
         check_label_options(recipe, "several")
 
 

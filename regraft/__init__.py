@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regraft.array_source import from_arrays
     from regraft.image_inputs import ImageError
     from regraft.model import Model, load
     from regraft.server import Server, serve
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "Server",
     "__version__",
+    "from_arrays",
     "load",
     "run",
     "serve",
@@ -54,6 +56,7 @@ _MODULES = {
     "Run": "regraft.training_run",
     "Server": "regraft.server",
     "VERSION": "regraft_core.runtime.version",
+    "from_arrays": "regraft.array_source",
     "load": "regraft.model",
     "run": "regraft.training_run",
     "serve": "regraft.server",

@@ -72,7 +72,7 @@ def encode_image(image: ImageInput) -> bytes:
     if isinstance(image, Image.Image):
         return _encode_pil(image)
     if hasattr(image, "__array__"):
-        return _encode_array(np.asarray(image))
+        return encode_array(np.asarray(image))
     raise ValueError(f"expected {EXPECTED}, got {type(image).__name__}")
 
 
@@ -110,8 +110,12 @@ def _encode_pil(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_array(array: NDArray[Any]) -> bytes:
-    """Encode whole numbers 0 to 255, [height, width] or [height, width, channels], as PNG."""
+def encode_array(array: NDArray[Any]) -> bytes:
+    """Encode whole numbers 0 to 255, [height, width] or [height, width, channels], as PNG.
+
+    Raises:
+        ValueError: the array has another shape or other values.
+    """
     channels = array.shape[2:] or (1,)
     if array.ndim not in (2, 3) or channels[0] not in CHANNELS or 0 in array.shape:
         raise ValueError(

@@ -43,12 +43,12 @@ _BY_CLASS = """(SELECT split, source_split, class.value AS label
 class ImageRow(NamedTuple):
     """One valid image, as a worker reports it.
 
-    `spool` is the number of the spool file with the stored bytes (`start`, `length`), or -1 if the
-    source's own bytes are stored; only then is `file` not empty. `hash64` is signed, as SQLite's
-    integers are. `path` and `file` are bytes, because file names need not be text. `label` is a
-    class or, if images have several labels, the JSON list of its sorted classes. `split` is that
-    of the source or, if it has none, of the key; it may change. `slices` is the JSON list of the
-    values of its slices, or empty.
+    `spool` is the number of the spool file with the stored bytes (`start`, `length`), or -1 if they
+    are those of the source's own file; only then is `file` not empty. `hash64` is signed, as
+    SQLite's integers are. `path` and `file` are bytes, because file names need not be text. `label`
+    is a class or, if images have several labels, the JSON list of its sorted classes. `split` is
+    that of the source or, if it has none, of the key; it may change. `slices` is the JSON list of
+    the values of its slices, or empty.
     """
 
     id: bytes

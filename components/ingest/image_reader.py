@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import warnings
@@ -19,15 +18,18 @@ from components.ingest.checks.image_stats import (
 from components.ingest.checks.image_validation import validate_image
 from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.png import PlainPng, unpack_small
+from components.ingest.crops import CLIPPED, CropReader
 from components.ingest.sources.download import read_url
 from components.ingest.sources.download_retry import FetchError
 from components.ingest.sources.folders import LabeledFile
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
-from components.ingest.spool import MAX_FILE_BYTES, SpoolWriter, read_file
+from components.ingest.spool import MAX_FILE_BYTES, PartReader, SpoolWriter, read_file
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.addresses import is_remote
 
 FILES_PER_CHUNK = 256
+BYTES_PER_CHUNK = 16 << 20
+"""Of images that are no files of their own; a chunk ends with the one that reaches it."""
 SPOOL_BYTES = 64 * 1024
 """Smaller images are kept in a spool file, because opening their files again takes longer."""
 
@@ -64,8 +66,15 @@ def chunk_tasks(
     files: Iterable[LabeledFile], spool: Path, options: IngestOptions
 ) -> Iterator[ChunkTask]:
     """Yield the tasks of the workers for a stream of files."""
-    files = iter(files)
-    while chunk := list(map(tuple, itertools.islice(files, FILES_PER_CHUNK))):
+    chunk: list[tuple] = []
+    size = 0
+    for file in files:
+        chunk.append(tuple(file))
+        size += len(file.data or b"")
+        if len(chunk) == FILES_PER_CHUNK or size >= BYTES_PER_CHUNK:
+            yield ChunkTask(chunk, spool, options)
+            chunk, size = [], 0
+    if chunk:
         yield ChunkTask(chunk, spool, options)
 
 
@@ -76,15 +85,23 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
     small: list[tuple[LabeledFile, bytes, PlainPng]] = []
     ends = thresholds(options.validation_fraction, options.test_fraction)
     rule = SplitRule(options.seed, ends)
+    crops = CropReader(options.max_pixels)
     # One spool file for each process, so that readers need not open many.
     number = os.getpid()
-    with warnings.catch_warnings(), open(task.spool / str(number), "ab") as opened:
+    with (
+        warnings.catch_warnings(),
+        open(task.spool / str(number), "ab") as opened,
+        PartReader() as parts,
+    ):
         # Pillow warns about unusual EXIF data and palettes, which do not make an image invalid.
         warnings.simplefilter("ignore")
         spool = SpoolWriter(number, opened, opened.tell())
         for file in map(LabeledFile._make, task.files):
             try:
-                data = _read(file, options)
+                data = _read(file, options, parts)
+                if file.crop:
+                    result.images.append(_cropped_row(file, data, crops, spool, rule, options))
+                    continue
                 png = unpack_small(
                     data, max_side_px=MIN_HASHED_SIDE_PX - 1, max_pixels=options.max_pixels
                 )
@@ -102,9 +119,13 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
     return result
 
 
-def _read(file: LabeledFile, options: IngestOptions) -> bytes:
+def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes:
     if file.problem:
         raise InvalidImageError("invalid-row", file.problem)
+    if file.data is not None:
+        return file.data
+    if file.size is not None:
+        return parts.read(file.file, file.start, file.size)
     if not is_remote(file.file):
         return read_file(file.file)
     try:
@@ -113,23 +134,55 @@ def _read(file: LabeledFile, options: IngestOptions) -> bytes:
         raise InvalidImageError("unreadable", str(error)) from error
 
 
+def _cropped_row(
+    file: LabeledFile, data: bytes, crops: CropReader, spool: SpoolWriter, rule: SplitRule,
+    options: IngestOptions,
+) -> tuple:  # fmt: skip
+    """Describe a box of an image for the catalog; spool it.
+
+    The boxes of an image are in one split, because their key is that of the image. The identity of
+    each is made from the image's bytes and the box, so it does not depend on how a PNG is written.
+
+    Raises:
+        InvalidImageError: as `CropReader.cut`.
+    """
+    assert file.crop
+    part, clipped = crops.cut(data, file.crop)
+    with_hash = options.near_duplicates != "off"
+    stats = validate_image(part, max_pixels=options.max_pixels, with_hash=with_hash)
+    whole = hashlib.sha256(data).digest()
+    identity = hashlib.sha256(whole + repr(tuple(file.crop[:4])).encode()).digest()
+    if clipped:
+        stats = stats._replace(conversions=(*stats.conversions, CLIPPED))
+    return _row(file._replace(file=""), part, stats, spool, rule, identity, whole)
+
+
 def _image_row(
     file: LabeledFile, data: bytes, stats: ImageStats, spool: SpoolWriter, rule: SplitRule
 ) -> tuple:
-    """Describe a valid image for the catalog; spool its bytes if it is small or not a file.
+    """Describe a valid image for the catalog; spool its bytes if it is small or not a file."""
+    identity = hashlib.sha256(data).digest()
+    return _row(file, data, stats, spool, rule, identity, identity)
+
+
+def _row(
+    file: LabeledFile, data: bytes, stats: ImageStats, spool: SpoolWriter, rule: SplitRule,
+    identity: bytes, content: bytes,
+) -> tuple:  # fmt: skip
+    """Describe an image whose split follows from its group or, without one, from `content`.
 
     Returns:
         The tuple of an `ImageRow`, because making one takes longer than hashing the bytes.
     """
     stored = data if stats.encoded is None else stats.encoded
-    start, spool_number, source = 0, -1, file.file
-    if stats.encoded is not None or len(data) <= SPOOL_BYTES or is_remote(source):
+    start, spool_number, source = file.start, -1, file.file
+    is_file = bool(source) and file.data is None and not is_remote(source)
+    if stats.encoded is not None or len(data) <= SPOOL_BYTES or not is_file:
         start, spool_number, source = spool.append(stored), spool.number, ""
-    digest = hashlib.sha256(data).digest()
-    key = split_key(b"group " + os.fsencode(file.group) if file.group else digest, rule.seed)
+    key = split_key(b"group " + os.fsencode(file.group) if file.group else content, rule.seed)
     signed_hash = stats.hash64 - (1 << 64) if stats.hash64 >> 63 else stats.hash64
     return (
-        digest, key, os.fsencode(file.path), os.fsencode(source),
+        identity, key, os.fsencode(file.path), os.fsencode(source),
         file.label, file.split, spool_number, start, len(stored),
         stats.width, stats.height, ",".join(stats.conversions), ",".join(stats.notes),
         signed_hash, stats.thumbnail or None, file.split or split_of(key, rule.ends),

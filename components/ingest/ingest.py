@@ -15,6 +15,7 @@ from components.ingest.card.data_card import write_data_card
 from components.ingest.card.label_counts import describe_lists
 from components.ingest.catalog import Catalog
 from components.ingest.checks.image_validation import READ_FORMATS
+from components.ingest.crops import INVALID_BOX
 from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
 from components.ingest.image_reader import chunk_tasks, read_chunk
 from components.ingest.process_pool import map_in_processes, process_count
@@ -24,6 +25,7 @@ from components.ingest.sources.folder_listing import shorten
 from components.ingest.sources.folders import Tally
 from components.ingest.sources.labels import describe_confusable
 from components.ingest.sources.source_files import source_files, source_name
+from components.ingest.sources.videos import describe_video, is_video
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.stale_folders import remove_stale_folders, running_lock
@@ -42,7 +44,7 @@ from regraft_core.runtime.version import VERSION
 WORK = ".work"
 INVALID_REASONS = (
     "missing-file", "unreadable", "empty-file", "not-an-image", "unsupported-format", "damaged",
-    "too-many-pixels", "label-conflict", "invalid-row",
+    "too-many-pixels", "label-conflict", "invalid-row", INVALID_BOX,
 )  # fmt: skip
 """Reasons that count as invalid files; the others (duplicates, leakage) only drop a copy."""
 _UNBALANCED_RATIO, _FEW_IMAGES = 5, 30
@@ -124,7 +126,9 @@ def _ingest(
         slices = count_slices(catalog, options.slices)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
         warnings += describe_unapplied(applied) if applied else []
-        warnings += [*assign_catalog(catalog, classes, options, several=several)]
+        warnings += assign_catalog(
+            catalog, classes, options, several=several, has_groups=tally.has_groups
+        )
         warnings += _describe_weaknesses(catalog)
         if several:
             warnings += describe_lists(catalog)
@@ -171,6 +175,8 @@ def _check_invalid_fraction(
     if not valid and not invalid:
         found = f"found none, and {tally.ignored} other files" if tally.example else "found none"
         example = f", for instance {tally.example}" if tally.example else ""
+        if is_video(tally.example):
+            raise DataError(f"expected images, {found}; {describe_video(tally.example)}")
         raise DataError(f"expected images, {found}{example}; ingest reads {READ_FORMATS}")
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     path, _, detail = next(row for row in catalog.quarantined() if row[1] in INVALID_REASONS)

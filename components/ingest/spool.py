@@ -58,7 +58,7 @@ class StoredImageReader:
             return os.pread(self._descriptor(spool), length, start)
         name = os.fsdecode(file)
         try:
-            data = read_file(name)
+            data = read_file(name, start, length if start else None)
         except InvalidImageError as error:
             raise InputError(f"{name} changed while it was read: {error.detail}") from error
         if hashlib.sha256(data).digest() != digest:
@@ -73,26 +73,65 @@ class StoredImageReader:
         return self._descriptors[spool]
 
 
-def read_file(file: str) -> bytes:
-    """Read a file that must be a regular one.
+class PartReader:
+    """Reads parts of files; the last file stays open, because its parts follow each other."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read(self, file: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of a file.
+
+        Raises:
+            InvalidImageError: as `read_file`.
+        """
+        if file != self._file:
+            descriptor, _ = _open_regular(file)
+            self.__exit__()
+            self._file, self._descriptor = file, descriptor
+        return _read_part(self._descriptor, start, size)
+
+
+def read_file(file: str, start: int = 0, size: int | None = None) -> bytes:
+    """Read a file that must be a regular one, or a part of it.
 
     Raises:
         InvalidImageError: it is missing, a pipe or device, too large, or cannot be read.
     """
+    descriptor, whole = _open_regular(file)
+    try:
+        return _read_part(descriptor, start, whole if size is None else size)
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(file: str) -> tuple[int, int]:
+    """Return the descriptor and the size of a regular file."""
     try:
         # Opening a pipe would block forever.
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         reason = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable"
         raise InvalidImageError(reason, error.strerror or str(error)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise InvalidImageError("unreadable", "not a regular file")
+    return descriptor, status.st_size
+
+
+def _read_part(descriptor: int, start: int, size: int) -> bytes:
+    if size > MAX_FILE_BYTES:
+        raise InvalidImageError("unreadable", f"{size} bytes")
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidImageError("unreadable", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise InvalidImageError("unreadable", f"{status.st_size} bytes")
-        return os.read(descriptor, status.st_size)
+        return os.pread(descriptor, size, start)
     except OSError as error:
         raise InvalidImageError("unreadable", error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)

@@ -40,8 +40,8 @@ class Recipe(
 
     sources: tuple[str, ...] = Field(
         min_length=1,
-        description="Images: a folder, an archive, a URL, a CSV or Parquet file, or a sample; "
-        "may be repeated.",
+        description="Images: a folder, an archive, a URL, a table, a pattern of shards, or a "
+        "sample; may be repeated.",
     )
     strategies: tuple[Strategy, ...] = Field(
         default=("head", "top"),

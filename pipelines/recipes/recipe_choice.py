@@ -9,11 +9,13 @@ from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
+from components.ingest.sources.folder_forms import find_form
 from pipelines.recipes.recipe_draft import BACKBONE, draft_options, name_for, scan_folder
 from pipelines.recipes.recipe_file import SUFFIXES, known_recipes, with_recipe
 from regraft_core.backbones.backbone_table import find_backbone, is_location
 from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.sources.shard_patterns import shards_of
 
 _URI_PREFIXES = ("sample:", "gdrive:")
 _SHOWN = ("backbone", "image_px", "strategies", "budget", "min_accuracy")
@@ -51,7 +53,7 @@ def choose_options(recipe_or_images: str | None, overrides: Mapping[str, Any]) -
         note = f"recipe {name}; the images in ./{name} are not used: give ./{name} for them"
         return RunOptions(with_recipe(name, overrides), name, note if path.exists() else "")
     if path.suffix not in SUFFIXES:
-        if not (path.exists() or _is_uri(name)):
+        if not (path.exists() or _is_uri(name) or shards_of(name)):
             siblings = [str(sibling) for sibling in path.parent.glob("*")]
             raise unknown_name("recipe or folder", name, [*known_recipes(), *siblings])
         return _without_recipe(name, overrides)
@@ -68,7 +70,8 @@ def default_options(images: str) -> dict[str, Any]:
         InputError: the folder cannot be used.
     """
     path = Path(images)
-    if path.is_dir() and any(child.is_dir() for child in path.iterdir()):
+    has_folders = path.is_dir() and any(child.is_dir() for child in path.iterdir())
+    if has_folders and not find_form(path):
         return draft_options(scan_folder(path))
     return {
         "sources": [images],
@@ -90,7 +93,7 @@ def _without_recipe(images: str, overrides: Mapping[str, Any]) -> RunOptions:
         f"{name.replace('_', ' ')} {_text(values[name])}" for name in _SHOWN if name in values
     )
     note = f"no recipe: {shown}"
-    if Path(images).is_dir():
+    if Path(images).is_dir() and not find_form(Path(images)):
         note += f"; `regraft init {quote(images)} -o {_name_of(images)}.yaml` writes them to edit"
     return RunOptions(values, _name_of(images), note)
 
@@ -103,7 +106,9 @@ def _name_of(images: str) -> str:
     """Return a name for a run and model, from the last part of a path or URI without its suffix."""
     if not _is_uri(images):
         path = Path(images)
-        return name_for(path if path.is_dir() else Path(path.name.split(".")[0] or "images"))
+        # Of a pattern of shards, such as train-{000..009}.tar, what precedes the numbers.
+        name = path.name.split(".")[0].partition("{")[0].strip("-_")
+        return name_for(path if path.is_dir() else Path(name or "images"))
     last = urlsplit(images).path.rstrip("/").rpartition("/")[2]
     return name_for(Path(last.split(".")[0] or "images"))
 

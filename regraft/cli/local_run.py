@@ -22,7 +22,7 @@ def run(
         str | None,
         typer.Argument(
             help="A recipe (its name or YAML file), or images: a folder with one subfolder per "
-            "class, an archive, a CSV file, a URL or a sample.",
+            "class, an archive, a table, a URL, a sample or another form of data.",
             autocompletion=complete_recipes,
         ),
     ] = None,
@@ -73,7 +73,9 @@ def ingest(
     values: dict[str, Any],
     sources: Annotated[
         list[str],
-        typer.Argument(help="Images: folders, archives, URLs, CSV or Parquet files, samples."),
+        typer.Argument(
+            help="Images: folders, archives, tables, URLs, patterns of shards, samples."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write the dataset to.")],
 ) -> None:

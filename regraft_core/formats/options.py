@@ -114,6 +114,25 @@ class IngestOptions(Options):
         description="Text between the labels of an image in the label column, such as `;`; empty "
         "expects one label, or a JSON list.",
     )
+    label_column: str = Field(
+        default="label",
+        min_length=1,
+        description="Column of a table, or key of a JSON record, that has the label.",
+    )
+    split_column: str = Field(
+        default="",
+        description="Column that has the split of each image; empty uses `split` if there is one.",
+    )
+    group_column: str = Field(
+        default="",
+        description="Column, such as patient, whose images with the same value stay in one split; "
+        "empty uses `group` if there is one.",
+    )
+    crops: bool = Field(
+        default=False,
+        description="Make one image of each box of COCO and Pascal VOC, instead of one of each "
+        "file.",
+    )
     archive_encoding: str = Field(
         default="",
         description="Code page of names in an archive that are not UTF-8, such as cp1252 or cp932; "

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
 from regraft_core.formats.manifest_storage import check_digest
 from regraft_core.formats.manifests import DatasetManifest, Shard, Split
@@ -102,15 +103,45 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[ImageRecord]:
     Raises:
         InputError: the file is truncated or a checksum differs.
     """
+    return map(parse_record, read_examples(path))
+
+
+def read_examples(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield the data of the records of a TFRecord file, each a serialized `tf.train.Example`.
+
+    Raises:
+        InputError: the file is truncated or a checksum differs.
+    """
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         while header := file.read(12):
             if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
                 raise InputError(f"{path}: damaged record header")
             (length,) = struct.unpack("<Q", header[:8])
+            if length > size:
+                raise InputError(f"{path}: damaged record")
             data, crc = file.read(length), file.read(4)
             if len(data) < length or _masked_crc(data) != crc:
                 raise InputError(f"{path}: damaged record")
-            yield parse_record(data)
+            yield data
+
+
+def example_values(data: bytes, names: Iterable[str]) -> list[bytes | int | None]:
+    """Return the first value of some features of a serialized `tf.train.Example`.
+
+    It is bytes or an integer; None if the feature is absent, empty or of another kind.
+
+    Raises:
+        InputError: it is not an example.
+    """
+    try:
+        found = _Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise InputError("expected a serialized tf.train.Example") from error
+    # Reading an absent key of a map of messages adds it.
+    features = [found[name] if name in found else None for name in names]  # noqa: SIM401
+    lists = [one and (one.bytes_list.value or one.int64_list.value) for one in features]
+    return [values[0] if values else None for values in lists]
 
 
 def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:

@@ -1,4 +1,4 @@
-"""The kinds of sources: folder, file, URL, Drive file, object store or sample."""
+"""The kinds of sources, such as folder, file, pattern of shards, URL or sample."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal
 
 from regraft_core.runtime.addresses import is_http, is_remote, local_path
 from regraft_core.runtime.errors import InputError, unknown_name
+from regraft_core.sources.shard_patterns import shards_of
 
 SAMPLE_NAMES = ("sample:digits", "sample:fashion-mnist")
 DRIVE_PREFIX = "gdrive:"
-SourceKind = Literal["sample", "folder", "file", "drive", "http", "object_store"]
+SourceKind = Literal["sample", "folder", "file", "shards", "drive", "http", "object_store"]
 
 
 def kind_of_source(source: str) -> SourceKind:
@@ -26,6 +27,9 @@ def kind_of_source(source: str) -> SourceKind:
         return "folder"
     if path.is_file():
         return "file"
+    if shards := shards_of(source):
+        kind_of_source(shards[0])
+        return "shards"
     if drive_id(source):
         return "drive"
     if is_http(source):

@@ -19,6 +19,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from regraft_core.runtime.version import VERSION
 from regraft_core.sources.kinds import kind_of_source
+from regraft_core.sources.shard_patterns import shards_of
 
 TIMEOUT_S = 20.0
 _REFUSALS = {401: "no permission", 403: "no permission", 404: "not found", 410: "gone"}
@@ -40,6 +41,8 @@ def source_state(source: str, sha256: str = "") -> str:
     if kind == "file":
         found = local_path(source).stat()
         return sha256 or f"{found.st_size} {found.st_mtime_ns}"
+    if kind == "shards":
+        return digest_of([source_state(shard) for shard in shards_of(source)])
     if kind == "http":
         state = _http_state(with_variables("source", source))
         return sha256 or state

@@ -77,6 +77,7 @@ def test_each_public_name_is_documented(name: str) -> None:
     [
         ("run", ("Args:", "Returns:", "Raises:", "Example:")),
         ("load", ("Args:", "Returns:", "Raises:", "Example:")),
+        ("from_arrays", ("Args:", "Returns:", "Raises:", "Example:")),
         ("serve", ("Args:", "Yields:", "Raises:", "Example:")),
         ("Run.read", ("Args:", "Returns:", "Raises:", "Example:")),
         ("Model.predict", ("Args:", "Returns:", "Raises:", "Example:")),

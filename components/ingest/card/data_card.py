@@ -36,6 +36,7 @@ CONVERSIONS = {
     "animated": "The first frame or page is used.",
     "avif": "Encoded again as PNG, because serving does not read AVIF.",
     "bmp-variant": "Encoded again as PNG, because serving reads plain BMP only.",
+    "clipped-box": "The part of the box inside the image is used.",
     "cmyk": "CMYK is converted to RGB, without a color profile.",
     "exif-orientation": "The image is rotated or mirrored to its EXIF orientation.",
     "palette": "Palette colors are converted to RGB.",

@@ -224,7 +224,7 @@ def _decoded(
         conversions.append("palette")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         conversions.append("alpha")
-    encoded = _as_png(pixels) if encode_again else None
+    encoded = as_png(pixels) if encode_again else None
     return DecodedImage(pixels, pixels.size, tuple(conversions), encoded)
 
 
@@ -266,7 +266,7 @@ def upper_bytes(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def _as_png(image: Image.Image) -> bytes:
+def as_png(image: Image.Image) -> bytes:
     """Encode so that all decoders return the same pixels: 8-bit gray or RGB, alpha over white."""
     if image.mode not in ("L", "RGB"):
         image = over_white(image)

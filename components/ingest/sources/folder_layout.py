@@ -16,6 +16,7 @@ from components.ingest.sources.folder_listing import (
 )
 from components.ingest.sources.labels import label_key
 from components.ingest.sources.split_names import EXAMPLES, split_of_name
+from components.ingest.sources.videos import describe_video, is_video
 from regraft_core.formats.options import FolderUse
 from regraft_core.runtime.errors import DataError
 
@@ -201,6 +202,8 @@ def _describe_missing(name: str, loose: Sequence[str], listing: Listing) -> str:
         found = f"only outputs of Regraft ({_list(listing.own)})" if listing.own else "nothing"
         return f"expected class folders with images in {name}, found {found}"
     example = (loose or listing.files)[0]
+    if is_video(example):
+        return f"expected class folders with images in {name}; {describe_video(example)}"
     return (
         f"expected class folders with images in {name}, found {len(listing.files)} files and no "
         f"folder, for instance {example}; make one folder per class, or a table with the columns "

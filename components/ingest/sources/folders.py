@@ -17,13 +17,26 @@ from regraft_core.runtime.errors import InputError
 FOLDER = "folder"
 
 
+class Crop(NamedTuple):
+    """A box in pixels, and the size of the image it refers to (0 if that is not known)."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    width: int = 0
+    height: int = 0
+
+
 class LabeledFile(NamedTuple):
     """A file to read: its path or URL, its name in the dataset, and its class.
 
     `problem` says why it cannot be read, such as an invalid row of a table; otherwise it is empty.
     `table` is the URL of the remote table that names the file, empty if no such table does.
-    `slices` are the values of its slices. With several labels an image, `label` is the JSON list of
-    its classes.
+    `slices` are the values of its slices. With several labels an image, they are `labels`, and
+    `label` is their JSON list. `data` is the content of an image that is no file of its
+    own, such as a row of a table. With `size`, the image is a part of the file, from `start`. With
+    `crop`, the image is a box of that in the file.
     """
 
     file: str
@@ -34,6 +47,11 @@ class LabeledFile(NamedTuple):
     problem: str = ""
     table: str = ""
     slices: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    data: bytes | None = None
+    start: int = 0
+    size: int | None = None
+    crop: Crop | None = None
 
 
 @dataclass
@@ -47,6 +65,7 @@ class Tally:
         warnings: of files and folders that are not used.
         tried: the first path of a table that does not exist.
         several: whether an image has several labels; None if no label was read.
+        has_groups: whether a table has groups.
     """
 
     ignored: int = 0
@@ -55,6 +74,7 @@ class Tally:
     warnings: list[str] = field(default_factory=list)
     tried: str = ""
     several: bool | None = None
+    has_groups: bool = False
 
     def add_classes(self, classes: Iterable[str], source: str, *, several: bool) -> None:
         """Add classes of images of a source.

@@ -65,7 +65,14 @@ class MemberNames:
         Raises:
             ArchiveError: it is neither UTF-8 nor in the stated code page.
         """
-        raw = os.fsencode(member.name)
+        return self.of_bytes(os.fsencode(member.name))
+
+    def of_bytes(self, raw: bytes) -> str:
+        """Return a name of a tar from its bytes.
+
+        Raises:
+            ArchiveError: as `of_tar`.
+        """
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:

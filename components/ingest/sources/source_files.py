@@ -1,27 +1,34 @@
 """The files of a source and their classes.
 
-A source is a folder of class folders, a folder that is already split, an archive of either, a URL
-of one, a table (CSV or Parquet) or a sample.
+A source is a folder of class folders or of a form of data (`folder_forms.py`), an archive of it,
+a pattern of shards, a table, an annotation file of COCO, a URL of one, or a sample.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from components.ingest.sources.archives import archive_kind, extract
+from components.ingest.sources.coco import coco_images
 from components.ingest.sources.download import download_cached
+from components.ingest.sources.embedded_tables import has_embedded_images
+from components.ingest.sources.folder_forms import find_form
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
-from components.ingest.sources.label_lists import LabelForm
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.object_store import download_folder, is_object
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
+from components.ingest.sources.shard_folders import shard_images, shard_split
+from components.ingest.sources.source_context import SourceContext
 from components.ingest.sources.system_files import is_system_file
 from components.ingest.sources.table_files import file_of_local_table, file_of_remote_table
-from components.ingest.sources.tables import is_parquet, table_rows
+from components.ingest.sources.tables import is_table, table_rows
+from components.ingest.sources.tar_stream import TarLimits
+from components.ingest.sources.videos import describe_video, is_video
+from components.ingest.sources.web_dataset import is_web_dataset
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.addresses import (
@@ -34,20 +41,12 @@ from regraft_core.runtime.addresses import (
 )
 from regraft_core.runtime.errors import InputError, unknown_name
 from regraft_core.sources.kinds import DRIVE_PREFIX, drive_id
+from regraft_core.sources.shard_patterns import shards_of
 
 _PACKED = {
     b"Rar!": "a rar archive", b"7z\xbc\xaf": "a 7z archive", b"MZ": "a program of Windows",
     b"(\xb5/\xfd": "a zstd archive", b"MSCF": "a cab archive",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SourceContext:
-    """What the reader of a source needs: a folder to write to, the options, the tally to update."""
-
-    work: Path
-    options: IngestOptions
-    tally: Tally
 
 
 Reader = Callable[[str, SourceContext], Iterator[LabeledFile]]
@@ -79,9 +78,16 @@ def source_files(
     mirrors = tuple(with_variables("mirrors", url) for url in options.mirrors)
     options = options.model_copy(update={"mirrors": mirrors})
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        context = SourceContext(work / f"source-{number}", options, tally)
+        name = source_name(source)
+        context = SourceContext(work / f"source-{number}", options, tally, name)
         prefix = f"{number}-{_short_name(source)}/" if len(sources) > 1 else ""
         for file in reader(source, context):
+            if not file.problem:
+                classes = (file.label,) if file.labels is None else file.labels
+                tally.add_classes(classes, name, several=file.labels is not None)
+                tally.has_groups |= bool(file.group)
+            if options.crops and not (file.crop or file.problem):
+                raise InputError(f"{name}: crops: expected boxes of COCO or Pascal VOC, found none")
             yield file._replace(path=prefix + file.path) if prefix else file
 
 
@@ -108,6 +114,8 @@ def _find_reader(source: str) -> Reader:
         return _read_folder
     if path.is_file():
         return _read_local_file
+    if shards_of(source):
+        return _read_shards
     if drive_id(source) or is_http(source):
         return _read_download
     if is_remote(source):
@@ -125,7 +133,7 @@ def _read_sample(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)
     SAMPLES[source](context.work)
-    return _labeled_files(context.work, source, context)
+    return _folder_files(context.work, context)
 
 
 def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -135,7 +143,7 @@ def _read_folder(source: str, context: SourceContext) -> Iterator[LabeledFile]:
         context.work.mkdir(parents=True)
         write_fashion(context.work, folder)
         folder = context.work
-    return _labeled_files(folder, source, context)
+    return _folder_files(folder, context)
 
 
 def _read_local_file(source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -155,42 +163,72 @@ def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledF
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)
     download_folder(source, context.work, context.options)
-    return _labeled_files(context.work, source, context)
+    return _folder_files(context.work, context)
+
+
+def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:
+    """Yield the images of the shards that a pattern names, each downloaded when it is its turn."""
+    _refuse_checksum(source, context)
+    limits = TarLimits(context.options)
+    for shard in shards_of(source):
+        is_local = not (is_remote(shard) or drive_id(shard))
+        file = local_path(shard) if is_local else download_cached(shard, context.options)
+        if not file.is_file():
+            raise InputError(f"{context.name}: expected the shard {shard}, found none")
+        name = source_name(shard)
+        yield from shard_images(file, name, shard_split(name), limits, context)
 
 
 def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    """Yield the files of an archive or a table, detected by its first bytes."""
-    name = source_name(source)
-    if archive_kind(file):
+    """Yield the files of an archive, a table, a shard or an annotation file.
+
+    Which it is, its first bytes show or, for text, the name of the source.
+    """
+    name = context.name
+    kind = archive_kind(file)
+    if kind == "tar" and is_web_dataset(file, name, context.options):
+        return shard_images(file, name, shard_split(name), TarLimits(context.options), context)
+    if kind:
         context.work.mkdir(parents=True)
         extracted = extract(file, context.work, context.options, name)
         context.tally.ignored += extracted.ignored
         context.tally.warnings += extracted.warnings
-        return _labeled_files(context.work, source, context)
+        return _folder_files(context.work, context)
     refuse_page_file(file)
-    if is_parquet(file) or name.lower().endswith((".csv", ".csv.txt")):
+    if has_embedded_images(file, name):
+        return shard_images(file, name, shard_split(name), TarLimits(context.options), context)
+    if is_table(file, name):
         return _read_table(file, source, context)
+    if name.lower().endswith(".json"):
+        if is_remote(source) or drive_id(source):
+            raise InputError(f"{name}: expected an annotation file in the folder of its images; "
+                             "use the folder as the source")  # fmt: skip
+        return coco_images(file, file.parent, (".", "images"), "", context)
     with open(file, "rb") as opened:
         start = opened.read(8)
     found = f"its first bytes are {start.hex(' ')}" if start else "it is empty"
     if program := next((_PACKED[magic] for magic in _PACKED if start.startswith(magic)), ""):
         found = f"found {program}; unpack it and use the folder as the source"
-    raise InputError(f"{name}: expected a zip or tar archive, or a CSV or Parquet table; {found}")
+    if is_video(name):
+        raise InputError(f"source: {describe_video(name)}")
+    raise InputError(
+        f"{name}: expected a zip or tar archive, a table (CSV, JSON lines, Parquet or Arrow) or "
+        f"COCO's JSON; {found}"
+    )
 
 
 def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
     remote = source if is_remote(source) or drive_id(source) else ""
-    name, tally = source_name(source), context.tally
+    name, tally = context.name, context.tally
     anywhere = context.options.table_paths == "anywhere"
-    form = LabelForm.of(context.options)
-    if form.columns:
-        tally.add_classes(map(class_label, form.columns), name, several=True)
-    for row in table_rows(table, name, context.options.slices, form):
+    indicated = context.columns.form.columns
+    if indicated:
+        tally.add_classes(map(class_label, indicated), name, several=True)
+    for row in table_rows(table, name, context.columns):
         shown = redact(row.file)
         if row.problem:
             yield LabeledFile("", shown or name, "", problem=row.problem)
             continue
-        tally.add_classes(row.classes, name, several=row.labels is not None)
         if remote:
             file = file_of_remote_table(row.file, remote, name)
         else:
@@ -203,7 +241,14 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
                     "(paths are relative to the table)"
                 )
         yield LabeledFile(
-            file, shown, row.label, row.split, row.group, table=remote, slices=row.slices
+            file,
+            shown,
+            row.label,
+            row.split,
+            row.group,
+            table=remote,
+            slices=row.slices,
+            labels=row.labels,
         )
 
 
@@ -221,14 +266,15 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _labeled_files(folder: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
+def _folder_files(folder: Path, context: SourceContext) -> Iterator[LabeledFile]:
+    """Yield the files of a folder: of a form of data or, by default, of class folders."""
     options = context.options
-    for option in ("label_columns", "label_separator"):
-        if getattr(options, option):
-            raise InputError(f"{option}: expected a table as the source, got {source_name(source)}")
-    return labeled_files(
-        folder, context.tally, options.folders, source_name(source), options.slices
-    )
+    if options.folders == "auto" and (form := find_form(folder)):
+        inner, reader = form
+        return reader(inner, context)
+    slices = options.slices
+    replace(context, options=options.model_copy(update={"slices": ()})).refuse_columns()
+    return labeled_files(folder, context.tally, options.folders, context.name, slices)
 
 
 def _refuse_checksum(source: str, context: SourceContext) -> None:

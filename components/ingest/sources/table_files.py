@@ -35,6 +35,17 @@ def file_of_local_table(file: str, folder: Path, name: str, *, anywhere: bool) -
     return path
 
 
+def file_in_folder(file: str, folder: Path, name: str) -> str:
+    """Return the path of a file in the folder of a source that an annotation there names.
+
+    Raises:
+        InputError: it is a URL, outside the folder, or no name that a file can have.
+    """
+    if _is_address(file) or "\0" in file:
+        raise InputError(f"{name}: expected the path of a file in the source, got {redact(file)!r}")
+    return file_of_local_table(file, folder, name, anywhere=False)
+
+
 def file_of_remote_table(file: str, table: str, name: str) -> str:
     """Return the URL of a file that a remote table names; a path is relative to the table.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from components.ingest.catalog import Catalog
+from components.ingest.splits.group_splits import assign_groups
 from components.ingest.splits.split_keys import assign_splits, thresholds
 from regraft_core.formats.manifests import SPLITS
 from regraft_core.formats.options import IngestOptions
@@ -18,17 +19,24 @@ _COPIES = ("exact-duplicate", "leakage")
 
 
 def assign_catalog(
-    catalog: Catalog, classes: Sequence[str], options: IngestOptions, *, several: bool = False
+    catalog: Catalog,
+    classes: Sequence[str],
+    options: IngestOptions,
+    *,
+    several: bool = False,
+    has_groups: bool = False,
 ) -> list[str]:
     """Assign a split to each image; return warnings.
 
-    Images with several labels are divided by their labels, others by their keys.
+    Images with several labels are divided by their labels, images with groups so that the splits
+    keep their fractions, others by their keys.
 
     Raises:
         DataError: a class has fewer images than the minimum in a split.
     """
     warnings = []
-    assign = _assign_by_labels if several else _assign_by_key
+    by_class = _assign_groups if has_groups else _assign_by_key
+    assign = _assign_by_labels if several else by_class
     source_splits = catalog.source_splits()
     if source_splits != {""}:
         # Near duplicates of an image with a split may have received its split.
@@ -95,12 +103,31 @@ def _assign_by_key(
     counts = [count for by_class in by_split for count in by_class.values()]
     if len(counts) == len(classes) * (1 + len(wanted)) and min(counts) >= options.min_per_class:
         return
+    _assign(catalog, source_split, classes, options, (validation, test), assign_splits)
+
+
+def _assign_groups(
+    catalog: Catalog, source_split: str, classes: Sequence[str], options: IngestOptions,
+    wanted: Collection[str],
+) -> None:  # fmt: skip
+    """Split the images of one split of the source by their groups, into train and `wanted`."""
+    validation = options.validation_fraction if "validation" in wanted else 0.0
+    test = options.test_fraction if "test" in wanted else 0.0
+    _assign(catalog, source_split, classes, options, (validation, test), assign_groups)
+
+
+def _assign(
+    catalog: Catalog, source_split: str, classes: Sequence[str], options: IngestOptions,
+    fractions: tuple[float, float], rule: Callable[..., np.ndarray],
+) -> None:  # fmt: skip
+    """Set the splits by a rule, such as `assign_splits`, for fractions of validation and test."""
     index = {name: number for number, name in enumerate(classes)}
     rows = catalog.assignments(source_split)
-    splits = assign_splits(
+    splits = rule(
         np.array([key for _, key, _, _ in rows], np.int64),
         np.array([index[label] for _, _, label, _ in rows], np.int64),
-        minimum=options.min_per_class, validation_fraction=validation, test_fraction=test,
+        minimum=options.min_per_class, validation_fraction=fractions[0],
+        test_fraction=fractions[1],
     )  # fmt: skip
     assigned = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
     catalog.assign((split, number) for split, number, before in assigned if split != before)

@@ -117,12 +117,15 @@ def _warn_of_labels(catalog: Catalog, pairs: Sequence[NearPair], report: Duplica
 def _join(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) -> int:
     """Give the images of a group one key: the lowest, so that a test image stays in test.
 
+    Images that the source has put into one group have one key from the start, and count as one.
+
     Returns:
         The limit of the size of a group.
     """
     limit = max(MIN_GROUP_LIMIT, int(MAX_GROUP_FRACTION * catalog.count()))
     keys = catalog.keys({number for pair in pairs for number in pair[1:]})
     size = catalog.count_by_key(set(keys.values()))
+    joined = dict.fromkeys(size, 1)
     parent: dict[int, int] = {}
 
     def root(key: int) -> int:
@@ -136,11 +139,12 @@ def _join(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) 
         low, high = sorted((root(keys[first]), root(keys[second])))
         if low == high:
             continue
-        total = size[low] + size[high]
+        total = joined[low] + joined[high]
         if total > limit:
             ungrouped += 1
             continue
-        parent[high], size[low] = low, total
+        parent[high], joined[low] = low, total
+        size[low] += size[high]
     changed = [(root(key), key) for key in list(parent) if root(key) != key]
     catalog.change_keys(changed)
     groups = {key for key, _ in changed}

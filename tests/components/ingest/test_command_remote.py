@@ -161,7 +161,9 @@ def test_invalid_tables_are_refused(
     table = tmp_path / f"pets.{suffix}"
     nameless = [{"uri": row["uri"], "class": row["label"]} for row in rows]
     write_table(table, nameless)
-    require_refused(ingest(table), "expected the columns path (or uri) and label", tmp_path)
+    require_refused(
+        ingest(table), "expected the columns path, uri or file_name and label", tmp_path
+    )
     write_table(table, [{**row, "split": "exam"} for row in rows])
     require_refused(ingest(table), "expected split train, validation or test", tmp_path)
     write_table(table, [{**row, "uri": f"lost/{row['uri']}"} for row in rows])

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from components.ingest.card.data_card import CONVERSIONS, DUPLICATES
+from components.ingest.crops import CLIPPED
 from components.ingest.ingest import ingest
 from regraft_core.formats.options import IngestOptions
 
@@ -95,7 +96,7 @@ def test_each_conversion_and_count_has_a_description(tmp_path: Path) -> None:
             (source / name).read_text() for name in ("checks/image_validation.py", "checks/jpeg.py")
         ),
     )
-    assert set(named) == set(CONVERSIONS)
+    assert {*named, CLIPPED} == set(CONVERSIONS)
     counted = re.findall(r'counts\["([^"]+)"\]', (source / "splits/duplicates.py").read_text())
     assert set(counted) == set(DUPLICATES)
 

@@ -88,12 +88,14 @@ def test_near_duplicates_that_are_only_reported_keep_their_keys(make_catalog: Ma
     assert keys(catalog) == [1, 2, 3]
 
 
-def test_images_that_share_a_key_count_as_one_group_of_their_number(make_catalog: Make) -> None:
+def test_groups_of_any_size_with_a_near_duplicate_in_common_are_joined(make_catalog: Make) -> None:
     # Groups of a table already have one key each: here of ten and seven images.
     images = [{"key": 1, "pixels": 5}] + [{"key": 1}] * 9
     images += [{"key": 2, "pixels": 5}] + [{"key": 2}] * 6
-    report = resolve_duplicates(make_catalog(images), IngestOptions())
-    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (0, 1)
+    catalog = make_catalog(images)
+    report = resolve_duplicates(catalog, IngestOptions())
+    assert (report.counts["near_groups"], report.counts["near_ungrouped"]) == (1, 0)
+    assert (keys(catalog), report.counts["near_grouped"]) == ([1] * 17, 17)
 
 
 def test_images_of_one_key_are_not_joined_again(make_catalog: Make) -> None:

@@ -10,7 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from components.ingest.sources.label_lists import LabelForm, list_text
-from components.ingest.sources.tables import Row, table_rows
+from components.ingest.sources.table_columns import Row, TableColumns
+from components.ingest.sources.tables import table_rows
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError
@@ -65,7 +66,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def rows(file: Path, form: LabelForm | None = None) -> list[Row]:
-    return list(table_rows(file, file.name, (), form or LabelForm()))
+    return list(table_rows(file, file.name, TableColumns(form=form or LabelForm())))
 
 
 def test_lists_of_a_csv_file_and_rows_of_another_form(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_invalid_files_are_quarantined_and_too_many_refused(tmp_path: Path, imag
 )
 def test_other_files_are_refused(tmp_path: Path, data: bytes, found: str) -> None:
     (tmp_path / "data.bin").write_bytes(data)
-    with pytest.raises(InputError, match=f"expected a zip or tar .*, or a CSV or Parquet.*{found}"):
+    with pytest.raises(InputError, match=f"expected a zip or tar archive, a table .*{found}"):
         run(tmp_path / "data.bin", tmp_path)
 
 
@@ -329,7 +329,7 @@ def test_paths_in_a_table_over_http_are_relative_to_it(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,class\na,b\n", r"columns path \(or uri\) and label.*found file, class"),
+        ("file,class\na,b\n", r"columns path, uri or file_name and label.*found file, class"),
         ("", "found none"),
         ("path,label\na.png,\n", "row 2: expected a path and a label"),
         ("path,label,split\na.png,cat,trian\n", "expected split train, validation or test"),
@@ -512,7 +512,7 @@ def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="CSV table in UTF-8"):
         run(tmp_path / "t.csv", tmp_path)
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(InputError, match="expected a Parquet table"):
+    with pytest.raises(InputError, match="expected a Parquet or Arrow table"):
         run(tmp_path / "t.parquet", tmp_path)
 
 
