@@ -36,7 +36,9 @@ def from_arrays(
             several arrays of different sizes. Floating-point values must be 0 to 1; they are
             multiplied by 255 and rounded. Without `labels`, pairs of image and label, or of batches
             of both, such as a `tf.data.Dataset`.
-        labels: A number or text for each image.
+        labels: A number or text for each image. With several labels an image, 0 or 1 for each
+            class, [n, classes]; an image may have none. One-hot labels are such, too; for one label
+            an image, use their `argmax`.
         folder: A folder that does not exist or is empty.
         classes: Names of the classes that numbers stand for; by default the numbers are the names.
         groups: For each image what it belongs to, such as a patient; images with equal values stay
@@ -62,7 +64,7 @@ def from_arrays(
         with open(staged / TABLE, "w", encoding="utf-8") as table:
             for image, label in pairs:
                 name = f"{count:06d}.png"
-                row = {"path": name, "label": _label(label, classes, count)}
+                row: dict[str, Any] = {"path": name, "label": _label(label, classes, count)}
                 for column, values in extra.items():
                     row[column] = str(values[count]) if count < len(values) else ""
                 (staged / name).write_bytes(_encode(image, count))
@@ -112,10 +114,11 @@ def _encode(image: Any, number: int) -> bytes:
         raise InputError(f"image {number}: {error}") from error
 
 
-def _label(label: Any, classes: Sequence[str] | None, number: int) -> str:
+def _label(label: Any, classes: Sequence[str] | None, number: int) -> str | list[str]:
+    """Return the name of a class, or the list of those that have a 1."""
     value = np.asarray(label)
     if value.ndim:
-        raise InputError(f"label {number}: expected one label, got shape {list(value.shape)}")
+        return _indicated(value, classes, number)
     value = value.item()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
@@ -124,3 +127,15 @@ def _label(label: Any, classes: Sequence[str] | None, number: int) -> str:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classes):
         raise InputError(f"label {number}: expected 0 to {len(classes) - 1}, got {value!r}")
     return classes[value]
+
+
+def _indicated(values: NDArray[Any], classes: Sequence[str] | None, number: int) -> list[str]:
+    if values.ndim > 1 or values.dtype.kind not in "buif" or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"label {number}: expected one label, or 0 or 1 for each class, got "
+            f"{values.dtype} of shape {list(values.shape)}"
+        )
+    names = list(map(str, range(len(values)))) if classes is None else classes
+    if len(names) != len(values):
+        raise InputError(f"label {number}: expected {len(names)} values, got {len(values)}")
+    return [name for name, value in zip(names, values, strict=True) if value]

@@ -126,10 +126,10 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[bytes]:
             yield data
 
 
-def example_values(data: bytes, names: Iterable[str]) -> list[bytes | int | None]:
-    """Return the first value of some features of a serialized `tf.train.Example`.
+def example_values(data: bytes, names: Iterable[str]) -> list[list[bytes] | list[int]]:
+    """Return the values of some features of a serialized `tf.train.Example`.
 
-    It is bytes or an integer; None if the feature is absent, empty or of another kind.
+    They are bytes or integers; none if the feature is absent or of another kind.
 
     Raises:
         InputError: it is not an example.
@@ -140,8 +140,7 @@ def example_values(data: bytes, names: Iterable[str]) -> list[bytes | int | None
         raise InputError("expected a serialized tf.train.Example") from error
     # Reading an absent key of a map of messages adds it.
     features = [found[name] if name in found else None for name in names]  # noqa: SIM401
-    lists = [one and (one.bytes_list.value or one.int64_list.value) for one in features]
-    return [values[0] if values else None for values in lists]
+    return [list(one.bytes_list.value or one.int64_list.value) if one else [] for one in features]
 
 
 def read_split(dataset: str | os.PathLike[str], split: Split) -> Iterator[ImageRecord]:

@@ -14,13 +14,17 @@ from regraft_core.runtime.errors import DataError
 
 
 class Box(NamedTuple):
-    """The label of an object and its edges in pixels, from the upper left corner of the image."""
+    """The label of an object and its edges in pixels, from the upper left corner of the image.
+
+    A crowd is a box of many objects: a label of the image, but not cropped.
+    """
 
     label: str
     left: float
     top: float
     right: float
     bottom: float
+    is_crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def have_several(images: Iterable[Sequence[Box]], context: SourceContext) -> boo
     if context.options.crops:
         return False
     return bool(context.tally.several) or any(
-        len({box.label for box in boxes}) > 1 for boxes in images
+        len({box.label for box in boxes} - {""}) > 1 for boxes in images
     )
 
 
@@ -62,7 +66,7 @@ def labeled_objects(
     except DataError as error:
         yield LabeledFile("", image.path, "", problem=str(error))
         return
-    if not labels and context.options.crops:
+    if context.options.crops and all(box.is_crowd for box in image.boxes):
         context.tally.ignored += 1
         return
     if not (labels or several) or not all(labels):
@@ -79,5 +83,7 @@ def labeled_objects(
         yield LabeledFile(image.file, image.path, labels[0], image.split)
         return
     for number, (box, label) in enumerate(zip(image.boxes, labels, strict=True)):
-        crop = Crop(*box[1:], image.width, image.height)
+        if box.is_crowd:
+            continue
+        crop = Crop(box.left, box.top, box.right, box.bottom, image.width, image.height)
         yield LabeledFile(image.file, f"{image.path}#{number}", label, image.split, crop=crop)

@@ -50,18 +50,41 @@ def coco_folder_images(folder: Path, context: SourceContext) -> Iterator[Labeled
     Raises:
         InputError: as `coco_images`.
     """
+    images: list[AnnotatedImage] = []
     for file in coco_files(folder):
         found = _FILE.fullmatch(file.name)
         name = found[1] if found else file.parent.name
         inside = [] if found else [str(file.parent.relative_to(folder))]
         places = [*inside, name, f"images/{name}", "images", "."]
-        yield from coco_images(file, folder, places, split_of_name(name) or "", context)
+        images += _annotated(file, folder, places, split_of_name(name) or "", context)
+    return _labeled(images, context)
 
 
-def coco_images(
+def coco_images(file: Path, context: SourceContext) -> Iterator[LabeledFile]:
+    """Yield the images of an annotation file, or one image of each box.
+
+    They are next to the file or in a folder `images` there.
+
+    Raises:
+        InputError: the file is not of this format, or a file name leads outside.
+    """
+    return _labeled(_annotated(file, file.parent, (".", "images"), "", context), context)
+
+
+def _labeled(images: list[AnnotatedImage], context: SourceContext) -> Iterator[LabeledFile]:
+    context.refuse_columns()
+    several = have_several((image.boxes for image in images), context)
+    for image in images:
+        if image.file:
+            yield from labeled_objects(image, context, several=several)
+        else:
+            yield LabeledFile("", image.path, "", problem="no file_name")
+
+
+def _annotated(
     file: Path, folder: Path, places: Sequence[str], split: str, context: SourceContext
-) -> Iterator[LabeledFile]:
-    """Yield the images of an annotation file, or one image of each box; without crowds.
+) -> list[AnnotatedImage]:
+    """Return the images of an annotation file; `file` is empty for those without a name.
 
     Args:
         file: the JSON file.
@@ -73,7 +96,6 @@ def coco_images(
     Raises:
         InputError: the file is not of this format, or a file name leads outside.
     """
-    context.refuse_columns()
     name = f"{context.name}: {file.name}"
     document = read_json_object(file, name)
     images, annotations, categories = (_objects(document, part, name) for part in _PARTS)
@@ -85,28 +107,26 @@ def coco_images(
     unlisted, example = 0, ""
     for one in annotations:
         identity = _identity(one, "image_id", name)
-        if identity not in boxes:
-            unlisted, example = unlisted + 1, example or str(identity)[:40]
-        elif not one.get("iscrowd"):
+        if identity in boxes:
             label = labels.get(_identity(one, "category_id", name), "")
             boxes[identity].append(_box(one, label, name))
+        else:
+            unlisted, example = unlisted + 1, example or str(identity)[:40]
     if unlisted:
         context.tally.warnings.append(
             f"{name}: {unlisted} annotations are of images that are not listed, for instance "
             f"of {example}"
         )
-    several = have_several(boxes.values(), context)
     place = _place(folder, places, images, context.name)
+    found = []
     for identity, one in sizes.items():
-        path = f"{place}{one.get('file_name', '')}"
-        if not one.get("file_name"):
-            yield LabeledFile("", f"{file.name}#{identity}", "", problem="no file_name")
-            continue
-        image = AnnotatedImage(
-            file_in_folder(path, folder, context.name), path, split,
+        path = f"{place}{one['file_name']}" if one.get("file_name") else ""
+        found.append(AnnotatedImage(
+            file_in_folder(path, folder, context.name) if path else "",
+            path or f"{file.name}#{identity}", split,
             _side(one, "width", name), _side(one, "height", name), boxes[identity],
-        )  # fmt: skip
-        yield from labeled_objects(image, context, several=several)
+        ))  # fmt: skip
+    return found
 
 
 def _objects(document: dict[str, Any], part: str, name: str) -> list[dict[str, Any]]:
@@ -127,13 +147,13 @@ def _identity(value: dict[str, Any], key: str, name: str) -> int | str:
 
 def _box(annotation: dict[str, Any], label: str, name: str) -> Box:
     """Return the box of an annotation, which has left, top, width and height."""
-    values = annotation.get("bbox")
+    values, is_crowd = annotation.get("bbox"), bool(annotation.get("iscrowd"))
     if values is None:
-        return Box(label, 0.0, 0.0, 0.0, 0.0)
+        return Box(label, 0.0, 0.0, 0.0, 0.0, is_crowd)
     if not isinstance(values, list) or len(values) != 4 or not all(map(_is_number, values)):
         raise InputError(f"{name}: expected a bbox of four numbers, got {str(values)[:80]}")
     left, top, width, height = map(float, values)
-    return Box(label, left, top, left + width, top + height)
+    return Box(label, left, top, left + width, top + height, is_crowd)
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,14 @@ from typing import Any
 from components.ingest.sources.archives import MAX_RATIO, MIN_LIMIT_BYTES
 from components.ingest.sources.arrow_messages import arrow_batches, arrow_schema, is_arrow
 from components.ingest.sources.folders import LabeledFile
-from components.ingest.sources.parquet_files import arrow_errors, is_bytes, parquet_schema
+from components.ingest.sources.parquet_files import (
+    arrow_errors,
+    check_lists,
+    check_types,
+    check_value_counts,
+    is_bytes,
+    parquet_schema,
+)
 from components.ingest.sources.source_context import MAX_IMAGE_BYTES, SourceContext
 from components.ingest.sources.table_columns import FILE_COLUMNS, checked_row, values_of
 from components.ingest.sources.table_files import file_in_folder
@@ -61,10 +68,12 @@ def embedded_images(
     schema = _schema(file, name)
     image = _image_column(schema, name)
     columns = context.columns.find(schema.names, name, with_file=False)[1:]
+    present = [one for one in columns if one is not None]
+    check_types(schema, present, columns[0], name)
     classes = _class_names(schema, columns[0])
     left = max(MIN_LIMIT_BYTES, MAX_RATIO * file.stat().st_size)
     number, short = 0, name.rpartition("/")[2]
-    for row in _rows(file, name, [image, *(one for one in columns if one is not None)]):
+    for row in _rows(file, name, [image, *present]):
         number += 1
         encoded, path = _content(row[image])
         left -= len(encoded or b"")
@@ -157,8 +166,11 @@ def _class_names(schema: Any, label: Any) -> list[str]:
     """Return the names of numbered classes that `datasets` writes to the schema's metadata."""
     try:
         text = (schema.metadata or {}).get(b"huggingface", b"{}")
-        names = json.loads(text)["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        feature = json.loads(text)["info"]["features"][label]
+        # Lists of classes are `[feature]`, or an object with their feature.
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        names = feature["names"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -172,6 +184,7 @@ def _rows(file: Path, name: str, columns: list[Any]) -> Iterator[dict[str, Any]]
     batches = _arrow_batches if is_arrow(file) else _parquet_batches
     with arrow_errors(name):
         for batch in batches(file, name, columns):
+            check_lists(batch, name)
             yield from batch.to_pylist()
 
 
@@ -187,7 +200,9 @@ def _parquet_batches(file: Path, name: str, columns: list[Any]) -> Iterator[Any]
 
     opened = parquet.ParquetFile(file)
     for number in range(opened.metadata.num_row_groups):
-        size = opened.metadata.row_group(number).total_byte_size
+        group = opened.metadata.row_group(number)
+        check_value_counts(group, columns, name)
+        size = group.total_byte_size
         if size > _MAX_GROUP_BYTES:
             raise InputError(
                 f"{name}: expected at most {_MAX_GROUP_BYTES} bytes in a row group, found {size}; "

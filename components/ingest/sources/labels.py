@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterable
 
@@ -29,7 +28,8 @@ def class_label(name: str) -> str:
         raise DataError(_too_long(label))
     categories = {unicodedata.category(character) for character in label}
     if "Cs" in categories:
-        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        # A byte of a file name or, from JSON, half of a surrogate pair.
+        shown = name.encode("utf-8", "backslashreplace").decode().replace(r"\udc", r"\x")
         raise DataError(f"class '{shown}': expected a name in UTF-8; rename it")
     if len(label.encode()) > MAX_LABEL_BYTES:
         raise DataError(_too_long(label))

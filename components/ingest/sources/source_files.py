@@ -7,7 +7,7 @@ a pattern of shards, a table, an annotation file of COCO, a URL of one, or a sam
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +81,10 @@ def source_files(
         name = source_name(source)
         context = SourceContext(work / f"source-{number}", options, tally, name)
         prefix = f"{number}-{_short_name(source)}/" if len(sources) > 1 else ""
-        for file in reader(source, context):
+        indicated = context.columns.form.columns
+        if indicated:
+            tally.add_classes(map(class_label, indicated), name, several=True)
+        for file in _of_one_kind(reader(source, context)):
             if not file.problem:
                 classes = (file.label,) if file.labels is None else file.labels
                 tally.add_classes(classes, name, several=file.labels is not None)
@@ -89,6 +92,23 @@ def source_files(
             if options.crops and not (file.crop or file.problem):
                 raise InputError(f"{name}: crops: expected boxes of COCO or Pascal VOC, found none")
             yield file._replace(path=prefix + file.path) if prefix else file
+
+
+def _of_one_kind(files: Iterable[LabeledFile]) -> Iterator[LabeledFile]:
+    """Yield the files of a source; the first label decides whether images have one or several.
+
+    Files of the other kind get a problem.
+    """
+    several: bool | None = None
+    for file in files:
+        found = file.labels is not None
+        if file.problem or several in (None, found):
+            several = several if file.problem else found
+            yield file
+            continue
+        expected = "a list of labels" if several else "one label"
+        problem = f"expected {expected}, as of the images before, got {file.label!r:.80}"
+        yield LabeledFile("", file.path, "", problem=problem)
 
 
 def source_name(source: str) -> str:
@@ -203,7 +223,7 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
         if is_remote(source) or drive_id(source):
             raise InputError(f"{name}: expected an annotation file in the folder of its images; "
                              "use the folder as the source")  # fmt: skip
-        return coco_images(file, file.parent, (".", "images"), "", context)
+        return coco_images(file, context)
     with open(file, "rb") as opened:
         start = opened.read(8)
     found = f"its first bytes are {start.hex(' ')}" if start else "it is empty"
@@ -221,9 +241,6 @@ def _read_table(table: Path, source: str, context: SourceContext) -> Iterator[La
     remote = source if is_remote(source) or drive_id(source) else ""
     name, tally = context.name, context.tally
     anywhere = context.options.table_paths == "anywhere"
-    indicated = context.columns.form.columns
-    if indicated:
-        tally.add_classes(map(class_label, indicated), name, several=True)
     for row in table_rows(table, name, context.columns):
         shown = redact(row.file)
         if row.problem:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from components.ingest.sources.json_text import json_lines
-from components.ingest.sources.parquet_files import arrow_errors, is_text
+from components.ingest.sources.parquet_files import (
+    arrow_errors,
+    check_lists,
+    check_types,
+    check_value_counts,
+    is_text,
+)
 from components.ingest.sources.table_columns import Row, TableColumns, checked_row, values_of
 from regraft_core.runtime.errors import InputError
 
@@ -34,8 +40,6 @@ def is_parquet(file: Path) -> bool:
 def table_rows(file: Path, name: str, wanted: TableColumns | None = None) -> Iterator[Row]:
     """Yield the rows of a table, the invalid ones with their problem.
 
-    The first label decides whether the images have one or several.
-
     Args:
         file: CSV (UTF-8, with a header), JSON lines or Parquet.
         name: of the table, for messages and the kind of table.
@@ -50,17 +54,8 @@ def table_rows(file: Path, name: str, wanted: TableColumns | None = None) -> Ite
     elif name.lower().endswith(_JSON_LINES_SUFFIXES):
         read = _json_lines
     wanted = wanted or TableColumns()
-    several = True if wanted.form.columns or wanted.form.separator else None
     for number, values in read(file, name, wanted):
-        row = checked_row(f"row {number}", values, wanted)
-        found = row.labels is not None
-        if row.problem or several in (None, found):
-            several = several if row.problem else found
-            yield row
-            continue
-        expected = "a list of labels" if several else "one label"
-        problem = f"expected {expected}, as in the rows before, got {row.label!r:.80}"
-        yield Row(row.file, "", "", "", f"row {number}: {problem}")
+        yield checked_row(f"row {number}", values, wanted)
 
 
 def _json_lines(file: Path, name: str, wanted: TableColumns) -> Iterator[tuple[int, list[Any]]]:
@@ -131,6 +126,7 @@ def _parquet(file: Path, name: str, wanted: TableColumns) -> Iterator[tuple[int,
         number = 0
         # Without threads, because worker processes are forked while this is open.
         for batch in opened.iter_batches(4096, columns=present, use_threads=False):
+            check_lists(batch, name)
             _check_values(batch, name)
             for row in batch.to_pylist():
                 number += 1
@@ -140,21 +136,13 @@ def _parquet(file: Path, name: str, wanted: TableColumns) -> Iterator[tuple[int,
 def _check_parquet(opened: Any, present: Sequence[str], name: str, label: str | None) -> None:
     """Refuse columns of other values than text and numbers, and very large ones, before reading.
 
-    The column of labels may have lists of these.
-
     Raises:
         InputError: there is such a column.
     """
-    from pyarrow import types
-
-    for column in present:
-        kind = opened.schema_arrow.field(column).type
-        if column == label and (types.is_list(kind) or types.is_large_list(kind)):
-            kind = kind.value_type
-        if types.is_nested(kind):
-            raise InputError(f"{name}: expected text or numbers in {column}, found {kind}")
+    check_types(opened.schema_arrow, present, label, name)
     for number in range(opened.metadata.num_row_groups):
         group = opened.metadata.row_group(number)
+        check_value_counts(group, present, name)
         for part in map(group.column, range(group.num_columns)):
             # Of a list, the path has the column's name and those of its parts.
             size, column = part.total_uncompressed_size, part.path_in_schema.split(".list.")[0]

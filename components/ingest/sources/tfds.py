@@ -40,15 +40,22 @@ def tfds_images(folder: Path, context: SourceContext) -> Iterator[LabeledFile]:
     info = read_json_object(folder / _INFO, f"{name}: {_INFO}")
     image = _image_feature(features, name)
     columns = context.columns.find(list(features), name, with_file=False)[1:]
-    classes = _class_names(folder, str(columns[0]), features)
+    label = str(columns[0] or "")
+    feature, is_list = _label_feature(features.get(label, {}), name)
+    classes = _class_names(folder, label, feature)
     for shard, split, count in _shards(folder, info, context):
         number = 0
         for number, data in enumerate(read_examples(shard), 1):
-            encoded, *values = example_values(data, [image, *map(str, columns)])
+            images, labels, *others = example_values(data, [image, *(one or "" for one in columns)])
+            encoded = images[0] if images else None
+            named = [_named(one, classes) for one in labels]
+            values = [named if is_list else _first(named), *map(_text, map(_first, others))]
+            several = len(named) > 1 and not is_list
             shown = f"{shard.name}/{number:06d}"
             where = f"{shard.name}, record {number}"
-            row = checked_row(where, [shown, *_texts(values, classes)], context.columns)
-            problem = row.problem or ("" if isinstance(encoded, bytes) else f"{where}: no image")
+            row = checked_row(where, [shown, *values], context.columns)
+            problem = row.problem or (f"{where}: expected one label, found several" * several)
+            problem = problem or ("" if isinstance(encoded, bytes) else f"{where}: no image")
             if problem:
                 yield LabeledFile("", shown, "", problem=problem)
                 continue
@@ -74,31 +81,48 @@ def _image_feature(features: Mapping[str, Any], name: str) -> str:
     raise InputError(f"{name}: expected one feature of images, found {what[:200]}")
 
 
-def _class_names(folder: Path, label: str, features: Mapping[str, Any]) -> list[str]:
+def _label_feature(feature: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], bool]:
+    """Return the feature of one label, and whether images have lists of it.
+
+    Raises:
+        InputError: they have lists of something else.
+    """
+    if "sequence" not in feature:
+        return feature, False
+    sequence = feature["sequence"]
+    inner = sequence.get("feature") if isinstance(sequence, dict) else None
+    if not isinstance(inner, dict) or "featuresDict" in inner or "sequence" in inner:
+        raise InputError(f"{name}: {_FEATURES}: expected lists of labels, found lists of others")
+    return inner, True
+
+
+def _class_names(folder: Path, label: str, feature: Mapping[str, Any]) -> list[str]:
     """Return the names of the classes by their number; none if the labels are not numbered.
 
     Raises:
-        InputError: an image has a sequence of labels, or there are very many names.
+        InputError: there are very many names.
     """
-    if "sequence" in features[label]:
-        raise InputError(f"{folder}: expected one label, found a sequence in {label}")
     file = folder / f"{label}.labels.txt"
-    if "classLabel" not in features[label] or not file.is_file():
+    if "classLabel" not in feature or not file.is_file():
         return []
     if file.stat().st_size > _MAX_NAMES_BYTES:
         raise InputError(f"{file}: expected at most {_MAX_NAMES_BYTES} bytes of names")
     return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _texts(values: Sequence[bytes | int | None], classes: Sequence[str]) -> list[Any]:
-    """Return label and other values of a record; the name of a numbered class."""
-    label, *others = values
+def _named(label: bytes | int, classes: Sequence[str]) -> str | int | None:
+    """Return a label as text or, if there are names, that of its number; None without one."""
     if isinstance(label, int) and classes:
-        label = classes[label].encode() if 0 <= label < len(classes) else None
-    return [
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        for value in (label, *others)
-    ]
+        return classes[label] if 0 <= label < len(classes) else None
+    return _text(label)
+
+
+def _text(value: bytes | int | None) -> str | int | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _first(values: Sequence[Any]) -> Any | None:
+    return values[0] if values else None
 
 
 def _shards(

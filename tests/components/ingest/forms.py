@@ -176,6 +176,18 @@ def rename_features(file: Path, names: dict[bytes, bytes]) -> None:
     file.write_bytes(b"".join(with_frames))
 
 
+def set_labels(file: Path, labels: list[list[int]]) -> None:
+    """Replace the label of each example in a TFRecord file by a list of numbers."""
+    from regraft_core.formats.records import _Example, read_examples
+
+    framed = []
+    for data, numbers in zip(list(read_examples(file)), labels, strict=True):
+        example = _Example.FromString(data)
+        example.features.feature["label"].int64_list.value[:] = numbers
+        framed.append(frame(example.SerializeToString()))
+    file.write_bytes(b"".join(framed))
+
+
 def frame(data: bytes) -> bytes:
     """Return the TFRecord of some data."""
     length = struct.pack("<Q", len(data))

@@ -152,7 +152,7 @@ def tfds_sequence(folder: Path, items: Items) -> Path:
     file = next(tfds(folder, items).rglob("features.json"))
     document = json.loads(file.read_text())
     features = document["featuresDict"]["features"]
-    features["label"] = {"sequence": {"feature": features["label"]}}
+    features["label"] = {"sequence": {"feature": {"featuresDict": {"features": {}}}}}
     file.write_text(json.dumps(document))
     return folder
 
@@ -200,7 +200,7 @@ def videos(folder: Path, _items: Items) -> Path:
         (tfds_info(fileFormat="array_record"), "in tfrecord files, found array_record; build it"),
         (tfds_info(splits=[3]), "expected splits with the lengths of their shards"),
         (tfds_info(splits=[{"name": "../x", "shardLengths": [1]}]), "expected the shard"),
-        (tfds_sequence, "expected one label, found a sequence in label"),
+        (tfds_sequence, "expected lists of labels, found lists of others"),
         (two_columns, "expected different columns, found two of one name"),
         (not_text, "expected a Parquet or Arrow table: .*can't decode byte 0xff"),
         (two_metadata, "expected one metadata file, found 2"),

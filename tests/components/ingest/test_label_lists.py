@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from components.ingest.sources import parquet_files
 from components.ingest.sources.label_lists import LabelForm, list_text
 from components.ingest.sources.table_columns import Row, TableColumns
 from components.ingest.sources.tables import table_rows
@@ -44,6 +45,7 @@ def test_labels_of_a_value(value: Any, form: LabelForm, expected: tuple[str, ...
         ('["cat", [1]]', "", "names of classes"),
         ("cat;;dog", ";", "names of classes in the list of labels, got ''"),
         ('["cat\\ndog"]', "", "without line breaks"),
+        ('["\\ud800"]', "", r"class '\\ud800': expected a name in UTF-8"),
     ],
 )
 def test_lists_of_something_else_are_refused(value: str, separator: str, message: str) -> None:
@@ -69,19 +71,12 @@ def rows(file: Path, form: LabelForm | None = None) -> list[Row]:
     return list(table_rows(file, file.name, TableColumns(form=form or LabelForm())))
 
 
-def test_lists_of_a_csv_file_and_rows_of_another_form(tmp_path: Path) -> None:
-    file = write(tmp_path, 'path;label\na.png;["dog","cat"]\nb.png;[]\nc.png;dog\nd.png;\n')
-    both, none, one, missing = rows(file)
+def test_lists_of_a_csv_file(tmp_path: Path) -> None:
+    file = write(tmp_path, 'path;label\na.png;["dog","cat"]\nb.png;[]\nc.png;\n')
+    both, none, missing = rows(file)
     assert (both.labels, both.label) == (("cat", "dog"), '["cat", "dog"]')
     assert (none.labels, none.label, none.problem) == ((), "[]", "")
-    assert "row 4: expected a list of labels, as in the rows before, got 'dog'" in one.problem
     assert "expected a path and a label" in missing.problem
-
-
-def test_a_list_among_single_labels_is_invalid(tmp_path: Path) -> None:
-    single, several = rows(write(tmp_path, 'path;label\na.png;cat\nb.png;["cat"]\n'))
-    assert (single.label, single.labels) == ("cat", None)
-    assert "expected one label, as in the rows before" in several.problem
 
 
 def test_columns_of_a_csv_file(tmp_path: Path) -> None:
@@ -102,6 +97,20 @@ def test_lists_of_a_parquet_file(tmp_path: Path) -> None:
     assert "expected a path and a label" in missing.problem
     parquet.write_table(pa.table({"path": ["a.png"], "label": [[["cat"]]]}), file)
     with pytest.raises(InputError, match="expected text or numbers in label"):
+        rows(file)
+    # A few hundred bytes on disk.
+    parquet.write_table(pa.table({"path": ["a.png"], "label": [[7] * 70_000]}), file)
+    with pytest.raises(InputError, match="at most 65536 labels of an image in label, found 70000"):
+        rows(file)
+
+
+def test_a_row_group_with_very_many_values_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_files, "_MOST_VALUES", 100)
+    file = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"path": ["a.png"], "label": [[7] * 101]}), file)
+    with pytest.raises(InputError, match="at most 100 values in label of a row group, found 101"):
         rows(file)
 
 
