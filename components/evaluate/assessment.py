@@ -26,6 +26,7 @@ from components.evaluate.metrics.calibration import (
 )
 from components.evaluate.metrics.classification import SplitMetrics, measure_predictions
 from components.evaluate.metrics.held_out import HeldOut
+from components.evaluate.metrics.label_comparison import LabelComparison
 from components.evaluate.metrics.ood_score import OodScores, OodThreshold, fit_ood_threshold
 from components.evaluate.metrics.prediction_sets import PredictionSets, measure_sets
 from components.evaluate.metrics.robustness import CorruptionDrop, corruption_metrics
@@ -58,7 +59,10 @@ class Slices:
 
 @dataclass(frozen=True)
 class LabeledLogits:
-    """A model's logits float [n, classes] on one split, with `true_labels` int [n] and slices."""
+    """A model's logits float [n, classes] on one split, with `true_labels` int [n] and slices.
+
+    With several labels an image, `true_labels` are 0 or 1, int [n, classes].
+    """
 
     logits: Floats
     true_labels: Ints
@@ -93,11 +97,23 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class LabelDetails:
+    """By class, what only a model for several labels an image has.
+
+    Those are the thresholds of its labels, and the average precisions, None without a test image.
+    """
+
+    thresholds: list[float]
+    average_precisions: list[float | None]
+
+
+@dataclass(frozen=True)
 class Assessment:
     """The result of an evaluation of the chosen model.
 
     `probabilities` float64 [n, classes] are those of the test split at `temperature`, as they will
-    be served; NaN if a logit is not finite. `true_labels` int [n].
+    be served; NaN if a logit is not finite. `true_labels` are int [n], or with several labels an
+    image, for which there are `labels`, int [n, classes].
     """
 
     verdict: Verdict
@@ -108,7 +124,8 @@ class Assessment:
     reliability_before: list[Bin]
     reliability_after: list[Bin]
     ood: OodThreshold | None
-    comparison: Comparison | None
+    comparison: Comparison | LabelComparison | None
+    labels: LabelDetails | None = None
     prediction_sets: PredictionSets | None = None
     abstention: Abstention | None = None
     slices: list[SliceMetrics] = field(default_factory=list)
@@ -132,8 +149,8 @@ def assess(
     the thresholds of sets and abstention. Images with logits that are not finite fail the gate; the
     metrics exclude them.
     """
-    finite_validation, _ = _select_finite(validation)
-    finite_test, finite = _select_finite(test)
+    finite_validation, _ = select_finite(validation)
+    finite_test, finite = select_finite(test)
     temperature = choose_temperature(finite_validation.logits, finite_validation.true_labels)
     raw = to_probabilities(finite_test.logits)
     served = to_probabilities(finite_test.logits, temperature)
@@ -156,12 +173,12 @@ def assess(
         measured.values
         | dict(baseline_metrics(baseline, bounds))
         | _calibration_metrics(raw, served, finite_test.true_labels)
-        | _finite_values({"ood_auroc": ood.auroc if ood else None})
+        | finite_values({"ood_auroc": ood.auroc if ood else None})
         | _champion_metrics(comparison)
         | _threshold_metrics(sets, abstention)
         | dict(metrics_by_slice(by_slice))
         | dict(corruption_metrics(cost.corruption_drops))
-        | _finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
+        | finite_values({"model_mb": cost.model_mb, "latency_ms": cost.latency_ms})
     )
     metrics = replace(measured, values=values)
     evidence = replace(
@@ -173,7 +190,7 @@ def assess(
         verdict=apply_gate(evidence, options),
         metrics=metrics,
         temperature=temperature,
-        probabilities=_expand(served, finite, len(classes)),
+        probabilities=expand_rows(served, finite, len(classes)),
         true_labels=test.true_labels,
         reliability_before=reliability(raw, finite_test.true_labels) if len(raw) else [],
         reliability_after=reliability(served, finite_test.true_labels) if len(raw) else [],
@@ -194,7 +211,7 @@ def assess(
     )
 
 
-def _select_finite(labeled: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
+def select_finite(labeled: LabeledLogits) -> tuple[LabeledLogits, NDArray[np.bool_]]:
     """Return the images whose logits are all finite, and which images these are, bool [n]."""
     finite = np.asarray(np.isfinite(labeled.logits).all(axis=1))
     return LabeledLogits(labeled.logits[finite], labeled.true_labels[finite]), finite
@@ -262,7 +279,7 @@ def _class_counts(metrics: SplitMetrics) -> list[ClassCount]:
     ]
 
 
-def _expand(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:
+def expand_rows(rows: Floats, finite: NDArray[np.bool_], classes: int) -> Floats:
     """Return a row for each image, NaN for those that are not finite."""
     expanded = np.full((len(finite), classes), np.nan)
     expanded[finite] = rows
@@ -282,7 +299,7 @@ def _calibration_metrics(raw: Floats, served: Floats, true_labels: Ints) -> dict
 def _champion_metrics(comparison: Comparison | None) -> dict[str, float]:
     if comparison is None:
         return {}
-    return _finite_values(
+    return finite_values(
         {
             "champion_accuracy": comparison.champion_accuracy,
             "champion_difference": comparison.difference,
@@ -302,10 +319,11 @@ def _threshold_metrics(
     if abstention is not None and abstention.test_images:
         values["accepted_fraction"] = abstention.accepted / abstention.test_images
         values["accepted_precision"] = abstention.test_precision
-    return _finite_values(values)
+    return finite_values(values)
 
 
-def _finite_values(values: dict[str, float | None]) -> dict[str, float]:
+def finite_values(values: dict[str, float | None]) -> dict[str, float]:
+    """Return the values that are available."""
     return {
         name: float(value)
         for name, value in values.items()

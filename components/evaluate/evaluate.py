@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -21,9 +22,17 @@ from components.evaluate.assessment import (
 )
 from components.evaluate.corrupted_predictions import Robustness, measure_robustness
 from components.evaluate.evaluation_manifest import build_manifest
-from components.evaluate.gate.champion import champion_labels, check_classes, find_champion
+from components.evaluate.gate.champion import (
+    Champion,
+    champion_labels,
+    champion_scores,
+    check_classes,
+    find_champion,
+)
 from components.evaluate.gate.gate import DEFAULT_RULE
+from components.evaluate.gate.option_checks import check_options
 from components.evaluate.gate.selection import Choice, choose
+from components.evaluate.label_assessment import ChampionScores, assess_labels
 from components.evaluate.metrics.ood_images import read_ood_images
 from components.evaluate.metrics.ood_score import OodScores
 from components.evaluate.predict import (
@@ -96,8 +105,10 @@ def evaluate(
     choice = choose(manifests)
     for manifest in manifests:
         _check_same_data(manifest, data)
-    _check_options(options, data)
-    champion_result = _run_champion(champion, dataset, data.classes, options)
+    check_options(options, data)
+    several = data.labels_per_image == "several"
+    champion_result = None if several else _run_champion(champion, dataset, data.classes, options)
+    label_champion = _run_label_champion(champion, dataset, data, options) if several else None
     ood_images = read_ood_images(options.ood_images) if options.ood_images else []
     model, manifest = load_model(candidates[choice.index])
     log_progress(f"evaluate: chose {manifest.strategy} of {len(manifests)} on validation")
@@ -106,7 +117,8 @@ def evaluate(
     detector = OodDetector.read(candidates[choice.index], manifest.ood_detector)
     runner = build_runner(model, manifest.preprocessing, detector)
     held_out, out_of_fold = _logits_before_refit(candidates[choice.index], manifest)
-    splits: tuple[Split, ...] = ("test",) if held_out else ("test", "validation")
+    # With several labels an image, what validation decides is in the candidate's manifest.
+    splits: tuple[Split, ...] = ("test",) if held_out or several else ("test", "validation")
     predictions, batch_size = with_halved_batches(
         "evaluate",
         fitting_batch("evaluate", options.batch_size, model, options.gpu_memory_mb),
@@ -114,28 +126,36 @@ def evaluate(
     )
     test, validation = predictions[0], predictions[-1]
     robustness = _measure_robustness(runner, dataset, data, options, batch_size)
-    assessment = assess(
-        held_out or LabeledLogits(validation.logits, validation.true_labels),
-        LabeledLogits(
-            test.logits, test.true_labels, Slices(list(data.slices), test.slices, data.slices)
-        ),
-        data.classes,
-        options,
-        cost=replace(
-            _cost(candidates[choice.index], manifest, choice, runner, dataset),
-            corruption_drops=robustness.drops,
-        ),
-        champion=champion_result,
-        ood_scores=OodScores(
+    cost = _cost(candidates[choice.index], manifest, choice, runner, dataset)
+    ood_scores = (
+        OodScores(
             detector.validation_scores,
             test.ood_scores,
             predict_encoded(runner, ood_images, batch_size)[1],
         )
         if detector
-        else None,
-        out_of_fold=out_of_fold,
+        else None
     )
-    champion_data = champion_result.dataset_digest if champion_result else None
+    if several:
+        assessment = assess_labels(
+            LabeledLogits(test.logits, test.true_labels), manifest.thresholds, data.classes,
+            options, cost=cost, champion=label_champion, ood_scores=ood_scores,
+        )  # fmt: skip
+    else:
+        assessment = assess(
+            held_out or LabeledLogits(validation.logits, validation.true_labels),
+            LabeledLogits(
+                test.logits, test.true_labels, Slices(list(data.slices), test.slices, data.slices)
+            ),
+            data.classes,
+            options,
+            cost=replace(cost, corruption_drops=robustness.drops),
+            champion=champion_result,
+            ood_scores=ood_scores,
+            out_of_fold=out_of_fold,
+        )
+    compared = champion_result or label_champion
+    champion_data = compared.dataset_digest if compared else None
     evaluation = build_manifest(
         assessment, manifests, choice, data, champion_data, clock.seconds, robustness.drops
     )
@@ -188,16 +208,10 @@ def _check_same_data(manifest: ModelManifest, data: DatasetManifest) -> None:
             f"candidate {manifest.strategy}: expected training on dataset {data.digest[:12]}, "
             f"got {manifest.dataset_digest[:12]}"
         )
-
-
-def _check_options(options: GateOptions, data: DatasetManifest) -> None:
-    unknown = sorted(set(options.min_recall_by_class) - set(data.classes))
-    if unknown:
-        raise InputError(f"min_recall_by_class: expected names among {data.classes}, got {unknown}")
-    if options.min_accuracy_by_slice and not data.slices:
+    if data.labels_per_image == "several" and len(manifest.thresholds) != len(data.classes):
         raise InputError(
-            "min_accuracy_by_slice: expected a dataset with slices, got one without; ingest it "
-            "with --slices"
+            f"candidate {manifest.strategy}: expected {len(data.classes)} thresholds, one for each "
+            f"class, got {len(manifest.thresholds)}; train it again"
         )
 
 
@@ -237,16 +251,35 @@ def _run_champion(
     classes: list[str],
     options: GateOptions,
 ) -> ChampionResult | None:
-    with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
-        champion = find_champion(location, Path(work))
+    with _champion_at(location, classes) as champion:
         if champion is None:
             return None
-        check_classes(champion, classes)
         records = list(read_split(dataset, "test"))
         encoded = [record.encoded for record in records]
         predicted = champion_labels(champion, encoded, options.batch_size)
     true_labels = np.array([classes[record.label] for record in records])
     return ChampionResult(champion.name, predicted == true_labels, champion.dataset_digest)
+
+
+def _run_label_champion(
+    location: str, dataset: str | os.PathLike[str], data: DatasetManifest, options: GateOptions
+) -> ChampionScores | None:
+    with _champion_at(location, data.classes) as champion:
+        if champion is None:
+            return None
+        encoded = [record.encoded for record in read_split(dataset, "test")]
+        scores = champion_scores(champion, encoded, options.batch_size, data.classes)
+    return ChampionScores(champion.name, scores, champion.dataset_digest)
+
+
+@contextlib.contextmanager
+def _champion_at(location: str, classes: Sequence[str]) -> Iterator[Champion | None]:
+    """Yield the champion, with its classes checked, or None; a copy of it is removed after."""
+    with tempfile.TemporaryDirectory(prefix="regraft-champion-") as work:
+        champion = find_champion(location, Path(work))
+        if champion is not None:
+            check_classes(champion, classes)
+        yield champion
 
 
 def _report(

@@ -83,6 +83,8 @@ def _exported_values(assessment: Assessment) -> dict[str, str]:
         "set_threshold": sets.threshold if sets else None,
         "abstention_threshold": abstention.threshold if abstention else None,
     }
+    labels = assessment.labels.thresholds if assessment.labels else []
+    values |= {f"threshold {index}": threshold for index, threshold in enumerate(labels)}
     return {
         name: f"{value:.6g}"
         for name, value in values.items()
@@ -91,8 +93,9 @@ def _exported_values(assessment: Assessment) -> dict[str, str]:
 
 
 def _optional(assessment: Assessment, drops: Sequence[CorruptionDrop]) -> dict[str, Any]:
-    """Return prediction sets, abstention, slices and drops by corruptions, if they were chosen."""
+    """Return what not every evaluation has: several labels, prediction sets, and so on."""
     found = {
+        "labels": assessment.labels,
         "prediction_sets": assessment.prediction_sets,
         "abstention": assessment.abstention,
     }

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
@@ -42,13 +43,13 @@ class Runner:
 class Predictions:
     """Predictions for the n images of a split, in manifest order.
 
-    `logits` float32 [n, classes], `ood_scores` float32 [n], `true_labels` int32 [n]; IDs and paths
-    as stored, and so are the values of the slices.
+    `logits` float32 [n, classes], `ood_scores` float32 [n], `true_labels` as of `label_array`; IDs
+    and paths as stored, and so are the values of the slices.
     """
 
     logits: NDArray[np.float32]
     ood_scores: NDArray[np.float32]
-    true_labels: NDArray[np.int32]
+    true_labels: NDArray[np.integer]
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     slices: tuple[tuple[str, ...], ...]
@@ -96,7 +97,7 @@ def predict(
         Predictions(
             logits=rows[start:end],
             ood_scores=ood_scores[start:end],
-            true_labels=np.array([record.label for record in done[start:end]], np.int32),
+            true_labels=label_array(done[start:end], manifest),
             ids=tuple(record.id for record in done[start:end]),
             paths=tuple(printable_path(record.path) for record in done[start:end]),
             slices=tuple(record.slices for record in done[start:end]),

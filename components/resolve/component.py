@@ -72,6 +72,8 @@ def resolve(
     budget: str,
     min_accuracy: float,
     accuracy_rule: str,
+    min_map: float,
+    min_macro_f1: float,
     baseline_rule: str,
     recall_floor: float,
     min_class_recall: float,

@@ -383,7 +383,8 @@ class EvaluationManifest(Manifest):
     )
     per_class: list[ClassMetrics] = Field(description="Metrics by class.")
     confusion: list[list[int]] = Field(
-        description="Confusion matrix of the test images: true classes by row, predicted by column."
+        description="Confusion matrix of the test images: true classes by row, predicted by "
+        "column; empty with several labels an image."
     )
     temperature: float = Field(
         default=1.0, description="Divisor of the logits that calibrates the probabilities."
@@ -394,7 +395,8 @@ class EvaluationManifest(Manifest):
     details: dict[str, Any] = Field(
         default_factory=dict,
         description="`ood`: threshold for out-of-distribution images; "
-        "`champion`: comparison with the champion; either may be null. `prediction_sets`, "
+        "`champion`: comparison with the champion; either may be null. `labels`: thresholds and "
+        "average precisions by class, only with several labels an image. `prediction_sets`, "
         "`abstention`, `slices` and `corruptions` are absent unless they were chosen.",
     )
 

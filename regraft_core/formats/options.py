@@ -384,12 +384,23 @@ class GateOptions(Options):
     )
     accuracy_rule: Literal["lower_bound", "point"] = Field(
         default="lower_bound",
-        description="What reaches min-accuracy: the lower bound of the interval, or the estimate.",
+        description="What reaches min-accuracy, min-map and min-macro-f1: the lower bound of the "
+        "interval, or the estimate.",
+    )
+    min_map: Fraction = Field(
+        default=0.0,
+        description="Minimum mean average precision (0 to 1) with several labels an image; 0 "
+        "disables the check.",
+    )
+    min_macro_f1: Fraction = Field(
+        default=0.0,
+        description="Minimum macro F1 (0 to 1) with several labels an image; 0 disables the check.",
     )
     baseline_rule: Literal["lower_bound", "point", "off"] = Field(
         default="lower_bound",
         description="What must be above the best constant prediction: the lower bound of the "
-        "score, or the score; off disables the check.",
+        "score, or the score; off disables the check. With several labels an image, the mAP must "
+        "be above that of 95% (or of the mean) of shuffled predictions.",
     )
     recall_floor: Fraction = Field(
         default=0.2,

@@ -1,4 +1,4 @@
-"""The thresholds by which an exported model decides about sets of labels and abstention.
+"""The thresholds by which an exported model decides about labels, sets of labels and abstention.
 
 `evaluate` sets them, `export` writes them into the graph, and `verify` applies them to the trained
 model's probabilities.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABEL_SET, ABSTAIN = "label_set", "abstain"
+SELECTED = "selected"
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,23 @@ class ServedThresholds:
     """What an exported model decides in addition to its prediction; None for nothing.
 
     `set_probability` is that of `label_sets`. The model abstains if its confidence is below
-    `accepted_confidence`.
+    `accepted_confidence`. `by_label` is only of a model for several labels an image: an image gets
+    those whose probability reaches the threshold of their class.
     """
 
     set_probability: float | None = None
     accepted_confidence: float | None = None
+    by_label: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, details: Mapping[str, Any]) -> Self:
         """Return those in the `details` of an evaluation; one from before has none."""
         sets, abstention = details.get("prediction_sets"), details.get("abstention")
+        labels = details.get("labels")
         return cls(
-            sets["threshold"] if sets else None, abstention["threshold"] if abstention else None
+            sets["threshold"] if sets else None,
+            abstention["threshold"] if abstention else None,
+            tuple(labels["thresholds"]) if labels else None,
         )
 
     def label_sets(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_] | None:
@@ -49,6 +55,12 @@ class ServedThresholds:
         if self.accepted_confidence is None:
             return None
         return np.asarray(probabilities.max(axis=1) < self.accepted_confidence)
+
+    def selects(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_] | None:
+        """Return which labels the images get, bool [n, classes]; None with one label an image."""
+        if self.by_label is None:
+            return None
+        return np.asarray(probabilities >= np.array(self.by_label, np.float32))
 
 
 NO_THRESHOLDS = ServedThresholds()

@@ -22,6 +22,7 @@ OBJECTIVE_NAMES: Mapping[Objective, str] = {
     "macro-f1": "macro F1",
 }
 CONFIDENCE = 0.95
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -127,22 +128,26 @@ def _mean(
     return mean, mean - math.sqrt(variance_ratio * squares) / k
 
 
-def recall_bounds(counts: Sequence[ClassCount]) -> list[RecallBound]:
+def recall_bounds(counts: Sequence[ClassCount], *, together: bool = True) -> list[RecallBound]:
     """Return the upper bounds of the recalls, the lowest first.
 
     The bounds are those of Clopper and Pearson (1934), which are exact, at a level that is divided
     by their number (Bonferroni): if no recall is below a floor, one of the bounds is in at most 5%
-    of runs, however many classes there are. The first entry covers all images together, which
-    detects many weak classes with few test images each.
+    of runs, however many classes there are.
+
+    Args:
+        counts: of each class.
+        together: whether one more bound covers all images, which detects many weak classes with few
+            test images each. It needs independent images, so that none may count for two classes.
     """
     counts = [count for count in counts if count.images]
     if not counts:
         return []
     total = ClassCount("all classes", sum(c.correct for c in counts), sum(c.images for c in counts))
-    level = (1 - CONFIDENCE) / (len(counts) + 1)
+    counts = [total, *counts] if together else counts
+    level = (1 - CONFIDENCE) / len(counts)
     bounds = [
-        RecallBound(c.name, c.correct, c.images, _upper(c.correct, c.images, level))
-        for c in (total, *counts)
+        RecallBound(c.name, c.correct, c.images, _upper(c.correct, c.images, level)) for c in counts
     ]
     return sorted(bounds, key=lambda bound: bound.high)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from regraft_core.formats.champion_classes import ChampionClasses
 from regraft_core.formats.fingerprint import LABELS_FILE
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.published_versions import resolve_version
+from regraft_core.formats.served_thresholds import SELECTED
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import ProgressReporter
 
@@ -82,6 +84,40 @@ def champion_labels(
     """Return the class names that the champion predicts for encoded images, in order.
 
     Raises:
+        InputError: it predicts several labels an image.
+        RegraftError: its signature is missing or fails on an image.
+    """
+    found = _run(champion, encoded, batch_size, "label", several=False)
+    return np.array([name.decode() for batch in found for name in batch])
+
+
+def champion_scores(
+    champion: Champion, encoded: Sequence[bytes], batch_size: int, classes: Sequence[str]
+) -> NDArray[np.floating]:
+    """Return the probabilities that the champion predicts for encoded images, [n, classes].
+
+    Args:
+        champion: a model for several labels an image.
+        encoded: the images.
+        batch_size: how many it predicts together.
+        classes: its classes, in the order of the columns to return.
+
+    Raises:
+        InputError: it predicts one label an image.
+        RegraftError: its signature is missing or fails on an image.
+    """
+    found = _run(champion, encoded, batch_size, "probabilities", several=True)
+    columns = [champion.classes.index(name) for name in classes]
+    return np.concatenate([np.empty((0, len(classes))), *found])[:, columns]
+
+
+def _run(
+    champion: Champion, encoded: Sequence[bytes], batch_size: int, output: str, *, several: bool
+) -> list[NDArray[Any]]:
+    """Return an output of the champion's default signature, of one batch after another.
+
+    Raises:
+        InputError: it is not for as many labels an image.
         RegraftError: its signature is missing or fails on an image.
     """
     import tensorflow as tf  # takes seconds, and finding a champion does not need it
@@ -89,13 +125,18 @@ def champion_labels(
     try:
         loaded = tf.saved_model.load(str(champion.folder))
         signature = loaded.signatures["serving_default"]
-        names: list[str] = []
+        if (SELECTED in signature.structured_outputs) != several:
+            raise InputError(
+                f"champion {champion.name} predicts {'one label' if several else 'several labels'} "
+                "an image, and this model does not; publish under a new --model-name"
+            )
+        found: list[NDArray[Any]] = []
         progress = ProgressReporter("evaluate: images of test by the champion", len(encoded))
         for start in range(0, len(encoded), batch_size):
             batch = tf.constant(encoded[start : start + batch_size])
-            names += [name.decode() for name in signature(image_bytes=batch)["label"].numpy()]
-            progress(len(names))
+            found.append(signature(image_bytes=batch)[output].numpy())
+            progress(min(start + batch_size, len(encoded)))
     except (KeyError, TypeError, OSError, ValueError, tf.errors.OpError) as error:
         line = " ".join(str(error).split())[:300]
         raise RegraftError(f"champion {champion.folder} cannot be run: {line}") from error
-    return np.array(names)
+    return found

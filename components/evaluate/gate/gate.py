@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
 
-from components.evaluate.gate.baseline import OBJECTIVE_NAMES, Baseline, RecallBound
+from components.evaluate.gate.baseline import BASELINE, OBJECTIVE_NAMES, Baseline, RecallBound
+from components.evaluate.gate.label_checks import LabelEvidence, check_labels
+from components.evaluate.gate.limits import at_least, at_most, format_value, is_known
 from components.evaluate.gate.slice_check import check_slices
 from components.evaluate.gate.threshold_checks import check_abstention, check_sets
 from components.evaluate.metrics.abstention import Abstention
+from components.evaluate.metrics.label_comparison import LabelComparison
 from components.evaluate.metrics.prediction_sets import PredictionSets
 from components.evaluate.metrics.robustness import CorruptionDrop, mean_drops
 from components.evaluate.metrics.slices import SliceMetrics
@@ -22,7 +24,8 @@ from regraft_core.formats.manifests import Check
 from regraft_core.formats.options import GateOptions
 
 NO_CHAMPION = "no champion yet: only the absolute thresholds apply"
-DEFAULT_RULE = BASELINE, RECALL_FLOOR = "baseline", "recall floor"
+RECALL_FLOOR = "recall floor"
+DEFAULT_RULE = BASELINE, RECALL_FLOOR
 SHOWN_CLASSES = 5
 
 
@@ -33,7 +36,7 @@ class Evidence:
     `recalls` has one entry for every class of the dataset; `not_finite` counts the test images
     with predictions that are not finite. `head_validation_accuracy` is what the chosen candidate
     must reach on validation, None without a head to compare with. `recall_bounds` are sorted, the
-    lowest first.
+    lowest first. With several labels an image, `labels` replaces accuracy and baseline.
     """
 
     images: int
@@ -46,7 +49,8 @@ class Evidence:
     calibration_error: float | None = None
     model_mb: float | None = None
     latency_ms: float | None = None
-    champion: Comparison | None = None
+    champion: Comparison | LabelComparison | None = None
+    labels: LabelEvidence | None = None
     baseline: Baseline | None = None
     recall_bounds: Sequence[RecallBound] = ()
     prediction_sets: PredictionSets | None = None
@@ -68,8 +72,7 @@ def apply_gate(evidence: Evidence, options: GateOptions) -> Verdict:
     """Compare the evidence with the thresholds; all checks must pass."""
     checks = (
         *_check_predictions(evidence),
-        _check_accuracy(evidence, options),
-        *_check_baseline(evidence.baseline, options),
+        *_check_scores(evidence, options),
         *_check_recall_floor(evidence.recall_bounds, options),
         *_check_recalls(evidence, options),
         *check_slices(evidence.slices, options.min_accuracy_by_slice, evidence.untested_slices),
@@ -93,8 +96,16 @@ def _check_predictions(evidence: Evidence) -> Iterator[Check]:
         yield Check(name="predictions", expected="finite numbers", received=received, passed=False)
     if evidence.head_validation_accuracy is not None:
         what = "validation accuracy of its head"
-        yield _at_least("candidate", evidence.validation_accuracy,
+        yield at_least("candidate", evidence.validation_accuracy,
                         evidence.head_validation_accuracy, what)  # fmt: skip
+
+
+def _check_scores(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
+    if evidence.labels is not None:
+        yield from check_labels(evidence.labels, options)
+        return
+    yield _check_accuracy(evidence, options)
+    yield from _check_baseline(evidence.baseline, options)
 
 
 def _check_accuracy(evidence: Evidence, options: GateOptions) -> Check:
@@ -102,9 +113,9 @@ def _check_accuracy(evidence: Evidence, options: GateOptions) -> Check:
         value, what = evidence.accuracy_low, "lower bound of the 95% interval"
     else:
         value, what = evidence.accuracy, "point estimate"
-    check = _at_least("accuracy", value, options.min_accuracy, what)
+    check = at_least("accuracy", value, options.min_accuracy, what)
     # A bound without its estimate, or the reverse, is not evidence.
-    both = _is_known(evidence.accuracy) and _is_known(evidence.accuracy_low)
+    both = is_known(evidence.accuracy) and is_known(evidence.accuracy_low)
     return check.model_copy(update={"passed": check.passed and both})
 
 
@@ -132,7 +143,7 @@ def _check_baseline(baseline: Baseline | None, options: GateOptions) -> Iterator
     yield Check(
         name=BASELINE,
         expected=f"above {limit:.4g} ({what} of always predicting {baseline.constant_class})",
-        received=f"{_format(value, limit)} ({kind})",
+        received=f"{format_value(value, limit)} ({kind})",
         passed=value > limit,
     )
 
@@ -145,7 +156,7 @@ def _check_recall_floor(bounds: Sequence[RecallBound], options: GateOptions) -> 
     below = [bound for bound in bounds if not bound.high >= floor]
     shown = below[:SHOWN_CLASSES] if below else bounds[:1]
     received = "; ".join(
-        f"{_format(bound.high, floor)} ({bound.name}: {bound.correct} of {bound.images})"
+        f"{format_value(bound.high, floor)} ({bound.name}: {bound.correct} of {bound.images})"
         for bound in shown
     )
     if len(below) > len(shown):
@@ -171,87 +182,50 @@ def _check_recalls(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
     for name, recall in evidence.recalls.items():
         minimum = options.min_recall_by_class.get(name, options.min_class_recall)
         if minimum > 0:
-            yield _at_least(f"recall of {name}", recall, minimum, "fraction of its test images")
+            yield at_least(f"recall of {name}", recall, minimum, "fraction of its test images")
 
 
 def _check_limits(evidence: Evidence, options: GateOptions) -> Iterator[Check]:
     if options.max_calibration_error < 1:
-        yield _at_most(
+        yield at_most(
             "calibration error", evidence.calibration_error, options.max_calibration_error, ""
         )
     if options.max_model_mb > 0:
-        yield _at_most("model size", evidence.model_mb, options.max_model_mb, " MB")
+        yield at_most("model size", evidence.model_mb, options.max_model_mb, " MB")
     if options.max_latency_ms > 0:
-        yield _at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
+        yield at_most("latency", evidence.latency_ms, options.max_latency_ms, " ms per image")
     if options.max_corruption_drop < 1:
         drops = mean_drops(evidence.corruption_drops)
         kind, drop = next(iter(drops.items()), ("corruption", None))
-        yield _at_most(f"accuracy drop by {kind}", drop, options.max_corruption_drop, "")
+        yield at_most(f"accuracy drop by {kind}", drop, options.max_corruption_drop, "")
 
 
-def _check_champion(champion: Comparison | None, options: GateOptions) -> Iterator[Check]:
+def _check_champion(
+    champion: Comparison | LabelComparison | None, options: GateOptions
+) -> Iterator[Check]:
     better, level = options.champion_policy == "better", options.champion_significance
     if champion is None:
         expected = f"{'better' if better else 'not worse'} than the champion"
         yield Check(name="champion", expected=expected, received=NO_CHAMPION, passed=True)
         return
-    difference = (
-        f"{champion.difference:+.4f} ({champion.difference_low:+.4f} to "
-        f"{champion.difference_high:+.4f}) against {champion.name} on {champion.images} "
-        f"images, {champion.wins} wins, {champion.losses} losses"
-    )
     if better:
         yield Check(
             name="champion",
             expected=f"significantly better (p < {level:.4g})",
-            received=f"{difference}, p = {champion.p_better:.4g}",
+            received=f"{champion.summary}, p = {champion.p_better:.4g}",
             passed=champion.p_better < level,  # below 0.5, so there are more wins than losses
         )
     else:
         yield Check(
             name="champion",
             expected=f"not significantly worse (p >= {level:.4g})",
-            received=f"{difference}, p = {champion.p_worse:.4g}",
+            received=f"{champion.summary}, p = {champion.p_worse:.4g}",
             passed=champion.p_worse >= level and champion.images > 0,
         )
     if options.champion_margin < 1:
-        # Counted in images, so that a drop equal to the margin passes despite rounding.
-        allowed = options.champion_margin * champion.images
         yield Check(
             name="champion margin",
             expected=f"a drop of at most {options.champion_margin:.4g}",
             received=f"{champion.difference:+.4f}",
-            passed=champion.losses - champion.wins <= allowed + 1e-9,
+            passed=champion.drops_at_most(options.champion_margin),
         )
-
-
-def _is_known(value: float | None) -> TypeGuard[float]:
-    return value is not None and not math.isnan(value)
-
-
-def _at_least(name: str, value: float | None, limit: float, what: str) -> Check:
-    return Check(
-        name=name,
-        expected=f"at least {limit:.4g} ({what})",
-        received=_format(value, limit),
-        passed=value is not None and value >= limit,
-    )
-
-
-def _at_most(name: str, value: float | None, limit: float, unit: str) -> Check:
-    return Check(
-        name=name,
-        expected=f"at most {limit:.4g}{unit}",
-        received=_format(value, limit, unit),
-        passed=value is not None and value <= limit,
-    )
-
-
-def _format(value: float | None, limit: float, unit: str = "") -> str:
-    """Format a metric, with all digits if the short form would hide a difference to the limit."""
-    if not _is_known(value):
-        return "not available"
-    short = f"{value:.4g}"
-    if float(short) == limit != value:
-        short = repr(float(value))
-    return short + unit

@@ -1,4 +1,4 @@
-"""Intervals and paired tests of any score of images, by the bootstrap over images.
+"""Intervals and tests of any score of images, by the bootstrap over images.
 
 A resample is a number of copies of each image, so a score of resamples is one of weighted images,
 and all of them are computed together.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 Floats = NDArray[np.floating]
 Score = Callable[[Floats], Mapping[str, Floats]]
@@ -27,7 +28,7 @@ def resampled_weights(images: int, seed: int, rounds: int = ROUNDS) -> Iterator[
     batch = max(_MAX_WEIGHTS // max(images, 1), 1)
     for start in range(0, rounds, batch):
         count = min(batch, rounds - start)
-        drawn = generator.integers(0, images, (images, count)) * count + np.arange(count)
+        drawn = generator.integers(0, max(images, 1), (images, count)) * count + np.arange(count)
         counts = np.bincount(drawn.ravel(), minlength=images * count)
         yield counts.reshape(images, count).astype(np.float32)
 
@@ -38,26 +39,44 @@ def bootstrap(score: Score, images: int, seed: int, rounds: int = ROUNDS) -> dic
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
-def percentile_interval(scores: Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of a score (Efron and Tibshirani 1993, chapter 13).
+def bootstrap_interval(
+    resampled: Floats, score: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the bias-corrected percentile interval of a score (Efron 1981).
 
-    Resamples in which the score is not defined (NaN) do not count; NaN if it is in none.
+    The copies of an image in a resample have the same prediction, which makes ranking metrics of
+    resamples higher than those of new images; the correction removes this.
+
+    Args:
+        resampled: scores of resamples; undefined ones (NaN) do not count.
+        score: that of the images.
+        confidence: of the interval.
+
+    Returns:
+        (low, high), NaN if the score is in no resample.
     """
-    known = scores[np.isfinite(scores)]
+    known = resampled[np.isfinite(resampled)]
     if not len(known):
         return math.nan, math.nan
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
+    shift, half = 2 * _deviate(known, score), norm.ppf((1 + confidence) / 2)
+    low, high = np.quantile(known, norm.cdf([shift - half, shift + half]))
     return float(low), float(high)
 
 
-def fraction_beyond(differences: Floats) -> tuple[float, float]:
-    """Return the p-values of "not worse" and "not better" from differences of resamples.
+def probability_above_zero(resampled: Floats, difference: float) -> float:
+    """Return the p-value of "the difference is 0 or more"; 1 minus it is that of "0 or less".
 
-    They are the levels at which the percentile bounds of the difference reach 0: the fraction of
-    resamples whose difference is 0 or more, and 0 or less. The observed sample is one of them, so
-    no p-value is 0 (Davison and Hinkley 1997, chapter 4).
+    It is the level at which the upper bound of `bootstrap_interval` reaches 0. NaN if the
+    difference is in no resample.
     """
-    known = differences[np.isfinite(differences)]
-    not_below, not_above = int(np.sum(known >= 0)), int(np.sum(known <= 0))
-    return (not_below + 1) / (len(known) + 1), (not_above + 1) / (len(known) + 1)
+    known = resampled[np.isfinite(resampled)]
+    if not len(known):
+        return math.nan
+    return float(norm.sf(_deviate(known, 0.0) - 2 * _deviate(known, difference)))
+
+
+def _deviate(resampled: Floats, value: float) -> float:
+    """Return the normal deviate of the fraction of resamples below a value; it is finite."""
+    rounds = len(resampled)
+    below = (np.sum(resampled < value) + 0.5 * np.sum(resampled == value)) / rounds
+    return float(norm.ppf(np.clip(below, 1 / (rounds + 1), rounds / (rounds + 1))))

@@ -38,8 +38,26 @@ def reliability(probabilities: Floats, true_labels: Ints, bins: int = BINS) -> l
         true_labels: int [n], class indices.
         bins: number of bins in 0..1.
     """
-    confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == true_labels
+    return _group(probabilities.max(axis=1), correct, bins)
+
+
+def label_reliability(
+    probabilities: Floats, true_labels: NDArray[np.bool_], bins: int = BINS
+) -> list[Bin]:
+    """Group all pairs of an image and a label by the label's probability, as `reliability` does.
+
+    The accuracy of a bin is the fraction of its pairs whose image has the label.
+
+    Args:
+        probabilities: float [n, classes].
+        true_labels: bool [n, classes].
+        bins: number of bins in 0..1.
+    """
+    return _group(probabilities.ravel(), true_labels.ravel(), bins)
+
+
+def _group(confidence: Floats, correct: NDArray[np.bool_], bins: int) -> list[Bin]:
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
         Bin(
@@ -58,7 +76,11 @@ def calibration_error(probabilities: Floats, true_labels: Ints, bins: int = BINS
 
     The mean difference between confidence and accuracy over the bins, weighted by their images.
     """
-    groups = reliability(probabilities, true_labels, bins)
+    return error_of_bins(reliability(probabilities, true_labels, bins))
+
+
+def error_of_bins(groups: list[Bin]) -> float:
+    """Return the mean difference between confidence and accuracy, weighted by the counts."""
     total = sum(b.count for b in groups)
     return sum(b.count * abs(b.confidence - b.accuracy) for b in groups) / total
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics.bootstrap import bootstrap, percentile_interval
+from components.evaluate.metrics.bootstrap import ROUNDS, bootstrap, bootstrap_interval
 from components.evaluate.metrics.classification import SplitMetrics
 from regraft_core.formats.manifests import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
@@ -48,13 +48,18 @@ class LabelPredictions:
             for flags in (self.selected & self.true_labels, self.true_labels, self.selected)
         )
         either = selected + positives
-        precisions = average_precisions(self.probabilities, self.true_labels, weights)
         known = positives > 0
         return {
-            MEAN_AP: _mean_of_known(precisions, known),
+            MEAN_AP: mean_average_precision(self.probabilities, self.true_labels, weights),
             MICRO_F1: _ratio(2 * hits.sum(axis=0), either.sum(axis=0)),
             MACRO_F1: _mean_of_known(_ratio(2 * hits, either), known),
         }
+
+
+def mean_average_precision(probabilities: Floats, true_labels: Flags, weights: Floats) -> Floats:
+    """Return the mean of `average_precisions` over classes with images, float64 [rounds]."""
+    found = average_precisions(probabilities, true_labels, weights)
+    return _mean_of_known(found, np.isfinite(found))
 
 
 def average_precisions(probabilities: Floats, true_labels: Flags, weights: Floats) -> Floats:
@@ -75,16 +80,48 @@ def average_precisions(probabilities: Floats, true_labels: Flags, weights: Float
         ranked, is_true = probabilities[order, k], true_labels[order, k]
         # Where the images with the probability of each image of the class end.
         ends = np.searchsorted(-ranked, -np.unique(ranked[is_true])[::-1], side="right")
-        starts = np.r_[0, ends[:-1]]
-        sorted_weights = weights[order]
-        above = np.add.reduceat(sorted_weights, starts, axis=0)
-        if ends[-1] < len(order):  # the images below the last one of the class do not count
-            above[-1] = sorted_weights[starts[-1] : ends[-1]].sum(axis=0)
-        gained = np.add.reduceat(sorted_weights * is_true[:, None], starts, axis=0)
-        hits, above = gained.cumsum(axis=0), above.cumsum(axis=0)
-        precision = np.divide(hits, above, out=np.zeros_like(hits), where=above > 0)
-        found[k] = _ratio((precision * gained).sum(axis=0), hits[-1])
+        starts, ordered = np.r_[0, ends[:-1]], weights[order[: ends[-1]]]
+        above = np.add.reduceat(ordered, starts, axis=0).cumsum(axis=0)
+        gained = np.add.reduceat(ordered * is_true[: ends[-1], None], starts, axis=0)
+        found[k] = _area(gained, above)
     return found
+
+
+def chance_scores(probabilities: Floats, true_labels: Flags, seed: int) -> Floats:
+    """Return the mAP of the same predictions for shuffled images, float64 [rounds].
+
+    A model that knows nothing of the images is one of these, however many images each class has, so
+    they are those of a permutation test (Fisher 1935).
+
+    Args:
+        probabilities: float [n, classes].
+        true_labels: bool [n, classes].
+        seed: of the permutations.
+    """
+    images, (known,) = len(true_labels), np.nonzero(true_labels.any(axis=0))
+    generator, total = np.random.default_rng(seed), np.zeros(ROUNDS)
+    # Each class is shuffled with the same permutations.
+    shuffled = np.argsort(generator.random((images, ROUNDS), np.float32), axis=0)
+    for k in known:
+        order = np.argsort(-probabilities[:, k], kind="stable")
+        ranked = probabilities[order, k]
+        starts = np.flatnonzero(np.r_[True, np.diff(ranked) != 0])
+        above = np.r_[starts[1:], images][:, None].astype(np.float32)
+        found = true_labels[shuffled, k].astype(np.float32)
+        total += _area(np.add.reduceat(found, starts, axis=0), above)
+    return total / len(known) if len(known) else np.full(ROUNDS, np.nan)
+
+
+def _area(gained: Floats, above: Floats) -> Floats:
+    """Return the area under stepwise precision-recall curves, float64 [rounds].
+
+    Args:
+        gained: images of the class at each threshold, by falling threshold, [thresholds, rounds].
+        above: all images that reach the threshold.
+    """
+    hits = gained.cumsum(axis=0)
+    precision = np.divide(hits, above, out=np.zeros_like(hits), where=above > 0)
+    return _ratio((precision * gained).sum(axis=0), hits[-1])
 
 
 def precision_recall_points(probabilities: Floats, true_labels: Flags) -> list[tuple[float, float]]:
@@ -102,13 +139,13 @@ def precision_recall_points(probabilities: Floats, true_labels: Flags) -> list[t
 
 
 def measure_labels(
-    predictions: LabelPredictions, log_loss: float, classes: list[str], seed: int
+    predictions: LabelPredictions, logits: Floats, classes: list[str], seed: int
 ) -> SplitMetrics:
-    """Measure predictions of the test split; the intervals are percentiles of resampled images.
+    """Measure predictions of the test split; intervals are of the bootstrap over images.
 
     Args:
         predictions: of the test images.
-        log_loss: mean over all images and classes.
+        logits: of the probabilities, for the log loss, which is the mean over images and classes.
         classes: names in the order of the columns.
         seed: of the bootstrap.
     """
@@ -122,10 +159,10 @@ def measure_labels(
     }
     resampled = bootstrap(predictions.scores, images, seed)
     for name, score in scores.items():
-        low, high = percentile_interval(resampled[name])
+        low, high = bootstrap_interval(resampled[name], score)
         values |= {name: score, f"{name}_low": low, f"{name}_high": high}
     exact = (predictions.selected == predictions.true_labels).all(axis=1)
-    values |= {"exact_match": float(exact.mean()), "log_loss": log_loss}
+    values |= {"exact_match": float(exact.mean()), "log_loss": _log_loss(logits, predictions)}
     values = {name: value for name, value in values.items() if math.isfinite(value)}
     absent = [
         name
@@ -135,13 +172,9 @@ def measure_labels(
     return SplitMetrics(values, _per_class(predictions, classes), [], _note_absent(absent))
 
 
-def constant_score(true_labels: Flags) -> float:
-    """Return the mAP of a model with the same scores for all images: the mean class frequency.
-
-    NaN without images of any class.
-    """
-    counts = true_labels.sum(axis=0)
-    return float(counts[counts > 0].mean() / len(true_labels)) if counts.any() else math.nan
+def _log_loss(logits: Floats, predictions: LabelPredictions) -> float:
+    exact = logits.astype(np.float64)
+    return float((np.logaddexp(0.0, exact) - exact * predictions.true_labels).mean())
 
 
 def _note_absent(names: list[str]) -> list[str]:

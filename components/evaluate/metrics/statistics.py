@@ -58,6 +58,21 @@ class Comparison:
     p_worse: float
     p_better: float
 
+    @property
+    def summary(self) -> str:
+        """The difference with its interval, and what it was measured on."""
+        return (
+            f"{self.difference:+.4f} ({self.difference_low:+.4f} to {self.difference_high:+.4f}) "
+            f"against {self.name} on {self.images} images, {self.wins} wins, {self.losses} losses"
+        )
+
+    def drops_at_most(self, margin: float) -> bool:
+        """Return whether the accuracy is lower by at most `margin`.
+
+        It is counted in images, so that a drop equal to the margin passes despite rounding.
+        """
+        return self.losses - self.wins <= margin * self.images + 1e-9
+
 
 def compare(
     correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_], name: str, seed: int = 0
