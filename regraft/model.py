@@ -66,7 +66,8 @@ class Model:
             A prediction for each image, in their order: `label`, `confidence`, `probabilities`,
             `familiar`, which is False for an out-of-distribution image, `label_set`, which classes
             are in the set of labels, and `abstain`; each of the last three is None if the model
-            was exported without it.
+            was exported without it. A model for several labels an image has `selected`, which
+            labels the image has.
 
         Raises:
             ImageError: An image cannot be read; the message has its path or its index.

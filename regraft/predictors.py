@@ -17,7 +17,7 @@ from components.export.signatures import ERROR, Postprocessing, blank_invalid, p
 from regraft_client.predict_files import reason_of
 from regraft_client.results import Prediction, join_outputs
 from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET
+from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET, SELECTED, ServedThresholds
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
@@ -94,7 +94,11 @@ def load_candidate(folder: Path) -> Predictor:
     if manifest.kind != "candidate":
         raise InputError(f"{folder}: expected a complete candidate, got a {manifest.kind}")
     preprocessing = manifest.preprocessing
-    plain = Postprocessing(preprocessing, tuple(manifest.classes), temperature=1.0, ood=None)
+    by_label = tuple(manifest.thresholds) if manifest.activation == "sigmoid" else None
+    plain = Postprocessing(
+        preprocessing, tuple(manifest.classes), temperature=1.0, ood=None,
+        thresholds=ServedThresholds(by_label=by_label),
+    )  # fmt: skip
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def graph(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -133,7 +137,9 @@ def _predict(
         if reason:
             raise InputError(reason.decode("utf-8"))
     decided = {
-        name: found[name].tolist() for name in ("familiar", LABEL_SET, ABSTAIN) if name in found
+        name: found[name].tolist()
+        for name in ("familiar", LABEL_SET, ABSTAIN, SELECTED)
+        if name in found
     }
     return join_outputs(
         [label.decode("utf-8") for label in found["label"]],
@@ -142,6 +148,7 @@ def _predict(
         decided.get("familiar"),
         label_sets=decided.get(LABEL_SET),
         abstain=decided.get(ABSTAIN),
+        selected=decided.get(SELECTED),
     )
 
 

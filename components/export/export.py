@@ -41,6 +41,9 @@ from regraft_core.training.ood_detector import OodDetector
 
 _OUTPUTS = "`label` string [n], `confidence` float [n], `probabilities` float [n, classes]"
 _OOD_OUTPUTS = ", `familiar` bool [n], `familiarity` float [n]"
+_SELECTED_OUTPUT = (
+    ", `selected` bool [n, classes], the labels whose probability reaches their threshold"
+)
 _SET_OUTPUT = ", `label_set` bool [n, classes], the labels in the prediction set"
 _ABSTAIN_OUTPUT = ", `abstain` bool [n]"
 _ERROR = ", and `error` string [n], the reason why an image is invalid, or empty"
@@ -174,6 +177,7 @@ def _describe(
     """Return the manifest without its digest and duration."""
     thresholds = postprocessing.thresholds
     outputs = _OUTPUTS + (_OOD_OUTPUTS if postprocessing.ood is not None else "")
+    outputs += _SELECTED_OUTPUT if thresholds.by_label is not None else ""
     outputs += _SET_OUTPUT if thresholds.set_probability is not None else ""
     outputs += _ABSTAIN_OUTPUT if thresholds.accepted_confidence is not None else ""
     details: dict[str, Any] = {
@@ -183,7 +187,7 @@ def _describe(
         "ood": evaluation.details.get("ood"),
         **{
             name: evaluation.details[name]
-            for name in ("prediction_sets", "abstention")
+            for name in ("labels", "prediction_sets", "abstention")
             if name in evaluation.details
         },
         "signatures": {

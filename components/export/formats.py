@@ -38,7 +38,12 @@ def pixels_model(model: keras.Model, postprocessing: Postprocessing) -> keras.Mo
     px = postprocessing.preprocessing.image_px
     pixels = keras.Input((px, px, 3), name="pixels")
     logits = model(scale(pixels, postprocessing.preprocessing.scaling), training=False)
-    probabilities = keras.layers.Softmax(name="probabilities")(logits / postprocessing.temperature)
+    name = "probabilities"
+    if postprocessing.thresholds.by_label is None:
+        activation = keras.layers.Softmax(name=name)
+    else:
+        activation = keras.layers.Activation("sigmoid", name=name)
+    probabilities = activation(logits / postprocessing.temperature)
     return keras.Model(pixels, probabilities)
 
 
@@ -79,7 +84,9 @@ def write_formats(
         path.parent.mkdir(exist_ok=True)
         if name == "litert_int8":
             with _quiet_converters():
-                found[name] = write_int8(path, whole, dataset, options.int8_margin)
+                found[name] = write_int8(
+                    path, whole, dataset, options.int8_margin, postprocessing.thresholds
+                )
             continue
         try:
             received = _write_and_run(name, whole, path, pixels)

@@ -18,7 +18,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.formats.label_arrays import label_array
+from regraft_core.formats.manifests import DatasetManifest
 from regraft_core.formats.records import ImageRecord, spaced_records
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images
 from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.step_reports import ProgressReporter, log_progress
@@ -31,7 +34,7 @@ CALIBRATION_IMAGES, TEST_IMAGES, BATCH = 200, 2_000, 32
 class Int8Test:
     """Both models on the same test images.
 
-    `difference` is the accuracy in int8 minus that of the model, with its 95% interval; speeds are
+    With several labels an image, an image is correct if all of its labels are. `difference` is the accuracy in int8 minus that of the model, with its 95% interval; speeds are
     those of one batch after the other on this machine, without decoding.
     """
 
@@ -61,7 +64,11 @@ class Int8Test:
 
 
 def write_int8(
-    path: Path, model: keras.Model, dataset: str | os.PathLike[str], margin: float
+    path: Path,
+    model: keras.Model,
+    dataset: str | os.PathLike[str],
+    margin: float,
+    thresholds: ServedThresholds,
 ) -> Int8Test:
     """Write a model in int8 and test it; the file is removed if it may be worse by the margin.
 
@@ -70,6 +77,7 @@ def write_int8(
         model: from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
         dataset: the dataset, whose training images calibrate and whose test images decide.
         margin: the largest loss of accuracy that is allowed.
+        thresholds: those of the labels, with several labels an image.
 
     Raises:
         DataError: a split that is needed is empty.
@@ -84,7 +92,9 @@ def write_int8(
         path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
         representative_dataset=calibration,
     )  # fmt: skip
-    found = _test(path, model, spaced_records(dataset, "test", TEST_IMAGES), margin)
+    records = spaced_records(dataset, "test", TEST_IMAGES)
+    labels = label_array(records, DatasetManifest.read(dataset))
+    found = _test(path, model, records, labels, margin, thresholds)
     if found.passed:
         log_progress(f"export: litert_int8 has {found}")
     else:
@@ -93,7 +103,30 @@ def write_int8(
     return found
 
 
-def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: float) -> Int8Test:
+def is_correct(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], thresholds: ServedThresholds
+) -> NDArray[np.bool_]:
+    """Return which images are predicted correctly, bool [n].
+
+    Args:
+        probabilities: float [n, classes].
+        labels: as of `label_array`.
+        thresholds: those of the labels, with several labels an image.
+    """
+    selected = thresholds.selects(probabilities)
+    if selected is None:
+        return np.asarray(probabilities.argmax(axis=1) == labels)
+    return np.asarray((selected == labels).all(axis=1))
+
+
+def _test(
+    path: Path,
+    model: keras.Model,
+    records: list[ImageRecord],
+    labels: NDArray[np.integer],
+    margin: float,
+    thresholds: ServedThresholds,
+) -> Int8Test:
     interpreter = tf.lite.Interpreter(str(path), num_threads=available_cores())
     quantized = interpreter.get_signature_runner()
     (alias,) = quantized.get_input_details()
@@ -109,13 +142,13 @@ def _test(path: Path, model: keras.Model, records: list[ImageRecord], margin: fl
     for first in range(0, len(records), BATCH):
         batch = records[first : first + BATCH]
         pixels = load_images(tf.constant([record.encoded for record in batch]), image_px)
-        labels = np.array([record.label for record in batch])
         start = time.perf_counter()
         exact = compute(pixels).numpy()
         between = time.perf_counter()
         (rounded,) = quantized(**{alias: pixels.numpy()}).values()
         seconds.append((time.perf_counter() - between, between - start))
-        correct.append(np.stack([one.argmax(axis=1) == labels for one in (rounded, exact)]))
+        known = labels[first : first + len(batch)]
+        correct.append(np.stack([is_correct(one, known, thresholds) for one in (rounded, exact)]))
         progress(first + len(batch))
     ours, theirs = np.concatenate(correct, axis=1)
     wins, losses = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))

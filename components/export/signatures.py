@@ -15,6 +15,7 @@ from regraft_core.formats.served_thresholds import (
     ABSTAIN,
     LABEL_SET,
     NO_THRESHOLDS,
+    SELECTED,
     ServedThresholds,
 )
 from regraft_core.images.preprocess import load_each_image, scale
@@ -43,7 +44,7 @@ class Postprocessing:
     """How encoded images become inputs, and logits become outputs.
 
     `ood` is how images similar to the training data are recognized, or None; `thresholds` are those
-    of the sets of labels and of abstention.
+    of labels, sets of labels and abstention.
     """
 
     preprocessing: Preprocessing
@@ -51,6 +52,14 @@ class Postprocessing:
     temperature: float
     ood: OodRule | None
     thresholds: ServedThresholds = NO_THRESHOLDS
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return the probabilities of logits, both float [n, classes].
+
+        With several labels an image each class has its own, otherwise they sum to 1.
+        """
+        activation = tf.nn.softmax if self.thresholds.by_label is None else tf.sigmoid
+        return activation(logits / self.temperature)
 
 
 def with_features(model: keras.Model, pooling: str, postprocessing: Postprocessing) -> keras.Model:
@@ -68,10 +77,10 @@ def postprocess(
     """Turn logits float [n, classes] into label, confidence and probabilities (see `export`).
 
     With an OOD rule, also what its detector has `read` into its score and flag; with thresholds,
-    also which labels are in the set bool [n, classes], and whether to abstain bool [n].
+    also which labels are selected or in the set bool [n, classes], and whether to abstain bool [n].
     """
     logits = tf.cast(logits, tf.float32)
-    probabilities = tf.nn.softmax(logits / postprocessing.temperature)
+    probabilities = postprocessing.probabilities(logits)
     best = tf.argmax(logits, axis=-1)
     with tf.device(_CPU):  # GPUs do not support strings
         label = tf.gather(tf.constant(postprocessing.classes), best)
@@ -85,6 +94,8 @@ def postprocess(
         score = postprocessing.ood.detector.scores(read)
         outputs["familiarity"] = score
         outputs["familiar"] = score >= postprocessing.ood.threshold
+    if thresholds.by_label is not None:
+        outputs[SELECTED] = probabilities >= tf.constant(thresholds.by_label, tf.float32)
     if thresholds.set_probability is not None:
         predicted = tf.one_hot(best, len(postprocessing.classes), True, False, dtype=tf.bool)
         outputs[LABEL_SET] = predicted | (probabilities >= thresholds.set_probability)

@@ -23,19 +23,21 @@ TF32_NOTE = (
 class Predicted:
     """The prediction for one image: a label and probabilities float [classes].
 
-    `label_set` is which labels are in its set, bool [classes], and `abstain` whether the model
-    abstains; None if the model does not report it.
+    `label_set` is which labels are in its set, bool [classes], `abstain` whether the model abstains,
+    and `selected` which of several labels the image gets, bool [classes]; None if the model does
+    not report it.
     """
 
     label: str
     probabilities: NDArray[np.floating]
     label_set: NDArray[np.bool_] | None = None
     abstain: bool | None = None
+    selected: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class ParityCase:
-    """One image: its path, its true class, and the prediction of the trained model."""
+    """One image: its path, its true class or classes, and the prediction of the trained model."""
 
     image: str
     true_label: str
@@ -97,16 +99,20 @@ def decision_difference(
     which one model abstains; infinite if only one of the models decides.
     """
     maximum = 0.0
-    if (limit := thresholds.set_probability) is not None:
-        if expected.label_set is None or served.label_set is None:
+    for limits, own, other in (
+        (thresholds.set_probability, expected.label_set, served.label_set),
+        (thresholds.by_label, expected.selected, served.selected),
+    ):
+        if limits is None:
+            continue
+        if own is None or other is None or len(own) != len(other):
             return math.inf
-        if len(expected.label_set) != len(served.label_set):
-            return math.inf
-        differs = expected.label_set != served.label_set
+        differs = own != other
         predicted = [int(np.argmax(one.probabilities)) for one in (expected, served)]
-        if predicted[0] != predicted[1]:  # which `difference` compares
-            differs[predicted] = False
-        maximum = max((abs(expected.probabilities - limit) * differs).tolist(), default=0.0)
+        if predicted[0] != predicted[1] and own is expected.label_set:
+            differs[predicted] = False  # always in the set, and `difference` compares them
+        missed = abs(expected.probabilities - np.asarray(limits, np.float32)) * differs
+        maximum = max(missed.tolist(), default=0.0)
     if (limit := thresholds.accepted_confidence) is not None:
         if expected.abstain is None or served.abstain is None:
             return math.inf

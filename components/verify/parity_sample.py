@@ -59,4 +59,5 @@ def _complete(
 
 def _kinds(record: ImageRecord) -> set[_Kind]:
     """Return the file format and the class of an image."""
-    return {("format", image_format(record.encoded)), ("class", record.label)}
+    labels = (record.label,) if record.labels is None else record.labels
+    return {("format", image_format(record.encoded)), *(("class", label) for label in labels)}

@@ -29,6 +29,7 @@ from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.fingerprint import check_fingerprint
+from regraft_core.formats.label_arrays import label_names, label_text
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
 from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
 from regraft_core.formats.options import VerifyOptions
@@ -157,7 +158,7 @@ def verify(
         parity.write(folder)
     if problem is not None:
         raise ParityError(problem if parity.verified else f"{problem}; {TF32_NOTE}")
-    classes = len({row.true_label for row in rows})
+    classes = len({name for record in sample for name in label_names(record, exported.classes)})
     log_progress(
         f"verify: {len(rows)} images of {classes} classes equal by "
         f"{' and '.join(parity.max_abs_diff)}"
@@ -212,18 +213,21 @@ def _predict_trained(
         batch = tf.constant([r.encoded for r in sample[start : start + _TRAINED_BATCH]])
         pixels = load_images(batch, preprocessing.image_px)
         logits.append(np.asarray(model(scale(pixels, preprocessing.scaling), training=False)))
-    probabilities = tf.nn.softmax(np.concatenate(logits) / evaluation.temperature).numpy()
+    activation = tf.sigmoid if manifest.activation == "sigmoid" else tf.nn.softmax
+    probabilities = activation(np.concatenate(logits) / evaluation.temperature).numpy()
     classes, thresholds = manifest.classes, ServedThresholds.of(evaluation.details)
     sets, abstains = thresholds.label_sets(probabilities), thresholds.abstains(probabilities)
+    selected = thresholds.selects(probabilities)
     return [
         ParityCase(
             record.path,
-            classes[record.label],
+            label_text(record, classes),
             Predicted(
                 classes[int(row.argmax())],
                 row,
                 None if sets is None else sets[i],
                 None if abstains is None else bool(abstains[i]),
+                None if selected is None else selected[i],
             ),
         )
         for i, (record, row) in enumerate(zip(sample, probabilities, strict=True))
@@ -242,6 +246,7 @@ def _send(client: _Client, encoded: Sequence[bytes], progress: ProgressReporter)
                 np.asarray(prediction.probabilities),
                 None if prediction.label_set is None else np.asarray(prediction.label_set),
                 prediction.abstain,
+                None if prediction.selected is None else np.asarray(prediction.selected),
             )
             for prediction in client.predict(batch)
         ]

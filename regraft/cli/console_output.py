@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from regraft.explore.classification import ClassifiedImage
     from regraft.store_cleanup import Cleanup
     from regraft_client.predict_files import FilePrediction
+    from regraft_client.results import Prediction
 
 PIPE_WIDTH = 1000
 
@@ -77,23 +78,39 @@ def print_predictions(results: Sequence[FilePrediction], classes: Sequence[str] 
     """Print a table of images with their predictions, or with the error instead of the confidence.
 
     Columns for OOD images, sets of labels and abstention are only there if the model reports them.
+    A model for several labels an image has all of them, with their probabilities, in one column.
     """
     from regraft_client.predict_files import decision_columns, format_decisions, format_flag
 
     predictions = [result.prediction for result in results if result.prediction]
     has_familiar = any(prediction.familiar is not None for prediction in predictions)
     more = decision_columns(results)
+    several = "selected" in more
+    more = [name for name in more if name != "selected"]
     names = [*(["familiar"] if has_familiar else []), *(name.replace("_", " ") for name in more)]
-    rows = table("image", "label", "confidence", *names)
+    rows = table("image", *(["labels"] if several else ["label", "confidence"]), *names)
     for result in results:
         found = result.prediction
         if found is None:
-            add_row(rows, result.path, "-", result.error)
+            add_row(rows, result.path, *([] if several else ["-"]), result.error)
             continue
         columns = [format_flag(found.familiar)] if has_familiar else []
         columns += format_decisions(found, more, classes, "yes", "no")
-        add_row(rows, result.path, found.label, f"{found.confidence:.4f}", *columns)
+        answer = [_labels(found, classes)] if several else [found.label, f"{found.confidence:.4f}"]
+        add_row(rows, result.path, *answer, *columns)
     console().print(rows)
+
+
+def _labels(found: Prediction, classes: Sequence[str]) -> str:
+    """Return the selected labels with their probabilities, the most probable first."""
+    probabilities = [
+        probability
+        for probability, selected in zip(found.probabilities, found.selected or (), strict=True)
+        if selected
+    ]
+    named = zip(found.selected_names(classes), probabilities, strict=True)
+    ordered = sorted(named, key=lambda pair: -pair[1])
+    return ", ".join(f"{name} {probability:.4f}" for name, probability in ordered) or "none"
 
 
 def print_classified(images: Sequence[ClassifiedImage]) -> None:

@@ -157,7 +157,7 @@ def predict(
             name = model or "regraft"
             try:
                 results = predict_files(images, server, name, options, progress)
-                named = json or "label_set" in decision_columns(results)
+                named = json or {"label_set", "selected"} & {*decision_columns(results)}
                 classes = read_class_names(server, name, options, results) if named else ()
             except ModelNotFoundError as error:
                 raise InputError(

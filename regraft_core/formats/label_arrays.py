@@ -23,3 +23,14 @@ def label_array(records: Sequence[ImageRecord], dataset: DatasetManifest) -> NDA
     for row, record in zip(array, records, strict=True):
         row[list(record.labels or ())] = 1
     return array
+
+
+def label_names(record: ImageRecord, classes: Sequence[str]) -> list[str]:
+    """Return the names of an image's class, or of its classes, of which there may be none."""
+    labels = (record.label,) if record.labels is None else record.labels
+    return [classes[label] for label in labels]
+
+
+def label_text(record: ImageRecord, classes: Sequence[str]) -> str:
+    """Return the names of an image's classes as a text, `none` without any."""
+    return ", ".join(label_names(record, classes)) or "none"

@@ -113,17 +113,23 @@ def parse_predictions(response: Any) -> list[Prediction]:
     confidences, _ = _floats(response, "confidence")
     values, shape = _floats(response, "probabilities")
     width = shape[-1] if shape else 0
-    rows = [values[start : start + width] for start in range(0, len(labels) * width, width or 1)]
-    familiar, abstain, inside = (
-        _bools(response, name) if name in response.outputs else None
-        for name in ("familiar", "abstain", "label_set")
+    flags = {
+        name: _bools(response, name)
+        for name in ("familiar", "abstain", "label_set", "selected")
+        if name in response.outputs
+    }
+    sets, selected = (
+        _rows(flags[name], width) if name in flags else None for name in ("label_set", "selected")
     )
-    sets = None
-    if inside is not None:
-        sets = [inside[start : start + width] for start in range(0, len(inside), width or 1)]
     return join_outputs(
-        labels, confidences, rows, familiar, _reasons(response), label_sets=sets, abstain=abstain
-    )
+        labels, confidences, _rows(values, width)[: len(labels)], flags.get("familiar"),
+        _reasons(response), label_sets=sets, abstain=flags.get("abstain"), selected=selected,
+    )  # fmt: skip
+
+
+def _rows(values: Sequence[Any], width: int) -> list[Sequence[Any]]:
+    """Return the rows of a matrix whose values are in one list."""
+    return [values[start : start + width] for start in range(0, len(values), width or 1)]
 
 
 def parse_features(response: Any) -> list[tuple[float, ...]]:

@@ -290,8 +290,8 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
     """Return the results as a JSON list.
 
     `familiar` is null if the model does not report it, `classes` if they are not known; those are
-    in the order of `probabilities`. `label_set` and `abstain` are absent if the model does not
-    report them.
+    in the order of `probabilities`. `selected`, `label_set` and `abstain` are absent if the model
+    does not report them.
     """
     rows = []
     for result in results:
@@ -306,6 +306,8 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
                 "probabilities": list(result.prediction.probabilities),
                 "familiar": result.prediction.familiar,
             }
+            if result.prediction.selected is not None:
+                row["selected"] = result.prediction.selected_names(classes)
             if result.prediction.label_set is not None:
                 row["label_set"] = result.prediction.names_in_set(classes)
             if result.prediction.abstain is not None:
@@ -319,7 +321,7 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
 def as_csv(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> str:
     """Return the results as CSV; `familiar` is empty if the model does not report it.
 
-    The columns `label_set` and `abstain` are absent if it does not report them.
+    The columns `selected`, `label_set` and `abstain` are absent if it does not report them.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -337,17 +339,18 @@ def as_csv(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> st
 
 
 def decision_columns(results: Sequence[FilePrediction]) -> list[str]:
-    """Return which of `label_set` and `abstain` the model of these results reports."""
+    """Return which of `selected`, `label_set` and `abstain` the model of these results reports."""
     found = [result.prediction for result in results if result.prediction]
-    names = ("label_set", "abstain")
+    names = ("selected", "label_set", "abstain")
     return [name for name in names if any(getattr(one, name) is not None for one in found)]
 
 
 def format_decisions(
     found: Prediction, columns: Sequence[str], classes: Sequence[str], yes: str, no: str
 ) -> list[str]:
-    """Return the texts of the columns of `decision_columns`: the names in the set, and a flag."""
+    """Return the texts of the columns of `decision_columns`: names of labels, and a flag."""
     texts = {
+        "selected": ", ".join(found.selected_names(classes)),
         "label_set": ", ".join(found.names_in_set(classes)),
         "abstain": format_flag(found.abstain, yes, no),
     }

@@ -153,6 +153,7 @@ def parse_predictions(value: Any) -> list[Prediction]:
         outputs.get(ERROR),
         label_sets=outputs.get("label_set"),
         abstain=outputs.get("abstain"),
+        selected=outputs.get("selected"),
     )
 
 

@@ -22,6 +22,11 @@ class Prediction:
     set of labels that contains the true one with the chosen coverage, in the order of
     `probabilities`, and `abstain` whether the confidence is too low for the chosen precision; each
     is None if the model was exported without it.
+
+    `selected` is which labels the image has according to a model for several labels an image, in
+    the order of `probabilities`: those whose probability reaches the threshold of their class, of
+    which there may be none. `label` and `confidence` are then those of the most probable label. It
+    is None for a model that predicts one label an image.
     """
 
     label: str
@@ -30,14 +35,23 @@ class Prediction:
     familiar: bool | None = None
     label_set: tuple[bool, ...] | None = None
     abstain: bool | None = None
+    selected: tuple[bool, ...] | None = None
 
     def names_in_set(self, classes: Sequence[str]) -> list[str]:
         """Return the names of the labels in the set; the number of a class without a name."""
-        return [
-            classes[index] if index < len(classes) else f"class {index}"
-            for index, inside in enumerate(self.label_set or ())
-            if inside
-        ]
+        return _flagged_names(self.label_set or (), classes)
+
+    def selected_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the selected labels; the number of a class without a name."""
+        return _flagged_names(self.selected or (), classes)
+
+
+def _flagged_names(flags: Sequence[bool], classes: Sequence[str]) -> list[str]:
+    return [
+        classes[index] if index < len(classes) else f"class {index}"
+        for index, inside in enumerate(flags)
+        if inside
+    ]
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ def join_outputs(
     *,
     label_sets: Sequence[Sequence[bool]] | None = None,
     abstain: Sequence[bool] | None = None,
+    selected: Sequence[Sequence[bool]] | None = None,
 ) -> list[Prediction]:
     """Return one prediction per image from the outputs of `serving_default`; None for absent ones.
 
@@ -105,13 +120,16 @@ def join_outputs(
         InvalidImageError: the output `error` has a reason for an image.
     """
     absent = [None] * len(labels)
-    optional = [absent if values is None else values for values in (familiar, label_sets, abstain)]
+    optional = [
+        absent if values is None else values for values in (familiar, label_sets, abstain, selected)
+    ]
     predictions = [
         Prediction(
             label, float(confidence), tuple(map(float, row)), flag,
             None if inside is None else tuple(inside), abstains,
+            None if chosen is None else tuple(chosen),
         )
-        for label, confidence, row, flag, inside, abstains in zip(
+        for label, confidence, row, flag, inside, abstains, chosen in zip(
             labels, confidences, probabilities, *optional, strict=True
         )
     ]  # fmt: skip
