@@ -32,7 +32,11 @@ from components.evaluate.gate.champion import (
 from components.evaluate.gate.gate import DEFAULT_RULE
 from components.evaluate.gate.option_checks import check_options
 from components.evaluate.gate.selection import Choice, choose
-from components.evaluate.label_assessment import ChampionScores, assess_labels
+from components.evaluate.label_assessment import (
+    ChampionScores,
+    assess_labels,
+    precision_recall_curves,
+)
 from components.evaluate.metrics.ood_images import read_ood_images
 from components.evaluate.metrics.ood_score import OodScores
 from components.evaluate.predict import (
@@ -43,7 +47,8 @@ from components.evaluate.predict import (
     predict,
     predict_encoded,
 )
-from components.evaluate.report.error_gallery import Gallery, build_gallery
+from components.evaluate.report.error_gallery import Gallery, build_gallery, explanation_note
+from components.evaluate.report.label_errors import show_label_errors
 from components.evaluate.report.report import REPORT_FILE, render
 from components.evaluate.report.report_data import (
     PREDICTIONS_FILE,
@@ -159,10 +164,17 @@ def evaluate(
     evaluation = build_manifest(
         assessment, manifests, choice, data, champion_data, clock.seconds, robustness.drops
     )
-    errors = build_gallery(
-        model, manifest.preprocessing, runner.load, dataset, assessment, data.classes
-    )
+    shown = (model, manifest.preprocessing, runner.load, dataset, assessment)
+    errors = Gallery([]) if several else build_gallery(*shown, data.classes)
     report = _report(evaluation, data, manifests, assessment, errors, options, robustness)
+    if several:
+        report = report.model_copy(
+            update={
+                "label_errors": show_label_errors(*shown, manifest.thresholds, data.classes),
+                "gallery_note": explanation_note(model),
+                "precision_recall": precision_recall_curves(assessment, data.classes),
+            }
+        )
     _write(out, evaluation, report, test, assessment)
     for check in evaluation.checks:
         if check.name in DEFAULT_RULE:

@@ -28,11 +28,13 @@ from components.evaluate.metrics.multilabel import (
     average_precisions,
     chance_scores,
     measure_labels,
+    precision_recall_points,
 )
 from components.evaluate.metrics.ood_score import OodScores, fit_ood_threshold
 from regraft_core.formats.options import GateOptions
 
 Floats = NDArray[np.floating]
+CURVE_POINTS = 80
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,20 @@ def assess_labels(
         ),
         notes=[*measured.notes, *([NO_CHAMPION] if comparison is None else [])],
     )
+
+
+def precision_recall_curves(
+    assessment: Assessment, classes: Sequence[str]
+) -> dict[str, list[tuple[float, float]]]:
+    """Return at most `CURVE_POINTS` (recall, precision) of each class with a test image."""
+    finite = np.isfinite(assessment.probabilities).all(axis=1)
+    probabilities, true_labels = assessment.probabilities[finite], assessment.true_labels[finite]
+    curves = {}
+    for k in np.flatnonzero(true_labels.any(axis=0)).tolist():
+        points = precision_recall_points(probabilities[:, k], true_labels[:, k] == 1)
+        kept = np.unique(np.linspace(0, len(points) - 1, CURVE_POINTS).astype(int)).tolist()
+        curves[classes[k]] = [points[index] for index in kept]
+    return curves
 
 
 def _compare(

@@ -34,8 +34,9 @@ CALIBRATION_IMAGES, TEST_IMAGES, BATCH = 200, 2_000, 32
 class Int8Test:
     """Both models on the same test images.
 
-    With several labels an image, an image is correct if all of its labels are. `difference` is the accuracy in int8 minus that of the model, with its 95% interval; speeds are
-    those of one batch after the other on this machine, without decoding.
+    With several labels an image, an image is correct if all of its labels are. `difference` is the
+    accuracy in int8 minus that of the model, with its 95% interval; speeds are those of one batch
+    after the other on this machine, without decoding.
     """
 
     images: int

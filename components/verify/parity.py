@@ -23,9 +23,9 @@ TF32_NOTE = (
 class Predicted:
     """The prediction for one image: a label and probabilities float [classes].
 
-    `label_set` is which labels are in its set, bool [classes], `abstain` whether the model abstains,
-    and `selected` which of several labels the image gets, bool [classes]; None if the model does
-    not report it.
+    `label_set` is which labels are in its set, bool [classes], `abstain` whether the model
+    abstains, and `selected` which of several labels the image gets, bool [classes]; None if the
+    model does not report it.
     """
 
     label: str

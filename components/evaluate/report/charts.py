@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -18,6 +19,7 @@ from components.evaluate.report.report_data import ReliabilityBin
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 14, 30
 SQUARE = 320
+CURVE_SIDE = 170
 BAR_HEIGHT, BAR_STEP = 15, 22
 
 
@@ -159,6 +161,35 @@ def reliability(
     parts += [_text((LEFT + SQUARE) / 2, SQUARE - 2, "confidence (%)"),
               _text(LEFT, 9, "accuracy (%)", "start")]  # fmt: skip
     return _svg("reliability", f'viewBox="0 0 {SQUARE} {SQUARE}"', title, parts)
+
+
+def precision_recall(
+    name: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float]
+) -> Markup:
+    """Draw the precision over the recall of one class, and the point of its threshold.
+
+    Args:
+        name: of the class.
+        points: (recall, precision) by falling threshold.
+        chosen: recall and precision at the threshold in use; not drawn if one is not finite.
+    """
+    x_axis, y_axis = Axis(0, 1, 30, CURVE_SIDE - 8), Axis(0, 1, CURVE_SIDE - 24, 8)
+    parts = []
+    for tick in (0, 0.5, 1):
+        parts += [_line(30, y_axis(tick), CURVE_SIDE - 8, y_axis(tick), "gridline"),
+                  _text(26, y_axis(tick) + 4, f"{tick * 100:g}", "end"),
+                  _text(x_axis(tick), CURVE_SIDE - 9, f"{tick * 100:g}")]  # fmt: skip
+    # Between two thresholds the precision is that of the lower one.
+    corners = [(0.0, points[0][1]), *points]
+    steps = [(x, y) for (_, y), (x, y_next) in pairwise(corners) for y in (y, y_next)]
+    path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in [corners[0], *steps])
+    parts.append(f'<polyline class="validation" points="{path}"/>')
+    if all(map(math.isfinite, chosen)):
+        recall, precision = chosen
+        hint = f"at the threshold: recall {percent(recall, 1)}, precision {percent(precision, 1)}"
+        parts.append(_circle(x_axis(recall), y_axis(precision), 5, "dot", hint))
+    title = f"{name}: precision over recall"
+    return _svg("precision-recall", f'viewBox="0 0 {CURVE_SIDE} {CURVE_SIDE}"', title, parts)
 
 
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Markup:

@@ -78,31 +78,70 @@ def build_gallery(
     """
     probabilities, true_labels = assessment.probabilities, assessment.true_labels
     chosen = select_errors(probabilities, true_labels)
-    if not chosen:
-        return Gallery([])
-    by_index = {k: r for k, r in enumerate(read_split(dataset, "test")) if k in chosen}
-    records = [by_index[index] for index in chosen]
-    pixels = load(tf.constant([record.encoded for record in records]))
     labels = [int(probabilities[index].argmax()) for index in chosen]
-    maps = heat_maps(model, scale(pixels, preprocessing.scaling), labels)
-    items = []
-    for k, (index, record) in enumerate(zip(chosen, records, strict=True)):
-        image = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
-        items.append(
-            GalleryItem(
-                path=printable_path(record.path),
-                true_label=classes[true_labels[index]],
-                label=classes[labels[k]],
-                confidence=float(probabilities[index].max()),
-                true_label_probability=float(probabilities[index][true_labels[index]]),
-                image=data_uri(image),
-                overlay=data_uri(overlay(image, maps[k])) if maps is not None else "",
-            )
+    items = [
+        GalleryItem(
+            path=shown.path,
+            true_label=classes[true_labels[index]],
+            label=classes[label],
+            confidence=float(probabilities[index].max()),
+            true_label_probability=float(probabilities[index][true_labels[index]]),
+            image=shown.image,
+            overlay=shown.overlay,
         )
-    return Gallery(items, _note(model))
+        for index, label, shown in zip(
+            chosen,
+            labels,
+            explain_images(model, preprocessing, load, dataset, chosen, labels),
+            strict=True,
+        )
+    ]
+    return Gallery(items, explanation_note(model) if items else "")
 
 
-def _note(model: keras.Model) -> str:
+@dataclass(frozen=True)
+class ShownImage:
+    """An image and the evidence for a label in it as data URIs (empty: none), and its path."""
+
+    path: str
+    image: str
+    overlay: str
+
+
+def explain_images(
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    load: Callable[[tf.Tensor], tf.Tensor],
+    dataset: str | os.PathLike[str],
+    indices: Sequence[int],
+    labels: Sequence[int],
+) -> list[ShownImage]:
+    """Return test images with the evidence for a label in each.
+
+    Args:
+        model: the chosen candidate.
+        preprocessing: of the model.
+        load: from encoded images, string [n], to pixels [n, px, px, 3] in 0..255.
+        dataset: the dataset's folder.
+        indices: of the images in the test split; an image may occur more than once.
+        labels: the class to explain in each.
+    """
+    if not indices:
+        return []
+    by_index = {k: r for k, r in enumerate(read_split(dataset, "test")) if k in indices}
+    records = [by_index[index] for index in indices]
+    pixels = load(tf.constant([record.encoded for record in records]))
+    maps = heat_maps(model, scale(pixels, preprocessing.scaling), labels)
+    shown = []
+    for k, record in enumerate(records):
+        image = Image.fromarray(np.clip(pixels[k].numpy().round(), 0, 255).astype(np.uint8))
+        evidence = data_uri(overlay(image, maps[k])) if maps is not None else ""
+        shown.append(ShownImage(printable_path(record.path), data_uri(image), evidence))
+    return shown
+
+
+def explanation_note(model: keras.Model) -> str:
+    """Return at which layer images are explained."""
     point = explained_layer(model)
     if point is None:
         return "This model has no feature map to explain."

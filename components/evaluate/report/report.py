@@ -25,6 +25,7 @@ MAX_CELLS = 60
 MAX_CONFUSIONS = 8
 MAX_RECALL_CHECKS = 4
 MAX_SLICES = 20
+MAX_CURVES = 24
 CHARTS = ("interval", "reliability", "confusion", "timings", "data", "parameters", "heads", "sizes",
           "set_sizes")  # fmt: skip
 
@@ -88,6 +89,8 @@ def render(data: ReportData) -> str:
         seeds=_seeds(data),
         confusions=_confusions(evaluation),
         classes=_worst_classes(evaluation),
+        labels=_label_rows(evaluation),
+        precision_recall=_precision_recall(data),
         slices=_worst_slices(evaluation),
         corruptions=_corruptions(data),
         backbones=chosen.measurements.get("backbones") if chosen else None,
@@ -178,6 +181,32 @@ def _span(row: Any) -> Markup:
     return charts.span(row.recall, row.recall_low, row.recall_high, title)
 
 
+def _label_rows(evaluation: EvaluationManifest) -> dict[str, dict[str, float | None]]:
+    """Return threshold and average precision by class; empty with one label an image."""
+    labels = evaluation.details.get("labels")
+    if labels is None:
+        return {}
+    rows = zip(labels["thresholds"], labels["average_precisions"], strict=True)
+    return {
+        name: {"threshold": threshold, "average_precision": area}
+        for name, (threshold, area) in zip(evaluation.classes, rows, strict=True)
+    }
+
+
+def _precision_recall(data: ReportData) -> list[tuple[str, Markup]]:
+    """Return the curves of the classes, of many those with the lowest average precision."""
+    areas = {
+        name: row["average_precision"] or 0.0 for name, row in _label_rows(data.evaluation).items()
+    }
+    chosen = {row.name: (row.recall, row.precision) for row in data.evaluation.per_class}
+    worst = sorted(data.precision_recall, key=lambda name: areas[name])[:MAX_CURVES]
+    return [
+        (name, charts.precision_recall(name, data.precision_recall[name], chosen[name]))
+        for name in data.precision_recall
+        if name in worst
+    ]
+
+
 def _worst_slices(evaluation: EvaluationManifest) -> list[tuple[Any, Markup]]:
     """Return the slices with the lowest accuracies, the worst first, with their charts."""
     rows = evaluation.details.get("slices", [])[:MAX_SLICES]
@@ -238,21 +267,20 @@ def _learning(model: ModelManifest) -> dict[str, Any] | None:
 def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]:
     evaluation, metrics = data.evaluation, data.evaluation.metrics
     drawn = {name: Markup("") for name in CHARTS}
-    keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
-    if all(math.isfinite(metrics.get(key, math.nan)) for key in keys):
-        required = data.options.get("min_accuracy") or None
-        drawn["interval"] = charts.interval(
-            metrics["test_accuracy"],
-            metrics["test_accuracy_low"],
-            metrics["test_accuracy_high"],
-            required,
-            "test accuracy with its 95% interval",
-        )
+    for name, option, what in (
+        ("test_accuracy", "min_accuracy", "test accuracy"),
+        ("mean_average_precision", "min_map", "mean average precision"),
+    ):
+        ends = [metrics.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high")]
+        if all(map(math.isfinite, ends)):
+            required = data.options.get(option) or None
+            title = f"{what} with its 95% interval"
+            drawn["interval"] = charts.interval(*ends, required, title)
     if data.reliability_after:
         drawn["reliability"] = charts.reliability(
             data.reliability_before, data.reliability_after, "accuracy over confidence"
         )
-    if len(evaluation.classes) <= MAX_CELLS:
+    if evaluation.confusion and len(evaluation.classes) <= MAX_CELLS:
         drawn["confusion"] = charts.confusion(
             evaluation.confusion, evaluation.classes, "confusion matrix, true classes by row"
         )

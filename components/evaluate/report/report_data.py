@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,10 +38,28 @@ class GalleryItem(Record):
     overlay: str = ""
 
 
+class LabelError(Record):
+    """A label that an image has and does not get (missed), or gets and does not have (false).
+
+    The image and its heat map for the label are data URIs (empty: none).
+    """
+
+    kind: Literal["missed", "false"]
+    path: str
+    label: str
+    probability: float
+    threshold: float
+    true_labels: list[str]
+    image: str
+    overlay: str = ""
+
+
 class ReportData(Record):
     """The content of `report.json`, next to `evaluation.json`.
 
     `corruption_examples` are a test image at each strength by kind of corruption, as data URIs.
+    `label_errors` and `precision_recall`, the (recall, precision) of each class at some of its
+    thresholds, are only those of a model for several labels an image.
     """
 
     file_name: ClassVar[str] = "report.json"
@@ -53,6 +71,8 @@ class ReportData(Record):
     reliability_after: list[ReliabilityBin] = Field(default_factory=list)
     gallery: list[GalleryItem] = Field(default_factory=list)
     gallery_note: str = ""
+    label_errors: list[LabelError] = Field(default_factory=list)
+    precision_recall: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
     corruption_examples: dict[str, list[str]] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
