@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regraft_core.formats.published_versions import read_labels_of
-from regraft_core.formats.run_outcome import read_outcome
+from regraft_core.formats.run_outcome import main_metric, read_outcome
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import markdown_text, without_markdown
 from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
@@ -34,9 +34,10 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
             "# No verdict\n\nA step failed, or the run was canceled, before it could record a "
             f"verdict at `{location}`; the log of the first failed step shows the cause.\n"
         )
-    accuracy = outcome.metrics.get("test_accuracy")
+    name = main_metric(outcome.metrics)
+    score = outcome.metrics.get(name)
     summary = f"strategy {outcome.strategy}" + (
-        "" if accuracy is None else f", test accuracy {accuracy:.4f}"
+        "" if score is None else f", {name.replace('_', ' ')} {score:.4f}"
     )
     if outcome.accepted_only:
         return (

@@ -80,7 +80,8 @@ def _pass_on(
 
 
 def _log_classification(artifact: Any, result: EvaluationManifest, folder: Path) -> None:
-    artifact.log_confusion_matrix(result.classes, result.confusion)
+    if result.confusion:  # with several labels an image there is none
+        artifact.log_confusion_matrix(result.classes, result.confusion)
     with np.load(folder / PREDICTIONS_FILE) as saved:
         probabilities, true_labels = saved["probabilities"], saved["true_labels"]
     finite = np.isfinite(probabilities).all(axis=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
+from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.printable import markdown_text
 
 _SHOWN_CLASSES = 50
@@ -15,30 +18,16 @@ def model_card(
     exported: SavedModelManifest, model: ModelManifest, evaluation: EvaluationManifest
 ) -> str:
     """Return the model card of an exported model."""
-    metrics = evaluation.metrics
-    low, high = metrics.get("test_accuracy_low"), metrics.get("test_accuracy_high")
-    interval = ""
-    if low is not None and high is not None:
-        interval = f" (95% interval {low:.4f} to {high:.4f})"
-    accuracy = metrics.get("test_accuracy", float("nan"))
+    several = "labels" in evaluation.details
     px = model.preprocessing.image_px
     parts = [
         "# Model card",
         f"An image classifier for {len(model.classes)} classes: a head on the backbone "
-        f"`{model.backbone}`, trained with strategy `{model.strategy}`.",
+        f"`{model.backbone}`, trained with strategy `{model.strategy}`."
+        + (" An image may have several of them, or none." if several else ""),
         "## Metrics on the test split",
-        f"Accuracy {accuracy:.4f}{interval}.",
-        _table(
-            ("class", "images", "precision", "recall", "F1"),
-            [
-                (
-                    row.name,
-                    str(row.support),
-                    *(f"{x:.3f}" for x in (row.precision, row.recall, row.f1)),
-                )
-                for row in evaluation.per_class[:_SHOWN_CLASSES]
-            ],
-        ),
+        _scores(evaluation.metrics),
+        _class_table(evaluation),
         "## Gate checks",
         _table(
             ("check", "expected", "received", "passed"),
@@ -66,10 +55,40 @@ def model_card(
             ],
         ),
         "## Limits",
-        "The model predicts one of these classes for every image. "
-        "Its metrics are valid only for images similar to those of the test split.",
+        +("" if several else "The model predicts one of these classes for every image. ")
+        + "Its metrics are valid only for images similar to those of the test split.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _scores(metrics: Mapping[str, float]) -> str:
+    """Return the accuracy, or with several labels an image what replaces it, with intervals."""
+    names = {"test_accuracy": "Accuracy"}
+    if main_metric(metrics) not in names:
+        names = {"mean_average_precision": "Mean average precision", "macro_f1": "macro F1",
+                 "micro_f1": "micro F1", "exact_match": "all labels of an image correct"}  # fmt: skip
+    texts = []
+    for name, text in names.items():
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        known = low is not None and high is not None
+        interval = f" (95% interval {low:.4f} to {high:.4f})" if known else ""
+        texts.append(f"{text} {metrics.get(name, math.nan):.4f}{interval}")
+    return f"{'; '.join(texts)}."
+
+
+def _class_table(evaluation: EvaluationManifest) -> str:
+    labels = evaluation.details.get("labels")
+    header = ["class", "images", "precision", "recall", "F1"]
+    rows = [
+        [row.name, str(row.support), *(f"{x:.3f}" for x in (row.precision, row.recall, row.f1))]
+        for row in evaluation.per_class[:_SHOWN_CLASSES]
+    ]
+    if labels:
+        header += ["average precision", "threshold"]
+        areas = labels["average_precisions"]
+        for row, area, threshold in zip(rows, areas, labels["thresholds"], strict=False):
+            row += ["–" if area is None else f"{area:.3f}", f"{threshold:.4f}"]
+    return _table(tuple(header), [tuple(row) for row in rows])
 
 
 def _formats(exported: SavedModelManifest) -> list[str]:

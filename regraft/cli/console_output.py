@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.local.run import Summary
+from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.printable import one_line, printable, printable_json
 from regraft_core.runtime.step_reports import PROGRESS_MARK
 
@@ -66,9 +67,9 @@ def print_summary(summary: Summary) -> None:
         mark = Text("passed", "green") if check.passed else Text("failed", "red")
         checks.add_row(*map(one_line, (check.name, check.expected, check.received)), mark)
     out.print(checks)
-    low, high = summary.metrics["test_accuracy_low"], summary.metrics["test_accuracy_high"]
-    accuracy = summary.metrics["test_accuracy"]
-    out.print(f"test accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
+    name = main_metric(summary.metrics)
+    score, low, high = (summary.metrics[key] for key in (name, f"{name}_low", f"{name}_high"))
+    out.print(f"{name.replace('_', ' ')} {score:.4f} (95% interval {low:.4f} to {high:.4f})")
     out.print(f"report  {one_line(summary.report)}")
     if summary.published:
         out.print(f"version {one_line(summary.published)}")

@@ -67,7 +67,8 @@ def _print_runs(rows: Sequence[RunRow]) -> None:
         interval = (
             "" if row.accuracy_low is None else f"{row.accuracy_low:.3f}-{row.accuracy_high:.3f}"
         )
-        cells = (_number(row.accuracy, ".4f"), interval, _time(row.seconds),
+        kind = " mAP" if row.metric == "mean_average_precision" else ""
+        cells = (_number(row.accuracy, ".4f") + kind, interval, _time(row.seconds),
                  _number(row.model_mb, ".1f"), _number(row.latency_ms, ".1f"))  # fmt: skip
         add_row(shown, row.name, row.verdict, *cells)
     _console().print(shown)

@@ -172,6 +172,8 @@ def _compare_images(
     """Return the paired test of the second run against the first, or why there is none."""
     if reports[0].evaluation.classes != reports[1].evaluation.classes:
         return None, "the classes differ"
+    if any(report.dataset.labels_per_image == "several" for report in reports):
+        return None, "images with several labels have no accuracy"
     try:
         one, other = (_read_predictions(run.report.with_name(PREDICTIONS_FILE)) for run in runs)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,

@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.local.run import LOG_FILE, STEPS_FOLDER
 from regraft.training_run import Run
 from regraft_core.formats.options import MACHINE_OPTIONS
+from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.errors import InputError
 
 SUMMARY_FILE = "summary.json"
@@ -31,7 +32,8 @@ class RunRow:
         verdict: `accepted`, `rejected`, `unfinished` (no summary) or `damaged`.
         version: the published version.
         strategy: of the chosen candidate.
-        accuracy: on the test split.
+        metric: `test_accuracy`, or with several labels an image `mean_average_precision`.
+        accuracy: the value of the metric on the test split.
         accuracy_low: lower bound of its 95% interval.
         accuracy_high: upper bound.
         seconds: of all steps.
@@ -45,6 +47,7 @@ class RunRow:
     verdict: str
     version: int | None = None
     strategy: str | None = None
+    metric: str | None = None
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
@@ -123,14 +126,16 @@ def _row(name: str, run: Run, options: dict[str, Any]) -> RunRow:
         value = run.metrics.get(key)
         return value if value is not None and math.isfinite(value) else None
 
+    main = main_metric(run.metrics)
     return RunRow(
         name=name,
+        metric=main,
         verdict=run.summary["verdict"],
         version=run.version,
         strategy=run.strategy,
-        accuracy=metric("test_accuracy"),
-        accuracy_low=metric("test_accuracy_low"),
-        accuracy_high=metric("test_accuracy_high"),
+        accuracy=metric(main),
+        accuracy_low=metric(f"{main}_low"),
+        accuracy_high=metric(f"{main}_high"),
         seconds=sum(run.timings.values()),
         model_mb=metric("model_mb"),
         latency_ms=metric("latency_ms"),

@@ -49,7 +49,8 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
     """Find what a review of the run in `folder` reads.
 
     Raises:
-        InputError: it is not a finished run, or its dataset, features or head were removed.
+        InputError: it is not a finished run, its dataset, features or head were removed, or its
+            images have several labels.
     """
     run = Run.read(folder)
     evaluation = Path(run.summary["evaluation"])
@@ -67,6 +68,11 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
             )
         found[kind] = present[-1]
     data = DatasetManifest.read(found["dataset"])
+    if data.labels_per_image == "several":
+        raise InputError(
+            f"{run.folder}: expected a run with one label an image, got one with several; correct "
+            "the labels in its table"
+        )
     fixes = dict(read_fixes(found["dataset"] / FIXES_FILE).fixes) if data.fixes else {}
     return ReviewedRun(
         run.folder, found["dataset"], data, feature_folders(found["features"]), found["head"], fixes

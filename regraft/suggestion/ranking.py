@@ -146,13 +146,14 @@ def _load(folder: Path) -> Run:
     """Load an exported model as a function from encoded images to its outputs.
 
     Raises:
-        InputError: it cannot be loaded, or lacks an output.
+        InputError: it cannot be loaded, lacks an output, or predicts several labels an image.
     """
     from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
     from regraft_core.runtime.quiet_start import quiet_start
     from serving.server.protocol.status import ServingError
 
-    SavedModelManifest.read(folder)
+    if "labels" in SavedModelManifest.read(folder).details:
+        raise InputError(f"{folder}: expected a model for one label an image, got one for several")
     with quiet_start():
         from serving.server.models.servable import load_servable
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -19,6 +20,15 @@ from regraft_core.runtime.errors import InputError
 
 RUNS_FOLDER = ".runs"
 _LAST_PUBLICATION = f"{RUNS_FOLDER}/last_publication.json"
+
+
+def main_metric(metrics: Mapping[str, float]) -> str:
+    """Return the name of the metric that stands for a run.
+
+    With several labels an image, that is the mean average precision.
+    """
+    name = "mean_average_precision"
+    return name if name in metrics else "test_accuracy"
 
 
 class RunDetails(Record):

@@ -19,6 +19,11 @@ _ONLY_DEFAULT: dict[str, tuple[Any, str]] = {
     "label_smoothing": (0.0, "leave it out"),
     "class_weights": ("off", "each label has a threshold of its own"),
     "budget": ("", "use --strategies"),
+    "min_accuracy": (0.0, "use --min-map or --min-macro-f1"),
+    "min_accuracy_by_slice": (0.0, "use --min-recall-by-class"),
+    "corruption_images": (0, "leave it out"),
+    "coverage": (0.0, "leave it out"),
+    "abstain_precision": (0.0, "leave it out"),
 }
 
 

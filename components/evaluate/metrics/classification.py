@@ -105,8 +105,13 @@ def roc_points(probabilities: Floats, true_labels: Ints) -> tuple[Floats, Floats
     """Return (false positive rate, true positive rate, threshold), micro-averaged over classes.
 
     Every pair of image and class is one decision: is the image of that class?
+
+    Args:
+        probabilities: float [n, classes].
+        true_labels: class indices, int [n], or which classes the images have, 0 or 1 [n, classes].
     """
-    is_class = true_labels[:, None] == np.arange(probabilities.shape[1])
+    several = true_labels.ndim == 2
+    is_class = true_labels if several else true_labels[:, None] == np.arange(probabilities.shape[1])
     false_rate, true_rate, threshold = roc_curve(is_class.ravel(), probabilities.ravel())
     # The first threshold means "nothing is positive" and is infinite; JSON has no infinity.
     return false_rate, true_rate, np.where(np.isfinite(threshold), threshold, 1.0)

@@ -174,7 +174,8 @@ def test_the_report_shows_labels_curves_and_errors_without_markup_of_names(candi
     page = render(ReportData.model_validate_json(data.model_dump_json()))
     for text in ("Mean average precision 9", "mean over labels", "Precision over recall",
                  "missed <b class=\"predicted\">&lt;owl&gt;</b> 10.0%, threshold 75.0%",
-                 "true labels <b>cat, &lt;owl&gt;</b>", "paired bootstrap", "required 80.0%"):  # fmt: skip
+                 "true labels <b>cat, &lt;owl&gt;</b>", "paired bootstrap",
+                 "required 80.0%"):  # fmt: skip
         assert text in page, text
     assert page.count('class="chart precision-recall"') == 3
     assert "<owl>" not in page and "Confusion matrix" not in page and "temperature" not in page
@@ -184,6 +185,6 @@ def test_a_champion_for_one_label_is_refused(publish, dataset) -> None:
     data = DatasetManifest.read(dataset)
     folder = publish(1, correct=True)
     champion = Champion(folder, tuple(data.classes), digest_of([]))
-    with pytest.raises(InputError, match="predicts one label an image.*new --model-name"):
+    with pytest.raises(InputError, match=r"predicts one label an image.*new --model-name"):
         champion_scores(champion, [b"-"], 8, data.classes)
     assert champion_labels(champion, [b"-"], 8).tolist() == [data.classes[0]]
