@@ -55,7 +55,7 @@ def model_card(
             ],
         ),
         "## Limits",
-        +("" if several else "The model predicts one of these classes for every image. ")
+        ("" if several else "The model predicts one of these classes for every image. ")
         + "Its metrics are valid only for images similar to those of the test split.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -65,8 +65,12 @@ def _scores(metrics: Mapping[str, float]) -> str:
     """Return the accuracy, or with several labels an image what replaces it, with intervals."""
     names = {"test_accuracy": "Accuracy"}
     if main_metric(metrics) not in names:
-        names = {"mean_average_precision": "Mean average precision", "macro_f1": "macro F1",
-                 "micro_f1": "micro F1", "exact_match": "all labels of an image correct"}  # fmt: skip
+        names = {
+            "mean_average_precision": "Mean average precision",
+            "macro_f1": "macro F1",
+            "micro_f1": "micro F1",
+            "exact_match": "all labels of an image correct",
+        }
     texts = []
     for name, text in names.items():
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")

@@ -28,11 +28,15 @@ class LabelEvidence:
 def check_labels(evidence: LabelEvidence, options: GateOptions) -> Iterator[Check]:
     """Yield the checks of mAP and macro F1 against their minimums, and of the mAP against chance.
 
+    That of the macro F1 is only there with a minimum.
+
     Minimums are reached as that of the accuracy is, by `accuracy_rule`.
     """
     for name, metric, minimum in (
         ("mAP", MEAN_AP, options.min_map), ("macro F1", MACRO_F1, options.min_macro_f1)
     ):  # fmt: skip
+        if metric == MACRO_F1 and minimum == 0:
+            continue
         estimate, low = evidence.metrics.get(metric), evidence.metrics.get(f"{metric}_low")
         by_bound = options.accuracy_rule == "lower_bound"
         what = "lower bound of the 95% interval" if by_bound else "point estimate"

@@ -80,7 +80,7 @@ def show_label_errors(
             label=classes[label],
             probability=float(probabilities[index, label]),
             threshold=thresholds[label],
-            true_labels=[classes[one] for one in np.flatnonzero(true_labels[index])],
+            true_labels=[classes[one] for one in np.flatnonzero(true_labels[index]).tolist()],
             image=shown.image,
             overlay=shown.overlay,
         )

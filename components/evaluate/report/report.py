@@ -271,11 +271,11 @@ def _charts(data: ReportData, chosen: ModelManifest | None) -> dict[str, Markup]
         ("test_accuracy", "min_accuracy", "test accuracy"),
         ("mean_average_precision", "min_map", "mean average precision"),
     ):
-        ends = [metrics.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high")]
-        if all(map(math.isfinite, ends)):
+        value, low, high = (metrics.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
+        if all(map(math.isfinite, (value, low, high))):
             required = data.options.get(option) or None
             title = f"{what} with its 95% interval"
-            drawn["interval"] = charts.interval(*ends, required, title)
+            drawn["interval"] = charts.interval(value, low, high, required, title)
     if data.reliability_after:
         drawn["reliability"] = charts.reliability(
             data.reliability_before, data.reliability_after, "accuracy over confidence"
