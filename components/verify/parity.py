@@ -111,7 +111,7 @@ def decision_difference(
         predicted = [int(np.argmax(one.probabilities)) for one in (expected, served)]
         if predicted[0] != predicted[1] and own is expected.label_set:
             differs[predicted] = False  # always in the set, and `difference` compares them
-        missed = abs(expected.probabilities - np.asarray(limits, np.float32)) * differs
+        missed = abs(expected.probabilities - np.asarray(limits)) * differs
         maximum = max(missed.tolist(), default=0.0)
     if (limit := thresholds.accepted_confidence) is not None:
         if expected.abstain is None or served.abstain is None:

@@ -36,6 +36,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "coverage": tables.coverage,
     "abstention": tables.abstention,
     "label_choices": tables.label_choices,
+    "label_intervals": tables.label_intervals,
     "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,

@@ -107,6 +107,25 @@ def label_choices(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def label_intervals(results: Results) -> str:
+    """Return how often intervals of the mAP contain its true value, by kind of test split."""
+    kinds = {
+        "good": "5 labels, the rarest in 10% of the images",
+        "excellent": "5 labels, the rarest in 10%",
+        "weak": "5 labels, the rarest in 5%",
+        "rare": "8 labels, the rarest in 1%",
+    }
+    rows = []
+    for kind, name in kinds.items():
+        value = with_prefix(results["label_intervals"], kind)
+        rows.append((f"{value('images'):.0f} images, {name}", f"{value('map'):.2f}",
+                     f"{value('corrected'):.1%}", f"{value('percentile'):.1%}",
+                     f"{value('chance'):.1%}"))  # fmt: skip
+    columns = ("test split", "true mAP", "in the interval", "in the plain percentile interval",
+               "blind models above chance")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def abstention(results: Results) -> str:
     """Return precision and accepted fraction by chosen precision, for both backbones."""
     rows = []

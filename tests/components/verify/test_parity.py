@@ -190,3 +190,20 @@ def test_the_table_tells_device_precision_and_batches(cases: list[ParityCase]) -
     with_tf32 = manifest.model_copy(update={"precision": "tf32", "verified": False})
     lines = parity_table(with_tf32).splitlines()
     assert lines[6].startswith("**Not verified: NVIDIA_TF32_OVERRIDE turns TF32 on, so predictions")
+
+
+def selecting(probabilities: list[float], *selected: bool) -> Predicted:
+    return Predicted("a", np.array(probabilities), selected=np.array(selected))
+
+
+def test_labels_may_differ_only_at_their_own_thresholds() -> None:
+    thresholds = ServedThresholds(by_label=(0.5, 0.25))
+    expected = selecting([0.9, 0.25], True, True)
+    assert decision_difference(expected, selecting([0.9, 0.25], True, True), thresholds) == 0
+    at_limit = decision_difference(expected, selecting([0.9, 0.2499], True, False), thresholds)
+    assert at_limit == 0
+    # The most probable label has no exception, unlike in a set that is never empty.
+    far = decision_difference(expected, selecting([0.4, 0.25], False, True), thresholds)
+    assert far == pytest.approx(0.4)
+    without = Predicted("a", np.array([0.9, 0.25]))
+    assert decision_difference(expected, without, thresholds) == math.inf

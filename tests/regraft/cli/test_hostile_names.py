@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -104,6 +105,31 @@ def test_sets_and_abstention_are_columns_of_a_model_that_reports_them(
     assert "label set" in table and "abstain" in table and "\x1b" not in table
     assert "label_set" not in as_csv([prediction("a.png", "x")])
     assert "label_set" not in as_json([prediction("a.png", "x")])
+
+
+SEVERAL = [
+    FilePrediction("a.png", Prediction("=x", 0.5, (0.4, 0.5), selected=(True, True))),
+    FilePrediction("b.png", Prediction("=x", 0.1, (0.1, 0.0), selected=(False, False))),
+    FilePrediction("c.png", None, "damaged"),
+]
+
+
+def test_several_labels_of_an_image_are_shown_with_their_probabilities(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    classes = ["=x", "y\x1b"]
+    header, first, second, _ = as_csv(SEVERAL, classes).splitlines()
+    assert header == "path,label,confidence,familiar,selected,error"
+    assert first == """a.png,'=x,0.500000,,"'=x, y\\u001b","""
+    assert second == "b.png,'=x,0.100000,,,"
+    rows = json.loads(as_json(SEVERAL, classes))
+    assert [row.get("selected") for row in rows] == [["=x", "y\x1b"], [], None]
+    print_predictions(SEVERAL, classes)
+    table = capsys.readouterr().out
+    assert "confidence" not in table and "\x1b" not in table
+    # The most probable label is the first.
+    assert re.search(r"a\.png │ y\S* 0\.5000, =x 0\.4000", table)
+    assert re.search(r"b\.png │ none", table) and re.search(r"c\.png │ damaged", table)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\ta", "=cmd|' /C calc'!A0"])

@@ -162,6 +162,11 @@ def test_tensors_are_parsed_in_both_forms() -> None:
     rows = grpc_wire.parse_predictions(response(**OUTPUTS, label_set=inside, abstain=[True, False]))
     assert [row.label_set for row in rows] == [(True, False), (True, True)]
     assert [row.abstain for row in rows] == [True, False]
+    assert [row.selected for row in rows] == [None, None]
+    chosen = [[False, False], [True, True]]
+    rows = grpc_wire.parse_predictions(response(**OUTPUTS, selected=chosen))
+    assert [row.selected for row in rows] == [(False, False), (True, True)]
+    assert [row.label_set for row in rows] == [None, None]
 
 
 def test_outputs_of_another_kind_are_the_servers_error() -> None:
