@@ -141,17 +141,17 @@ def evaluate(
         if detector
         else None
     )
+    slices = Slices(list(data.slices), test.slices, data.slices)
+    tested = LabeledLogits(test.logits, test.true_labels, slices)
     if several:
         assessment = assess_labels(
-            LabeledLogits(test.logits, test.true_labels), manifest.thresholds, data.classes,
-            options, cost=cost, champion=label_champion, ood_scores=ood_scores,
+            tested, manifest.thresholds, data.classes, options, cost=cost, champion=label_champion,
+            ood_scores=ood_scores,
         )  # fmt: skip
     else:
         assessment = assess(
             held_out or LabeledLogits(validation.logits, validation.true_labels),
-            LabeledLogits(
-                test.logits, test.true_labels, Slices(list(data.slices), test.slices, data.slices)
-            ),
+            tested,
             data.classes,
             options,
             cost=replace(cost, corruption_drops=robustness.drops),

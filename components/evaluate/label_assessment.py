@@ -35,6 +35,7 @@ from regraft_core.formats.options import GateOptions
 
 Floats = NDArray[np.floating]
 CURVE_POINTS = 80
+NO_SLICES = "slices are not measured with several labels an image"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,11 @@ def assess_labels(
             [float(one) for one in thresholds],
             [float(area) if np.isfinite(area) else None for area in areas],
         ),
-        notes=[*measured.notes, *([NO_CHAMPION] if comparison is None else [])],
+        notes=[
+            *measured.notes,
+            *([NO_SLICES] if test.slices.columns else []),
+            *([NO_CHAMPION] if comparison is None else []),
+        ],
     )
 
 

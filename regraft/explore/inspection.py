@@ -150,7 +150,10 @@ def _inspect_folder(folder: Path, options: InspectOptions) -> ModelFacts:
 
 
 def _head_facts(manifest: ModelManifest) -> dict[str, Any]:
-    """Return what the head reads, how it was fitted and its accuracy in cross-validation."""
+    """Return what the head reads, how it was fitted and its accuracy in cross-validation.
+
+    With several labels an image, it is the macro F1.
+    """
     members = manifest.head.get("members", [])
     facts: dict[str, Any] = {}
     if members:
@@ -161,7 +164,8 @@ def _head_facts(manifest: ModelManifest) -> dict[str, Any]:
             for fit in members
         )
     if held_out := manifest.measurements.get("held_out"):
-        facts["cross_validated_accuracy"] = round(held_out["accuracy"], 4)
+        metric = "accuracy" if manifest.activation == "softmax" else "macro_f1"
+        facts[f"cross_validated_{metric}"] = round(held_out[metric], 4)
     return facts
 
 

@@ -21,6 +21,7 @@ from components.export.export import export
 from components.export.int8 import is_correct
 from components.verify.verify import verify
 from regraft.cli.main import main
+from regraft.explore.inspection import _head_facts
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_core.formats.label_arrays import label_array
@@ -209,6 +210,11 @@ def test_an_image_is_correct_in_int8_if_all_of_its_labels_are() -> None:
     assert is_correct(probabilities, np.array([0, 1, 0]), ServedThresholds()).tolist() == [
         True, False, True,
     ]  # fmt: skip
+
+
+def test_inspect_shows_the_f1_in_cross_validation(several_trained: Trained) -> None:
+    facts = _head_facts(ModelManifest.read(several_trained.candidates["head"]))
+    assert 0 < facts["cross_validated_macro_f1"] <= 1 and "cross_validated_accuracy" not in facts
 
 
 def test_the_exported_manifest_and_card_have_the_labels(judged: Judged) -> None:

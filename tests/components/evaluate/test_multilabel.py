@@ -126,18 +126,18 @@ def test_interval_includes_a_score_that_is_lower_than_almost_all_resamples() -> 
 def test_at_most_one_in_twenty_blind_models_is_above_chance() -> None:
     rng = np.random.default_rng(0)
     above = 0
-    for seed in range(60):
+    for seed in range(40):
         true_labels = rng.random((80, 4)) < [0.3, 0.1, 0.1, 0.05]
         blind = rng.normal(size=(80, 4)).astype(np.float32)
         limit = np.quantile(chance_scores(blind, true_labels, seed), 0.95)
         above += mean_average_precision(blind, true_labels, once(80))[0] > limit
-    assert above <= 6
+    assert above <= 5
 
 
 def test_chance_has_the_areas_of_shuffled_images() -> None:
     found = predictions(0, images=40)
     shuffled = []
-    for seed in range(400):
+    for seed in range(200):
         order = np.random.default_rng(seed).permutation(40)
         shuffled += [
             *mean_average_precision(found.probabilities, found.true_labels[order], once(40))
