@@ -24,6 +24,7 @@ from regraft.cli.main import main
 from regraft.explore.inspection import _head_facts
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
+from regraft_client.results import Prediction
 from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifests import (
     DatasetManifest,
@@ -71,6 +72,12 @@ def images(several_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 @pytest.fixture(scope="module")
+def here(judged: Judged, images: list[Path]) -> list[Prediction]:
+    """The predictions of the exported model in this process."""
+    return regraft.load(judged.exported).predict(images)
+
+
+@pytest.fixture(scope="module")
 def server(judged: Judged) -> Iterator[Addresses]:
     base = judged.exported.parent
     with started_server(["--model_name=shapes", f"--model_base_path={base}", "--page"]) as found:
@@ -112,17 +119,16 @@ def test_served_labels_are_those_of_the_trained_model(
 
 
 def test_the_same_labels_by_both_protocols_and_in_this_process(
-    judged: Judged, images: list[Path], server: Addresses
+    judged: Judged, images: list[Path], here: list[Prediction], server: Addresses
 ) -> None:
-    model, encoded = regraft.load(judged.exported), [image.read_bytes() for image in images]
-    here = model.predict(images)
+    encoded = [image.read_bytes() for image in images]
     thresholds = np.array(ModelManifest.read(judged.candidate).thresholds, np.float32)
     for prediction in here:
         probabilities = np.array(prediction.probabilities, np.float32)
         assert prediction.selected == tuple(probabilities >= thresholds)
         assert prediction.label == CLASSES[probabilities.argmax()]
         assert prediction.label_set is None and prediction.abstain is None
-    assert {len(one.selected_names(model.classes)) for one in here} > {1}
+    assert {len(one.selected_names(CLASSES)) for one in here} > {1}
     for client in (GrpcClient(server.grpc, "shapes"), RestClient(server.rest, "shapes")):
         with client:
             served = client.predict(encoded)
@@ -136,8 +142,9 @@ def test_the_same_labels_by_both_protocols_and_in_this_process(
 
 
 def test_predict_prints_all_labels_of_an_image(
-    judged: Judged, images: list[Path], server: Addresses, capsys: pytest.CaptureFixture[str]
-) -> None:
+    images: list[Path], here: list[Prediction], server: Addresses,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def predict(*options: str) -> str:
         with pytest.raises(SystemExit) as ended:
             main(["predict", *map(str, images), "--server", f"grpc://{server.grpc}", "--model",
@@ -145,9 +152,7 @@ def test_predict_prints_all_labels_of_an_image(
         assert not ended.value.code
         return capsys.readouterr().out
 
-    expected = [
-        one.selected_names(CLASSES) for one in regraft.load(judged.exported).predict(images)
-    ]
+    expected = [one.selected_names(CLASSES) for one in here]
     rows = json.loads(predict("--json"))
     assert [row["selected"] for row in rows] == expected
     listed = list(csv.DictReader(io.StringIO(predict("--csv"))))
@@ -160,11 +165,10 @@ def test_predict_prints_all_labels_of_an_image(
 
 
 def test_the_page_shows_all_labels(
-    images: list[Path], server: Addresses, browser: Browser, judged: Judged
+    images: list[Path], here: list[Prediction], server: Addresses, browser: Browser
 ) -> None:
-    predictions = regraft.load(judged.exported).predict(images)
-    index = max(range(len(images)), key=lambda k: sum(predictions[k].selected or ()))
-    names = predictions[index].selected_names(CLASSES)
+    index = max(range(len(images)), key=lambda k: sum(here[k].selected or ()))
+    names = here[index].selected_names(CLASSES)
     page = browser.new_page()
     page.goto(f"http://{server.rest}/")
     page.set_input_files("#files", [str(images[index])])
