@@ -28,9 +28,8 @@ class LabelEvidence:
 def check_labels(evidence: LabelEvidence, options: GateOptions) -> Iterator[Check]:
     """Yield the checks of mAP and macro F1 against their minimums, and of the mAP against chance.
 
-    That of the macro F1 is only there with a minimum.
-
-    Minimums are reached as that of the accuracy is, by `accuracy_rule`.
+    That of the macro F1 is only there with a minimum. Minimums are reached as that of the accuracy
+    is, by `accuracy_rule`.
     """
     for name, metric, minimum in (
         ("mAP", MEAN_AP, options.min_map), ("macro F1", MACRO_F1, options.min_macro_f1)

@@ -18,16 +18,21 @@ Score = Callable[[Floats], Mapping[str, Floats]]
 """From weights of images, float32 [n, rounds], to scores by name, float64 [rounds]."""
 
 ROUNDS = 1000
-# Weights of one batch of resamples: 4 MB, which a cache may hold.
-_MAX_WEIGHTS = 1 << 20
+# Values of one batch of resamples: 4 MB, which a cache may hold.
+_MAX_VALUES = 1 << 20
+
+
+def batches_of_rounds(images: int, rounds: int) -> Iterator[int]:
+    """Yield numbers of rounds that together are `rounds`, so that each batch is small."""
+    batch = max(_MAX_VALUES // max(images, 1), 1)
+    for start in range(0, rounds, batch):
+        yield min(batch, rounds - start)
 
 
 def resampled_weights(images: int, seed: int, rounds: int = ROUNDS) -> Iterator[Floats]:
     """Yield how often each image is in a resample, float32 [images, some rounds]."""
     generator = np.random.default_rng(seed)
-    batch = max(_MAX_WEIGHTS // max(images, 1), 1)
-    for start in range(0, rounds, batch):
-        count = min(batch, rounds - start)
+    for count in batches_of_rounds(images, rounds):
         drawn = generator.integers(0, max(images, 1), (images, count)) * count + np.arange(count)
         counts = np.bincount(drawn.ravel(), minlength=images * count)
         yield counts.reshape(images, count).astype(np.float32)

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics.bootstrap import ROUNDS, bootstrap, bootstrap_interval
+from components.evaluate.metrics.bootstrap import (
+    ROUNDS,
+    batches_of_rounds,
+    bootstrap,
+    bootstrap_interval,
+)
 from components.evaluate.metrics.classification import SplitMetrics
 from regraft_core.formats.manifests import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
@@ -99,17 +104,21 @@ def chance_scores(probabilities: Floats, true_labels: Flags, seed: int) -> Float
         seed: of the permutations.
     """
     images, (known,) = len(true_labels), np.nonzero(true_labels.any(axis=0))
-    generator, total = np.random.default_rng(seed), np.zeros(ROUNDS)
-    # Each class is shuffled with the same permutations.
-    shuffled = np.argsort(generator.random((images, ROUNDS), np.float32), axis=0)
-    for k in known:
-        order = np.argsort(-probabilities[:, k], kind="stable")
-        ranked = probabilities[order, k]
-        starts = np.flatnonzero(np.r_[True, np.diff(ranked) != 0])
-        above = np.r_[starts[1:], images][:, None].astype(np.float32)
-        found = true_labels[shuffled, k].astype(np.float32)
-        total += _area(np.add.reduceat(found, starts, axis=0), above)
-    return total / len(known) if len(known) else np.full(ROUNDS, np.nan)
+    if not len(known):
+        return np.full(ROUNDS, np.nan)
+    generator, means = np.random.default_rng(seed), []
+    for rounds in batches_of_rounds(images, ROUNDS):
+        # All classes are shuffled with the same permutations.
+        shuffled = np.argsort(generator.random((images, rounds), np.float32), axis=0)
+        areas = []
+        for k in known:
+            ranked = -np.sort(-probabilities[:, k])
+            starts = np.flatnonzero(np.r_[True, np.diff(ranked) != 0])
+            above = np.r_[starts[1:], images][:, None].astype(np.float32)
+            found = true_labels[shuffled, k].astype(np.float32)
+            areas.append(_area(np.add.reduceat(found, starts, axis=0), above))
+        means.append(np.mean(areas, axis=0))
+    return np.concatenate(means)
 
 
 def _area(gained: Floats, above: Floats) -> Floats:
