@@ -19,7 +19,9 @@ from components.evaluate.evaluate import evaluate
 from components.evaluate.report.report_data import PREDICTIONS_FILE, ReportData
 from components.export.export import export
 from components.export.int8 import is_correct
-from components.verify.verify import verify
+from components.verify.parity import compare, failure
+from components.verify.parity_sample import select_sample
+from components.verify.verify import _predict_trained, _send
 from regraft.cli.main import main
 from regraft.explore.inspection import _head_facts
 from regraft_client.grpc import GrpcClient
@@ -32,10 +34,11 @@ from regraft_core.formats.manifests import (
     ModelManifest,
     SavedModelManifest,
 )
-from regraft_core.formats.options import ExportOptions, GateOptions, VerifyOptions
+from regraft_core.formats.options import ExportOptions, GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.step_reports import ProgressReporter
 from serving.running.runner import Addresses, started_server
 from tests.conftest import CLASSES, Trained
 
@@ -107,15 +110,20 @@ def test_metrics_are_those_of_the_stored_predictions(judged: Judged, several_dat
 
 
 def test_served_labels_are_those_of_the_trained_model(
-    judged: Judged, several_dataset: Path, tmp_path: Path
+    judged: Judged, several_dataset: Path, server: Addresses
 ) -> None:
-    options = VerifyOptions(engine="embedded", verify_images=9)
-    parity = verify(
-        *(judged.exported, judged.candidate, judged.evaluation, several_dataset, tmp_path / "out"),
-        options,
-    )
-    assert parity.passed and set(parity.max_abs_diff) == {"grpc", "rest"}
-    assert {"circle", "circle, square"} <= {row.true_label for row in parity.rows}
+    verdict, sample = EvaluationManifest.read(judged.evaluation), select_sample(several_dataset, 9)
+    cases = _predict_trained(judged.candidate, verdict, sample)
+    clients = {"grpc": GrpcClient(server.grpc, "shapes"), "rest": RestClient(server.rest, "shapes")}
+    served = {}
+    for name, client in clients.items():
+        with client:
+            encoded = [record.encoded for record in sample]
+            served[name] = _send(client, encoded, ProgressReporter("images sent", len(sample)))
+    rows = compare(cases, served, ServedThresholds.of(verdict.details))
+    assert failure(rows, 1e-4) is None
+    true_labels = {row.true_label for row in rows}
+    assert any(", " in names for names in true_labels) and "circle" in true_labels
 
 
 def test_the_same_labels_by_both_protocols_and_in_this_process(

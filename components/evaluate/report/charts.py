@@ -173,10 +173,10 @@ def precision_recall(
         points: (recall, precision) by falling threshold.
         chosen: recall and precision at the threshold in use; not drawn if one is not finite.
     """
-    x_axis, y_axis = Axis(0, 1, 30, CURVE_SIDE - 8), Axis(0, 1, CURVE_SIDE - 24, 8)
+    x_axis, y_axis = Axis(0, 1, 30, CURVE_SIDE - 14), Axis(0, 1, CURVE_SIDE - 24, 8)
     parts = []
     for tick in (0, 0.5, 1):
-        parts += [_line(30, y_axis(tick), CURVE_SIDE - 8, y_axis(tick), "gridline"),
+        parts += [_line(30, y_axis(tick), x_axis(1), y_axis(tick), "gridline"),
                   _text(26, y_axis(tick) + 4, f"{tick * 100:g}", "end"),
                   _text(x_axis(tick), CURVE_SIDE - 9, f"{tick * 100:g}")]  # fmt: skip
     # Between two thresholds the precision is that of the lower one.
