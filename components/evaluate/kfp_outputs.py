@@ -71,7 +71,8 @@ def _pass_on(
     model: Any, candidates: Any, folders: Sequence[Path], result: EvaluationManifest
 ) -> None:
     """Make the chosen candidate the output `model`; on this machine it is the same folder."""
-    (chosen,) = (f for f in folders if ModelManifest.read(f).digest == result.model_digest)
+    # Without a cut point, `top` trains only the head, so two candidates can be the same model.
+    chosen = next(f for f in folders if ModelManifest.read(f).digest == result.model_digest)
     if is_remote(candidates.uri):
         copy_artifact(chosen, Path(model.path))
     else:

@@ -28,7 +28,7 @@ from components.extract_features.shard_store import ShardStore
 from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
-from regraft_core.backbones.cuts import find_cut, freeze
+from regraft_core.backbones.cuts import find_cut, freeze, has_cut
 from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests import (
@@ -259,6 +259,12 @@ def _chosen_views(
 
 def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
     if not options.keep_cut:
+        return None
+    if options.cut == "auto" and not has_cut(model):
+        log_progress(
+            f"extract_features: no layer of {backbone.label} has all paths through it, so there is "
+            "no cut: top trains only the head"
+        )
         return None
     return find_cut(model, backbone.cut if options.cut == "auto" else options.cut).name
 

@@ -26,7 +26,7 @@ from components.fine_tune.training_precision import (
 )
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
-from regraft_core.backbones.cuts import freeze, join
+from regraft_core.backbones.cuts import freeze, has_cut, join
 from regraft_core.formats.manifests import DatasetManifest, Level, ModelManifest
 from regraft_core.formats.options import FineTuneOptions
 from regraft_core.formats.several_labels import check_label_options
@@ -99,6 +99,10 @@ def _fine_tune(
         strategy = evidence.strategy
         reasoning = evidence.sentences()
         measurements["auto"] = evidence.measurements()
+    if strategy == "top" and parts.features.cut is None and not has_cut(parts.backbone):
+        strategy = "head"
+        reasoning.append("The backbone has no cut point, so only the head is trained.")
+        log_progress("fine_tune top: the backbone has no cut point, so only the head is trained")
     if strategy == "top" and not parts.cached:
         log_progress(
             "fine_tune top: trains from images, because cached activations would exceed cache-gb"

@@ -102,6 +102,11 @@ def _is_weightless(tensor: Any) -> bool:
     return not getattr(tensor._keras_history.operation, "weights", ())
 
 
+def has_cut(model: keras.Model) -> bool:
+    """Return whether the model can be cut anywhere between its input and its output."""
+    return len(cut_points(model)) > 2
+
+
 def find_cut(model: keras.Model, cut: str) -> CutPoint:
     """Return the inner cut point that `cut` names.
 

@@ -7,7 +7,9 @@ with a list before it is loaded, and again when a trained model that contains th
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ _SAVER = frozenset({
 _SIGNATURE = "serving_default"
 # Constants up to this size stay in the graph; larger ones are weights of the layer.
 _SMALL = 64
+_SPLAT_BYTES = 1 << 20
 
 
 def check_operations(names: Iterable[str], what: str, others: frozenset[str] = frozenset()) -> None:
@@ -124,6 +127,7 @@ def _check_saved_model(path: Path) -> None:
     except Exception as error:
         raise InputError(f"backbone: {path.name}/{GRAPH_FILE} is not a SavedModel") from error
     for graph in content.meta_graphs:
+        _check_constants(path, graph.graph_def)
         if graph.asset_file_def:
             raise InputError(f"backbone: {path.name} has asset files, which are not read")
         functions = {one.signature.name: one.node_def for one in graph.graph_def.library.function}
@@ -134,9 +138,10 @@ def _check_saved_model(path: Path) -> None:
         other = [node for node in graph.graph_def.node if node.name not in roots]
         of_saver = _called(saving, functions)
         computing = {name: nodes for name, nodes in functions.items() if name not in of_saver}
-        if _called([*other, *(n for nodes in computing.values() for n in nodes)], functions) & (
-            of_saver
-        ):
+        # Objects of the SavedModel call functions when they are loaded, such as initializers.
+        elsewhere = set(graph.object_graph_def.concrete_functions)
+        elsewhere |= _called([*other, *chain.from_iterable(computing.values())], functions)
+        if elsewhere & of_saver:
             raise InputError(f"backbone: {path.name} uses the functions of its saver elsewhere")
         what = f"the SavedModel {path.name}"
         names = [node.op for node in other]
@@ -145,6 +150,19 @@ def _check_saved_model(path: Path) -> None:
         saved = [node.op for node in saving]
         saved += [node.op for name in of_saver for node in functions[name]]
         check_operations(saved, what, _SAVER)
+
+
+def _check_constants(path: Path, definition: Any) -> None:
+    """Check that no constant is larger than the file: one value can stand for gigabytes."""
+    limit = _SPLAT_BYTES + definition.ByteSize()
+    nodes = chain(definition.node, *(one.node_def for one in definition.library.function))
+    for node in nodes:
+        value = node.attr["value"].tensor if "value" in node.attr else None
+        shape = [] if value is None else [one.size for one in value.tensor_shape.dim]
+        if math.prod(shape) > limit:
+            raise InputError(
+                f"backbone: {path.name} has a constant of the shape {shape}, larger than the file"
+            )
 
 
 def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:

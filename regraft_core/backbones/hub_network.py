@@ -18,8 +18,8 @@ from regraft_core.backbones.hub_presets import (
     preset_digest,
     weight_files,
 )
-from regraft_core.backbones.weights_file import check_declared
-from regraft_core.formats.backbone_names import DIGEST_MARK
+from regraft_core.backbones.weights_file import check_declared, check_finite
+from regraft_core.formats.backbone_names import DIGEST_MARK, short_name
 from regraft_core.runtime.errors import InputError
 
 
@@ -88,3 +88,4 @@ def _load(preset: Preset, network: Any) -> None:
     if len({path.resolve().parent for path in paths}) > 1 and preset.folder is not None:
         raise InputError("expected all weights in the preset's folder")
     network.load_weights(Path(paths[0]))
+    check_finite(network, short_name(preset.name))

@@ -35,7 +35,12 @@ _REFUSED = {
     "JaxLayer": "code", "StringLookup": "a table", "IntegerLookup": "a table",
     "TextVectorization": "a table", "Hashing": "text", "HashedCrossing": "text",
 }  # fmt: skip
-_OWN_PACKAGE = "regraft>"
+# Layers of exported networks that are registered; they check what they are built of.
+_OWN_LAYERS = {
+    "regraft>FrozenGraph": "regraft_core.backbones.frozen_graph",
+    "regraft>HubPart": "regraft_core.backbones.network_layers",
+    "regraft>PatchTokens": "regraft_core.backbones.network_layers",
+}
 
 
 def is_own_file(name: str) -> bool:
@@ -91,7 +96,12 @@ def own_row(name: str, scaling: str = "auto") -> Backbone:
     image_px, scales_itself = 0, False
     if path.is_file():
         config = checked_config(path)
-        image_px, scales_itself = _input_px(path, config), _scales_itself(config)
+        try:
+            image_px, scales_itself = _input_px(path, config), _scales_itself(config)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"backbone: the configuration in {path.name} is not that of a network of Keras"
+            ) from error
     if scaling == "auto" and not scales_itself:
         raise InputError(
             f"scaling: {path.name} does not say how its input is scaled; name it with --scaling, "
@@ -176,12 +186,13 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 def _check_object(path: Path, one: dict[str, Any]) -> None:
     kind, module = str(one["class_name"]), one.get("module")
     registered = one.get("registered_name")
-    if kind in _REFUSED:
+    layer = kind.rpartition(".")[2]  # Keras also finds `layers.Lambda` of the module `keras`
+    if layer in _REFUSED:
         raise InputError(
-            f"backbone: {path.name} contains a layer {kind}, which holds {_REFUSED[kind]} and is "
+            f"backbone: {path.name} contains a layer {layer}, which holds {_REFUSED[layer]} and is "
             "not read; replace it by layers of Keras"
         )
-    if isinstance(registered, str) and registered.startswith(_OWN_PACKAGE):
+    if registered == f"regraft>{kind}" and _OWN_LAYERS.get(registered) == module:
         return
     # Keras 2 wrote no modules, only the names of its own classes.
     is_custom = isinstance(registered, str) and ">" in registered

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,12 @@ from regraft_core.backbones.own_files import (
     find_own_file,
     own_digest,
 )
-from regraft_core.backbones.weights_file import check_declared
+from regraft_core.backbones.weights_file import check_declared, check_finite
 from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.runtime.errors import InputError
 
-# What a file may declare at most, if only reading it shows its tensors.
-_MOST_TENSORS = 1 << 16
+# Weights in a file may be compressed.
+_MOST_PER_BYTE, _SMALL_NETWORK = 16, 1 << 24
 _OUTPUT = "feature_map"
 
 
@@ -57,19 +59,45 @@ def build_own(row: Backbone, image_px: int, *, load: bool) -> Any:
 
 
 def _read(path: Path, *, load: bool) -> Any:
-    import keras
-
-    if path.suffix != KERAS_SUFFIX:
-        checked_config(path)
-        check_declared(path, [(path.stat().st_size,)] * _MOST_TENSORS)
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-        return model if load else keras.models.clone_model(model)
-    config = copy.deepcopy(checked_config(path))
-    config.pop("compile_config", None)
-    model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    model = _within_file_size(path, copy.deepcopy(checked_config(path)))
     if load:
         check_declared(path, [tuple(variable.shape) for variable in model.weights])
         model.load_weights(path)
+        check_finite(model, path.name)
+    return model
+
+
+def _within_file_size(path: Path, config: dict[str, Any]) -> Any:
+    """Return the model of a configuration, unless its weights cannot come from the file.
+
+    Some bytes can describe a layer of terabytes, so no weight is created before all are counted.
+
+    Raises:
+        InputError: the weights would be much larger than the file.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+    from keras.src.legacy.saving import json_utils
+    from keras.src.legacy.saving.saving_options import keras_option_scope
+    from keras.src.legacy.saving.saving_utils import model_from_config
+    from keras.src.saving.serialization_lib import SafeModeScope
+
+    with keras.StatelessScope(initialize_variables=False):
+        if path.suffix == KERAS_SUFFIX:
+            config.pop("compile_config", None)
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        else:
+            with keras_option_scope(use_legacy_config=True), SafeModeScope(True):
+                model = model_from_config(json_utils.decode(json.dumps(config)))
+    count = sum(math.prod(variable.shape) for variable in model.weights)
+    if count > _MOST_PER_BYTE * path.stat().st_size + _SMALL_NETWORK:
+        global_state.set_global_attribute("uninitialized_variables", [])
+        raise InputError(
+            f"backbone: the network in {path.name} has {count} parameters, more than its "
+            f"{path.stat().st_size} bytes can hold"
+        )
+    with keras.StatelessScope():
+        pass  # at its end, Keras creates the weights
     return model
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.backbones.backbone_row import Backbone
-from regraft_core.backbones.weights_file import check_declared
+from regraft_core.backbones.weights_file import check_declared, check_finite
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.runtime.addresses import is_remote, local_path, redact
 from regraft_core.runtime.errors import InputError, UnavailableError
@@ -94,7 +94,7 @@ def load_weights_file(row: Backbone, model: Any, weights: str, *, top: bool = Fa
         raise InputError(
             f"{path}: expected weights of {row.label} {_kind(top)}: {cause}"
         ) from error
-    _check_finite(path, model)
+    check_finite(model, str(path))
 
 
 def parse_location(weights: str) -> tuple[Path, str]:
@@ -105,13 +105,3 @@ def parse_location(weights: str) -> tuple[Path, str]:
             f"weights: expected a path or a file: URI, got {redact(weights)}; download it first"
         )
     return local_path(location).expanduser(), digest.lower()
-
-
-def _check_finite(path: Path, model: Any) -> None:
-    import numpy as np
-
-    for variable in model.weights:
-        if not np.isfinite(variable.numpy()).all():
-            raise InputError(
-                f"{path}: expected finite weights, found NaN or Inf in {variable.path}"
-            )

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from regraft_core.runtime.errors import InputError
+
 _WEIGHTS = "model.weights.h5"
 # An optimizer keeps up to three values for each weight, and a file has some overhead.
 _COPIES, _OVERHEAD_BYTES, _LARGEST_TYPE_BYTES = 4, 16 << 20, 8
@@ -35,7 +37,8 @@ def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
     import h5py
 
     largest = max(map(math.prod, shapes), default=0)
-    if not zipfile.is_zipfile(path):
+    # By its suffix, as Keras: a file can be HDF5 and, at its end, a ZIP archive.
+    if path.suffix != ".keras":
         with h5py.File(path, "r") as file:
             _check_group(file, largest, len(shapes))
         return
@@ -46,6 +49,21 @@ def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
             raise ValueError(f"it declares {declared} bytes, more than the model has")
         with archive.open(_WEIGHTS) as opened, h5py.File(opened, "r") as file:
             _check_group(file, largest, len(shapes))
+
+
+def check_finite(model: Any, what: str) -> None:
+    """Check the weights of a model that were read from a file.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
+    """
+    import numpy as np
+
+    for variable in model.weights:
+        if not np.isfinite(variable.numpy()).all():
+            raise InputError(
+                f"{what}: expected finite weights, found NaN or Inf in {variable.path}"
+            )
 
 
 def _check_group(file: Any, largest: int, count: int) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from regraft_core.backbones.backbone_table import (
     backbone_path,
@@ -184,6 +187,80 @@ def test_files_that_are_no_network(folder: Path, network: keras.Model, tmp_path:
         build_backbone(str(tmp_path / "other.keras"))
 
 
+def changed(source: Path, out: Path, change: Callable[[Any], object]) -> str:
+    """Write a copy of a `.keras` file whose configuration is changed in place."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(out, "w") as other:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config).encode()
+            other.writestr(name, content)
+    return str(out)
+
+
+def _make_last(**values: Any) -> Callable[[Any], object]:
+    return lambda config: config["config"]["layers"][-1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # A name that the product registers does not excuse another class.
+        (
+            _make_last(class_name="run", module="subprocess", registered_name="regraft>run"),
+            "contains run of subprocess, whose code is not run",
+        ),
+        (
+            _make_last(class_name="layers.Lambda", module="keras", registered_name=None),
+            "contains a layer Lambda, which holds code",
+        ),
+        (lambda config: config.update(config={}), "is not that of a network of Keras"),
+        (lambda config: config["config"].update(layers=[1]), "is not that of a network of Keras"),
+    ],
+)
+def test_configurations_that_are_refused(
+    change: Callable[[Any], object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    name = changed(folder / "mine.keras", tmp_path / "m.keras", change)
+    with pytest.raises(InputError, match=message):
+        find_backbone(name, "unit")
+
+
+def test_a_network_larger_than_its_file_is_not_created(folder: Path, tmp_path: Path) -> None:
+    def widen(config: Any) -> None:
+        config["config"]["layers"][-1]["config"]["units"] = 10**13
+
+    name = changed(folder / "mine.keras", tmp_path / "m.keras", widen)
+    with pytest.raises(InputError, match=r"has 13\d+ parameters, more than its \d+ bytes"):
+        build_backbone(name)
+    build_backbone(str(folder / "mine.keras"))
+
+
+def test_an_hdf5_file_that_is_also_an_archive(folder: Path, tmp_path: Path) -> None:
+    """The values in another file are found although a valid archive follows them."""
+    path = tmp_path / "mine.h5"
+    path.write_bytes((folder / "mine.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["model_weights"]["joined"]
+        file["model_weights"]["joined"] = h5py.ExternalLink("other.h5", "/secret")
+    with zipfile.ZipFile(path, "a") as both, zipfile.ZipFile(folder / "mine.keras") as archive:
+        both.writestr("model.weights.h5", archive.read("model.weights.h5"))
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(InputError, match="joined is in another file"):
+        build_backbone(str(path))
+
+
+@pytest.mark.parametrize("name", ["nan.keras", "nan.h5"])
+def test_weights_that_are_not_finite(name: str, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((PX, PX, 3)), layers.Conv2D(2, 3)])
+    model.layers[0].set_weights([np.full((3, 3, 3, 2), np.nan), np.zeros(2)])
+    model.save(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: expected finite weights, found NaN"):
+        build_backbone(find_backbone(str(tmp_path / name), "unit"))
+
+
 def test_a_name_identifies_the_content(folder: Path, tmp_path: Path) -> None:
     name = str(tmp_path / "mine.keras")
     (tmp_path / "mine.keras").write_bytes((folder / "mine.keras").read_bytes())
@@ -223,6 +300,44 @@ def test_a_graph_that_does_more_than_compute(method: str, operation: str, tmp_pa
     with pytest.raises(InputError, match=f"do not only compute: .*{operation}"):
         build_backbone(find_backbone(str(tmp_path / "saved"), "unit"), PX)
     assert not (tmp_path / "trace").exists()
+
+
+def edited(folder: Path, out: Path, edit: Callable[[Any], object]) -> str:
+    """Write a copy of a SavedModel whose graph is changed in place."""
+    shutil.copytree(folder, out)
+    content = saved_model_pb2.SavedModel.FromString((out / "saved_model.pb").read_bytes())
+    edit(content.meta_graphs[0])
+    (out / "saved_model.pb").write_bytes(content.SerializeToString())
+    return str(out)
+
+
+def _run_saver_at_load(graph: Any) -> None:
+    """Let an object of the SavedModel call the function that writes the variables."""
+    root = graph.saver_def.save_tensor_name.partition(":")[0]
+    (node,) = (node for node in graph.graph_def.node if node.name == root)
+    graph.object_graph_def.concrete_functions[node.attr["f"].func.name].SetInParent()
+
+
+def _add_constant(graph: Any) -> None:
+    node = graph.graph_def.node.add(name="large", op="Const")
+    node.attr["dtype"].type = tf.float32.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(0.0))
+    node.attr["value"].tensor.tensor_shape.dim.add(size=10**12)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_run_saver_at_load, "uses the functions of its saver elsewhere"),
+        (_add_constant, "has a constant of the shape .*, larger than the file"),
+    ],
+)
+def test_graphs_that_are_refused(
+    edit: Callable[[Any], object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    name = edited(folder / "saved", tmp_path / "saved", edit)
+    with pytest.raises(InputError, match=message):
+        build_backbone(find_backbone(name, "unit"), PX)
 
 
 def test_a_saved_model_stays_in_its_folder(folder: Path, tmp_path: Path) -> None:
