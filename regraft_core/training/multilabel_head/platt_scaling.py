@@ -34,9 +34,8 @@ class PlattScaling:
         """Return the scaling with the lowest log loss of each label (Platt, 1999).
 
         The targets are those of Platt: with one more image that has the label, and one that has
-        not, so that a label without errors keeps finite logits. A label that all of the images have,
-        or none, keeps its logits: there is nothing to fit them to, and the targets alone would make
-        the probabilities of all images nearly equal.
+        not, so that a label without errors keeps finite logits. A label that all images have, or
+        none, keeps its logits: the targets alone would make all probabilities nearly equal.
 
         Args:
             logits: float [n, k], of images that the model was not fitted to.
