@@ -19,10 +19,7 @@ from regraft_client.predict_files import reason_of
 from regraft_client.results import Prediction, join_outputs
 from regraft_core.formats.manifests import SavedModelManifest
 from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET, SELECTED, ServedThresholds
-<<<<<<< HEAD
 from regraft_core.formats.serving_engines import check_serving_engine
-=======
->>>>>>> labels-model
 from regraft_core.images.preprocess import load_each_image, scale
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

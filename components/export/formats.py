@@ -90,15 +90,6 @@ def write_formats(
         log_progress(f"export: writing and running {name}")
         path = Path(folder) / FILES[name]
         path.parent.mkdir(exist_ok=True)
-<<<<<<< HEAD
-=======
-        if name == "litert_int8":
-            with _quiet_converters():
-                found[name] = write_int8(
-                    path, whole, dataset, options.int8_margin, postprocessing.thresholds
-                )
-            continue
->>>>>>> labels-model
         try:
             if write_int8 := _INT8.get(name):
                 with _quiet_converters():

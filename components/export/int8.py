@@ -63,26 +63,8 @@ class Int8Test:
         )
 
 
-<<<<<<< HEAD
 def calibration_records(dataset: str | os.PathLike[str]) -> list[ImageRecord]:
     """Return training images, evenly spaced over the split.
-=======
-def write_int8(
-    path: Path,
-    model: keras.Model,
-    dataset: str | os.PathLike[str],
-    margin: float,
-    thresholds: ServedThresholds,
-) -> Int8Test:
-    """Write a model in int8 and test it; the file is removed if it may be worse by the margin.
-
-    Args:
-        path: the file.
-        model: from pixels float32 [n, px, px, 3] in 0..255 to probabilities float32 [n, classes].
-        dataset: the dataset, whose training images calibrate and whose test images decide.
-        margin: the largest loss of accuracy that is allowed.
-        thresholds: those of the labels, with several labels an image.
->>>>>>> labels-model
 
     Raises:
         DataError: the split is empty.
@@ -90,7 +72,6 @@ def write_int8(
     return spaced_records(dataset, "train", CALIBRATION_IMAGES)
 
 
-<<<<<<< HEAD
 def load_record(record: ImageRecord, image_px: int) -> NDArray[np.float32]:
     """Return the pixels of an image, float32 [1, px, px, 3] in 0..255."""
     return np.asarray(load_images(tf.constant([record.encoded]), image_px))
@@ -123,15 +104,6 @@ def check_int8(
     records = spaced_records(dataset, "test", TEST_IMAGES)
     labels = label_array(records, DatasetManifest.read(dataset))
     found = _compare(name, quantized, model, records, labels, margin, thresholds, mb)
-=======
-    model.export(
-        path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=calibration,
-    )  # fmt: skip
-    records = spaced_records(dataset, "test", TEST_IMAGES)
-    labels = label_array(records, DatasetManifest.read(dataset))
-    found = _test(path, model, records, labels, margin, thresholds)
->>>>>>> labels-model
     if found.passed:
         log_progress(f"export: {name} has {found}")
     else:
@@ -157,28 +129,16 @@ def is_correct(
     return np.asarray((selected == labels).all(axis=1))
 
 
-<<<<<<< HEAD
 def _compare(
     name: str,
     quantized: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-=======
-def _test(
-    path: Path,
->>>>>>> labels-model
     model: keras.Model,
     records: list[ImageRecord],
     labels: NDArray[np.integer],
     margin: float,
     thresholds: ServedThresholds,
-<<<<<<< HEAD
     mb: float,
 ) -> Int8Test:
-=======
-) -> Int8Test:
-    interpreter = tf.lite.Interpreter(str(path), num_threads=available_cores())
-    quantized = interpreter.get_signature_runner()
-    (alias,) = quantized.get_input_details()
->>>>>>> labels-model
     image_px = int(model.input.shape[1])
     compute = tf.function(
         lambda pixels: model(pixels, training=False),

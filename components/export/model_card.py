@@ -9,11 +9,7 @@ from typing import Any
 from components.export.int8 import Int8Test
 from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
 from regraft_core.formats.run_outcome import main_metric
-<<<<<<< HEAD
 from regraft_core.runtime.printable import markdown_text, one_line
-=======
-from regraft_core.runtime.printable import markdown_text
->>>>>>> labels-model
 
 _SHOWN_CLASSES = 50
 
@@ -28,11 +24,7 @@ def model_card(
     parts = [
         "# Model card",
         f"An image classifier for {len(model.classes)} classes: a head on the backbone "
-<<<<<<< HEAD
         f"`{backbone}`, trained with strategy `{model.strategy}`."
-=======
-        f"`{model.backbone}`, trained with strategy `{model.strategy}`."
->>>>>>> labels-model
         + (" An image may have several of them, or none." if several else ""),
         "## Metrics on the test split",
         _scores(evaluation.metrics),

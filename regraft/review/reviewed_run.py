@@ -62,40 +62,10 @@ def find_reviewed(folder: str | os.PathLike[str]) -> ReviewedRun:
     """
     run = Run.read(folder)
     evaluation = Path(run.summary["evaluation"])
-<<<<<<< HEAD
     store = ContentStore(entry_of(Path(run.summary["dataset"])).rpartition("/")[0])
     name = evaluation.name
     if store.remote:
         name = f"evaluation-{EvaluationManifest.read(evaluation).digest[:32]}"
-=======
-    store = ContentStore(str(evaluation.parent))
-    inputs = set(_inputs(store, evaluation.name))
-    found: dict[str, Path] = {}
-    for kind in ("dataset", "features", "head"):
-        names = sorted(name for name in inputs if name.startswith(f"{kind}-"))
-        present = [one for one in map(Path, map(store.location, names)) if _is_there(one)]
-        if not present:
-            raise InputError(
-                f"{run.folder}: expected the {kind} of the run in {store.root}, found none, "
-                "perhaps because regraft gc has removed it; run the pipeline again with the same "
-                "--out"
-            )
-        found[kind] = present[-1]
-    data = DatasetManifest.read(found["dataset"])
-    if data.labels_per_image == "several":
-        raise InputError(
-            f"{run.folder}: expected a run with one label an image, got one with several; correct "
-            "the labels in its table"
-        )
-    fixes = dict(read_fixes(found["dataset"] / FIXES_FILE).fixes) if data.fixes else {}
-    return ReviewedRun(
-        run.folder, found["dataset"], data, feature_folders(found["features"]), found["head"], fixes
-    )
-
-
-def _inputs(store: ContentStore, evaluation: str) -> Iterator[str]:
-    """Yield the entries that an evaluation was made from, and those of its candidates."""
->>>>>>> labels-model
     origins = read_origins(store)
     names = set(_inputs(origins, name))
     entries = _Entries(run.folder, store)

@@ -14,7 +14,8 @@ from regraft_core.backbones.at_hand import (
     has_imagenet_weights,
     keras_file,
 )
-from regraft_core.backbones.backbone_table import BACKBONES, KERAS, find_backbone
+from regraft_core.backbones.backbone_row import KERAS
+from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.runtime.errors import InputError
 
