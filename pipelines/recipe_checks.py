@@ -137,20 +137,22 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
 
 
 def _check_champion(recipe: Recipe) -> None:
-    """Compare the classes of the sources with those of a champion, if both are on this machine.
+    """Compare classes and labels of the sources with a champion's, if both are on this machine.
 
-    Archives and remote sources show their classes only to `ingest`, which then compares them.
+    Archives and remote sources show them only to `ingest`, which then compares them.
     """
-    from components.ingest.sources.source_classes import find_classes
+    from components.ingest.sources.source_classes import find_classes, have_several_labels
     from regraft_core.formats.champion_classes import find_champion_classes
 
     location = recipe.arguments()["champion"]
     champion = None if is_store_uri(location) else find_champion_classes(location)
     if champion is None:
         return
-    classes = find_classes(recipe.sources, recipe.folders, _columns(recipe))
+    columns = _columns(recipe)
+    classes = find_classes(recipe.sources, recipe.folders, columns)
     if classes is not None:
-        champion.check(classes)
+        several = have_several_labels(recipe.sources, columns)
+        champion.check(classes, "several" if several else "one")
 
 
 def _columns(recipe: Recipe) -> TableColumns:
@@ -160,14 +162,19 @@ def _columns(recipe: Recipe) -> TableColumns:
 
 
 def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
-    """Check options for several labels an image, if the options or a table here have them.
+    """Check options that do not fit the labels of an image, if the options or a source show them.
 
     Steps that run elsewhere may have packages to read tables that this process lacks.
     """
-    from components.ingest.sources.source_classes import have_several_labels
+    from components.ingest.sources.source_classes import find_classes, have_several_labels
 
-    if have_several_labels(() if elsewhere else recipe.sources, _columns(recipe)):
+    sources, columns = () if elsewhere else recipe.sources, _columns(recipe)
+    if have_several_labels(sources, columns):
         check_label_options(recipe, "several")
+        return
+    has_minimum = recipe.min_map or recipe.min_macro_f1
+    if sources and has_minimum and find_classes(sources, recipe.folders, columns) is not None:
+        check_label_options(recipe, "one")
 
 
 def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:

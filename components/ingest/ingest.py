@@ -122,7 +122,7 @@ def _ingest(
         _check_invalid_fraction(catalog, options, tally, out)
         classes = _check_classes(catalog, tally)
         if its := find_champion_classes(champion):
-            its.check(classes)
+            its.check(classes, "several" if several else "one")
         slices = count_slices(catalog, options.slices)
         warnings = [*tally.warnings, *describe_confusable(classes), *duplicates.warnings]
         warnings += describe_unapplied(applied) if applied else []

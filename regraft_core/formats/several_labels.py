@@ -1,4 +1,4 @@
-"""What is not available with several labels an image, so that a run stops before any work."""
+"""Options that do not fit the number of labels of an image, so that a run stops before any work."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _ONLY_DEFAULT: dict[str, tuple[Any, str]] = {
     "coverage": (0.0, "leave it out"),
     "abstain_precision": (0.0, "leave it out"),
 }
+_ONLY_SEVERAL = ("min_map", "min_macro_f1")
 
 
 def check_label_options(
@@ -33,11 +34,17 @@ def check_label_options(
     """Check that options of a step or a run fit the number of labels of an image.
 
     Raises:
-        InputError: there are several, and an option is not available for them.
+        InputError: an option is not available for so many.
     """
-    if labels_per_image == "one":
-        return
     given = options.model_dump() if isinstance(options, BaseModel) else options
+    if labels_per_image == "one":
+        for name in _ONLY_SEVERAL:
+            if value := given.get(name):
+                raise InputError(
+                    f"{name.replace('_', '-')}: not available with one label an image, got "
+                    f"{value}; use --min-accuracy"
+                )
+        return
     for name in _NOT_AUTO:
         value = given.get(name)
         if value == "auto" or (isinstance(value, list | tuple) and "auto" in value):

@@ -88,6 +88,15 @@ def test_options_that_are_not_for_several_labels_are_found(
         check(tmp_path, shapes, **{"backbone": "tiny", **columns, **options})
 
 
+@pytest.mark.parametrize("option", ["min_map", "min_macro_f1"])
+def test_minimums_of_several_labels_are_refused_for_one_before_the_run(
+    shapes: Path, tmp_path: Path, option: str
+) -> None:
+    name = option.replace("_", "-")
+    with pytest.raises(InputError, match=f"{name}: not available with one label an image, got 0.9"):
+        check(tmp_path, shapes, **{option: 0.9})
+
+
 def _no_writing_below_proc(path: Path, _: int) -> bool:
     """Answer as for a user who is not root."""
     return not str(path).startswith("/proc")

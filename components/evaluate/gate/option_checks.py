@@ -7,8 +7,6 @@ from regraft_core.formats.options import GateOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import InputError
 
-_SEVERAL_LABELS = ("min_map", "min_macro_f1")
-
 
 def check_options(options: GateOptions, data: DatasetManifest) -> None:
     """Check that the options of the gate fit a dataset.
@@ -21,12 +19,6 @@ def check_options(options: GateOptions, data: DatasetManifest) -> None:
     if unknown:
         raise InputError(f"min_recall_by_class: expected names among {data.classes}, got {unknown}")
     check_label_options(options, data.labels_per_image)
-    for name in _SEVERAL_LABELS if data.labels_per_image == "one" else ():
-        if value := getattr(options, name):
-            raise InputError(
-                f"{name.replace('_', '-')}: not available with one label an image, got {value}; "
-                "use --min-accuracy"
-            )
     if options.min_accuracy_by_slice and not data.slices:
         raise InputError(
             "min_accuracy_by_slice: expected a dataset with slices, got one without; ingest it "

@@ -46,6 +46,11 @@ def describe_lists(catalog: Catalog) -> Iterator[str]:
     everywhere = [name for name, count in catalog.count_by_class().items() if count == images]
     if everywhere:
         yield f"all images have the label {everywhere[0]!r}, so no model can learn to tell it apart"
+    if set(catalog.count_by_class()) == {"0", "1"}:
+        yield (
+            "the labels of the lists are 0 and 1; if these stand for absent and present, write the "
+            "names of the labels, or a column for each with --label-columns"
+        )
     if set(catalog.count_labels_per_image()) == {1}:
         yield (
             "each image has a list of one label; if this is so by design, write labels without "

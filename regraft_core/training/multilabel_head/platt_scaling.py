@@ -34,7 +34,8 @@ class PlattScaling:
         """Return the scaling with the lowest log loss of each label (Platt, 1999).
 
         The targets are those of Platt: with one more image that has the label, and one that has
-        not, so that a label without errors keeps finite logits.
+        not, so that a label without errors keeps finite logits. A label that all images have, or
+        none, keeps its logits: the targets alone would make all probabilities nearly equal.
 
         Args:
             logits: float [n, k], of images that the model was not fitted to.
@@ -43,7 +44,10 @@ class PlattScaling:
         having = labels.sum(axis=0)
         lacking = len(labels) - having
         targets = np.where(labels > 0, (having + 1) / (having + 2), 1 / (lacking + 2))
-        found = [_fit(*columns) for columns in zip(logits.T, targets.T, strict=True)]
+        found = [
+            _fit(*columns) if both else np.array([1.0, 0.0])
+            for *columns, both in zip(logits.T, targets.T, having * lacking > 0, strict=True)
+        ]
         return cls(*np.array(found).T)
 
     def logits(self, logits: Floats) -> Floats:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.ingest.card.label_counts import describe_lists
 from components.ingest.catalog import Catalog
 from components.ingest.ingest import ingest
 from components.ingest.splits.assignment import assign_catalog
@@ -166,3 +167,9 @@ def test_a_label_without_enough_images_is_named(make_catalog: Make) -> None:
     catalog.use_label_lists()
     with pytest.raises(DataError, match="found red 0; each class needs at least 3 images"):
         assign_catalog(catalog, ["blue", "red"], IngestOptions(), several=True)
+
+
+def test_lists_of_0_and_1_are_a_warning(make_catalog: Make) -> None:
+    catalog = make_catalog([{"label": '["0", "1"]'}, {"label": '["0"]'}])
+    catalog.use_label_lists()
+    assert any("the labels of the lists are 0 and 1" in one for one in describe_lists(catalog))

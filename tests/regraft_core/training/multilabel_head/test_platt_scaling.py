@@ -42,3 +42,9 @@ def test_weights_of_calibrated_logits() -> None:
     np.testing.assert_allclose(
         scaling.weights(weights).logits(rows), scaling.logits(weights.logits(rows))
     )
+
+
+def test_labels_of_all_images_or_of_none_keep_their_logits() -> None:
+    logits = np.random.default_rng(2).normal(0, 3, (50, 2))
+    found = PlattScaling.fit(logits, np.tile(np.array([0, 1], np.uint8), (50, 1)))
+    np.testing.assert_array_equal(found.logits(logits), logits)
