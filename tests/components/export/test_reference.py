@@ -44,7 +44,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sample_of_valid_images_is_described(many: Path, tmp_path: Path) -> None:
-    graphs = Graphs(None, Recorded(), 2)
+    graphs = Graphs(None, Recorded(), 2, None)
     lengths = [len(record.encoded) for record in read_split(many, "validation")]
     info = write_reference(tmp_path, graphs, PLAIN, many, 1000, None)
     found = DriftReference.read(tmp_path)
@@ -64,14 +64,14 @@ def test_a_refitted_head_counts_by_what_it_predicted_before(many: Path, tmp_path
     labels = np.array([record.label for record in read_split(many, "validation")])
     none = np.zeros(0, np.float32)
     before = RefittedHead(none, none, np.eye(len(CLASSES), dtype=np.float32)[labels], labels)
-    write_reference(tmp_path, Graphs(None, Recorded(), 2), PLAIN, many, 1000, before)
+    write_reference(tmp_path, Graphs(None, Recorded(), 2, None), PLAIN, many, 1000, before)
     lengths = np.array([len(record.encoded) for record in read_split(many, "validation")])
     found = DriftReference.read(tmp_path)
     assert found.predicted.tolist() == labels[lengths > MIN_LENGTH].tolist()
 
 
 def test_no_images_are_no_reference(many: Path, tmp_path: Path) -> None:
-    graphs = Graphs(None, Recorded(), 2)
+    graphs = Graphs(None, Recorded(), 2, None)
     assert write_reference(tmp_path, graphs, PLAIN, many, 0, None) is None
     assert not (tmp_path / REFERENCE_FILE).exists()
 
