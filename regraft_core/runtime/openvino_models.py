@@ -37,7 +37,7 @@ def engine_errors() -> Iterator[None]:
         yield
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         # The last line is the cause, or refers to a page below it.
-        lines = [line for line in str(error).splitlines() if line.strip() and "://" not in line]
+        lines = [line for line in str(error).splitlines() if line.strip() and "https:" not in line]
         cause = lines[-1].strip(" -") if lines else type(error).__name__
         raise EngineError(cause[:200]) from error
 
