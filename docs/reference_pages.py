@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from docs.reference_python import python_page
 from pipelines.recipes.recipe import Recipe
-from regraft_core.backbones.backbone_table import BACKBONES, KERAS
+from regraft_core.backbones.backbone_row import KERAS
+from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.formats import manifest_storage, manifests
 
 BACKBONES_TEXT = """
