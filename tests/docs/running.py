@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from docs.results.values import ROOT
 from regraft.cli.main import main
@@ -109,6 +110,9 @@ class Reader:
         """Run `regraft` in this process, which loads TensorFlow only once."""
         output, code = io.StringIO(), 0
         with (
+            # The command changes both for the processes that it starts.
+            mock.patch.dict(os.environ),
+            mock.patch.object(sys, "path", sys.path[:]),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
