@@ -113,9 +113,10 @@ def test_a_model_for_bfloat16_is_also_verified_in_it(
         assert "In bfloat16, tolerance 0.05: grpc " in (tmp_path / "parity/parity.md").read_text()
         assert "verify: in bfloat16 within 0.0" in capsys.readouterr().out
         strict = [replace(BFLOAT16, tolerance=1e-9)]
-        monkeypatch.setattr("components.verify.verify.served_variants", lambda _: strict)
-        with pytest.raises(ParityError, match=r"in bfloat16, \d of 8 images: .*; run without"):
-            verify(*inputs, tmp_path / "failed", EMBEDDED)
+        with monkeypatch.context() as patch:
+            patch.setattr("components.verify.verify.served_variants", lambda _: strict)
+            with pytest.raises(ParityError, match=r"in bfloat16, \d of 8 images: .*; run without"):
+                verify(*inputs, tmp_path / "failed", EMBEDDED)
     monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     with pytest.raises(InputError, match="serving-precision: expected a processor that computes"):
         verify(*inputs, tmp_path / "other", EMBEDDED)
