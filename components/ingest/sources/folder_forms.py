@@ -1,4 +1,4 @@
-"""The forms of data that a folder may have besides class folders."""
+"""The forms of data that a folder may have, other than class folders."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def test_scores_of_weighted_images_are_those_of_scikit_learn() -> None:
     scores = found.scores(weights)
     for k, sample in enumerate(weights.T):
         expected = [
-            average_precision_score(truth, row, sample_weight=sample)
-            for truth, row in zip(found.true_labels.T[:4], found.probabilities.T[:4], strict=True)
+            average_precision_score(labels, row, sample_weight=sample)
+            for labels, row in zip(found.true_labels.T[:4], found.probabilities.T[:4], strict=True)
         ]
         np.testing.assert_allclose(areas[:4, k], expected, atol=1e-5)
         assert scores["mean_average_precision"][k] == pytest.approx(np.mean(expected), abs=1e-5)
