@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from components.start_ray.start_ray import POD_VARIABLE
 from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods, require_non_root
+from pipelines.cluster.ray_connection import RAY_OPTION, RUN_VARIABLE
+from pipelines.cluster.ray_pods import RAY_STEPS, check_ray_nodes, make_ray_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline
 from pipelines.recipe_checks import check_recipe
-from pipelines.recipes.recipe import Recipe, make_recipe
+from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
+from regraft_core.kuberay.ray_cluster import RUN_LABEL
 from regraft_core.runtime.addresses import redact, variables_of
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
@@ -26,8 +30,11 @@ def prepare_recipe(
     Raises:
         InputError: an unknown option, a value out of range, or as `check_recipe`.
     """
-    recipe = make_recipe(**{"require_gpu": bool(hardware and hardware.has_gpu), **options})
+    recipe = make_recipe(
+        **{"require_gpu": bool(hardware and hardware.has_gpu), **options, **_ray(options, pods)}
+    )
     pods = pods or Pods()
+    check_ray_nodes(pods.ray_nodes, recipe.workers, hardware)
     check_recipe(recipe, pods.has_mounted)
     known = {one.variable for one in pods.secret_variables}
     for url in (*recipe.sources, *recipe.mirrors):
@@ -37,6 +44,20 @@ def prepare_recipe(
                 f"{redact(url)}?... names this variable, got none"
             )
     return recipe
+
+
+def _ray(options: Mapping[str, Any], pods: Pods | None) -> dict[str, str]:
+    """Return the option `ray` of a run with a Ray cluster of its own.
+
+    Raises:
+        InputError: the options name another cluster.
+    """
+    if not pods or not pods.ray_nodes:
+        return {}
+    if options.get("ray"):
+        raise InputError(f"expected one of --ray-nodes and --ray, got {pods.ray_nodes} nodes and "
+                         f"{options['ray']!r}")  # fmt: skip
+    return {"ray": RAY_OPTION} if "ray" in RECIPE_FIELDS else {}
 
 
 def image_of(hardware: Hardware | None, pods: Pods | None) -> str:
@@ -61,7 +82,7 @@ def compile_pipeline(
         output: the file to write. A .json file cannot contain that the steps must not run as root.
         hardware: the nodes that the steps request. On GPU nodes, the container image has CUDA
             unless `pods` set another.
-        pods: container image, secrets and volumes of all steps.
+        pods: container image, secrets and volumes of all steps, and the size of a Ray cluster.
         cache: whether a step may reuse the result of an earlier run.
 
     Raises:
@@ -72,11 +93,14 @@ def compile_pipeline(
     if output.suffix == ".json" and (hardware is not None or (pods and pods.on_kubernetes)):
         raise InputError("output: expected a .yaml file, because a .json file cannot contain the "
                          "settings of nodes, secrets and PVCs")  # fmt: skip
+    from kfp import kubernetes
     from kfp.compiler import Compiler
 
     from pipelines.pipeline import make_pipeline
 
     with_image = replace(pods or Pods(), image=image_of(hardware, pods))
+    nodes = with_image.ray_nodes
+    ray = make_ray_pods(hardware, with_image) if hardware is not None and nodes else None
 
     def configure(task: Any, step: str) -> None:
         if hardware is not None:
@@ -85,10 +109,17 @@ def compile_pipeline(
         with_image.configure(task)
         if output.suffix != ".json":
             require_non_root(task)
+        if step == "start_ray":
+            kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
+        elif ray is not None and step in RAY_STEPS:
+            kubernetes.use_field_path_as_env(
+                task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']"
+            )
         if not cache:
             task.set_caching_options(False)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    pipeline = make_pipeline(configure, fan_out=recipe.workers > 1, cluster=True)
-    Compiler().compile(pipeline, str(output), pipeline_parameters=recipe.arguments())
+    pipeline = make_pipeline(configure, fan_out=recipe.workers > 1, cluster=True, ray=ray)
+    values = recipe.arguments() | ({"ray_nodes": nodes} if ray else {})
+    Compiler().compile(pipeline, str(output), pipeline_parameters=values)
     compact_file(output)

@@ -41,12 +41,16 @@ class Mount:
 
 @dataclass(frozen=True)
 class Pods:
-    """Settings of all pods. An empty `image` means the container image for the nodes."""
+    """Settings of all pods. An empty `image` means the container image for the nodes.
+
+    With `ray_nodes`, the run has a Ray cluster of so many worker nodes.
+    """
 
     image: str = ""
     secret_variables: tuple[SecretVariable, ...] = ()
     secret_volumes: tuple[Mount, ...] = ()
     pvcs: tuple[Mount, ...] = ()
+    ray_nodes: int = 0
 
     def configure(self, task: Any) -> None:
         """Apply the settings to a kfp task."""
@@ -77,6 +81,7 @@ def make_pods(
     secret_variables: tuple[str, ...] = (),
     secret_volumes: tuple[str, ...] = (),
     pvcs: tuple[str, ...] = (),
+    ray_nodes: int = 0,
 ) -> Pods:
     """Parse the options `SECRET:KEY=VARIABLE`, `SECRET=/path` and `PVC=/path`.
 
@@ -90,6 +95,7 @@ def make_pods(
         tuple(_variable(text) for text in secret_variables),
         tuple(_mount("secret-volume", text) for text in secret_volumes),
         tuple(_mount("pvc", text) for text in pvcs),
+        ray_nodes,
     )
     for kind, names in (
         ("variable", [one.variable for one in pods.secret_variables]),

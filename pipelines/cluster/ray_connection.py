@@ -1,0 +1,29 @@
+"""Connects a step to the Ray cluster of its run, by environment variables.
+
+The address and the token differ in each run. As options, they would change what the server's cache
+compares, and the token would be stored with the run. So the steps have the option `ray` "auto", for
+which Ray reads these variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from regraft_core.kuberay.kubernetes_api import ACCOUNT, api_of_pod
+from regraft_core.kuberay.lifecycle import client_variables
+
+RUN_VARIABLE = "REGRAFT_RAY_RUN"
+"""Is set, to the run's ID, in pods of steps that use the Ray cluster of the run."""
+RAY_OPTION = "auto"
+
+
+def ray_variables(environ: Mapping[str, str], account: Path = ACCOUNT) -> dict[str, str]:
+    """Return the variables for Ray's client; none in a pod without a Ray cluster.
+
+    Raises:
+        InputError: the token cannot be read.
+        UnavailableError: the API server does not respond.
+    """
+    run_id = environ.get(RUN_VARIABLE, "")
+    return client_variables(api_of_pod(environ, account), run_id) if run_id else {}
