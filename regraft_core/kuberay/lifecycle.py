@@ -101,7 +101,7 @@ def create_cluster(api: KubernetesApi, cluster: RayCluster, policy: NetworkPolic
     # An older operator has no such field, and the server drops it: anyone could run code.
     if created.get("spec", {}).get("authOptions", {}).get("mode") != "token":
         remove_cluster(api, cluster.metadata.name)
-        raise InputError("ray_nodes: expected KubeRay 1.5 or later, whose clusters have tokens, "
+        raise InputError("ray_nodes: expected KubeRay 1.5.1 or later, whose clusters have tokens, "
                          "found an older one; upgrade its operator, or use --workers")  # fmt: skip
 
 
