@@ -183,8 +183,9 @@ def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
         """Train, verify and publish an image classifier by transfer learning."""
         run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         work = steps(**options | {"run_id": run_id})
-        known = ("destination", "model_name", "mlflow", "ray_nodes")
-        last = step(conclude, run_id=run_id, **{n: options[n] for n in known if n in options})
+        where = {name: options[name] for name in ("destination", "model_name", "mlflow")}
+        nodes = options.get("ray_nodes", 0)
+        last = step(conclude, run_id=run_id, **where, ray_nodes=nodes)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
         return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
 

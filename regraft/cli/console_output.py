@@ -215,7 +215,7 @@ def showing_steps() -> Iterator[Callable[[Sequence[Task]], None]]:
 
 
 def print_estimates(estimates: Sequence[Estimate]) -> None:
-    """Print the estimated times of runs, one column per number of nodes."""
+    """Print the estimated times and prices of runs, one column per number of nodes."""
     nodes = [str(one.plan.nodes) for one in estimates]
     rows = table("nodes", *nodes, numbers=range(1, len(nodes) + 1))
     for step in estimates[0].steps:
@@ -223,6 +223,11 @@ def print_estimates(estimates: Sequence[Estimate]) -> None:
     rows.add_section()
     rows.add_row("total", *(_duration(one.total_s) for one in estimates))
     rows.add_row("node hours", *(f"{one.node_hours:.1f}" for one in estimates))
+    if any(one.cost for one in estimates):
+        rows.add_row("price", *(f"{one.cost:,.2f}" for one in estimates))
+    if any(one.failure for one in estimates):
+        rows.add_row("to be resumed", *(f"{one.failure:.0%}" for one in estimates))
+    rows.add_row("downloads", *(f"{one.downloads_gb:.3g} GB" for one in estimates))
     rows.add_row("activations", *(f"{one.cut_gb:.3g} GB" for one in estimates))
     rows.add_row("", *("cached" if one.cached else "not cached" for one in estimates))
     console().print(rows)
