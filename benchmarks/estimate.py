@@ -19,7 +19,7 @@ from benchmarks.result import Measurement, Metric, run_benchmark
 from components.ingest.sources.samples import write_fashion
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
 from pipelines.cluster.sample_runs import SampleRun, rates_of_samples
-from regraft.sample_run import read_sample_run
+from pipelines.finished_run import read_sample_run
 
 ALL_ACCEPTED: dict[str, Any] = {
     "accuracy_rule": "point",

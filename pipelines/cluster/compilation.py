@@ -112,9 +112,7 @@ def compile_pipeline(
         if step == "start_ray":
             kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
         elif ray is not None and step in RAY_STEPS:
-            kubernetes.use_field_path_as_env(
-                task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']"
-            )
+            kubernetes.use_field_path_as_env(task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']")
         if not cache:
             task.set_caching_options(False)
 

@@ -211,7 +211,8 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
     ingest = max(1 / rates.ingest_rate,
                  rates.image_kb / (1e3 * min(plan.node_mb_s, plan.source_mb_s / ray_nodes))
                  + rates.image_kb / _bandwidth(plan, ray_nodes))  # fmt: skip
-    evaluation = max(1 / (rates.evaluate_rate or rates.extract_rate), read_kb / _bandwidth(plan, ray_nodes))
+    evaluate_rate = rates.evaluate_rate or rates.extract_rate
+    evaluation = max(1 / evaluate_rate, read_kb / _bandwidth(plan, ray_nodes))
     downloads = {name: 1e6 * gb / (shared if name == "extract_features" else single)
                  for name, gb in _artifact_gb(plan, rates, cached).items()}  # fmt: skip
 

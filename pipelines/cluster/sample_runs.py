@@ -49,7 +49,9 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
     starts: dict[str, float] = {}
 
     def rate(step: str, counts: tuple[int, int], repeated: int = 1) -> float:
-        starts[step], found = _line(step, small, large, (repeated * counts[0], repeated * counts[1]))
+        starts[step], found = _line(
+            step, small, large, (repeated * counts[0], repeated * counts[1])
+        )
         return found
 
     rates = Rates(

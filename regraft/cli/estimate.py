@@ -71,7 +71,7 @@ class Speeds:
         if len(folders) != 2:
             raise InputError(f"from_run: expected two runs of different sizes, got {len(folders)}")
         from pipelines.cluster.sample_runs import rates_of_samples
-        from regraft.sample_run import read_sample_run
+        from pipelines.finished_run import read_sample_run
 
         return rates_of_samples(*map(read_sample_run, folders), epochs, rates)
 

@@ -28,7 +28,7 @@ def test_a_smaller_segment_loses_less() -> None:
 
 def test_the_formula_is_the_mean_of_simulated_steps() -> None:
     often = Interruptions(per_hour=6, restart_s=50, checkpoint_s=200)
-    chance = random.Random(0)  # noqa: S311
+    chance = random.Random(0)
 
     def simulated() -> float:
         now, mean_s = 0.0, 3600 / often.per_hour

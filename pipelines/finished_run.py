@@ -1,4 +1,4 @@
-"""What `regraft estimate` reads of a local run: its images, and the time of each step."""
+"""What an estimate reads of a local run: its images, and the time of each step."""
 
 from __future__ import annotations
 
