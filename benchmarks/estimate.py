@@ -42,6 +42,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         ("--strategies", "head,top", "Strategies of all runs."),
     ):
         parser.add_argument(name, default=default, help=f"{text} Comma-separated.")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
     parser.add_argument("--image-px", type=int, default=64, help="Input image size in pixels.")
     parser.add_argument("--epochs", type=int, default=4, help="Number of epochs for strategy top.")
 
@@ -101,6 +102,7 @@ def _run(root: Path, name: str, images: int, options: argparse.Namespace) -> Sam
     recipe = make_recipe(
         sources=(str(root / name / "images"),),
         strategies=tuple(options.strategies.split(",")),
+        backbone=options.backbone,
         image_px=options.image_px,
         fine_tune_epochs=options.epochs,
         model_name="fashion",

@@ -102,5 +102,5 @@ class KubernetesServer(LocalServer):
 
     def _selected(self, kind: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         label, _, value = query["labelSelector"][0].partition("=")
-        return [one for (its, _), one in self.objects.items()
-                if its == kind and one["metadata"].get("labels", {}).get(label) == value]  # fmt: skip
+        found = [one for (its, _), one in self.objects.items() if its == kind]
+        return [one for one in found if one["metadata"].get("labels", {}).get(label) == value]

@@ -11,11 +11,11 @@ from components.start_ray.start_ray import POD_VARIABLE
 from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods, require_non_root
-from pipelines.cluster.ray_connection import RAY_OPTION, RUN_VARIABLE
+from pipelines.cluster.ray_connection import RUN_VARIABLE
 from pipelines.cluster.ray_pods import RAY_STEPS, check_ray_nodes, make_ray_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline
 from pipelines.recipe_checks import check_recipe
-from pipelines.recipes.recipe import RECIPE_FIELDS, Recipe, make_recipe
+from pipelines.recipes.recipe import Recipe, make_recipe
 from regraft_core.kuberay.ray_cluster import RUN_LABEL
 from regraft_core.runtime.addresses import redact, variables_of
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
@@ -30,11 +30,9 @@ def prepare_recipe(
     Raises:
         InputError: an unknown option, a value out of range, or as `check_recipe`.
     """
-    recipe = make_recipe(
-        **{"require_gpu": bool(hardware and hardware.has_gpu), **options, **_ray(options, pods)}
-    )
+    recipe = make_recipe(**{"require_gpu": bool(hardware and hardware.has_gpu), **options})
     pods = pods or Pods()
-    check_ray_nodes(pods.ray_nodes, recipe.workers, hardware)
+    check_ray_nodes(recipe, hardware, pods)
     check_recipe(recipe, pods.has_mounted)
     known = {one.variable for one in pods.secret_variables}
     for url in (*recipe.sources, *recipe.mirrors):
@@ -44,20 +42,6 @@ def prepare_recipe(
                 f"{redact(url)}?... names this variable, got none"
             )
     return recipe
-
-
-def _ray(options: Mapping[str, Any], pods: Pods | None) -> dict[str, str]:
-    """Return the option `ray` of a run with a Ray cluster of its own.
-
-    Raises:
-        InputError: the options name another cluster.
-    """
-    if not pods or not pods.ray_nodes:
-        return {}
-    if options.get("ray"):
-        raise InputError(f"expected one of --ray-nodes and --ray, got {pods.ray_nodes} nodes and "
-                         f"{options['ray']!r}")  # fmt: skip
-    return {"ray": RAY_OPTION} if "ray" in RECIPE_FIELDS else {}
 
 
 def image_of(hardware: Hardware | None, pods: Pods | None) -> str:

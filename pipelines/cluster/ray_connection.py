@@ -1,8 +1,7 @@
 """Connects a step to the Ray cluster of its run, by environment variables.
 
 The address and the token differ in each run. As options, they would change what the server's cache
-compares, and the token would be stored with the run. So the steps have the option `ray` "auto", for
-which Ray reads these variables.
+compares, and the token would be stored with the run.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from regraft_core.kuberay.lifecycle import client_variables
 
 RUN_VARIABLE = "REGRAFT_RAY_RUN"
 """Is set, to the run's ID, in pods of steps that use the Ray cluster of the run."""
-RAY_OPTION = "auto"
 
 
 def ray_variables(environ: Mapping[str, str], account: Path = ACCOUNT) -> dict[str, str]:

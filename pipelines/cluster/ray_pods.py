@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from pipelines.cluster.node_presets import SCRATCH_PATH, SHARED_MEMORY_PATH, Hardware, Node
 from pipelines.cluster.pod_settings import Pods
+from pipelines.recipes.recipe import Recipe
 from regraft_core.kuberay.health_probe import HEAD_URLS, WORKER_URLS
 from regraft_core.kuberay.pod import (
     Affinity,
@@ -34,8 +36,8 @@ from regraft_core.kuberay.ray_cluster import RayPod
 from regraft_core.runtime.errors import InputError
 
 MAX_NODES = 1024
-RAY_STEPS = frozenset({"ingest", "extract_features", "train_head", "fine_tune", "evaluate"})
-"""Steps that may give work to Ray nodes."""
+RAY_STEPS = frozenset({"ingest", "extract_features"})
+"""Steps that give work to Ray nodes."""
 SHARED_MEMORY = "1Gi"
 OBJECT_STORE_FRACTION = 0.9  # of the shared memory, which Ray must not exceed
 _PROBE_MODULE = "regraft_core.kuberay.health_probe"
@@ -44,12 +46,18 @@ _VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
-def check_ray_nodes(nodes: int, workers: int, hardware: Hardware | None) -> None:
+def check_ray_nodes(recipe: Recipe, hardware: Hardware | None, pods: Pods) -> None:
     """Check the number of Ray nodes of a run; 0 is none.
+
+    Args:
+        recipe: options of the run.
+        hardware: the nodes that the steps request.
+        pods: the number of Ray nodes, and the PVCs that they mount.
 
     Raises:
         InputError: it is out of range, or does not go with the other settings.
     """
+    nodes, workers = pods.ray_nodes, recipe.workers
     if not 0 <= nodes <= MAX_NODES:
         raise InputError(f"ray_nodes: expected 0 to {MAX_NODES}, got {nodes}")
     if nodes and workers > 1:
@@ -58,6 +66,10 @@ def check_ray_nodes(nodes: int, workers: int, hardware: Hardware | None) -> None
     if nodes and hardware is None:
         raise InputError("ray_nodes: expected --hardware, because Ray needs to know the cores and "
                          "the memory of a node, got none")  # fmt: skip
+    claims = replace(pods, secret_volumes=())
+    if nodes and not (recipe.work_dir and claims.has_mounted(recipe.work_dir)):
+        raise InputError("ray_nodes: expected --work-dir in a mounted --pvc, through which the "
+                         f"nodes share files, got {recipe.work_dir!r}")  # fmt: skip
 
 
 def make_ray_pods(hardware: Hardware, pods: Pods) -> tuple[RayPod, RayPod]:

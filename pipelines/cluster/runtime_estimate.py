@@ -3,8 +3,8 @@
 Each step takes a fixed start-up time (container image, TensorFlow, tracing the graph) and the
 slowest of what it does concurrently: computing, reading and writing. Nodes share the bandwidth of
 the storage. Feature extraction is divided by whole shards, so one node may have one shard more than
-another. With a Ray cluster, ingest and evaluation are divided, too; all other steps run on one
-node. Strategies run in parallel if there are nodes for them.
+another. With a Ray cluster, ingest is divided, too; all other steps run on one node. Strategies run
+in parallel if there are nodes for them.
 
     part         = ceil(shards / nodes) * images per shard
     extraction   = start-up + max(part / rate, bytes of the part / bandwidth of a node)
@@ -12,10 +12,10 @@ node. Strategies run in parallel if there are nodes for them.
     top, cached  = start-up + cut bytes / bandwidth + epochs * training images / rate
     top, not     = start-up + epochs * training images * (1 / extraction rate + 1 / top rate)
 
-Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step before
-it starts: each worker the whole dataset. Interruptions lengthen each step as in `interruptions.py`.
-A node is paid while its step runs; the nodes of a Ray cluster are paid from its start to the end of
-the run.
+Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step
+before it starts: each worker the whole dataset. Interruptions lengthen each step as in
+`interruptions.py`. A node is paid while its step runs; the nodes of a Ray cluster are paid from its
+start to the end of the run.
 
 Not included: waiting for a free node, contention within a node, and that the bandwidth of a bucket
 depends on the size of its objects.
@@ -212,7 +212,7 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
                  rates.image_kb / (1e3 * min(plan.node_mb_s, plan.source_mb_s / ray_nodes))
                  + rates.image_kb / _bandwidth(plan, ray_nodes))  # fmt: skip
     evaluate_rate = rates.evaluate_rate or rates.extract_rate
-    evaluation = max(1 / evaluate_rate, read_kb / _bandwidth(plan, ray_nodes))
+    evaluation = max(1 / evaluate_rate, read_kb / single)
     downloads = {name: 1e6 * gb / (shared if name == "extract_features" else single)
                  for name, gb in _artifact_gb(plan, rates, cached).items()}  # fmt: skip
 
@@ -229,7 +229,7 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
         ),
         "train_head": step("train_head", pooled_s + train / rates.head_rate),
         "fine_tune": step("fine_tune", _top_s(plan, rates, train, cached)),
-        "evaluate": step("evaluate", math.ceil(test / ray_nodes) * evaluation, ray_nodes),
+        "evaluate": step("evaluate", test * evaluation),
         RELEASE: _Step(
             sum(map(rates.start_of, RELEASE_STEPS)),
             sum(downloads.get(name, 0.0) for name in RELEASE_STEPS), 0.0

@@ -60,7 +60,7 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
             "extract_features", (small.train + small.validation, large.train + large.validation)
         ),
         head_rate=rate("train_head", (small.train, large.train)),
-        top_rate=rate("fine_tune", (small.train, large.train), epochs),
+        top_rate=rate("fine_tune", (epochs * small.train, epochs * large.train)),
         evaluate_rate=rate("evaluate", (small.test, large.test)),
         image_kb=sizes.image_kb,
         pooled_kb=sizes.pooled_kb,

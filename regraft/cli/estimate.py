@@ -88,7 +88,7 @@ class Machines:
         bool,
         typer.Option(
             "--ray/--no-ray",
-            help="The nodes are a Ray cluster, which also does ingest and evaluation.",
+            help="The nodes are a Ray cluster, which also does ingest.",
         ),
     ] = False
     work_dir: Annotated[

@@ -25,6 +25,8 @@ GROUP = "/apis/ray.io/v1"
 CLUSTERS = Collection("ray.io", "v1", "rayclusters")
 POLICIES = Collection("networking.k8s.io", "v1", "networkpolicies")
 SECRETS, PODS = Collection("", "v1", "secrets"), Collection("", "v1", "pods")
+ADDRESS_VARIABLE = "REGRAFT_RAY"
+"""From which a step reads the address of a Ray cluster."""
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key of KubeRay's secret, not a secret
 RIGHTS = tuple(
     (verb, collection)
@@ -199,7 +201,7 @@ def remove_cluster(api: KubernetesApi, name: str) -> bool:
 
 
 def client_variables(api: KubernetesApi, run_id: str) -> dict[str, str]:
-    """Return the environment variables with which Ray's client finds the cluster of a run.
+    """Return the environment variables with which a step finds the cluster of a run.
 
     Raises:
         InputError: the cluster has no token, or no permission to read it.
@@ -211,7 +213,7 @@ def client_variables(api: KubernetesApi, run_id: str) -> dict[str, str]:
         raise InputError(f"ray_nodes: expected the token of Ray cluster {name} in the secret of "
                          "this name, found none")  # fmt: skip
     return {
-        "RAY_ADDRESS": cluster_address(run_id, api.namespace),
+        ADDRESS_VARIABLE: cluster_address(run_id, api.namespace),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
     }

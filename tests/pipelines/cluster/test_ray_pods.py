@@ -20,7 +20,7 @@ from tests.command_line import Regraft
 
 PODS = make_pods("ghcr.io/me/regraft-python:1", ("s3:secret=AWS_SECRET_ACCESS_KEY",),
                  ("ca=/etc/ca",), ("work=/data",), ray_nodes=8)  # fmt: skip
-VALUES = {"sources": ("sample:digits",), "destination": "/data/models"}
+VALUES = {"sources": ("sample:digits",), "destination": "/data/models", "work_dir": "/data/work"}
 OWNER = OwnerReference(api_version="argoproj.io/v1alpha1", kind="Workflow", name="w", uid="u")
 RUN = Run("0f1e2d3c-0000-4000-8000-1234567890ab", OWNER, "default-editor")
 
@@ -156,6 +156,10 @@ def test_all_sizes_of_clusters_share_a_version_of_the_pipeline(
         (("--ray-nodes", 4, "--workers", 4, "--hardware", "cpu"),
          "expected one of --ray-nodes and --workers, got 4 Ray nodes and 4 workers"),
         (("--ray-nodes", 4), "ray_nodes: expected --hardware"),
+        (("--ray-nodes", 4, "--hardware", "cpu"),
+         "ray_nodes: expected --work-dir in a mounted --pvc, through which the nodes share files"),
+        (("--ray-nodes", 4, "--hardware", "cpu", "--work-dir", "s3://bucket/work"),
+         "ray_nodes: expected --work-dir in a mounted --pvc"),
         (("--ray-nodes", -1, "--hardware", "cpu"), "ray_nodes: expected 0 to 1024, got -1"),
         (("--ray-nodes", 4, "--resume", "run-1", "--host", "http://127.0.0.1:9"),
          "resume: expected no --ray-nodes"),

@@ -186,14 +186,14 @@ def test_a_policy_of_a_cluster_that_was_never_made_is_removed(
     assert ("networkpolicies", NAME) not in server.objects
 
 
-def test_ray_s_client_gets_address_and_token_by_variables(
+def test_steps_get_address_and_token_by_variables(
     server: KubernetesServer, api: KubernetesApi
 ) -> None:
     with pytest.raises(InputError, match="expected the token"):
         client_variables(api, RUN_ID)
     make_cluster(api)
     assert client_variables(api, RUN_ID) == {
-        "RAY_ADDRESS": f"ray://{NAME}-head-svc.{NAMESPACE}.svc:10001",
+        "REGRAFT_RAY": f"ray://{NAME}-head-svc.{NAMESPACE}.svc:10001",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "secret-of-the-cluster",
     }
