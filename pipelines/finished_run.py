@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.cluster.sample_runs import SampleRun
 from pipelines.local.run import read_summary
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 
 
 def read_sample_run(folder: Path) -> SampleRun:

@@ -1,4 +1,4 @@
-"""Artifacts are in a folder that Ray nodes see while a step runs, and then where KFP expects them."""
+"""Artifacts are in a folder that Ray nodes see while a step runs, then where KFP expects them."""
 
 # kfp 2.17 cannot read postponed annotations, so they are not postponed here.
 import json
@@ -46,7 +46,7 @@ def test_a_step_works_in_the_shared_folder_and_its_outputs_return(tmp_path: Path
     shared.mkdir(parents=True)
     (shared / "left-by-a-killed-attempt").touch()
     SharingExecutor(step(tmp_path), count, shared).execute()
-    assert SEEN == [str(shared / "in" / "dataset"), str(shared / "out" / "model")]
+    assert [Path(one) for one in SEEN] == [shared / "in" / "dataset", shared / "out" / "model"]
     assert (tmp_path / "model" / "length").read_text() == "5"
     assert not shared.exists()
     described = json.loads((tmp_path / "output.json").read_text())["artifacts"]["model"]
