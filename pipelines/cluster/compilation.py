@@ -12,10 +12,11 @@ from pipelines.cluster.compact_ir import compact_file
 from pipelines.cluster.node_presets import Hardware, set_node
 from pipelines.cluster.pod_settings import Pods, require_non_root
 from pipelines.cluster.ray_connection import RUN_VARIABLE
-from pipelines.cluster.ray_pods import RAY_STEPS, check_ray_nodes, make_ray_pods
+from pipelines.cluster.ray_pods import RAY_STEPS, check_ray, make_ray_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.kuberay.lifecycle import ADDRESS_VARIABLE
 from regraft_core.kuberay.ray_cluster import RUN_LABEL
 from regraft_core.runtime.addresses import redact, variables_of
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
@@ -32,7 +33,7 @@ def prepare_recipe(
     """
     recipe = make_recipe(**{"require_gpu": bool(hardware and hardware.has_gpu), **options})
     pods = pods or Pods()
-    check_ray_nodes(recipe, hardware, pods)
+    check_ray(recipe, hardware, pods)
     check_recipe(recipe, pods.has_mounted)
     known = {one.variable for one in pods.secret_variables}
     for url in (*recipe.sources, *recipe.mirrors):
@@ -66,7 +67,7 @@ def compile_pipeline(
         output: the file to write. A .json file cannot contain that the steps must not run as root.
         hardware: the nodes that the steps request. On GPU nodes, the container image has CUDA
             unless `pods` set another.
-        pods: container image, secrets and volumes of all steps, and the size of a Ray cluster.
+        pods: container image, secrets and volumes of all steps, and their Ray cluster.
         cache: whether a step may reuse the result of an earlier run.
 
     Raises:
@@ -95,7 +96,9 @@ def compile_pipeline(
             require_non_root(task)
         if step == "start_ray":
             kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
-        elif ray is not None and step in RAY_STEPS:
+        elif step in RAY_STEPS and (ray is not None or with_image.ray):
+            if with_image.ray:
+                task.set_env_variable(ADDRESS_VARIABLE, with_image.ray)
             kubernetes.use_field_path_as_env(task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']")
         if not cache:
             task.set_caching_options(False)

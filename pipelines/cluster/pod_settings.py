@@ -43,7 +43,8 @@ class Mount:
 class Pods:
     """Settings of all pods. An empty `image` means the container image for the nodes.
 
-    With `ray_nodes`, the run has a Ray cluster of so many worker nodes.
+    With `ray_nodes`, the run has a Ray cluster of so many worker nodes; `ray` is the address of an
+    existing one.
     """
 
     image: str = ""
@@ -51,6 +52,7 @@ class Pods:
     secret_volumes: tuple[Mount, ...] = ()
     pvcs: tuple[Mount, ...] = ()
     ray_nodes: int = 0
+    ray: str = ""
 
     def configure(self, task: Any) -> None:
         """Apply the settings to a kfp task."""
@@ -68,7 +70,7 @@ class Pods:
     @property
     def on_kubernetes(self) -> bool:
         """Whether there are settings that only the Kubernetes part of a compiled file contains."""
-        return bool(self.secret_variables or self.secret_volumes or self.pvcs)
+        return bool(self.secret_variables or self.secret_volumes or self.pvcs or self.ray)
 
     def has_mounted(self, path: str) -> bool:
         """Return whether a path is in a mounted PersistentVolumeClaim or secret."""
@@ -82,6 +84,7 @@ def make_pods(
     secret_volumes: tuple[str, ...] = (),
     pvcs: tuple[str, ...] = (),
     ray_nodes: int = 0,
+    ray: str = "",
 ) -> Pods:
     """Parse the options `SECRET:KEY=VARIABLE`, `SECRET=/path` and `PVC=/path`.
 
@@ -96,6 +99,7 @@ def make_pods(
         tuple(_mount("secret-volume", text) for text in secret_volumes),
         tuple(_mount("pvc", text) for text in pvcs),
         ray_nodes,
+        ray,
     )
     for kind, names in (
         ("variable", [one.variable for one in pods.secret_variables]),

@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regraft_core.kuberay.kubernetes_api import ACCOUNT, api_of_pod
-from regraft_core.kuberay.lifecycle import client_variables
+from regraft_core.kuberay.lifecycle import ADDRESS_VARIABLE, client_variables
 
 RUN_VARIABLE = "REGRAFT_RAY_RUN"
 """Is set, to the run's ID, in pods of steps that use the Ray cluster of the run."""
 
 
 def ray_variables(environ: Mapping[str, str], account: Path = ACCOUNT) -> dict[str, str]:
-    """Return the variables for Ray's client; none in a pod without a Ray cluster.
+    """Return the variables for Ray's client; none without a Ray cluster, or if they are set.
 
     Raises:
         InputError: the token cannot be read.
         UnavailableError: the API server does not respond.
     """
     run_id = environ.get(RUN_VARIABLE, "")
-    return client_variables(api_of_pod(environ, account), run_id) if run_id else {}
+    if not run_id or environ.get(ADDRESS_VARIABLE):
+        return {}
+    return client_variables(api_of_pod(environ, account), run_id)

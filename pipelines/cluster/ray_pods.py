@@ -33,6 +33,7 @@ from regraft_core.kuberay.pod import (
     VolumeMount,
 )
 from regraft_core.kuberay.ray_cluster import RayPod
+from regraft_core.runtime.addresses import refuse_credentials
 from regraft_core.runtime.errors import InputError
 
 MAX_NODES = 1024
@@ -46,29 +47,38 @@ _VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
-def check_ray_nodes(recipe: Recipe, hardware: Hardware | None, pods: Pods) -> None:
-    """Check the number of Ray nodes of a run; 0 is none.
+def check_ray(recipe: Recipe, hardware: Hardware | None, pods: Pods) -> None:
+    """Check the Ray cluster of a run, if it has one.
 
     Args:
         recipe: options of the run.
         hardware: the nodes that the steps request.
-        pods: the number of Ray nodes, and the PVCs that they mount.
+        pods: the number of Ray nodes or an address, and the PVCs that the nodes mount.
 
     Raises:
-        InputError: it is out of range, or does not go with the other settings.
+        InputError: a value is invalid, or does not go with the other settings.
     """
     nodes, workers = pods.ray_nodes, recipe.workers
     if not 0 <= nodes <= MAX_NODES:
         raise InputError(f"ray_nodes: expected 0 to {MAX_NODES}, got {nodes}")
-    if nodes and workers > 1:
-        raise InputError(f"expected one of --ray-nodes and --workers, got {nodes} Ray nodes and "
+    if not nodes and not pods.ray:
+        return
+    if nodes and pods.ray:
+        raise InputError(f"expected one of --ray-nodes and --ray, got {nodes} and {pods.ray!r}")
+    option = "ray_nodes" if nodes else "ray"
+    if pods.ray and not pods.ray.startswith("ray://"):
+        raise InputError(f"ray: expected an address such as ray://host:10001, got {pods.ray!r}")
+    refuse_credentials("ray", pods.ray)
+    if workers > 1:
+        flag = option.replace("_", "-")
+        raise InputError(f"expected one of --{flag} and --workers, got {nodes or pods.ray!r} and "
                          f"{workers} workers")  # fmt: skip
     if nodes and hardware is None:
         raise InputError("ray_nodes: expected --hardware, because Ray needs to know the cores and "
                          "the memory of a node, got none")  # fmt: skip
     claims = replace(pods, secret_volumes=())
-    if nodes and not (recipe.work_dir and claims.has_mounted(recipe.work_dir)):
-        raise InputError("ray_nodes: expected --work-dir in a mounted --pvc, through which the "
+    if not (recipe.work_dir and claims.has_mounted(recipe.work_dir)):
+        raise InputError(f"{option}: expected --work-dir in a mounted --pvc, through which the "
                          f"nodes share files, got {recipe.work_dir!r}")  # fmt: skip
 
 

@@ -151,6 +151,7 @@ def describe(submission: Submission, connection: Connection) -> dict[str, Any]:
         "cache": settings.cache,
         "secrets": names,
         "ray_nodes": settings.pods.ray_nodes,
+        "ray": settings.pods.ray,
         "pvcs": [f"{pvc.name} at {pvc.path}" for pvc in pods.pvcs],
         "parameters": submission.parameters,
     }

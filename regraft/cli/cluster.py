@@ -100,6 +100,13 @@ class PodOptions:
             help="Worker nodes of a Ray cluster that KubeRay makes for the run; 0 makes none."
         ),
     ] = 0
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Address of an existing Ray cluster, such as ray://host:10001; pass its token by "
+            "--secret-env."
+        ),
+    ] = ""
 
     def profile(self) -> Hardware | None:
         """Return the preset of nodes, if one is given."""
@@ -113,7 +120,7 @@ class PodOptions:
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
         names = (tuple(texts or ()) for texts in lists)
-        return make_pods(self.image, *names, ray_nodes=self.ray_nodes)
+        return make_pods(self.image, *names, ray_nodes=self.ray_nodes, ray=self.ray)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
 from pipelines.cluster.node_presets import PRESETS, find_preset
 from pipelines.cluster.pod_settings import make_pods
+from pipelines.cluster.ray_connection import ray_variables
 from pipelines.cluster.ray_pods import RAY_STEPS, make_ray_pods
 from pipelines.cluster.submit import Settings, Submission, prepare
 from regraft_core.kuberay.network_policy import make_network_policy
@@ -150,11 +152,29 @@ def test_all_sizes_of_clusters_share_a_version_of_the_pipeline(
     assert (submission.parameters["ray_nodes"], other.parameters["ray_nodes"]) == (8, 64)
 
 
+def test_steps_get_the_address_of_an_existing_cluster(tmp_path: Path) -> None:
+    file, pods = tmp_path / "pipeline.yaml", replace(PODS, ray_nodes=0, ray="ray://head:10001")
+    compile_pipeline(prepare_recipe(VALUES, pods=pods), file, pods=pods)
+    executors = next(yaml.safe_load_all(file.read_text()))["deploymentSpec"]["executors"]
+    variables = {
+        name.removeprefix("exec-").replace("-", "_"): one["container"]["env"]
+        for name, one in executors.items()
+        if one["container"].get("env")
+    }
+    address = [{"name": "REGRAFT_RAY", "value": "ray://head:10001"}]
+    assert variables == dict.fromkeys(RAY_STEPS, address)
+    assert ray_variables({"REGRAFT_RAY": "ray://head:10001", "REGRAFT_RAY_RUN": RUN.id}) == {}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--ray-nodes", 4, "--workers", 4, "--hardware", "cpu"),
-         "expected one of --ray-nodes and --workers, got 4 Ray nodes and 4 workers"),
+         "expected one of --ray-nodes and --workers, got 4 and 4 workers"),
+        (("--ray", "ray://head:10001", "--ray-nodes", 4), "expected one of --ray-nodes and --ray"),
+        (("--ray", "ray://head:10001", "--workers", 4), "expected one of --ray and --workers"),
+        (("--ray", "head:10001"), "ray: expected an address such as ray://host:10001"),
+        (("--ray", "ray://head:10001"), "ray: expected --work-dir in a mounted --pvc"),
         (("--ray-nodes", 4), "ray_nodes: expected --hardware"),
         (("--ray-nodes", 4, "--hardware", "cpu"),
          "ray_nodes: expected --work-dir in a mounted --pvc, through which the nodes share files"),
