@@ -16,7 +16,7 @@ from kfp.dsl.executor import Executor
 FOLDER = ".ray"
 
 
-class SharingExecutor(Executor):  # type: ignore[misc]  # kfp has no types
+class SharingExecutor(Executor):
     """Runs a component on copies of its inputs, and takes its outputs back.
 
     Args:
@@ -62,4 +62,4 @@ def shared_folder(executor_input: Mapping[str, Any], step: str, run_id: str) -> 
     """Return a folder of the step's content store for its artifacts; None without a store."""
     parameters = executor_input.get("inputs", {}).get("parameterValues", {})
     work_dir = parameters.get("options", {}).get("work_dir", "")
-    return Path(work_dir) / FOLDER / run_id / step if work_dir else None
+    return Path(work_dir) / FOLDER / f"{run_id}-{step}" if work_dir else None

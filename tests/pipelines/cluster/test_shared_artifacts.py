@@ -42,7 +42,7 @@ def step(folder: Path, *, fails: bool = False) -> dict[str, Any]:
 
 
 def test_a_step_works_in_the_shared_folder_and_its_outputs_return(tmp_path: Path) -> None:
-    shared = tmp_path / "work" / ".ray" / "run-1" / "count"
+    shared = tmp_path / "work" / ".ray" / "run-1-count"
     shared.mkdir(parents=True)
     (shared / "left-by-a-killed-attempt").touch()
     SharingExecutor(step(tmp_path), count, shared).execute()
@@ -65,5 +65,5 @@ def test_a_failed_step_leaves_nothing_in_the_shared_folder(tmp_path: Path) -> No
 
 def test_the_folder_is_in_the_content_store_of_the_step() -> None:
     given = {"inputs": {"parameterValues": {"options": {"work_dir": "/models/.work"}}}}
-    assert shared_folder(given, "ingest", "run-1") == Path("/models/.work/.ray/run-1/ingest")
+    assert shared_folder(given, "ingest", "run-1") == Path("/models/.work/.ray/run-1-ingest")
     assert shared_folder({"inputs": {}}, "ingest", "run-1") is None
