@@ -103,7 +103,7 @@ class PodOptions:
     ray: Annotated[
         str,
         typer.Option(
-            help="Address of an existing Ray cluster, such as ray://host:10001; pass its token by "
+            help="URI of an existing Ray cluster, such as ray://host:10001; pass its token by "
             "--secret-env."
         ),
     ] = ""

@@ -84,21 +84,20 @@ class Machines:
         list[int] | None,
         typer.Option(help="Number of nodes for feature extraction; may be repeated."),
     ] = None
-    ray: Annotated[
+    ray_cluster: Annotated[
         bool,
         typer.Option(
-            "--ray/--no-ray",
+            "--ray-cluster",
             help="The nodes are a Ray cluster, which also does ingest.",
         ),
     ] = False
-    work_dir: Annotated[
+    whole_artifacts: Annotated[
         bool,
         typer.Option(
-            "--work-dir/--no-work-dir",
-            help="Whether steps read from a content store; if not, each pod downloads all its "
-            "inputs.",
+            "--whole-artifacts",
+            help="The run has no --work-dir, so each pod downloads all its inputs before it starts.",
         ),
-    ] = True
+    ] = False
     node_mb_s: Annotated[
         float, typer.Option(help="Network bandwidth of a node, in MB per second.")
     ] = Plan.node_mb_s
@@ -126,6 +125,7 @@ class Machines:
         """Return a plan for each number of nodes."""
         values = dict(vars(self))
         counts = values.pop("nodes") or [1, 2, 4, 8, 16]
+        more |= {"ray": values.pop("ray_cluster"), "work_dir": not values.pop("whole_artifacts")}
         lost = Interruptions(*(values.pop(n) for n in ("interruptions", "restart_s",
                                                        "checkpoint_s")))  # fmt: skip
         return [Plan(images, n, interruptions=lost, **values, **more) for n in counts]
@@ -146,12 +146,12 @@ def estimate(
     ] = Plan.top_epochs,
     json: JsonFlag = False,
 ) -> None:
-    """Estimate the time and the price of a run for more images and nodes.
+    """Estimate the time and the price of a larger run.
 
     The default rates were measured on two CPU cores. Two short runs on your machine, given by
     `--from-run`, replace them.
 
-    Example: regraft estimate --images 1e8 --nodes 16 --ray --node-price 0.4 --interruptions 0.05
+    Example: regraft estimate --images 1e8 --nodes 16 --ray-cluster --node-price 0.4 --interruptions 0.05
     """
     from regraft.cli.console_output import print_estimates, print_json
 

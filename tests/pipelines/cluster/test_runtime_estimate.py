@@ -146,7 +146,8 @@ def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> 
     assert ended.code == 0, ended.err
     assert [(one["images"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
     assert "not cached" in regraft("estimate", "--images", "1e8").out
-    priced = regraft("estimate", "--images", "1e6", "--nodes", 4, "--ray", "--no-work-dir",
+    priced = regraft("estimate", "--images", "1e6", "--nodes", 4, "--ray-cluster",
+                     "--whole-artifacts",
                      "--node-price", "0.5", "--interruptions", "0.1")  # fmt: skip
     assert [name in priced.out for name in ("start_ray", "price", "to be resumed")] == [True] * 3
     assert regraft("estimate", "--images", "0").code == 2
