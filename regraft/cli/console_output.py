@@ -227,10 +227,14 @@ def print_estimates(estimates: Sequence[Estimate]) -> None:
         rows.add_row("price", *(f"{one.cost:,.2f}" for one in estimates))
     if any(one.failure for one in estimates):
         rows.add_row("to be resumed", *(f"{one.failure:.0%}" for one in estimates))
-    rows.add_row("downloads", *(f"{one.downloads_gb:.3g} GB" for one in estimates))
-    rows.add_row("activations", *(f"{one.cut_gb:.3g} GB" for one in estimates))
+    rows.add_row("downloads", *(_gigabytes(one.downloads_gb) for one in estimates))
+    rows.add_row("activations", *(_gigabytes(one.cut_gb) for one in estimates))
     rows.add_row("", *("cached" if one.cached else "not cached" for one in estimates))
     console().print(rows)
+
+
+def _gigabytes(value: float) -> str:
+    return f"{value:,.0f} GB" if value >= 100 else f"{value:.3g} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -95,7 +95,7 @@ class Machines:
         bool,
         typer.Option(
             "--whole-artifacts",
-            help="The run has no --work-dir, so each pod downloads all its inputs before it starts.",
+            help="The run has no --work-dir: each pod downloads all its inputs before it starts.",
         ),
     ] = False
     node_mb_s: Annotated[
@@ -151,7 +151,8 @@ def estimate(
     The default rates were measured on two CPU cores. Two short runs on your machine, given by
     `--from-run`, replace them.
 
-    Example: regraft estimate --images 1e8 --nodes 16 --ray-cluster --node-price 0.4 --interruptions 0.05
+    Example: regraft estimate --images 1e8 --nodes 16 --ray-cluster --node-price 0.4
+    --interruptions 0.05
     """
     from regraft.cli.console_output import print_estimates, print_json
 

@@ -14,6 +14,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts the token of a pod's service account."""
 TIMEOUT_S = (10, 60)  # to connect, to read
 ATTEMPTS, BACKOFF_S = 5, 0.5
+_RETRIED = (429, 500, 502, 503, 504)
 _REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -151,9 +152,6 @@ class KubernetesApi:
         for scheme in ("https://", "http://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
         return session
-
-
-_RETRIED = (429, 500, 502, 503, 504)
 
 
 def api_of_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> KubernetesApi:
