@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -67,6 +68,14 @@ def test_workers_request_the_heavy_node_and_the_head_no_gpu(preset: str) -> None
     assert worker.get("nodeSelector", {}) == node.selectors
     assert ("affinity" in worker) is bool(node.requirements)
     assert not any("/" in name for name in head["containers"][0]["resources"]["limits"])
+
+
+@pytest.mark.parametrize("preset", ["gke", "eks"])
+def test_pods_and_policy_match_the_schema_of_kubernetes(preset: str) -> None:
+    kubernetes_validate.validate(make_network_policy(RUN).manifest(), "1.31", strict=True)
+    for template in templates(preset):
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
 
 
 def test_ray_s_objects_fit_in_the_shared_memory_and_the_head_gets_no_tasks() -> None:
