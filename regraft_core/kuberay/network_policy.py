@@ -52,8 +52,9 @@ class NetworkPolicy(KubernetesModel):
 def make_network_policy(run: Run) -> NetworkPolicy:
     """Return the policy of a run's Ray cluster, whose pods have the label of the run as well."""
     peer = Peer(pod_selector=PodSelector(match_labels={RUN_LABEL: run.id}))
+    rule = IngressRule.model_validate({"from": (peer,)})
     protected = PodSelector(match_labels={CLUSTER_LABEL: cluster_name(run.id)})
     return NetworkPolicy(
         metadata=run.metadata(),
-        spec=NetworkPolicySpec(pod_selector=protected, ingress=(IngressRule(peers=(peer,)),)),
+        spec=NetworkPolicySpec(pod_selector=protected, ingress=(rule,)),
     )

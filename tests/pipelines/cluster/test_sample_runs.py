@@ -9,6 +9,9 @@ import pytest
 
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
 from pipelines.cluster.sample_runs import SampleRun, rates_of_samples
+from pipelines.finished_run import read_sample_run
+from pipelines.local.run import Summary
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 
@@ -59,6 +62,22 @@ def test_no_start_up_time_is_negative() -> None:
 def test_runs_that_do_not_fit_are_refused(first: SampleRun, message: str) -> None:
     with pytest.raises(InputError, match=message):
         rates_of_samples(first, run(1000), EPOCHS, Rates())
+
+
+def test_a_run_has_the_images_of_its_dataset(dataset: Path, tmp_path: Path) -> None:
+    summary = Summary(
+        verdict="accepted", reasons=[], strategy="head", model_version=1, saved_model=None,
+        published=None, metrics={}, parity={}, timings={"ingest": 1.5}, report="",
+        dataset_digest="", dataset=str(dataset), evaluation="",
+    )  # fmt: skip
+    (tmp_path / "summary.json").write_text(summary.model_dump_json())
+    found = read_sample_run(tmp_path)
+    splits = DatasetManifest.read(dataset).splits
+    assert (found.train, found.validation, found.test) == tuple(
+        splits[name].count for name in ("train", "validation", "test")
+    )
+    assert found.images > 0
+    assert found.seconds == {"ingest": 1.5}
 
 
 def test_the_command_reads_two_runs(regraft: Regraft, tmp_path: Path) -> None:
