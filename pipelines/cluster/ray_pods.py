@@ -167,7 +167,7 @@ def _placement(node: Node) -> dict[str, Any]:
         for one in node.requirements
     )
     term = NodeSelectorTerm(match_expressions=expressions)
-    affinity = NodeAffinity(required=NodeSelector(node_selector_terms=(term,)))
+    selector = NodeSelector(node_selector_terms=(term,))
     return {
         "node_selector": dict(node.selectors) or None,
         "tolerations": tuple(
@@ -176,8 +176,13 @@ def _placement(node: Node) -> dict[str, Any]:
             )
             for one in node.tolerations
         ) or None,
-        "affinity": Affinity(node_affinity=affinity) if expressions else None,
+        "affinity": _affinity(selector) if expressions else None,
     }  # fmt: skip
+
+
+def _affinity(selector: NodeSelector) -> Affinity:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": selector}
+    return Affinity(node_affinity=NodeAffinity.model_validate(required))
 
 
 def _quantity(text: str) -> float:

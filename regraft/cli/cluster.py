@@ -119,8 +119,8 @@ class PodOptions:
         from pipelines.cluster.pod_settings import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
-        names = (tuple(texts or ()) for texts in lists)
-        return make_pods(self.image, *names, ray_nodes=self.ray_nodes, ray=self.ray)
+        variables, volumes, pvcs = (tuple(texts or ()) for texts in lists)
+        return make_pods(self.image, variables, volumes, pvcs, self.ray_nodes, self.ray)
 
 
 @dataclass(frozen=True)

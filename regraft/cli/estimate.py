@@ -73,7 +73,8 @@ class Speeds:
         from pipelines.cluster.sample_runs import rates_of_samples
         from pipelines.finished_run import read_sample_run
 
-        return rates_of_samples(*map(read_sample_run, folders), epochs, rates)
+        first, second = (read_sample_run(folder) for folder in folders)
+        return rates_of_samples(first, second, epochs, rates)
 
 
 @dataclass(frozen=True)
