@@ -48,10 +48,8 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
                          f"and {large.images}")  # fmt: skip
     starts: dict[str, float] = {}
 
-    def rate(step: str, counts: tuple[int, int], repeated: int = 1) -> float:
-        starts[step], found = _line(
-            step, small, large, (repeated * counts[0], repeated * counts[1])
-        )
+    def rate(step: str, counts: tuple[int, int]) -> float:
+        starts[step], found = _line(step, small, large, counts)
         return found
 
     rates = Rates(
