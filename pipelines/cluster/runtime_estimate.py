@@ -153,10 +153,6 @@ class _Step:
     nodes: int = 1
     segment_s: float = math.inf
 
-    def undisturbed_s(self) -> float:
-        """Seconds without interruptions."""
-        return self.start_s + self.download_s + self.work_s
-
     def expected_s(self, interruptions: Interruptions, wait_s: float) -> float:
         """Seconds with interruptions, after which the start-up and the download are repeated."""
         again = interruptions.restart_s + wait_s + self.start_s + self.download_s
@@ -175,24 +171,21 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
     cut_gb = (train + validation) * rates.activation_kb / 1e6
     cached = cut_gb <= plan.cache_gb
     parts = _steps(plan, rates, cached)
-    steps = {name: part.expected_s(plan.interruptions, _wait_s(name))
-             for name, part in parts.items()}  # fmt: skip
+    interruptions = plan.interruptions
+    if not plan.work_dir:  # where checkpoints are
+        interruptions = replace(interruptions, checkpoint_s=math.inf)
+    steps = {name: part.expected_s(interruptions, _wait_s(name)) for name, part in parts.items()}
     total_s = sum(steps.values())
     if not math.isfinite(total_s):
         raise InputError(f"interruptions: with {plan.interruptions.per_hour:g} per hour no step "
                          "would end; expected a lower rate or more checkpoints")  # fmt: skip
     paid_s = sum(parts[name].nodes * seconds for name, seconds in steps.items())
     if plan.ray:
-        # The nodes of the cluster, and the pod of each step.
+        # The worker nodes, and the pod of each step; the head is small.
         paid_s = total_s * plan.nodes + total_s
-    downloads = _artifact_gb(plan, rates, cached)
-    copies = plan.nodes if not plan.ray else 1
-    downloads_gb = plan.images * rates.image_kb / 1e6 + sum(
-        gb * (copies if name == "extract_features" else 1) for name, gb in downloads.items()
-    )
-    return Estimate(
-        plan, steps, cached, cut_gb, paid_s / 3600, downloads_gb, _failure(plan, parts, steps)
-    )
+    failure = _failure(plan, parts, steps)
+    downloads_gb = _downloads_gb(plan, rates, cached, parts["extract_features"].nodes)
+    return Estimate(plan, steps, cached, cut_gb, paid_s / 3600, downloads_gb, failure)
 
 
 def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
@@ -225,7 +218,8 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
     return ray | {
         "ingest": step("ingest", math.ceil(plan.images / ray_nodes) * ingest, ray_nodes),
         "extract_features": step(
-            "extract_features", part * extraction, workers, SHARD * extraction
+            "extract_features", part * extraction, workers,
+            SHARD * extraction if plan.work_dir else math.inf
         ),
         "train_head": step("train_head", pooled_s + train / rates.head_rate),
         "fine_tune": step("fine_tune", _top_s(plan, rates, train, cached)),
@@ -253,6 +247,18 @@ def _artifact_gb(plan: Plan, rates: Rates, cached: bool) -> dict[str, float]:
         "export": dataset,
         "verify": dataset,
     }
+
+
+def _downloads_gb(plan: Plan, rates: Rates, cached: bool, workers: int) -> float:
+    """Return the GB that all pods download, with those of the source."""
+    dataset = plan.images * rates.image_kb / 1e6
+    if plan.work_dir:  # each image and its features once
+        train, validation, _ = plan.counts
+        stored = rates.pooled_kb + (rates.activation_kb if cached else 0.0)
+        return 2 * dataset + (train + validation) * stored / 1e6
+    artifacts = _artifact_gb(plan, rates, cached)
+    copies = 1 if plan.ray else workers
+    return dataset + sum(artifacts.values()) + (copies - 1) * artifacts["extract_features"]
 
 
 def _failure(plan: Plan, parts: Mapping[str, _Step], steps: Mapping[str, float]) -> float:

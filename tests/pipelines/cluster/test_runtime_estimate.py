@@ -86,6 +86,7 @@ def test_without_a_content_store_each_worker_downloads_the_dataset() -> None:
     assert found.downloads_gb == pytest.approx(10 + 4 * 10 + 4 * 10 + 2 * features_gb)
     by_reference = estimate_run(Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=200), RATES)
     assert by_reference.total_s < found.total_s
+    assert by_reference.downloads_gb == pytest.approx(10 + 10 + features_gb)
 
 
 def test_a_slow_source_limits_ingest() -> None:
@@ -118,6 +119,8 @@ def test_interruptions_cost_time_money_and_sometimes_the_run() -> None:
     assert often.cost > rare.cost
     assert all(often.steps[step] >= seconds for step, seconds in rare.steps.items())
     assert often.steps["train_head"] > rare.steps["train_head"]
+    without_checkpoints = estimate_run(replace(often.plan, work_dir=False), RATES)
+    assert without_checkpoints.steps["fine_tune"] > 1.4 * often.steps["fine_tune"]
     with pytest.raises(InputError, match="no step would end"):
         never = Interruptions(1e6, 120, 1e6)
         estimate_run(Plan(1_000_000, interruptions=never), RATES)
