@@ -383,7 +383,8 @@ class _Process:
         code = self._process.poll()
         self.stop(10)
         print("\n".join(self._log), file=sys.stderr, flush=True)
-        if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
+        stopped = (0, -signal.SIGTERM, -signal.SIGKILL)
+        if code is not None or self._process.returncode not in stopped:
             lines = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
             last = next(lines, "no output")
             reason = f"the server ended with exit code {self._process.returncode}: {last}"
