@@ -32,6 +32,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.machine import check_bfloat16
+from regraft_core.runtime.nvidia_smi import read_driver
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
@@ -134,6 +135,8 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
         check_mlflow_package()
     if recipe.serving_precision == "bfloat16":
         check_bfloat16("serving-precision")
+    if recipe.precision == "bfloat16" and read_driver() is None:  # a GPU may compute in it
+        check_bfloat16("precision")
 
 
 def _check_champion(recipe: Recipe) -> None:

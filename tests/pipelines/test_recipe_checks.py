@@ -12,7 +12,9 @@ import pytest
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import make_recipe
 from regraft_core.formats.fingerprint import LABELS_FILE
+from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.nvidia_smi import Driver
 from tests.command_line import Regraft
 
 
@@ -121,6 +123,25 @@ def test_an_engine_without_its_package_is_found(
         InputError, match=r"feature-engine: openvino needs regraft_no.* pip install"
     ):
         check(tmp_path, shapes, feature_engine="openvino")
+
+
+@pytest.mark.parametrize("option", ["precision", "serving_precision"])
+def test_a_precision_that_the_processor_lacks_is_found(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    check(tmp_path, shapes)
+    name = option.replace("_", "-")
+    with pytest.raises(InputError, match=f"^{name}: expected a processor that computes in bfloat"):
+        check(tmp_path, shapes, **{option: "bfloat16"})
+
+
+def test_a_gpu_may_compute_in_bfloat16(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr("pipelines.recipe_checks.read_driver", lambda: Driver("", (12, 9), ()))
+    check(tmp_path, shapes, precision="bfloat16")
 
 
 @pytest.fixture
