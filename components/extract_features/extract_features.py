@@ -105,8 +105,9 @@ def extract_features(
     count = sum(info.count for _, info in shards)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
 
-    def build(engine: Engine, batch_size: int = options.batch_size) -> Network:
-        return build_network(engine, model, extractor, backbone, batch_size)
+    def build(engine: Engine, batch_size: int = 0) -> Network:
+        size = batch_size or engine.batch_size or options.batch_size
+        return build_network(engine, model, extractor, backbone, size)
 
     ready = choose_engine(
         possible_engines(options, gpu_capabilities()),
@@ -116,6 +117,8 @@ def extract_features(
         alone=shard_count == 1,
     )
     engine = ready.engine
+    if engine.batch_size:
+        options = options.model_copy(update={"batch_size": engine.batch_size})
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
@@ -177,6 +180,7 @@ def extract_features(
             batch_size=batch_size,
             engine=engine.runtime,
             precision=engine.precision,
+            xla=engine.xla,
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             levels=levels,
