@@ -209,8 +209,8 @@ def test_an_engine_that_exhausts_the_memory_does_not_take_part(
 
 def test_a_result_is_not_used_with_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_engines, "gpu_names", lambda: ["NVIDIA A100"])
-    Machine({FLOAT32: 0.1, BFLOAT16: 0.01, LARGE: 1.0}).choose(GPU[:3])
-    other = Machine({FLOAT32: 0.01, BFLOAT16: 0.1, LARGE: 2.0})
+    Machine({FLOAT32: 0.1, BFLOAT16: 0.01, LARGE: 6.0}).choose(GPU[:3])
+    other = Machine({FLOAT32: 0.01, BFLOAT16: 0.1, LARGE: 6.0})
     assert other.choose(GPU[:3]).engine == BFLOAT16
     monkeypatch.setattr(kept_engines, "gpu_names", lambda: ["NVIDIA H100"])
     assert other.choose(GPU[:3]).engine == FLOAT32
