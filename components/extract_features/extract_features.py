@@ -111,15 +111,14 @@ def extract_features(
         alone=shard_count == 1,
     )
     engine = ready.engine
-    if engine.batch_size:
-        options = options.model_copy(update={"batch_size": engine.batch_size})
+    requested = engine.batch_size or options.batch_size
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
     # What is equal if the bits are to be equal.
-    computed = [str(engine), options.batch_size, engine_versions([engine])]
+    computed = [str(engine), requested, engine_versions([engine])]
     # The file of a backbone says more than its weights, such as activations.
     file_digest = backbone.name.partition(DIGEST_MARK)[2]
     inputs = [data.digest, weights, file_digest, backbone.scaling, image_px]
@@ -140,13 +139,13 @@ def extract_features(
 
         def run(batch_size: int) -> None:
             sized = options.model_copy(update={"batch_size": batch_size})
-            whole = batch_size == options.batch_size
+            whole = batch_size == requested
             network = ready.network if whole else build(engine, batch_size)
             forward = build_forward(network, sized, image_px, data)
             _extract(Path(dataset), shards, forward, store, options.views)
 
         first = fitting_batch(
-            "extract_features", options.batch_size, extractor, options.gpu_memory_mb,
+            "extract_features", requested, extractor, options.gpu_memory_mb,
             half=bool(engine.half),
         )  # fmt: skip
         _, batch_size = with_halved_batches("extract_features", first, run)
