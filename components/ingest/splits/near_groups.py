@@ -38,13 +38,15 @@ def join_near_pairs(catalog: Catalog, pairs: NDArray[np.void]) -> NearGroups:
     """
     numbers, keys = read_integers(catalog, "number"), read_integers(catalog, "key")
     limit = max(MIN_GROUP_LIMIT, int(MAX_GROUP_FRACTION * len(numbers)))
+    if not len(pairs):
+        return NearGroups(limit, 0, 0, 0)
     of_pairs = np.stack([keys[np.searchsorted(numbers, pairs[one])] for one in ("first", "second")])
     units, joins = np.unique(of_pairs, return_inverse=True)
     root, ungrouped = _join(len(units), joins.reshape(2, -1), limit)
     changed = np.flatnonzero(root != np.arange(len(units)))
     # The last unit stands for keys above all of them; it is not equal to any.
-    unit = np.minimum(np.searchsorted(units, keys), max(len(units) - 1, 0))
-    of_unit = np.flatnonzero(units[unit] == keys) if len(units) else np.empty(0, np.int64)
+    unit = np.minimum(np.searchsorted(units, keys), len(units) - 1)
+    of_unit = np.flatnonzero(units[unit] == keys)
     unit = unit[of_unit]
     in_group = np.isin(root[unit], root[changed])
     moved = root[unit] != unit
@@ -54,9 +56,7 @@ def join_near_pairs(catalog: Catalog, pairs: NDArray[np.void]) -> NearGroups:
     )
 
 
-def _join(
-    units: int, joins: NDArray[np.int64], limit: int
-) -> tuple[NDArray[np.int64], int]:  # fmt: skip
+def _join(units: int, joins: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], int]:
     """Join units in the order given; the lowest of a group is its root.
 
     Args:
