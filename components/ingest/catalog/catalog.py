@@ -1,7 +1,7 @@
 """The catalog of all images during ingest: an SQLite file, so that memory use stays flat.
 
 All SQL of ingest is in this package. The file is removed with the working folder. An image takes
-about 350 bytes of disk, mostly its path, and those with a thumbnail 1,100 more. Thumbnails are in a
+about 300 bytes of disk with its indexes, and one with a thumbnail 1,100 more. Thumbnails are in a
 table of their own: only those of similar images are read, and the other columns by many queries.
 """
 
