@@ -88,13 +88,14 @@ def _drop_exact(catalog: Catalog, report: DuplicateReport) -> tuple[int, int]:
     Returns:
         The number of groups in several splits, and of their copies in other splits.
     """
-    counts = {"sets": 0, "leaking": 0, "leakage": 0}
+    groups = leaking = copies = 0
     numbers = array("q")
 
     def excluded() -> Iterator[tuple[bytes, str, str]]:
+        nonlocal groups, leaking, copies
         for group in exact_duplicates(catalog):
-            counts["sets"] += 1
-            counts["leaking"] += _is_leaking(group)
+            groups += 1
+            leaking += _is_leaking(group)
             kept = group[0]
             labels = sorted({image.label for image in group})
             for image in group if len(labels) > 1 else group[1:]:
@@ -103,7 +104,7 @@ def _drop_exact(catalog: Catalog, report: DuplicateReport) -> tuple[int, int]:
                 elif image.source_split != kept.source_split:
                     reason = "leakage"
                     detail = f"same bytes as {_text(kept.path)} in {kept.source_split}"
-                    counts["leakage"] += 1
+                    copies += 1
                 else:
                     reason, detail = "exact-duplicate", f"same bytes as {_text(kept.path)}"
                 numbers.append(image.number)
@@ -111,9 +112,9 @@ def _drop_exact(catalog: Catalog, report: DuplicateReport) -> tuple[int, int]:
 
     catalog.quarantine(excluded())
     catalog.remove_images(numbers)
-    report.counts["exact_sets"] = counts["sets"]
+    report.counts["exact_sets"] = groups
     report.counts["exact_dropped"] = len(numbers)
-    return counts["leaking"], counts["leakage"]
+    return leaking, copies
 
 
 def _warn_of_labels(catalog: Catalog, pairs: NDArray[np.void], report: DuplicateReport) -> None:
