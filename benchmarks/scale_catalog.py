@@ -125,7 +125,7 @@ def _decide(folder: Path, rows: int) -> dict[str, float]:
     from components.ingest.catalog.catalog import Catalog
     from components.ingest.splits.assignment import assign_catalog
     from components.ingest.splits.duplicates import resolve_duplicates
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     options = IngestOptions()
     catalog = Catalog(folder / "catalog.sqlite", create=True)
@@ -151,35 +151,36 @@ def _decide(folder: Path, rows: int) -> dict[str, float]:
 
 def _step(step: str, folder: Path, backbone: str, image_px: int) -> Callable[[], object]:
     """Import what a step needs; return a function that runs it on the outputs of those before."""
-    from regraft_core.formats import options
-
     dataset, features = folder / "dataset", folder / "features"
     if step == "ingest":
         from components.ingest.ingest import ingest
+        from regraft_core.formats.options.ingest import IngestOptions
 
-        return lambda: ingest([str(folder / "images")], dataset, options.IngestOptions())
+        return lambda: ingest([str(folder / "images")], dataset, IngestOptions())
     if step == "extraction":
         from components.extract_features.extract_features import extract_features
+        from regraft_core.formats.options.extract_features import FeatureOptions
 
-        chosen = options.FeatureOptions(
-            backbone=backbone, image_px=image_px, levels="last", keep_cut=False
-        )
+        chosen = FeatureOptions(backbone=backbone, image_px=image_px, levels="last", keep_cut=False)
         return lambda: extract_features(dataset, features, chosen)
     if step == "head":
         from components.train_head.train_head import train_head
+        from regraft_core.formats.options.train_head import HeadOptions
 
-        last = options.HeadOptions(levels="last")
+        last = HeadOptions(levels="last")
         return lambda: train_head([features], folder / "head", last)
     if step == "candidate":
         from components.fine_tune.fine_tune import fine_tune
+        from regraft_core.formats.options.fine_tune import FineTuneOptions
 
-        only_head = options.FineTuneOptions(strategy="head")
+        only_head = FineTuneOptions(strategy="head")
         return lambda: fine_tune(
             dataset, [features], folder / "head", folder / "candidate", only_head
         )
     from components.evaluate.evaluate import evaluate
+    from regraft_core.formats.options.evaluate import GateOptions
 
-    gate = options.GateOptions()
+    gate = GateOptions()
     return lambda: evaluate([folder / "candidate"], dataset, folder / "evaluation", gate)
 
 

@@ -9,7 +9,7 @@ from components.ingest.catalog.catalog import Catalog
 from components.ingest.catalog.counts import count_by_class
 from components.ingest.catalog.duplicates import images_with_id, relabel
 from regraft_core.formats.fixes import FixesFile
-from regraft_core.formats.manifests import AppliedFixes
+from regraft_core.formats.manifests.dataset import AppliedFixes
 from regraft_core.runtime.errors import InputError
 
 DROPPED = "dropped-in-review"

@@ -14,8 +14,8 @@ from components.ingest.catalog.columns import read_integers, read_words, write_w
 from components.ingest.catalog.counts import count_by_class, count_by_reason, count_by_split
 from components.ingest.splits.group_splits import assign_groups
 from components.ingest.splits.split_keys import assign_splits, thresholds
-from regraft_core.formats.manifests import SPLITS
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 from regraft_core.training.stratification import stratify
 

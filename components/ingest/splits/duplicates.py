@@ -28,7 +28,7 @@ from components.ingest.catalog.rows import Duplicate
 from components.ingest.splits.copies import find_copies
 from components.ingest.splits.near_duplicates import find_near_pairs
 from components.ingest.splits.near_groups import NearGroups, join_near_pairs
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 EXAMPLES = 24

@@ -11,7 +11,7 @@ from components.ingest.catalog.catalog import Catalog
 from components.ingest.catalog.columns import read_integers, read_words
 from components.ingest.catalog.counts import count_by_split
 from components.ingest.splits.assignment import assign_catalog
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 Make = Callable[[Sequence[dict[str, Any]]], Catalog]

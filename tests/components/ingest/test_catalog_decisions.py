@@ -20,7 +20,7 @@ from components.ingest.catalog.rows import ImageRow
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.splits.near_duplicates import HASH_DISTANCE, WINDOW, candidates
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 IMAGES = 6_000
 CLASSES = [f"class {number}" for number in range(10)]

@@ -14,7 +14,7 @@ from components.ingest.catalog.columns import read_integers
 from components.ingest.catalog.counts import count_images
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.splits.near_duplicates import find_near_pairs
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 Make = Callable[[Sequence[dict[str, Any]]], Catalog]
