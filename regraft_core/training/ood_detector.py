@@ -27,7 +27,7 @@ from regraft_core.formats.manifests import Level
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
-from regraft_core.training.linear_head.logistic_regression import principal_axes
+from regraft_core.training.linear_head.linear_problem import principal_axes
 
 Floats = NDArray[np.float32]
 DETECTOR_FILE = "ood_detector.npz"
