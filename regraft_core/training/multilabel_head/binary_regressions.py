@@ -51,7 +51,7 @@ def prior_classifiers(targets: NDArray[np.number], width: int) -> Weights:
 
 
 def solve_labels(
-    problem: Problem, penalties: Floats | float, start: Weights,
+    problem: Problem, penalty: Floats | float, start: Weights,
     step: Callable[[], object] = lambda: None,
 ) -> Weights:  # fmt: skip
     """Minimize, for each label, the mean log loss + penalty / 2 * its kernel's sum of squares.
@@ -61,12 +61,12 @@ def solve_labels(
 
     Args:
         problem: rows, and targets [n, k] in 0..1.
-        penalties: of each label, [k], or of all of them.
+        penalty: of each label, [k], or of all of them.
         start: classifiers to start from.
         step: reports progress.
     """
     count, labels = problem.targets.shape
-    each = np.full(labels, penalties)
+    each = np.full(labels, penalty)
 
     def of_logits(logits: Floats, place: slice) -> tuple[float, Floats]:
         targets = problem.targets[place]
