@@ -22,7 +22,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.array_file import read_arrays, write_arrays
-from regraft_core.formats.manifests import Level
+from regraft_core.formats.manifests.features import Level
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.linear_problem import principal_axes
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from components.evaluate.predict import printable_path
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
-from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import scale
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.array_file import read_arrays, write_arrays
-from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
 
 REFIT_FILE = "refit.npz"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, scalings
 from regraft_core.training.linear_head.held_out_fits import PATHS
