@@ -9,35 +9,54 @@ import numpy as np
 
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
-from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_fits import fit_logistic
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.logistic_fits import LogisticFits
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
-from regraft_core.training.linear_head.ridge_regression import fit_ridge
+from regraft_core.training.linear_head.ridge_regression import RidgeSystem
 
 
-def fit_members(rows: HeadRows, task: FitTask, members: Sequence[Trial], compared: int) -> Weights:
-    """Fit the members to all rows and return the mean classifier of unscaled features.
+class MemberFits:
+    """Fits of all rows, which share what does not depend on method and penalty."""
 
-    More rows than the members were compared on need a weaker penalty of the mean loss.
-    """
-    kernels, biases = [], []
-    for trial in members:
-        penalty = trial.penalty * compared / len(rows)
-        fitted = fit_trial(rows, task, replace(trial, penalty=penalty))
-        kernels.append(fitted.kernel / trial.temperature)
-        biases.append(fitted.bias / trial.temperature)
-    return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))
+    def __init__(self, rows: HeadRows, task: FitTask) -> None:
+        """Take rows, and the task of fitting them."""
+        self._rows, self._task, self._scalings = rows, task, scalings(rows)
+        self._ridge: dict[str, RidgeSystem] = {}
+        self._logistic: dict[str, LogisticFits] = {}
 
+    def mean(self, members: Sequence[Trial], compared: float) -> Weights:
+        """Return the mean classifier of the members, for unscaled features.
 
-def fit_trial(rows: HeadRows, task: FitTask, trial: Trial) -> Weights:
-    """Fit a trial's method, scaling and penalty to all rows, for unscaled features."""
-    scaling = scalings(rows)[trial.scaling]
-    if trial.method == "logistic":
-        fitted = fit_logistic(
-            rows, task.targets, task.weights, scaling, task.sample, MULTINOMIAL, trial.penalty
-        )
-    else:
-        fitted = fit_ridge(
-            rows.parts, task.targets, task.weights, scaling, trial.penalty, trial.method
-        )
-    return fitted.of_features(scaling)
+        `compared` is how many rows the members' penalties are for: more rows need a weaker penalty
+        of the mean loss.
+        """
+        kernels, biases = [], []
+        for trial in members:
+            penalty = trial.penalty * compared / len(self._rows)
+            fitted = self.fit(replace(trial, penalty=penalty))
+            kernels.append(fitted.kernel / trial.temperature)
+            biases.append(fitted.bias / trial.temperature)
+        return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))
+
+    def fit(self, trial: Trial) -> Weights:
+        """Fit a trial's method, scaling and penalty, for unscaled features."""
+        scaling = self._scalings[trial.scaling]
+        if trial.method == "logistic":
+            fitted = self._logistic_fits(trial.scaling, scaling).fit(trial.penalty)
+        else:
+            fitted = self._ridge_system(trial.scaling, scaling).fit(trial.penalty, trial.method)
+        return fitted.of_features(scaling)
+
+    def _logistic_fits(self, name: str, scaling: Scaling) -> LogisticFits:
+        if name not in self._logistic:
+            targets, weights, sample = self._task.targets, self._task.weights, self._task.sample
+            self._logistic[name] = LogisticFits(
+                self._rows, targets, weights, scaling, sample, MULTINOMIAL
+            )
+        return self._logistic[name]
+
+    def _ridge_system(self, name: str, scaling: Scaling) -> RidgeSystem:
+        if name not in self._ridge:
+            targets, weights = self._task.targets, self._task.weights
+            self._ridge[name] = RidgeSystem(self._rows.parts, targets, weights, scaling)
+        return self._ridge[name]

@@ -9,7 +9,7 @@ classifier.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from regraft_core.formats.options.option_types import Objective
 from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
-from regraft_core.training.linear_head.chosen_fits import fit_members, fit_trial
+from regraft_core.training.linear_head.chosen_fits import MemberFits
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.held_out_fits import (
     FitTask,
@@ -37,6 +37,7 @@ from regraft_core.training.linear_head.held_out_scores import (
     score,
     smoothed_loss,
 )
+from regraft_core.training.linear_head.larger_sample import compare_factors
 from regraft_core.training.linear_head.linear_classifier import Weights
 
 Floats = NDArray[np.float64]
@@ -100,7 +101,12 @@ def solve_head(
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
         best = _best_mean(_eligible(fits, rows, options), task.known)
-        fitted = fit_members(rows, task, best.members, len(task.sample))
+        if len(task.sample) < len(rows):
+            larger = compare_factors(
+                rows, classes, class_weights, options, best.members, len(task.sample)
+            )
+            best = replace(best, members=larger.members, temperature=larger.temperature)
+        fitted = MemberFits(rows, task).mean(best.members, len(task.sample))
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
     frequencies /= frequencies.sum()
@@ -125,7 +131,7 @@ def fit_again(
     """Fit the members of a chosen head to other rows of its levels, as `solve_head` does."""
     task = make_task(rows, len(solved.offset), class_weights, options, SELECTION_ROWS)
     with threadpool_limits(1, "blas"):
-        fitted = fit_members(rows, task, solved.members, solved.rows)
+        fitted = MemberFits(rows, task).mean(solved.members, solved.rows)
     return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
 
 
@@ -150,7 +156,7 @@ def _without_folds(
         levels, "level", "logistic", options.l2 or DEFAULT_PENALTY, nan, nan, 1.0, len(rows),
         nan, nan,
     )  # fmt: skip
-    fitted = fit_trial(rows, task, trial)
+    fitted = MemberFits(rows, task).fit(trial)
     log_progress(
         f"head: penalty {trial.penalty:.1e} without cross-validation, because no class has two "
         "images"

@@ -60,28 +60,26 @@ class LogisticFolds:
         return found
 
 
-def fit_logistic(
-    rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling,
-    sample: NDArray[np.int64], solver: Solver, penalty: float,
-) -> Weights:  # fmt: skip
-    """Fit a logistic regression to all rows, for scaled features.
+class LogisticFits:
+    """Fits of all rows from penalty to penalty, each from the last one's weights."""
 
-    Args:
-        rows: the training rows.
-        targets: of the rows, [n, k].
-        weights: of the rows, [n].
-        scaling: of the features.
-        sample: indices of rows whose principal axes are used, if they span all rows.
-        solver: the kind of logistic regression.
-        penalty: of the mean loss.
-    """
-    step = ProgressReporter("head: steps of logistic regression", total=None).advance
-    problem, axes = make_problem(rows, targets, weights, scaling, sample)
-    start = solver.prior(targets, len(problem.squares))
-    fitted = solver.solve(problem, penalty, start, step)
-    if axes is None:
-        return fitted
-    return Weights(axes.basis.astype(np.float64) @ fitted.kernel, fitted.bias)
+    def __init__(
+        self, rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling,
+        sample: NDArray[np.int64], solver: Solver,
+    ) -> None:  # fmt: skip
+        """Take the arguments of `make_problem`, and the kind of logistic regression."""
+        self._problem, self._axes = make_problem(rows, targets, weights, scaling, sample)
+        self._solver = solver
+        self._fitted = solver.prior(targets, len(self._problem.squares))
+
+    def fit(self, penalty: float) -> Weights:
+        """Return the classifier of scaled features."""
+        step = ProgressReporter("head: steps of logistic regression", total=None).advance
+        self._fitted = self._solver.solve(self._problem, penalty, self._fitted, step)
+        if self._axes is None:
+            return self._fitted
+        kernel = self._axes.basis.astype(np.float64) @ self._fitted.kernel
+        return Weights(kernel, self._fitted.bias)
 
 
 def make_problem(

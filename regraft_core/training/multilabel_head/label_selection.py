@@ -21,7 +21,7 @@ from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, s
 from regraft_core.training.linear_head.held_out_fits import PATHS
 from regraft_core.training.linear_head.level_screening import screen_levels
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_fits import LogisticFolds, fit_logistic
+from regraft_core.training.linear_head.logistic_fits import LogisticFits, LogisticFolds
 from regraft_core.training.multilabel_head.binary_regressions import BINARY, binary_losses
 from regraft_core.training.multilabel_head.label_thresholds import (
     EVEN,
@@ -160,8 +160,8 @@ def fit_labels(rows: HeadRows, scaling: str, penalty: float, sample: NDArray[np.
         sample: rows whose principal axes are used, if they span all rows.
     """
     chosen, targets = scalings(rows)[scaling], rows.labels.astype(np.float64)
-    weights = np.ones(len(rows))
-    return fit_logistic(rows, targets, weights, chosen, sample, BINARY, penalty).of_features(chosen)
+    fits = LogisticFits(rows, targets, np.ones(len(rows)), chosen, sample, BINARY)
+    return fits.fit(penalty).of_features(chosen)
 
 
 def deal_label_folds(
