@@ -103,7 +103,7 @@ class OodDetector:
         if digest is None:
             return None
         arrays = read_arrays(folder, DETECTOR_FILE, digest)
-        found = {field.name: arrays[field.name] for field in fields(cls)}
+        found: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
         return cls(**found | {"layers": tuple(found["layers"].tolist())})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +16,17 @@ from regraft_core.training.linear_head.ridge_regression import RidgeSystem
 
 
 class MemberFits:
-    """Fits of all rows, which share what does not depend on method and penalty."""
+    """Fits of all rows, which share what does not depend on method and penalty.
 
-    def __init__(self, rows: HeadRows, task: FitTask) -> None:
-        """Take rows, and the task of fitting them."""
+    `solutions` are the last logistic regressions, of scaled features, by the name of the scaling.
+    """
+
+    def __init__(
+        self, rows: HeadRows, task: FitTask, starts: Mapping[str, Weights] | None = None
+    ) -> None:
+        """Take rows, the task of fitting them, and the solutions of similar rows to start from."""
         self._rows, self._task, self._scalings = rows, task, scalings(rows)
+        self.solutions = dict(starts or {})
         self._ridge: dict[str, RidgeSystem] = {}
         self._logistic: dict[str, LogisticFits] = {}
 
@@ -43,6 +49,7 @@ class MemberFits:
         scaling = self._scalings[trial.scaling]
         if trial.method == "logistic":
             fitted = self._logistic_fits(trial.scaling, scaling).fit(trial.penalty)
+            self.solutions[trial.scaling] = fitted
         else:
             fitted = self._ridge_system(trial.scaling, scaling).fit(trial.penalty, trial.method)
         return fitted.of_features(scaling)
@@ -51,8 +58,9 @@ class MemberFits:
         if name not in self._logistic:
             targets, weights, sample = self._task.targets, self._task.weights, self._task.sample
             self._logistic[name] = LogisticFits(
-                self._rows, targets, weights, scaling, sample, MULTINOMIAL
-            )
+                self._rows, targets, weights, scaling, sample, MULTINOMIAL,
+                self.solutions.get(name),
+            )  # fmt: skip
         return self._logistic[name]
 
     def _ridge_system(self, name: str, scaling: Scaling) -> RidgeSystem:

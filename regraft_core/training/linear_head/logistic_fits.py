@@ -65,12 +65,20 @@ class LogisticFits:
 
     def __init__(
         self, rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling,
-        sample: NDArray[np.int64], solver: Solver,
+        sample: NDArray[np.int64], solver: Solver, start: Weights | None = None,
     ) -> None:  # fmt: skip
-        """Take the arguments of `make_problem`, and the kind of logistic regression."""
+        """Take the arguments of `make_problem`, the kind of logistic regression, and a start.
+
+        The start is a classifier of scaled features, by default the best one without features.
+        """
         self._problem, self._axes = make_problem(rows, targets, weights, scaling, sample)
         self._solver = solver
-        self._fitted = solver.prior(targets, len(self._problem.squares))
+        if start is None:
+            self._fitted = solver.prior(targets, len(self._problem.squares))
+        elif self._axes is None:
+            self._fitted = start
+        else:
+            self._fitted = Weights(self._axes.basis.T @ start.kernel, start.bias)
 
     def fit(self, penalty: float) -> Weights:
         """Return the classifier of scaled features."""
