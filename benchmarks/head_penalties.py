@@ -1,11 +1,11 @@
 """The head of many rows, with the penalties of cross-validation on a sample, and with grown ones.
 
-    regraft bench head_penalties --json benchmarks/results/head_penalties.json \\
-        --features work/features
+    regraft bench head_penalties --json benchmarks/results/head_penalties.json
+    regraft bench head_penalties --json benchmarks/results/head_penalties.json --features features
 
 Training rows are 16 times as many as those that the heads are compared on, as 48,000 are of 3,000.
 They are made around centers of their classes, of low rank and with noise, like pooled features.
-With `--features`, those of an extraction take part, train and validation together. Both heads are
+With `--features`, they are those of an extraction, train and validation together. Both heads are
 fitted to all training rows, and predict the same other rows. Before, the penalties of the summed
 loss and the temperature are those of cross-validation; accuracy does not depend on the temperature.
 """
@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.result import Measurement, Metric, run_benchmark
+from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 
 TIMES, ROWS, OTHERS = 16, 6400, 6000
 Rows = tuple[NDArray[np.float32], NDArray[np.int32]]
@@ -150,22 +151,24 @@ def _read(folder: Path) -> Rows:
 
 
 def measure(options: argparse.Namespace) -> Measurement:
-    """Measure each kind of rows."""
+    """Measure the made rows, or those of an extraction; the metrics of the others are kept."""
     draws: dict[str, Callable[[int], tuple[Rows, Rows]]] = {
-        name: lambda seed, kind=kind: _drawn(kind, seed) for name, kind in KINDS.items()
+        name: partial(_drawn, kind) for name, kind in KINDS.items()
     }
-    conditions = f"{options.seeds} seeds; {ROWS} training rows and {OTHERS} others of each kind"
     if options.features:
         stored = _read(options.features)
-        draws["features"] = lambda seed: _divided(*stored, seed)
-        count, width = stored[0].shape
-        conditions += f"; {count} rows of {width} extracted features, a fifth of them as others"
+        draws = {"features": partial(_divided, *stored)}
     metrics = {
         f"{name}: {metric}": value
         for name, draw in draws.items()
         for metric, value in measure_kind(draw, options.seeds)
     }
-    return Measurement(conditions, metrics)
+    return Measurement(
+        f"{ROWS} made training rows of each kind and {OTHERS} others; "
+        "features of `efficientnet_lite0` of 14,362 images of Fashion-MNIST, a fifth as others",
+        read_metrics(options.json) | metrics,
+        ["features" if options.features else "made"],
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -121,3 +121,12 @@ def test_equal_features_leave_the_class_frequencies() -> None:
     fitted = RidgeSystem([np.ones((3, 4), np.float32)], targets, np.ones(3), unscaled(4)).fit(1e-3)
     assert np.abs(fitted.kernel).max() < 1e-6
     np.testing.assert_allclose(fitted.bias, [2 / 3, 1 / 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [40, 5])
+def test_fits_of_one_system_do_not_depend_on_each_other(count: int) -> None:
+    rows, targets, weights = problem(count)
+    system = RidgeSystem([rows], targets, weights, unscaled())
+    first = system.fit(PENALTY)
+    system.fit(10 * PENALTY, "discriminant")
+    np.testing.assert_array_equal(system.fit(PENALTY).kernel, first.kernel)
