@@ -52,11 +52,11 @@ class Made:
 
 
 KINDS = {
-    "few features": Made(100, 40, 5, 0.4, wrong=0.05),
+    "few_features": Made(100, 40, 5, 0.4, wrong=0.05),
     "easy": Made(256, 64, 10, 0.5),
     "noisy": Made(256, 64, 10, 0.3, noise=1.0, wrong=0.1),
-    "many features": Made(800, 64, 10, 0.35),
-    "many features, wrong labels": Made(800, 200, 10, 0.2, wrong=0.05),
+    "many_features": Made(800, 64, 10, 0.35),
+    "wrong_labels": Made(800, 200, 10, 0.2, wrong=0.05),
 }
 
 
@@ -115,14 +115,14 @@ def measure_kind(
         ("accuracy", np.array([one.accuracy for one in found])),
     ):
         difference = values[:, 1] - values[:, 0]
-        yield f"{name} before", Metric(float(values[:, 0].mean()))
-        yield f"{name} after", Metric(float(values[:, 1].mean()))
+        yield f"{name}_before", Metric(float(values[:, 0].mean()))
+        yield f"{name}_after", Metric(float(values[:, 1].mean()))
         yield (
-            f"{name} difference",
+            f"{name}_difference",
             Metric(float(difference.mean()), "", "<= 0" if name == "loss" else ">= -0.002"),
         )
         error = float(difference.std(ddof=1) / np.sqrt(seeds))
-        yield f"{name} difference, standard error", Metric(error)
+        yield f"{name}_difference_error", Metric(error)
     yield "factor", Metric(float(np.mean([one.factor for one in found])))
 
 
@@ -157,9 +157,9 @@ def measure(options: argparse.Namespace) -> Measurement:
     }
     if options.features:
         stored = _read(options.features)
-        draws = {"features": partial(_divided, *stored)}
+        draws = {"extracted": partial(_divided, *stored)}
     metrics = {
-        f"{name}: {metric}": value
+        f"{name}_{metric}": value
         for name, draw in draws.items()
         for metric, value in measure_kind(draw, options.seeds)
     }
