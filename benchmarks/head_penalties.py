@@ -108,7 +108,7 @@ def compare_heads(train: Rows, others: Rows, seed: int) -> Compared:
 def measure_kind(
     draw: Callable[[int], tuple[Rows, Rows]], seeds: int
 ) -> Iterator[tuple[str, Metric]]:
-    """Yield means over the seeds, and the differences with their standard errors."""
+    """Yield means over the seeds, of the factor the geometric one, and differences with errors."""
     found = [compare_heads(*draw(seed), seed) for seed in range(seeds)]
     for name, values in (
         ("loss", np.array([one.loss for one in found])),
@@ -123,7 +123,7 @@ def measure_kind(
         )
         error = float(difference.std(ddof=1) / np.sqrt(seeds))
         yield f"{name}_difference_error", Metric(error)
-    yield "factor", Metric(float(np.mean([one.factor for one in found])))
+    yield "factor", Metric(float(np.exp(np.mean([np.log(one.factor) for one in found]))))
 
 
 def _drawn(kind: Made, seed: int) -> tuple[Rows, Rows]:
