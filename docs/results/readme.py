@@ -352,7 +352,7 @@ def _head_penalties(penalties: Any) -> list[Row]:
     before, after = penalties.many_features_loss_before, penalties.many_features_loss_after
     return [
         (
-            "head of 6,400 made rows of 800 features, chosen on 400 of them: log loss / accuracy on "
+            "head of 6,400 made rows of 800 features, chosen on 400: log loss / accuracy on "
             "other rows, before and after its penalties and temperature are compared on all rows",
             f"{before:.3f} to {after:.3f} / {penalties.many_features_accuracy_before:.1%} to "
             f"{penalties.many_features_accuracy_after:.1%}",
