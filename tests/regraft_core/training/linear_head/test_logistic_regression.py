@@ -10,7 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from regraft_core.training.linear_head import linear_problem, loss_minimization
+from regraft_core.training.linear_head import (
+    linear_problem,
+    logistic_regression,
+    loss_minimization,
+)
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
 from regraft_core.training.linear_head.logistic_regression import prior_weights, solve
@@ -67,8 +71,10 @@ def test_stored_rows_in_parts_and_blocks_have_the_same_solution(
     without_axes = solve(plain, PENALTY, start)
     np.testing.assert_allclose(without_axes.kernel, axes.basis @ whole.kernel, atol=2e-2)
     products = (scaled.T @ scaled).astype(np.float64) / 120
+    # With products it stops earlier, as fits of many rows would take long.
+    monkeypatch.setattr(logistic_regression, "LONG_TOLERANCE", logistic_regression.LOSS_TOLERANCE)
     by_products = solve(replace(plain, squares=products), PENALTY, start)
-    np.testing.assert_allclose(by_products.kernel, axes.basis @ whole.kernel, atol=2e-2)
+    np.testing.assert_allclose(by_products.kernel, axes.basis @ whole.kernel, atol=5e-3)
 
 
 def test_products_of_features_need_fewer_steps_than_squares() -> None:
