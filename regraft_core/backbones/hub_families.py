@@ -12,6 +12,7 @@ from typing import Any
 
 Config = Mapping[str, Any]
 _APACHE = "Apache-2.0"
+_MAX_BLOCKS = 64
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def _mit(config: Config) -> Facts:
 def _hgnet(config: Config) -> Facts:
     stages = config["stackwise_stage_filters"]
     last = len(stages) - 1
+    if max(max(stage[3:5]) for stage in stages) > _MAX_BLOCKS:
+        raise ValueError(f"more than {_MAX_BLOCKS} blocks in a stage")
     cut = block_name(int(stages[last - 1][3]), last) if last else "stem"
     # The stem and each stage with a convolution of stride 2 halve the sides.
     step = 4 * 2 ** sum(map(bool, config["apply_downsample"]))

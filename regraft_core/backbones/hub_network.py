@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,21 @@ from regraft_core.backbones.hub_presets import (
     CONFIG,
     SHARDS,
     Preset,
+    check_sizes,
     find_preset,
+    has_weights,
     network_config,
     plain_values,
     preset_digest,
     weight_files,
 )
+from regraft_core.backbones.weight_limit import build_within
 from regraft_core.backbones.weights_file import check_declared, check_finite
 from regraft_core.formats.backbone_names import DIGEST_MARK, short_name
 from regraft_core.runtime.errors import InputError
+
+_UNKNOWN_BYTES = 4 << 30
+"""The size of weights that are not here, at most."""
 
 
 def build_preset(row: Backbone, image_px: int, *, load: bool) -> Any:
@@ -41,10 +48,16 @@ def build_preset(row: Backbone, image_px: int, *, load: bool) -> Any:
     if expected and (found := preset_digest(row.location)) != expected:
         raise InputError(f"{row.label}: expected SHA-256 {expected} of the preset, got {found}")
     kind, config = network_config(preset)
+    paths = _weight_paths(preset) if load or has_weights(row.location) else []
+    file_bytes = sum(path.stat().st_size for path in paths) or _UNKNOWN_BYTES
+    check_sizes(row.label, preset.json(CONFIG) or {})
     try:
-        whole, network = _networks(preset, kind, config, image_px)
+        whole = build_within(
+            lambda: _whole(preset, kind, config, image_px), file_bytes, f"the preset {row.label}"
+        )
+        network = getattr(whole, "vision_encoder", whole)
         if load:
-            _load(preset, whole)
+            _load(preset, whole, paths)
         graph = GRAPHS[kind](network, image_px)
         return graph.finish("backbone")
     except InputError:
@@ -55,8 +68,8 @@ def build_preset(row: Backbone, image_px: int, *, load: bool) -> Any:
         raise InputError(f"{row.label}: the preset's files do not match: {cause}") from error
 
 
-def _networks(preset: Preset, kind: str, config: dict[str, Any], image_px: int) -> tuple[Any, Any]:
-    """Return the network whose weights the preset has, and its part for images."""
+def _whole(preset: Preset, kind: str, config: dict[str, Any], image_px: int) -> Any:
+    """Return the network whose weights the preset has, which may have a part for texts."""
     import keras_hub
 
     models = keras_hub.models
@@ -69,23 +82,26 @@ def _networks(preset: Preset, kind: str, config: dict[str, Any], image_px: int) 
         network = getattr(models, kind)(**config)
     content = preset.json(CONFIG) or {}
     if content.get("class_name") not in TOWERS:
-        return network, network
+        return network
     texts = content["config"]["text_encoder"]
     if texts.get("class_name") != "SigLIPTextEncoder":
         raise InputError(f"expected a SigLIPTextEncoder, got {texts.get('class_name')}")
     tower = models.SigLIPTextEncoder(**plain_values(preset.name, texts["config"]))
-    return models.SigLIPBackbone(vision_encoder=network, text_encoder=tower), network
+    return models.SigLIPBackbone(vision_encoder=network, text_encoder=tower)
 
 
-def _load(preset: Preset, network: Any) -> None:
+def _weight_paths(preset: Preset) -> list[Path]:
+    """Return the files of a preset's weights, the first of which names the others."""
+    return [path for name in weight_files(preset) if (path := preset.file(name)) is not None]
+
+
+def _load(preset: Preset, network: Any, paths: Sequence[Path]) -> None:
     """Load the weights of a preset, of which only numbers are read."""
-    names = weight_files(preset)
-    paths = [path for name in names if (path := preset.file(name)) is not None]
     shapes = [tuple(variable.shape) for variable in network.weights]
     for path in paths:
         if path.name != SHARDS:
             check_declared(path, shapes)
     if len({path.resolve().parent for path in paths}) > 1 and preset.folder is not None:
         raise InputError("expected all weights in the preset's folder")
-    network.load_weights(Path(paths[0]))
+    network.load_weights(paths[0])
     check_finite(network, short_name(preset.name))

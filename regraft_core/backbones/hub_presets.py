@@ -31,6 +31,13 @@ CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json
 CONVERTERS = ("image_converter.json", "preprocessor.json")
 _MAX_JSON_BYTES = 1 << 20
 _DEFAULT_PX = 224
+_MAX_SIZE, _MAX_BLOCKS, _MAX_WINDOW = 1 << 20, 256, 64
+# Other numbers are sizes, such as that of a vocabulary.
+_LIMITS = {
+    "num_layers": _MAX_BLOCKS, "depths": _MAX_BLOCKS, "layerwise_depths": _MAX_BLOCKS,
+    "stackwise_stage_filters": 1 << 14, "num_register_tokens": _MAX_BLOCKS,
+    "window_size": _MAX_WINDOW, "image_shape": 4096, "position_embedding_shape": 4096,
+}  # fmt: skip
 _ADDRESSES = ("kaggle://", "hf://")
 _FAMILY_OF = {family.folder: family for family in FAMILIES.values()}
 _LICENSE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
@@ -228,6 +235,28 @@ def plain_values(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if not _is_plain(value):
             raise InputError(f"backbone: {short_name(name)}: {key} is an object, which is not read")
     return left
+
+
+def check_sizes(name: str, config: Mapping[str, Any]) -> None:
+    """Check that the numbers in a configuration are those of a network, before it is built.
+
+    A number of blocks decides how long building takes, and a size how large its constants are.
+
+    Raises:
+        InputError: a number is larger than in any published network.
+    """
+    pending: list[tuple[str, Any]] = list(config.items())
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.items())
+        elif isinstance(value, list | tuple):
+            pending.extend((key, one) for one in value)
+            # Blocks are counted by stage.
+            pending.append((key, sum(one for one in value if isinstance(one, int | float))))
+        elif isinstance(value, int | float) and not abs(value) <= _LIMITS.get(key, _MAX_SIZE):
+            limit = _LIMITS.get(key, _MAX_SIZE)
+            raise InputError(f"{short_name(name)}: {key} is {value}, expected at most {limit}")
 
 
 def _is_plain(value: Any) -> bool:

@@ -73,7 +73,9 @@ def _check_group(file: Any, largest: int, count: int) -> None:
             tensors += 1
             if item.external or item.is_virtual:
                 raise ValueError(f"the values of {name} are in another file")
-            if item.shape is None or item.dtype.kind not in _NUMBERS:
+            # HDF5 has no bfloat16; Keras writes its two bytes and names the type.
+            is_bfloat16 = item.dtype.str == "|V2" and item.attrs.get("dtype") == "bfloat16"
+            if item.shape is None or not (item.dtype.kind in _NUMBERS or is_bfloat16):
                 raise ValueError(f"{name} has values of type {item.dtype}, not numbers")
             if math.prod(item.shape) > largest:
                 raise ValueError(f"{name} has the shape {item.shape}, larger than every weight")
