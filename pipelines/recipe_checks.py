@@ -38,6 +38,7 @@ from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
 from regraft_core.tracking.mlflow_log import check_mlflow_package
 
 _WEIGHTS_BY_NAME = (IMAGENET, "random")
+_PATHS_ONLY = ("weights", "backbone")
 
 
 def check_recipe(
@@ -65,9 +66,10 @@ def check_recipe(
         elif has_mounted is None:
             _check_on_this_machine(name, location)
         elif not has_mounted(location):
+            expected = "a path" if name in _PATHS_ONLY else "a URI, or a path"
             raise InputError(
-                f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster cannot "
-                f"read this machine; got {location!r}"
+                f"{name}: expected {expected} in a mounted --pvc, because a cluster cannot read "
+                f"this machine; got {location!r}"
             )
     if has_mounted is None and not containers:
         _check_packages(recipe, [location for _, location in locations])

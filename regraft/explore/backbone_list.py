@@ -20,6 +20,7 @@ from regraft_core.backbones.hub_presets import (
     family_of,
     has_weights,
     image_presets,
+    is_here,
     preset_parameters,
 )
 from regraft_core.backbones.parameter_counts import PARAMETERS
@@ -103,7 +104,7 @@ def _facts(row: Backbone) -> BackboneFacts:
 
 def _preset_facts(name: str) -> BackboneFacts:
     """Return what is known of a preset by name; only one that is here is read."""
-    if has_weights(name):
+    if is_here(name):
         try:
             return _facts(find_backbone(name))
         except RegraftError:  # incomplete in the cache

@@ -71,10 +71,10 @@ class _Flattening:
             return lambda tensor, **_: self.call(operation, tensor)
         if is_augmentation(type(operation).__name__):
             return lambda tensor, **_: tensor
-        if id(operation) in self._called and not getattr(operation, "weights", ()):
+        is_layer = isinstance(operation, keras.layers.Layer)
+        if id(operation) in self._called and is_layer and not operation.weights:
             # Without weights, a second call can be a layer that has a name of its own.
-            if isinstance(operation, keras.layers.Layer):
-                operation = type(operation).from_config(operation.get_config())
+            operation = type(operation).from_config(operation.get_config())
         if id(operation) not in self._called:
             operation.name = self._free_name(model, operation.name)
             self._called[id(operation)] = operation

@@ -24,25 +24,27 @@ from regraft_core.runtime.safe_files import refuse_links
 # They compute from tensors and variables only.
 _ALLOWED = frozenset({
     "Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "AssignAddVariableOp",
-    "AssignSubVariableOp", "AssignVariableOp", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchToSpaceND", "BiasAdd",
-    "BroadcastArgs", "BroadcastTo", "Cast", "Ceil", "ClipByValue", "Concat", "ConcatV2", "Const",
-    "Conv2D", "Cos", "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "DisableCopyOnRead",
-    "Div", "DivNoNan", "Einsum", "Elu", "Equal", "Erf", "Erfc", "Exp", "ExpandDims", "Expm1",
-    "Fill", "Floor", "FloorDiv", "FloorMod", "FusedBatchNorm", "FusedBatchNormV2",
-    "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "Identity",
-    "IdentityN", "InvertPermutation", "L2Loss", "LRN", "LeakyRelu", "Less", "LessEqual",
-    "LinSpace", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul",
-    "MatrixDiagV3", "Max", "MaxPool", "MaxPoolV2", "Maximum", "Mean", "Min", "Minimum",
-    "MirrorPad", "Mul", "MulNoNan", "Neg", "NoOp", "NotEqual", "OneHot", "OnesLike", "Pack",
-    "Pad", "PadV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "Pow", "Prod",
-    "Range", "Rank", "ReadVariableOp", "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape",
-    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2", "Roll", "Round",
-    "Rsqrt", "Select", "SelectV2", "Selu", "Shape", "ShapeN", "Sigmoid", "Sign", "Sin", "Size",
-    "Slice", "Snapshot", "Softmax", "Softplus", "Softsign", "SpaceToBatchND", "SpaceToDepth",
-    "Split", "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze",
-    "StatefulPartitionedCall", "StopGradient", "StridedSlice", "Sub", "Sum", "Tan", "Tanh",
-    "Tile", "TopKV2", "Transpose", "TruncateDiv", "Unpack", "VarHandleOp", "VarIsInitializedOp",
-    "Where", "Xdivy", "ZerosLike",
+    "AssignSubVariableOp", "AssignVariableOp", "AvgPool", "BatchMatMul", "BatchMatMulV2",
+    "BatchMatMulV3", "BatchToSpaceND", "BiasAdd", "BroadcastArgs", "BroadcastTo", "Cast", "Ceil",
+    "ClipByValue", "Concat", "ConcatV2", "Const", "Conv2D", "Cos", "Cumsum", "DepthToSpace",
+    "DepthwiseConv2dNative", "DisableCopyOnRead", "Div", "DivNoNan", "Einsum", "Elu", "Equal",
+    "Erf", "Erfc", "Exp", "ExpandDims", "Expm1", "Fill", "Floor", "FloorDiv", "FloorMod",
+    "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2",
+    "Greater", "GreaterEqual", "Identity", "IdentityN", "If", "InvertPermutation", "L2Loss", "LRN",
+    "LeakyRelu", "Less", "LessEqual", "LinSpace", "Log", "Log1p", "LogSoftmax", "LogicalAnd",
+    "LogicalNot", "LogicalOr", "MatMul", "MatrixDiagV3", "Max", "MaxPool", "MaxPoolV2", "Maximum",
+    "Mean", "Min", "Minimum", "MirrorPad", "Mul", "MulNoNan", "Neg", "NoOp", "NotEqual", "OneHot",
+    "OnesLike", "Pack", "Pad", "PadV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault",
+    "Pow", "Prod", "RandomStandardNormal", "RandomUniform", "Range", "Rank", "ReadVariableOp",
+    "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape", "ResizeBicubic", "ResizeBilinear",
+    "ResizeNearestNeighbor", "ReverseV2", "Roll", "Round", "Rsqrt", "Select", "SelectV2", "Selu",
+    "Shape", "ShapeN", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Snapshot", "Softmax", "Softplus",
+    "Softsign", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV", "Sqrt", "Square",
+    "SquaredDifference", "Squeeze", "StatefulPartitionedCall", "StatelessIf",
+    "StatelessRandomGetAlg", "StatelessRandomGetKeyCounter", "StatelessRandomNormalV2",
+    "StatelessRandomUniformFullIntV2", "StatelessRandomUniformV2", "StopGradient", "StridedSlice",
+    "Sub", "Sum", "Tan", "Tanh", "Tile", "TopKV2", "Transpose", "TruncateDiv", "Unpack",
+    "VarHandleOp", "VarIsInitializedOp", "Where", "Xdivy", "ZerosLike",
 })  # fmt: skip
 # What writes and reads the variables. Only the functions that the saver names may have them, and
 # loading a SavedModel does not run these functions.
@@ -87,7 +89,8 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
     refuse_links(path)
     _check_saved_model(path)
     try:
-        signatures = tf.saved_model.load(str(path)).signatures
+        loaded = tf.saved_model.load(str(path))  # signatures do not keep its variables
+        signatures = loaded.signatures
         if _SIGNATURE not in signatures:
             raise InputError(
                 f"backbone: expected a signature {_SIGNATURE} in {path.name}, found "

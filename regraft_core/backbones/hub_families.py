@@ -93,7 +93,10 @@ def _hgnet(config: Config) -> Facts:
 
 def _side(config: Config) -> int:
     """Return the side of the images, 0 if any is accepted."""
-    return int((config.get("image_shape") or (0,))[0] or 0)
+    height, width, channels = config.get("image_shape") or (0, 0, 3)
+    if height != width or channels != 3:
+        raise ValueError(f"expected images [px, px, 3], got {[height, width, channels]}")
+    return int(height or 0)
 
 
 # By the class of the preset's network.

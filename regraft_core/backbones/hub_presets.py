@@ -205,10 +205,11 @@ def network_config(preset: Preset) -> tuple[str, dict[str, Any]]:
     """Return the class of the network in a preset, and the configuration of its part for images.
 
     Raises:
-        InputError: it is not a network of `hub_families`, or has values other than numbers, texts
-            and lists of them.
+        InputError: it is not a network of `hub_families`, has values other than numbers, texts and
+            lists of them, or numbers that no network has.
     """
     content = preset.json(CONFIG) or {}
+    _check_sizes(preset.name, content)
     kind, config = str(content.get("class_name", "")), content.get("config")
     if kind in TOWERS and isinstance(config, dict):
         part, expected = TOWERS[kind]
@@ -237,7 +238,7 @@ def plain_values(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return left
 
 
-def check_sizes(name: str, config: Mapping[str, Any]) -> None:
+def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
     """Check that the numbers in a configuration are those of a network, before it is built.
 
     A number of blocks decides how long building takes, and a size how large its constants are.
@@ -277,6 +278,8 @@ def preset_row(location: str, scaling: str = "auto") -> Backbone:
     family, converter = FAMILIES[kind], _converter(preset)
     try:
         facts = family.facts(config)
+        if min(facts.step_px, facts.width) < 1:
+            raise ValueError(f"patches of {facts.step_px} px, {facts.width} channels")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"backbone: {short_name(location)} has an invalid {CONFIG}: {error!r}"
@@ -300,10 +303,19 @@ def preset_row(location: str, scaling: str = "auto") -> Backbone:
 
 def has_weights(location: str) -> bool:
     """Return whether the weights of a preset are on this machine; nothing is downloaded."""
+    return _has_one(find_preset(location), WEIGHTS, SHARDS)
+
+
+def is_here(location: str) -> bool:
+    """Return whether all files of a preset are on this machine; nothing is downloaded."""
     preset = find_preset(location)
+    return has_weights(location) and _has_one(preset, CONFIG) and _has_one(preset, *CONVERTERS)
+
+
+def _has_one(preset: Preset, *names: str) -> bool:
     if preset.folder is not None:
-        return any((preset.folder / name).is_file() for name in (WEIGHTS, SHARDS))
-    return any(cached_file(preset.address, name) for name in (WEIGHTS, SHARDS))
+        return any((preset.folder / name).is_file() for name in names)
+    return any(cached_file(preset.address, name) for name in names)
 
 
 def _converter(preset: Preset) -> Mapping[str, Any]:

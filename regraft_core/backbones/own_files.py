@@ -6,6 +6,7 @@ Only its configuration is read here, as JSON; importing this module does not imp
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from regraft_core.backbones.backbone_row import Backbone
 from regraft_core.backbones.own_config import (
@@ -110,8 +111,6 @@ def own_row(name: str, scaling: str = "auto") -> Backbone:
         location=name,
         one_size=image_px > 0,
     )
-
-
 
 
 def _input_px(path: Path, config: dict[str, Any]) -> int:

@@ -51,6 +51,18 @@ def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
             _check_group(file, largest, len(shapes))
 
 
+def count_values(path: Path) -> int:
+    """Return how many values a `.weights.h5` file declares, all layers together.
+
+    Raises:
+        OSError: it is not such a file.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return sum(math.prod(item.shape) for _, item in _items(file) if hasattr(item, "shape"))
+
+
 def check_finite(model: Any, what: str) -> None:
     """Check the weights of a model that were read from a file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_weights_that_do_not_fit(preset: Path, tmp_path: Path) -> None:
         folder / "model.weights.h5"
     )
     with pytest.raises(InputError, match="hub:other: the preset's files do not match"):
+        build_backbone(f"hub:{folder}")
+
+
+def test_a_network_of_another_size_than_its_weights(preset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    shutil.copytree(preset, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["num_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"weights have \d+ values, the network in config.json has"):
+        build_backbone(f"hub:{folder}")
+    config["config"] |= {"hidden_dim": 1 << 19, "mlp_dim": 1 << 20}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"hub:wide has \d{13} parameters, more than its \d+ byte"):
         build_backbone(f"hub:{folder}")
 
 
