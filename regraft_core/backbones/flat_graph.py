@@ -42,6 +42,8 @@ def flat_network(model: keras.Model, image_px: int) -> keras.Model:
     flat = keras.Model.from_config(shared.get_config())
     for layer in flat.layers:
         layer.set_weights(shared.get_layer(layer.name).get_weights())
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes from a copy of its weights
     return flat
 
 

@@ -26,8 +26,8 @@ from regraft_core.backbones.weights_file import check_declared, check_finite, co
 from regraft_core.formats.backbone_names import DIGEST_MARK, short_name
 from regraft_core.runtime.errors import InputError
 
-_UNKNOWN_BYTES = 4 << 30
-"""The size of weights that are not here, at most."""
+_UNKNOWN_BYTES = 1 << 27
+"""Taken as the size of weights that are not here: two billion parameters, at most."""
 _MOST_DECLARED = 1.01
 """Values in the weights by those of the network: a version of KerasHub may keep a few more."""
 

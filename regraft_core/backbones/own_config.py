@@ -140,7 +140,9 @@ def _check_object(path: Path, one: dict[str, Any]) -> None:
 def _check_ends(path: Path, config: dict[str, Any]) -> None:
     """Check that a model has one input and one output, if its configuration lists them."""
     values = config.get("config")
-    for end in ("input", "output") if isinstance(values, dict) else ():
+    if not isinstance(values, dict):
+        return
+    for end in ("input", "output"):
         count = _count_tensors(values.get(f"{end}_layers", ["", 0, 0]))
         if count != 1:
             raise InputError(

@@ -29,15 +29,19 @@ def build_within(make: Callable[[], Any], file_bytes: int, what: str) -> Any:
     import keras
     from keras.src.backend.common import global_state
 
-    with keras.StatelessScope(initialize_variables=False):
-        network = make()
-    count = sum(math.prod(variable.shape) for variable in network.weights)
-    if count > _MOST_PER_BYTE * file_bytes + _SMALL_NETWORK:
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            network = make()
+        count = sum(math.prod(variable.shape) for variable in network.weights)
+        if count > _MOST_PER_BYTE * file_bytes + _SMALL_NETWORK:
+            raise InputError(
+                f"backbone: the network in {what} has {count} parameters, more than its "
+                f"{file_bytes} bytes can hold"
+            )
+    except BaseException:
+        # Otherwise the next scope would create the weights.
         global_state.set_global_attribute("uninitialized_variables", [])
-        raise InputError(
-            f"backbone: the network in {what} has {count} parameters, more than its "
-            f"{file_bytes} bytes can hold"
-        )
+        raise
     with keras.StatelessScope():
         pass  # at its end, Keras creates the weights
     return network

@@ -33,7 +33,10 @@ def network() -> keras.Model:
     """Of gray images, in half precision, with shared layers and a convolution as its head."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((PX, PX, 1), name="Bild ü")
+    statistics = layers.Normalization()
+    statistics.adapt(IMAGES[..., :1] / 255)
     x = layers.Rescaling(1 / 255)(layers.RandomTranslation(0.5, 0.5)(inputs))
+    x = statistics(x)
     x = _block(_block(x, "b"), "c")
     relu, shared = layers.ReLU(name="r" * 900), layers.Conv2D(3, 1, name="shared", dtype="bfloat16")
     x = relu(shared(relu(shared(x))))
@@ -41,7 +44,7 @@ def network() -> keras.Model:
     x = layers.Conv2D(4, 2, name="last")(x)
     x = layers.GlobalMaxPooling2D(keepdims=True)(x)
     x = layers.Flatten()(layers.Conv2D(2, 1, name="classifier")(x))
-    return keras.Model({"image": inputs}, [layers.Softmax()(x)], name="b")
+    return keras.Model({"Bild ü": inputs}, [layers.Softmax()(x)], name="b")
 
 
 def test_a_network_of_shared_and_nested_layers(network: keras.Model, tmp_path: Path) -> None:
