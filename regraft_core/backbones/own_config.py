@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from regraft_core.backbones.keras_2_config import MODELS, in_keras_3
 from regraft_core.runtime.errors import InputError
 
 KERAS_SUFFIX = ".keras"
@@ -33,7 +34,6 @@ _OWN_LAYERS = {
     "regraft>HubPart": "regraft_core.backbones.network_layers",
     "regraft>PatchTokens": "regraft_core.backbones.network_layers",
 }
-_MODELS = ("Functional", "Sequential", "Model")
 _FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 _POLICIES = ("DTypePolicy", "FloatDTypePolicy", "Policy")
 # They keep the range of pixels.
@@ -62,7 +62,7 @@ def _checked_config(path: Path, _changed: int, _size: int) -> dict[str, Any]:
         raise InputError(f"backbone: cannot read the network in {path.name}: {cause}") from error
     for one in _objects(config):
         _check_object(path, one)
-    if not isinstance(config, dict) or config.get("class_name") not in _MODELS:
+    if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         kind = config.get("class_name") if isinstance(config, dict) else None
         raise InputError(
             f"backbone: expected a functional or sequential model in {path.name}, got {kind}; a "
@@ -71,9 +71,11 @@ def _checked_config(path: Path, _changed: int, _size: int) -> dict[str, Any]:
     try:
         _check_ends(path, config)
         in_float32: dict[str, Any] = _in_float32(config)
-        return in_float32 if path.suffix == KERAS_SUFFIX else _in_keras_3(in_float32)
-    except RecursionError as error:
-        raise InputError(f"backbone: the network in {path.name} is nested too deeply") from error
+        return in_float32 if path.suffix == KERAS_SUFFIX else in_keras_3(in_float32, _objects)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"backbone: the configuration in {path.name} is not that of a network of Keras"
+        ) from error
 
 
 def _config_of_keras(path: Path) -> str:
@@ -175,35 +177,6 @@ def _in_float32(value: Any) -> Any:
     return changed
 
 
-def _in_keras_3(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration that Keras 2 may have written, without what Keras 3 does not accept.
-
-    Keras 2 allowed slashes in names, wrote axes as lists, and gave depthwise convolutions the
-    groups of their base class.
-    """
-    named = [one.get("config") for one in _objects(config)]
-    names = {str(one["name"]) for one in named if isinstance(one, dict) and "name" in one}
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, list):
-            return [renamed(one) for one in value]
-        if isinstance(value, dict):
-            return {key: renamed(one) for key, one in value.items()}
-        return value.replace("/", "_") if isinstance(value, str) and value in names else value
-
-    changed: dict[str, Any] = renamed(config)
-    for one in _objects(changed):
-        values = one.get("config")
-        if not isinstance(values, dict):
-            continue
-        if one["class_name"] == "DepthwiseConv2D" and values.get("groups") == 1:
-            del values["groups"]
-        axis = values.get("axis")
-        if one["class_name"] == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
-            values["axis"] = axis[0]
-    return changed
-
-
 def input_shape(config: dict[str, Any]) -> list[Any] | None:
     """Return the shape of a network's input, None if it does not say."""
     layers = _layers(config)
@@ -255,7 +228,7 @@ def _layers(config: dict[str, Any]) -> list[Any]:
 def _flat_layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the layers of a model in order, and those of nested models in their place."""
     for layer in _layers(config):
-        if layer.get("class_name") in _MODELS:
+        if layer.get("class_name") in MODELS:
             yield from _flat_layers(layer)
         else:
             yield layer

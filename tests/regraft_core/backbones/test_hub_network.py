@@ -113,7 +113,9 @@ def test_a_network_of_another_size_than_its_weights(preset: Path, tmp_path: Path
     config = json.loads((folder / "config.json").read_text())
     config["config"]["num_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"weights have \d+ values, the network in config.json has"):
+    with pytest.raises(
+        InputError, match=r"weights have \d+ values, the network in config.json has"
+    ):
         build_backbone(f"hub:{folder}")
     config["config"] |= {"hidden_dim": 1 << 19, "mlp_dim": 1 << 20}
     (folder / "config.json").write_text(json.dumps(config))

@@ -134,6 +134,19 @@ def test_what_only_keras_2_writes_is_translated(tmp_path: Path) -> None:
     assert last["name"] == last["config"]["name"] == "block_out"
 
 
+def test_calls_of_nested_models_are_counted_from_zero(tmp_path: Path) -> None:
+    """Keras 2 counts the construction of a nested model as its first call."""
+    nested = functional() | {"name": "inner", "inbound_nodes": [[["a", 0, 0, {}]]]}
+    network = functional(output_layers=[["last", 0, 0]])
+    last = layer("ReLU", name="last") | {"name": "last", "inbound_nodes": [[["inner", 1, 0, {}]]]}
+    network["config"]["layers"] += [nested, last]
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps(network)
+    config = checked_config(tmp_path / "m.h5")["config"]
+    assert config["layers"][-1]["inbound_nodes"] == [[["inner", 0, 0, {}]]]
+    assert config["layers"][-2]["inbound_nodes"] == [[["a", 0, 0, {}]]]
+
+
 @pytest.mark.parametrize("name", ["s3://bucket/m.keras", "hub:s3://bucket/vit"])
 def test_remote_networks_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="download it first"):
