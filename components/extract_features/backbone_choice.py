@@ -26,8 +26,9 @@ from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, has_imag
 from regraft_core.backbones.backbone_table import AUTO, Backbone, find_backbone, fixed_px
 from regraft_core.formats.backbone_names import short_name
 from regraft_core.formats.manifest_storage import digest_of, write_text
-from regraft_core.formats.manifests import BackboneChoice, BackboneTrial, DatasetManifest
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import BackboneChoice, BackboneTrial
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.stored_artifacts import save_work
 from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import Clock, log_progress

@@ -17,7 +17,8 @@ from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.own_config import KERAS_SUFFIX
 from regraft_core.backbones.own_files import GRAPH_FILE, H5_SUFFIXES
 from regraft_core.formats.backbone_names import PREFIX
-from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

@@ -12,7 +12,8 @@ from keras import layers
 import regraft
 from regraft_client.rest import RestClient
 from regraft_core.formats.backbone_names import short_name
-from regraft_core.formats.manifests import FeaturesManifest, SavedModelManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from tests.hub_presets import NETWORKS, PX, save_preset
 
 TRAINED = ("DINOv2", "Swin")
