@@ -60,7 +60,7 @@ def test_a_network_of_shared_and_nested_layers(network: keras.Model, tmp_path: P
     without_dropout = network.get_layer("logits")
     without_dropout.rate = 0.0
     features = np.asarray(model(IMAGES, training=False))
-    found = np.asarray(expected(gray, training=False))
+    found = np.asarray(expected({"Bild ü": gray}, training=False))
     assert model.output.dtype == "float32"
     np.testing.assert_allclose(features, found, atol=0.02)
 
