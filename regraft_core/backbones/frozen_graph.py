@@ -248,7 +248,7 @@ class FrozenGraph(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs | {"trainable": False})
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "graph": graph, "constants": [list(one) for one in constants], "source": source,
             "output": output,
         }  # fmt: skip
