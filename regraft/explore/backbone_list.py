@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft_core.backbones.at_hand import has_imagenet_weights
 from regraft_core.backbones.backbone_row import KERAS, Backbone
-from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
+from regraft_core.backbones.backbone_table import BACKBONES, find_backbone, identified_backbone
 from regraft_core.backbones.hub_presets import (
     family_of,
     has_weights,
@@ -129,7 +129,9 @@ def _parameters(row: Backbone) -> int | None:
 
 
 def _key(row: Backbone) -> list[Any]:
-    return [row.name, row.image_px]
+    """Return what a measurement is kept for: of a file, its content, which can change."""
+    is_here = row.source != "preset" or has_weights(row.location)
+    return [identified_backbone(row.name) if is_here else row.name, row.image_px]
 
 
 def _measure(row: Backbone) -> None:
