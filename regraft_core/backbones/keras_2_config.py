@@ -12,8 +12,9 @@ Objects = Callable[[Any], Iterator[dict[str, Any]]]
 def in_keras_3(config: dict[str, Any], objects: Objects) -> dict[str, Any]:
     """Return a configuration without what Keras 3 does not accept.
 
-    Keras 2 allowed slashes in names, wrote axes as lists, gave depthwise convolutions the groups of
-    their base class, and counted the calls of a nested model from 1.
+    Keras 2 allowed slashes in names, wrote axes as lists and the kind of random generators, gave
+    depthwise convolutions the groups of their base class, and counted the calls of a nested model
+    from 1.
 
     Args:
         config: of a model in a `.h5` file.
@@ -26,6 +27,7 @@ def in_keras_3(config: dict[str, Any], objects: Objects) -> dict[str, Any]:
         kind, values = one["class_name"], one.get("config")
         if not isinstance(values, dict):
             continue
+        values.pop("rng_type", None)
         axis = values.get("axis")
         if kind == "DepthwiseConv2D" and values.get("groups") == 1:
             del values["groups"]

@@ -122,14 +122,15 @@ def test_all_layers_compute_in_float32(tmp_path: Path) -> None:
 def test_what_only_keras_2_writes_is_translated(tmp_path: Path) -> None:
     network = functional(output_layers=[["block/out", 0, 0]])
     network["config"]["layers"] += [
-        layer("DepthwiseConv2D", groups=1), layer("BatchNormalization", axis=[3]),
+        layer("DepthwiseConv2D", groups=1), layer("BatchNormalization", axis=[3], rng_type="stateful"),
         {"class_name": "ReLU", "name": "block/out", "config": {"name": "block/out"}},
     ]  # fmt: skip
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file.attrs["model_config"] = json.dumps(network)
     config = checked_config(tmp_path / "m.h5")["config"]
     depthwise, norm, last = config["layers"][2:]
-    assert "groups" not in depthwise["config"] and norm["config"]["axis"] == 3
+    assert "groups" not in depthwise["config"]
+    assert norm["config"] == {"name": "batchnormalization", "axis": 3}
     assert config["output_layers"] == [["block_out", 0, 0]]
     assert last["name"] == last["config"]["name"] == "block_out"
 
