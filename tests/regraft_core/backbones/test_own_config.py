@@ -122,7 +122,8 @@ def test_all_layers_compute_in_float32(tmp_path: Path) -> None:
 def test_what_only_keras_2_writes_is_translated(tmp_path: Path) -> None:
     network = functional(output_layers=[["block/out", 0, 0]])
     network["config"]["layers"] += [
-        layer("DepthwiseConv2D", groups=1), layer("BatchNormalization", axis=[3], rng_type="stateful"),
+        layer("DepthwiseConv2D", groups=1),
+        layer("BatchNormalization", axis=[3], rng_type="stateful"),
         {"class_name": "ReLU", "name": "block/out", "config": {"name": "block/out"}},
     ]  # fmt: skip
     with h5py.File(tmp_path / "m.h5", "w") as file:
