@@ -6,6 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 MODELS = ("Functional", "Sequential", "Model")
+# Arguments of the base class that these layers do not use.
+_OF_THEIR_BASE = {
+    "DepthwiseConv2D": ("groups",),
+    "SeparableConv2D": (
+        "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint",
+    ),
+}  # fmt: skip
 Objects = Callable[[Any], Iterator[dict[str, Any]]]
 
 
@@ -13,7 +20,7 @@ def in_keras_3(config: dict[str, Any], objects: Objects) -> dict[str, Any]:
     """Return a configuration without what Keras 3 does not accept.
 
     Keras 2 allowed slashes in names, wrote axes as lists and the kind of random generators, gave
-    depthwise convolutions the groups of their base class, and counted the calls of a nested model
+    convolutions arguments of their base class, and counted the calls of a nested model
     from 1.
 
     Args:
@@ -29,8 +36,9 @@ def in_keras_3(config: dict[str, Any], objects: Objects) -> dict[str, Any]:
             continue
         values.pop("rng_type", None)
         axis = values.get("axis")
-        if kind == "DepthwiseConv2D" and values.get("groups") == 1:
-            del values["groups"]
+        if kind in _OF_THEIR_BASE:
+            for name in _OF_THEIR_BASE[kind]:
+                values.pop(name, None)
         elif kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
             values["axis"] = axis[0]
         elif kind in MODELS and isinstance(values.get("layers"), list):
