@@ -22,6 +22,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import read_keras_file
 from tests.hub_presets import NETWORKS, PX, save_preset
 
+SLOW = ("Swin", "MiT", "DeiT", "DINOv3")
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, PX, PX, 3)).astype(np.float32)
 
 
@@ -42,7 +43,11 @@ def test_the_table_and_its_tests_have_the_same_families() -> None:
     assert {family.name for family in FAMILIES.values()} == set(NETWORKS)
 
 
-@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=pytest.mark.long(seconds=6) if family in SLOW else ())
+     for family in NETWORKS],
+)  # fmt: skip
 def test_a_preset_is_the_same_network_that_can_be_cut(family: str, tmp_path: Path) -> None:
     network = save_preset(family, tmp_path / "preset")
     row = find_backbone(f"hub:{tmp_path / 'preset'}")
