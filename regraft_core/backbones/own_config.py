@@ -37,7 +37,7 @@ _OWN_LAYERS = {
 _FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 _POLICIES = ("DTypePolicy", "FloatDTypePolicy", "Policy")
 # They keep the range of pixels.
-_KEEP_RANGE = ("InputLayer", "Resizing", "CenterCrop", "Cropping2D", "Identity", "Activation")
+_KEEP_RANGE = ("InputLayer", "Resizing", "CenterCrop", "Cropping2D", "Identity")
 
 
 def checked_config(path: Path) -> dict[str, Any]:
