@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ from regraft_core.runtime.errors import InputError
 _INPUT, _GRAY, _OUTPUT = "image", "gray", "feature_map"
 # The layers of a head have these names.
 _HEAD_PREFIX, _HEAD_NAMES = "head_", ("logits", "pooled")
-_LONGEST_NAME = 100
+_LONGEST_NAME, _NOT_IN_SCOPES = 80, re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def flat_network(model: keras.Model, image_px: int) -> keras.Model:
@@ -83,13 +85,19 @@ class _Flattening:
         return lambda *given, training=None, **others: operation(*given, **others)
 
     def _free_name(self, model: keras.Model, name: str) -> str:
-        number, free = 1, name[:_LONGEST_NAME]
-        while free in self._names or free.startswith(_HEAD_PREFIX):
-            free = f"{model.name}_{name}" if number == 1 else f"own_{name}"
-            free = f"{free[:_LONGEST_NAME]}_{number}" if number > 2 else free[:_LONGEST_NAME]
-            number += 1
+        own = _scope_name(name)
+        numbered = (f"own_{own}_{number}" for number in itertools.count(2))
+        names = itertools.chain([own, _scope_name(f"{model.name}_{name}")], numbered)
+        free = next(one for one in names
+                    if one not in self._names and not one.startswith(_HEAD_PREFIX))  # fmt: skip
         self._names.add(free)
         return free
+
+
+def _scope_name(name: str) -> str:
+    """Return a name that a scope of a TensorFlow graph can have."""
+    scope = _NOT_IN_SCOPES.sub("_", name)[:_LONGEST_NAME]
+    return scope if scope[:1].isalnum() else f"own{scope}"
 
 
 def up_to_feature_map(model: keras.Model) -> keras.Model:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from regraft_core.backbones.backbone_table import find_backbone
@@ -38,7 +40,10 @@ def network() -> keras.Model:
     x = layers.Rescaling(1 / 255)(layers.RandomTranslation(0.5, 0.5)(inputs))
     x = statistics(x)
     x = _block(_block(x, "b"), "c")
-    relu, shared = layers.ReLU(name="r" * 900), layers.Conv2D(3, 1, name="shared", dtype="bfloat16")
+    relu, shared = (
+        layers.ReLU(name="größe <b>" + "r" * 900),
+        layers.Conv2D(3, 1, name="shared", dtype="bfloat16"),
+    )
     x = relu(shared(relu(shared(x))))
     x = layers.Dropout(0.5, name="logits")(x, training=True)
     x = layers.Conv2D(4, 2, name="last")(x)
@@ -52,14 +57,15 @@ def test_a_network_of_shared_and_nested_layers(network: keras.Model, tmp_path: P
     model = build_backbone(find_backbone(str(tmp_path / "mine.keras")))
     names = [layer.name for layer in model.layers]
     assert len(set(names)) == len(names) and max(map(len, names)) <= 100
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) for name in names)
     assert not any(name.startswith(("head_", "random")) or name == "logits" for name in names)
 
-    # All but what augments, and in float32.
+    # All but what augments, and in float32; graphs have scopes with the names of layers.
     gray = keras.ops.image.rgb_to_grayscale(IMAGES)
     expected = keras.Model(network.input, network.get_layer("last").output)
     without_dropout = network.get_layer("logits")
     without_dropout.rate = 0.0
-    features = np.asarray(model(IMAGES, training=False))
+    features = np.asarray(tf.function(model)(IMAGES, training=False))
     found = np.asarray(expected({"Bild ü": gray}, training=False))
     assert model.output.dtype == "float32"
     np.testing.assert_allclose(features, found, atol=0.02)
