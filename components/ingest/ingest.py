@@ -208,7 +208,9 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
             "folder, use that folder"
         )
         if tally.several:
-            remedy = "; an image may have several, or none of them"
+            if counts and catalog.count_labels_per_image().get(0):
+                return [*counts]  # whether an image has the label
+            remedy = ", or one and images without it: their lists are empty"
         raise DataError(f"expected at least two classes, found {len(counts)}: {listed}{remedy}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:
