@@ -32,8 +32,8 @@ from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.champion_classes import find_champion_classes
 from regraft_core.formats.fixes import FIXES_FILE, read_fixes, write_fixes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell

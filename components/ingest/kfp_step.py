@@ -8,7 +8,7 @@ from typing import Any
 from components.ingest.ingest import ingest
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of, pass_page
 from regraft_core.runtime.step_reports import run_step
 

@@ -24,12 +24,9 @@ from pipelines.local.step_processes import steps_by_forks
 from pipelines.local.tracking import log_run
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import Record, write_text
-from regraft_core.formats.manifests import (
-    Check,
-    DatasetManifest,
-    EvaluationManifest,
-    PublishedManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import Check, EvaluationManifest
+from regraft_core.formats.manifests.published import PublishedManifest
 from regraft_core.runtime.addresses import redact_all, redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text

@@ -18,7 +18,7 @@ from components.evaluate.metrics.average_precision import LabelRanking
 from components.evaluate.metrics.bootstrap import bootstrap, bootstrap_interval
 from components.evaluate.metrics.classification import SplitMetrics
 from components.evaluate.metrics.means import mean_of_known, ratio
-from regraft_core.formats.manifests import ClassMetrics
+from regraft_core.formats.manifests.evaluation import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
 
 Floats = NDArray[np.floating]

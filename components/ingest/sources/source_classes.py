@@ -21,7 +21,7 @@ from components.ingest.sources.table_columns import Row, TableColumns
 from components.ingest.sources.tables import is_table, table_rows
 from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.web_dataset import is_web_dataset
-from regraft_core.formats.options import FolderUse, IngestOptions
+from regraft_core.formats.options.ingest import FolderUse, IngestOptions
 from regraft_core.runtime.addresses import local_path
 from regraft_core.sources.kinds import SAMPLE_NAMES
 
