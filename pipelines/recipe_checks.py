@@ -173,9 +173,9 @@ def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
         check_label_options(recipe, "several")
         return
     has_minimum = recipe.min_map or recipe.min_macro_f1
-    if sources and has_minimum:
-        if find_classes(sources, recipe.folders, _columns(recipe)) is not None:
-            check_label_options(recipe, "one")
+    columns = _columns(recipe)
+    if sources and has_minimum and find_classes(sources, recipe.folders, columns) is not None:
+        check_label_options(recipe, "one")
 
 
 def _check_backbone(recipe: Recipe, *, on_cluster: bool, containers: bool) -> None:

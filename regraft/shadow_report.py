@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.metrics.statistics import Comparison, compare
-from regraft_core.formats.request_log import LoggedAnswer, LoggedRequest, read_labels, read_request_log
+from regraft_core.formats.request_log import (
+    LoggedAnswer,
+    LoggedRequest,
+    read_labels,
+    read_request_log,
+)
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.intervals import wilson_interval
 
@@ -78,8 +83,8 @@ def compare_versions(
 
     Args:
         folder: the folder of the log.
-        labels: a CSV file with the columns `sha256` and `label`; with several labels an image, a label
-            is a JSON list.
+        labels: a CSV file with the columns `sha256` and `label`; with several labels an image, a
+            label is a JSON list.
 
     Raises:
         InputError: the log or the labels cannot be read, no request has a shadow, or no image has
@@ -166,7 +171,9 @@ def _list_text(names: Sequence[str]) -> str:
 def _compare(
     valid: Iterable[tuple[str, str, str]], labels: Mapping[str, str], name: str
 ) -> Comparison:
-    known = [(_true_label(labels[key]), first, second) for key, first, second in valid if key in labels]
+    known = [
+        (_true_label(labels[key]), first, second) for key, first, second in valid if key in labels
+    ]
     return compare(
         np.array([label == shadow for label, _, shadow in known], bool),
         np.array([label == predicted for label, predicted, _ in known], bool),

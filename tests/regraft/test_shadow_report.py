@@ -82,7 +82,9 @@ def test_sets_of_labels_are_compared(tmp_path: Path) -> None:
         return LoggedAnswer(version, "cat", 0.5, None, "", selected)
 
     requests = [
-        LoggedRequest("now", "m", "s", f"{number:064x}", answer(1, *first), shadow=answer(2, *other))
+        LoggedRequest(
+            "now", "m", "s", f"{number:064x}", answer(1, *first), shadow=answer(2, *other)
+        )
         for number, (first, other) in enumerate(
             [(("cat", "dog"), ("cat", "dog")), (("cat",), ("cat", "a, b")), ((), ("cat",))]
         )

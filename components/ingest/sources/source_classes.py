@@ -84,7 +84,9 @@ def _has_list(source: str, options: IngestOptions) -> bool:
     if source in _SAMPLE_CLASSES or not path.exists():
         return False
     if _is_table(path):
-        rows = (row for row in table_rows(path, source, TableColumns.of(options)) if not row.problem)
+        rows = (
+            row for row in table_rows(path, source, TableColumns.of(options)) if not row.problem
+        )
         first: Row | LabeledFile | None = next(rows, None)
     else:
         files = itertools.islice(_records(path, source, options), _PEEKED_RECORDS)
@@ -99,9 +101,10 @@ def _records(path: Path, source: str, options: IngestOptions) -> Iterator[Labele
         form = find_form(path) if options.folders == "auto" else None
         if form and form[1] not in (coco_folder_images, voc_images):
             return form[1](form[0], context)
-    elif archive_kind(path) == "tar" and is_web_dataset(path, source, options):
-        return shard_images(path, source, "", TarLimits(options), context)
-    elif not archive_kind(path) and has_embedded_images(path, source):
+        return iter(())
+    kind = archive_kind(path)
+    is_tar = kind == "tar" and is_web_dataset(path, source, options)
+    if is_tar or (not kind and has_embedded_images(path, source)):
         return shard_images(path, source, "", TarLimits(options), context)
     return iter(())
 

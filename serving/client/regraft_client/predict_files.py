@@ -358,9 +358,7 @@ def format_decisions(
     return [texts[name] for name in columns]
 
 
-def _json_decisions(
-    found: Prediction, columns: Sequence[str], classes: Sequence[str]
-) -> list[str]:
+def _json_decisions(found: Prediction, columns: Sequence[str], classes: Sequence[str]) -> list[str]:
     """Return what a program reads of these columns: JSON lists of names, and a flag."""
     texts = {
         "selected": json.dumps(found.selected_names(classes), ensure_ascii=False),

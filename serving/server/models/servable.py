@@ -24,9 +24,9 @@ from serving.server.deadline import remaining_s
 from serving.server.memory import WorkMemory
 from serving.server.models.batching import add_batching, batchable
 from serving.server.models.observation import (
-    Observation,
     SELECTED,
     SELECTED_NAMES,
+    Observation,
     ObservedSignature,
     Recorder,
     named_labels,

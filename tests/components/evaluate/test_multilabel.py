@@ -114,9 +114,7 @@ def test_interval_includes_a_score_that_is_lower_than_almost_all_resamples() -> 
     blind = rng.random((300, 20)).astype(np.float32)
     ranking = LabelRanking(blind, true_labels)
     score = ranking.means(once(300))[0]
-    resampled = bootstrap(
-        lambda weights: {"map": ranking.means(weights)}, 300, 0
-    )["map"]
+    resampled = bootstrap(lambda weights: {"map": ranking.means(weights)}, 300, 0)["map"]
     assert (resampled < score).mean() < 0.1  # copies of an image are ranked together
     low, high = bootstrap_interval(resampled, score)
     assert low < score < high < np.quantile(resampled, 0.9)
