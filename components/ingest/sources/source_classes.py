@@ -81,7 +81,7 @@ def _refuse_class_folders(source: str, options: IngestOptions) -> None:
 def _has_list(source: str, options: IngestOptions) -> bool:
     """Return whether the first valid row of a source on this machine has a list of labels."""
     path = local_path(source)
-    if source in _SAMPLE_CLASSES or not path.exists():
+    if source in _SAMPLE_CLASSES or not (path.is_dir() or path.is_file()):
         return False
     if _is_table(path):
         rows = (
