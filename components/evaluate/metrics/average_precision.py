@@ -41,9 +41,10 @@ class LabelRanking:
             probabilities: float [n, classes].
             true_labels: bool [n, classes].
         """
-        self._classes = true_labels.shape[1]
+        self._class_count = true_labels.shape[1]
         self._known = np.flatnonzero(true_labels.any(axis=0))
-        self._rankings = [_rank(probabilities[:, k], true_labels[:, k]) for k in self._known]
+        ones = np.ones(len(true_labels), np.float32)  # shared by all matrices
+        self._rankings = [_rank(probabilities[:, k], true_labels[:, k], ones) for k in self._known]
 
     def average_precisions(self, weights: Floats) -> Floats:
         """Return the average precision of each class, float64 [classes, rounds].
@@ -55,7 +56,7 @@ class LabelRanking:
         Args:
             weights: of the images, float32 [n, rounds]; whole numbers are copies.
         """
-        found = np.full((self._classes, weights.shape[1]), np.nan)
+        found = np.full((self._class_count, weights.shape[1]), np.nan)
 
         def of_class(ranking: _ClassRanking) -> Floats:
             above = (ranking.ranked @ weights).cumsum(axis=0)
@@ -73,21 +74,21 @@ class LabelRanking:
         return mean_of_known(found, np.isfinite(found))
 
 
-def _rank(probabilities: Floats, is_true: Flags) -> _ClassRanking:
+def _rank(probabilities: Floats, is_true: Flags, ones: Floats) -> _ClassRanking:
     order = np.argsort(-probabilities, kind="stable")
     ranked, positives = probabilities[order], np.flatnonzero(is_true[order])
     # Where the images with the probability of each image of the class end.
     ends = np.unique(np.searchsorted(-ranked, -ranked[positives], side="right"))
     starts = np.searchsorted(positives, ends)
     return _ClassRanking(
-        _sums(order[positives], starts, len(order)), _sums(order[: ends[-1]], ends, len(order))
+        _sums(order[positives], starts, ones), _sums(order[: ends[-1]], ends, ones)
     )
 
 
-def _sums(images: Ints, ends: Ints, count: int) -> csr_array:
+def _sums(images: Ints, ends: Ints, ones: Floats) -> csr_array:
     """Return the matrix whose rows add up consecutive images, each row to one of the ends."""
-    ones, indptr = np.ones(len(images), np.float32), np.r_[0, ends].astype(np.int32)
-    return csr_array((ones, images.astype(np.int32), indptr), shape=(len(ends), count))
+    places = images.astype(np.int32), np.r_[0, ends].astype(np.int32)
+    return csr_array((ones[: len(images)], *places), shape=(len(ends), len(ones)))
 
 
 def chance_scores(probabilities: Floats, true_labels: Flags, seed: int) -> Floats:
