@@ -153,7 +153,7 @@ def _check_champion(recipe: Recipe) -> None:
     columns = _columns(recipe)
     classes = find_classes(recipe.sources, recipe.folders, columns)
     if classes is not None:
-        several = have_several_labels(recipe.sources, columns)
+        several = have_several_labels(recipe.sources, recipe)
         champion.check(classes, "several" if several else "one")
 
 
@@ -170,11 +170,12 @@ def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
     """
     from components.ingest.sources.source_classes import find_classes, have_several_labels
 
-    sources, columns = () if elsewhere else recipe.sources, _columns(recipe)
-    if have_several_labels(sources, columns):
+    sources = () if elsewhere else recipe.sources
+    if have_several_labels(sources, recipe):
         check_label_options(recipe, "several")
         return
     has_minimum = recipe.min_map or recipe.min_macro_f1
+    columns = _columns(recipe)
     if sources and has_minimum and find_classes(sources, recipe.folders, columns) is not None:
         check_label_options(recipe, "one")
 
