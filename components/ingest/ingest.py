@@ -19,6 +19,7 @@ from components.ingest.catalog.counts import (
     count_by_reason,
     count_conversions,
     count_images,
+    count_labels_per_image,
     count_notes,
 )
 from components.ingest.checks.image_validation import READ_FORMATS
@@ -209,13 +210,15 @@ def _check_invalid_fraction(
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
     counts = dict.fromkeys(sorted(tally.classes), 0) | count_by_class(catalog)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
-    if len(counts) < 2:
+    # One label is a question of yes or no if some images are without it.
+    has_others = bool(counts and tally.several and count_labels_per_image(catalog).get(0))
+    if len(counts) < 2 and not has_others:
         remedy = (
             "; each folder of the source is a class: if the folders of the classes are in one "
             "folder, use that folder"
         )
         if tally.several:
-            remedy = "; an image may have several, or none of them"
+            remedy = ", or one and images without it: their lists are empty"
         raise DataError(f"expected at least two classes, found {len(counts)}: {listed}{remedy}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:

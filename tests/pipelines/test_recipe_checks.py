@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ def test_what_a_run_would_fail_at_is_found_before_it(
         ({"image_px": "auto"}, "image-px: not available with several labels an image, got 'auto'"),
         ({"strategies": ["auto"]}, "strategies: not available with several labels an image, got"),
         ({"budget": "10m"}, "budget: not available with several labels an image, got '10m'"),
+        ({"slices": ["path"]}, "slices: not available with several labels an image, got 'path'"),
         ({"optimize": "macro-f1"}, "the thresholds of the labels maximize F1"),
     ],
 )
@@ -88,6 +91,26 @@ def test_options_that_are_not_for_several_labels_are_found(
     columns = {"sources": [str(table)], "label_columns": ["cat", "dog"]}
     with pytest.raises(InputError, match=line):
         check(tmp_path, shapes, **{"backbone": "tiny", **columns, **options})
+
+
+def test_the_first_record_of_a_tar_or_folder_shows_several_labels(
+    shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "train-0.tar", "w") as tar:
+        for name, data in (("a.png", b"not read"), ("a.json", b'{"label": ["cat", "dog"]}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    for source in (tmp_path / "tars" / "train-0.tar", tmp_path / "tars"):
+        with pytest.raises(InputError, match="budget: not available with several labels"):
+            check(tmp_path, shapes, backbone="tiny", sources=[str(source)], budget="10m")
+    assert [path.name for path in tmp_path.iterdir()] == ["tars"]
+
+
+def test_columns_of_labels_are_refused_for_class_folders(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="label_columns: expected a table as the source, got"):
+        check(tmp_path, shapes, backbone="tiny", label_columns=["cat", "dog"])
 
 
 @pytest.mark.parametrize("option", ["min_map", "min_macro_f1"])

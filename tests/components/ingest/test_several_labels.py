@@ -127,6 +127,20 @@ def test_a_list_of_one_label_is_not_one_label(tmp_path: Path) -> None:
     assert digests[1] != digests[0]
 
 
+def test_one_label_needs_images_with_and_without_it(tmp_path: Path) -> None:
+    write_table(tmp_path / "images")
+    table = tmp_path / "images" / "one.csv"
+    rows = [f"{number}.bmp,{number % 2}.0" for number in range(60)]
+    table.write_text("path,red\n" + "\n".join(rows))
+    options = IngestOptions(processes=1, label_columns=("red",))
+    manifest = ingest([str(table)], tmp_path / "data", options)
+    assert (manifest.classes, manifest.quarantined) == (["red"], {})
+    assert sum(split.by_class["red"] for split in manifest.splits.values()) == 30
+    table.write_text("path,red\n" + "\n".join(row.replace(",0", ",1") for row in rows))
+    with pytest.raises(DataError, match="found 1: red 60, or one and images without it"):
+        ingest([str(table)], tmp_path / "all", options)
+
+
 def test_sources_of_two_forms_are_refused(
     table: Path, tmp_path: Path, make_classes: Callable[..., Path]
 ) -> None:
