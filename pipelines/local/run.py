@@ -11,13 +11,14 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from pydantic import Field
 
 from pipelines.local.progress import Progress
+from pipelines.local.ray_runs import check_ray, ray_variables
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks
@@ -78,6 +79,7 @@ def run_locally(
     out: str | os.PathLike[str],
     listener: Callable[[str], None] | None = None,
     runner: str = "subprocess",
+    ray: str = "",
 ) -> Summary:
     """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
@@ -91,18 +93,21 @@ def run_locally(
         listener: gets each line of progress; by default they go to standard error. It must not
             print to standard output, which is redirected to the log.
         runner: `subprocess`, or `docker` for the container image.
+        ray: `local`, `auto` or `ray://HOST:PORT` of the Ray cluster that ingest and extraction
+            use; "" for none.
 
     Raises:
-        InputError: `out` cannot be written to, or another run is using it.
+        InputError: `out` cannot be written to, another run is using it, or `ray` is not usable.
         StepError: a step failed; it has the step's message and exit code.
     """
+    check_ray(ray, recipe, runner)
     out = Path(out).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
     with _running_alone(out):
-        return _run(recipe, out, listener, runner)
+        return _run(recipe, out, listener, runner, ray)
 
 
 @contextlib.contextmanager
@@ -123,7 +128,9 @@ def _running_alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str) -> Summary:
+def _run(
+    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str, ray: str
+) -> Summary:
     try:
         (out / "summary.json").unlink(missing_ok=True)
         refuse_link(out / LOG_FILE)
@@ -136,7 +143,7 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
     if runner == "docker":
         recipe = with_absolute_paths(recipe)
     given = redact_all(recipe.model_dump(mode="json", exclude_defaults=True))
-    outputs, timings = _execute(recipe, out, listener, runner)
+    outputs, timings = _execute(recipe, out, listener, runner, ray)
     summary = _summarize(out, outputs, timings).model_copy(update={"recipe": given})
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     if recipe.mlflow:
@@ -145,7 +152,7 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
 
 
 def _execute(
-    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str
+    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str, ray: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Run the pipeline; return the artifacts that it leaves, and each step's seconds."""
     from kfp import local
@@ -172,7 +179,8 @@ def _execute(
             with (
                 contextlib.redirect_stdout(RedactedLog(log)),
                 without_traces(),
-                _environment(events_file),
+                ray_variables(ray) as ray_environment,
+                _environment(events_file, ray_environment),
                 steps_by_forks(log),
             ):
                 local.init(
@@ -287,8 +295,8 @@ def without_traces() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(events_file: Path) -> Iterator[None]:
-    """Set the environment variables of the steps.
+def _environment(events_file: Path, more: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables of the steps, and some more.
 
     With a safe path, Python does not import modules from the current folder, where a folder of the
     user's may be called `components` or `serving`.
@@ -297,6 +305,7 @@ def _environment(events_file: Path) -> Iterator[None]:
         EVENTS_VARIABLE: str(events_file),
         "PYTHONSAFEPATH": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        **more,
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

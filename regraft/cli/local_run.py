@@ -37,6 +37,13 @@ def run(
     runner: Annotated[
         str, typer.Option(help="Run the steps as `subprocess`, or in containers with `docker`.")
     ] = "subprocess",
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Ray cluster that reads images and extracts features: `local` starts one on this "
+            "machine, `auto` uses the one that runs here, or ray://HOST:PORT. Empty: none."
+        ),
+    ] = "",
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -56,7 +63,7 @@ def run(
     prepared = prepare_recipe(chosen.values, out, runner)
     if chosen.note:
         print_note(chosen.note)
-    summary = run_locally(prepared, out, runner=runner)
+    summary = run_locally(prepared, out, runner=runner, ray=ray)
     if json:
         print_json(summary.model_dump(mode="json"))
     else:

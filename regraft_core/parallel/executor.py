@@ -31,11 +31,8 @@ class Executor(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the workers."""
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
 
     @abstractmethod
     def map(

@@ -29,6 +29,9 @@ class LocalProcesses(Executor):
     def __init__(self, processes: int = 0) -> None:
         self._processes = processes or available_cores()
 
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: no process is left."""
+
     def map(
         self,
         function: Callable[[Task], Result],

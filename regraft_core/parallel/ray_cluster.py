@@ -6,31 +6,27 @@ off, and a random token authenticates all requests (Ray's token authentication, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from regraft_core.parallel.ray_package import check_ray_package
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.machine import available_cores
+from regraft_core.runtime.printable import one_line
 
-LOOPBACK = "127.0.0.1"
-START_S = 120.0
-"""Time that a node has to start."""
-_STORE_BYTES = 512 << 20
-"""Memory for objects in flight, which the executor limits."""
-_ADDRESS_FILE = "ray_current_cluster"
 _ROOT = Path(__file__).parents[2]
+_LOG = "nodes.log"
 
 
 class RayCluster:
-    """Ray nodes of this machine, stopped by `close` or with this process.
+    """Ray nodes of this machine, stopped at the end of its context or with this process.
 
     Args:
         cpus: CPUs of the first node; 0 is each available core.
@@ -42,71 +38,63 @@ class RayCluster:
 
     def __init__(self, cpus: int = 0) -> None:
         check_ray_package("local")
-        self._token = secrets.token_hex(32)
-        self._nodes: list[subprocess.Popen[bytes]] = []
-        # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
-        folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))  # noqa: S108
-        self._start(folder, cpus or available_cores(), ["--head", "--port=0"])
-        try:
-            self.address = self._read_address(folder / _ADDRESS_FILE)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def environment(self) -> Mapping[str, str]:
+        self.environment: Mapping[str, str] = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # Ray's setting to use the loopback interface alone, on any system.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "300",
+        }
         """The environment variables of processes that use this cluster."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
+        # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
+        folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-P", "-m", "regraft_core.parallel.ray_nodes",
+                   str(self._folder), str(cpus or available_cores())]  # fmt: skip
+        variables = {**os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        with open(self._folder / _LOG, "wb") as log:
+            self._process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                text=True, start_new_session=True,
+            )  # fmt: skip
+        self.address = self._read_answer()
+        """HOST:PORT of the cluster."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def add_node(self, cpus: int = 1) -> None:
-        """Start another node."""
-        folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))  # noqa: S108
-        self._start(folder, cpus, [f"--address={self.address}"])
+        """Start another node, and wait until it is there."""
+        self._send(f"add {cpus}")
 
     def stop_node(self) -> None:
-        """Stop the node that was added last, with its workers."""
-        _stop(self._nodes.pop())
+        """Kill the node that was added last, with its workers."""
+        self._send("stop")
 
     def close(self) -> None:
-        """Stop all nodes, the first one last."""
-        while self._nodes:
-            self.stop_node()
+        """Stop all nodes, and remove the folder of the session."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, folder: Path, cpus: int, arguments: list[str]) -> None:
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        command = [
-            sys.executable, "-P", "-m", "regraft_core.parallel.ray_node", *arguments,
-            f"--node-ip-address={LOOPBACK}", f"--num-cpus={cpus}", "--include-dashboard=false",
-            f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats",
-            "--include-log-monitor=false", "--temp-dir", str(folder),
-        ]  # fmt: skip
-        variables = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        with open(folder / "node.log", "wb") as log:
-            node = subprocess.Popen(
-                command, env={**os.environ, **variables, **self.environment},
-                stdin=subprocess.PIPE, stdout=log, stderr=log,
-            )  # fmt: skip
-        self._nodes.append(node)
+    def _send(self, command: str) -> None:
+        assert self._process.stdin
+        print(command, file=self._process.stdin, flush=True)
+        self._read_answer()
 
-    def _read_address(self, file: Path) -> str:
-        """Return the cluster's HOST:PORT as soon as its first node has started."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self._nodes[0].poll() is None:
-            with contextlib.suppress(OSError):
-                if address := file.read_text(encoding="utf-8").strip():
-                    return address
-            time.sleep(0.05)
-        raise RegraftError("ray: a cluster on this machine did not start")
-
-
-def _stop(node: subprocess.Popen[bytes]) -> None:
-    assert node.stdin
-    node.stdin.close()
-    node.wait()
-
-
-@contextlib.contextmanager
-def local_cluster(cpus: int = 0) -> Iterator[RayCluster]:
-    """Start a cluster on this machine; stop it at the end of the context."""
-    with contextlib.closing(RayCluster(cpus)) as cluster:
-        yield cluster
+    def _read_answer(self) -> str:
+        assert self._process.stdout
+        answer = self._process.stdout.readline().strip()
+        if not answer:
+            lines = (self._folder / _LOG).read_text(errors="replace").splitlines()
+            self.close()
+            cause = one_line(lines[-1])[:200] if lines else "no error in its log"
+            raise RegraftError(f"ray: the cluster on this machine did not start: {cause}")
+        return answer
