@@ -21,6 +21,8 @@ from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.printable import one_line
 
+START_ATTEMPTS = 3
+"""Ray gives a node half a minute to start, which a busy machine may exceed."""
 _ROOT = Path(__file__).parents[2]
 _LOG = "nodes.log"
 
@@ -44,22 +46,19 @@ class RayCluster:
             # Ray's setting to use the loopback interface alone, on any system.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": "300",
         }
         """The environment variables of processes that use this cluster."""
-        # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
-        folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-P", "-m", "regraft_core.parallel.ray_nodes",
-                   str(self._folder), str(cpus or available_cores())]  # fmt: skip
-        variables = {**os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-        with open(self._folder / _LOG, "wb") as log:
-            self._process = subprocess.Popen(
-                command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                text=True, start_new_session=True,
-            )  # fmt: skip
-        self.address = self._read_answer()
-        """HOST:PORT of the cluster."""
+        for attempt in range(1, START_ATTEMPTS + 1):
+            # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
+            self._folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))  # noqa: S108
+            self._process = self._start(cpus or available_cores())
+            try:
+                self.address = self._read_answer()
+                """HOST:PORT of the cluster."""
+                return
+            except RegraftError:
+                if attempt == START_ATTEMPTS:
+                    raise
 
     def __enter__(self) -> Self:
         return self
@@ -84,12 +83,24 @@ class RayCluster:
         self._process.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _start(self, cpus: int) -> subprocess.Popen[str]:
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-P", "-m", "regraft_core.parallel.ray_nodes",
+                   str(self._folder), str(cpus)]  # fmt: skip
+        variables = {**os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        with open(self._folder / _LOG, "wb") as log:
+            return subprocess.Popen(
+                command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                text=True, start_new_session=True,
+            )  # fmt: skip
+
     def _send(self, command: str) -> None:
         assert self._process.stdin
         print(command, file=self._process.stdin, flush=True)
         self._read_answer()
 
     def _read_answer(self) -> str:
+        """Return the next line; without one, the process has ended, and the log says why."""
         assert self._process.stdout
         answer = self._process.stdout.readline().strip()
         if not answer:

@@ -1,8 +1,9 @@
 """The process of a cluster on this machine: it starts Ray nodes, and ends with its parent.
 
-Arguments are the folder of the session and the CPUs of the first node. It prints the cluster's address, then obeys lines of standard input: `add CPUS` starts a node
-and `stop` kills the last one. When standard input ends, all nodes are stopped; if this process is
-killed, Ray's own reaper stops them.
+Arguments are the folder of the session and the CPUs of the first node. It prints the cluster's
+address, then obeys lines of standard input: `add CPUS` starts a node and `stop` kills the last one.
+When standard input ends, all nodes are stopped; if this process is killed, Ray's own reaper stops
+them.
 """
 
 from __future__ import annotations
