@@ -95,22 +95,19 @@ def name_of(function: Callable[..., Any]) -> str:
     Raises:
         ValueError: it is not a function of a module of Regraft.
     """
-    name = f"{function.__module__}:{function.__qualname__}"
-    if find_function(name) is not function:
-        raise ValueError(f"expected a function of a module, got {name}")
-    return name
+    module, name = function.__module__, function.__qualname__
+    if module.partition(".")[0] not in PACKAGES or not name.isidentifier():
+        raise ValueError(f"expected a function of a module of Regraft, got {module}:{name}")
+    return f"{module}:{name}"
 
 
 def find_function(name: str) -> Callable[..., Any]:
     """Return the function of a name.
 
     Raises:
-        ValueError: it is not one of Regraft.
-        InputError: the module is not there, because another version of Regraft is installed.
+        InputError: it is not there, because another version of Regraft is installed.
     """
     module, _, function = name.partition(":")
-    if module.partition(".")[0] not in PACKAGES or not function.isidentifier():
-        raise ValueError(f"expected a function of Regraft, got {name}")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

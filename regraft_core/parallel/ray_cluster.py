@@ -6,9 +6,11 @@ off, and a random token authenticates all requests (Ray's token authentication, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +52,7 @@ class RayCluster:
         """The environment variables of processes that use this cluster."""
         for attempt in range(1, START_ATTEMPTS + 1):
             # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
-            self._folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))  # noqa: S108
+            self._folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))
             self._process = self._start(cpus or available_cores())
             try:
                 self.address = self._read_answer()
@@ -81,6 +83,8 @@ class RayCluster:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        with contextlib.suppress(ProcessLookupError):  # what is left of a node that did not start
+            os.killpg(self._process.pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, cpus: int) -> subprocess.Popen[str]:

@@ -35,6 +35,6 @@ def ray_executor(folder: str | Path, *used: str | Path) -> Iterator[Executor | N
         return
     from regraft_core.parallel.ray_connection import connect
 
-    existing = [path for path in map(Path, filter(None, used)) if path.exists()]
+    existing = [Path(path) for path in used if path and Path(path).exists()]
     with connect(address, [Path(folder), *existing]) as executor:
         yield executor

@@ -1,14 +1,15 @@
 """The process of a cluster on this machine: it starts Ray nodes, and ends with its parent.
 
-Arguments are the folder of the session and the CPUs of the first node. It prints the cluster's
-address, then obeys lines of standard input: `add CPUS` starts a node and `stop` kills the last one.
-When standard input ends, all nodes are stopped; if this process is killed, Ray's own reaper stops
-them.
+Arguments are the folder of the session, which is removed at the end, and the CPUs of the first
+node. It prints the cluster's address, then obeys lines of standard input: `add CPUS` starts a node
+and `stop` kills the last one. When standard input ends, all nodes are stopped; if this process is
+killed, Ray's own reaper stops them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 
@@ -37,6 +38,7 @@ def main(folder: str, cpus: int) -> None:
             cluster.remove_node(added.pop(), allow_graceful=False)
         print(command, flush=True)
     cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

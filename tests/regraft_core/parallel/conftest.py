@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from regraft_core.parallel import executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE
 
@@ -17,4 +18,5 @@ def cluster() -> Iterator[RayCluster]:
         for name, value in started.environment.items():
             patch.setenv(name, value)
         patch.setenv(RAY_VARIABLE, started.address)
+        patch.setattr(executor, "PACKAGES", (*executor.PACKAGES, "tests"))
         yield started

@@ -77,8 +77,8 @@ def test_a_task_of_any_size_fits_alone() -> None:
 
 def test_only_functions_of_modules_of_regraft_have_names() -> None:
     assert find_function(name_of(fits)) is fits
-    for name in ("os:system", "regraft_core.parallel.executor:Executor.map"):
-        with pytest.raises(ValueError, match="expected a function of Regraft"):
-            find_function(name)
+    for function in (os.getcwd, executor.Executor.map, lambda task: task):
+        with pytest.raises(ValueError, match="expected a function of a module of Regraft"):
+            name_of(function)
     with pytest.raises(InputError, match="expected the same version of Regraft on all nodes"):
         find_function("regraft_core.parallel.executor:of_another_version")
