@@ -156,7 +156,7 @@ def summarize(name: str, row: Row, outcomes: Mapping[str, Sequence[Outcome]]) ->
 def ingest_images(folder: Path, settings: Settings) -> None:
     """Ingest a row's images, with the splits of the source or those of the seed."""
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     splits = IngestOptions(near_duplicates="off", leakage="report", seed=settings.seed)
     ingest([str(folder / "images")], folder / "dataset", splits)
@@ -167,7 +167,8 @@ def head_time(work: Path, seeds: int) -> Metrics:
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_digits
-    from regraft_core.formats.options import FeatureOptions, IngestOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     write_digits(work / "images")
     few = IngestOptions(near_duplicates="off", validation_fraction=0.01, test_fraction=0.01)

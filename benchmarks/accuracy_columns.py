@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.split_images import Images, read_split_images
-from regraft_core.formats.manifests import Split
+from regraft_core.formats.manifests.dataset import Split
 
 if TYPE_CHECKING:
     from benchmarks.accuracy_process import Settings
@@ -34,13 +34,10 @@ def fit_regraft(folder: Path, settings: Settings) -> Fit:
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        GateOptions,
-        HeadOptions,
-        Strategy,
-    )
+    from regraft_core.formats.options.evaluate import GateOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions, Strategy
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, out, seed = folder / "dataset", folder / "regraft", settings.seed
     strategies: tuple[Strategy, ...] = ("head", "top")
@@ -71,12 +68,10 @@ def fit_budget(folder: Path, settings: Settings) -> Fit:
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.search.search_candidates import search_candidates
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        GateOptions,
-        HeadOptions,
-    )
+    from regraft_core.formats.options.evaluate import GateOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, out, seed = folder / "dataset", folder / "budget", settings.seed
 

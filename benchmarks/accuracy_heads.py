@@ -42,7 +42,7 @@ def write_rows(folder: Path, rows: int = ROWS, width: int = WIDTH, classes: int 
 def fit_digits(folder: Path, settings: Settings) -> Fit:
     """Return `train_head` on `folder/features`; the result is its accuracy on validation."""
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import HeadOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     out = folder / f"head-{settings.seed}"
 

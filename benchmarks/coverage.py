@@ -47,13 +47,11 @@ def measure_split(work: Path, backbone: str, image_px: int, seed: int) -> Split:
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        GateOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.evaluate import GateOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
     from regraft_core.training.linear_head.refitted_head import RefittedHead
     from regraft_core.training.model_files import load_model
 

@@ -152,13 +152,11 @@ def _export(images: Path, work: Path) -> None:
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        GateOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.evaluate import GateOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, features, head, candidate, evaluation, exported = (
         work / name
@@ -181,7 +179,7 @@ def _load(saved_model: Path) -> Model:
     import tensorflow as tf
 
     from regraft_core.formats.drift_reference import to_half
-    from regraft_core.formats.manifests import SavedModelManifest
+    from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
     loaded = tf.saved_model.load(str(saved_model))
     classes = SavedModelManifest.read(saved_model).classes

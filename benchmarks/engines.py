@@ -48,7 +48,7 @@ def measure_backbone(name: str, image_px: int, rounds: int) -> dict[str, Metric]
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
-    from regraft_core.formats.options import FeatureOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
     from regraft_core.images.prefetch import prefetch_map
     from regraft_core.runtime.openvino_models import EngineError
 

@@ -36,12 +36,10 @@ def make_candidates(work: Path, backbone: str, image_px: int) -> tuple[Path, lis
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, features, head = work / "dataset", work / "features", work / "head"
     ingest(["sample:digits"], dataset, IngestOptions())
@@ -58,7 +56,7 @@ def speed(dataset: Path, candidate: Path, batch_size: int, runs: int) -> tuple[f
     import tensorflow as tf
 
     from components.evaluate.predict import build_runner, predict
-    from regraft_core.formats.manifests import Split
+    from regraft_core.formats.manifests.dataset import Split
     from regraft_core.formats.records import read_split
     from regraft_core.training.model_files import load_model
     from regraft_core.training.ood_detector import OodDetector
@@ -90,7 +88,7 @@ def measure_report(dataset: Path, candidates: list[Path], out: Path) -> tuple[fl
     """Return the report's size in MB, the seconds to rebuild it and those of the whole step."""
     from components.evaluate.evaluate import evaluate
     from components.evaluate.report.report import rebuild_report
-    from regraft_core.formats.options import GateOptions
+    from regraft_core.formats.options.evaluate import GateOptions
 
     start = time.perf_counter()
     evaluate(candidates, dataset, out, GateOptions())

@@ -47,7 +47,7 @@ SIZES = {
 def write_dataset(folder: Path, large: Photos, count: int) -> Path:
     """Write different photographs in two class folders, and ingest them; return the dataset."""
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     for number, photo in enumerate(photos(count)):
         file = folder / "images" / ("china", "flower")[number % 2] / f"{number}.jpg"
@@ -69,7 +69,7 @@ def measure_photos(work: Path, large: Photos, rounds: int) -> dict[str, Metric]:
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import freeze
-    from regraft_core.formats.options import FeatureOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
     from regraft_core.formats.records import read_split
     from regraft_core.images.batch_decoding import decode_batches, make_decoder
     from regraft_core.images.prefetch import prefetch_map

@@ -91,12 +91,10 @@ def _train(images: Path, work: Path) -> tuple[Path, Path]:
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, features, head = work / "dataset", work / "features", work / "head"
     ingest([str(images)], dataset, IngestOptions(near_duplicates="off", leakage="report"))

@@ -175,7 +175,9 @@ def train_once(dataset: str, out: str, deterministic: str) -> dict[str, Any]:
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
     from regraft_core.formats.manifest_storage import digest_file, digest_of
-    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     folder, chosen = Path(out), {"deterministic": deterministic == "1"}
     start = time.perf_counter()
@@ -235,7 +237,8 @@ def compare_batches(run: str) -> dict[str, Any]:
     import numpy as np
     import tensorflow as tf
 
-    from regraft_core.formats.manifests import EvaluationManifest, ModelManifest
+    from regraft_core.formats.manifests.evaluation import EvaluationManifest
+    from regraft_core.formats.manifests.model import ModelManifest
     from regraft_core.formats.records import read_split
     from regraft_core.images.preprocess import load_images, scale
     from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

@@ -105,7 +105,7 @@ def run_pillow(folder: Path, processes: int) -> float:
 def run_ingest(folder: Path, processes: int) -> float:
     """Return the seconds of ingest, from the call to the finished dataset."""
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         start = time.perf_counter()

@@ -44,7 +44,7 @@ def measure_labeling(features: Path, test: Path, seeds: int) -> Iterator[tuple[s
 
 def _rows(folder: Path, *splits: str) -> HeadRows:
     """Return the features of all levels of some splits."""
-    from regraft_core.formats.manifests import FeaturesManifest
+    from regraft_core.formats.manifests.features import FeaturesManifest
     from regraft_core.training.feature_store import LEVELS, FeatureRows
 
     found = [FeatureRows([folder], split, LEVELS) for split in splits]  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def _rows(folder: Path, *splits: str) -> HeadRows:
 def label_in_rounds(rows: HeadRows, test: HeadRows, choice: str, seed: int) -> list[float]:
     """Return the test accuracy after each round."""
     from regraft_core.curation.image_selection import select_images
-    from regraft_core.formats.options import HeadOptions
+    from regraft_core.formats.options.train_head import HeadOptions
     from regraft_core.training.linear_head.head_selection import solve_head
     from regraft_core.training.linear_head.linear_classifier import Weights
 

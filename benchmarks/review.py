@@ -97,7 +97,7 @@ def flip_labels(images: Path, dataset: Path, out: Path, seed: int) -> dict[str, 
     Returns:
         The changed and the true label by SHA-256.
     """
-    from regraft_core.formats.manifests import DatasetManifest
+    from regraft_core.formats.manifests.dataset import DatasetManifest
     from regraft_core.formats.records import read_split
 
     shutil.copytree(images, out, copy_function=os.link)
@@ -119,7 +119,8 @@ def prepare_clean(work: Path) -> tuple[Path, Path, Path]:
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_digits
-    from regraft_core.formats.options import FeatureOptions, IngestOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     write_digits(work / "images")
     options = FeatureOptions(backbone=BACKBONE, image_px=IMAGE_PX, keep_cut=False)
@@ -137,8 +138,8 @@ def _prepare(images: Path, features: Path, out: Path, **ingest_options: Any) -> 
     """Ingest images with other labels, and give their features these labels."""
     from components.ingest.ingest import ingest
     from regraft_core.formats.manifest_storage import digest_file
-    from regraft_core.formats.manifests import FeaturesManifest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.manifests.features import FeaturesManifest
+    from regraft_core.formats.options.ingest import IngestOptions
     from regraft_core.formats.records import read_records
     from regraft_core.training.feature_store import LABELS, array_file
 
@@ -163,8 +164,8 @@ def _prepare(images: Path, features: Path, out: Path, **ingest_options: Any) -> 
 def _correct(features: Path, test: Path, out: Path) -> NDArray[np.bool_]:
     """Fit the head, and return which test images it predicts correctly."""
     from components.train_head.train_head import train_head
-    from regraft_core.formats.manifests import FeaturesManifest, Level
-    from regraft_core.formats.options import HeadOptions
+    from regraft_core.formats.manifests.features import FeaturesManifest, Level
+    from regraft_core.formats.options.train_head import HeadOptions
     from regraft_core.training.feature_store import LEVELS, FeatureRows, level_columns
     from regraft_core.training.linear_head.refitted_head import RefittedHead
     from regraft_core.training.model_files import load_model
@@ -186,7 +187,7 @@ def _review(dataset: Path, folder: Path, flipped: dict[str, tuple[str, str]]) ->
     """Write the fixes of a reviewer; return how many labels are corrected and were suspected."""
     from regraft_core.curation.suspects import find_suspects
     from regraft_core.formats.fixes import Fix, write_fixes
-    from regraft_core.formats.manifests import DatasetManifest
+    from regraft_core.formats.manifests.dataset import DatasetManifest
 
     suspects = find_suspects(dataset, [folder / "noisy/features"], folder / "noisy/head")
     splits = DatasetManifest.read(dataset).splits

@@ -99,7 +99,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _measure(options: argparse.Namespace) -> Measurement:
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_fashion
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     metrics = read_metrics(options.json)
     parts = (options.only,) if options.only else PARTS
@@ -186,7 +186,8 @@ def _run(
     """Run both steps, after a start with few images."""
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import FeatureOptions, IngestOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     options = FeatureOptions(backbone=work.backbone, image_px=str(work.image_px))
     out, used = work.root / name, measured or executor

@@ -20,13 +20,13 @@ from benchmarks.result import Measurement, Metric, run_benchmark
 from components.ingest.ingest import ingest
 from components.ingest.sources.samples import write_fashion
 from pipelines.cluster.runtime_estimate import Rates, extraction_s, fit_rates
-from regraft_core.formats.manifests import FeaturesManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.ingest import IngestOptions
 
 WORKERS = (1, 2, 4)
 _STEP = """
 import sys
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 from components.extract_features.extract_features import extract_features
 dataset, out, backbone, px, index, count = sys.argv[1:]
 options = FeatureOptions(backbone=backbone, image_px=int(px))

@@ -71,8 +71,8 @@ def export_model(folder: Path, backbone: str, image_px: int, images: Sequence[by
     from regraft_core.backbones.backbone_table import find_backbone
     from regraft_core.backbones.build import build_backbone
     from regraft_core.backbones.cuts import join
-    from regraft_core.formats.manifests import Preprocessing
-    from regraft_core.formats.options import ExportOptions
+    from regraft_core.formats.manifests.model import Preprocessing
+    from regraft_core.formats.options.export import ExportOptions
     from regraft_core.training.heads import build_head, pooling_layer
 
     row = find_backbone(backbone)

@@ -14,7 +14,8 @@ from benchmarks.result import Metric
 from regraft_core.formats.engine_packages import is_engine_installed
 from regraft_core.formats.fingerprint import write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.serving_engines import may_use_openvino
 from regraft_core.runtime.machine import computes_bfloat16
 from regraft_core.runtime.version import VERSION

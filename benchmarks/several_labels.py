@@ -47,8 +47,9 @@ def measure_digit_pairs(made: Path, work: Path) -> Iterator[tuple[str, Metric]]:
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
     from regraft_core.formats.label_arrays import label_array
-    from regraft_core.formats.manifests import DatasetManifest
-    from regraft_core.formats.options import FineTuneOptions, HeadOptions
+    from regraft_core.formats.manifests.dataset import DatasetManifest
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.train_head import HeadOptions
     from regraft_core.formats.records import read_split
     from regraft_core.training.model_files import load_model
     from regraft_core.training.multilabel_head.binary_regressions import binary_losses
@@ -93,7 +94,7 @@ def measure_choices(features: Path) -> Iterator[tuple[str, Metric]]:
 
 def _rows(features: Path, split: str) -> HeadRows:
     """Return the features of all levels of a split."""
-    from regraft_core.formats.manifests import FeaturesManifest
+    from regraft_core.formats.manifests.features import FeaturesManifest
     from regraft_core.training.feature_store import LEVELS, FeatureRows
 
     rows = FeatureRows([features], split, LEVELS)  # type: ignore[arg-type]
@@ -187,7 +188,8 @@ def measure(options: argparse.Namespace) -> Measurement:
     """Measure the chosen parts; metrics of the others are kept."""
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import FeatureOptions, IngestOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     metrics = read_metrics(options.json)
     with tempfile.TemporaryDirectory(prefix="regraft-several-labels-") as folder:

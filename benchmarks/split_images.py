@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Split
+from regraft_core.formats.manifests.dataset import Split
 
 # The backbone's input, float32 [n, px, px, 3], and labels, int32 [n].
 Images = tuple[NDArray[np.float32], NDArray[np.int32]]

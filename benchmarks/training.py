@@ -82,7 +82,7 @@ def ingest_fashion(folder: Path, count: int) -> Path:
     """Ingest `count` Fashion-MNIST images into training and validation splits."""
     from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_fashion
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     (folder / "images").mkdir(parents=True)
     write_fashion(folder / "images", limit=count)
@@ -160,7 +160,9 @@ def regraft_steps_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     features, head = out / "features", out / "head"
     options = FeatureOptions(
@@ -182,7 +184,7 @@ def regraft_steps_s(case: Case, dataset: Path, out: Path, strategy: str) -> dict
 
 def count_of(dataset: Path) -> int:
     """Return the number of training and validation images."""
-    from regraft_core.formats.manifests import DatasetManifest
+    from regraft_core.formats.manifests.dataset import DatasetManifest
 
     splits = DatasetManifest.read(dataset).splits
     return splits["train"].count + splits["validation"].count
@@ -246,7 +248,7 @@ def top(case: Case, work: Path) -> Metrics:
 def extraction(case: Case, work: Path) -> Metrics:
     """Yield the speed of extraction without its start, and that of the bare backbone."""
     from components.extract_features.extract_features import extract_features
-    from regraft_core.formats.options import FeatureOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
 
     options = FeatureOptions(
         backbone=case.backbone, weights=case.weights, image_px=case.image_px, keep_cut=False

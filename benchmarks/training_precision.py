@@ -76,12 +76,10 @@ def step_times(work: Path, case: StepCase, rounds: int) -> Metrics:
     from components.fine_tune.training_precision import StepBuilder
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     dataset, features, head = work / "dataset", work / "features", work / "head"
     _write_digits(work / "digits", case.images)
@@ -148,12 +146,10 @@ def accuracy_by_precision(work: Path, seed: int, case: AccuracyCase) -> dict[str
     from components.fine_tune.fine_tune import fine_tune
     from components.ingest.ingest import ingest
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import (
-        FeatureOptions,
-        FineTuneOptions,
-        HeadOptions,
-        IngestOptions,
-    )
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
     from regraft_core.training.model_files import load_model
 
     out = work / str(seed)

@@ -95,7 +95,9 @@ def measure_here(step: str, folder: Path, case: ScalingCase) -> StepCost:
 
 def prepare(step: str, folder: Path, case: ScalingCase) -> Callable[[], Any]:
     """Import what a step needs; return a function that runs it."""
-    from regraft_core.formats.options import FeatureOptions, HeadOptions, IngestOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     if step == "ingest":
         from components.ingest.ingest import ingest

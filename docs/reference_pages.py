@@ -20,6 +20,15 @@ from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.backbone_row import KERAS
 from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.formats import manifest_storage, manifests
+from regraft_core.formats.manifests import (
+    dataset,
+    evaluation,
+    features,
+    model,
+    parity,
+    published,
+    saved_model,
+)
 
 BACKBONES_TEXT = """
 The values of `--backbone`. The size in pixels is the one that the backbone was trained with;
@@ -30,6 +39,9 @@ layers and their costs.
 The weights are trained on ImageNet, and Keras downloads them once, except for these:
 """
 NOTE = "<!-- Written by docs/reference_pages.py from the code; do not edit. -->"
+MANIFEST_MODULES = (
+    manifest_storage, dataset, features, model, evaluation, saved_model, parity, published,
+)  # fmt: skip
 DEFAULT = re.compile(r"\(default: (.*)\)$")
 EXIT_CODES = """
 | exit code | meaning |
@@ -106,7 +118,7 @@ def manifests_page() -> str:
     """Return the page of the manifests and their parts, with the docstrings of the code."""
     kinds = [
         value
-        for module in (manifest_storage, manifests)
+        for module in MANIFEST_MODULES
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, manifest_storage.Record)

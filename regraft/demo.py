@@ -14,7 +14,7 @@ from pipelines.recipes.recipe import Recipe
 from pipelines.recipes.recipe_file import recipe_of
 from regraft.cli.console_output import print_summary
 from regraft_client.errors import RegraftClientError
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.runtime.errors import RegraftError
 

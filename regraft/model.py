@@ -19,7 +19,7 @@ from regraft.image_inputs import (
 )
 from regraft.model_folder import find_model_folder
 from regraft_client.results import Prediction
-from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.errors import InputError
 

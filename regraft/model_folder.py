@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from pipelines.local.run import LOG_FILE
-from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.addresses import is_remote, local_path

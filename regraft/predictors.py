@@ -17,7 +17,7 @@ import tensorflow as tf
 from components.export.signatures import ERROR, Postprocessing, blank_invalid, postprocess
 from regraft_client.predict_files import reason_of
 from regraft_client.results import Prediction, join_outputs
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.served_thresholds import ABSTAIN, LABEL_SET, SELECTED, ServedThresholds
 from regraft_core.formats.serving_engines import check_serving_engine
 from regraft_core.images.preprocess import load_each_image, scale

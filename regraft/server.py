@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.model_folder import find_model_folder, models_in, plain_path, published_by, versions_in
-from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri

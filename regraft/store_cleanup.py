@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.local.run import STEPS_FOLDER, STORE_FOLDER
 from regraft_core.formats.content_store import GENERATION_FILE, ContentStore, Usage
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import read_version_manifest
 from regraft_core.formats.store_records import (
     Origins,

@@ -18,7 +18,8 @@ from pipelines.recipes.option_hints import unknown_option
 from pipelines.recipes.recipe import RECIPE_FIELDS
 from pipelines.recipes.recipe_choice import RunOptions, choose_options
 from pipelines.recipes.recipe_draft import BACKBONE
-from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.evaluation import Check, EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import is_store_uri
 

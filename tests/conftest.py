@@ -66,7 +66,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of the shapes."""
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     out = tmp_path_factory.mktemp("ingest") / "dataset"
     ingest([str(shapes)], out, IngestOptions(processes=1))
@@ -93,7 +93,9 @@ def train_shapes(dataset: Path, out: Path) -> Trained:
     from components.extract_features.extract_features import extract_features
     from components.fine_tune.fine_tune import fine_tune
     from components.train_head.train_head import train_head
-    from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.fine_tune import FineTuneOptions
+    from regraft_core.formats.options.train_head import HeadOptions
 
     extract_features(dataset, out / "features", FeatureOptions(backbone="tiny"))
     train_head([out / "features"], out / "head", HeadOptions())
@@ -110,7 +112,7 @@ def train_shapes(dataset: Path, out: Path) -> Trained:
 def several_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of images with any of the shapes: two places, each with a shape or without."""
     from components.ingest.ingest import ingest
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     folder, rng = tmp_path_factory.mktemp("several"), random.Random(0)
     lines = ["path\tlabel"]

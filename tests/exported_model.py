@@ -12,7 +12,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from regraft_core.formats.fingerprint import write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
 
 class Doubling(tf.Module):

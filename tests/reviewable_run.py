@@ -13,15 +13,11 @@ from components.ingest.ingest import ingest
 from pipelines.local.run import Summary
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import MadeBy, digest_file
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    FeatureShard,
-    FeaturesManifest,
-    ModelManifest,
-    Parameters,
-    Preprocessing,
-)
-from regraft_core.formats.options import HeadOptions, IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
+from regraft_core.formats.manifests.model import ModelManifest, Parameters, Preprocessing
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.records import read_records
 from regraft_core.formats.store_records import EntryOrigin, record_origin
 from regraft_core.training.feature_store import GROUPS, LABELS, array_file

@@ -38,7 +38,7 @@ from components.evaluate.metrics.slices import (
     untested_slices,
 )
 from components.evaluate.metrics.statistics import Comparison, compare
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -58,14 +58,10 @@ from components.evaluate.report.report_data import (
     without_shards,
 )
 from regraft_core.formats.manifest_storage import staged_folder, write_text
-from regraft_core.formats.manifests import (
-    Check,
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    Split,
-)
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest, Split
+from regraft_core.formats.manifests.evaluation import Check, EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError

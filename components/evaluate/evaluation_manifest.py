@@ -10,7 +10,9 @@ from components.evaluate.assessment import Assessment
 from components.evaluate.gate.selection import Choice, list_results
 from components.evaluate.metrics.robustness import CorruptionDrop
 from regraft_core.formats.manifest_storage import MadeBy, digest_of
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.version import VERSION
 
 

@@ -14,9 +14,10 @@ from components.evaluate.metrics.classification import roc_points
 from components.evaluate.report.report import REPORT_FILE
 from components.evaluate.report.report_data import PREDICTIONS_FILE
 from regraft_core.formats.compared_champion import compared_version
-from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.stored_artifacts import copy_artifact, keep, origin_of, pass_page
 from regraft_core.runtime.addresses import is_remote
 

@@ -31,7 +31,7 @@ from components.evaluate.metrics.multilabel import (
     precision_recall_points,
 )
 from components.evaluate.metrics.ood_score import OodScores, fit_ood_threshold
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 
 Floats = NDArray[np.floating]
 CURVE_POINTS = 80

@@ -13,7 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
+from regraft_core.formats.manifests.dataset import DatasetManifest, Split
+from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
 from regraft_core.images.preprocess import load_image, scale

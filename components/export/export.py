@@ -21,13 +21,11 @@ from components.export.signatures import SIGNATURES, OodRule, Postprocessing, bu
 from components.export.warmup import write_warmup
 from regraft_core.formats.fingerprint import LABELS_FILE, MODEL_CARD_FILE, write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    SavedModelManifest,
-)
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import DataError, InputError, RejectedError

@@ -18,7 +18,7 @@ from components.export.int8 import Int8Test
 from components.export.litert_int8 import write_litert_int8
 from components.export.openvino_int8 import write_openvino_int8
 from components.export.signatures import Postprocessing
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import log_progress

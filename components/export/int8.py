@@ -19,7 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import ImageRecord, spaced_records
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images

@@ -7,7 +7,7 @@ from typing import Any
 
 from components.export.export import export
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.step_reports import run_step
 

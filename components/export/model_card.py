@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.export.int8 import Int8Test
-from regraft_core.formats.manifests import EvaluationManifest, ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.printable import markdown_text, one_line
 

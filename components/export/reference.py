@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from components.export.signatures import ERROR, Built, Postprocessing
 from regraft_core.formats.drift_reference import make_reference
-from regraft_core.formats.manifests import DatasetManifest, DriftReferenceInfo
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.saved_model import DriftReferenceInfo
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.refitted_head import RefittedHead

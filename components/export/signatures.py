@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.openvino_files import NETWORK_FUNCTION
 from regraft_core.formats.served_thresholds import (
     ABSTAIN,

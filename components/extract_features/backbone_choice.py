@@ -25,8 +25,9 @@ from components.extract_features.backbone_trials import (
 from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, has_imagenet_weights
 from regraft_core.backbones.backbone_table import AUTO, Backbone, find_backbone, fixed_px
 from regraft_core.formats.manifest_storage import digest_of, write_text
-from regraft_core.formats.manifests import BackboneChoice, BackboneTrial, DatasetManifest
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import BackboneChoice, BackboneTrial
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.stored_artifacts import save_work
 from regraft_core.runtime.safe_files import lock_file
 from regraft_core.runtime.step_reports import Clock, log_progress

@@ -20,8 +20,9 @@ from PIL import Image
 from components.extract_features.engines import constant_call
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.manifests import DatasetManifest, Level
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import Level
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import ImageRecord, read_records, shard_file
 from regraft_core.images.batch_decoding import Decode, decode_batches, make_decoder
 from regraft_core.runtime.errors import DataError

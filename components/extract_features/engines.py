@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from components.extract_features.openvino_network import build_openvino_network
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.formats.engine_packages import check_engine_package, is_engine_installed
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.images.preprocess import scale
 from regraft_core.runtime.machine import check_bfloat16, computes_bfloat16
 from regraft_core.training.mixed_precision import (

@@ -38,14 +38,9 @@ from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze
 from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    FeatureShard,
-    FeaturesManifest,
-    Shard,
-    Split,
-)
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, Split
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.images.batch_decoding import decode_batches, make_decoder

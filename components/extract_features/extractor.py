@@ -10,8 +10,9 @@ import numpy as np
 
 from regraft_core.backbones.backbone_table import Backbone
 from regraft_core.backbones.cuts import find_cut, has_cut
-from regraft_core.formats.manifests import DatasetManifest, Level
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import Level
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.feature_store import CUT, LEVELS
 from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from components.extract_features.engines import STREAMS, Arrays, Network
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment
 from regraft_core.images.batch_decoding import Batch, decode_each, make_decoder, split_batches

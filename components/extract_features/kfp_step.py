@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.parallel.ray_executor import ray_executor
 from regraft_core.runtime.gpu_check import check_gpu

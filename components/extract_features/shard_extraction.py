@@ -14,8 +14,9 @@ from components.extract_features.shard_store import Digests, Kinds, ShardStore
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze
-from regraft_core.formats.manifests import DatasetManifest, FeatureShard, Shard
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard
+from regraft_core.formats.manifests.features import FeatureShard
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

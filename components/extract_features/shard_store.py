@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import digest_file, write_text
-from regraft_core.formats.manifests import FeatureShard
+from regraft_core.formats.manifests.features import FeatureShard
 from regraft_core.formats.stored_artifacts import save_work
 from regraft_core.runtime.errors import InputError, UnavailableError
 from regraft_core.training.feature_store import array_file

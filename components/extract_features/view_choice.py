@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from components.extract_features.engines import constant_call
 from components.extract_features.forward_pass import view_seeds
 from regraft_core.backbones.backbone_table import Backbone
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import FeatureOptions, HeadOptions, Strength
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.extract_features import FeatureOptions, Strength
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from regraft_core.images.augment import augment
 from regraft_core.images.batch_decoding import decode_batches, make_decoder

@@ -16,7 +16,7 @@ from components.fine_tune.detector import fit_detector
 from components.fine_tune.label_calibration import calibrate_labels
 from components.fine_tune.strategies import Parts
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import CandidatesManifest, Epoch, ModelManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, Epoch, ModelManifest
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.distribution import is_chief

@@ -10,8 +10,8 @@ import keras
 from components.fine_tune.candidate import write_candidates
 from components.fine_tune.fine_tune import fine_tune
 from regraft_core.formats.manifest_storage import staged_folder
-from regraft_core.formats.manifests import CandidatesManifest
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.manifests.model import CandidatesManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.runtime.step_reports import Clock
 from regraft_core.training.feature_store import feature_folders
 

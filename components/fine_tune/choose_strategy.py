@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.manifests import ModelManifest, Preprocessing
-from regraft_core.formats.options import HeadKind
+from regraft_core.formats.manifests.model import ModelManifest, Preprocessing
+from regraft_core.formats.options.option_types import HeadKind
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.heads import pooling_layer

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from components.fine_tune.forward import compute_rows, trace_forward
 from components.fine_tune.strategies import Parts
 from regraft_core.backbones.cuts import cut_points, find_cut
-from regraft_core.formats.manifests import Split
+from regraft_core.formats.manifests.dataset import Split
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows
 from regraft_core.training.heads import pooling_layer

@@ -27,8 +27,10 @@ from components.fine_tune.training_precision import (
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
 from regraft_core.backbones.cuts import freeze, has_cut, join
-from regraft_core.formats.manifests import DatasetManifest, Level, ModelManifest
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import Level
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step

@@ -12,8 +12,8 @@ from components.fine_tune.rate_search import RateSearch, round_epochs, search_ra
 from components.fine_tune.strategies import Parts, model_and_data, shared_settings, unfreeze
 from regraft_core.backbones.cuts import freeze
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import Epoch
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.manifests.model import Epoch
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.loop import Settings, Start, Trainer

@@ -12,8 +12,11 @@ import numpy as np
 from regraft_core.backbones.cuts import cut_points, find_cut, freeze, join, split
 from regraft_core.backbones.flops import model_flops
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import FeaturesManifest, Level, ModelManifest
-from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions, HeadOptions
+from regraft_core.formats.manifests.features import FeaturesManifest, Level
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.option_types import MACHINE_OPTIONS
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows, feature_source
 from regraft_core.training.heads import level_layer

@@ -28,8 +28,9 @@ from components.fine_tune.strategies import (
     unfreeze,
 )
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.option_types import MACHINE_OPTIONS
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state

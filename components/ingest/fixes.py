@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from components.ingest.catalog import Catalog
 from regraft_core.formats.fixes import FixesFile
-from regraft_core.formats.manifests import AppliedFixes
+from regraft_core.formats.manifests.dataset import AppliedFixes
 from regraft_core.runtime.errors import InputError
 
 DROPPED = "dropped-in-review"

@@ -25,7 +25,7 @@ from components.ingest.sources.download_retry import FetchError
 from components.ingest.sources.folders import LabeledFile
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
 from components.ingest.spool import MAX_FILE_BYTES, PartReader, SpoolWriter, read_file
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import is_remote
 
 FILES_PER_CHUNK = 256

@@ -31,8 +31,8 @@ from components.ingest.stale_folders import remove_stale_folders, running_lock
 from regraft_core.formats.champion_classes import find_champion_classes
 from regraft_core.formats.fixes import FIXES_FILE, read_fixes, write_fixes
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.local_processes import LocalProcesses

@@ -9,7 +9,7 @@ from typing import Any
 from components.ingest.ingest import ingest
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of, pass_page
 from regraft_core.parallel.ray_executor import ray_executor
 from regraft_core.runtime.addresses import is_remote

@@ -14,7 +14,7 @@ from pathlib import Path
 from components.ingest.catalog import Catalog
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
-from regraft_core.formats.manifests import SPLITS, Shard, Split, SplitInfo
+from regraft_core.formats.manifests.dataset import SPLITS, Shard, Split, SplitInfo
 from regraft_core.formats.records import NO_LABEL, ImageRecord, write_records
 from regraft_core.parallel.executor import Executor
 from regraft_core.runtime.step_reports import ProgressReporter

@@ -7,7 +7,7 @@ from typing import Any
 
 from components.publish.publish import Compared, publish
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.options.publish import PublishOptions
 from regraft_core.formats.stored_artifacts import content_folder
 from regraft_core.runtime.step_reports import run_step
 

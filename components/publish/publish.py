@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from components.publish.registry import Registry, RegistryError
 from regraft_core.formats.compared_champion import compared_version
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
-from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
-from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.manifests.parity import ParityManifest
+from regraft_core.formats.manifests.published import PublishedManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.publish import PublishOptions
 from regraft_core.formats.run_outcome import (
     LastPublication,
     RunDetails,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regraft_core.formats.manifests import EvaluationManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
 from regraft_core.formats.run_outcome import RunOutcome, write_outcome
 from regraft_core.runtime.step_reports import log_progress, run_step
 from regraft_core.tracking.tracked_run import read_details

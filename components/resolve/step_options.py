@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import (
-    ExportOptions,
-    FeatureOptions,
-    FineTuneOptions,
-    GateOptions,
-    HeadOptions,
-    IngestOptions,
-    Options,
-    PublishOptions,
-    VerifyOptions,
-)
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.export import ExportOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.option_types import Options
+from regraft_core.formats.options.publish import PublishOptions
+from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.formats.options.verify import VerifyOptions
 
 
 def step_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

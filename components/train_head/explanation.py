@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.linear_head.head_selection import METHOD_NAMES, SolvedHead
 from regraft_core.training.multilabel_head.label_selection import LabelHead
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from components.train_head.train_head import train_head
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.runtime.step_reports import run_step
 from regraft_core.training.feature_store import feature_folders

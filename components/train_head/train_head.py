@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 from components.train_head.explanation import Solved, explain_head
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.formats.manifest_storage import MadeBy, staged_folder
-from regraft_core.formats.manifests import (
-    BackboneChoice,
-    Epoch,
-    FeaturesManifest,
-    Level,
-    ModelManifest,
-    Preprocessing,
-)
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.manifests.features import BackboneChoice, FeaturesManifest, Level
+from regraft_core.formats.manifests.model import Epoch, ModelManifest, Preprocessing
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

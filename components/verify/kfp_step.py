@@ -8,7 +8,7 @@ from typing import Any
 
 from components.verify.verify import TABLE_FILE, verify
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import VerifyOptions
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.formats.stored_artifacts import content_folder
 from regraft_core.runtime.step_reports import run_step
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import ParityManifest, ParityRow
+from regraft_core.formats.manifests.parity import ParityManifest, ParityRow
 from regraft_core.formats.served_thresholds import NO_THRESHOLDS, ServedThresholds
 
 _SHOWN_ROWS = 12

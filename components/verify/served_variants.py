@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
 # Bfloat16 has 8 bits of precision, which moves a probability by a few hundredths.
 BFLOAT16_TOLERANCE = 0.05

@@ -41,8 +41,9 @@ from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.fingerprint import check_fingerprint
 from regraft_core.formats.label_arrays import label_names, label_text
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder, write_text
-from regraft_core.formats.manifests import EvaluationManifest, ParityManifest
-from regraft_core.formats.options import VerifyOptions
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.parity import ParityManifest
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale

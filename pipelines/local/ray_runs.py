@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 
 from pipelines.recipes.recipe import Recipe
@@ -13,29 +14,37 @@ from regraft_core.runtime.errors import InputError
 
 
 def check_ray(ray: str, recipe: Recipe, runner: str) -> None:
-    """Check the option `ray`, before anything is written.
+    """Check the option `ray` of a run, before anything is written.
 
     Raises:
-        InputError: it is not an address, Ray is not installed, or another option does not go with
-            it.
+        InputError: as `check_ray_address`, or another option does not go with it.
     """
-    if not ray:
-        return
-    if ray not in ("local", "auto") and not ray.startswith("ray://"):
-        raise InputError(f"ray: expected local, auto or ray://HOST:PORT, got {ray}")
-    check_ray_package(ray)
-    if runner != "subprocess":
+    check_ray_address(ray)
+    if ray and runner != "subprocess":
         raise InputError(f"ray: expected the runner subprocess with it, got {runner}")
-    if recipe.workers > 1:
+    if ray and recipe.workers > 1:
         raise InputError(
             f"ray: expected workers 1 with it, got {recipe.workers}; Ray shares the extraction "
             "among all nodes"
         )
 
 
+def check_ray_address(ray: str) -> None:
+    """Check that the option `ray` is empty, or an address that can be used.
+
+    Raises:
+        InputError: it is not an address, or Ray is not installed.
+    """
+    if not ray:
+        return
+    if ray not in ("local", "auto") and not ray.startswith("ray://"):
+        raise InputError(f"ray: expected local, auto or ray://HOST:PORT, got {ray}")
+    check_ray_package(ray)
+
+
 @contextlib.contextmanager
-def ray_variables(ray: str) -> Iterator[Mapping[str, str]]:
-    """Return the environment variables by which steps find the cluster.
+def using_ray(ray: str) -> Iterator[None]:
+    """Set the environment variables by which this process and its steps find the cluster.
 
     For `local`, a cluster with all cores of this machine runs within the context.
 
@@ -43,7 +52,26 @@ def ray_variables(ray: str) -> Iterator[Mapping[str, str]]:
         RegraftError: it does not start.
     """
     if ray != "local":
-        yield {RAY_VARIABLE: ray} if ray else {}
+        with set_variables({RAY_VARIABLE: ray} if ray else {}):
+            yield
         return
-    with RayCluster() as cluster:
-        yield {RAY_VARIABLE: cluster.address, **cluster.environment}
+    with (
+        RayCluster() as cluster,
+        set_variables({RAY_VARIABLE: cluster.address, **cluster.environment}),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the context."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

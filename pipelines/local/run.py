@@ -11,26 +11,23 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from pydantic import Field
 
 from pipelines.local.progress import Progress
-from pipelines.local.ray_runs import check_ray, ray_variables
+from pipelines.local.ray_runs import check_ray, set_variables, using_ray
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks
 from pipelines.local.tracking import log_run
 from pipelines.recipes.recipe import Recipe
 from regraft_core.formats.manifest_storage import Record, write_text
-from regraft_core.formats.manifests import (
-    Check,
-    DatasetManifest,
-    EvaluationManifest,
-    PublishedManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import Check, EvaluationManifest
+from regraft_core.formats.manifests.published import PublishedManifest
 from regraft_core.runtime.addresses import redact_all, redact_text
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory_text
@@ -179,8 +176,8 @@ def _execute(
             with (
                 contextlib.redirect_stdout(RedactedLog(log)),
                 without_traces(),
-                ray_variables(ray) as ray_environment,
-                _environment(events_file, ray_environment),
+                using_ray(ray),
+                _environment(events_file),
                 steps_by_forks(log),
             ):
                 local.init(
@@ -295,8 +292,8 @@ def without_traces() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(events_file: Path, more: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment variables of the steps, and some more.
+def _environment(events_file: Path) -> Iterator[None]:
+    """Set the environment variables of the steps.
 
     With a safe path, Python does not import modules from the current folder, where a folder of the
     user's may be called `components` or `serving`.
@@ -305,18 +302,9 @@ def _environment(events_file: Path, more: Mapping[str, str]) -> Iterator[None]:
         EVENTS_VARIABLE: str(events_file),
         "PYTHONSAFEPATH": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        **more,
     }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
+    with set_variables(variables):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _summarize(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:

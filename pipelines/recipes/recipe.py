@@ -10,18 +10,15 @@ from pydantic.fields import FieldInfo
 from pipelines.recipes.option_hints import unknown_option
 from regraft_core.backbones.backbone_table import AUTO, find_backbone, fixed_px, is_location
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import (
-    ExportOptions,
-    FeatureOptions,
-    FineTuneOptions,
-    GateOptions,
-    HeadOptions,
-    IngestOptions,
-    Options,
-    PublishOptions,
-    Strategy,
-    VerifyOptions,
-)
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.export import ExportOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions, Strategy
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.option_types import Options
+from regraft_core.formats.options.publish import PublishOptions
+from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.runtime.addresses import refuse_credentials, refuse_signature
 from regraft_core.runtime.errors import InputError
 

@@ -9,7 +9,7 @@ import typer
 
 from regraft.cli.options.completion import complete_backbones
 from regraft.cli.options.json_flag import JsonFlag
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 
 if TYPE_CHECKING:
     from regraft.explore.backbone_list import BackboneFacts

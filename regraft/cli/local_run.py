@@ -94,7 +94,7 @@ def ingest(
     from pipelines.recipes.recipe_file import with_recipe
     from regraft.cli.console_output import print_line, progress_on_stderr
     from regraft_core.formats.option_parsing import parse_options
-    from regraft_core.formats.options import IngestOptions
+    from regraft_core.formats.options.ingest import IngestOptions
 
     values = with_recipe(None, {"sources": sources, **values})
     with progress_on_stderr():

@@ -19,7 +19,8 @@ from components.evaluate.metrics.statistics import Comparison, compare
 from components.evaluate.report.report_data import PREDICTIONS_FILE, ReportData
 from regraft.compare.run_list import options_of
 from regraft.training_run import Run
-from regraft_core.formats.manifests import SPLITS, DatasetManifest, ModelManifest
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.errors import InputError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.local.run import LOG_FILE, STEPS_FOLDER
 from regraft.training_run import Run
-from regraft_core.formats.options import MACHINE_OPTIONS
+from regraft_core.formats.options.option_types import MACHINE_OPTIONS
 from regraft_core.formats.run_outcome import main_metric
 from regraft_core.runtime.errors import InputError
 

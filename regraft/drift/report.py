@@ -17,7 +17,8 @@ from regraft.drift.sources import Checked, ServedModel, read_image_folder, read_
 from regraft.model_folder import find_model_folder
 from regraft_core.drift.check import CheckOptions, DriftTest, Observed, check_drift
 from regraft_core.formats.drift_reference import DriftReference
-from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.request_log import log_files
 from regraft_core.formats.version_names import version_number
 from regraft_core.runtime.errors import InputError

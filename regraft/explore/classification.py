@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft_core.backbones.backbone_table import Backbone, find_backbone
 from regraft_core.backbones.build import build_classifier
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

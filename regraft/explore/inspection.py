@@ -15,7 +15,8 @@ from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, co
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.formats.backbone_names import PREFIX
-from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus

@@ -12,12 +12,10 @@ from regraft.training_run import Run
 from regraft_core.curation.suspects import Image
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.fixes import FIXES_FILE, Fix, read_fixes
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    FeaturesManifest,
-    ModelManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.store_records import Origins, manifest_of, read_origins
 from regraft_core.formats.stored_artifacts import entry_of, referring_folders
 from regraft_core.runtime.addresses import redact

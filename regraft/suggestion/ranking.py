@@ -16,7 +16,8 @@ import numpy as np
 from regraft.image_inputs import encode_image
 from regraft.model_folder import find_model_folder
 from regraft_core.curation.image_selection import Candidate, CandidatePool, uncertainties
-from regraft_core.formats.manifests import ModelManifest, SavedModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.errors import InputError
 

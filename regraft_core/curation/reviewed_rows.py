@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from regraft_core.formats.manifests import Level, ModelManifest, Split
+from regraft_core.formats.manifests.dataset import Split
+from regraft_core.formats.manifests.features import Level
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import LEVELS, FeatureRows, level_columns, read_manifests
 from regraft_core.training.linear_head.head_rows import HeadRows

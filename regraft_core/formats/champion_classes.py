@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft_core.formats.fingerprint import LABELS_FILE
-from regraft_core.formats.manifests import LabelsPerImage, SavedModelManifest
+from regraft_core.formats.manifests.dataset import LabelsPerImage
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import (
     locate_version,
     read_version_file,

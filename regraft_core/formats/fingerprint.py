@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 
 FINGERPRINT_FILE = "fingerprint"

@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft_core.formats.fingerprint import FINGERPRINT_FILE, check_fingerprint
 from regraft_core.formats.manifest_storage import digest_file, digest_of
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.addresses import local_path, scheme_of
 from regraft_core.runtime.errors import InputError

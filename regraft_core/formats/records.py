@@ -29,7 +29,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from regraft_core.formats.manifest_storage import check_digest
-from regraft_core.formats.manifests import DatasetManifest, Shard, Split
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, Split
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import DataError, InputError
 

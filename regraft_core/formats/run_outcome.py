@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import Record
-from regraft_core.formats.manifests import Check, Epoch
+from regraft_core.formats.manifests.evaluation import Check
+from regraft_core.formats.manifests.model import Epoch
 from regraft_core.runtime.errors import InputError
 
 RUNS_FOLDER = ".runs"

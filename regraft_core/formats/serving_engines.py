@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from regraft_core.formats.engine_packages import check_engine_package
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import InputError, RegraftError
 
 SERVING_ENGINES = ("auto", "tf", "openvino")

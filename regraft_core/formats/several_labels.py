@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from regraft_core.formats.manifests import LabelsPerImage
+from regraft_core.formats.manifests.dataset import LabelsPerImage
 from regraft_core.runtime.errors import InputError
 
 # Choices by the accuracy of one label.

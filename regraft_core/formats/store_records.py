@@ -20,14 +20,11 @@ from pydantic import Field, ValidationError
 
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import Manifest, Record, digest_of
-from regraft_core.formats.manifests import (
-    CandidatesManifest,
-    DatasetManifest,
-    EvaluationManifest,
-    FeaturesManifest,
-    ModelManifest,
-    SavedModelManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
 ORIGINS_FOLDER, RUNS_FOLDER, REMOVING_FILE = ".origins", ".runs", ".removing.json"
 KINDS: dict[str, type[Manifest]] = {

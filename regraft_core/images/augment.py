@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 
 import tensorflow as tf
 
-from regraft_core.formats.options import Strength
+from regraft_core.formats.options.extract_features import Strength
 
 
 @dataclass(frozen=True)

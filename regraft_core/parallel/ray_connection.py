@@ -7,9 +7,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from regraft_core.parallel.executor import Executor
@@ -22,13 +21,14 @@ CONNECT_S = 10.0
 _MARK = ".regraft-ray-"
 
 
-def connect(address: str, shared: Iterable[Path]) -> Executor:
+def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor:
     """Connect to a cluster and check all of its nodes.
 
     Args:
         address: HOST:PORT of a cluster that this machine is a node of, `auto` for the one that
             runs on this machine, or `ray://HOST:PORT` of another's client port.
-        shared: folders and files that all nodes must have; the first is a folder to write to.
+        folder: a folder that all nodes must have, with what is written there; None for none.
+        used: folders and files that all nodes must have.
 
     Raises:
         InputError: Ray is not installed, no cluster is at the address, it has another version of
@@ -46,7 +46,7 @@ def connect(address: str, shared: Iterable[Path]) -> Executor:
     except Exception as error:  # of many classes, and of those of gRPC
         raise _refused(address, error) from error
     try:
-        _check_nodes(address, [path.absolute() for path in shared])
+        _check_nodes(address, folder, used)
     except BaseException:
         ray.shutdown()
         raise
@@ -83,8 +83,8 @@ def _refused(address: str, error: Exception) -> InputError:
     return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
 
 
-def _check_nodes(address: str, shared: list[Path]) -> None:
-    """Ask each node for its version and for the paths, one of which has just been written."""
+def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> None:
+    """Have each node check its version and the paths, one of which has just been written."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -93,9 +93,11 @@ def _check_nodes(address: str, shared: list[Path]) -> None:
     found = nodes()
     if not found:
         raise InputError(f"ray: expected nodes with CPUs in the cluster at {address}, found none")
-    mark = shared[0] / f"{_MARK}{secrets.token_hex(8)}"
-    paths = [str(path) for path in (mark, *shared[1:])]
-    with _temporary_file(mark):
+    paths = [str(path.absolute()) for path in used]
+    with contextlib.ExitStack() as opened:
+        if folder is not None:
+            mark = folder.absolute() / f"{_MARK}{secrets.token_hex(8)}"
+            paths.append(str(opened.enter_context(_temporary_file(mark))))
         remote = ray.remote(check_node).options(num_cpus=0, max_retries=2)
         asked = []
         for node in found:
@@ -123,12 +125,12 @@ def check_node(digest: str, paths: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: Path) -> Any:
+def _temporary_file(path: Path) -> Iterator[Path]:
     try:
         path.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
     try:
-        yield
+        yield path
     finally:
         path.unlink(missing_ok=True)

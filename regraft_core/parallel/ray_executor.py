@@ -18,11 +18,11 @@ RAY_VARIABLE = "REGRAFT_RAY"
 
 
 @contextlib.contextmanager
-def ray_executor(folder: str | Path, *used: str | Path) -> Iterator[Executor | None]:
+def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Executor | None]:
     """Connect to the cluster for the context; without one, the executor is None.
 
     Args:
-        folder: all nodes must see what is written to this folder.
+        folder: all nodes must see what is written to this folder; None without one.
         *used: what the workers read; the paths that exist here must exist on all nodes. Others,
             such as URIs, are ignored.
 
@@ -36,5 +36,5 @@ def ray_executor(folder: str | Path, *used: str | Path) -> Iterator[Executor | N
     from regraft_core.parallel.ray_connection import connect
 
     existing = [Path(path) for path in used if path and Path(path).exists()]
-    with connect(address, [Path(folder), *existing]) as executor:
+    with connect(address, Path(folder) if folder else None, existing) as executor:
         yield executor

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from regraft_core.formats.fingerprint import MODEL_CARD_FILE
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import STABLE, read_version_file
 from regraft_core.runtime.addresses import redact
 from regraft_core.runtime.errors import InputError

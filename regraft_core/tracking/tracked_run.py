@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.run_outcome import RunDetails
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.addresses import redact_all

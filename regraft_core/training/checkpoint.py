@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import digest_file, digest_of, write_text
-from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.manifests.model import Epoch
 from regraft_core.formats.stored_artifacts import save_work, working_folder
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.safe_files import replaced_file

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.options import Mix
+from regraft_core.formats.options.fine_tune import Mix
 from regraft_core.training.mixing import mix_rows
 from regraft_core.training.training_source import Source, batches, targets_of
 

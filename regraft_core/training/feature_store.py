@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import check_digest
-from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Level, Split
+from regraft_core.formats.manifests.dataset import Split
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest, Level
 from regraft_core.formats.records import NO_GROUP
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError

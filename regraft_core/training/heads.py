@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.backbones.cuts import block_ends
-from regraft_core.formats.manifests import Level
-from regraft_core.formats.options import HeadKind
+from regraft_core.formats.manifests.features import Level
+from regraft_core.formats.options.option_types import HeadKind
 
 # Channels whose variance is below this quantile are scaled alike: enlarged, their noise would count
 # as much as the channels that separate the classes. If most channels are constant, a fraction of

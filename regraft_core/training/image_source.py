@@ -11,8 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import DatasetManifest, Preprocessing, Split
-from regraft_core.formats.options import Strength
+from regraft_core.formats.manifests.dataset import DatasetManifest, Split
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.options.extract_features import Strength
 from regraft_core.formats.records import ImageRecord, parse_record, record_offsets, shard_file
 from regraft_core.images.augment import augment
 from regraft_core.images.preprocess import load_images, scale

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.manifests.model import Epoch
 
 HISTORY_FILE = "history.csv"
 LOGS_FOLDER = "logs"

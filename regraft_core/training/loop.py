@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Epoch
-from regraft_core.formats.options import ClassWeights, Mix
+from regraft_core.formats.manifests.model import Epoch
+from regraft_core.formats.options.fine_tune import Mix
+from regraft_core.formats.options.train_head import ClassWeights
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, about_time, log_progress
 from regraft_core.training.checkpoint import Best, Progress, restore, save

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from regraft_core.formats.options import Precision
+from regraft_core.formats.options.option_types import Precision
 
 # The first generation of NVIDIA GPUs with tensor cores; older ones gain nothing from float16.
 TENSOR_CORES = (7, 0)

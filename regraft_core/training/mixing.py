@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from regraft_core.formats.options import Mix
+from regraft_core.formats.options.fine_tune import Mix
 
 # The fraction of a row that is kept has a Beta distribution with both parameters equal to this.
 CONCENTRATIONS: dict[Mix, float] = {"mixup": 0.2, "cutmix": 1.0}

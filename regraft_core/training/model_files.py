@@ -11,7 +11,7 @@ import numpy as np
 
 from regraft_core.backbones import frozen_graph, network_layers
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import ModelManifest, Parameters
+from regraft_core.formats.manifests.model import ModelManifest, Parameters
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 

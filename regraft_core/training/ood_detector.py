@@ -23,7 +23,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import Level
+from regraft_core.formats.manifests.features import Level
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings

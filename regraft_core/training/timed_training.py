@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.manifests.model import Epoch
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.checkpoint import Best, read_state, write_state
 from regraft_core.training.distribution import is_chief

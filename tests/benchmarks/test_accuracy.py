@@ -16,7 +16,7 @@ from benchmarks.accuracy_process import Outcome, Settings, measure_here
 from benchmarks.result import Metric
 from docs.results.tables import accuracy
 from docs.results.values import load_results
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 
 TINY = Settings("tiny", image_px=32, head_epochs=1, all_epochs=1, top_epochs=1, budget="40s")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.labeling import BATCH, ROUNDS, label_in_rounds
 from benchmarks.review import FLIPPED, flip_labels
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.training.linear_head.head_rows import HeadRows
 from tests.reviewable_run import build_run
 

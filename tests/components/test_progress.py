@@ -12,7 +12,8 @@ from components.fine_tune.detector import fit_detector
 from components.fine_tune.fine_tune import load_parts
 from components.ingest.ingest import ingest
 from components.train_head.train_head import train_head
-from regraft_core.formats.options import HeadOptions, IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.records import read_split
 from regraft_core.training.model_files import load_model
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.local.run import StepError, Summary, run_locally
 from pipelines.recipes.recipe import Recipe, make_recipe
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.container_image import IMAGE
 
 pytestmark = pytest.mark.containers

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,8 @@ def test_the_reference_has_the_python_api(site: Path) -> None:
 
 def formats() -> Iterator[type[manifest_storage.Record]]:
     """Yield the manifests and their parts."""
-    for module in (manifest_storage, manifests):
+    names = [module.name for module in pkgutil.iter_modules(manifests.__path__)]
+    for module in (manifest_storage, *(import_module(f"{manifests.__name__}.{n}") for n in names)):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, manifest_storage.Record):
                 yield kind

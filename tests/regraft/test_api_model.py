@@ -18,8 +18,9 @@ import regraft
 from regraft.model_folder import find_served_folder
 from regraft.suggestion.ranking import suggest_images
 from regraft_client.grpc import GrpcClient
-from regraft_core.formats.manifests import Check, SavedModelManifest
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.manifests.evaluation import Check
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.formats.request_log import read_request_log
 from regraft_core.runtime.errors import InputError
 from tests.components.export.building import CLASSES, FORMATS, Built, build, image

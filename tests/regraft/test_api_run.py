@@ -19,7 +19,7 @@ from regraft.review.reviewed_run import find_reviewed
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_core.curation.suspects import Image as ReviewedImage
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import RegraftError
 from tests.command_line import Regraft

@@ -13,8 +13,8 @@ from PIL import Image
 
 import regraft
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import SPLITS
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 
 RANDOM = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from regraft.demo import IMAGES_SHOWN, held_out, write_images
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 
 
 def test_held_out_images_are_written_to_files(dataset: Path, tmp_path: Path) -> None:

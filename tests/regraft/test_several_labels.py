@@ -28,13 +28,12 @@ from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    SavedModelManifest,
-)
-from regraft_core.formats.options import ExportOptions, GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.formats.records import read_split
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import InputError

@@ -12,7 +12,8 @@ import pytest
 from regraft.store_cleanup import DAY_S, Cleanup, clean_up
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.store_records import (
     EntryOrigin,
     StartedRun,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scipy.stats import beta
 
-from regraft_core.formats.options import Objective
+from regraft_core.formats.options.option_types import Objective
 from regraft_core.training.intervals import wilson_interval
 
 OBJECTIVE_NAMES: Mapping[Objective, str] = {

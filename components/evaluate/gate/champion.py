@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from regraft_core.formats.champion_classes import ChampionClasses
 from regraft_core.formats.fingerprint import LABELS_FILE
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import resolve_version
 from regraft_core.formats.served_thresholds import SELECTED
 from regraft_core.runtime.errors import InputError, RegraftError

@@ -20,8 +20,8 @@ from components.evaluate.metrics.prediction_sets import PredictionSets
 from components.evaluate.metrics.robustness import CorruptionDrop, mean_drops
 from components.evaluate.metrics.slices import SliceMetrics
 from components.evaluate.metrics.statistics import Comparison
-from regraft_core.formats.manifests import Check
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.evaluation import Check
+from regraft_core.formats.options.evaluate import GateOptions
 
 NO_CHAMPION = "no champion yet: only the absolute thresholds apply"
 RECALL_FLOOR = "recall floor"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from components.evaluate.gate.baseline import BASELINE
 from components.evaluate.gate.limits import at_least, format_value, is_known
 from components.evaluate.metrics.multilabel import MACRO_F1, MEAN_AP
-from regraft_core.formats.manifests import Check
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.evaluation import Check
+from regraft_core.formats.options.evaluate import GateOptions
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests.evaluation import Check
 
 
 def is_known(value: float | None) -> TypeGuard[float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.runtime.errors import InputError
 

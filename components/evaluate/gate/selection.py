@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from regraft_core.formats.manifests import CandidateResult, ModelManifest
+from regraft_core.formats.manifests.evaluation import CandidateResult
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.paired_losses import PairedLosses, no_room
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from components.evaluate.metrics.slices import SliceMetrics, probabilities_by_chance
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests.evaluation import Check
 
 SIGNIFICANCE = 0.05
 SHOWN_SLICES = 5

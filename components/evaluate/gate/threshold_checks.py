@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from components.evaluate.metrics.abstention import Abstention
 from components.evaluate.metrics.prediction_sets import PredictionSets
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests.evaluation import Check
 
 SIGNIFICANCE = 0.05
 

@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from regraft_core.formats.manifests import ClassMetrics
+from regraft_core.formats.manifests.evaluation import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
 
 Floats = NDArray[np.floating]

@@ -20,7 +20,7 @@ from components.evaluate.metrics.bootstrap import (
     bootstrap_interval,
 )
 from components.evaluate.metrics.classification import SplitMetrics
-from regraft_core.formats.manifests import ClassMetrics
+from regraft_core.formats.manifests.evaluation import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
 
 Floats = NDArray[np.floating]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
 from regraft_core.formats.records import read_split
 from regraft_core.images.file_types import has_image_suffix, starts_as_image
 from regraft_core.runtime.errors import DataError, InputError

@@ -18,7 +18,7 @@ from components.evaluate.assessment import Assessment
 from components.evaluate.predict import printable_path
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
 from components.evaluate.report.report_data import GalleryItem
-from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import scale
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components.evaluate.assessment import Assessment
 from components.evaluate.report.error_gallery import explain_images
 from components.evaluate.report.report_data import LabelError
-from regraft_core.formats.manifests import Preprocessing
+from regraft_core.formats.manifests.model import Preprocessing
 
 MAX_ERRORS = 6
 """Of each kind."""

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from components.evaluate.report import charts
 from components.evaluate.report.report_data import ReportData
 from regraft_core.formats.manifest_storage import write_text
-from regraft_core.formats.manifests import Check, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.evaluation import Check, EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.errors import InputError
 
 REPORT_FILE = "report.html"

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from regraft_core.formats.manifest_storage import Record
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "kfp")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import ModelManifest
 
 
 class Budget:

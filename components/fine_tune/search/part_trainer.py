@@ -15,7 +15,7 @@ from components.fine_tune.search.search_space import TrainedPart
 from components.fine_tune.strategies import Parts, model_and_data, shared_settings, unfreeze
 from components.fine_tune.training_precision import choose_precision
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.training.checkpoint import checkpoint_folder
 from regraft_core.training.loop import Trainer

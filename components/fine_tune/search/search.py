@@ -20,8 +20,9 @@ from components.fine_tune.search.trials import HEADING, Trial, series_of, traini
 from components.fine_tune.strategies import Parts
 from components.fine_tune.training_precision import half_precision, is_measured
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import Epoch
-from regraft_core.formats.options import MACHINE_OPTIONS, FineTuneOptions
+from regraft_core.formats.manifests.model import Epoch
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.option_types import MACHINE_OPTIONS
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.feature_store import FeatureRows
 from regraft_core.training.loop import DivergedError

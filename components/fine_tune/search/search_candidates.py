@@ -21,9 +21,10 @@ from components.fine_tune.search.search import NO_ROOM, Search, Winner
 from components.fine_tune.strategies import Parts
 from components.fine_tune.training_precision import half_precision
 from regraft_core.formats.manifest_storage import staged_folder
-from regraft_core.formats.manifests import CandidatesManifest, DatasetManifest, ModelManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_duration
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress

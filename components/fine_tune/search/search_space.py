@@ -9,7 +9,7 @@ import keras
 from components.fine_tune.strategies import TRAINING_PASSES, Parts
 from regraft_core.backbones.cuts import block_ends, find_cut
 from regraft_core.backbones.flops import model_flops
-from regraft_core.formats.options import Strength
+from regraft_core.formats.options.extract_features import Strength
 from regraft_core.training.feature_store import CUT
 
 # A part that trains hardly more operations than another one is not worth a search of its own.

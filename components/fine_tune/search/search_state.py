@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.fine_tune.search.trials import Trial
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
 from regraft_core.training.distribution import is_chief
 

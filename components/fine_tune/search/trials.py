@@ -8,7 +8,7 @@ from typing import Any
 
 from components.fine_tune.rate_search import LEARNING_RATES
 from components.fine_tune.search.plan import Series
-from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.manifests.model import Epoch
 from regraft_core.training.paired_losses import PairedLosses
 
 HEADING = "trained | learning rate | steps | epochs | seconds | validation loss minus the head's"

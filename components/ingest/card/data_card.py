@@ -22,7 +22,7 @@ from components.ingest.checks.image_validation import upper_bytes
 from components.ingest.splits.duplicates import DuplicateReport
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import write_text
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 
 PREVIEW_PX = 96
 PREVIEWS_PER_CLASS, PREVIEWS = 8, 240

@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from components.ingest.sources.member_names import ArchiveError, MemberNames
 from components.ingest.sources.system_files import is_system_file
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 MIN_LIMIT_BYTES = 256 << 20
 MAX_RATIO = 200

@@ -37,7 +37,7 @@ from components.ingest.sources.transfer_progress import (
     transfer_progress,
 )
 from regraft_core.formats.manifest_storage import digest_file, write_text
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import is_http, is_remote, local_path, redact
 from regraft_core.runtime.errors import UnavailableError
 from regraft_core.runtime.safe_files import lock_file

@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError, UnavailableError
 
 MAX_WAIT_S = 60.0

@@ -10,7 +10,7 @@ from components.ingest.sources.download_retry import Deadline, TransientError
 from components.ingest.sources.html_pages import PAGE_BYTES, refuse_page
 from components.ingest.sources.http import open_response, timeouts_s
 from components.ingest.sources.transfer_progress import Advance
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 _URL = "https://drive.google.com/uc?id={}"
 

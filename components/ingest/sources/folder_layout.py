@@ -17,7 +17,7 @@ from components.ingest.sources.folder_listing import (
 from components.ingest.sources.labels import label_key
 from components.ingest.sources.split_names import EXAMPLES, split_of_name
 from components.ingest.sources.videos import describe_video, is_video
-from regraft_core.formats.options import FolderUse
+from regraft_core.formats.options.ingest import FolderUse
 from regraft_core.runtime.errors import DataError
 
 # Parts of a class, which many classes may have under the same names.

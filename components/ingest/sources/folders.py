@@ -11,7 +11,7 @@ from typing import NamedTuple
 from components.ingest.sources.folder_layout import ClassFolders, find_layout
 from components.ingest.sources.folder_listing import files_below
 from components.ingest.sources.labels import class_label
-from regraft_core.formats.options import FolderUse
+from regraft_core.formats.options.ingest import FolderUse
 from regraft_core.runtime.errors import InputError
 
 FOLDER = "folder"

@@ -22,7 +22,7 @@ from components.ingest.sources.html_pages import refuse_page
 from components.ingest.sources.remote_hosts import RefusedHostError, limited_session
 from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.manifest_storage import write_text
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 _BLOCK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 10.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from components.ingest.sources.labels import class_label
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 _SHOWN = 80

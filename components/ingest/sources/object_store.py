@@ -15,7 +15,7 @@ from components.ingest.sources.download_retry import (
     with_retries,
 )
 from components.ingest.sources.transfer_progress import Advance, limited
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from regraft_core.formats.manifests import (
-    CandidatesManifest,
-    DatasetManifest,
-    EvaluationManifest,
-    FeaturesManifest,
-    ModelManifest,
-    ParityManifest,
-    PublishedManifest,
-    SavedModelManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
+from regraft_core.formats.manifests.parity import ParityManifest
+from regraft_core.formats.manifests.published import PublishedManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
 _MANIFESTS = tuple(
     kind.file_name

@@ -13,7 +13,7 @@ from components.ingest.sources.labels import class_label
 from components.ingest.sources.samples import DIGIT_CLASSES, FASHION_CLASSES, is_fashion_folder
 from components.ingest.sources.table_columns import TableColumns
 from components.ingest.sources.tables import is_table, table_rows
-from regraft_core.formats.options import FolderUse
+from regraft_core.formats.options.ingest import FolderUse
 from regraft_core.runtime.addresses import local_path
 from regraft_core.sources.kinds import SAMPLE_NAMES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.ingest.sources.folders import LabeledFile, Tally
 from components.ingest.sources.table_columns import TableColumns
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 
 MAX_IMAGE_BYTES = 256 << 20

@@ -30,7 +30,7 @@ from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.videos import describe_video, is_video
 from components.ingest.sources.web_dataset import is_web_dataset
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import (
     is_http,
     is_remote,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from regraft_core.formats.manifests import Split
+from regraft_core.formats.manifests.dataset import Split
 
 _WORDS: dict[Split, str] = {
     "train": "train|training|trn",

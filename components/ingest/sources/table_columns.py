@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from components.ingest.sources.label_lists import LabelForm, list_text
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.split_names import split_of_name
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import DataError, InputError
 

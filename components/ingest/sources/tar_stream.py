@@ -25,7 +25,7 @@ from components.ingest.sources.archives import (
     member_parts,
 )
 from components.ingest.sources.member_names import ArchiveError, MemberNames
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 _BLOCK, _SKIPPED_AT_ONCE = 512, 1 << 20
 _ADLER_BASE = 65521

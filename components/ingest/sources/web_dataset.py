@@ -17,7 +17,7 @@ from components.ingest.sources.json_text import check_text, parse_json
 from components.ingest.sources.source_context import MAX_IMAGE_BYTES
 from components.ingest.sources.table_columns import Row, TableColumns, checked_row, values_of
 from components.ingest.sources.tar_stream import TarLimits, open_tar
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.images.file_types import IMAGE_SUFFIXES
 
 _IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)

@@ -10,8 +10,8 @@ import numpy as np
 from components.ingest.catalog import Catalog
 from components.ingest.splits.group_splits import assign_groups
 from components.ingest.splits.split_keys import assign_splits, thresholds
-from regraft_core.formats.manifests import SPLITS
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 from regraft_core.training.stratification import stratify
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from components.ingest.catalog import Catalog, Duplicate
 from components.ingest.splits.copies import find_copies
 from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 MAX_GROUP_FRACTION, MIN_GROUP_LIMIT = 0.01, 16

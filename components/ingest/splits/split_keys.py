@@ -15,7 +15,7 @@ import hashlib
 
 import numpy as np
 
-from regraft_core.formats.manifests import Split
+from regraft_core.formats.manifests.dataset import Split
 
 KEY_BITS = 63
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -11,17 +11,15 @@ from pydantic.fields import FieldInfo
 
 from pipelines.recipes.recipe import OPTION_FIELDS, Recipe
 from regraft.cli.options.completion import complete_backbones, complete_recipes, completing
-from regraft_core.formats.options import (
-    ExportOptions,
-    FeatureOptions,
-    FineTuneOptions,
-    GateOptions,
-    HeadOptions,
-    IngestOptions,
-    Options,
-    PublishOptions,
-    VerifyOptions,
-)
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.export import ExportOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.option_types import Options
+from regraft_core.formats.options.publish import PublishOptions
+from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.formats.options.verify import VerifyOptions
 
 Command = Callable[..., None]
 RecipeArgument = Annotated[

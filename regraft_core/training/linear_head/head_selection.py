@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from regraft_core.formats.options import HeadOptions, Objective
+from regraft_core.formats.options.option_types import Objective
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.linear_head.chosen_fits import fit_members, fit_trial
 from regraft_core.training.linear_head.head_rows import HeadRows

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.intervals import wilson_interval
 from regraft_core.training.linear_head.head_rows import (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from regraft_core.formats.options import Objective
+from regraft_core.formats.options.option_types import Objective
 
 Floats = NDArray[np.float64]
 # Multiples of the logarithm of the class frequencies that an offset subtracts from the logits.

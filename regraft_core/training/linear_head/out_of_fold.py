@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.chosen_fits import fit_members

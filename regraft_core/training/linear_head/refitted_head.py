@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
 

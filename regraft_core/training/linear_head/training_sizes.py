@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval, wilson_interval
 from regraft_core.training.linear_head.head_rows import HeadRows

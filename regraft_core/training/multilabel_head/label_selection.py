@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.training.linear_head.chosen_fits import make_problem
 from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, scalings

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from regraft_core.formats.engine_packages import is_engine_installed
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.openvino_files import NETWORK_FILE
 from regraft_core.formats.serving_engines import may_use_openvino
 from regraft_core.runtime.kept_results import KeptResults

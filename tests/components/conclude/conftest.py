@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.evaluate.evaluate import evaluate
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 from tests.conftest import Trained
 
 

@@ -10,7 +10,8 @@ from kfp.dsl import Artifact
 from components.conclude.component import conclude as component
 from components.conclude.conclude import as_line, conclude, log_outcome
 from components.record_verdict.component import record_verdict
-from regraft_core.formats.manifests import Check, DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import Check
 from regraft_core.formats.run_outcome import RunOutcome, read_outcome, write_outcome
 from regraft_core.runtime.errors import InputError
 from regraft_core.tracking.mlflow_log import MlflowTarget

@@ -15,15 +15,9 @@ from components.evaluate.gate.selection import choose
 from components.evaluate.metrics.ood_score import OodScores
 from components.evaluate.report.report_data import GalleryItem, ReliabilityBin, ReportData
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    Epoch,
-    ModelManifest,
-    Parameters,
-    Preprocessing,
-    SplitInfo,
-)
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest, SplitInfo
+from regraft_core.formats.manifests.model import Epoch, ModelManifest, Parameters, Preprocessing
+from regraft_core.formats.options.evaluate import GateOptions
 
 # One gray pixel.
 TINY_PNG = (

@@ -7,7 +7,7 @@ import pytest
 
 from components.evaluate.assessment import ChampionResult, Cost, LabeledLogits, assess
 from components.evaluate.gate.gate import NO_CHAMPION
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.served_thresholds import ServedThresholds
 
 CLASSES = ["cat", "dog", "owl"]

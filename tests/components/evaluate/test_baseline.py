@@ -18,7 +18,8 @@ from components.evaluate.gate.gate import Evidence, apply_gate
 from components.resolve.step_options import step_options
 from pipelines.recipes.recipe import DEFAULTS
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import GateOptions, HeadOptions
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.train_head import HeadOptions
 
 
 def assessed(true_labels, predicted, classes: int | None = None, **options):

@@ -11,7 +11,7 @@ from components.evaluate.gate.champion import (
     check_classes,
     find_champion,
 )
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError, RegraftError
 

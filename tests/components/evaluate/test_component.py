@@ -13,7 +13,8 @@ from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Mod
 from components.evaluate.component import evaluate
 from components.evaluate.kfp_outputs import evaluate_artifacts
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import CandidatesManifest, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import load_model
 from tests.conftest import Trained

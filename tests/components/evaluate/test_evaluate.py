@@ -14,13 +14,10 @@ from components.evaluate.evaluate import evaluate
 from components.evaluate.predict import build_runner, predict
 from components.evaluate.report.report_data import ReportData
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    Shard,
-)
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.records import read_split, write_records
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale

@@ -14,7 +14,7 @@ from components.evaluate.gate.baseline import ClassCount, compare_with_constant,
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, apply_gate
 from components.evaluate.metrics.robustness import CorruptionDrop
 from components.evaluate.metrics.statistics import compare
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 
 COUNTS = [ClassCount("cat", 196, 200), ClassCount("dog", 144, 160)]
 GOOD = Evidence(

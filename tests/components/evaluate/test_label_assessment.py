@@ -23,8 +23,8 @@ from components.evaluate.report.label_errors import select_label_errors
 from components.evaluate.report.report import render
 from components.evaluate.report.report_data import LabelError, ReportData
 from regraft_core.formats.manifest_storage import digest_of
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import InputError
 

@@ -12,7 +12,7 @@ from components.evaluate.metrics.robustness import (
     predicted_labels,
 )
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.intervals import difference_interval
 

@@ -15,7 +15,7 @@ from components.evaluate.metrics.slices import (
     measure_slices,
     probabilities_by_chance,
 )
-from regraft_core.formats.options import GateOptions
+from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.training.intervals import wilson_interval
 
 CLASSES = ["cat", "dog"]

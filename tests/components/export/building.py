@@ -16,16 +16,9 @@ from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import join
 from regraft_core.formats.manifest_storage import MadeBy, digest_file
-from regraft_core.formats.manifests import (
-    Check,
-    ClassMetrics,
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    Preprocessing,
-    Shard,
-    SplitInfo,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, SplitInfo
+from regraft_core.formats.manifests.evaluation import Check, ClassMetrics, EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest, Preprocessing
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.heads import build_head, pooling_layer, standardize

@@ -7,7 +7,7 @@ import tensorflow as tf
 from kfp.dsl import Artifact, Dataset, Model
 
 from components.export.component import export
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from tests.components.export.building import Built, build
 
 

@@ -15,7 +15,7 @@ from components.export.export import export
 from components.export.signatures import Postprocessing, postprocess
 from components.export.warmup import example_of
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError, RejectedError

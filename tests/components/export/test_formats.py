@@ -11,8 +11,9 @@ import tensorflow as tf
 from components.export.formats import FILES, write_formats
 from components.export.signatures import Postprocessing
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.formats.records import read_split, write_records
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError

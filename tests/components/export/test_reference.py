@@ -13,7 +13,8 @@ from components.export.reference import write_reference
 from components.export.signatures import Built as Graphs
 from components.export.signatures import Postprocessing
 from regraft_core.formats.drift_reference import REFERENCE_FILE, DriftReference
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.records import read_split
 from regraft_core.training.linear_head.refitted_head import RefittedHead
 from tests.components.export.building import CLASSES, Built, write_dataset

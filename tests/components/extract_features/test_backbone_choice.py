@@ -29,8 +29,10 @@ from components.train_head.train_head import train_head
 from regraft_core.backbones.at_hand import keras_file
 from regraft_core.backbones.backbone_table import BACKBONES, Backbone, find_backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.manifests import DatasetManifest, FeaturesManifest
-from regraft_core.formats.options import FeatureOptions, HeadOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.runtime.errors import DataError
 

@@ -17,7 +17,7 @@ from components.extract_features.engine_race import ReadyEngine, choose_engine
 from components.extract_features.engines import Arrays, Engine, Network
 from components.extract_features.extract_features import extract_features
 from components.extract_features.kept_engines import Work
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.runtime.openvino_models import EngineError
 from regraft_core.training.feature_store import FeatureRows

@@ -21,7 +21,7 @@ from components.extract_features.engines import (
 from components.extract_features.openvino_network import build_openvino_network
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.options import FeatureOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.openvino_models import EngineError

@@ -21,9 +21,10 @@ from components.extract_features.extract_features import extract_features
 from components.extract_features.shard_store import ShardStore
 from components.ingest.ingest import ingest
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.manifests import FeatureShard, FeaturesManifest
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import FeatureOptions, IngestOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError
@@ -292,7 +293,7 @@ def test_an_interrupted_extraction_resumes_from_its_last_shard(
     changes = {"views": 3, "augment": "light"}
     options = TINY.model_copy(update={**changes, "work_dir": str(tmp_path / "work")})
     program = (
-        "from regraft_core.formats.options import FeatureOptions\n"
+        "from regraft_core.formats.options.extract_features import FeatureOptions\n"
         "from components.extract_features.extract_features import extract_features\n"
         f"options = FeatureOptions(**{options.model_dump()!r})\n"
         f"extract_features({str(dataset)!r}, {str(tmp_path / 'killed')!r}, options)\n"

@@ -20,8 +20,10 @@ from components.extract_features.view_choice import (
 )
 from components.ingest.ingest import ingest
 from regraft_core.backbones.backbone_table import find_backbone
-from regraft_core.formats.manifests import DatasetManifest, FeaturesManifest
-from regraft_core.formats.options import FeatureOptions, IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.training.feature_store import array_file
 from regraft_core.training.linear_head.head_rows import HeadRows

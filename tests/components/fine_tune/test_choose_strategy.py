@@ -12,8 +12,10 @@ import pytest
 from components.evaluate.evaluate import evaluate
 from components.fine_tune.choose_strategy import LARGE_CLASS, Evidence, neighbor_accuracy
 from components.fine_tune.fine_tune import fine_tune
-from regraft_core.formats.manifests import EvaluationManifest, ModelManifest
-from regraft_core.formats.options import FineTuneOptions, GateOptions
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:

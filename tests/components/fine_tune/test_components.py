@@ -11,7 +11,8 @@ from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
 from components.merge_features.component import merge_features
 from components.train_head.component import train_head
-from regraft_core.formats.manifests import CandidatesManifest, FeaturesManifest, ModelManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
 
 
 def found(root: Path, name: str) -> list[Path]:

@@ -17,7 +17,9 @@ from tensorflow.python.framework import config
 from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 
 same = {"deterministic": True, "seed": 3}
 features = FeatureOptions(backbone="tiny", views=2, augment="light", **same)

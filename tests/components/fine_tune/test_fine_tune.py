@@ -21,9 +21,12 @@ from components.train_head.train_head import train_head
 from regraft_core.backbones.backbone_table import BACKBONES
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import freeze, join, split
-from regraft_core.formats.manifests import DatasetManifest, Epoch, ModelManifest, Preprocessing
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.model import Epoch, ModelManifest, Preprocessing
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.images.augment import Strength
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.training.feature_store import FeatureRows
@@ -425,7 +428,7 @@ def test_an_interrupted_fine_tuning_resumes_from_its_last_epoch(
     given = {"strategy": strategy, "fine_tune_epochs": 6, "learning_rate": 1e-3,
              "batch_norm": "adapt", "ema_momentum": 0.5}  # fmt: skip
     program = (
-        "from regraft_core.formats.options import FineTuneOptions\n"
+        "from regraft_core.formats.options.fine_tune import FineTuneOptions\n"
         "from components.fine_tune.fine_tune import fine_tune\n"
         f"options = FineTuneOptions(**{given!r}, work_dir={str(tmp_path / 'work')!r})\n"
         f"fine_tune({str(dataset)!r}, [{str(augmented)!r}], {str(weak_head)!r}, "

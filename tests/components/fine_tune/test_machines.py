@@ -15,8 +15,9 @@ import pytest
 
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
-from regraft_core.formats.manifests import ModelManifest
-from regraft_core.formats.options import FineTuneOptions, HeadOptions
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 OPTIONS = {"strategy": "full", "fine_tune_epochs": 2, "learning_rate": 1e-3, "batch_size": 15}
 PROGRAM = """
 import sys
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from components.fine_tune.fine_tune import fine_tune
 dataset, features, head, out, work = sys.argv[1:]
 options = FineTuneOptions(**{options!r}, work_dir=work)

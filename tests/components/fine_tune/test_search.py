@@ -15,8 +15,8 @@ from components.fine_tune.search.budget import Budget
 from components.fine_tune.search.search import NOTHING_MORE, TIME_OVER, Search
 from components.fine_tune.search.search_candidates import search_candidates
 from components.fine_tune.search.search_space import find_parts
-from regraft_core.formats.manifests import CandidatesManifest, ModelManifest
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.training.epoch_graphs import StartedEpoch
 from regraft_core.training.loop import Trainer
 

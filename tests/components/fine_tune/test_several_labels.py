@@ -14,9 +14,12 @@ from components.extract_features.extract_features import extract_features
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
 from regraft_core.formats.label_arrays import label_array
-from regraft_core.formats.manifests import DatasetManifest, ModelManifest, Split
+from regraft_core.formats.manifests.dataset import DatasetManifest, Split
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, HeadOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.runtime.errors import InputError

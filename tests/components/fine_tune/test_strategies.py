@@ -14,8 +14,10 @@ from components.fine_tune.strategies import Parts, model_and_data, unfreeze
 from components.train_head.train_head import train_head
 from regraft_core.backbones.build import build_backbone
 from regraft_core.backbones.cuts import cut_points, find_cut, join, split
-from regraft_core.formats.manifests import FeaturesManifest, ModelManifest
-from regraft_core.formats.options import FineTuneOptions, HeadOptions
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.heads import build_head, pooling_layer
 from regraft_core.training.linear_head.held_out_scores import log_loss
 

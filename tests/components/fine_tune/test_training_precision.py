@@ -18,7 +18,7 @@ from components.fine_tune.training_precision import (
     choose_precision,
     faster_precision,
 )
-from regraft_core.formats.options import FineTuneOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.training.mixed_precision import HalfPrecision
 from regraft_core.training.model_files import load_model

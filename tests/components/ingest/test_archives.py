@@ -26,7 +26,7 @@ from components.ingest.sources.archives import (
     extract,
     member_parts,
 )
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 OPTIONS = IngestOptions()
 
@@ -351,7 +351,7 @@ def test_memory_is_bounded_by_the_blocks(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     code = (
         "import sys, resource; from pathlib import Path;"
-        "from regraft_core.formats.options import IngestOptions;"
+        "from regraft_core.formats.options.ingest import IngestOptions;"
         "from components.ingest.sources.archives import extract;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "extract(Path(sys.argv[1]), Path(sys.argv[2]), IngestOptions());"

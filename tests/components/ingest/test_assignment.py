@@ -9,7 +9,7 @@ import pytest
 
 from components.ingest.catalog import Catalog
 from components.ingest.splits.assignment import assign_catalog
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 Make = Callable[[Sequence[dict[str, Any]]], Catalog]

@@ -13,7 +13,7 @@ from components.ingest.component import ingest as component
 from components.ingest.ingest import ingest
 from components.ingest.sources.samples import DIGIT_CLASSES, write_digits
 from regraft_core.formats.fingerprint import LABELS_FILE
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from tests.components.ingest.web import Reply, Web
 
 ROOT = Path(__file__).parents[3]

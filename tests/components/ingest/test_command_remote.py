@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from regraft.cli.main import main
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from tests.components.ingest.web import Reply, Web
 
 ID = "1nBE3N2cXQGwD8JaD0JZ2LmFD-n3D5hVU"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.ingest.component import ingest
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import read_split
 
 

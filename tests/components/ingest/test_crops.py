@@ -15,8 +15,8 @@ from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.crops import CropReader
 from components.ingest.ingest import ingest
 from components.ingest.sources.folders import Crop
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import ImageRecord, read_split
 from tests.components.ingest.conftest import photo, write_classes
 from tests.components.ingest.forms import Items, coco, items_of, voc

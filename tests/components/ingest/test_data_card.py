@@ -12,7 +12,7 @@ from PIL import Image
 from components.ingest.card.data_card import CONVERSIONS, DUPLICATES
 from components.ingest.crops import CLIPPED
 from components.ingest.ingest import ingest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 
 OPTIONS = IngestOptions(processes=1, max_invalid_fraction=0.5)
 

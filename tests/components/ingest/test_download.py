@@ -15,7 +15,7 @@ import pytest
 from components.ingest.sources.download import download_cached
 from components.ingest.sources.folders import Tally
 from components.ingest.sources.source_files import source_files
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import redact
 from regraft_core.runtime.errors import InputError
 from tests.components.ingest.web import Reply, Web
@@ -200,7 +200,7 @@ def test_an_interrupted_download_is_resumed(web: Web, tmp_path: Path) -> None:
         "/a.zip", Reply(BODY, headers=ETAG, send=200_000, after="stall"), Reply(BODY, headers=ETAG)
     )
     code = (
-        "import sys; from regraft_core.formats.options import IngestOptions;"
+        "import sys; from regraft_core.formats.options.ingest import IngestOptions;"
         "from components.ingest.sources.download import download_cached;"
         "download_cached(sys.argv[1], IngestOptions(download_cache=sys.argv[2]))"
     )

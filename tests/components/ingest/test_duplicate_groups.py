@@ -11,7 +11,7 @@ import pytest
 from components.ingest.catalog import Catalog
 from components.ingest.splits.duplicates import resolve_duplicates
 from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 Make = Callable[[Sequence[dict[str, Any]]], Catalog]

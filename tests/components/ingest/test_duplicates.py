@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 from components.ingest.checks.image_validation import validate_image
 from components.ingest.ingest import ingest
 from components.ingest.splits.near_duplicates import HASH_DISTANCE, candidates
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.images.gray_difference import difference
 from regraft_core.runtime.errors import DataError

@@ -15,13 +15,13 @@ import pytest
 
 from components.ingest.ingest import WORK, ingest
 from components.ingest.stale_folders import remove_stale_folders
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 CODE = (
-    "import sys; from regraft_core.formats.options import IngestOptions;"
+    "import sys; from regraft_core.formats.options.ingest import IngestOptions;"
     "from components.ingest.ingest import ingest;"
     "ingest([sys.argv[1]], sys.argv[2], IngestOptions(processes=int(sys.argv[3])))"
 )

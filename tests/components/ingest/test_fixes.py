@@ -11,8 +11,8 @@ import pytest
 
 from components.ingest.ingest import ingest
 from regraft_core.formats.fixes import Action, Fix, read_fixes, write_fixes
-from regraft_core.formats.manifests import SPLITS
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError
 

@@ -12,7 +12,7 @@ import pytest
 
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.split_names import split_of_name
-from regraft_core.formats.options import FolderUse
+from regraft_core.formats.options.ingest import FolderUse
 from regraft_core.runtime.errors import DataError, InputError
 
 Fill = Callable[..., None]

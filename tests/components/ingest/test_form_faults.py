@@ -16,7 +16,7 @@ from pyarrow import feather, parquet
 from components.ingest.ingest import ingest
 from components.ingest.sources import arrow_messages, embedded_tables, tar_stream
 from components.ingest.sources.pascal_voc import parse_annotation
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError
 from tests.components.ingest.conftest import write_classes
 from tests.components.ingest.forms import (

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError
 from regraft_core.sources.state import source_state

@@ -20,8 +20,8 @@ from components.ingest.sources.coco import coco_folder_images
 from components.ingest.sources.folders import Tally
 from components.ingest.sources.source_context import SourceContext
 from regraft.array_source import from_arrays
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError
 from tests.components.ingest.conftest import write_classes

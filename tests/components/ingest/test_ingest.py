@@ -19,9 +19,9 @@ from PIL import Image
 
 from components.ingest.ingest import ingest
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError
 
@@ -156,7 +156,7 @@ def test_options_are_checked_together() -> None:
 
 def test_tensorflow_is_never_imported(images: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from regraft_core.formats.options import IngestOptions;"
+        "import sys; from regraft_core.formats.options.ingest import IngestOptions;"
         "from components.ingest.ingest import ingest;"
         "ingest([sys.argv[1]], sys.argv[2], IngestOptions());"
         "sys.exit(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'keras', 'kfp'}))"

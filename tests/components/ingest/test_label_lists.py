@@ -14,7 +14,7 @@ from components.ingest.sources.label_lists import LabelForm, list_text
 from components.ingest.sources.table_columns import Row, TableColumns
 from components.ingest.sources.tables import table_rows
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError, InputError
 
 

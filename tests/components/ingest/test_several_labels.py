@@ -16,9 +16,9 @@ from components.ingest.catalog import Catalog
 from components.ingest.ingest import ingest
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError
 

@@ -21,8 +21,8 @@ import pytest
 from components.ingest.ingest import ingest
 from components.ingest.sources.samples import FASHION_CLASSES
 from pipelines.recipes.recipe_file import recipe_of
-from regraft_core.formats.manifests import SPLITS, DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import SPLITS, DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import DataError, InputError
 from tests.components.ingest.web import Reply, Web

@@ -10,8 +10,8 @@ import pytest
 from components.ingest.ingest import ingest
 from components.ingest.sources.remote_hosts import is_inside
 from components.ingest.sources.table_files import file_of_local_table, file_of_remote_table
-from regraft_core.formats.manifests import DatasetManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 from tests.components.ingest.web import Reply, Web, serving
 

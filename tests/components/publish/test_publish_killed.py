@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from tests.components.publish.test_publish_step import write_parity
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,8 +27,8 @@ from pathlib import Path
 import serving.publishing.publish
 from components.publish.publish import Compared, publish
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.publish import PublishOptions
 from regraft_core.formats.run_outcome import read_last_publication
 from serving.publishing.publish import open_store, read_labels
 

@@ -9,8 +9,10 @@ import pytest
 
 from components.publish.publish import Compared, publish
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import ParityManifest, PublishedManifest, SavedModelManifest
-from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.manifests.parity import ParityManifest
+from regraft_core.formats.manifests.published import PublishedManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.publish import PublishOptions
 from regraft_core.formats.run_outcome import LastPublication, read_last_publication, read_outcome
 from regraft_core.runtime.errors import InputError, ParityError, RegraftError
 from regraft_core.runtime.machine import machine_kind

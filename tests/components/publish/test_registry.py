@@ -9,8 +9,8 @@ import pytest
 
 from components.publish.publish import publish
 from components.publish.registry import Registry, RegistryError
-from regraft_core.formats.manifests import SavedModelManifest
-from regraft_core.formats.options import PublishOptions
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.publish import PublishOptions
 from regraft_core.runtime.errors import InputError
 from tests.components.publish.model_registry_server import RegistryServer
 from tests.components.publish.test_publish_step import write_parity

@@ -13,16 +13,14 @@ from components.resolve.step_options import step_options
 from pipelines.pipeline_parameters import with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, make_recipe
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options import (
-    ExportOptions,
-    FeatureOptions,
-    FineTuneOptions,
-    GateOptions,
-    HeadOptions,
-    IngestOptions,
-    PublishOptions,
-    VerifyOptions,
-)
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.export import ExportOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.formats.options.publish import PublishOptions
+from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.runtime.errors import InputError
 
 KINDS = {

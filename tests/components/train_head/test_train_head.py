@@ -12,9 +12,11 @@ import pytest
 from components.extract_features.extract_features import extract_features
 from components.train_head.train_head import train_head
 from regraft_core.formats.manifest_storage import digest_file
-from regraft_core.formats.manifests import FeatureShard, FeaturesManifest, Split
+from regraft_core.formats.manifests.dataset import Split
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
 from regraft_core.formats.option_parsing import parse_options
-from regraft_core.formats.options import FeatureOptions, HeadOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import GROUPS, LABELS, LEVELS, FeatureRows, array_file
 from regraft_core.training.linear_head.held_out_scores import log_loss

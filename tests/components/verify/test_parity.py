@@ -17,7 +17,7 @@ from components.verify.parity import (
     worst_by_protocol,
 )
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import ParityManifest, ParityRow
+from regraft_core.formats.manifests.parity import ParityManifest, ParityRow
 from regraft_core.formats.served_thresholds import NO_THRESHOLDS, ServedThresholds
 
 

@@ -10,7 +10,7 @@ import pytest
 from components.verify import parity_sample
 from components.verify.parity_sample import select_sample
 from regraft_core.formats.manifest_storage import MadeBy, digest_file
-from regraft_core.formats.manifests import DatasetManifest, Shard, SplitInfo
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, SplitInfo
 from regraft_core.formats.records import ImageRecord, write_records
 from regraft_core.runtime.errors import DataError
 

@@ -17,8 +17,10 @@ from components.verify.served_variants import BFLOAT16, BFLOAT16_TOLERANCE
 from components.verify.verify import verify
 from regraft_client import GrpcClient, InvalidImageError, RestClient
 from regraft_core.formats import engine_packages
-from regraft_core.formats.manifests import ParityManifest, SavedModelManifest
-from regraft_core.formats.options import ExportOptions, VerifyOptions
+from regraft_core.formats.manifests.parity import ParityManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.options.export import ExportOptions
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.machine import computes_bfloat16

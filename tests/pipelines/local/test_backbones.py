@@ -11,7 +11,7 @@ from keras import layers
 
 import regraft
 from regraft_client.rest import RestClient
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from tests.hub_presets import NETWORKS, PX, save_preset
 
 OPTIONS = {

@@ -18,13 +18,11 @@ import pytest
 from pipelines.local.run import failed_step
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.recipes.recipe import make_recipe
-from regraft_core.formats.manifests import (
-    CandidatesManifest,
-    DatasetManifest,
-    EvaluationManifest,
-    FeaturesManifest,
-    SavedModelManifest,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.manifests.model import CandidatesManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE
 

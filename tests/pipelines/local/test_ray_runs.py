@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from pipelines.local.ray_runs import check_ray, ray_variables
+from pipelines.local.ray_runs import check_ray, using_ray
 from pipelines.recipes.recipe import make_recipe
 from regraft_core.parallel import ray_package
 from regraft_core.parallel.ray_executor import RAY_VARIABLE
@@ -34,8 +36,9 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         ray_package.check_ray_package("local")
 
 
-def test_steps_get_the_address() -> None:
-    with ray_variables("ray://head:10001") as variables:
-        assert variables == {RAY_VARIABLE: "ray://head:10001"}
-    with ray_variables("") as variables:
-        assert variables == {}
+def test_steps_get_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RAY_VARIABLE, raising=False)
+    with using_ray("ray://head:10001"):
+        assert os.environ[RAY_VARIABLE] == "ray://head:10001"
+    with using_ray(""):
+        assert RAY_VARIABLE not in os.environ

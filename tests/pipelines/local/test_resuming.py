@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.local.run import read_summary
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 
 STEPS = ("resolve", "ingest", "extract_features", "train_head", "fine_tune", "evaluate", "export",
          "verify", "publish")  # fmt: skip

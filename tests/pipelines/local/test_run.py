@@ -32,7 +32,8 @@ from pipelines.local.run import (
 )
 from pipelines.recipes.recipe import make_recipe
 from regraft.explore.inspection import InspectOptions, inspect_model
-from regraft_core.formats.manifests import EvaluationManifest, SavedModelManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import DEVICE_FILES
 

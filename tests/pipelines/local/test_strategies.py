@@ -8,7 +8,8 @@ import pytest
 
 from components.ingest.sources.samples import write_digits
 from pipelines.local.run import STEPS_FOLDER, read_summary
-from regraft_core.formats.manifests import CandidateResult, EvaluationManifest, ModelManifest
+from regraft_core.formats.manifests.evaluation import CandidateResult, EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from tests.command_line import Regraft
 
 

@@ -19,7 +19,7 @@ from regraft.cli.console_output import (
 )
 from regraft_client.predict_files import FilePrediction, as_csv, as_json
 from regraft_client.results import Prediction
-from regraft_core.formats.manifests import Check
+from regraft_core.formats.manifests.evaluation import Check
 from regraft_core.runtime.printable import neutral_cell
 
 NAMES = ["[/]", "[red]x", "[link=http://a]b[/link]", ":smile:", "\x1b[2J\x1b]0;t\x07", "a\x9b2Jb",

@@ -14,14 +14,9 @@ from components.evaluate.report.report_data import ReportData
 from pipelines.local.run import Summary
 from regraft.compare.run_list import differing_options
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import (
-    DatasetManifest,
-    EvaluationManifest,
-    ModelManifest,
-    Parameters,
-    Preprocessing,
-    SplitInfo,
-)
+from regraft_core.formats.manifests.dataset import DatasetManifest, SplitInfo
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.model import ModelManifest, Parameters, Preprocessing
 from tests.command_line import Regraft
 
 MADE = MadeBy(step="test", version="0", seconds=1.0)

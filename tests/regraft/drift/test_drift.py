@@ -17,7 +17,8 @@ from regraft.drift.sources import different_images
 from regraft_core.formats.drift_reference import make_reference
 from regraft_core.formats.fingerprint import write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.request_log import LoggedAnswer, LoggedRequest, log_line
 from tests.command_line import Regraft
 

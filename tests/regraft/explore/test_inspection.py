@@ -15,7 +15,7 @@ import pytest
 
 from regraft.cli import console_output
 from regraft_core.backbones.backbone_table import BACKBONES
-from regraft_core.formats.manifests import ModelManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.training.model_files import MODEL_FILE
 from tests.command_line import Regraft
 from tests.conftest import CLASSES, Trained

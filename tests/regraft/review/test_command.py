@@ -13,8 +13,10 @@ from components.ingest.ingest import ingest
 from regraft.review.reviewed_run import find_reviewed
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.fixes import Fix, write_fixes
-from regraft_core.formats.manifests import DatasetManifest, EvaluationManifest, FeaturesManifest
-from regraft_core.formats.options import IngestOptions
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.evaluation import EvaluationManifest
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.store_records import (
     EntryOrigin,
     manifest_of,

@@ -8,7 +8,7 @@ import numpy as np
 
 from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import DatasetManifest
+from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.records import NO_LABEL, ImageRecord
 
 

@@ -14,7 +14,7 @@ from regraft_core.formats.manifest_storage import (
     staged_folder,
     write_text,
 )
-from regraft_core.formats.manifests import DatasetManifest, Shard, SplitInfo
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, SplitInfo
 from regraft_core.runtime.errors import InputError
 
 

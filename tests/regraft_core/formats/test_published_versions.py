@@ -9,7 +9,8 @@ import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint, write_fingerprint
 from regraft_core.formats.manifest_storage import MadeBy
-from regraft_core.formats.manifests import Preprocessing, SavedModelManifest
+from regraft_core.formats.manifests.model import Preprocessing
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.published_versions import GRAPH_FILE, production_version, resolve_version
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri

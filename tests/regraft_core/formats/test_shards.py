@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from regraft_core.formats.manifests import DatasetManifest, FeatureShard, Shard
+from regraft_core.formats.manifests.dataset import DatasetManifest, Shard
+from regraft_core.formats.manifests.features import FeatureShard
 from regraft_core.formats.records import read_split
 from regraft_core.runtime.errors import InputError
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.options import Strength
+from regraft_core.formats.options.extract_features import Strength
 from regraft_core.images.augment import RANGES, Ranges, _changes, augment
 
 IMAGES = 16

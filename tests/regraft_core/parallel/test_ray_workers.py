@@ -12,8 +12,9 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.ingest.ingest import ingest
-from regraft_core.formats.manifests import FeaturesManifest
-from regraft_core.formats.options import FeatureOptions, IngestOptions
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.parallel import ray_connection
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster

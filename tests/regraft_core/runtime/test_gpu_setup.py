@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from regraft_core.formats.options import FineTuneOptions, VerifyOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.verify import VerifyOptions
 from regraft_core.runtime import gpu_setup
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.gpu_setup import (

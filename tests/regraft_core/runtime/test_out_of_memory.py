@@ -15,7 +15,10 @@ from components.extract_features.extract_features import extract_features
 from components.fine_tune import fine_tune as tuning
 from components.fine_tune.fine_tune import fine_tune
 from components.train_head.train_head import train_head
-from regraft_core.formats.options import FeatureOptions, FineTuneOptions, GateOptions, HeadOptions
+from regraft_core.formats.options.evaluate import GateOptions
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, is_out_of_memory
 from tests.regraft_core.runtime.nvidia import install, report

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from regraft_core.formats.manifests import Epoch
+from regraft_core.formats.manifests.model import Epoch
 from regraft_core.formats.run_outcome import RunDetails
 from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
 from regraft_core.tracking.tracked_run import TrackedRun, TrackedVersion

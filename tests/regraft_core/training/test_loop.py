@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifests import Epoch
-from regraft_core.formats.options import Mix
+from regraft_core.formats.manifests.model import Epoch
+from regraft_core.formats.options.fine_tune import Mix
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
 from regraft_core.training.checkpoint import STATE_FILE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from regraft_core.backbones.build import build_backbone
-from regraft_core.formats.options import Precision
+from regraft_core.formats.options.option_types import Precision
 from regraft_core.training.loop import Settings, _optimizer
 from regraft_core.training.mixed_precision import (
     HalfPrecision,

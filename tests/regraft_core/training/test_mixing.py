@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from regraft_core.formats.options import Mix
+from regraft_core.formats.options.fine_tune import Mix
 from regraft_core.training.mixing import mix_rows
 
 ROWS = 64

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 from serving.publishing.object_store import ObjectStore

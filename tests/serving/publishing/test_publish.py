@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from regraft_core.formats.fingerprint import check_fingerprint
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.runtime.errors import InputError, RegraftError
 from serving.publishing.publish import (
     delete_old_versions,

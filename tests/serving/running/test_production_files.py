@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from regraft_core.formats.options import ExportOptions
+from regraft_core.formats.options.export import ExportOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.version import VERSION
 from serving.batching_file import BATCHING_FILE, check_warmup_size

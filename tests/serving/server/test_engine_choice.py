@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from regraft_core.formats import engine_packages
-from regraft_core.formats.manifests import SavedModelManifest
+from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.openvino_files import NETWORK_FILE, NETWORK_FUNCTION
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.runtime.openvino_models import EngineError, write_network

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.linear_head import chosen_fits, head_selection
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
 from regraft_core.training.linear_head.head_selection import SolvedHead, solve_head

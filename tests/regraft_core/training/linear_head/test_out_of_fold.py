@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from regraft_core.curation.label_errors import find_label_errors
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.held_out_fits import Method, Trial

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import regraft_core.training.linear_head.training_sizes as module
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.head_selection import solve_head
 from regraft_core.training.linear_head.training_sizes import (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from regraft_core.formats.options import HeadOptions
+from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.multilabel_head.label_selection import (
     LabelHead,
