@@ -12,11 +12,17 @@ from regraft_core.parallel.ray_executor import RAY_VARIABLE
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[RayCluster]:
-    """A cluster of one node with one CPU, which this process uses."""
-    with RayCluster(1) as started, pytest.MonkeyPatch.context() as patch:
-        for name, value in started.environment.items():
-            patch.setenv(name, value)
-        patch.setenv(RAY_VARIABLE, started.address)
-        patch.setattr(executor, "PACKAGES", (*executor.PACKAGES, "tests"))
+def started_cluster() -> Iterator[RayCluster]:
+    """A cluster of one node with one CPU."""
+    with RayCluster(1) as started:
         yield started
+
+
+@pytest.fixture
+def cluster(started_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    """The cluster, which this process uses; its workers also run functions of the tests."""
+    for name, value in started_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(RAY_VARIABLE, started_cluster.address)
+    monkeypatch.setattr(executor, "PACKAGES", (*executor.PACKAGES, "tests"))
+    return started_cluster

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.ingest.ingest import ingest
+from regraft.bulk_prediction import predict_here
 from regraft_core.formats.manifests.features import FeaturesManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.options.ingest import IngestOptions
@@ -20,8 +23,10 @@ from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
 from regraft_core.runtime.errors import InputError, RegraftError
+from tests.conftest import Trained
 from tests.regraft_core.parallel.test_local_processes import die, die_once, refuse
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.long(seconds=60)
 
 
@@ -107,12 +112,28 @@ def test_no_cluster_at_the_address_is_one_line(
         pass
 
 
-def test_another_user_has_no_access(
-    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_user_has_no_access(cluster: RayCluster, tmp_path: Path) -> None:
+    code = (
+        "from regraft_core.parallel.ray_executor import ray_executor\n"
+        f"with ray_executor({str(tmp_path)!r}): pass"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"RAY_AUTH_TOKEN": "0" * 64},
+        capture_output=True, text=True, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "InputError: ray: cannot use the cluster at 127.0.0.1" in run.stderr.splitlines()[-1]
+
+
+def test_predictions_are_those_of_this_process(
+    cluster: RayCluster, shapes: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    with pytest.raises(InputError, match="cannot use the cluster"), ray_executor(tmp_path):
-        pass
+    model = str(trained.candidates["head"])
+    counts: list[tuple[int, int]] = []
+    by_ray = predict_here([shapes], model, "auto", lambda *count: counts.append(count))
+    monkeypatch.delenv(RAY_VARIABLE)
+    assert by_ray == predict_here([shapes], model, "auto", None)
+    assert counts[-1] == (120, 120)
 
 
 def test_a_cluster_ends_with_its_process(tmp_path: Path) -> None:
