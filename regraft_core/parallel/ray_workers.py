@@ -228,7 +228,7 @@ class _Work:
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise error.cause from None
+                raise error.cause from error
             except RayError as error:
                 self._lose(worker, error)
                 return
