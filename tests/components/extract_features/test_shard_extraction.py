@@ -1,4 +1,4 @@
-"""Extraction by workers: parts of a view, shards as their manifest describes them, the same bits."""
+"""Extraction by workers: parts of a view, complete shards, and the same bits."""
 
 from __future__ import annotations
 
