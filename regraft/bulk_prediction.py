@@ -13,6 +13,7 @@ from regraft_core.parallel.ray_executor import ray_executor
 BULK_IMAGES = 500
 """Images from which on finding the faster engine takes less time than it saves."""
 IMAGES_PER_TASK = 256
+"""Whole batches, so that a worker has the same batches as one process."""
 Predictions = tuple[tuple[str, ...], list[FilePrediction]]
 """The classes of a model, and its predictions."""
 

@@ -154,7 +154,7 @@ def predict(
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
     from pipelines.local.ray_runs import check_ray_address, using_ray
-    from regraft.cli.console_output import print_predictions, progress_bar
+    from regraft.cli.console_output import print_predictions, progress_bar, progress_on_stderr
     from regraft_client.errors import ModelNotFoundError, NotFoundError
     from regraft_client.predict_files import (
         PredictOptions,
@@ -194,7 +194,7 @@ def predict(
         else:
             from regraft.bulk_prediction import predict_here
 
-            with using_ray(ray):
+            with using_ray(ray), progress_on_stderr():
                 results, classes = predict_here(images, str(model_dir), serving_engine, progress)
     if json or csv:
         text = as_json(results, classes) if json else as_csv(results, classes)

@@ -99,10 +99,10 @@ def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> Non
             mark = folder.absolute() / f"{_MARK}{secrets.token_hex(8)}"
             paths.append(str(opened.enter_context(_temporary_file(mark))))
         remote = ray.remote(check_node).options(num_cpus=0, max_retries=2)
-        asked = []
+        digest, asked = code_digest(), []
         for node in found:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            reference = remote.options(scheduling_strategy=there).remote(code_digest(), paths)
+            reference = remote.options(scheduling_strategy=there).remote(digest, paths)
             asked.append((node["NodeManagerAddress"], reference))
         for name, reference in asked:
             try:
