@@ -8,19 +8,11 @@ killed, Ray's own reaper stops them.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
-from typing import Any
 
-LOOPBACK = "127.0.0.1"
-AGENT_PORTS = (
-    "metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port",
-    "runtime_env_agent_port",
-)  # fmt: skip
 STORE_BYTES = 512 << 20
 """Memory for objects in flight, which the executor limits."""
 
@@ -31,34 +23,22 @@ def main(folder: str, cpus: int) -> None:
     os.environ["RAY_TMPDIR"] = folder
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=node_arguments(cpus))
+    node = {
+        "node_ip_address": "127.0.0.1", "include_dashboard": False, "include_log_monitor": False,
+        "no_monitor": True, "object_store_memory": STORE_BYTES,
+    }  # fmt: skip
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": cpus})
     added = []
     print(cluster.address, flush=True)
     for line in sys.stdin:
         command, _, count = line.strip().partition(" ")
         if command == "add":
-            added.append(cluster.add_node(**node_arguments(int(count))))
+            added.append(cluster.add_node(**node, num_cpus=int(count)))
         elif command == "stop":
             cluster.remove_node(added.pop(), allow_graceful=False)
         print(command, flush=True)
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def node_arguments(cpus: int) -> dict[str, Any]:
-    """Return the arguments of a node on the loopback interface, without a dashboard.
-
-    Ray ends a node whose agents do not report their ports within 15 s, which takes longer on a busy
-    machine. So the ports are chosen here.
-    """
-    with contextlib.ExitStack() as opened:
-        free = [opened.enter_context(socket.create_server((LOOPBACK, 0))) for _ in AGENT_PORTS]
-        ports = [one.getsockname()[1] for one in free]
-    return {
-        "num_cpus": cpus, "node_ip_address": LOOPBACK, "include_dashboard": False,
-        "include_log_monitor": False, "no_monitor": True, "object_store_memory": STORE_BYTES,
-        **dict(zip(AGENT_PORTS, ports, strict=True)),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":
