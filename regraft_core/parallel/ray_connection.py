@@ -98,7 +98,7 @@ def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> Non
         if folder is not None:
             mark = folder.absolute() / f"{_MARK}{secrets.token_hex(8)}"
             paths.append(str(opened.enter_context(_temporary_file(mark))))
-        remote = ray.remote(check_node).options(num_cpus=0, max_retries=2)
+        remote = ray.remote(num_cpus=0, max_retries=2)(check_node)
         digest, asked = code_digest(), []
         for node in found:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
