@@ -195,7 +195,7 @@ def predict(
             from regraft.bulk_prediction import predict_here
 
             with using_ray(ray), progress_on_stderr():
-                results, classes = predict_here(images, str(model_dir), serving_engine, progress)
+                classes, results = predict_here(images, str(model_dir), serving_engine, progress)
     if json or csv:
         text = as_json(results, classes) if json else as_csv(results, classes)
         print(text, end="" if csv else "\n")
