@@ -86,6 +86,7 @@ def _refused(address: str, error: Exception) -> InputError:
 def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> None:
     """Have each node check its version and the paths, one of which has just been written."""
     import ray
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from regraft_core.parallel.ray_workers import nodes
@@ -104,13 +105,19 @@ def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> Non
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             reference = remote.options(scheduling_strategy=there).remote(digest, paths)
             asked.append((node["NodeManagerAddress"], reference))
+        lost = 0
         for name, reference in asked:
             try:
                 problem = ray.get(reference)
-            except Exception as error:  # the package is missing there, or the node is lost
-                problem = f"cannot run Regraft: {one_line(error)[-200:]}"
+            except RayTaskError as error:
+                problem = f"cannot run Regraft: {one_line(error.cause)[:200]}"
+            except RayError:  # it has just been lost, and gets no work
+                lost += 1
+                continue
             if problem:
                 raise InputError(f"ray: node {name} {problem}")
+        if lost == len(asked):
+            raise InputError(f"ray: all nodes of the cluster at {address} are lost")
 
 
 def check_node(digest: str, paths: list[str]) -> str:
