@@ -11,6 +11,7 @@ import typer
 
 from regraft.cli.options.completion import complete_recipes
 from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.ray_option import RayOption
 from regraft.cli.options.recipe_options import with_recipe_options
 from regraft_core.runtime.errors import InputError, RejectedError
 
@@ -37,13 +38,7 @@ def run(
     runner: Annotated[
         str, typer.Option(help="Run the steps as `subprocess`, or in containers with `docker`.")
     ] = "subprocess",
-    ray: Annotated[
-        str,
-        typer.Option(
-            help="Ray cluster that reads images and extracts features: `local` starts one on this "
-            "machine, `auto` uses the one that runs here, or ray://HOST:PORT. Empty: none."
-        ),
-    ] = "",
+    ray: RayOption = "",
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.

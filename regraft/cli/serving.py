@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.ray_option import RayOption
 from regraft_core.runtime.errors import InputError
 
 
@@ -133,13 +134,7 @@ def predict(
             "--serving-engine openvino; auto uses the faster for them, from 500 images on."
         ),
     ] = "auto",
-    ray: Annotated[
-        str,
-        typer.Option(
-            help="Ray cluster that predicts with --model-dir: `local` starts one on this machine, "
-            "`auto` uses the one that runs here, or ray://HOST:PORT. Empty: none."
-        ),
-    ] = "",
+    ray: RayOption = "",
     concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
     timeout_s: Annotated[
         float, typer.Option(help="Time limit of each request, in seconds.")
