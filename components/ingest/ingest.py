@@ -13,7 +13,14 @@ from pathlib import Path
 
 from components.ingest.card.data_card import write_data_card
 from components.ingest.card.label_counts import describe_lists
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import (
+    count_by_class,
+    count_by_reason,
+    count_conversions,
+    count_images,
+    count_notes,
+)
 from components.ingest.checks.image_validation import READ_FORMATS
 from components.ingest.crops import INVALID_BOX
 from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
@@ -143,7 +150,7 @@ def _ingest(
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
             classes=classes, labels_per_image="several" if several else "one", splits=splits,
             sources=[source_name(source) for source in sources],
-            conversions=catalog.count_conversions(), quarantined=catalog.count_by_reason(),
+            conversions=count_conversions(catalog), quarantined=count_by_reason(catalog),
             ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings, slices=slices,
             fixes=applied,
             options=options.model_dump(mode="json", exclude=_UNRELATED_OPTIONS),
@@ -172,8 +179,8 @@ def _check_invalid_fraction(
     Raises:
         DataError: otherwise; the list of the invalid files is kept beside the output.
     """
-    counts = {name: n for name, n in catalog.count_by_reason().items() if name in INVALID_REASONS}
-    invalid, valid = sum(counts.values()), catalog.count()
+    counts = {name: n for name, n in count_by_reason(catalog).items() if name in INVALID_REASONS}
+    invalid, valid = sum(counts.values()), count_images(catalog)
     if valid and invalid <= options.max_invalid_fraction * (invalid + valid):
         return
     if not valid and not invalid:
@@ -204,7 +211,7 @@ def _check_invalid_fraction(
 
 
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
-    counts = dict.fromkeys(sorted(tally.classes), 0) | catalog.count_by_class()
+    counts = dict.fromkeys(sorted(tally.classes), 0) | count_by_class(catalog)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
     if len(counts) < 2:
         remedy = (
@@ -225,7 +232,7 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
 
 def _describe_weaknesses(catalog: Catalog) -> list[str]:
     """Return warnings of unbalanced and small classes, and of dark or empty images."""
-    counts = catalog.count_by_class()
+    counts = count_by_class(catalog)
     largest = max(counts, key=lambda name: (counts[name], name))
     smallest = min(counts, key=lambda name: (counts[name], name))
     warnings = []
@@ -240,7 +247,7 @@ def _describe_weaknesses(catalog: Catalog) -> list[str]:
         warnings.append(
             f"classes with fewer than {_FEW_IMAGES} images: {', '.join(small[:10])}{more}"
         )
-    notes = catalog.count_notes()
+    notes = count_notes(catalog)
     if notes.get("dark"):
         warnings.append(f"nearly black images: {notes['dark']}")
     if notes.get("flat"):

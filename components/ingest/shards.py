@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import count_by_label, count_by_split, count_split_images
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests.dataset import SPLITS, Shard, Split, SplitInfo
@@ -57,9 +58,9 @@ def write_shards(
     Ids are hashes, so the order is a repeatable shuffle. With `several`, an image has a list of
     labels.
     """
-    by_split = catalog.count_by_split()
+    by_split = count_by_split(catalog)
     by_class = {split: dict.fromkeys(classes, 0) | by_split.get(split, {}) for split in SPLITS}
-    counts = dict.fromkeys(SPLITS, 0) | catalog.count_split_images()
+    counts = dict.fromkeys(SPLITS, 0) | count_split_images(catalog)
     shared = Labels(tuple(classes), several)
     tasks = [
         task
@@ -133,7 +134,7 @@ def content_digest(
         digest.update(b"\nseveral labels\n")
         ends = {
             label: b"%s\n" % b"".join(ends[name][:-1] for name in json.loads(label))
-            for label in catalog.count_by_label()
+            for label in count_by_label(catalog)
         }
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = (
     "ingest", "training", "accuracy", "evaluation", "export", "serving", "orchestration",
     "scale", "scale_out", "demo", "gpu", "engines", "extraction", "coverage", "drift", "review",
-    "several_labels", "label_intervals",
+    "several_labels", "label_intervals", "scale_catalog", "head_penalties",
 )  # fmt: skip
 
 

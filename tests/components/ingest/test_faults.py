@@ -157,7 +157,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> No
     import numpy as np
     from PIL import Image
 
-    from components.ingest.catalog import StoredImage
+    from components.ingest.catalog.rows import StoredImage
     from components.ingest.spool import StoredImageReader
 
     path = tmp_path / "1.png"

@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from components.ingest.card.label_counts import describe_lists
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words
+from components.ingest.catalog.counts import (
+    count_by_class,
+    count_by_reason,
+    count_split_images,
+)
 from components.ingest.ingest import ingest
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
@@ -147,8 +153,8 @@ def test_copies_with_other_lists_are_a_conflict(make_catalog: Make) -> None:
     )
     catalog.use_label_lists()
     resolve_duplicates(catalog, IngestOptions())
-    assert catalog.count_by_reason() == {"exact-duplicate": 1, "label-conflict": 2}
-    assert catalog.count_by_class() == {"red": 1}
+    assert count_by_reason(catalog) == {"exact-duplicate": 1, "label-conflict": 2}
+    assert count_by_class(catalog) == {"red": 1}
 
 
 def test_groups_stay_in_one_split(make_catalog: Make) -> None:
@@ -157,9 +163,10 @@ def test_groups_stay_in_one_split(make_catalog: Make) -> None:
     )
     catalog.use_label_lists()
     assert assign_catalog(catalog, ["blue", "red"], IngestOptions(), several=True) == []
-    splits = {(key, split) for _, key, _, split in catalog.assignments("")}
+    keys, of_split = read_integers(catalog, "key"), read_words(catalog, "split").codes
+    splits = set(zip(keys.tolist(), of_split.tolist(), strict=True))
     assert len(splits) == 30
-    assert catalog.count_split_images() == {"test": 18, "train": 57, "validation": 15}
+    assert count_split_images(catalog) == {"test": 18, "train": 57, "validation": 15}
 
 
 def test_a_label_without_enough_images_is_named(make_catalog: Make) -> None:
