@@ -25,8 +25,7 @@ from components.ingest.catalog.counts import (
 from components.ingest.checks.image_validation import READ_FORMATS
 from components.ingest.crops import INVALID_BOX
 from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
-from components.ingest.image_reader import chunk_tasks, read_chunk
-from components.ingest.process_pool import map_in_processes, process_count
+from components.ingest.image_reader import chunk_tasks, data_bytes, read_chunk
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.slices import count_slices
 from components.ingest.sources.folder_listing import shorten
@@ -43,6 +42,8 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.several_labels import check_label_options
+from regraft_core.parallel.executor import Executor
+from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.safe_files import replaced_file
@@ -65,8 +66,9 @@ _UNRELATED_OPTIONS = {
 
 
 def ingest(
-    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions, champion: str = ""
-) -> DatasetManifest:
+    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions, champion: str = "",
+    executor: Executor | None = None,
+) -> DatasetManifest:  # fmt: skip
     """Read images from `sources` and write a dataset to the folder `out`.
 
     `out` gets `dataset.json`, `quarantine.csv`, `data_card.html` and the shards; after an error,
@@ -77,6 +79,7 @@ def ingest(
         out: a folder that does not exist or is empty.
         options: the options of the step.
         champion: folder or URI of the champion, whose classes must be the same; may be empty.
+        executor: reads images and writes shards; by default processes of this machine.
 
     Raises:
         InputError: a source or the fixes are unknown or cannot be read, no fix is of these images,
@@ -91,7 +94,8 @@ def ingest(
             try:
                 with running_lock(work):
                     named = [str(source) for source in sources]
-                    return _ingest(named, folder, Path(out), options, champion)
+                    workers = executor or LocalProcesses(options.processes)
+                    return _ingest(named, folder, Path(out), options, champion, workers)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -104,12 +108,12 @@ def ingest(
 
 
 def _ingest(
-    sources: list[str], folder: Path, out: Path, options: IngestOptions, champion: str
-) -> DatasetManifest:
+    sources: list[str], folder: Path, out: Path, options: IngestOptions, champion: str,
+    executor: Executor,
+) -> DatasetManifest:  # fmt: skip
     """Make the dataset in the temporary `folder`, which becomes `out`."""
     clock, work = Clock(), folder / WORK
     fixes = read_fixes(options.fixes) if options.fixes else None  # invalid ones fail at once
-    processes = process_count(options.processes)
     spool = work / "spool"
     spool.mkdir()
     catalog = Catalog(work / "catalog.sqlite", create=True)
@@ -117,7 +121,7 @@ def _ingest(
         tally = Tally()
         tasks = chunk_tasks(source_files(sources, work, options, tally), spool, options)
         progress = ProgressReporter("ingest: files read", total=None)
-        for result in map_in_processes(read_chunk, tasks, processes):
+        for result in executor.map(read_chunk, tasks, "ingest", data_bytes):
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
             progress.advance(len(result.images) + len(result.invalid))
@@ -141,7 +145,7 @@ def _ingest(
         if several:
             warnings += describe_lists(catalog)
         catalog.index_splits()
-        splits = write_shards(catalog, folder, spool, classes, processes, several=several)
+        splits = write_shards(catalog, folder, spool, classes, executor, several=several)
         manifest = DatasetManifest(
             digest=content_digest(catalog, classes, options.slices, several=several),
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from components.ingest.catalog.catalog import Catalog
 from components.ingest.catalog.counts import count_by_label, count_by_split, count_split_images
-from components.ingest.process_pool import map_in_processes
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests.dataset import SPLITS, Shard, Split, SplitInfo
 from regraft_core.formats.records import NO_LABEL, ImageRecord, write_records
+from regraft_core.parallel.executor import Executor
 from regraft_core.runtime.step_reports import ProgressReporter
 
 IMAGES_PER_SHARD = 1000
@@ -50,7 +50,7 @@ def shard_count(images: int) -> int:
 
 
 def write_shards(
-    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], processes: int,
+    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], executor: Executor,
     *, several: bool = False,
 ) -> dict[Split, SplitInfo]:  # fmt: skip
     """Write each split in shards of nearly equal size, in the order of the images' ids.
@@ -69,7 +69,7 @@ def write_shards(
     ]
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     progress = ProgressReporter("ingest: images written", sum(counts.values()))
-    for task, shard in zip(tasks, map_in_processes(write_shard, tasks, processes), strict=True):
+    for task, shard in zip(tasks, executor.map(write_shard, tasks, "ingest"), strict=True):
         shards[task.split].append(shard)
         progress.advance(shard.count)
     return {
