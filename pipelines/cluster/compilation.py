@@ -16,8 +16,8 @@ from pipelines.cluster.ray_pods import RAY_STEPS, check_ray, make_ray_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES, set_deadline
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
-from regraft_core.kuberay.lifecycle import ADDRESS_VARIABLE
 from regraft_core.kuberay.ray_cluster import RUN_LABEL
+from regraft_core.parallel.ray_executor import RAY_VARIABLE
 from regraft_core.runtime.addresses import redact, variables_of
 from regraft_core.runtime.container_image import GPU_IMAGE, IMAGE
 from regraft_core.runtime.errors import InputError
@@ -98,7 +98,7 @@ def compile_pipeline(
             kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
         elif step in RAY_STEPS and (ray is not None or with_image.ray):
             if with_image.ray:
-                task.set_env_variable(ADDRESS_VARIABLE, with_image.ray)
+                task.set_env_variable(RAY_VARIABLE, with_image.ray)
             kubernetes.use_field_path_as_env(task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']")
         if not cache:
             task.set_caching_options(False)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regraft_core.kuberay.kubernetes_api import ACCOUNT, api_of_pod
-from regraft_core.kuberay.lifecycle import ADDRESS_VARIABLE, client_variables
+from regraft_core.kuberay.lifecycle import client_variables
+from regraft_core.parallel.ray_executor import RAY_VARIABLE
 
 RUN_VARIABLE = "REGRAFT_RAY_RUN"
 """Is set, to the run's ID, in pods of steps that use the Ray cluster of the run."""
@@ -24,6 +25,6 @@ def ray_variables(environ: Mapping[str, str], account: Path = ACCOUNT) -> dict[s
         UnavailableError: the API server does not respond.
     """
     run_id = environ.get(RUN_VARIABLE, "")
-    if not run_id or environ.get(ADDRESS_VARIABLE):
+    if not run_id or environ.get(RAY_VARIABLE):
         return {}
     return client_variables(api_of_pod(environ, account), run_id)

@@ -18,6 +18,7 @@ from regraft_core.kuberay.ray_cluster import (
     cluster_address,
     cluster_name,
 )
+from regraft_core.parallel.ray_executor import RAY_VARIABLE
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.printable import one_line
 
@@ -25,8 +26,6 @@ GROUP = "/apis/ray.io/v1"
 CLUSTERS = Collection("ray.io", "v1", "rayclusters")
 POLICIES = Collection("networking.k8s.io", "v1", "networkpolicies")
 SECRETS, PODS = Collection("", "v1", "secrets"), Collection("", "v1", "pods")
-ADDRESS_VARIABLE = "REGRAFT_RAY"
-"""From which a step reads the address of a Ray cluster."""
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key of KubeRay's secret, not a secret
 RIGHTS = tuple(
     (verb, collection)
@@ -213,7 +212,7 @@ def client_variables(api: KubernetesApi, run_id: str) -> dict[str, str]:
         raise InputError(f"ray_nodes: expected the token of Ray cluster {name} in the secret of "
                          "this name, found none")  # fmt: skip
     return {
-        ADDRESS_VARIABLE: cluster_address(run_id, api.namespace),
+        RAY_VARIABLE: cluster_address(run_id, api.namespace),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
     }
