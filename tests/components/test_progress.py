@@ -29,7 +29,7 @@ def test_ingest_counts_the_files_and_the_images(
     ingest([str(shapes)], tmp_path / "dataset", IngestOptions(processes=1))
     found = reported()
     assert (found["ingest: files read"], found["ingest: images written"]) == ("120", "120 of 120")
-    assert found["ingest: steps of the search for similar images"] == "1280 of 1280"
+    assert found["ingest: search for similar images, parts"] == "5 of 5"
 
 
 def test_the_head_counts_its_fits(trained: Trained, tmp_path: Path, reported: Counts) -> None:

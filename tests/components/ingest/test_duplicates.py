@@ -40,6 +40,10 @@ def reasons(out: Path) -> dict[str, str]:
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
+def pairs_of(hashes: np.ndarray) -> list[tuple[int, int]]:
+    return [(first, second) for first, second in candidates(hashes).tolist()]
+
+
 def scene(seed: int) -> Image.Image:
     """Return an image with edges, as photographs have."""
     random = np.random.default_rng(seed)
@@ -263,7 +267,7 @@ def test_candidates_are_all_near_hashes(hashes: list[int], data: st.DataObject) 
         for b in range(a + 1, len(hashes))
         if (hashes[a] ^ hashes[b]).bit_count() <= HASH_DISTANCE
     ]
-    assert candidates(table) == expected
+    assert pairs_of(table) == expected
 
 
 def test_candidates_are_found_among_many_images() -> None:
@@ -272,18 +276,18 @@ def test_candidates_are_found_among_many_images() -> None:
     for number in range(500):
         bits = random.choice(64, HASH_DISTANCE, replace=False).astype(np.uint64)
         hashes[2000 + number] = hashes[number] ^ np.bitwise_or.reduce(np.uint64(1) << bits)
-    assert candidates(hashes) == [(number, 2000 + number) for number in range(500)]
+    assert pairs_of(hashes) == [(number, 2000 + number) for number in range(500)]
 
 
 @pytest.mark.parametrize("images", [0, 1])
 def test_fewer_than_two_images_have_no_candidates(images: int) -> None:
-    assert candidates(np.zeros(images, np.uint64)) == []
+    assert pairs_of(np.zeros(images, np.uint64)) == []
 
 
 def test_an_image_is_compared_with_its_next_256_neighbors() -> None:
     pairs = itertools.combinations(range(260), 2)
     expected = [(a, b) for a, b in pairs if b - a <= 256]
-    assert candidates(np.zeros(260, np.uint64)) == expected
+    assert pairs_of(np.zeros(260, np.uint64)) == expected
 
 
 def test_difference_is_limited_in_brightness_mean_and_maximum() -> None:
