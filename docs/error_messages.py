@@ -1,7 +1,8 @@
 """Collects the error messages of the product from its code, without running it.
 
-A message is the text that an error class of the product is called with. What is only known at run
-time becomes `…`. Errors that only pass on the message of another one have none of their own.
+A message is the text that an error class of the product is called with, or a function that returns
+an error with its first argument as the message. What is only known at run time becomes `…`. Errors
+that only pass on the message of another one have none of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ BASES = ("RegraftError", "RegraftClientError", "ServingError")
 UNKNOWN = "…"
 _MOST_TEXTS = 8
 _WORDS = re.compile(r"[A-Za-z]{3}")
-Class = tuple[str, str]
+_STATUS_NAME = re.compile(r"[A-Z_]+")
+Definition = tuple[str, str]
 
 
 @dataclass(frozen=True, order=True)
@@ -46,8 +48,9 @@ def collect_messages() -> list[Message]:
         for path in paths
         if not path.name.endswith("_pb2.py")
     }
-    names = {module: _classes_by_name(module, tree) for module, (_, tree) in trees.items()}
+    names = {module: _names_of(module, tree) for module, (_, tree) in trees.items()}
     codes = _exit_codes(trees, names)
+    codes |= _codes_of_functions(trees, names, codes)
     found = {
         Message(path.relative_to(ROOT).as_posix(), text, code)
         for module, (path, tree) in trees.items()
@@ -61,23 +64,24 @@ def _module(path: Path) -> str:
     return ".".join(parts).removeprefix("serving.client.").removesuffix(".__init__")
 
 
-def _classes_by_name(module: str, tree: ast.Module) -> dict[str, Class]:
-    """Return the classes that a module defines or imports, by their name in it."""
-    found: dict[str, Class] = {}
+def _names_of(module: str, tree: ast.Module) -> dict[str, Definition]:
+    """Return what a module defines or imports, by its name there."""
+    found: dict[str, Definition] = {}
     package = module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             source = f"{package}.{node.module}" if node.level else node.module or ""
             found |= {one.asname or one.name: (source, one.name) for one in node.names}
-        elif isinstance(node, ast.ClassDef):
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found[node.name] = module, node.name
     return found
 
 
 def _exit_codes(
-    trees: Mapping[str, tuple[Path, ast.Module]], names: Mapping[str, Mapping[str, Class]]
-) -> dict[Class, str]:
-    """Return the exit code of each class of errors; "" for those of the server."""
+    trees: Mapping[str, tuple[Path, ast.Module]], names: Mapping[str, Mapping[str, Definition]]
+) -> dict[Definition, str]:
+    """Return the exit code of each class of errors, of the server's the status, "" if it varies."""
     classes = {
         (module, node.name): node
         for module, (_, tree) in trees.items()
@@ -85,13 +89,15 @@ def _exit_codes(
         if isinstance(node, ast.ClassDef)
     }
 
-    def code_of(key: Class) -> str | None:
+    def code_of(key: Definition) -> str | None:
         node = classes.get(key)
         if node is None:
             return None
         for line in node.body:
             if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "exit_code":
                 return ast.unparse(line.value)
+        if status := re.search(r"super\(\)\.__init__\(Code\.(\w+)", ast.unparse(node)):
+            return status[1]
         if node.name in BASES:
             return "" if node.name == "ServingError" else "1"
         bases = [names[key[0]].get(ast.unparse(base)) for base in node.bases]
@@ -102,11 +108,39 @@ def _exit_codes(
     return found | {("regraft_client.errors", "InvalidInputError"): "2"}
 
 
+def _codes_of_functions(
+    trees: Mapping[str, tuple[Path, ast.Module]],
+    names: Mapping[str, Mapping[str, Definition]],
+    codes: Mapping[Definition, str],
+) -> dict[Definition, str]:
+    """Return the code of each function that returns an error with its first argument as message."""
+    found = {}
+    for module, (_, tree) in trees.items():
+        for function in tree.body:
+            if not isinstance(function, ast.FunctionDef) or not function.args.args:
+                continue
+            for node in ast.walk(function):
+                call = node.value if isinstance(node, ast.Return) else None
+                if not isinstance(call, ast.Call) or not call.args:
+                    continue
+                kind = names[module].get(ast.unparse(call.func))
+                if kind in codes and ast.unparse(call.args[-1]) == function.args.args[0].arg:
+                    status = _status_of(call)
+                    found[module, function.name] = status or codes[kind]
+    return found
+
+
+def _status_of(call: ast.Call) -> str:
+    """Return the name of the status that an error of the server is made with, if it is."""
+    status = re.fullmatch(r"Code\.(\w+)", ast.unparse(call.args[0]))
+    return status[1] if status else ""
+
+
 class _File:
     """The messages of one file."""
 
     def __init__(
-        self, tree: ast.Module, names: Mapping[str, Class], codes: Mapping[Class, str]
+        self, tree: ast.Module, names: Mapping[str, Definition], codes: Mapping[Definition, str]
     ) -> None:
         self._tree = tree
         self._codes = {name: codes[key] for name, key in names.items() if key in codes}
@@ -114,7 +148,7 @@ class _File:
 
     def messages(self) -> Iterator[tuple[str, str]]:
         """Yield texts and codes."""
-        for scope in self._scopes():
+        for scope in self._scopes() if self._codes else ():
             for node in _own_nodes(scope):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                     yield from self._of_call(node, node.func.id, scope)
@@ -126,13 +160,12 @@ class _File:
     def _of_call(self, call: ast.Call, name: str, scope: ast.AST) -> Iterator[tuple[str, str]]:
         if name not in self._codes or not call.args:
             return
-        status = re.fullmatch(r"Code\.(\w+)", ast.unparse(call.args[0]))
+        status = _status_of(call)
         arguments = call.args[1:] if status else call.args
-        code = status[1] if status else self._codes[name]
         for text in self._texts(arguments[0], scope) if arguments else ():
             flat = " ".join(text.split())
-            if _WORDS.search(flat):
-                yield flat, code or "INVALID_ARGUMENT"
+            if _WORDS.search(flat) and not _STATUS_NAME.fullmatch(flat):
+                yield flat, status or self._codes[name]
 
     def _texts(self, node: ast.expr, scope: ast.AST, depth: int = 0) -> list[str]:
         """Return the texts that an expression can have, `…` if they are not known."""
@@ -178,8 +211,10 @@ def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
 def _values_of(name: str, scope: ast.AST) -> Iterator[ast.expr]:
     """Yield what is assigned to a name in a function, if every assignment is that simple."""
     for node in _own_nodes(scope):
-        if isinstance(node, ast.Assign) and [ast.unparse(one) for one in node.targets] == [name]:
-            yield node.value
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
         elif isinstance(node, ast.AnnAssign | ast.NamedExpr):
-            if ast.unparse(node.target) == name and node.value:
-                yield node.value
+            targets = [node.target]
+        if [ast.unparse(one) for one in targets] == [name] and node.value:
+            yield node.value

@@ -9,7 +9,7 @@ from regraft_core.runtime import errors
 
 # Name: what it sets.
 VARIABLES = {
-    "NO_COLOR": "If not empty, output has no colors. Output that is not a terminal has none, either.",
+    "NO_COLOR": "If not empty, output has no colors. Output to a file has none, either.",
     "COLUMNS": "Width of help and tables, instead of that of the terminal.",
     "REGRAFT_EVENTS": "Internal: the file to which a step writes its events.",
     "CUDA_VISIBLE_DEVICES": "GPUs that are used, by number; `-1` hides all.",
@@ -22,8 +22,8 @@ VARIABLES = {
     "KAGGLEHUB_CACHE": "Folder of downloaded presets of KerasHub; by default `~/.cache/kagglehub`.",
     "MLFLOW_TRACKING_URI": "On Kubeflow, the MLflow server to which a run is logged if `--mlflow` "
     "is empty.",
-    "MLFLOW_EXPERIMENT_ID": "On Kubeflow, the experiment of this server; its MLflow plugin sets it.",
-    "MLFLOW_RUN_ID": "On Kubeflow, the run of this server; its MLflow plugin sets it.",
+    "MLFLOW_EXPERIMENT_ID": "On Kubeflow, the experiment of this server, set by its MLflow plugin.",
+    "MLFLOW_RUN_ID": "On Kubeflow, the run of this server, set by its MLflow plugin.",
     "PYTHONPATH": "Folders of packages. Regraft removes the current folder from it, so that a "
     "folder of yours is never imported.",
     "PYTHONSAFEPATH": "Set to `1` for the processes of steps, for the same reason.",
@@ -56,8 +56,8 @@ def exit_codes_page(note: str) -> str:
     """Return the page of the exit codes, and of the errors that end with them."""
     lines = [note, "# Exit codes", *CODES.splitlines(), *CODES_TEXT.splitlines(), ""]
     lines += ["| error | exit code | meaning |", "|---|---|---|"]
-    for module, base in ((errors, errors.RegraftError), (client_errors,
-                                                         client_errors.RegraftClientError)):  # fmt: skip
+    bases = {errors: errors.RegraftError, client_errors: client_errors.RegraftClientError}
+    for module, base in bases.items():
         for name, kind in vars(module).items():
             if inspect.isclass(kind) and issubclass(kind, base):
                 code = getattr(kind, "exit_code", 2 if kind is CLIENT_INPUT else 1)

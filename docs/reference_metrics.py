@@ -66,7 +66,10 @@ SEVERAL_LABELS = {
 }
 BOTH = {
     "ood_auroc": (RATIO, "How well the familiarity separates `--ood-images` from test images."),
-    "champion_accuracy": (RATIO, "Accuracy of the champion on the same images; one label an image."),
+    "champion_accuracy": (
+        RATIO,
+        "Accuracy of the champion on the same images; one label an image.",
+    ),
     "champion_difference": ("-1 to 1", "Main metric minus that of the champion."),
     "champion_difference_low": ("-1 to 1", "Lower bound of its bootstrap interval."),
     "champion_difference_high": ("-1 to 1", "Upper bound of its bootstrap interval."),

@@ -1,4 +1,4 @@
-"""Writes the reference from the code: commands, Python API, recipe keys, formats, messages, metrics.
+"""Writes the reference from the code: commands, Python API, recipe, formats, messages, metrics.
 
 The descriptions are those of the options, and the docstrings those of the code.
 """

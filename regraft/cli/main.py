@@ -71,7 +71,9 @@ def _global(
     man: Annotated[
         bool,
         typer.Option(
-            "--man", callback=_man, is_eager=True,
+            "--man",
+            callback=_man,
+            is_eager=True,
             help="Print the manual page: regraft --man | man -l -",
         ),
     ] = False,

@@ -10,7 +10,9 @@ from pathlib import Path
 from regraft_core.runtime.errors import InputError
 
 # With backslashes or slashes, or without: shells remove backslashes from words without quotes.
-_DRIVE = re.compile(r"(?:--[\w-]+=)?(?P<path>(?P<drive>[A-Za-z]):(?P<rest>[\\/].*|(?<=[A-Z]:)[A-Za-z].*))")
+_DRIVE = re.compile(
+    r"(?:--[\w-]+=)?(?P<path>(?P<drive>[A-Za-z]):(?P<rest>[\\/].*|(?<=[A-Z]:)[A-Za-z].*))"
+)
 _SHARE = re.compile(r"(?:--[\w-]+=)?(?P<path>\\\\[^\\].*)")
 
 
@@ -33,5 +35,6 @@ def check_paths(words: Iterable[str]) -> None:
         else:
             continue
         raise InputError(
-            f"{found['path']}: expected a path of this system, got one of Windows; under WSL, {under}"
+            f"{found['path']}: expected a path of this system, got one of Windows; "
+            f"under WSL, {under}"
         )

@@ -80,6 +80,7 @@ def test_the_card_is_self_contained_and_complete(
     assert "prefers-color-scheme: dark" in text
     assert page_problems(browser, (tmp_path / "out" / "data_card.html").as_uri()) == []
 
+
 def test_a_dataset_without_problems(tmp_path: Path, make_classes: Callable[..., Path]) -> None:
     source = make_classes(tmp_path / "in", count=40)
     ingest([str(source)], tmp_path / "out", OPTIONS)

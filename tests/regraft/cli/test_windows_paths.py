@@ -34,7 +34,8 @@ def test_a_path_of_windows_gets_the_one_under_wsl(
 
 def test_other_words_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["s3://bucket/x", "http://a/b", "hub:dinov2", "sample:digits", "top:3", "a:0.9",
-             "image:tag", "127.0.0.1:8500", "SECRET:KEY=NAME", "--who=a:b", r"\x", "-C", "c:0"]  # fmt: skip
+             "image:tag", "127.0.0.1:8500", "SECRET:KEY=NAME", "--who=a:b",
+             r"\x", "-C", "c:0"]  # fmt: skip
     check_paths(words)
     monkeypatch.chdir(tmp_path)
     Path("C:photos").touch()
