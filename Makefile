@@ -99,8 +99,8 @@ LOCK := $(or $(UV),$(BIN)/uv) pip compile pyproject.toml --quiet --universal --p
     --generate-hashes --no-annotate --no-emit-package regraft-client --custom-compile-command 'make lock'
 lock: $(if $(UV),,$(VENV)/.dev)
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra dev --output-file requirements/dev.txt
-	$(LOCK) --constraint requirements/dev.txt --extra cloud --output-file requirements/run.txt
-	$(LOCK) --constraint requirements/dev.txt --extra cloud --extra gpu --output-file requirements/gpu.txt
+	$(LOCK) --constraint requirements/dev.txt --extra cloud --extra ray --output-file requirements/run.txt
+	$(LOCK) --constraint requirements/dev.txt --extra cloud --extra ray --extra gpu --output-file requirements/gpu.txt
 
 # The diagram in docs/architecture.md, drawn from the code.
 architecture: $(VENV)/.dev

@@ -26,6 +26,8 @@ FOLDS = 5
 LABELED: tuple[Split, ...] = ("train", "validation")
 # Rows of its cross-validation; with more, it would take hours.
 MOST_COMPARED = 10_000
+# Images that a model predicts in one call; a multiple of the batch size.
+PREDICTED_AT_ONCE = 8192
 
 
 def fit_regraft(folder: Path, settings: Settings) -> Fit:
@@ -109,11 +111,14 @@ def fit_last_level(folder: Path, settings: Settings) -> Fit:
         pooled = keras.Model(backbone.input, average)
 
         def features_of(images: Images) -> NDArray[np.float64]:
-            return pooled.predict(images[0], batch_size=32, verbose=0).astype(np.float64)
+            # `predict` copies its input, which fills the memory for 60,000 images.
+            parts = np.array_split(images[0], -(-len(images[0]) // PREDICTED_AT_ONCE))
+            found = [pooled.predict(part, batch_size=32, verbose=0) for part in parts]
+            return np.concatenate(found).astype(np.float64)
 
-        labeled = [_read(folder, split, settings) for split in LABELED]
-        rows = np.concatenate([features_of(images) for images in labeled])
-        labels = np.concatenate([images[1] for images in labeled])
+        parts = [(features_of(images), images[1])
+                 for images in (_read(folder, split, settings) for split in LABELED)]  # fmt: skip
+        rows, labels = map(np.concatenate, zip(*parts, strict=True))
         shift = rows.mean(axis=0)
         scale = np.sqrt(np.square(rows - shift).sum(axis=1).mean())
         rows = (rows - shift) / scale

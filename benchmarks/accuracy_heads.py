@@ -61,7 +61,8 @@ def fit_rows(folder: Path, settings: Settings) -> Fit:
     The rows are read from disk in blocks, scaled by one factor as the features of a level are.
     """
     from regraft_core.training.linear_head.linear_classifier import Scaling
-    from regraft_core.training.linear_head.logistic_regression import Problem, prior_weights, solve
+    from regraft_core.training.linear_head.linear_problem import Problem
+    from regraft_core.training.linear_head.logistic_regression import prior_weights, solve
 
     def fit() -> Callable[[], float]:
         rows = np.load(folder / ROWS_FILE, mmap_mode="r")

@@ -1,10 +1,11 @@
-"""The engines that an extraction on a CPU chooses from, for several backbones, and its choice.
+"""The engines that an extraction chooses from on this machine, and its choice.
 
     regraft bench engines --json benchmarks/results/engines.json
 
 Each possible engine computes `--rounds` rounds of batches of noise, in turn; the shortest counts.
-TensorFlow's engines have no prefix. The choice is that of an extraction of 100,000 images, whose
-race stops losers early; it is compared with the fastest of the engines whose features agree.
+On a GPU, XLA takes up to half a minute to compile each of its engines. TensorFlow's engines have no
+prefix. The choice is that of an extraction of 100,000 images, whose race stops losers early; it is
+compared with the fastest of the engines whose features agree.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def measure_backbone(name: str, image_px: int, rounds: int) -> dict[str, Metric]
     from regraft_core.formats.options.extract_features import FeatureOptions
     from regraft_core.images.prefetch import prefetch_map
     from regraft_core.runtime.openvino_models import EngineError
+    from regraft_core.training.mixed_precision import gpu_capabilities
 
     keras.utils.set_random_seed(0)
     backbone = find_backbone(name)
@@ -62,25 +64,33 @@ def measure_backbone(name: str, image_px: int, rounds: int) -> dict[str, Metric]
     batch = tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
 
     def build(engine: Engine) -> Network:
-        return build_network(engine, model, extractor, backbone, BATCH)
+        size = engine.batch_size or BATCH
+        return build_network(engine, model, extractor, backbone, size)
 
-    engines = possible_engines(FeatureOptions(), [])
+    engines = possible_engines(FeatureOptions(), gpu_capabilities())
     networks: dict[Engine, Network] = {}
     for engine in engines:
         with contextlib.suppress(EngineError):
             networks[engine] = build(engine)
-    features = {engine: network(batch) for engine, network in networks.items()}
+    batches = {
+        engine: tf.tile(batch, [max(engine.batch_size // BATCH, 1), 1, 1, 1]) for engine in networks
+    }
+    features = {
+        engine: {name: array[:BATCH] for name, array in network(batches[engine]).items()}
+        for engine, network in networks.items()
+    }
     errors = {engine: difference(found, features[engines[0]]) for engine, found in features.items()}
     seconds = dict.fromkeys(networks, float("inf"))
     for _ in range(rounds):
         for engine, network in networks.items():
             start = time.perf_counter()
-            for _ in prefetch_map(network, [batch] * STREAMS, STREAMS):
+            for _ in prefetch_map(network, [batches[engine]] * STREAMS, STREAMS):
                 pass
-            seconds[engine] = min(seconds[engine], time.perf_counter() - start)
+            image_s = (time.perf_counter() - start) / STREAMS / len(batches[engine])
+            seconds[engine] = min(seconds[engine], image_s)
     work = Work((name,), IMAGES, image_px, BATCH)
     chosen = choose_engine(engines, work, build, lambda: batch, alone=True).engine
-    rates = {engine: STREAMS * BATCH / value for engine, value in seconds.items()}
+    rates = {engine: 1 / value for engine, value in seconds.items()}
     best = max(rate for engine, rate in rates.items() if errors[engine] <= LARGEST_ERROR)
     metrics = {}
     for engine, rate in rates.items():

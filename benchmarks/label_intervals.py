@@ -55,8 +55,9 @@ KINDS = {
 
 def measure_kind(kind: Made, splits: int) -> Iterator[tuple[str, Metric]]:
     """Yield the true value, and the fraction of the splits whose interval contains it."""
+    from components.evaluate.metrics.average_precision import chance_scores
     from components.evaluate.metrics.bootstrap import bootstrap, bootstrap_interval
-    from components.evaluate.metrics.multilabel import MEAN_AP, chance_scores
+    from components.evaluate.metrics.multilabel import MEAN_AP
 
     rng = np.random.default_rng(0)
     true_value = _score(kind.draw(rng, TRUE_IMAGES))
@@ -80,11 +81,11 @@ def measure_kind(kind: Made, splits: int) -> Iterator[tuple[str, Metric]]:
 
 def _score(found: LabelPredictions, probabilities: np.ndarray | None = None) -> float:
     """Return the mAP, of other probabilities if there are any."""
-    from components.evaluate.metrics.multilabel import mean_average_precision
+    from components.evaluate.metrics.average_precision import LabelRanking
 
     scores = found.probabilities if probabilities is None else probabilities
     once = np.ones((len(scores), 1), np.float32)
-    return float(mean_average_precision(scores, found.true_labels, once)[0])
+    return float(LabelRanking(scores, found.true_labels).means(once)[0])
 
 
 def measure(options: argparse.Namespace) -> Measurement:

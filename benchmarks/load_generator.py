@@ -45,11 +45,17 @@ class Load:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """Start and end of each request (`time.monotonic`), requests per second and failures."""
+    """Start and end of each request (`time.monotonic`), requests per second and failures.
+
+    `total` and `cpu_s` also count the time that warms up: all responses, and the CPU time that the
+    threads took to send the requests.
+    """
 
     spans: tuple[tuple[float, float], ...]
     rate: float
     failed: int = 0
+    total: int = 0
+    cpu_s: float = 0.0
 
     @property
     def times(self) -> list[float]:
@@ -150,6 +156,7 @@ def send_load(load: Load, stop: threading.Event) -> LoadResult:
     spans: list[tuple[float, float]] = []
     failed = itertools.count()
     numbers = itertools.count()
+    cpu_before = time.process_time()
     start = time.monotonic() + load.warm_s
     end = start + load.seconds
 
@@ -181,7 +188,8 @@ def send_load(load: Load, stop: threading.Event) -> LoadResult:
     # A request counts in the interval in which it ends, also at the limits of the interval.
     completed = sum(start <= done <= end for _, done in spans)
     counted = tuple(span for span in spans if span[0] >= start)
-    return LoadResult(counted, completed / (end - start), next(failed))
+    rate, cpu_s = completed / (end - start), time.process_time() - cpu_before
+    return LoadResult(counted, rate, next(failed), len(spans), cpu_s)
 
 
 def main(arguments: Sequence[str]) -> None:

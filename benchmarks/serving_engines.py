@@ -6,6 +6,7 @@ import contextlib
 import os
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from regraft_core.formats.manifest_storage import MadeBy
 from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.serving_engines import may_use_openvino
+from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.machine import computes_bfloat16
 from regraft_core.runtime.version import VERSION
 from serving.batching_file import batching_flags
 from serving.running.runner import ServeOptions, running_server
 
 CONCURRENCY = 16
+REQUESTS = 256
 GOAL = ">= 2"
+REFERENCE = "tf_float32"
+START_S = 600.0
+"""Seconds in which a server must be ready: its warm-up requests compile the kernels."""
+UNITS = {"rate": "images/s", "cpu": "ms/image", "client_cpu": "ms/image", "ratio_to_tf": ""}
 
 
 def allow_openvino(folder: Path, network: Any, backbone: str, preprocessing: Preprocessing) -> None:
@@ -54,7 +61,8 @@ def engines(
 ) -> dict[str, Metric]:
     """Measure the rate of each engine, its ratio to TensorFlow's in float32, and the CPU time.
 
-    The CPU time of the server for an image hardly depends on other work on the machine.
+    The rates of a round are measured in turn, and their ratio is that of the round, because other
+    work on the machine changes both. The CPU time for an image hardly depends on other work.
 
     Args:
         base: folder of the model's versions; OpenVINO is measured if it may serve version 1.
@@ -62,46 +70,72 @@ def engines(
         make_load: a load of a protocol, an address and a concurrency.
         rounds: each side is measured as often; medians count.
     """
-    flags = {"tf_float32": ["--serving_engine=tf"]}
-    if may_use_openvino(base / "1", ""):
-        flags["openvino_float32"] = ["--serving_engine=openvino"]
-        if computes_bfloat16():
-            flags["openvino_bfloat16"] = [
-                "--serving_engine=openvino",
-                "--mixed_precision=bfloat16",
-            ]
-    rates: dict[str, list[float]] = {}
-    cpu_ms: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
     with contextlib.ExitStack() as stack:
-        addresses = {}
-        for name, given in flags.items():
-            options = ServeOptions(flags=(*batching_flags(), *given))
+        servers = {}
+        for name, flags in _sides(base / "1").items():
+            print(f"serving: starting {name}", flush=True)
+            options = ServeOptions(flags=(*batching_flags(), *flags), deadline_s=START_S)
             server = running_server(base, model, "embedded", options)
-            addresses[name] = stack.enter_context(server)
-        for _ in range(rounds):
-            for name, at in addresses.items():
-                for protocol, address in (("grpc", at.grpc), ("rest", at.rest)):
-                    load = make_load(protocol, address, CONCURRENCY)
-                    before = cpu_seconds(at.pid)
-                    rate = run_load(load).rate
-                    spent = cpu_seconds(at.pid) - before
-                    images = rate * (load.warm_s + load.seconds)
-                    rates.setdefault(f"{name}_{protocol}", []).append(rate)
-                    cpu_ms.setdefault(f"{name}_{protocol}", []).append(spent / images * 1e3)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    metrics = {
-        f"{name}_c{CONCURRENCY}_rate": Metric(value, "images/s") for name, value in medians.items()
+            try:
+                servers[name] = stack.enter_context(server)
+            except RegraftError as error:
+                if name == REFERENCE:
+                    raise
+                print(f"serving: {name} is left out: {error}", flush=True)
+        for number in range(rounds):
+            print(f"serving: round {number + 1} of {rounds}", flush=True)
+            for protocol in ("grpc", "rest"):
+                rates = {}
+                for name, at in servers.items():
+                    address = at.grpc if protocol == "grpc" else at.rest
+                    values = _measure(make_load(protocol, address, CONCURRENCY), at.pid)
+                    rates[name] = values["rate"]
+                    values["ratio_to_tf"] = rates[name] / rates[REFERENCE]
+                    series = found.setdefault(f"{name}_{protocol}", {})
+                    for kind, value in values.items():
+                        series.setdefault(kind, []).append(value)
+    medians = {
+        side: {kind: statistics.median(values) for kind, values in series.items()}
+        for side, series in found.items()
     }
-    for name, values in cpu_ms.items():
-        metrics[f"{name}_c{CONCURRENCY}_cpu"] = Metric(statistics.median(values), "ms/image")
-    for name in addresses:
-        for protocol in ("grpc", "rest"):
-            ratio = medians[f"{name}_{protocol}"] / medians[f"tf_float32_{protocol}"]
-            metrics[f"{name}_{protocol}_ratio_to_tf"] = Metric(ratio)
+    metrics = {
+        f"{side}_c{CONCURRENCY}_{kind}": Metric(value, UNITS[kind])
+        for side, values in medians.items()
+        for kind, value in values.items()
+    }
     for protocol in ("grpc", "rest"):
-        best = max(metrics[f"{name}_{protocol}_ratio_to_tf"].value for name in addresses)
+        best = max(medians[f"{name}_{protocol}"]["ratio_to_tf"] for name in servers)
         metrics[f"best_engine_{protocol}_ratio_to_tf"] = Metric(best, goal=GOAL)
     return metrics
+
+
+def _sides(version: Path) -> dict[str, list[str]]:
+    """Return the flags of each server to measure, first those of the reference."""
+    precisions = {"float32": [], "bfloat16": ["--mixed_precision=bfloat16"]}
+    if not computes_bfloat16():
+        del precisions["bfloat16"]
+    return {
+        f"{engine}_{precision}": [f"--serving_engine={engine}", *flags]
+        for engine in ("tf", "openvino")
+        for precision, flags in precisions.items()
+        if engine == "tf" or may_use_openvino(version, "")
+    }
+
+
+def _measure(load: Load, pid: int) -> dict[str, float]:
+    """Send a load to the server of a process; return its rate and the CPU time of both sides.
+
+    It has a number of requests and no time, so that a busy machine responds to some, too.
+    """
+    before = cpu_seconds(pid)
+    result = run_load(replace(load, requests=REQUESTS))
+    spent = cpu_seconds(pid) - before
+    return {
+        "rate": result.rate,
+        "cpu": spent / result.total * 1e3,
+        "client_cpu": result.cpu_s / result.total * 1e3,
+    }
 
 
 def cpu_seconds(pid: int) -> float:

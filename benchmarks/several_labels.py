@@ -137,31 +137,28 @@ def compare_choices(rows: HeadRows, others: HeadRows, seed: int) -> dict[str, fl
 
 def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     """Fit the labels with the penalty that is best for all of them, or with their own ones."""
-    from regraft_core.training.linear_head.chosen_fits import make_problem
     from regraft_core.training.linear_head.head_rows import scalings
     from regraft_core.training.linear_head.held_out_fits import PATHS
     from regraft_core.training.linear_head.linear_classifier import Weights
+    from regraft_core.training.linear_head.logistic_fits import LogisticFolds, make_problem
     from regraft_core.training.multilabel_head.binary_regressions import (
+        BINARY,
         binary_losses,
         prior_classifiers,
         solve_labels,
     )
-    from regraft_core.training.multilabel_head.label_selection import (
-        LabelFolds,
-        LabelTask,
-        deal_label_folds,
-    )
+    from regraft_core.training.multilabel_head.label_selection import deal_label_folds
 
-    every, targets = np.arange(len(rows)), rows.labels.astype(np.float64)
+    targets, ones = rows.labels.astype(np.float64), np.ones(len(rows))
     fold_of = deal_label_folds(rows.labels, rows.images, 5, seed)
     scaling = scalings(rows)["level"]
     penalties = [10.0**exponent for exponent in PATHS["logistic"]]
-    task = LabelTask(every, rows.labels, fold_of, 5, every)
-    path = LabelFolds(scaling.apply(rows.parts[0]), task, len(penalties))
+    scaled = scaling.apply(rows.parts[0])
+    path = LogisticFolds(scaled, targets, ones, fold_of, BINARY, len(penalties))
     tried = np.stack([path.logits(penalty) for penalty in penalties])
     losses = np.stack([binary_losses(logits, targets).mean(axis=0) for logits in tried])
     chosen = losses.argmin(axis=0) if own else np.full(targets.shape[1], losses.mean(1).argmin())
-    problem, axes = make_problem(rows, targets, np.ones(len(rows)), scaling, every)
+    problem, axes = make_problem(rows, targets, ones, scaling, np.arange(len(rows)))
     assert axes is not None
     fitted = solve_labels(
         problem, np.array(penalties)[chosen], prior_classifiers(targets, len(problem.squares))

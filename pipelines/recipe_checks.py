@@ -32,12 +32,14 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.machine import check_bfloat16
+from regraft_core.runtime.nvidia_smi import read_driver
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.sources.kinds import SAMPLE_NAMES, drive_id, kind_of_source
 from regraft_core.tracking.mlflow_log import check_mlflow_package
 
 _WEIGHTS_BY_NAME = (IMAGENET, "random")
+_PATHS_ONLY = ("weights", "backbone")
 
 
 def check_recipe(
@@ -65,9 +67,10 @@ def check_recipe(
         elif has_mounted is None:
             _check_on_this_machine(name, location)
         elif not has_mounted(location):
+            expected = "a path" if name in _PATHS_ONLY else "a URI, or a path"
             raise InputError(
-                f"{name}: expected a URI, or a path in a mounted --pvc, because a cluster cannot "
-                f"read this machine; got {location!r}"
+                f"{name}: expected {expected} in a mounted --pvc, because a cluster cannot read "
+                f"this machine; got {location!r}"
             )
     if has_mounted is None and not containers:
         _check_packages(recipe, [location for _, location in locations])
@@ -134,6 +137,8 @@ def _check_packages(recipe: Recipe, locations: list[str]) -> None:
         check_mlflow_package()
     if recipe.serving_precision == "bfloat16":
         check_bfloat16("serving-precision")
+    if recipe.precision == "bfloat16" and read_driver() is None:  # a GPU may compute in it
+        check_bfloat16("precision")
 
 
 def _check_champion(recipe: Recipe) -> None:
@@ -151,7 +156,7 @@ def _check_champion(recipe: Recipe) -> None:
     columns = _columns(recipe)
     classes = find_classes(recipe.sources, recipe.folders, columns)
     if classes is not None:
-        several = have_several_labels(recipe.sources, columns)
+        several = have_several_labels(recipe.sources, recipe)
         champion.check(classes, "several" if several else "one")
 
 
@@ -168,11 +173,12 @@ def _check_labels(recipe: Recipe, *, elsewhere: bool) -> None:
     """
     from components.ingest.sources.source_classes import find_classes, have_several_labels
 
-    sources, columns = () if elsewhere else recipe.sources, _columns(recipe)
-    if have_several_labels(sources, columns):
+    sources = () if elsewhere else recipe.sources
+    if have_several_labels(sources, recipe):
         check_label_options(recipe, "several")
         return
     has_minimum = recipe.min_map or recipe.min_macro_f1
+    columns = _columns(recipe)
     if sources and has_minimum and find_classes(sources, recipe.folders, columns) is not None:
         check_label_options(recipe, "one")
 

@@ -42,7 +42,7 @@ def from_arrays(
         folder: A folder that does not exist or is empty.
         classes: Names of the classes that numbers stand for; by default the numbers are the names.
         groups: For each image what it belongs to, such as a patient; images with equal values stay
-            in one split.
+            in one split; `None` and NaN are no group.
         splits: For each image `train`, `validation` or `test`.
 
     Returns:
@@ -66,7 +66,7 @@ def from_arrays(
                 name = f"{count:06d}.png"
                 row: dict[str, Any] = {"path": name, "label": _label(label, classes, count)}
                 for column, values in extra.items():
-                    row[column] = str(values[count]) if count < len(values) else ""
+                    row[column] = _text(values[count]) if count < len(values) else ""
                 (staged / name).write_bytes(_encode(image, count))
                 table.write(json.dumps(row) + "\n")
                 count += 1
@@ -101,7 +101,10 @@ def _pairs(images: Any) -> Iterator[tuple[Any, Any]]:
 
 def _encode(image: Any, number: int) -> bytes:
     """Return a PNG of whole numbers 0 to 255, or of floating-point values 0 to 1."""
-    pixels: NDArray[Any] = np.asarray(image)
+    try:
+        pixels: NDArray[Any] = np.asarray(image)
+    except (TypeError, ValueError) as error:  # such as rows of different lengths
+        raise InputError(f"image {number}: expected an array, got {error}") from error
     if pixels.dtype.kind == "f":
         if not (pixels.size and pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
             raise InputError(
@@ -122,11 +125,20 @@ def _label(label: Any, classes: Sequence[str] | None, number: int) -> str | list
     value = value.item()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if not _text(value).strip():
+        raise InputError(f"label {number}: expected a number or a text, got {value!r}")
     if isinstance(value, str) or classes is None:
-        return str(value)
+        return _text(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classes):
         raise InputError(f"label {number}: expected 0 to {len(classes) - 1}, got {value!r}")
     return classes[value]
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; a missing one, None or NaN, is empty, and 1.0 is 1."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _indicated(values: NDArray[Any], classes: Sequence[str] | None, number: int) -> list[str]:

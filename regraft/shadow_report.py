@@ -1,20 +1,27 @@
 """Compares the versions of a request log: how often the shadow agrees, and which is better.
 
 An image that was sent several times counts once, because its predictions are not independent.
+With several labels an image, the sets of labels are compared.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from components.evaluate.metrics.statistics import Comparison, compare
-from regraft_core.formats.request_log import LoggedRequest, read_labels, read_request_log
+from regraft_core.formats.request_log import (
+    LoggedAnswer,
+    LoggedRequest,
+    read_labels,
+    read_request_log,
+)
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.intervals import wilson_interval
 
@@ -23,7 +30,10 @@ MAX_DISAGREEMENTS = 5
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two classes that the versions predict for the same image, and the number of such images."""
+    """What the versions predict for the same image, and the number of such images.
+
+    Those are classes or, with several labels an image, JSON lists of the labels.
+    """
 
     predicted: str
     shadow: str
@@ -41,7 +51,7 @@ class ShadowReport:
         sent: Images in all requests, also those that were sent before.
         images: Images that both versions could decode.
         invalid: Images that a version could not decode.
-        agreement: Fraction of `images` for which both predict the same class.
+        agreement: Fraction of `images` for which both predict the same class or set of labels.
         agreement_low: Lower bound of the 95% Wilson interval.
         agreement_high: Upper bound.
         disagreements: The most frequent ones.
@@ -73,7 +83,8 @@ def compare_versions(
 
     Args:
         folder: the folder of the log.
-        labels: a CSV file with the columns `sha256` and `label`.
+        labels: a CSV file with the columns `sha256` and `label`; with several labels an image, a
+            label is a JSON list.
 
     Raises:
         InputError: the log or the labels cannot be read, no request has a shadow, or no image has
@@ -113,7 +124,7 @@ def _report(
 ) -> ShadowReport:
     answers = [(one.sha256, one.answer, one.shadow) for one in found if one.shadow is not None]
     valid = [
-        (key, answer.predicted, shadow.predicted)
+        (key, _predicted(answer), _predicted(shadow))
         for key, answer, shadow in answers
         if not answer.error and not shadow.error
     ]
@@ -139,10 +150,30 @@ def _report(
     )
 
 
+def _predicted(answer: LoggedAnswer) -> str:
+    return answer.predicted if answer.selected is None else _list_text(answer.selected)
+
+
+def _true_label(text: str) -> str:
+    """Return a label of the file; a JSON list in the form that `_predicted` has."""
+    if text.strip().startswith("["):
+        try:
+            return _list_text([str(name) for name in json.loads(text)])
+        except (ValueError, RecursionError):
+            pass  # the name of a class
+    return text
+
+
+def _list_text(names: Sequence[str]) -> str:
+    return json.dumps(sorted(set(names)), ensure_ascii=False)
+
+
 def _compare(
     valid: Iterable[tuple[str, str, str]], labels: Mapping[str, str], name: str
 ) -> Comparison:
-    known = [(labels[key], first, second) for key, first, second in valid if key in labels]
+    known = [
+        (_true_label(labels[key]), first, second) for key, first, second in valid if key in labels
+    ]
     return compare(
         np.array([label == shadow for label, _, shadow in known], bool),
         np.array([label == predicted for label, predicted, _ in known], bool),

@@ -96,6 +96,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
     runner: Literal["subprocess", "docker"] = "subprocess",
+    ray: str = "",
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Run:
@@ -114,6 +115,8 @@ def run(
             is set.
         recipe: A recipe's name or YAML file; `source` overrides its sources.
         runner: `subprocess`, or `docker` to run the steps in the container image.
+        ray: Ray cluster that reads images and extracts features: `local` starts one on this
+            machine, `auto` uses the one that runs here, or `ray://HOST:PORT`.
         progress: Called with each line of progress. By default the lines go to standard error, as
             for the command.
         **options: Recipe fields that override the recipe, such as `backbone="vgg16"`,
@@ -140,7 +143,7 @@ def run(
     try:
         # A `progress` that ends after the run would otherwise leave the log as standard output.
         with contextlib.redirect_stdout(sys.stdout):
-            summary = run_locally(prepared, out, listener, runner)
+            summary = run_locally(prepared, out, listener, runner, ray)
     except StepError as error:
         if error.exit_code == InputError.exit_code:
             raise InputError(str(error)) from error

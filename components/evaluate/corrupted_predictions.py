@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.evaluate.metrics.robustness import CorruptionDrop, predicted_labels
 from components.evaluate.predict import Runner
-from components.evaluate.report.error_gallery import data_uri
+from components.evaluate.report.image_explanation import data_uri
 from regraft_core.formats.records import spaced_records
 from regraft_core.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from regraft_core.runtime.step_reports import ProgressReporter

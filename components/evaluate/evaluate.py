@@ -47,7 +47,8 @@ from components.evaluate.predict import (
     predict,
     predict_encoded,
 )
-from components.evaluate.report.error_gallery import Gallery, build_gallery, explanation_note
+from components.evaluate.report.error_gallery import Gallery, build_gallery
+from components.evaluate.report.image_explanation import ImageExplainer
 from components.evaluate.report.label_errors import show_label_errors
 from components.evaluate.report.report import REPORT_FILE, render
 from components.evaluate.report.report_data import (
@@ -160,14 +161,16 @@ def evaluate(
     evaluation = build_manifest(
         assessment, manifests, choice, data, champion_data, clock.seconds, robustness.drops
     )
-    shown = (model, manifest.preprocessing, runner.load, dataset, assessment)
-    errors = Gallery([]) if several else build_gallery(*shown, data.classes)
+    explainer = ImageExplainer(model, manifest.preprocessing, runner.load, dataset)
+    errors = Gallery([]) if several else build_gallery(explainer, assessment, data.classes)
     report = _report(evaluation, data, manifests, assessment, errors, options, robustness)
     if several:
         report = report.model_copy(
             update={
-                "label_errors": show_label_errors(*shown, manifest.thresholds, data.classes),
-                "gallery_note": explanation_note(model),
+                "label_errors": show_label_errors(
+                    explainer, assessment, manifest.thresholds, data.classes
+                ),
+                "gallery_note": explainer.note,
                 "precision_recall": precision_recall_curves(assessment, data.classes),
             }
         )

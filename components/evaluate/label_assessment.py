@@ -21,12 +21,11 @@ from components.evaluate.assessment import (
 from components.evaluate.gate.baseline import ClassCount, recall_bounds
 from components.evaluate.gate.gate import NO_CHAMPION, Evidence, apply_gate
 from components.evaluate.gate.label_checks import LabelEvidence
+from components.evaluate.metrics.average_precision import chance_scores
 from components.evaluate.metrics.calibration import error_of_bins, label_reliability
 from components.evaluate.metrics.label_comparison import LabelComparison, compare_labels
 from components.evaluate.metrics.multilabel import (
     LabelPredictions,
-    average_precisions,
-    chance_scores,
     measure_labels,
     precision_recall_points,
 )
@@ -35,7 +34,6 @@ from regraft_core.formats.options.evaluate import GateOptions
 
 Floats = NDArray[np.floating]
 CURVE_POINTS = 80
-NO_SLICES = "slices are not measured with several labels an image"
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def assess_labels(
         recall_bounds=bounds,
         **vars(cost),
     )
-    areas = average_precisions(probabilities, true_labels, np.ones((len(true_labels), 1)))[:, 0]
+    areas = predictions.ranking.average_precisions(np.ones((len(true_labels), 1)))[:, 0]
     return Assessment(
         verdict=apply_gate(evidence, options),
         metrics=replace(measured, values=values),
@@ -123,7 +121,6 @@ def assess_labels(
         ),
         notes=[
             *measured.notes,
-            *([NO_SLICES] if test.slices.columns else []),
             *([NO_CHAMPION] if comparison is None else []),
         ],
     )

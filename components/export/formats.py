@@ -77,7 +77,7 @@ def write_formats(
         by format, the maximum difference of probabilities, or the test in int8.
 
     Raises:
-        InputError: a format needs a package that is not installed.
+        InputError: a format needs a package that is not installed, or cannot have the network.
         ParityError: a format's probabilities differ from the model's.
     """
     if not options.formats:
@@ -143,6 +143,12 @@ def _onnx(model: keras.Model, path: Path, pixels: NDArray[np.float32]) -> NDArra
     spec = keras.InputSpec(shape=(None, *pixels.shape[1:]), dtype="float32")
     model.export(path, format="onnx", verbose=False, input_signature=[spec])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (model_input,) = session.get_inputs()
+    model_input, *captured = session.get_inputs()
+    if captured:  # such as the statistics of a layer Normalization
+        names = ", ".join(one.name for one in captured)
+        raise InputError(
+            f"formats: the ONNX model has inputs other than the images ({names}), because a layer "
+            "of the backbone keeps values outside its weights; leave onnx out of --formats"
+        )
     probabilities: NDArray[np.float32] = session.run(None, {model_input.name: pixels})[0]
     return probabilities

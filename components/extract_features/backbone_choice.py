@@ -24,6 +24,7 @@ from components.extract_features.backbone_trials import (
 )
 from regraft_core.backbones.at_hand import IMAGENET, backbones_at_hand, has_imagenet_weights
 from regraft_core.backbones.backbone_table import AUTO, Backbone, find_backbone, fixed_px
+from regraft_core.formats.backbone_names import short_name
 from regraft_core.formats.manifest_storage import digest_of, write_text
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.manifests.features import BackboneChoice, BackboneTrial
@@ -72,7 +73,7 @@ def describe(trial: BackboneTrial) -> str:
     """Return a row of the table in one line."""
     mark = ", chosen" if trial.chosen else ""
     return (
-        f"{trial.backbone} at {trial.image_px} px: accuracy {trial.accuracy:.4f} "
+        f"{short_name(trial.backbone)} at {trial.image_px} px: accuracy {trial.accuracy:.4f} "
         f"({trial.accuracy_low:.4f} to {trial.accuracy_high:.4f}), {trial.image_ms:.2f} ms per "
         f"image, {trial.mb:.1f} MB{mark}"
     )
@@ -128,10 +129,14 @@ def _choose(
 ) -> BackboneChoice:
     clock = Clock()
     if len(candidates) == 1 and options.image_px != AUTO:
-        sentence = f"{next(iter(candidates))} is chosen: only its weights are on this machine."
-        return BackboneChoice(images=0, folds=0, trials=[], sentence=sentence)
+        only = short_name(next(iter(candidates)))
+        return _without_trials(f"{only} is chosen: only its weights are on this machine.")
     sample = read_sample(dataset, data)
     pairs = list(_pairs(candidates, sample, options))
+    if len(pairs) == 1 and pairs[0][0].one_size:
+        return _without_trials(
+            f"{pairs[0][2]} px is chosen: {pairs[0][0].label} has no other size."
+        )
     log_progress(
         f"extract_features: comparing {len(pairs)} backbones and image sizes on "
         f"{len(sample.records)} training images"
@@ -144,6 +149,10 @@ def _choose(
     )
 
 
+def _without_trials(sentence: str) -> BackboneChoice:
+    return BackboneChoice(images=0, folds=0, trials=[], sentence=sentence)
+
+
 def _pairs(
     candidates: dict[str, str], sample: Sample, options: FeatureOptions
 ) -> Iterator[tuple[Backbone, str, int]]:
@@ -154,7 +163,8 @@ def _pairs(
             yield row, weights, row.side_px(fixed_px(options.image_px))
             continue
         for image_px in sizes_to_compare(row, sample):
-            missing = weights == IMAGENET and not has_imagenet_weights(row, image_px)
+            missing = (row.source == "table" and weights == IMAGENET
+                       and not has_imagenet_weights(row, image_px))  # fmt: skip
             if options.backbone != AUTO or not missing:
                 yield row, weights, image_px
 
@@ -162,7 +172,7 @@ def _pairs(
 def _sentence(trials: Sequence[BackboneTrial]) -> str:
     """Return what was chosen and why."""
     best, chosen = trials[0], next(trial for trial in trials if trial.chosen)
-    name, equal = f"{chosen.backbone} at {chosen.image_px} px", len(_equal(trials))
+    name, equal = f"{short_name(chosen.backbone)} at {chosen.image_px} px", len(_equal(trials))
     if equal == 1:
         rest = "others" if len(trials) > 2 else "the other"
         return f"{name} is chosen: it is more accurate than {rest} on the same held-out images."
@@ -173,7 +183,7 @@ def _sentence(trials: Sequence[BackboneTrial]) -> str:
         )
     return (
         f"{name} is chosen: it is the fastest of {equal} that differ little from the most "
-        f"accurate, {best.backbone} at {best.image_px} px, on the same held-out images."
+        f"accurate, {short_name(best.backbone)} at {best.image_px} px, on the same held-out images."
     )
 
 

@@ -168,7 +168,7 @@ def _features(
         outputs[LEVELS] = pooled_levels(model, levels)
     extractor = keras.Model(model.input, outputs)
     px = int(model.input.shape[1])
-    progress = ProgressReporter(f"extract_features: {row.name} at {px} px", len(sample.records))
+    progress = ProgressReporter(f"extract_features: {row.label} at {px} px", len(sample.records))
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in outputs}
     batch_s: list[float] = []
     half = choose_half_precision(options.precision, gpu_capabilities())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
@@ -17,12 +17,15 @@ from components.extract_features.engines import STREAMS, Arrays, Engine, Network
 from components.extract_features.kept_engines import Kept, Work, keep, read_kept
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.openvino_models import EngineError
+from regraft_core.runtime.out_of_memory import first_line
 from regraft_core.runtime.step_reports import log_progress
 
 LEAST_PIXELS = 500 * 224**2
 """Pixels of all inputs below which no backbone takes long, so that a race would not pay."""
 LEAST_S = 30.0
 """Seconds of the first engine below which a race does not pay."""
+LEAST_XLA_PIXELS = 1_000_000 * 224**2
+"""Pixels below which XLA is not tried: each run compiles again, which takes up to half a minute."""
 LEAST_GAIN = 1.03
 """The first engine is used unless another is faster by this factor."""
 LARGEST_ERROR = 0.01
@@ -47,12 +50,20 @@ class ReadyEngine:
 
 @dataclass
 class Runner:
-    """An engine in a race: its network, the difference of its features, the times of its rounds."""
+    """An engine in a race.
+
+    Attributes:
+        engine, network: the engine and its network.
+        batch: the pixels that it computes in the race.
+        error: difference of its features.
+        image_s: seconds per image of each round.
+    """
 
     engine: Engine
     network: Network
+    batch: tf.Tensor
     error: float
-    round_s: list[float] = field(default_factory=list)
+    image_s: list[float] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
@@ -62,12 +73,12 @@ class Runner:
     @property
     def disturbed(self) -> bool:
         """Whether it has several times, and no second one is near the shortest."""
-        times = sorted(self.round_s)[:2]
+        times = sorted(self.image_s)[:2]
         return times[-1] > SPREAD * times[0]
 
-    def describe(self, images: int) -> str:
-        """Return the rate and the difference, for `images` in a round."""
-        rate = f"{self.engine} {images / min(self.round_s):.1f}"
+    def __str__(self) -> str:
+        """Return the rate and the difference."""
+        rate = f"{self.engine} {1 / min(self.image_s):.1f}"
         if self.error < _SHOWN_ERROR:
             return rate
         return f"{rate} (difference {self.error:.2%}{', too large' * (not self.agrees)})"
@@ -90,6 +101,9 @@ def choose_engine(
         alone: no other worker extracts a part of the same features, which belong together. Several
             workers do not race, because each could choose another engine.
     """
+    pixels_of_all = work.images * work.image_px**2
+    if pixels_of_all < LEAST_XLA_PIXELS:
+        engines = [engine for engine in engines if not engine.xla]
     kept = read_kept(work, engines) if len(engines) > 1 else None
     if kept:
         ready = _first_usable([kept.engine, engines[0]], build)
@@ -98,7 +112,7 @@ def choose_engine(
         log_progress(f"extract_features: an earlier race is used. {kept.sentence}")
         return ReadyEngine(ready.engine, ready.network, kept.sentence)
     first = _first_usable(engines, build)
-    if len(engines) == 1 or not alone or work.images * work.image_px**2 < LEAST_PIXELS:
+    if len(engines) == 1 or not alone or pixels_of_all < LEAST_PIXELS:
         return first
     return race(first, engines, work, build, pixels)
 
@@ -115,26 +129,24 @@ def race(
     """
     batch = pixels()
     expected = first.network(batch)
-    runners = [Runner(first.engine, first.network, 0.0)]
-    _measure(runners[0], runners, batch)
-    images = STREAMS * int(batch.shape[0])
-    if work.images * min(runners[0].round_s) / images < LEAST_S:
+    runners = [Runner(first.engine, first.network, batch, 0.0)]
+    _measure(runners[0], runners)
+    if work.images * min(runners[0].image_s) < LEAST_S:
         return first
     for engine in engines:
-        if engine == first.engine:
-            continue
-        if runner := _enter(engine, build, batch, expected):
-            runners.append(runner)
-            _measure(runner, runners, batch)
+        # XLA compiles only the engine that is the fastest without it.
+        plain = replace(engine, xla=False)
+        if engine != first.engine and (plain == engine or plain == _fastest(runners).engine):
+            _enter(engine, build, batch, expected, runners)
     if any(runner.disturbed for runner in runners):
         log_progress("extract_features: other work has disturbed the race of engines; repeats it")
         for runner in runners:
-            _measure(runner, runners, batch)
+            _measure(runner, runners)
     disturbed = any(runner.disturbed for runner in runners)
-    fastest = min((one for one in runners if one.agrees), key=_shortest)
-    if min(runners[0].round_s) <= LEAST_GAIN * min(fastest.round_s):
+    fastest = _fastest(runners)
+    if min(runners[0].image_s) <= LEAST_GAIN * min(fastest.image_s):
         fastest = runners[0]
-    rates = ", ".join(runner.describe(images) for runner in runners)
+    rates = ", ".join(map(str, runners))
     sentence = f"Images per second by engine: {rates}: {fastest.engine} is used"
     sentence += ", although other work disturbed the race." if disturbed else "."
     log_progress(f"extract_features: {sentence}")
@@ -155,30 +167,40 @@ def _first_usable(engines: list[Engine], build: Callable[[Engine], Network]) -> 
 
 
 def _enter(
-    engine: Engine, build: Callable[[Engine], Network], batch: tf.Tensor, expected: Arrays
-) -> Runner | None:
-    """Return an engine that is warmed up; none if it cannot compute the network."""
+    engine: Engine, build: Callable[[Engine], Network], batch: tf.Tensor, expected: Arrays,
+    runners: list[Runner],
+) -> None:  # fmt: skip
+    """Measure another engine; report one that cannot compute the network, or not in this memory."""
+    count = int(batch.shape[0])
+    if engine.batch_size:
+        batch = tf.gather(batch, tf.range(engine.batch_size) % count)
     try:
         network = build(engine)
-    except EngineError as error:
-        log_progress(f"extract_features: {engine} cannot compute this network: {error}")
-        return None
-    return Runner(engine, network, difference(network(batch), expected))
+        arrays = {name: array[:count] for name, array in network(batch).items()}
+        runner = Runner(engine, network, batch, difference(arrays, expected))
+        _measure(runner, [*runners, runner])
+    except (EngineError, tf.errors.OpError) as error:
+        reason = first_line(error)
+        log_progress(f"extract_features: {engine} cannot compute this network: {reason}")
+    else:
+        runners.append(runner)
 
 
-def _measure(runner: Runner, runners: list[Runner], batch: tf.Tensor) -> None:
+def _measure(runner: Runner, runners: list[Runner]) -> None:
     """Add rounds of a runner, until it loses against the shortest of all."""
-    best = min((min(one.round_s) for one in runners if one.round_s), default=float("inf"))
+    best = min((min(one.image_s) for one in runners if one.image_s), default=float("inf"))
+    images = STREAMS * int(runner.batch.shape[0])
     spent, rounds = 0.0, 0
     while spent < ROUND_S or rounds < ROUNDS:
         start = time.perf_counter()
-        for _ in prefetch_map(runner.network, [batch] * STREAMS, STREAMS):
+        for _ in prefetch_map(runner.network, [runner.batch] * STREAMS, STREAMS):
             pass
-        runner.round_s.append(time.perf_counter() - start)
-        spent, rounds = spent + runner.round_s[-1], rounds + 1
-        if min(runner.round_s) > LOSING * best:
+        round_s = time.perf_counter() - start
+        runner.image_s.append(round_s / images)
+        spent, rounds = spent + round_s, rounds + 1
+        if min(runner.image_s) > LOSING * best:
             return
 
 
-def _shortest(runner: Runner) -> float:
-    return min(runner.round_s)
+def _fastest(runners: list[Runner]) -> Runner:
+    return min((one for one in runners if one.agrees), key=lambda one: min(one.image_s))

@@ -24,6 +24,7 @@ from regraft_core.training.mixed_precision import (
     HalfPrecision,
     accelerate,
     choose_half_precision,
+    half_precisions,
 )
 from regraft_core.training.winograd import winograd
 
@@ -32,6 +33,8 @@ Network = Callable[[tf.Tensor], Arrays]
 """From pixels, float32 [n, h, w, 3] in 0..255, to the arrays; two threads may call it at a time."""
 # Batches computed at the same time.
 STREAMS = 2
+# Sizes of batches that use a large GPU better than smaller ones.
+GPU_BATCHES = (256,)
 # Weights up to this size become constants of the graph. VGG16 (59 MB) gains nothing from it, and
 # its graph takes longer to build.
 CONSTANT_BYTES = 1 << 25
@@ -39,10 +42,19 @@ CONSTANT_BYTES = 1 << 25
 
 @dataclass(frozen=True)
 class Engine:
-    """What computes a network, and its half precision; "" is float32."""
+    """What computes a network, and how.
+
+    Attributes:
+        runtime: the library.
+        half: half precision; "" is float32, which GPUs that can compute as TF32.
+        xla: TensorFlow's graph is compiled by XLA.
+        batch_size: images of a batch; 0 is the number that the options set.
+    """
 
     runtime: Literal["tf", "openvino"] = "tf"
     half: HalfPrecision = ""
+    xla: bool = False
+    batch_size: int = 0
 
     @property
     def precision(self) -> str:
@@ -50,7 +62,8 @@ class Engine:
         return self.half or "float32"
 
     def __str__(self) -> str:
-        return f"{self.runtime} {self.precision}"
+        batch = f" in batches of {self.batch_size}" if self.batch_size else ""
+        return f"{self.runtime} {self.precision}{' with XLA' * self.xla}{batch}"
 
 
 def possible_engines(
@@ -60,8 +73,7 @@ def possible_engines(
 
     Args:
         options: of the step.
-        capabilities: the compute capability of each GPU. On GPUs there is one engine, TensorFlow
-            in the precision that they gain from.
+        capabilities: the compute capability of each GPU.
 
     Raises:
         InputError: an engine is not installed, or the processor does not compute in bfloat16.
@@ -69,7 +81,7 @@ def possible_engines(
     wanted, precision = options.feature_engine, options.precision
     check_engine_package(wanted)
     if capabilities and wanted != "openvino":
-        return [Engine("tf", choose_half_precision(precision, capabilities))]
+        return _gpu_engines(options, capabilities)
     if precision == "bfloat16":
         check_bfloat16("precision")
     halves: list[HalfPrecision] = ["bfloat16"]
@@ -79,6 +91,23 @@ def possible_engines(
         return [Engine("tf", half) for half in halves]
     others = [Engine("openvino", half) for half in halves]
     return others if wanted == "openvino" else [Engine("tf", half) for half in halves] + others
+
+
+def _gpu_engines(options: FeatureOptions, capabilities: Sequence[tuple[int, int]]) -> list[Engine]:
+    """Return TensorFlow's engines on GPUs: every precision, larger batches, and XLA, the last."""
+    if options.precision == "auto":
+        halves: list[HalfPrecision] = ["", *half_precisions(capabilities)]
+    else:
+        halves = [choose_half_precision(options.precision, capabilities)]
+        if options.feature_engine == "tf":
+            return [Engine("tf", halves[0])]
+    batches = [0, *(size for size in GPU_BATCHES if size > options.batch_size)]
+    return [
+        Engine("tf", half, xla, batch)
+        for xla in (False, True)
+        for batch in batches
+        for half in halves
+    ]
 
 
 def build_network(
@@ -101,17 +130,39 @@ def build_network(
         return build_openvino_network(graph, batch_size, engine.half, STREAMS)
     half = engine.half
     with accelerate(model.layers, half), winograd([] if half else model.layers):
-        compute = constant_call(extractor, backbone).get_concrete_function()
-    return lambda pixels: {name: array.numpy() for name, array in compute(pixels).items()}
+        compute = constant_call(extractor, backbone, xla=engine.xla).get_concrete_function()
+
+    def network(pixels: tf.Tensor) -> Arrays:
+        return {name: array.numpy() for name, array in compute(pixels).items()}
+
+    return _with_full_batches(network, batch_size) if engine.xla else network
 
 
-def constant_call(extractor: keras.Model, backbone: Backbone) -> Any:
-    """Return a graph from pixels, float32 `[n, h, w, 3]` in 0..255, to the arrays."""
+def _with_full_batches(network: Network, batch_size: int) -> Network:
+    """Return a network that fills up small batches: XLA compiles again for each other size."""
+
+    def call(pixels: tf.Tensor) -> Arrays:
+        count = len(pixels)
+        filled = tf.pad(pixels, [[0, batch_size - count], [0, 0], [0, 0], [0, 0]])
+        return {name: array[:count] for name, array in network(filled).items()}
+
+    return call
+
+
+def constant_call(extractor: keras.Model, backbone: Backbone, *, xla: bool = False) -> Any:
+    """Return a graph from pixels, float32 `[n, h, w, 3]` in 0..255, to the arrays.
+
+    Args:
+        extractor: the backbone with the outputs that are extracted.
+        backbone: its row of the table.
+        xla: the graph is compiled by XLA.
+    """
     call = _with_constants(extractor)
     return tf.function(
         lambda pixels: call(scale(pixels, backbone.scaling)),
         input_signature=[tf.TensorSpec([None, *extractor.input.shape[1:]], tf.float32)],
         autograph=False,
+        jit_compile=xla or None,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,36 +16,45 @@ import tensorflow as tf
 from components.extract_features.backbone_choice import choose_backbone
 from components.extract_features.engine_race import choose_engine
 from components.extract_features.engines import (
-    Arrays,
     Engine,
     Network,
     build_network,
     possible_engines,
 )
-from components.extract_features.forward_pass import Forward, build_forward
+from components.extract_features.extractor import build_extractor, choose_cut, choose_levels
+from components.extract_features.forward_pass import build_forward
 from components.extract_features.kept_engines import Work, engine_versions
-from components.extract_features.shard_store import ShardStore
+from components.extract_features.shard_extraction import (
+    ExtractionSetup,
+    ShardPair,
+    extract_shards,
+    prepare_extraction,
+    split_tasks,
+)
+from components.extract_features.shard_store import Kinds, ShardStore
 from components.extract_features.view_choice import choose_views
 from regraft_core.backbones.backbone_table import Backbone, find_backbone, fixed_px
 from regraft_core.backbones.build import build_backbone, weights_digest
-from regraft_core.backbones.cuts import find_cut, freeze, has_cut
+from regraft_core.backbones.cuts import freeze
 from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.formats.manifest_storage import MadeBy, digest_of, staged_folder
 from regraft_core.formats.manifests.dataset import DatasetManifest, Shard, Split
-from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest, Level
+from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import read_records, shard_file
 from regraft_core.formats.several_labels import check_label_options
 from regraft_core.images.batch_decoding import decode_batches, make_decoder
-from regraft_core.runtime.errors import DataError, InputError
+from regraft_core.parallel.executor import Executor
+from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.object_stores import is_store_uri
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
 from regraft_core.runtime.version import VERSION
 from regraft_core.training.batch_limit import fitting_batch
 from regraft_core.training.checkpoint import checkpoint_folder
-from regraft_core.training.feature_store import CUT, GROUPS, LABELS, LEVELS
-from regraft_core.training.heads import all_levels, pooled_levels, pooling_layer
+from regraft_core.training.feature_store import GROUPS, LABELS
+from regraft_core.training.heads import pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import gpu_capabilities
 from regraft_core.training.winograd import winograd
 
@@ -59,11 +68,15 @@ def extract_features(
     options: FeatureOptions,
     shard_index: int = 0,
     shard_count: int = 1,
+    executor: Executor | None = None,
 ) -> FeaturesManifest:
     """Run the frozen backbone once over a worker's part of the dataset's shards.
 
     Writes the pooled features and, with `keep_cut`, the activations at the cut, for `train` and
     `validation`. The first view is the original image; only `train` has further views.
+
+    What is decided once is decided here: backbone, cut, views and engine. With an `executor`, its
+    workers extract the shards, otherwise this process does; the result is the same.
 
     Raises:
         InputError: unknown backbone, cut or shard, unavailable weights, or activations outside
@@ -88,19 +101,20 @@ def extract_features(
     flips_allowed = options.flips != "off"
     options, reasoning = _chosen_views(dataset, data, model, backbone, options)
     assert options.augment != "auto"
-    cut = _cut_name(model, backbone, options)
+    cut = choose_cut(model, backbone, options)
     used = options.model_dump(
         include={"poolings", "levels", "keep_cut", "views", "augment", "feature_dtype", "seed"}
     )
     used["flips"] = options.flips == "on"
     shards = list(_select_shards(data, options.views, shard_index, shard_count))
-    levels = _levels(model, options)
-    extractor = _extractor(model, cut, levels, options, data)
+    levels = choose_levels(model, options)
+    extractor = build_extractor(model, cut, levels, options, data)
     count = sum(info.count for _, info in shards)
     arrays = {name: list(tensor.shape[1:]) for name, tensor in extractor.output.items()}
 
-    def build(engine: Engine, batch_size: int = options.batch_size) -> Network:
-        return build_network(engine, model, extractor, backbone, batch_size)
+    def build(engine: Engine, batch_size: int = 0) -> Network:
+        size = batch_size or engine.batch_size or options.batch_size
+        return build_network(engine, model, extractor, backbone, size)
 
     ready = choose_engine(
         possible_engines(options, gpu_capabilities()),
@@ -110,19 +124,20 @@ def extract_features(
         alone=shard_count == 1,
     )
     engine = ready.engine
+    requested = engine.batch_size or options.batch_size
     if options.augment != "off" and options.views == 1:
         log_progress(
             "extract_features: the only view is the original image, so only strategy full trains "
             "on augmented images; use --views 4 for head and top"
         )
     # What is equal if the bits are to be equal.
-    computed = [str(engine), options.batch_size, engine_versions([engine])]
+    computed = [str(engine), requested, engine_versions([engine])]
     # The file of a backbone says more than its weights, such as activations.
     file_digest = backbone.name.partition(DIGEST_MARK)[2]
     inputs = [data.digest, weights, file_digest, backbone.scaling, image_px]
     content = [*inputs, cut, shard_index, shard_count, used, computed]
     digest = digest_of([*content, *([choice.without_times()] if choice else [])])
-    kinds: dict[str, tuple[str, list[int]]] = {
+    kinds: Kinds = {
         **{name: (options.feature_dtype, shape) for name, shape in arrays.items()},
         LABELS: ("int32", []) if data.labels_per_image == "one" else ("uint8", [len(data.classes)]),
         GROUPS: ("int64", []),
@@ -131,19 +146,29 @@ def extract_features(
     image_kb = {name: math.prod(shape) * value_kb for name, shape in arrays.items()}
     sizes = ", ".join(f"{name} {kilobytes:.1f} kB" for name, kilobytes in image_kb.items())
     log_progress(f"extract_features: per image and view {sizes}")
-    resumable = checkpoint_folder(options.work_dir, "features", digest)
+    # Workers on other machines cannot see this machine's copy of a bucket's folder.
+    here = executor is None or not is_store_uri(options.work_dir)
+    resumable = checkpoint_folder(options.work_dir, "features", digest) if here else None
     with staged_folder(out) as folder:
         store = ShardStore(resumable or folder, kinds, marked=resumable is not None)
 
         def run(batch_size: int) -> None:
             sized = options.model_copy(update={"batch_size": batch_size})
-            whole = batch_size == options.batch_size
-            network = ready.network if whole else build(engine, batch_size)
-            forward = build_forward(network, sized, image_px, data)
-            _extract(Path(dataset), shards, forward, store, options.views)
+            whole = batch_size == requested
+            if executor is None:
+                network = ready.network if whole else build(engine, batch_size)
+                forward = build_forward(network, sized, image_px, data)
+                extract = partial(extract_shards, Path(dataset), forward, store)
+            else:
+                setup = ExtractionSetup(
+                    Path(dataset).absolute(), sized, image_px, weights, cut, engine,
+                    store.folder.absolute(), kinds, resumable is not None,
+                )  # fmt: skip
+                extract = partial(_extract_by_workers, executor, setup, store)
+            _extract(shards, store, options.views, extract)
 
         first = fitting_batch(
-            "extract_features", options.batch_size, extractor, options.gpu_memory_mb,
+            "extract_features", requested, extractor, options.gpu_memory_mb,
             half=bool(engine.half),
         )  # fmt: skip
         _, batch_size = with_halved_batches("extract_features", first, run)
@@ -171,6 +196,7 @@ def extract_features(
             batch_size=batch_size,
             engine=engine.runtime,
             precision=engine.precision,
+            xla=engine.xla,
             arrays=arrays,
             feature_map=list(model.output.shape[1:]),
             levels=levels,
@@ -185,26 +211,36 @@ def extract_features(
 
 
 def _extract(
-    dataset: Path,
-    shards: list[tuple[Shard, FeatureShard]],
-    forward: Forward,
+    shards: list[ShardPair],
     store: ShardStore,
     views: int,
+    extract: Callable[[list[ShardPair], Callable[[int], None]], None],
 ) -> None:
     """Write the shards that the store does not contain yet, view by view."""
     for view in range(views):
         part = [(shard, info) for shard, info in shards if info.view == view]
         pending = [(shard, info) for shard, info in part if not store.contains(info)]
-        files = (shard_file(dataset, shard) for shard, _ in pending)
-        images = itertools.chain.from_iterable(map(read_records, files))
         count = sum(info.count for _, info in pending)
         progress = ProgressReporter(f"extract_features: view {view + 1}/{views}", count)
-        rows = _Rows(_report(forward(images, view), progress))
-        for _, info in pending:
-            store.write(info, rows.take(info.count))
+        extract(pending, progress.advance)
         before = len(part) - len(pending)
         reused = f", {before} of {len(part)} shards were there already" if before else ""
         log_progress(f"extract_features: view {view + 1}/{views}: {count} images{reused}")
+
+
+def _extract_by_workers(
+    executor: Executor,
+    setup: ExtractionSetup,
+    store: ShardStore,
+    shards: list[ShardPair],
+    report: Callable[[int], None],
+) -> None:
+    """Have workers write shards of one view."""
+    counts = {info.stem: info.count for _, info in shards}
+    tasks = split_tasks(shards)
+    for digests in executor.map_prepared(prepare_extraction, setup, tasks, "extract_features"):
+        store.add(digests)
+        report(sum(counts[stem] for stem in digests))
 
 
 def _first_batch(
@@ -219,15 +255,6 @@ def _first_batch(
     return pixels
 
 
-def _report(batches: Iterator[Arrays], progress: ProgressReporter) -> Iterator[Arrays]:
-    """Yield the batches and report the number of images."""
-    done = 0
-    for batch in batches:
-        done += len(batch[LABELS])
-        progress(done)
-        yield batch
-
-
 def _chosen_views(
     dataset: str | os.PathLike[str], data: DatasetManifest, model: keras.Model, backbone: Backbone,
     options: FeatureOptions,
@@ -235,7 +262,7 @@ def _chosen_views(
     """Return the options with the chosen policy of views, and the choice in sentences."""
     if options.augment != "auto":
         return options, []
-    levels = [level for level in _levels(model, options) if level.pooling == "average"]
+    levels = [level for level in choose_levels(model, options) if level.pooling == "average"]
     pooled = pooling_layer(options.poolings[0])(model.output)
     flat = pooled_levels(model, levels) if levels else keras.layers.Flatten()(pooled)
     extractor = keras.Model(model.input, flat)
@@ -251,51 +278,6 @@ def _chosen_views(
     return chosen, reasoning
 
 
-def _cut_name(model: keras.Model, backbone: Backbone, options: FeatureOptions) -> str | None:
-    if not options.keep_cut:
-        return None
-    if options.cut == "auto" and not has_cut(model):
-        log_progress(
-            f"extract_features: no layer of {backbone.label} has all paths through it, so there is "
-            "no cut: top trains only the head"
-        )
-        return None
-    return find_cut(model, backbone.cut if options.cut == "auto" else options.cut).name
-
-
-def _levels(model: keras.Model, options: FeatureOptions) -> list[Level]:
-    """Return the levels to extract, none for a head that reads only the last."""
-    if options.levels == "last" or "gap" not in options.poolings:
-        return []
-    return all_levels(model)
-
-
-def _extractor(
-    model: keras.Model, cut: str | None, levels: list[Level], options: FeatureOptions,
-    data: DatasetManifest,
-) -> keras.Model:  # fmt: skip
-    """Return the model from the backbone's input to all cached arrays.
-
-    They include the activations at the cut unless those of all workers exceed `cache_gb`.
-    """
-    outputs: dict[str, Any] = {kind: pooling_layer(kind)(model.output)
-                               for kind in options.poolings}  # fmt: skip
-    if levels:
-        outputs[LEVELS] = pooled_levels(model, levels)
-    if cut is not None:
-        tensor = find_cut(model, cut).tensor
-        rows = data.splits["train"].count * options.views + data.splits["validation"].count
-        row_bytes = math.prod(tensor.shape[1:]) * np.dtype(options.feature_dtype).itemsize
-        if rows * row_bytes <= options.cache_gb * 1e9:
-            outputs[CUT] = tensor
-        else:
-            log_progress(
-                f"extract_features: activations at {cut} would take {rows * row_bytes / 1e9:.3g} "
-                f"GB, more than cache-gb {options.cache_gb:g}: top will train from images"
-            )
-    return keras.Model(model.input, outputs)
-
-
 def _select_shards(
     data: DatasetManifest, views: int, shard_index: int, shard_count: int
 ) -> Iterator[tuple[Shard, FeatureShard]]:
@@ -306,31 +288,3 @@ def _select_shards(
             stem = f"{Path(shard.file).name.removesuffix('.tfrecord')}.view{view}"
             info = FeatureShard(stem=stem, split=split, view=view, count=shard.count)
             yield shard, info
-
-
-class _Rows:
-    """Splits a stream of batches into pieces of any length, so that batches can span shards.
-
-    Restarting the decoding for each shard would take longer than a small shard.
-    """
-
-    def __init__(self, batches: Iterator[Arrays]) -> None:
-        self._batches = batches
-        self._rest: Arrays = {}
-
-    def take(self, count: int) -> Iterator[Arrays]:
-        """Yield the next `count` rows, in pieces of at most a batch.
-
-        Raises:
-            DataError: the stream ends early.
-        """
-        while count:
-            if not self._rest or not len(self._rest[LABELS]):
-                try:
-                    self._rest = next(self._batches)
-                except StopIteration:
-                    raise DataError(f"expected {count} more images in the shards") from None
-            piece = {name: values[:count] for name, values in self._rest.items()}
-            self._rest = {name: values[count:] for name, values in self._rest.items()}
-            count -= len(piece[LABELS])
-            yield piece

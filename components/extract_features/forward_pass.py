@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -13,22 +14,25 @@ from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment
-from regraft_core.images.batch_decoding import Batch, decode_batches, make_decoder
+from regraft_core.images.batch_decoding import Batch, decode_each, make_decoder, split_batches
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.training.feature_store import GROUPS, LABELS
 
-# (stored images, number of the view) -> batches of arrays
-Forward = Callable[[Iterator[ImageRecord], int], Iterator[Arrays]]
+Forward = Callable[[Iterable[Iterable[ImageRecord]], int], Iterator[Arrays]]
+"""From the images of each shard and the number of a view to batches of arrays.
+
+A batch is of one shard, so the results of a shard do not depend on which others a worker has.
+"""
 
 
 def build_forward(
     network: Network, options: FeatureOptions, image_px: int, dataset: DatasetManifest
 ) -> Forward:
-    """Return a function from a dataset's images and a view's number to batches of arrays."""
+    """Return a function from the images of shards and a view's number to batches of arrays."""
     decode = make_decoder(image_px)
     augmented = _augmentation(options, image_px) if options.augment != "off" else None
 
-    def batches(images: Iterator[ImageRecord], view: int) -> Iterator[Arrays]:
+    def batches(shards: Iterable[Iterable[ImageRecord]], view: int) -> Iterator[Arrays]:
         def arrays_of(batch: Batch) -> Arrays:
             records, pixels = batch
             if augmented and view > 0:
@@ -37,7 +41,9 @@ def build_forward(
             return network(pixels) | {LABELS: label_array(records, dataset), GROUPS: groups}
 
         # A second batch uses the cores that the first leaves idle.
-        return prefetch_map(arrays_of, decode_batches(images, options.batch_size, decode), STREAMS)
+        split = (split_batches(images, options.batch_size) for images in shards)
+        decoded = decode_each(itertools.chain.from_iterable(split), decode)
+        return prefetch_map(arrays_of, decoded, STREAMS)
 
     return batches
 

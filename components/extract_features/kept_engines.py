@@ -10,6 +10,7 @@ from typing import Any
 from components.extract_features.engines import Engine
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.runtime.machine import machine_kind
+from regraft_core.training.mixed_precision import gpu_names
 
 KEPT = KeptResults(Path("~/.cache/regraft/engines.json"))
 
@@ -40,9 +41,10 @@ class Kept:
 
 
 def engine_versions(engines: list[Engine]) -> list[str]:
-    """Return this kind of machine with the version of each engine, which decide speed and bits."""
+    """Return what decides speed and bits: the kind of machine, its GPUs, the engines' versions."""
     others = sorted({engine.runtime for engine in engines} - {"tf"})
-    return [machine_kind(), *(f"{name} {metadata.version(name)}" for name in others)]
+    versions = (f"{name} {metadata.version(name)}" for name in others)
+    return [machine_kind(), *gpu_names(), *versions]
 
 
 def read_kept(work: Work, engines: list[Engine]) -> Kept | None:

@@ -20,6 +20,10 @@ from regraft_core.training.feature_store import array_file
 
 FLOAT16_MAX = 65504.0
 DONE = ".done"
+Kinds = dict[str, tuple[str, list[int]]]
+"""Dtype and row shape by array."""
+Digests = dict[str, dict[str, str]]
+"""SHA-256 by array, by stem of a feature shard."""
 
 
 class ShardStore:
@@ -28,11 +32,9 @@ class ShardStore:
     With `marked`, each finished shard has a marker file with its digests for later processes.
     """
 
-    def __init__(
-        self, folder: Path, kinds: dict[str, tuple[str, list[int]]], *, marked: bool
-    ) -> None:
+    def __init__(self, folder: Path, kinds: Kinds, *, marked: bool) -> None:
         self._folder, self._kinds, self._marked = folder, kinds, marked
-        self._digests: dict[str, dict[str, str]] = {}
+        self._digests: Digests = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def contains(self, info: FeatureShard) -> bool:
@@ -50,6 +52,19 @@ class ShardStore:
             return False
         self._digests[info.stem] = digests
         return True
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self._folder
+
+    def add(self, digests: Digests) -> None:
+        """Note the digests of shards that another process has written to the folder."""
+        self._digests |= digests
+
+    def digests(self, shards: Iterable[FeatureShard]) -> Digests:
+        """Return the digests of shards that the store contains."""
+        return {info.stem: self._digests[info.stem] for info in shards}
 
     def with_digests(self, info: FeatureShard) -> FeatureShard:
         """Return a shard that the store contains, with the digests of its arrays."""

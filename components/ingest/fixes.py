@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import count_by_class
+from components.ingest.catalog.duplicates import images_with_id, relabel
 from regraft_core.formats.fixes import FixesFile
 from regraft_core.formats.manifests.dataset import AppliedFixes
 from regraft_core.runtime.errors import InputError
@@ -26,10 +28,10 @@ def apply_fixes(catalog: Catalog, file: FixesFile) -> AppliedFixes:
     Raises:
         InputError: no fix is of one of the images, or a new label is not a class.
     """
-    _check_labels(catalog.count_by_class(), file)
+    _check_labels(count_by_class(catalog), file)
     found = {
         fix: images for fix in file.fixes.values()
-        if (images := catalog.images_with_id(bytes.fromhex(fix.sha256)))
+        if (images := images_with_id(catalog, bytes.fromhex(fix.sha256)))
     }  # fmt: skip
     if not found:
         raise InputError(
@@ -52,7 +54,7 @@ def apply_fixes(catalog: Catalog, file: FixesFile) -> AppliedFixes:
             detail = f"by {fix.who or 'an unnamed reviewer'} at {fix.when}"
             excluded += [(image.path, DROPPED, detail) for image in current]
             dropped += [image.number for image in current]
-    catalog.relabel(relabeled)
+    relabel(catalog, relabeled)
     catalog.quarantine(excluded)
     catalog.remove_images(dropped)
     times = sorted(fix.when for fix in file.fixes.values())

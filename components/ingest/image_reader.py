@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ def chunk_tasks(
         yield ChunkTask(chunk, spool, options)
 
 
+def data_bytes(task: ChunkTask) -> int:
+    """Return the bytes of the images that are in the task."""
+    return sum(len(LabeledFile._make(file).data or b"") for file in task.files)
+
+
 def read_chunk(task: ChunkTask) -> ChunkResult:
     """Read, decode and measure the files of one chunk; append the bytes to store to the spool."""
     options, result = task.options, ChunkResult([], [])
@@ -86,8 +92,7 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
     ends = thresholds(options.validation_fraction, options.test_fraction)
     rule = SplitRule(options.seed, ends)
     crops = CropReader(options.max_pixels)
-    # One spool file for each process, so that readers need not open many.
-    number = os.getpid()
+    number = _process_number()
     with (
         warnings.catch_warnings(),
         open(task.spool / str(number), "ab") as opened,
@@ -117,6 +122,15 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         for (file, data, _), stats in zip(small, measured, strict=True):
             result.images.append(_image_row(file, data, stats, spool, rule))
     return result
+
+
+def _process_number() -> int:
+    """Return the number of this process among those of all machines, of at most 63 bits.
+
+    Each has one spool file, so that readers need not open many.
+    """
+    name = f"{socket.gethostname()} {os.getpid()}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
 def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes:

@@ -13,12 +13,19 @@ from pathlib import Path
 
 from components.ingest.card.data_card import write_data_card
 from components.ingest.card.label_counts import describe_lists
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import (
+    count_by_class,
+    count_by_reason,
+    count_conversions,
+    count_images,
+    count_labels_per_image,
+    count_notes,
+)
 from components.ingest.checks.image_validation import READ_FORMATS
 from components.ingest.crops import INVALID_BOX
 from components.ingest.fixes import DROPPED, apply_fixes, describe_applied, describe_unapplied
-from components.ingest.image_reader import chunk_tasks, read_chunk
-from components.ingest.process_pool import map_in_processes, process_count
+from components.ingest.image_reader import chunk_tasks, data_bytes, read_chunk
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.slices import count_slices
 from components.ingest.sources.folder_listing import shorten
@@ -35,6 +42,8 @@ from regraft_core.formats.manifest_storage import MadeBy, staged_folder
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.several_labels import check_label_options
+from regraft_core.parallel.executor import Executor
+from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.runtime.errors import DataError, InputError, UnavailableError
 from regraft_core.runtime.printable import neutral_cell
 from regraft_core.runtime.safe_files import replaced_file
@@ -57,8 +66,9 @@ _UNRELATED_OPTIONS = {
 
 
 def ingest(
-    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions, champion: str = ""
-) -> DatasetManifest:
+    sources: Sequence[str], out: str | os.PathLike[str], options: IngestOptions, champion: str = "",
+    executor: Executor | None = None,
+) -> DatasetManifest:  # fmt: skip
     """Read images from `sources` and write a dataset to the folder `out`.
 
     `out` gets `dataset.json`, `quarantine.csv`, `data_card.html` and the shards; after an error,
@@ -69,6 +79,7 @@ def ingest(
         out: a folder that does not exist or is empty.
         options: the options of the step.
         champion: folder or URI of the champion, whose classes must be the same; may be empty.
+        executor: reads images and writes shards; by default processes of this machine.
 
     Raises:
         InputError: a source or the fixes are unknown or cannot be read, no fix is of these images,
@@ -83,7 +94,8 @@ def ingest(
             try:
                 with running_lock(work):
                     named = [str(source) for source in sources]
-                    return _ingest(named, folder, Path(out), options, champion)
+                    workers = executor or LocalProcesses(options.processes)
+                    return _ingest(named, folder, Path(out), options, champion, workers)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -96,12 +108,12 @@ def ingest(
 
 
 def _ingest(
-    sources: list[str], folder: Path, out: Path, options: IngestOptions, champion: str
-) -> DatasetManifest:
+    sources: list[str], folder: Path, out: Path, options: IngestOptions, champion: str,
+    executor: Executor,
+) -> DatasetManifest:  # fmt: skip
     """Make the dataset in the temporary `folder`, which becomes `out`."""
     clock, work = Clock(), folder / WORK
     fixes = read_fixes(options.fixes) if options.fixes else None  # invalid ones fail at once
-    processes = process_count(options.processes)
     spool = work / "spool"
     spool.mkdir()
     catalog = Catalog(work / "catalog.sqlite", create=True)
@@ -109,7 +121,7 @@ def _ingest(
         tally = Tally()
         tasks = chunk_tasks(source_files(sources, work, options, tally), spool, options)
         progress = ProgressReporter("ingest: files read", total=None)
-        for result in map_in_processes(read_chunk, tasks, processes):
+        for result in executor.map(read_chunk, tasks, "ingest", data_bytes):
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
             progress.advance(len(result.images) + len(result.invalid))
@@ -133,13 +145,13 @@ def _ingest(
         if several:
             warnings += describe_lists(catalog)
         catalog.index_splits()
-        splits = write_shards(catalog, folder, spool, classes, processes, several=several)
+        splits = write_shards(catalog, folder, spool, classes, executor, several=several)
         manifest = DatasetManifest(
             digest=content_digest(catalog, classes, options.slices, several=several),
             made_by=MadeBy(step="ingest", version=VERSION, seconds=round(clock.seconds, 3)),
             classes=classes, labels_per_image="several" if several else "one", splits=splits,
             sources=[source_name(source) for source in sources],
-            conversions=catalog.count_conversions(), quarantined=catalog.count_by_reason(),
+            conversions=count_conversions(catalog), quarantined=count_by_reason(catalog),
             ignored=tally.ignored, duplicates=duplicates.counts, warnings=warnings, slices=slices,
             fixes=applied,
             options=options.model_dump(mode="json", exclude=_UNRELATED_OPTIONS),
@@ -168,8 +180,8 @@ def _check_invalid_fraction(
     Raises:
         DataError: otherwise; the list of the invalid files is kept beside the output.
     """
-    counts = {name: n for name, n in catalog.count_by_reason().items() if name in INVALID_REASONS}
-    invalid, valid = sum(counts.values()), catalog.count()
+    counts = {name: n for name, n in count_by_reason(catalog).items() if name in INVALID_REASONS}
+    invalid, valid = sum(counts.values()), count_images(catalog)
     if valid and invalid <= options.max_invalid_fraction * (invalid + valid):
         return
     if not valid and not invalid:
@@ -200,15 +212,17 @@ def _check_invalid_fraction(
 
 
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
-    counts = dict.fromkeys(sorted(tally.classes), 0) | catalog.count_by_class()
+    counts = dict.fromkeys(sorted(tally.classes), 0) | count_by_class(catalog)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
-    if len(counts) < 2:
+    # One label is a question of yes or no if some images are without it.
+    has_others = bool(counts and tally.several and count_labels_per_image(catalog).get(0))
+    if len(counts) < 2 and not has_others:
         remedy = (
             "; each folder of the source is a class: if the folders of the classes are in one "
             "folder, use that folder"
         )
         if tally.several:
-            remedy = "; an image may have several, or none of them"
+            remedy = ", or one and images without it: their lists are empty"
         raise DataError(f"expected at least two classes, found {len(counts)}: {listed}{remedy}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:
@@ -221,7 +235,7 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
 
 def _describe_weaknesses(catalog: Catalog) -> list[str]:
     """Return warnings of unbalanced and small classes, and of dark or empty images."""
-    counts = catalog.count_by_class()
+    counts = count_by_class(catalog)
     largest = max(counts, key=lambda name: (counts[name], name))
     smallest = min(counts, key=lambda name: (counts[name], name))
     warnings = []
@@ -236,7 +250,7 @@ def _describe_weaknesses(catalog: Catalog) -> list[str]:
         warnings.append(
             f"classes with fewer than {_FEW_IMAGES} images: {', '.join(small[:10])}{more}"
         )
-    notes = catalog.count_notes()
+    notes = count_notes(catalog)
     if notes.get("dark"):
         warnings.append(f"nearly black images: {notes['dark']}")
     if notes.get("flat"):

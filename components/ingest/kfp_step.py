@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from components.ingest.ingest import ingest
@@ -10,6 +11,8 @@ from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of, pass_page
+from regraft_core.parallel.ray_executor import ray_executor
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.step_reports import run_step
 
 
@@ -18,7 +21,11 @@ def run(options: Mapping[str, Any], dataset: Any, data_card: Any) -> None:
     with run_step("ingest"):
         checked = select_options(IngestOptions, options)
         champion = options.get("champion", "")
-        manifest = ingest(options["sources"], dataset.path, checked, champion)
+        sources = options["sources"]
+        # Remote sources are read from there.
+        downloads = checked.download_cache if any(map(is_remote, sources)) else ""
+        with ray_executor(Path(dataset.path).parent, *sources, downloads) as executor:
+            manifest = ingest(sources, dataset.path, checked, champion, executor)
         pass_page(dataset, "data_card.html", data_card)
         dataset.metadata |= {"digest": manifest.digest, "classes": len(manifest.classes)}
         dataset.metadata |= {split: info.count for split, info in manifest.splits.items()}

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from components.ingest.catalog import Catalog
-from components.ingest.process_pool import map_in_processes
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import count_by_label, count_by_split, count_split_images
 from components.ingest.spool import StoredImageReader
 from regraft_core.formats.manifest_storage import digest_file, digest_of
 from regraft_core.formats.manifests.dataset import SPLITS, Shard, Split, SplitInfo
 from regraft_core.formats.records import NO_LABEL, ImageRecord, write_records
+from regraft_core.parallel.executor import Executor
 from regraft_core.runtime.step_reports import ProgressReporter
 
 IMAGES_PER_SHARD = 1000
@@ -49,7 +50,7 @@ def shard_count(images: int) -> int:
 
 
 def write_shards(
-    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], processes: int,
+    catalog: Catalog, folder: Path, spool: Path, classes: Sequence[str], executor: Executor,
     *, several: bool = False,
 ) -> dict[Split, SplitInfo]:  # fmt: skip
     """Write each split in shards of nearly equal size, in the order of the images' ids.
@@ -57,9 +58,9 @@ def write_shards(
     Ids are hashes, so the order is a repeatable shuffle. With `several`, an image has a list of
     labels.
     """
-    by_split = catalog.count_by_split()
+    by_split = count_by_split(catalog)
     by_class = {split: dict.fromkeys(classes, 0) | by_split.get(split, {}) for split in SPLITS}
-    counts = dict.fromkeys(SPLITS, 0) | catalog.count_split_images()
+    counts = dict.fromkeys(SPLITS, 0) | count_split_images(catalog)
     shared = Labels(tuple(classes), several)
     tasks = [
         task
@@ -68,7 +69,7 @@ def write_shards(
     ]
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     progress = ProgressReporter("ingest: images written", sum(counts.values()))
-    for task, shard in zip(tasks, map_in_processes(write_shard, tasks, processes), strict=True):
+    for task, shard in zip(tasks, executor.map(write_shard, tasks, "ingest"), strict=True):
         shards[task.split].append(shard)
         progress.advance(shard.count)
     return {
@@ -133,7 +134,7 @@ def content_digest(
         digest.update(b"\nseveral labels\n")
         ends = {
             label: b"%s\n" % b"".join(ends[name][:-1] for name in json.loads(label))
-            for label in catalog.count_by_label()
+            for label in count_by_label(catalog)
         }
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())

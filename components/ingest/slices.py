@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import count_by_slice, count_images
 from regraft_core.runtime.errors import DataError
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -19,8 +20,8 @@ def count_slices(catalog: Catalog, names: Sequence[str]) -> dict[str, dict[str, 
         DataError: all values of a slice are missing, it has so many or so long values that it does
             not divide the images, or a value has a line break or another control character.
     """
-    images = catalog.count()
-    found = {name: catalog.count_by_slice(index) for index, name in enumerate(names)}
+    images = count_images(catalog)
+    found = {name: count_by_slice(catalog, index) for index, name in enumerate(names)}
     for name, counts in found.items():
         if set(counts) == {""}:
             raise DataError(f"slices: expected values of {name!r}, found none for all images")

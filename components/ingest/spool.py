@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from components.ingest.catalog import StoredImage
+from components.ingest.catalog.rows import StoredImage
 from components.ingest.checks.invalid_image import InvalidImageError
 from regraft_core.runtime.errors import InputError
 

@@ -25,6 +25,7 @@ from regraft_core.backbones.backbone_table import (
     is_location,
 )
 from regraft_core.backbones.weights import parse_location
+from regraft_core.formats.backbone_names import short_name
 from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.engine_packages import check_engine_package
 from regraft_core.formats.export_packages import check_format_packages
@@ -200,8 +201,10 @@ def resolve(inputs: RunInputs) -> ResolvedInputs:
     candidates: dict[str, str] = {}
     if inputs.backbone == AUTO:
         at_hand = backbones_at_hand(inputs.weights, fixed_px(inputs.image_px))
-        candidates = {name: _identified(weights) for name, weights in at_hand.items()}
-        log_progress(f"resolve: backbones at hand: {', '.join(candidates)}")
+        candidates = {
+            identified_backbone(name): _identified(weights) for name, weights in at_hand.items()
+        }
+        log_progress(f"resolve: backbones at hand: {', '.join(map(short_name, candidates))}")
     weights = inputs.weights if candidates else _identified(inputs.weights)
     fixes = identified_location(inputs.fixes) if inputs.fixes else ""
     if inputs.ood_images:

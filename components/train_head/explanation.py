@@ -36,8 +36,10 @@ def _explain_labels(solved: LabelHead) -> list[str]:
 
 
 def _explain_classes(solved: SolvedHead, options: HeadOptions) -> list[str]:
+    factor = solved.grown.factor if solved.grown else 1.0
     members = " and ".join(
-        f"{METHOD_NAMES[trial.method]} (one scale per {trial.scaling}, penalty {trial.penalty:.1e})"
+        f"{METHOD_NAMES[trial.method]} (one scale per {trial.scaling}, penalty "
+        f"{trial.penalty / factor:.1e})"
         for trial in solved.members
     )
     if not solved.trials:
@@ -49,6 +51,11 @@ def _explain_classes(solved: SolvedHead, options: HeadOptions) -> list[str]:
         f"log loss in {solved.folds}-fold cross-validation: {solved.loss:.4f}, with accuracy "
         f"{solved.held_out['accuracy']:.4f}."
     ]
+    if solved.grown:
+        sentences.append(
+            f"Fitted to {solved.grown.rows} rows, {factor:g} times the penalty of this choice had "
+            f"the lowest log loss on other rows: {solved.grown.loss:.4f}."
+        )
     if np.any(solved.offset):
         sentences.append(
             f"An offset of the logits serves {options.optimize}: "

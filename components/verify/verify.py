@@ -70,6 +70,7 @@ from serving.running.runner import (
 TABLE_FILE = "parity.md"
 _MODEL_NAME = "candidate"
 _TIMEOUT_S = 60.0
+_START_S = 600.0  # a busy machine takes minutes to load a model
 _SERVER_BYTES = 2 << 30  # enough for an image of as many pixels as ingest accepts
 _TRAINED_BATCH = 32
 _SERVED_BATCH = 7
@@ -199,7 +200,9 @@ def _predict_served(
     flags = (*batching_flags(), *more_flags)
     if choose_engine(options.engine, ALL_INTERFACES) == "embedded":
         flags = (*flags, f"--max_memory_bytes={_SERVER_BYTES}")
-    serve_options = ServeOptions(flags=flags, gpu_memory_mb=options.gpu_memory_mb)
+    serve_options = ServeOptions(
+        flags=flags, gpu_memory_mb=options.gpu_memory_mb, deadline_s=_START_S
+    )
     with (
         running_server(base, _MODEL_NAME, options.engine, serve_options) as server,
         GrpcClient(server.grpc, _MODEL_NAME, timeout_s=_TIMEOUT_S) as by_grpc,

@@ -37,6 +37,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "abstention": tables.abstention,
     "label_choices": tables.label_choices,
     "label_intervals": tables.label_intervals,
+    "head_penalties": tables.head_penalties,
     "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,

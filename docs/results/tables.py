@@ -126,6 +126,29 @@ def label_intervals(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def head_penalties(results: Results) -> str:
+    """Return log loss and accuracy of heads of many rows, before and after penalties have grown."""
+    kinds = {
+        "few_features": "100 features, 5 classes, 5% wrong labels",
+        "easy": "256 features, 10 classes",
+        "noisy": "256 features, 10 classes that overlap, 10% wrong labels",
+        "many_features": "800 features, 10 classes",
+        "wrong_labels": "800 features, 10 classes, 5% wrong labels",
+        "extracted": "1,280 features of `efficientnet_lite0`, Fashion-MNIST",
+    }
+    rows = []
+    for kind, name in kinds.items():
+        value = with_prefix(results["head_penalties"], kind)
+        rows.append((name, f"{value('loss_before'):.3f}", f"{value('loss_after'):.3f}",
+                     f"{value('accuracy_before'):.1%}", f"{value('accuracy_after'):.1%}",
+                     f"{100 * value('accuracy_difference'):+.2f} "
+                     f"({100 * value('accuracy_difference_error'):.2f}) points",
+                     f"{value('factor'):.1f}"))  # fmt: skip
+    columns = ("rows", "log loss before", "after", "accuracy before", "after",
+               "difference (standard error)", "times the penalty")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def abstention(results: Results) -> str:
     """Return precision and accepted fraction by chosen precision, for both backbones."""
     rows = []

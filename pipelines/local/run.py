@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 from pydantic import Field
 
 from pipelines.local.progress import Progress
+from pipelines.local.ray_runs import check_ray, set_variables, using_ray
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks
@@ -75,6 +76,7 @@ def run_locally(
     out: str | os.PathLike[str],
     listener: Callable[[str], None] | None = None,
     runner: str = "subprocess",
+    ray: str = "",
 ) -> Summary:
     """Run the whole pipeline on this machine and write `<out>/summary.json`.
 
@@ -88,18 +90,21 @@ def run_locally(
         listener: gets each line of progress; by default they go to standard error. It must not
             print to standard output, which is redirected to the log.
         runner: `subprocess`, or `docker` for the container image.
+        ray: `local`, `auto` or `ray://HOST:PORT` of the Ray cluster that ingest and extraction
+            use; "" for none.
 
     Raises:
-        InputError: `out` cannot be written to, or another run is using it.
+        InputError: `out` cannot be written to, another run is using it, or `ray` is not usable.
         StepError: a step failed; it has the step's message and exit code.
     """
+    check_ray(ray, recipe, runner)
     out = Path(out).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out: cannot write to the folder {out}: {error.strerror}") from error
     with _running_alone(out):
-        return _run(recipe, out, listener, runner)
+        return _run(recipe, out, listener, runner, ray)
 
 
 @contextlib.contextmanager
@@ -120,7 +125,9 @@ def _running_alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str) -> Summary:
+def _run(
+    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str, ray: str
+) -> Summary:
     try:
         (out / "summary.json").unlink(missing_ok=True)
         refuse_link(out / LOG_FILE)
@@ -133,7 +140,7 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
     if runner == "docker":
         recipe = with_absolute_paths(recipe)
     given = redact_all(recipe.model_dump(mode="json", exclude_defaults=True))
-    outputs, timings = _execute(recipe, out, listener, runner)
+    outputs, timings = _execute(recipe, out, listener, runner, ray)
     summary = _summarize(out, outputs, timings).model_copy(update={"recipe": given})
     write_text(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
     if recipe.mlflow:
@@ -142,7 +149,7 @@ def _run(recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runn
 
 
 def _execute(
-    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str
+    recipe: Recipe, out: Path, listener: Callable[[str], None] | None, runner: str, ray: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Run the pipeline; return the artifacts that it leaves, and each step's seconds."""
     from kfp import local
@@ -169,6 +176,7 @@ def _execute(
             with (
                 contextlib.redirect_stdout(RedactedLog(log)),
                 without_traces(),
+                using_ray(ray),
                 _environment(events_file),
                 steps_by_forks(log),
             ):
@@ -295,16 +303,8 @@ def _environment(events_file: Path) -> Iterator[None]:
         "PYTHONSAFEPATH": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
     }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
+    with set_variables(variables):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _summarize(out: Path, outputs: dict[str, Any], timings: dict[str, float]) -> Summary:

@@ -12,8 +12,8 @@ from regraft_core.runtime.errors import InputError, unknown_name
 CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = (
     "ingest", "training", "accuracy", "evaluation", "export", "serving", "orchestration",
-    "scale_out", "demo", "gpu", "engines", "extraction", "coverage", "drift", "review",
-    "several_labels", "label_intervals",
+    "scale", "scale_out", "demo", "gpu", "engines", "extraction", "coverage", "drift", "review",
+    "several_labels", "label_intervals", "scale_catalog", "head_penalties", "backbones",
 )  # fmt: skip
 
 

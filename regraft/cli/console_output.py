@@ -96,7 +96,7 @@ def print_predictions(results: Sequence[FilePrediction], classes: Sequence[str] 
             add_row(rows, result.path, *([] if several else ["-"]), result.error)
             continue
         columns = [format_flag(found.familiar)] if has_familiar else []
-        columns += format_decisions(found, more, classes, "yes", "no")
+        columns += format_decisions(found, more, classes)
         answer = [_labels(found, classes)] if several else [found.label, f"{found.confidence:.4f}"]
         add_row(rows, result.path, *answer, *columns)
     console().print(rows)

@@ -110,4 +110,5 @@ def _strategy(counts: StrategyCounts) -> str:
     if counts.cache_bytes:
         parts.append(f"{amount(counts.cache_bytes, 'B')} cache per image")
     cut = f" above {counts.cut}" if counts.cut else ""
-    return f"strategy {counts.strategy}{cut}: {'; '.join(parts)}"
+    text = f"strategy {counts.strategy}{cut}: {'; '.join(parts)}"
+    return f"{counts.note} {text}" if counts.note else text

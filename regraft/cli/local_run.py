@@ -11,6 +11,7 @@ import typer
 
 from regraft.cli.options.completion import complete_recipes
 from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.ray_option import RayOption
 from regraft.cli.options.recipe_options import with_recipe_options
 from regraft_core.runtime.errors import InputError, RejectedError
 
@@ -37,6 +38,7 @@ def run(
     runner: Annotated[
         str, typer.Option(help="Run the steps as `subprocess`, or in containers with `docker`.")
     ] = "subprocess",
+    ray: RayOption = "",
     json: JsonFlag = False,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -56,7 +58,7 @@ def run(
     prepared = prepare_recipe(chosen.values, out, runner)
     if chosen.note:
         print_note(chosen.note)
-    summary = run_locally(prepared, out, runner=runner)
+    summary = run_locally(prepared, out, runner=runner, ray=ray)
     if json:
         print_json(summary.model_dump(mode="json"))
     else:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from regraft.cli.options.json_flag import JsonFlag
+from regraft.cli.options.ray_option import RayOption
 from regraft_core.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from regraft_client.predict_files import FilePrediction
-
-
-BULK_IMAGES = 500
-"""Images from which on finding the faster engine takes less time than it saves."""
 
 
 def serve(
@@ -140,6 +134,7 @@ def predict(
             "--serving-engine openvino; auto uses the faster for them, from 500 images on."
         ),
     ] = "auto",
+    ray: RayOption = "",
     concurrency: Annotated[int, typer.Option(help="Number of concurrent requests.")] = 16,
     timeout_s: Annotated[
         float, typer.Option(help="Time limit of each request, in seconds.")
@@ -153,7 +148,8 @@ def predict(
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
-    from regraft.cli.console_output import print_predictions, progress_bar
+    from pipelines.local.ray_runs import check_ray_address, using_ray
+    from regraft.cli.console_output import print_predictions, progress_bar, progress_on_stderr
     from regraft_client.errors import ModelNotFoundError, NotFoundError
     from regraft_client.predict_files import (
         PredictOptions,
@@ -166,6 +162,9 @@ def predict(
 
     if (server is None) == (model_dir is None):
         raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
+    check_ray_address(ray)
+    if ray and server is not None:
+        raise InputError("--ray: expected --model-dir with it, got --server")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
@@ -188,7 +187,10 @@ def predict(
             raise InputError("--model, --version and --version-label: expected only with --server; "
                              "--model-dir may be the folder of a version")  # fmt: skip
         else:
-            results, classes = _predict_here(images, str(model_dir), serving_engine, progress)
+            from regraft.bulk_prediction import predict_here
+
+            with using_ray(ray), progress_on_stderr():
+                classes, results = predict_here(images, str(model_dir), serving_engine, progress)
     if json or csv:
         text = as_json(results, classes) if json else as_csv(results, classes)
         print(text, end="" if csv else "\n")
@@ -205,38 +207,6 @@ def _target_option(model: str, version: int | None, label: str | None) -> str:
     if label is not None:
         return f"--version-label {label}"
     return f"--model {model}" if version is None else f"--version {version}"
-
-
-def _predict_here(
-    images: Sequence[Path],
-    model_dir: str,
-    engine: str,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[FilePrediction], Sequence[str]]:
-    """Predict images as `predict_files` does, with a model in this process.
-
-    Returns:
-        The predictions, and the model's classes.
-    """
-    from regraft.image_inputs import ImageError
-    from regraft.model import load
-    from regraft_client.predict_files import FilePrediction, find_images
-    from regraft_core.runtime.quiet_start import quiet_start
-
-    paths = find_images(images)
-    if engine == "auto" and len(paths) < BULK_IMAGES:
-        engine = "tf"
-    with quiet_start():
-        model = load(model_dir, engine)
-    results: list[FilePrediction] = []
-    for path, found in zip(paths, model.predict_iter(paths, errors="return"), strict=True):
-        if isinstance(found, ImageError):
-            results.append(FilePrediction(str(path), None, found.reason))
-        else:
-            results.append(FilePrediction(str(path), found))
-        if progress:
-            progress(len(results), len(paths))
-    return results, model.classes
 
 
 def publish(

@@ -15,11 +15,12 @@ from typing import Any
 
 from regraft_core.backbones.at_hand import has_imagenet_weights
 from regraft_core.backbones.backbone_row import KERAS, Backbone
-from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
+from regraft_core.backbones.backbone_table import BACKBONES, find_backbone, identified_backbone
 from regraft_core.backbones.hub_presets import (
     family_of,
     has_weights,
     image_presets,
+    is_here,
     preset_parameters,
 )
 from regraft_core.backbones.parameter_counts import PARAMETERS
@@ -103,7 +104,7 @@ def _facts(row: Backbone) -> BackboneFacts:
 
 def _preset_facts(name: str) -> BackboneFacts:
     """Return what is known of a preset by name; only one that is here is read."""
-    if has_weights(name):
+    if is_here(name):
         try:
             return _facts(find_backbone(name))
         except RegraftError:  # incomplete in the cache
@@ -128,7 +129,9 @@ def _parameters(row: Backbone) -> int | None:
 
 
 def _key(row: Backbone) -> list[Any]:
-    return [row.name, row.image_px]
+    """Return what a measurement is kept for: of a file, its content, which can change."""
+    is_here = row.source != "preset" or has_weights(row.location)
+    return [identified_backbone(row.name) if is_here else row.name, row.image_px]
 
 
 def _measure(row: Backbone) -> None:

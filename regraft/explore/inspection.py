@@ -1,7 +1,7 @@
 """`regraft inspect`: facts about a backbone, a model's file or folder, or a published version.
 
-No code of the inspected model is run: a `.keras` file is read in safe mode, and the files of a
-SavedModel are only parsed.
+No code of the inspected model is run: a `.keras` file is read in safe mode, the files of a
+published version are only parsed, and the operations of another SavedModel are checked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.local.run import read_summary
 from regraft.explore.trainable_counts import StrategyCounts, StrategyOptions, count_trainable
-from regraft_core.backbones.backbone_table import find_backbone
+from regraft_core.backbones.backbone_table import Backbone, find_backbone, is_location
 from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.own_config import KERAS_SUFFIX
+from regraft_core.backbones.own_files import GRAPH_FILE, H5_SUFFIXES
 from regraft_core.formats.backbone_names import PREFIX
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
@@ -83,6 +85,8 @@ def inspect_model(name: str, options: InspectOptions) -> ModelFacts:
     path = Path(name)
     if name.startswith(PREFIX):
         return _inspect_backbone(name, options)
+    if _is_own_network(path, options):
+        return _inspect_backbone(name, options)
     if path.is_dir():
         return _inspect_folder(path, options)
     if path.is_file() or path.suffix == ".keras":
@@ -92,9 +96,17 @@ def inspect_model(name: str, options: InspectOptions) -> ModelFacts:
     return _inspect_backbone(name, options)
 
 
+def _is_own_network(path: Path, options: InspectOptions) -> bool:
+    """Return whether a file or folder is shown as the backbone that a run would make of it."""
+    if (path / GRAPH_FILE).is_file():
+        return not (path / SavedModelManifest.file_name).is_file()
+    suffixes = (*H5_SUFFIXES, KERAS_SUFFIX) if options.strategy else H5_SUFFIXES
+    return path.is_file() and path.suffix in suffixes
+
+
 def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
-    row = find_backbone(name)
-    shows_values = bool(options.layer or options.export_weights)
+    row, scaling = _find_backbone(name)
+    shows_values = bool(options.layer or options.export_weights or row.source == "saved_model")
     weights = options.weights or ("imagenet" if shows_values else "random")
     with quiet_start():
         set_up_gpus(GpuSetup())
@@ -102,11 +114,22 @@ def _inspect_backbone(name: str, options: InspectOptions) -> ModelFacts:
     facts = {
         "pretrained_weights": row.weights_from,
         "license": row.license,
-        "scaling": row.scaling,
+        "scaling": scaling,
         "default_cut": row.cut,
         "weights_loaded": weights if weights != "random" else "none, only the structure is shown",
     }
     return _add_parts(model, ModelFacts(row.name, "backbone", facts), options)
+
+
+def _find_backbone(name: str) -> tuple[Backbone, str]:
+    """Return a backbone and its scaling, which a file does not need to say to show its layers."""
+    try:
+        row = find_backbone(name)
+    except InputError:
+        if not is_location(name):
+            raise
+        return find_backbone(name, "none"), "unknown; name it with --scaling in a run"
+    return row, row.scaling
 
 
 def _inspect_file(path: Path, options: InspectOptions) -> ModelFacts:
@@ -251,7 +274,7 @@ def _add_parts(model: Any, found: ModelFacts, options: InspectOptions) -> ModelF
 def _count_strategy(model: Any, found: ModelFacts, options: StrategyOptions) -> StrategyCounts:
     if found.kind != "backbone":
         raise InputError(f"--strategy: expected a backbone, got a {found.kind}")
-    return count_trainable(model, find_backbone(found.name), options)
+    return count_trainable(model, _find_backbone(found.name)[0], options)
 
 
 def _with_layer(layer: Any, found: ModelFacts) -> ModelFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regraft_core.backbones.backbone_table import Backbone
@@ -24,7 +24,10 @@ class StrategyOptions:
 
 @dataclass(frozen=True)
 class StrategyCounts:
-    """What one strategy would train. Forward FLOPs and bytes in the cache are per image."""
+    """What one strategy would train. Forward FLOPs and bytes in the cache are per image.
+
+    `note` states why another strategy is counted than was asked for.
+    """
 
     strategy: str
     cut: str | None
@@ -34,6 +37,7 @@ class StrategyCounts:
     frozen_parameters: int
     forward_flops: int
     cache_bytes: int
+    note: str = ""
 
 
 def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> StrategyCounts:
@@ -43,7 +47,7 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
         InputError: unknown strategy, treatment of BatchNormalization, or cut.
     """
     from regraft.explore.model_summary import FLOAT16_BYTES, cut_rows
-    from regraft_core.backbones.cuts import find_cut, join
+    from regraft_core.backbones.cuts import find_cut, has_cut, join
     from regraft_core.backbones.flops import model_flops
     from regraft_core.training.heads import build_head, pooling_layer
     from regraft_core.training.model_files import count_parameters
@@ -52,13 +56,17 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
         raise unknown_name("strategy", options.strategy, STRATEGIES)
     if options.batch_norm not in BATCH_NORMS:
         raise unknown_name("batch norm", options.batch_norm, BATCH_NORMS)
-    head = build_head(row.width, options.classes)
+    note, width = "", int(model.output_shape[-1])
+    if (options.strategy, options.cut) == ("top", "auto") and not has_cut(model):
+        options = replace(options, strategy="head")
+        note = "The backbone has no cut point, so top trains only the head."
+    head = build_head(width, options.classes)
     complete = join(model, [pooling_layer("gap"), *head.layers[1:]])
     cut, flops, cache = "", 0, 0
     if options.strategy == "full":
         flops = model_flops(model)
     elif options.strategy == "head":
-        cache = FLOAT16_BYTES * row.width
+        cache = FLOAT16_BYTES * width
     else:
         cut = find_cut(model, row.cut if options.cut == "auto" else options.cut).name
         at = next(point for point in cut_rows(model) if point.name == cut)
@@ -75,6 +83,7 @@ def count_trainable(model: Any, row: Backbone, options: StrategyOptions) -> Stra
         frozen_parameters=counted.frozen,
         forward_flops=flops,
         cache_bytes=cache,
+        note=note,
     )
 
 

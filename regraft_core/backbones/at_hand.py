@@ -5,13 +5,17 @@ Only names of files and packages are checked; TensorFlow is not imported.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from regraft_core.backbones.backbone_row import KERAS, Backbone
-from regraft_core.backbones.backbone_table import BACKBONES
+from regraft_core.backbones.backbone_table import BACKBONES, find_backbone, is_location
+from regraft_core.backbones.hub_presets import CONFIG, image_presets, is_here
 from regraft_core.backbones.weights import SUFFIXES, parse_location
+from regraft_core.formats.backbone_names import PREFIX
 from regraft_core.runtime.errors import InputError
 
 IMAGENET = "imagenet"
@@ -72,8 +76,9 @@ def backbones_at_hand(weights: str = IMAGENET, image_px: int = 0) -> dict[str, s
     """Return the backbones that can be compared, each with its weights.
 
     Args:
-        weights: "imagenet" for the weights that are on this machine, or a folder with files that
-            are named as those of Keras, or by the backbone: `vgg16.weights.h5`.
+        weights: "imagenet" for the weights that are on this machine, also those of presets of
+            KerasHub, or a folder with files that are named as those of Keras, or by the backbone:
+            `vgg16.weights.h5`, and with presets and own networks, which have their weights.
         image_px: side of the images, 0 for each backbone's default. Backbones that need larger
             images are excluded.
 
@@ -83,10 +88,14 @@ def backbones_at_hand(weights: str = IMAGENET, image_px: int = 0) -> dict[str, s
     rows = [row for row in BACKBONES.values() if not 0 < image_px < row.min_px]
     if weights == IMAGENET:
         found = {row.name: IMAGENET for row in rows if has_imagenet_weights(row, image_px)}
+        presets = [f"{PREFIX}{name}" for name in image_presets()]
+        found |= dict.fromkeys(_usable(presets, image_px), IMAGENET)
         where = f"the installed packages or in {_keras_folder()}"
     else:
         folder = _folder(weights)
         found = {row.name: str(file) for row in rows if (file := _file_in(folder, row, image_px))}
+        other = [name for name in _locations(folder) if name not in found.values()]
+        found |= dict.fromkeys(_usable(other, image_px), IMAGENET)
         where = f"{folder}, such as vgg16.weights.h5"
     if not found:
         size = f" that accepts {image_px} px" if image_px else ""
@@ -112,6 +121,24 @@ def _file_in(folder: Path, row: Backbone, image_px: int) -> Path | None:
     if row.weights_from == KERAS:
         names += [keras_file(row, image_px), keras_file(row)]
     return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _locations(folder: Path) -> Iterator[str]:
+    """Yield the presets and networks in a folder that can be trained, as names of backbones."""
+    for path in sorted(folder.iterdir()):
+        if (path / CONFIG).is_file():
+            yield f"{PREFIX}{path}"
+        elif path.is_file() and is_location(str(path)):
+            yield str(path)
+
+
+def _usable(names: list[str], image_px: int) -> Iterator[str]:
+    """Yield those that are complete, accept an image size and say how pixels are scaled."""
+    for name in names:
+        with contextlib.suppress(InputError):
+            if not name.startswith(PREFIX) or is_here(name):
+                find_backbone(name).side_px(image_px)
+                yield name
 
 
 def _keras_folder() -> Path:

@@ -9,6 +9,7 @@ from regraft_core.formats.backbone_names import short_name
 from regraft_core.runtime.errors import InputError
 
 KERAS = "ImageNet, downloaded once by Keras"
+LARGEST_PX = 2048
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Backbone:
             raise InputError(f"image_px: {self.label} expects {self.image_px}, got {side}")
         if side < self.min_px:
             raise InputError(f"image_px: {self.label} expects at least {self.min_px}, got {side}")
+        if side > LARGEST_PX:
+            raise InputError(f"image_px: expected at most {LARGEST_PX}, {self.label} has {side}")
         if side % self.step_px:
             raise InputError(
                 f"image_px: {self.label} expects a multiple of {self.step_px}, got {side}"

@@ -12,6 +12,7 @@ from regraft_core.backbones.hub_presets import preset_digest, preset_folder, pre
 from regraft_core.backbones.own_files import is_own_file, own_digest, own_row
 from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX
 from regraft_core.images.scalings import check_scaling
+from regraft_core.runtime.addresses import is_remote
 from regraft_core.runtime.errors import InputError, unknown_name
 
 APACHE = "Apache-2.0"
@@ -157,10 +158,17 @@ def identified_backbone(name: str) -> str:
 
 
 def backbone_path(name: str) -> str:
-    """Return the path of a backbone's file or folder, "" if its name is not that of one."""
-    if name.startswith(PREFIX):
-        return preset_folder(name)
-    return name.partition(DIGEST_MARK)[0] if is_location(name) else ""
+    """Return the path of a backbone's file or folder, "" if its name is not that of one.
+
+    Raises:
+        InputError: it is a remote address.
+    """
+    path = preset_folder(name)
+    if not name.startswith(PREFIX) and is_location(name):
+        path = name.partition(DIGEST_MARK)[0]
+    if is_remote(path):
+        raise InputError(f"backbone: expected a path or a file: URI, got {path}; download it first")
+    return path
 
 
 def fixed_px(image_px: int | str) -> int:

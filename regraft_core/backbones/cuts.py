@@ -6,6 +6,7 @@ splits into a bottom and a top that share its weights, and `top(bottom(x))` equa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,9 @@ class CutPoint:
 def cut_points(model: keras.Model) -> list[CutPoint]:
     """Return the cut points of a functional model, from its input to its output, both included.
 
-    In a topological order of the graph, a layer is a cut point if no edge passes over it.
+    In a topological order of the graph, a layer is a cut point if no edge passes over it. A layer
+    that is called several times is none, because its name does not say which call, and its weights
+    are on one side of a cut.
     """
     order = topological_order(model.outputs[0])
     index_of = {_node(tensor): index for index, tensor in enumerate(order)}
@@ -38,10 +41,15 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
     for index, tensor in enumerate(order):
         for parent in parents_of(tensor):
             farthest_child[index_of[_node(parent)]] = index  # children have increasing indices
+    calls = Counter(id(_operation(tensor)) for tensor in order)
+    last_call = {id(_operation(tensor)): index for index, tensor in enumerate(order)
+                 if not _is_weightless(tensor)}  # fmt: skip
     points, reach = [], 0
     for index, tensor in enumerate(order):
-        if reach <= index:
-            points.append(CutPoint(tensor._keras_history.operation.name, tensor, index))
+        operation = _operation(tensor)
+        reach = max(reach, last_call.get(id(operation), 0))
+        if reach <= index and calls[id(operation)] == 1:
+            points.append(CutPoint(operation.name, tensor, index))
         reach = max(reach, farthest_child[index])
     return points
 
@@ -75,7 +83,7 @@ def _children(model: keras.Model) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for tensor in topological_order(model.outputs[0]):
         for parent in parents_of(tensor):
-            found.setdefault(parent._keras_history.operation.name, []).append(tensor)
+            found.setdefault(_operation(parent).name, []).append(tensor)
     return found
 
 
@@ -84,7 +92,7 @@ def _ends_block(point: CutPoint, children: dict[str, list[Any]]) -> bool:
     shrunk = min(p.shape[1] or 0 for p in parents) > (point.tensor.shape[1] or 0)
     weightless = _is_weightless(point.tensor)
     several = len(children.get(point.name, [])) > 1
-    is_block = getattr(point.tensor._keras_history.operation, "ends_block", False)
+    is_block = getattr(_operation(point.tensor), "ends_block", False)
     return is_block or several or len(parents) > 1 or (shrunk and weightless)
 
 
@@ -93,13 +101,13 @@ def _goes_on(point: CutPoint, maps: Sequence[CutPoint], children: dict[str, list
     after = children.get(point.name, [])
     if len(after) != 1 or after[0].shape != point.tensor.shape:
         return False
-    name = after[0]._keras_history.operation.name
+    name = _operation(after[0]).name
     return _is_weightless(after[0]) and any(one.name == name for one in maps)
 
 
 def _is_weightless(tensor: Any) -> bool:
     """Return whether the operation that computes a tensor has no weights."""
-    return not getattr(tensor._keras_history.operation, "weights", ())
+    return not getattr(_operation(tensor), "weights", ())
 
 
 def has_cut(model: keras.Model) -> bool:
@@ -208,6 +216,11 @@ def topological_order(output: Any) -> list[Any]:
             stack.append((tensor, True))
             stack.extend((parent, False) for parent in parents_of(tensor))
     return order
+
+
+def _operation(tensor: Any) -> Any:
+    """Return the layer or operation that computes a tensor."""
+    return tensor._keras_history.operation
 
 
 def _node(tensor: Any) -> tuple[int, int]:

@@ -23,26 +23,30 @@ from regraft_core.runtime.safe_files import refuse_links
 
 # They compute from tensors and variables only.
 _ALLOWED = frozenset({
-    "Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "AssignVariableOp",
-    "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchToSpaceND", "BiasAdd",
-    "BroadcastArgs", "BroadcastTo", "Cast", "Ceil", "ClipByValue", "Concat", "ConcatV2", "Const",
-    "Conv2D", "Cos", "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "DisableCopyOnRead",
-    "Div", "DivNoNan", "Einsum", "Elu", "Equal", "Erf", "Erfc", "Exp", "ExpandDims", "Expm1",
-    "Fill", "Floor", "FloorDiv", "FloorMod", "FusedBatchNorm", "FusedBatchNormV2",
-    "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "Identity",
-    "IdentityN", "InvertPermutation", "L2Loss", "LRN", "LeakyRelu", "Less", "LessEqual",
-    "LinSpace", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul",
-    "MatrixDiagV3", "Max", "MaxPool", "MaxPoolV2", "Maximum", "Mean", "Min", "Minimum",
-    "MirrorPad", "Mul", "MulNoNan", "Neg", "NoOp", "NotEqual", "OneHot", "OnesLike", "Pack",
-    "Pad", "PadV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "Pow", "Prod",
-    "Range", "Rank", "ReadVariableOp", "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape",
-    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2", "Roll", "Round",
-    "Rsqrt", "Select", "SelectV2", "Selu", "Shape", "ShapeN", "Sigmoid", "Sign", "Sin", "Size",
-    "Slice", "Snapshot", "Softmax", "Softplus", "Softsign", "SpaceToBatchND", "SpaceToDepth",
-    "Split", "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze",
-    "StatefulPartitionedCall", "StopGradient", "StridedSlice", "Sub", "Sum", "Tan", "Tanh",
-    "Tile", "TopKV2", "Transpose", "TruncateDiv", "Unpack", "VarHandleOp", "VarIsInitializedOp",
-    "Where", "Xdivy", "ZerosLike",
+    "Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "AssignAddVariableOp",
+    "AssignSubVariableOp", "AssignVariableOp", "AvgPool", "BatchMatMul", "BatchMatMulV2",
+    "BatchMatMulV3", "BatchToSpaceND", "BiasAdd", "Bitcast", "BroadcastArgs", "BroadcastTo", "Cast",
+    "Ceil", "ClipByValue", "Concat", "ConcatV2", "Const", "Conv2D", "Cos", "Cumsum", "DepthToSpace",
+    "DepthwiseConv2dNative", "DisableCopyOnRead", "Div", "DivNoNan", "Einsum", "Elu", "Equal",
+    "Erf", "Erfc", "Exp", "ExpandDims", "Expm1", "Fill", "Floor", "FloorDiv", "FloorMod",
+    "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2",
+    "Greater", "GreaterEqual", "Identity", "IdentityN", "If", "ImageProjectiveTransformV2",
+    "ImageProjectiveTransformV3", "InvertPermutation", "L2Loss", "LRN", "LeakyRelu", "Less",
+    "LessEqual", "LinSpace", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr",
+    "MatMul", "MatrixDiagV3", "Max", "MaxPool", "MaxPoolV2", "Maximum", "Mean", "Min", "Minimum",
+    "MirrorPad", "Mul", "MulNoNan", "Neg", "NoOp", "NotEqual", "OneHot", "OnesLike", "Pack", "Pad",
+    "PadV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "Pow", "Prod",
+    "RandomStandardNormal", "RandomUniform", "Range", "Rank", "ReadVariableOp", "RealDiv",
+    "Reciprocal", "Relu", "Relu6", "Reshape", "ResizeBicubic", "ResizeBilinear",
+    "ResizeNearestNeighbor", "ReverseV2", "RngReadAndSkip", "Roll", "Round", "Rsqrt", "Select",
+    "SelectV2", "Selu", "Shape", "ShapeN", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Snapshot",
+    "Softmax", "Softplus", "Softsign", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV", "Sqrt",
+    "Square", "SquaredDifference", "Squeeze", "StatefulPartitionedCall", "StatelessIf",
+    "StatelessRandomGetAlg", "StatelessRandomGetKeyCounter", "StatelessRandomNormalV2",
+    "StatelessRandomUniformFullIntV2", "StatelessRandomUniformInt", "StatelessRandomUniformIntV2",
+    "StatelessRandomUniformV2", "StopGradient", "StridedSlice", "Sub", "Sum", "Tan", "Tanh", "Tile",
+    "TopKV2", "Transpose", "TruncateDiv", "Unpack", "VarHandleOp", "VarIsInitializedOp", "Where",
+    "Xdivy", "ZerosLike",
 })  # fmt: skip
 # What writes and reads the variables. Only the functions that the saver names may have them, and
 # loading a SavedModel does not run these functions.
@@ -87,34 +91,67 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
     refuse_links(path)
     _check_saved_model(path)
     try:
-        loaded = tf.saved_model.load(str(path))
-        signature = loaded.signatures[_SIGNATURE]
+        loaded = tf.saved_model.load(str(path))  # signatures do not keep its variables
+        signatures = loaded.signatures
+        if _SIGNATURE not in signatures:
+            raise InputError(
+                f"backbone: expected a signature {_SIGNATURE} in {path.name}, found "
+                f"{', '.join(signatures) or 'none'}"
+            )
+        graph = convert_variables_to_constants_v2(signatures[_SIGNATURE])
+        inputs = [one for one in graph.inputs if one.dtype != tf.resource]
+        _check_ends(path, image_px, inputs, graph.outputs)
+        definition, values = _without_constants(graph.graph.as_graph_def())
+        layer = FrozenGraph(
+            base64.b64encode(definition.SerializeToString()).decode(),
+            [[name, list(value.shape)] for name, value in values.items()],
+            inputs[0].name,
+            graph.outputs[0].name,
+            name="saved_model",
+        )
+        pixels = keras.Input((image_px, image_px, 3), name="image")
+        model = keras.Model(pixels, layer(pixels), name="backbone")
+    except InputError:
+        raise
     except Exception as error:
         # TensorFlow raises many kinds of errors for a damaged folder.
         cause = " ".join(str(error).split())[:150]
         raise InputError(f"backbone: cannot load the SavedModel {path.name}: {cause}") from error
-    graph = convert_variables_to_constants_v2(signature)
-    inputs = [one for one in graph.inputs if one.dtype != tf.resource]
-    given = inputs[0].shape.as_list() if len(inputs) == 1 and inputs[0].shape.rank == 4 else []
-    if given[3:] != [3] or any(side not in (None, image_px) for side in given[1:3]):
-        raise InputError(
-            f"backbone: expected a signature {_SIGNATURE} of {path.name} with one input [n, "
-            f"{image_px}, {image_px}, 3], got {[one.shape.as_list() for one in inputs]}"
-        )
-    if len(graph.outputs) != 1:
-        raise InputError(f"backbone: expected one output of {path.name}, got {len(graph.outputs)}")
-    definition, values = _without_constants(graph.graph.as_graph_def())
-    layer = FrozenGraph(
-        base64.b64encode(definition.SerializeToString()).decode(),
-        [[name, list(value.shape)] for name, value in values.items()],
-        inputs[0].name,
-        graph.outputs[0].name,
-        name="saved_model",
-    )
-    pixels = keras.Input((image_px, image_px, 3), name="image")
-    model = keras.Model(pixels, layer(pixels), name="backbone")
     layer.set_weights(list(values.values()))
     return model
+
+
+def _check_ends(
+    path: Path, image_px: int, inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
+) -> None:
+    """Check that a graph computes one tensor of features from any number of images.
+
+    Raises:
+        InputError: it does not.
+    """
+    given = inputs[0].shape.as_list() if len(inputs) == 1 and inputs[0].shape.rank == 4 else []
+    is_image = given[3:] == [3] and all(side in (None, image_px) for side in given[1:3])
+    if not is_image or not (inputs[0].dtype.is_floating or inputs[0].dtype.is_integer):
+        raise InputError(
+            f"backbone: expected a signature {_SIGNATURE} of {path.name} with one input [n, "
+            f"{image_px}, {image_px}, 3], got {[(*one.shape, one.dtype.name) for one in inputs]}"
+        )
+    if given[0] is not None:
+        raise InputError(
+            f"backbone: {path.name} computes {given[0]} images at a time; export it for any number"
+        )
+    if len(outputs) != 1:
+        raise InputError(
+            f"backbone: expected one output of {path.name}, got {len(outputs)}; export a model "
+            "that returns only the features"
+        )
+    shape, kind = outputs[0].shape, outputs[0].dtype
+    known = shape.rank in (2, 3, 4) and None not in shape[1:].as_list()
+    if not known or not kind.is_floating:
+        raise InputError(
+            f"backbone: expected features [n, h, w, c], [n, tokens, c] or [n, c] of floats of "
+            f"{path.name}, got {shape} of {kind.name}"
+        )
 
 
 def _check_saved_model(path: Path) -> None:
@@ -213,7 +250,7 @@ class FrozenGraph(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs | {"trainable": False})
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "graph": graph, "constants": [list(one) for one in constants], "source": source,
             "output": output,
         }  # fmt: skip
@@ -236,6 +273,9 @@ class FrozenGraph(keras.layers.Layer):
     def _import(self, images: tf.Tensor, *constants: tf.Tensor) -> tf.Tensor:
         names = [name for name, _ in self._arguments["constants"]]
         given = {f"{name}:0": value for name, value in zip(names, constants, strict=True)}
+        (source,) = (node for node in self._definition.node
+                     if node.name == self._arguments["source"].partition(":")[0])  # fmt: skip
+        images = tf.cast(images, source.attr["dtype"].type)
         (features,) = tf.graph_util.import_graph_def(
             self._definition,
             input_map=given | {self._arguments["source"]: images},
@@ -248,7 +288,7 @@ class FrozenGraph(keras.layers.Layer):
             shape = (1, 1, width)
         elif len(shape) == 2:
             shape = (1, *shape)
-        return tf.reshape(features, (-1, *shape))
+        return tf.reshape(tf.cast(features, tf.float32), (-1, *shape))
 
     def call(self, inputs: Any) -> Any:
         """Return the features as a map [n, h, w, c]."""

@@ -12,6 +12,7 @@ from typing import Any
 
 Config = Mapping[str, Any]
 _APACHE = "Apache-2.0"
+_MAX_BLOCKS = 64
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def _mit(config: Config) -> Facts:
 def _hgnet(config: Config) -> Facts:
     stages = config["stackwise_stage_filters"]
     last = len(stages) - 1
+    if max(max(stage[3:5]) for stage in stages) > _MAX_BLOCKS:
+        raise ValueError(f"more than {_MAX_BLOCKS} blocks in a stage")
     cut = block_name(int(stages[last - 1][3]), last) if last else "stem"
     # The stem and each stage with a convolution of stride 2 halve the sides.
     step = 4 * 2 ** sum(map(bool, config["apply_downsample"]))
@@ -90,7 +93,10 @@ def _hgnet(config: Config) -> Facts:
 
 def _side(config: Config) -> int:
     """Return the side of the images, 0 if any is accepted."""
-    return int((config.get("image_shape") or (0,))[0] or 0)
+    height, width, channels = config.get("image_shape") or (0, 0, 3)
+    if height != width or channels != 3:
+        raise ValueError(f"expected images [px, px, 3], got {[height, width, channels]}")
+    return int(height or 0)
 
 
 # By the class of the preset's network.

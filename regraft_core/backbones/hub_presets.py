@@ -31,6 +31,13 @@ CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json
 CONVERTERS = ("image_converter.json", "preprocessor.json")
 _MAX_JSON_BYTES = 1 << 20
 _DEFAULT_PX = 224
+_MAX_SIZE, _MAX_BLOCKS, _MAX_WINDOW = 1 << 20, 256, 64
+# Other numbers are sizes, such as that of a vocabulary.
+_LIMITS = {
+    "num_layers": _MAX_BLOCKS, "depths": _MAX_BLOCKS, "layerwise_depths": _MAX_BLOCKS,
+    "stackwise_stage_filters": 1 << 14, "num_register_tokens": _MAX_BLOCKS,
+    "window_size": _MAX_WINDOW, "image_shape": 4096, "position_embedding_shape": 4096,
+}  # fmt: skip
 _ADDRESSES = ("kaggle://", "hf://")
 _FAMILY_OF = {family.folder: family for family in FAMILIES.values()}
 _LICENSE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
@@ -198,10 +205,11 @@ def network_config(preset: Preset) -> tuple[str, dict[str, Any]]:
     """Return the class of the network in a preset, and the configuration of its part for images.
 
     Raises:
-        InputError: it is not a network of `hub_families`, or has values other than numbers, texts
-            and lists of them.
+        InputError: it is not a network of `hub_families`, has values other than numbers, texts and
+            lists of them, or numbers that no network has.
     """
     content = preset.json(CONFIG) or {}
+    _check_sizes(preset.name, content)
     kind, config = str(content.get("class_name", "")), content.get("config")
     if kind in TOWERS and isinstance(config, dict):
         part, expected = TOWERS[kind]
@@ -230,6 +238,28 @@ def plain_values(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return left
 
 
+def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
+    """Check that the numbers in a configuration are those of a network, before it is built.
+
+    A number of blocks decides how long building takes, and a size how large its constants are.
+
+    Raises:
+        InputError: a number is larger than in any published network.
+    """
+    pending: list[tuple[str, Any]] = list(config.items())
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.items())
+        elif isinstance(value, list | tuple):
+            pending.extend((key, one) for one in value)
+            # Blocks are counted by stage.
+            pending.append((key, sum(one for one in value if isinstance(one, int | float))))
+        elif isinstance(value, int | float) and not abs(value) <= _LIMITS.get(key, _MAX_SIZE):
+            limit = _LIMITS.get(key, _MAX_SIZE)
+            raise InputError(f"{short_name(name)}: {key} is {value}, expected at most {limit}")
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
@@ -248,6 +278,8 @@ def preset_row(location: str, scaling: str = "auto") -> Backbone:
     family, converter = FAMILIES[kind], _converter(preset)
     try:
         facts = family.facts(config)
+        if min(facts.step_px, facts.width) < 1:
+            raise ValueError(f"patches of {facts.step_px} px, {facts.width} channels")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"backbone: {short_name(location)} has an invalid {CONFIG}: {error!r}"
@@ -271,10 +303,19 @@ def preset_row(location: str, scaling: str = "auto") -> Backbone:
 
 def has_weights(location: str) -> bool:
     """Return whether the weights of a preset are on this machine; nothing is downloaded."""
+    return _has_one(find_preset(location), WEIGHTS, SHARDS)
+
+
+def is_here(location: str) -> bool:
+    """Return whether all files of a preset are on this machine; nothing is downloaded."""
     preset = find_preset(location)
+    return has_weights(location) and _has_one(preset, CONFIG) and _has_one(preset, *CONVERTERS)
+
+
+def _has_one(preset: Preset, *names: str) -> bool:
     if preset.folder is not None:
-        return any((preset.folder / name).is_file() for name in (WEIGHTS, SHARDS))
-    return any(cached_file(preset.address, name) for name in (WEIGHTS, SHARDS))
+        return any((preset.folder / name).is_file() for name in names)
+    return any(cached_file(preset.address, name) for name in names)
 
 
 def _converter(preset: Preset) -> Mapping[str, Any]:

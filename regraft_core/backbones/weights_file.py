@@ -51,6 +51,18 @@ def check_declared(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
             _check_group(file, largest, len(shapes))
 
 
+def count_values(path: Path) -> int:
+    """Return how many values a `.weights.h5` file declares, all layers together.
+
+    Raises:
+        OSError: it is not such a file.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return sum(math.prod(item.shape) for _, item in _items(file) if hasattr(item, "shape"))
+
+
 def check_finite(model: Any, what: str) -> None:
     """Check the weights of a model that were read from a file.
 
@@ -73,7 +85,9 @@ def _check_group(file: Any, largest: int, count: int) -> None:
             tensors += 1
             if item.external or item.is_virtual:
                 raise ValueError(f"the values of {name} are in another file")
-            if item.shape is None or item.dtype.kind not in _NUMBERS:
+            # HDF5 has no bfloat16; Keras writes its two bytes and names the type.
+            is_bfloat16 = item.dtype.str == "|V2" and item.attrs.get("dtype") == "bfloat16"
+            if item.shape is None or not (item.dtype.kind in _NUMBERS or is_bfloat16):
                 raise ValueError(f"{name} has values of type {item.dtype}, not numbers")
             if math.prod(item.shape) > largest:
                 raise ValueError(f"{name} has the shape {item.shape}, larger than every weight")

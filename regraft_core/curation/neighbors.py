@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
-from regraft_core.training.linear_head.logistic_regression import principal_axes
+from regraft_core.training.linear_head.linear_problem import principal_axes
 
 NEIGHBORS = 10
 # Features are compared on this many principal axes, which are found from a sample of the rows; what

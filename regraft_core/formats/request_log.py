@@ -29,7 +29,7 @@ _CHUNK_BYTES = 1 << 20
 # Far more than the image of a request in base64; a damaged file may have no line break at all.
 _MAX_LINE_BYTES = 1 << 28
 _GZIP = 31  # the format, as zlib's wbits
-_OPTIONAL = ("familiarity", "features", "image", "shape", "shadow")
+_OPTIONAL = ("familiarity", "features", "image", "selected", "shape", "shadow")
 _CHANNELS = 3
 
 
@@ -38,7 +38,8 @@ class LoggedAnswer:
     """What a version predicted for an image.
 
     `predicted` is the class; if `error` is not empty, the image is invalid and has no class.
-    `familiarity` is None if the model has no OOD threshold.
+    `familiarity` is None if the model has no OOD threshold. `selected` are the labels of the image
+    according to a model for several labels an image, otherwise None.
     """
 
     version: int
@@ -46,6 +47,7 @@ class LoggedAnswer:
     confidence: float | None
     familiarity: float | None
     error: str
+    selected: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def log_line(request: LoggedRequest) -> bytes:
         "model": request.model,
         "signature": request.signature,
         "sha256": request.sha256,
-        **vars(request.answer),
+        **_answer_values(request.answer),
         "features": _base64(request.features),
     }
     if request.image is not None:
@@ -97,8 +99,15 @@ def log_line(request: LoggedRequest) -> bytes:
     if request.shape is not None:
         values["shape"] = request.shape
     if request.shadow is not None:
-        values["shadow"] = vars(request.shadow)
+        values["shadow"] = _answer_values(request.shadow)
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def _answer_values(answer: LoggedAnswer) -> dict[str, Any]:
+    values = dict(vars(answer))
+    if answer.selected is None:
+        del values["selected"]
+    return values
 
 
 def parse_line(line: bytes | str) -> LoggedRequest:
@@ -243,6 +252,7 @@ _ANSWER: Mapping[str, tuple[type, ...]] = {
     "confidence": (*_NUMBER, type(None)),
     "familiarity": (*_NUMBER, type(None)),
     "error": _TEXT,
+    "selected": (list,),
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "time": _TEXT,
@@ -268,12 +278,16 @@ def _check_keys(values: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]
 
 
 def _answer(values: Mapping[str, Any]) -> LoggedAnswer:
+    selected = values.get("selected")
+    if selected is not None and not all(isinstance(name, str) for name in selected):
+        raise InputError(f"selected: expected names of labels, got {selected!r:.80}")
     return LoggedAnswer(
         values["version"],
         values["predicted"],
         values["confidence"],
         values.get("familiarity"),
         values["error"],
+        None if selected is None else tuple(selected),
     )
 
 

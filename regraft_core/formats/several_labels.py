@@ -49,6 +49,8 @@ def check_label_options(
         value = given.get(name)
         if value == "auto" or (isinstance(value, list | tuple) and "auto" in value):
             _refuse(name, "auto", "name one")
+    if slices := given.get("slices"):
+        _refuse("slices", ", ".join(slices), "leave it out")
     for name, (default, fix) in _ONLY_DEFAULT.items():
         if given.get(name, default) != default:
             _refuse(name, given[name], fix)

@@ -41,13 +41,22 @@ def decode_batches(
     Raises:
         DataError: an image cannot be decoded; the message has its path.
     """
+    return decode_each(split_batches(records, batch_size), decode)
+
+
+def split_batches(records: Iterable[ImageRecord], batch_size: int) -> Iterator[list[ImageRecord]]:
+    """Yield the records in batches; the last may be smaller."""
     remaining = iter(records)
+    return iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+
+
+def decode_each(batches: Iterable[list[ImageRecord]], decode: Decode) -> Iterator[Batch]:
+    """Yield given batches with their pixels, as `decode_batches` does."""
 
     def decode_batch(batch: list[ImageRecord]) -> Batch:
         with naming_undecodable(batch, decode):
             return batch, decode(tf.constant([record.encoded for record in batch]))
 
-    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
     return prefetch_map(decode_batch, batches, DECODERS)
 
 

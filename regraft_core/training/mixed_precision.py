@@ -25,6 +25,24 @@ def gpu_capabilities() -> list[tuple[int, int]]:
     return [details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
+def gpu_names() -> list[str]:
+    """Return the name of each GPU of TensorFlow, such as `NVIDIA H100 80GB HBM3`."""
+    details = tf.config.experimental.get_device_details
+    gpus = tf.config.list_physical_devices("GPU")
+    return [details(gpu).get("device_name", "GPU") for gpu in gpus]
+
+
+def half_precisions(capabilities: Sequence[tuple[int, int]]) -> list[HalfPrecision]:
+    """Return the half precisions that every GPU computes faster than float32.
+
+    Args:
+        capabilities: the compute capability of each GPU.
+    """
+    first: dict[HalfPrecision, tuple[int, int]] = {"float16": TENSOR_CORES, "bfloat16": BFLOAT16}
+    lowest = min(capabilities, default=(0, 0))
+    return [half for half, capability in first.items() if lowest >= capability]
+
+
 def choose_half_precision(
     precision: Precision, capabilities: Sequence[tuple[int, int]]
 ) -> HalfPrecision:

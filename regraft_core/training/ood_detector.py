@@ -14,7 +14,6 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,12 +21,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.array_file import read_arrays, write_arrays
 from regraft_core.formats.manifests.features import Level
-from regraft_core.formats.stored_artifacts import content_file
-from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
-from regraft_core.training.linear_head.logistic_regression import principal_axes
+from regraft_core.training.linear_head.linear_problem import principal_axes
 
 Floats = NDArray[np.float32]
 DETECTOR_FILE = "ood_detector.npz"
@@ -93,9 +90,8 @@ class OodDetector:
 
     def write(self, folder: str | os.PathLike[str]) -> str:
         """Write the file into `folder`; return its SHA-256."""
-        path = Path(folder) / DETECTOR_FILE
-        np.savez(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
-        return digest_file(path)
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return write_arrays(folder, DETECTOR_FILE, arrays)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], digest: str | None) -> OodDetector | None:
@@ -106,14 +102,8 @@ class OodDetector:
         """
         if digest is None:
             return None
-        path = content_file(folder, DETECTOR_FILE)
-        if not path.is_file():
-            raise InputError(f"expected {DETECTOR_FILE} in {folder}, found none")
-        received = digest_file(path)
-        if received != digest:
-            raise InputError(f"{path}: expected digest {digest[:12]}, got {received[:12]}")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {field.name: arrays[field.name] for field in fields(cls)}
+        arrays = read_arrays(folder, DETECTOR_FILE, digest)
+        found: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
         return cls(**found | {"layers": tuple(found["layers"].tolist())})
 
 

@@ -36,6 +36,7 @@ BINARY = "tensorflow_model_server"
 LOOPBACK, ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (compared with, not a default)
 _READY = re.compile(r"^\[serving\] ready(?: grpc=(?P<grpc>\S+))?(?: rest=(?P<rest>\S+))?")
 _LOG_LINES = 200
+_FAILED_STOP_S = 10.0
 _LAUNCHER = Path(__file__).with_name("exec_with_parent.py")
 _ADVICE = "Run 'docker"  # the beginning of the line that Docker writes after an error
 
@@ -381,9 +382,10 @@ class _Process:
 
     def _failure(self, reason: str) -> RegraftError:
         code = self._process.poll()
-        self.stop(10)
+        self.stop(_FAILED_STOP_S)
         print("\n".join(self._log), file=sys.stderr, flush=True)
-        if code is not None or self._process.returncode not in (0, -signal.SIGTERM, None):
+        stopped = (0, -signal.SIGTERM, -signal.SIGKILL)
+        if code is not None or self._process.returncode not in stopped:
             lines = (line for line in reversed(self._log) if line and not line.startswith(_ADVICE))
             last = next(lines, "no output")
             reason = f"the server ended with exit code {self._process.returncode}: {last}"

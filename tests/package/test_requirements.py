@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("components", "pipelines", "regraft", "regraft_core", "serving")
 OWN = {"regraft", "regraft-client"}
 # What each lock file is made from: pyproject.toml's requirements and these extras.
-LOCKS = {"run": ["cloud"], "gpu": ["cloud", "gpu"], "dev": ["cloud", "dev"]}
+LOCKS = {"run": ["cloud", "ray"], "gpu": ["cloud", "gpu", "ray"], "dev": ["cloud", "dev"]}
 PINNED = re.compile(r"^([a-z0-9][a-z0-9.-]*)==([^ ;]+)(?: ; (.*?))? \\$", re.MULTILINE)
 
 
@@ -83,7 +83,7 @@ def test_each_line_of_a_lock_has_hashes_and_no_index(name: str) -> None:
 
 def test_the_installed_versions_are_the_locked_ones() -> None:
     """So that what these tests pass with is what others install."""
-    for requirement in declared("cloud"):
+    for requirement in declared("cloud", "ray"):
         version, _ = read_lock("run")[canonicalize_name(requirement.name)]
         assert Version(metadata.version(requirement.name)) == Version(version)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from pipelines.recipe_checks import check_recipe
 from pipelines.recipes.recipe import make_recipe
 from regraft_core.formats.fingerprint import LABELS_FILE
+from regraft_core.runtime import machine
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.nvidia_smi import Driver
 from tests.command_line import Regraft
 
 
@@ -72,6 +76,7 @@ def test_what_a_run_would_fail_at_is_found_before_it(
         ({"image_px": "auto"}, "image-px: not available with several labels an image, got 'auto'"),
         ({"strategies": ["auto"]}, "strategies: not available with several labels an image, got"),
         ({"budget": "10m"}, "budget: not available with several labels an image, got '10m'"),
+        ({"slices": ["path"]}, "slices: not available with several labels an image, got 'path'"),
         ({"optimize": "macro-f1"}, "the thresholds of the labels maximize F1"),
     ],
 )
@@ -86,6 +91,26 @@ def test_options_that_are_not_for_several_labels_are_found(
     columns = {"sources": [str(table)], "label_columns": ["cat", "dog"]}
     with pytest.raises(InputError, match=line):
         check(tmp_path, shapes, **{"backbone": "tiny", **columns, **options})
+
+
+def test_the_first_record_of_a_tar_or_folder_shows_several_labels(
+    shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "train-0.tar", "w") as tar:
+        for name, data in (("a.png", b"not read"), ("a.json", b'{"label": ["cat", "dog"]}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    for source in (tmp_path / "tars" / "train-0.tar", tmp_path / "tars"):
+        with pytest.raises(InputError, match="budget: not available with several labels"):
+            check(tmp_path, shapes, backbone="tiny", sources=[str(source)], budget="10m")
+    assert [path.name for path in tmp_path.iterdir()] == ["tars"]
+
+
+def test_columns_of_labels_are_refused_for_class_folders(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="label_columns: expected a table as the source, got"):
+        check(tmp_path, shapes, backbone="tiny", label_columns=["cat", "dog"])
 
 
 @pytest.mark.parametrize("option", ["min_map", "min_macro_f1"])
@@ -121,6 +146,25 @@ def test_an_engine_without_its_package_is_found(
         InputError, match=r"feature-engine: openvino needs regraft_no.* pip install"
     ):
         check(tmp_path, shapes, feature_engine="openvino")
+
+
+@pytest.mark.parametrize("option", ["precision", "serving_precision"])
+def test_a_precision_that_the_processor_lacks_is_found(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    check(tmp_path, shapes)
+    name = option.replace("_", "-")
+    with pytest.raises(InputError, match=f"^{name}: expected a processor that computes in bfloat"):
+        check(tmp_path, shapes, **{option: "bfloat16"})
+
+
+def test_a_gpu_may_compute_in_bfloat16(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr("pipelines.recipe_checks.read_driver", lambda: Driver("", (12, 9), ()))
+    check(tmp_path, shapes, precision="bfloat16")
 
 
 @pytest.fixture

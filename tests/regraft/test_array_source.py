@@ -67,6 +67,13 @@ def test_pairs_and_batches_of_pairs_are_read_as_arrays_are(tmp_path: Path) -> No
     assert [[json.loads(line) for line in table.splitlines()] for table in tables] == [rows, rows]
 
 
+def test_missing_groups_are_none_and_whole_numbers_are_written_as_such(tmp_path: Path) -> None:
+    groups = [3.0, None, np.nan]
+    table = regraft.from_arrays(IMAGES[:3], [1.0, 0.0, 1.0], folder=tmp_path / "a", groups=groups)
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert [(row["label"], row["group"]) for row in rows] == [("1", "3"), ("0", ""), ("1", "")]
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "values", "message"),
     [
@@ -85,6 +92,10 @@ def test_pairs_and_batches_of_pairs_are_read_as_arrays_are(tmp_path: Path) -> No
         (IMAGES, np.eye(2)[LABELS], {"classes": ["cat"]}, "label 0: expected 1 values, got 2"),
         (IMAGES, LABELS, {"classes": ["cat"]}, "label 1: expected 0 to 0, got 1"),
         (IMAGES, LABELS, {"groups": [1]}, "groups: expected 24 values, got 1"),
+        (IMAGES[:1], [None], {}, "label 0: expected a number or a text, got None"),
+        (IMAGES[:1], [np.nan], {}, "label 0: expected a number or a text, got nan"),
+        ([[[1, 2], [3]]], [0], {}, "image 0: expected an array, got"),
+        (IMAGES.astype(complex), LABELS, {}, "image 0: expected an array of whole numbers"),
         ([], [], {}, "expected at least one image, got none"),
         ([1, 2], None, {}, "element 0: expected a pair of image and label"),
     ],

@@ -163,7 +163,7 @@ def test_predict_prints_all_labels_of_an_image(
     rows = json.loads(predict("--json"))
     assert [row["selected"] for row in rows] == expected
     listed = list(csv.DictReader(io.StringIO(predict("--csv"))))
-    assert [row["selected"] for row in listed] == [", ".join(names) for names in expected]
+    assert [json.loads(row["selected"]) for row in listed] == expected
     table = predict()
     assert "confidence" not in table
     for image, names in zip(images, expected, strict=True):
@@ -171,17 +171,20 @@ def test_predict_prints_all_labels_of_an_image(
         assert all(name in line for name in names or ["none"])
 
 
-def test_the_page_shows_all_labels(
-    images: list[Path], here: list[Prediction], server: Addresses, browser: Browser
+def test_the_page_and_the_report_show_all_labels_on_a_phone(
+    judged: Judged, images: list[Path], here: list[Prediction], server: Addresses, browser: Browser
 ) -> None:
     index = max(range(len(images)), key=lambda k: sum(here[k].selected or ()))
     names = here[index].selected_names(CLASSES)
-    page = browser.new_page()
+    page = browser.new_page(viewport={"width": 360, "height": 640})
     page.goto(f"http://{server.rest}/")
     page.set_input_files("#files", [str(images[index])])
     page.wait_for_selector("#results .bar")
     assert page.inner_text("#results .label") == ", ".join(names)
     assert page.inner_text("#results .meta").startswith(f"{len(names)} of 3 labels")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.goto(judged.evaluation.joinpath("report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -74,6 +75,32 @@ def test_labels_decide_which_version_is_better(log: Path, labels: Path) -> None:
     assert (test.accuracy, test.champion_accuracy) == (60 / 80, 52 / 80)
     assert test.p_two_sided == pytest.approx(binomtest(2, 12).pvalue)
     assert test.difference_low < 0.1 < test.difference_high
+
+
+def test_sets_of_labels_are_compared(tmp_path: Path) -> None:
+    def answer(version: int, *selected: str) -> LoggedAnswer:
+        return LoggedAnswer(version, "cat", 0.5, None, "", selected)
+
+    requests = [
+        LoggedRequest(
+            "now", "m", "s", f"{number:064x}", answer(1, *first), shadow=answer(2, *other)
+        )
+        for number, (first, other) in enumerate(
+            [(("cat", "dog"), ("cat", "dog")), (("cat",), ("cat", "a, b")), ((), ("cat",))]
+        )
+    ]
+    rows = ['["dog", "cat"]', '["a, b", "cat"]', "[]"]
+    with (labels := tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sha256", "label"])
+        writer.writerows([f"{number:064x}", row] for number, row in enumerate(rows))
+    (report,) = compare_versions(write_log(tmp_path / "log", requests), labels)
+    assert report.agreement == 1 / 3
+    assert [(one.predicted, one.shadow) for one in report.disagreements] == [
+        ('["cat"]', '["a, b", "cat"]'), ("[]", '["cat"]'),
+    ]  # fmt: skip
+    assert report.labeled is not None
+    assert (report.labeled.wins, report.labeled.losses) == (1, 1)
 
 
 def test_each_pair_of_versions_has_a_report(tmp_path: Path) -> None:

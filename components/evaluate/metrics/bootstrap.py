@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from regraft_core.runtime.step_reports import ProgressReporter
+
 Floats = NDArray[np.floating]
 Score = Callable[[Floats], Mapping[str, Floats]]
 """From weights of images, float32 [n, rounds], to scores by name, float64 [rounds]."""
@@ -20,6 +22,8 @@ Score = Callable[[Floats], Mapping[str, Floats]]
 ROUNDS = 1000
 # Values of one batch of resamples: 4 MB, which a cache may hold.
 _MAX_VALUES = 1 << 20
+# Beyond this, the score would be outside its corrected 95% interval.
+_MAX_DEVIATE = 1.96
 
 
 def batches_of_rounds(images: int, rounds: int) -> Iterator[int]:
@@ -40,7 +44,10 @@ def resampled_weights(images: int, seed: int, rounds: int = ROUNDS) -> Iterator[
 
 def bootstrap(score: Score, images: int, seed: int, rounds: int = ROUNDS) -> dict[str, Floats]:
     """Return the scores of resamples of the images by name, float64 [rounds]."""
-    found = [score(weights) for weights in resampled_weights(images, seed, rounds)]
+    progress, found = ProgressReporter("evaluate: resamples of the bootstrap", rounds), []
+    for weights in resampled_weights(images, seed, rounds):
+        found.append(score(weights))
+        progress.advance(weights.shape[1])
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
@@ -50,7 +57,9 @@ def bootstrap_interval(
     """Return the bias-corrected percentile interval of a score (Efron 1981).
 
     The copies of an image in a resample have the same prediction, which makes ranking metrics of
-    resamples higher than those of new images; the correction removes this.
+    resamples higher than those of new images; the correction removes this. With many rare labels
+    this can exceed the width of the interval, for which the correction has no resamples; then they
+    are moved so that their median is the score.
 
     Args:
         resampled: scores of resamples; undefined ones (NaN) do not count.
@@ -63,7 +72,8 @@ def bootstrap_interval(
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return math.nan, math.nan
-    shift, half = 2 * _deviate(known, score), norm.ppf((1 + confidence) / 2)
+    known, shift = _correct(known, score)
+    half = norm.ppf((1 + confidence) / 2)
     low, high = np.quantile(known, norm.cdf([shift - half, shift + half]))
     return float(low), float(high)
 
@@ -77,7 +87,16 @@ def probability_above_zero(resampled: Floats, difference: float) -> float:
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return math.nan
-    return float(norm.sf(_deviate(known, 0.0) - 2 * _deviate(known, difference)))
+    known, shift = _correct(known, difference)
+    return float(norm.sf(_deviate(known, 0.0) - shift))
+
+
+def _correct(resampled: Floats, score: float) -> tuple[Floats, float]:
+    """Return resamples, and by how much the normal deviates of their quantiles are corrected."""
+    deviate = _deviate(resampled, score)
+    if abs(deviate) < _MAX_DEVIATE:
+        return resampled, 2 * deviate
+    return resampled + (score - np.median(resampled)), 0.0
 
 
 def _deviate(resampled: Floats, value: float) -> float:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.evaluate.metrics.average_precision import LabelRanking
 from components.evaluate.metrics.bootstrap import (
     bootstrap,
     bootstrap_interval,
     probability_above_zero,
 )
-from components.evaluate.metrics.multilabel import Flags, Floats, mean_average_precision
+from components.evaluate.metrics.multilabel import Flags, Floats
 
 _DIFFERENCE = "difference"
 
@@ -60,11 +61,10 @@ def compare_labels(
         name: the champion's name, for the verdict.
         seed: of the bootstrap.
     """
+    rankings = [LabelRanking(one, true_labels) for one in (probabilities, champion)]
 
     def difference(weights: Floats) -> dict[str, NDArray[np.floating]]:
-        own, other = (
-            mean_average_precision(one, true_labels, weights) for one in (probabilities, champion)
-        )
+        own, other = (ranking.means(weights) for ranking in rankings)
         return {"own": own, "other": other, _DIFFERENCE: own - other}
 
     images = len(true_labels)

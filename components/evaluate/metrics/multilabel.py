@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics.bootstrap import (
-    ROUNDS,
-    batches_of_rounds,
-    bootstrap,
-    bootstrap_interval,
-)
+from components.evaluate.metrics.average_precision import LabelRanking
+from components.evaluate.metrics.bootstrap import bootstrap, bootstrap_interval
 from components.evaluate.metrics.classification import SplitMetrics
+from components.evaluate.metrics.means import mean_of_known, ratio
 from regraft_core.formats.manifests.evaluation import ClassMetrics
 from regraft_core.training.intervals import wilson_interval
 
@@ -42,6 +40,11 @@ class LabelPredictions:
     selected: Flags
     true_labels: Flags
 
+    @cached_property
+    def ranking(self) -> LabelRanking:
+        """The order of the images by the probabilities of each class."""
+        return LabelRanking(self.probabilities, self.true_labels)
+
     def scores(self, weights: Floats) -> dict[str, Floats]:
         """Return mAP, micro F1 and macro F1 of weighted images, float64 [rounds].
 
@@ -55,82 +58,10 @@ class LabelPredictions:
         either = selected + positives
         known = positives > 0
         return {
-            MEAN_AP: mean_average_precision(self.probabilities, self.true_labels, weights),
-            MICRO_F1: _ratio(2 * hits.sum(axis=0), either.sum(axis=0)),
-            MACRO_F1: _mean_of_known(_ratio(2 * hits, either), known),
+            MEAN_AP: self.ranking.means(weights),
+            MICRO_F1: ratio(2 * hits.sum(axis=0), either.sum(axis=0)),
+            MACRO_F1: mean_of_known(ratio(2 * hits, either), known),
         }
-
-
-def mean_average_precision(probabilities: Floats, true_labels: Flags, weights: Floats) -> Floats:
-    """Return the mean of `average_precisions` over classes with images, float64 [rounds]."""
-    found = average_precisions(probabilities, true_labels, weights)
-    return _mean_of_known(found, np.isfinite(found))
-
-
-def average_precisions(probabilities: Floats, true_labels: Flags, weights: Floats) -> Floats:
-    """Return the average precision of each class, float64 [classes, rounds].
-
-    That is the mean, over the images of the class, of the precision among all images that have at
-    least their probability, so images with the same probability count together. It is the area
-    under the stepwise precision-recall curve. NaN for a class without images.
-
-    Args:
-        probabilities: float [n, classes].
-        true_labels: bool [n, classes].
-        weights: of the images, float32 [n, rounds].
-    """
-    found = np.full((probabilities.shape[1], weights.shape[1]), np.nan)
-    for k in np.flatnonzero(true_labels.any(axis=0)):
-        order = np.argsort(-probabilities[:, k], kind="stable")
-        ranked, is_true = probabilities[order, k], true_labels[order, k]
-        # Where the images with the probability of each image of the class end.
-        ends = np.searchsorted(-ranked, -np.unique(ranked[is_true])[::-1], side="right")
-        starts, ordered = np.r_[0, ends[:-1]], weights[order[: ends[-1]]]
-        above = np.add.reduceat(ordered, starts, axis=0).cumsum(axis=0)
-        gained = np.add.reduceat(ordered * is_true[: ends[-1], None], starts, axis=0)
-        found[k] = _area(gained, above)
-    return found
-
-
-def chance_scores(probabilities: Floats, true_labels: Flags, seed: int) -> Floats:
-    """Return the mAP of the same predictions for shuffled images, float64 [rounds].
-
-    A model that knows nothing of the images is one of these, however many images each class has, so
-    they are those of a permutation test (Fisher 1935).
-
-    Args:
-        probabilities: float [n, classes].
-        true_labels: bool [n, classes].
-        seed: of the permutations.
-    """
-    images, (known,) = len(true_labels), np.nonzero(true_labels.any(axis=0))
-    if not len(known):
-        return np.full(ROUNDS, np.nan)
-    generator, means = np.random.default_rng(seed), []
-    for rounds in batches_of_rounds(images, ROUNDS):
-        # All classes are shuffled with the same permutations.
-        shuffled = np.argsort(generator.random((images, rounds), np.float32), axis=0)
-        areas = []
-        for k in known:
-            ranked = -np.sort(-probabilities[:, k])
-            starts = np.flatnonzero(np.r_[True, np.diff(ranked) != 0])
-            above = np.r_[starts[1:], images][:, None].astype(np.float32)
-            found = true_labels[shuffled, k].astype(np.float32)
-            areas.append(_area(np.add.reduceat(found, starts, axis=0), above))
-        means.append(np.mean(areas, axis=0))
-    return np.concatenate(means)
-
-
-def _area(gained: Floats, above: Floats) -> Floats:
-    """Return the area under stepwise precision-recall curves, float64 [rounds].
-
-    Args:
-        gained: images of the class at each threshold, by falling threshold, [thresholds, rounds].
-        above: all images that reach the threshold.
-    """
-    hits = gained.cumsum(axis=0)
-    precision = np.divide(hits, above, out=np.zeros_like(hits), where=above > 0)
-    return _ratio((precision * gained).sum(axis=0), hits[-1])
 
 
 def precision_recall_points(probabilities: Floats, true_labels: Flags) -> list[tuple[float, float]]:
@@ -213,16 +144,3 @@ def _per_class(predictions: LabelPredictions, classes: list[str]) -> list[ClassM
             )
         )
     return rows
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Return part / whole in float64; NaN where the whole is 0."""
-    result = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=result, where=whole > 0)
-    return result
-
-
-def _mean_of_known(values: Floats, known: Flags) -> Floats:
-    """Return the means over known classes, float64 [rounds]; NaN where no class is known."""
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return _ratio(total, known.sum(axis=0))

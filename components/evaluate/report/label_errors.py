@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.evaluate.assessment import Assessment
-from components.evaluate.report.error_gallery import explain_images
+from components.evaluate.report.image_explanation import ImageExplainer
 from components.evaluate.report.report_data import LabelError
-from regraft_core.formats.manifests.model import Preprocessing
 
 MAX_ERRORS = 6
 """Of each kind."""
@@ -49,10 +45,7 @@ def _farthest(distances: NDArray[np.floating]) -> list[tuple[int, int]]:
 
 
 def show_label_errors(
-    model: keras.Model,
-    preprocessing: Preprocessing,
-    load: Callable[[tf.Tensor], tf.Tensor],
-    dataset: str | os.PathLike[str],
+    explainer: ImageExplainer,
     assessment: Assessment,
     thresholds: Sequence[float],
     classes: Sequence[str],
@@ -60,11 +53,8 @@ def show_label_errors(
     """Return the worst missed and false labels on the test split with their heat maps.
 
     Args:
-        model: the chosen candidate.
-        preprocessing: of the model.
-        load: from encoded images, string [n], to pixels [n, px, px, 3] in 0..255.
-        dataset: the dataset's folder.
-        assessment: of this model on the test split of `dataset`.
+        explainer: of the model and the test split.
+        assessment: of this model on the test split.
         thresholds: by class.
         classes: names in the order of the columns.
     """
@@ -72,7 +62,7 @@ def show_label_errors(
     missed, false = select_label_errors(probabilities, true_labels, thresholds)
     chosen = [*missed, *false]
     indices, labels = [index for index, _ in chosen], [label for _, label in chosen]
-    images = explain_images(model, preprocessing, load, dataset, indices, labels)
+    images = explainer.explain(indices, labels)
     return [
         LabelError(
             kind="missed" if k < len(missed) else "false",

@@ -16,7 +16,9 @@ import jinja2
 from PIL import Image, ImageOps
 
 from components.ingest.card.label_counts import LabelCounts, count_labels
-from components.ingest.catalog import Catalog, StoredImage
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import histogram
+from components.ingest.catalog.rows import StoredImage
 from components.ingest.checks.image_stats import over_white
 from components.ingest.checks.image_validation import upper_bytes
 from components.ingest.splits.duplicates import DuplicateReport
@@ -171,7 +173,7 @@ def _charts(catalog: Catalog) -> Iterator[dict[str, Any]]:
         ("Width : height", "aspect_ratio", 2),
         ("Stored size, kB", "stored_kb", 1),
     ):
-        low, high, counts = catalog.histogram(measure, BARS)
+        low, high, counts = histogram(catalog, measure, BARS)
         if low == high:
             yield {"title": title, "only": f"{low:.{digits}f}"}
         else:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.counts import (
+    count_by_class,
+    count_images,
+    count_label_pairs,
+    count_labels_per_image,
+)
 
 PAIRS = 20
 
@@ -32,26 +38,26 @@ class LabelCounts:
 
 def count_labels(catalog: Catalog) -> LabelCounts:
     """Count the labels of the images of a catalog with lists of labels."""
-    of_class = catalog.count_by_class()
+    of_class = count_by_class(catalog)
     pairs = [
         (first, second, both, both / (of_class[first] + of_class[second] - both))
-        for first, second, both in catalog.count_label_pairs(PAIRS)
+        for first, second, both in count_label_pairs(catalog, PAIRS)
     ]
-    return LabelCounts(catalog.count_labels_per_image(), pairs)
+    return LabelCounts(count_labels_per_image(catalog), pairs)
 
 
 def describe_lists(catalog: Catalog) -> Iterator[str]:
     """Yield warnings of labels that all images have, and of lists that all have one label."""
-    images = catalog.count()
-    everywhere = [name for name, count in catalog.count_by_class().items() if count == images]
+    images = count_images(catalog)
+    everywhere = [name for name, count in count_by_class(catalog).items() if count == images]
     if everywhere:
         yield f"all images have the label {everywhere[0]!r}, so no model can learn to tell it apart"
-    if set(catalog.count_by_class()) == {"0", "1"}:
+    if set(count_by_class(catalog)) == {"0", "1"}:
         yield (
             "the labels of the lists are 0 and 1; if these stand for absent and present, write the "
             "names of the labels, or a column for each with --label-columns"
         )
-    if set(catalog.count_labels_per_image()) == {1}:
+    if set(count_labels_per_image(catalog)) == {1}:
         yield (
             "each image has a list of one label; if this is so by design, write labels without "
             "lists, for one label an image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,11 @@ def _annotated(
             boxes[identity].append(_box(one, label, name))
         else:
             unlisted, example = unlisted + 1, example or str(identity)[:40]
+    counts = Counter(filter(None, labels.values()))
+    if equal := [label for label, count in counts.items() if count > 1]:
+        context.tally.warnings.append(
+            f"{name}: categories of one name are one class, for instance {equal[0][:40]!r}"
+        )
     if unlisted:
         context.tally.warnings.append(
             f"{name}: {unlisted} annotations are of images that are not listed, for instance "

@@ -15,7 +15,8 @@ from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
 _SHOWN = 80
-_INDICATORS = {"0": False, "1": True, "false": False, "true": True}
+# pandas writes whole numbers as 1.0 if a value of their column is missing.
+_INDICATORS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True)

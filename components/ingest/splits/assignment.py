@@ -6,8 +6,12 @@ import json
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.assignments import assign_by_key, source_splits, use_source_splits
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words, write_words
+from components.ingest.catalog.counts import count_by_class, count_by_reason, count_by_split
 from components.ingest.splits.group_splits import assign_groups
 from components.ingest.splits.split_keys import assign_splits, thresholds
 from regraft_core.formats.manifests.dataset import SPLITS
@@ -37,39 +41,39 @@ def assign_catalog(
     warnings = []
     by_class = _assign_groups if has_groups else _assign_by_key
     assign = _assign_by_labels if several else by_class
-    source_splits = catalog.source_splits()
-    if source_splits != {""}:
+    given = source_splits(catalog)
+    if given != {""}:
         # Near duplicates of an image with a split may have received its split.
-        catalog.use_source_splits()
-    if "" in source_splits:
+        use_source_splits(catalog)
+    if "" in given:
         assign(catalog, "", classes, options, {"validation", "test"})
-    elif missing := {"validation", "test"} - source_splits:
+    elif missing := {"validation", "test"} - given:
         warnings.append(
             f"the source has no {' and no '.join(sorted(missing))} split; sampled from its train "
             "split"
         )
         assign(catalog, "train", classes, options, missing)
-    _check_minimum(catalog, classes, options, source_splits)
+    _check_minimum(catalog, classes, options, given)
     return warnings
 
 
 def _check_minimum(
-    catalog: Catalog, classes: Sequence[str], options: IngestOptions, source_splits: set[str]
+    catalog: Catalog, classes: Sequence[str], options: IngestOptions, given: set[str]
 ) -> None:
-    """Check that each class has the minimum of images in each split.
+    """Check that each class has the minimum of images in each split; `given` are the source's.
 
     Raises:
         DataError: one has fewer; the message says what helps.
     """
-    counts = catalog.count_by_split()
-    total = catalog.count_by_class()
+    counts = count_by_split(catalog)
+    total = count_by_class(catalog)
     for split in SPLITS:
         by_class = dict.fromkeys(classes, 0) | counts.get(split, {})
         few = {name: count for name, count in by_class.items() if count < options.min_per_class}
         if not few:
             continue
         needed = options.min_per_class * len(SPLITS)
-        if split in source_splits:
+        if split in given:
             remedy = f"add images to the {split} split of the source, or remove these classes"
             if split != "train":
                 remedy += f"; without its {split} split, one is sampled from the train split"
@@ -80,7 +84,7 @@ def _check_minimum(
             )
         else:
             remedy = f"change --{split}-fraction" if split != "train" else "change the fractions"
-        copies = sum(catalog.count_by_reason().get(name, 0) for name in _COPIES)
+        copies = sum(count_by_reason(catalog).get(name, 0) for name in _COPIES)
         if copies:
             remedy += f" ({copies} copies of other images were dropped)"
         more = f" and {len(few) - 20} more classes" if len(few) > 20 else ""
@@ -98,8 +102,8 @@ def _assign_by_key(
     """Split the images of one split of the source by their keys, into train and `wanted`."""
     validation = options.validation_fraction if "validation" in wanted else 0.0
     test = options.test_fraction if "test" in wanted else 0.0
-    catalog.assign_by_key(source_split, thresholds(validation, test))
-    by_split = catalog.count_by_split(source_split).values()
+    assign_by_key(catalog, source_split, thresholds(validation, test))
+    by_split = count_by_split(catalog, source_split).values()
     counts = [count for by_class in by_split for count in by_class.values()]
     if len(counts) == len(classes) * (1 + len(wanted)) and min(counts) >= options.min_per_class:
         return
@@ -122,15 +126,26 @@ def _assign(
 ) -> None:  # fmt: skip
     """Set the splits by a rule, such as `assign_splits`, for fractions of validation and test."""
     index = {name: number for number, name in enumerate(classes)}
-    rows = catalog.assignments(source_split)
+    labels = read_words(catalog, "label", source_split)
     splits = rule(
-        np.array([key for _, key, _, _ in rows], np.int64),
-        np.array([index[label] for _, _, label, _ in rows], np.int64),
+        read_integers(catalog, "key", source_split),
+        np.array([index[label] for label in labels.values], np.int32)[labels.codes],
         minimum=options.min_per_class, validation_fraction=fractions[0],
         test_fraction=fractions[1],
     )  # fmt: skip
-    assigned = [(SPLITS[split], row[0], row[3]) for split, row in zip(splits, rows, strict=True)]
-    catalog.assign((split, number) for split, number, before in assigned if split != before)
+    _write_splits(catalog, source_split, splits, SPLITS)
+
+
+def _write_splits(
+    catalog: Catalog, source_split: str, splits: NDArray[np.integer], names: Sequence[str]
+) -> None:
+    """Set the splits (positions in `names`) of images of one split of the source that change."""
+    before = read_words(catalog, "split", source_split)
+    position = {name: number for number, name in enumerate(names)}
+    old = np.array([position.get(name, -1) for name in before.values], np.int32)[before.codes]
+    changed = np.flatnonzero(splits != old)
+    numbers = read_integers(catalog, "number", source_split)
+    write_words(catalog, "split", splits[changed], names, numbers[changed])
 
 
 def _assign_by_labels(
@@ -147,13 +162,14 @@ def _assign_by_labels(
     fractions = {"train": 1.0 - validation - test, "validation": validation, "test": test}
     splits = [split for split, fraction in fractions.items() if fraction]
     index = {name: number for number, name in enumerate(classes)}
-    rows = catalog.assignments(source_split)
-    keys, unit_of = np.unique(np.array([row[1] for row in rows], np.int64), return_inverse=True)
+    labels = read_words(catalog, "label", source_split)
+    lists = [[index[name] for name in json.loads(label)] for label in labels.values]
+    keys, unit_of = np.unique(read_integers(catalog, "key", source_split), return_inverse=True)
     counts = np.zeros((len(keys), len(classes)), np.int64)
-    for unit, (_, _, label, _) in zip(unit_of, rows, strict=True):
-        counts[unit, [index[name] for name in json.loads(label)]] += 1
+    for unit, code in zip(unit_of, labels.codes, strict=True):
+        counts[unit, lists[code]] += 1
     subset = stratify(
         counts, np.bincount(unit_of, minlength=len(keys)), [fractions[split] for split in splits],
         options.min_per_class,
     )  # fmt: skip
-    catalog.assign((splits[subset[unit]], row[0]) for unit, row in zip(unit_of, rows, strict=True))
+    _write_splits(catalog, source_split, subset[unit_of], splits)

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from components.ingest.catalog import Catalog, Duplicate
-from components.ingest.splits.near_duplicates import NearPair
+from components.ingest.catalog.assignments import source_splits
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words
+from components.ingest.catalog.duplicates import image_with_number, thumbnail
 from components.ingest.spool import StoredImageReader
 from regraft_core.runtime.step_reports import ProgressReporter
 
@@ -37,94 +41,76 @@ class Copies:
 
 
 def find_copies(
-    catalog: Catalog, pairs: Sequence[NearPair], limit: int, spool: Path | None
+    catalog: Catalog, pairs: NDArray[np.void], limit: int, spool: Path | None
 ) -> Copies:
     """Return the copies among near duplicates in several splits of the source.
 
     Args:
         catalog: all images.
-        pairs: the near duplicates, most similar first.
+        pairs: the near duplicates (`NEAR_PAIR`), most similar first.
         limit: near duplicates that form a larger group, in any number of steps, show one scene.
         spool: the folder of spool files.
     """
-    images = catalog.images({number for pair in pairs for number in pair[1:]})
-    sizes = _group_sizes(pairs)
-    certain: dict[int, Duplicate] = {}
-    likely: dict[int, Duplicate] = {}
-    similar: set[int] = set()
+    if len(source_splits(catalog)) < 2 or not len(pairs):
+        return Copies()
+    numbers = read_integers(catalog, "number")
+    splits, labels = read_words(catalog, "source_split"), read_words(catalog, "label")
+    priority = np.array([_PRIORITY.get(name, 0) for name in splits.values])[splits.codes]
+    first, second = (np.searchsorted(numbers, pairs[one]) for one in ("first", "second"))
+    swapped = priority[first] > priority[second]
+    low, high = np.where(swapped, second, first), np.where(swapped, first, second)
+    crossing = np.flatnonzero((priority[low] > 0) & (splits.codes[low] != splits.codes[high]))
+    same_label = labels.codes[low] == labels.codes[high]
+    small_group = _group_sizes(first, second)[low] <= limit
+    is_few = _is_few(splits.codes.astype(np.int64) * len(labels.values) + labels.codes, low, high)
+    certain: dict[int, int] = {}
+    likely: dict[int, int] = {}
     pixels = _Pixels(catalog, spool)
-    progress = ProgressReporter("ingest: pairs compared in two splits", len(pairs))
-    for pair in pairs:
+    progress = ProgressReporter("ingest: pairs compared in two splits", len(crossing))
+    for pair in crossing:
         progress.advance()
-        low, high = sorted(
-            (images[pair.first], images[pair.second]),
-            key=lambda image: _PRIORITY.get(image.source_split, 0),
-        )
-        if not low.source_split or low.source_split == high.source_split:
+        if not same_label[pair]:
             continue
-        similar.add(low.number)
-        if low.label != high.label:
-            continue
-        if pixels.are_equal(pair):
-            certain.setdefault(low.number, high)
-        elif sizes[low.number] <= limit:
-            likely.setdefault(low.number, high)
-    dropped = certain | {
-        number: high
-        for number, high in _few(catalog, images, likely).items()
-        if number not in certain
-    }
-    found = Copies(kept=len(similar - set(dropped)))
-    for number in sorted(dropped):
-        high = dropped[number]
-        what = "same pixels as" if number in certain else "similar to"
-        detail = f"{what} {high.path.decode('utf-8', 'replace')} in {high.source_split}"
-        found.excluded.append((images[number].path, "leakage", detail))
+        if pixels.are_equal(pairs[pair]):
+            certain.setdefault(int(low[pair]), int(high[pair]))
+        elif small_group[pair] and is_few[pair]:
+            likely.setdefault(int(low[pair]), int(high[pair]))
+    dropped = likely | certain
+    found = Copies(kept=len(set(low[crossing].tolist()) - set(dropped)))
+    for image in sorted(dropped):
+        kept = image_with_number(catalog, int(numbers[dropped[image]]))
+        what = "same pixels as" if image in certain else "similar to"
+        detail = f"{what} {kept.path.decode('utf-8', 'replace')} in {kept.source_split}"
+        number = int(numbers[image])
+        found.excluded.append((image_with_number(catalog, number).path, "leakage", detail))
         found.numbers.append(number)
     return found
 
 
-def _few(
-    catalog: Catalog, images: dict[int, Duplicate], likely: dict[int, Duplicate]
-) -> dict[int, Duplicate]:
-    """Return the likely copies of the classes and splits in which few images have similar ones.
+def _is_few(
+    kinds: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return for each pair whether few images of the kind of `low` have a near duplicate.
 
     Args:
-        catalog: all images.
-        images: those that have a near duplicate, in any split.
-        likely: the images that may be copies, with the image that each is similar to.
+        kinds: int64 [n], class and split of each image as one number.
+        low, high: int64 [pairs], positions of the images of each pair.
     """
-    similar = Counter((image.source_split, image.label) for image in images.values())
-    totals: Counter[tuple[str, str]] = Counter()
-    for split in {split for split, _ in similar}:
-        counts = catalog.count_by_label(split)
-        totals.update({(split, label): count for label, count in counts.items()})
-
-    def is_small(count: int, total: int) -> bool:
-        return count <= max(1, MAX_SIMILAR_FRACTION * total)
-
-    few = {key for key, count in similar.items() if is_small(count, totals[key])}
-    return {
-        number: high
-        for number, high in likely.items()
-        if (images[number].source_split, images[number].label) in few
-    }
+    totals = np.bincount(kinds)
+    similar = np.bincount(kinds[np.unique([low, high])], minlength=len(totals))
+    return (similar <= np.maximum(1, MAX_SIMILAR_FRACTION * totals))[kinds[low]]
 
 
-def _group_sizes(pairs: Sequence[NearPair]) -> Counter[int]:
-    """Return by number the size of the group that pairs connect an image to."""
-    parent: dict[int, int] = {}
+def _group_sizes(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return by position the size of the group that pairs connect an image to.
 
-    def root(number: int) -> int:
-        while parent.setdefault(number, number) != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
-    for _, first, second in pairs:
-        parent[root(first)] = root(second)
-    members = Counter(root(number) for number in list(parent))
-    return Counter({number: members[root(number)] for number in list(parent)})
+    Args:
+        first, second: int64 [pairs], positions of the images of each pair.
+    """
+    images = int(max(first.max(), second.max())) + 1
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(images, images))
+    _, group = connected_components(graph, directed=False)
+    return np.bincount(group)[group]
 
 
 class _Pixels:
@@ -134,16 +120,17 @@ class _Pixels:
         self._catalog, self._spool = catalog, spool
         self._digests: dict[int, bytes] = {}
 
-    def are_equal(self, pair: NearPair) -> bool:
+    def are_equal(self, pair: np.void) -> bool:
         """Return whether the pixels of a pair are equal; only then is its difference 0."""
-        if pair.difference:
+        if pair["difference"]:
             return False
-        thumbnails = [self._catalog.thumbnail(number) for number in pair[1:]]
+        first, second = int(pair["first"]), int(pair["second"])
+        thumbnails = [thumbnail(self._catalog, number) for number in (first, second)]
         if thumbnails[0] is None:  # small and flat images are pairs if their pixels are equal
             return True
         if self._spool is None or thumbnails[0] != thumbnails[1]:
             return False
-        return self._digest(pair.first) == self._digest(pair.second)
+        return self._digest(first) == self._digest(second)
 
     def _digest(self, number: int) -> bytes:
         if number not in self._digests:

@@ -1,24 +1,36 @@
 """Duplicates and what is done about them, so that none leaks from one split to another.
 
-Exact duplicates have the same SHA-256; one is kept. Near duplicates are joined to groups, most
-similar pairs first, and a group stays in one split. The size of a group is limited, so that a chain
-of similar images never takes a whole class; pairs that would exceed the limit are reported. If the
-source has splits, copies in several of them are dropped (`copies.py`).
+Exact duplicates have the same SHA-256; one is kept. Near duplicates are joined to groups, each in
+one split (`near_groups.py`). If the source has splits, copies in several of them are dropped
+(`copies.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.ingest.catalog import Catalog, Duplicate
+import numpy as np
+from numpy.typing import NDArray
+
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words
+from components.ingest.catalog.duplicates import (
+    exact_duplicates,
+    groups_across_splits,
+    image_with_number,
+    set_source_splits,
+)
+from components.ingest.catalog.rows import Duplicate
 from components.ingest.splits.copies import find_copies
-from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
+from components.ingest.splits.near_duplicates import find_near_pairs
+from components.ingest.splits.near_groups import NearGroups, join_near_pairs
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
-MAX_GROUP_FRACTION, MIN_GROUP_LIMIT = 0.01, 16
 EXAMPLES = 24
 
 
@@ -50,13 +62,14 @@ def resolve_duplicates(
     kept = 0
     if options.near_duplicates != "off":
         pairs = find_near_pairs(catalog)
-        report.examples = [(pair.first, pair.second) for pair in pairs[:EXAMPLES]]
+        report.examples = pairs[["first", "second"]][:EXAMPLES].tolist()
         report.counts["near_pairs"] = len(pairs)
         _warn_of_labels(catalog, pairs, report)
         if options.near_duplicates == "group":
-            limit = _join(catalog, pairs, report)
+            near_groups = join_near_pairs(catalog, pairs)
+            _describe_groups(near_groups, report)
             groups = max(groups, _follow_groups(catalog))
-            copies = find_copies(catalog, pairs, limit, spool)
+            copies = find_copies(catalog, pairs, near_groups.limit, spool)
             kept = copies.kept
             if options.leakage == "repair":
                 catalog.quarantine(copies.excluded)
@@ -75,88 +88,59 @@ def _drop_exact(catalog: Catalog, report: DuplicateReport) -> tuple[int, int]:
     Returns:
         The number of groups in several splits, and of their copies in other splits.
     """
-    excluded: list[tuple[bytes, str, str]] = []
-    numbers: list[int] = []
-    groups = leaking = 0
-    for group in catalog.exact_duplicates():
-        groups += 1
-        leaking += _is_leaking(group)
-        kept = group[0]
-        labels = sorted({image.label for image in group})
-        for image in group if len(labels) > 1 else group[1:]:
-            if len(labels) > 1:
-                reason, detail = "label-conflict", f"same bytes in {' and '.join(labels)}"
-            elif image.source_split != kept.source_split:
-                reason = "leakage"
-                detail = f"same bytes as {_text(kept.path)} in {kept.source_split}"
-            else:
-                reason, detail = "exact-duplicate", f"same bytes as {_text(kept.path)}"
-            excluded.append((image.path, reason, detail))
-            numbers.append(image.number)
-    catalog.quarantine(excluded)
+    groups = leaking = copies = 0
+    numbers = array("q")
+
+    def excluded() -> Iterator[tuple[bytes, str, str]]:
+        nonlocal groups, leaking, copies
+        for group in exact_duplicates(catalog):
+            groups += 1
+            leaking += _is_leaking(group)
+            kept = group[0]
+            labels = sorted({image.label for image in group})
+            for image in group if len(labels) > 1 else group[1:]:
+                if len(labels) > 1:
+                    reason, detail = "label-conflict", f"same bytes in {' and '.join(labels)}"
+                elif image.source_split != kept.source_split:
+                    reason = "leakage"
+                    detail = f"same bytes as {_text(kept.path)} in {kept.source_split}"
+                    copies += 1
+                else:
+                    reason, detail = "exact-duplicate", f"same bytes as {_text(kept.path)}"
+                numbers.append(image.number)
+                yield image.path, reason, detail
+
+    catalog.quarantine(excluded())
     catalog.remove_images(numbers)
     report.counts["exact_sets"] = groups
-    report.counts["exact_dropped"] = len(excluded)
-    return leaking, sum(reason == "leakage" for _, reason, _ in excluded)
+    report.counts["exact_dropped"] = len(numbers)
+    return leaking, copies
 
 
-def _warn_of_labels(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) -> None:
+def _warn_of_labels(catalog: Catalog, pairs: NDArray[np.void], report: DuplicateReport) -> None:
     """Count the pairs with two labels; warn of them with one example."""
-    labels = catalog.labels({number for pair in pairs for number in pair[1:]})
-    conflicts = [pair for pair in pairs if labels[pair.first] != labels[pair.second]]
+    numbers, labels = read_integers(catalog, "number"), read_words(catalog, "label").codes
+    first, second = (labels[np.searchsorted(numbers, pairs[one])] for one in ("first", "second"))
+    conflicts = pairs[first != second]
     report.counts["near_label_conflicts"] = len(conflicts)
-    if conflicts:
-        listed = " and ".join(
-            f"{_text(catalog.path_of(number))} ({labels[number]})" for number in conflicts[0][1:]
-        )
+    if len(conflicts):
+        examples = [image_with_number(catalog, int(conflicts[0][i])) for i in ("first", "second")]
+        listed = " and ".join(f"{_text(image.path)} ({image.label})" for image in examples)
         report.warnings.append(
             f"{len(conflicts)} near-duplicate pairs have two labels, for instance {listed}"
         )
 
 
-def _join(catalog: Catalog, pairs: Sequence[NearPair], report: DuplicateReport) -> int:
-    """Give the images of a group one key: the lowest, so that a test image stays in test.
-
-    Images that the source has put into one group have one key from the start, and count as one.
-
-    Returns:
-        The limit of the size of a group.
-    """
-    limit = max(MIN_GROUP_LIMIT, int(MAX_GROUP_FRACTION * catalog.count()))
-    keys = catalog.keys({number for pair in pairs for number in pair[1:]})
-    size = catalog.count_by_key(set(keys.values()))
-    joined = dict.fromkeys(size, 1)
-    parent: dict[int, int] = {}
-
-    def root(key: int) -> int:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    ungrouped = 0
-    for _, first, second in pairs:
-        low, high = sorted((root(keys[first]), root(keys[second])))
-        if low == high:
-            continue
-        total = joined[low] + joined[high]
-        if total > limit:
-            ungrouped += 1
-            continue
-        parent[high], joined[low] = low, total
-        size[low] += size[high]
-    changed = [(root(key), key) for key in list(parent) if root(key) != key]
-    catalog.change_keys(changed)
-    groups = {key for key, _ in changed}
-    report.counts["near_groups"] = len(groups)
-    report.counts["near_grouped"] = sum(size[key] for key in groups)
-    report.counts["near_ungrouped"] = ungrouped
-    if ungrouped:
+def _describe_groups(groups: NearGroups, report: DuplicateReport) -> None:
+    """Count the groups; warn of pairs that are not in one."""
+    report.counts["near_groups"] = groups.groups
+    report.counts["near_grouped"] = groups.images
+    report.counts["near_ungrouped"] = groups.ungrouped
+    if groups.ungrouped:
         report.warnings.append(
-            f"{ungrouped} near-duplicate pairs were not grouped because their groups would exceed "
-            f"{limit} images; they may be in two splits"
+            f"{groups.ungrouped} near-duplicate pairs were not grouped because their groups would "
+            f"exceed {groups.limit} images; they may be in two splits"
         )
-    return limit
 
 
 def _repair_groups(catalog: Catalog, options: IngestOptions) -> tuple[int, int]:
@@ -167,20 +151,24 @@ def _repair_groups(catalog: Catalog, options: IngestOptions) -> tuple[int, int]:
     Returns:
         The numbers of such groups and of dropped images.
     """
-    excluded: list[tuple[bytes, str, str]] = []
-    numbers: list[int] = []
     leaking = 0
-    for group in catalog.groups_across_splits():
-        leaking += _is_leaking(group)
-        kept = group[0]
-        for image in group:
-            if image.source_split not in ("", kept.source_split):
-                detail = f"same group as {_text(kept.path)} in {kept.source_split}"
-                excluded.append((image.path, "leakage", detail))
-                numbers.append(image.number)
+    numbers = array("q")
+
+    def excluded() -> Iterator[tuple[bytes, str, str]]:
+        nonlocal leaking
+        for group in groups_across_splits(catalog):
+            leaking += _is_leaking(group)
+            kept = group[0]
+            for image in group:
+                if image.source_split not in ("", kept.source_split):
+                    numbers.append(image.number)
+                    detail = f"same group as {_text(kept.path)} in {kept.source_split}"
+                    yield image.path, "leakage", detail
+
     if options.leakage != "repair":
+        deque(excluded(), maxlen=0)
         return leaking, 0
-    catalog.quarantine(excluded)
+    catalog.quarantine(excluded())
     catalog.remove_images(numbers)
     return leaking, len(numbers)
 
@@ -189,12 +177,12 @@ def _follow_groups(catalog: Catalog) -> int:
     """Give images without a split that of their group; return the number of leaking groups."""
     leaking = 0
     splits: list[tuple[str, int]] = []
-    for group in catalog.groups_across_splits():
+    for group in groups_across_splits(catalog):
         leaking += _is_leaking(group)
         splits += [
             (group[0].source_split, image.number) for image in group if not image.source_split
         ]
-    catalog.set_source_splits(splits)
+    set_source_splits(catalog, splits)
     return leaking
 
 

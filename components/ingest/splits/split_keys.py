@@ -70,12 +70,12 @@ def assign_splits(
     test_end, validation_end = thresholds(validation_fraction, test_fraction)
     splits = split_by_key(keys, (test_end, validation_end))
     need = {TEST: minimum * (test_fraction > 0), VALIDATION: minimum * (validation_fraction > 0)}
-    for label in np.unique(labels):
-        own = labels == label
-        counts = np.bincount(splits[own], minlength=3)
+    all_counts = _count(splits, labels)
+    for label in np.flatnonzero(all_counts.any(axis=1)):
+        counts = all_counts[label]
         if counts[TRAIN] >= minimum and all(counts[split] >= need[split] for split in need):
             continue
-        units, sizes = np.unique(keys[own], return_counts=True)
+        units, sizes = np.unique(keys[labels == label], return_counts=True)
         first = int(np.searchsorted(units, test_end))
         second = int(np.searchsorted(units, validation_end))
         cuts = _cuts(sizes, first, second, (need[TEST], need[VALIDATION], minimum))
@@ -83,7 +83,15 @@ def assign_splits(
             continue
         for split, members in zip((TEST, VALIDATION, TRAIN), np.split(units, cuts), strict=True):
             splits[np.isin(keys, members)] = split
+        # Units with images of several classes have moved all of them.
+        all_counts = _count(splits, labels)
     return splits
+
+
+def _count(splits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the number of images by class and split, int [classes, 3]."""
+    classes = int(labels.max(initial=-1)) + 1
+    return np.bincount(labels * 3 + splits, minlength=3 * classes).reshape(-1, 3)
 
 
 def _cuts(

@@ -106,7 +106,9 @@ class FeaturesManifest(Manifest):
     seed: int = Field(description="Seed of the augmented views.")
     dtype: Literal["float16", "float32"] = Field(description="Data type of all arrays.")
     batch_size: int = Field(
-        default=0, description="Images per batch; fewer than requested if the memory ran out."
+        default=0,
+        description="Images per batch: as requested, or of the fastest engine on a GPU; fewer if "
+        "the memory ran out.",
     )
     engine: Literal["tf", "openvino"] = Field(
         default="tf", description="What computed the backbone: TensorFlow or OpenVINO."
@@ -114,6 +116,7 @@ class FeaturesManifest(Manifest):
     precision: str = Field(
         default="float32", description="Precision of the backbone: float32, float16 or bfloat16."
     )
+    xla: bool = Field(default=False, description="Whether XLA compiled the backbone.")
     arrays: dict[str, list[int]] = Field(description="Arrays by name, with the shape of one row.")
     feature_map: list[int] = Field(description="Shape [h, w, c] of the backbone's output.")
     scaling: str = Field(

@@ -23,9 +23,9 @@ Deterministic = Annotated[bool, Field(description=_DETERMINISTIC)]
 Precision = Annotated[
     Literal["auto", "float32", "mixed", "bfloat16"],
     Field(
-        description="Backbone's precision; auto uses mixed (bfloat16 or float16) on GPUs with "
-        "tensor cores, and in long steps on CPUs if their measured speed in bfloat16 is higher. "
-        "bfloat16 is mixed, but an error on a CPU without it."
+        description="Backbone's precision; auto measures the precisions before a long extraction "
+        "and in long training on CPUs, and trains in mixed (bfloat16 or float16) on GPUs with "
+        "tensor cores. bfloat16 is mixed, but an error on a CPU without it."
     ),
 ]
 _LEVELS = (

@@ -6,7 +6,7 @@ All rows of an image, which are its views, are in one fold, and in a sample or n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class HeadRows:
             inside = indices[(indices >= end - len(part)) & (indices < end)]
             pieces.append(part[inside - (end - len(part))])
         return np.concatenate(pieces)
+
+    def subset(self, indices: NDArray[np.int64]) -> HeadRows:
+        """Return the rows at sorted indices, scaled as all of them."""
+        return replace(
+            self, parts=[self.take(indices)], labels=self.labels[indices],
+            images=self.images[indices],
+        )  # fmt: skip
 
 
 def scalings(rows: HeadRows) -> dict[str, Scaling]:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from regraft_core.formats.options.option_types import Objective
 from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
-from regraft_core.training.linear_head.chosen_fits import fit_members, fit_trial
+from regraft_core.training.linear_head.chosen_fits import MemberFits
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.held_out_fits import (
     FitTask,
@@ -38,6 +38,7 @@ from regraft_core.training.linear_head.held_out_scores import (
     smoothed_loss,
 )
 from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.penalty_growth import GrownPenalties, grow_penalties
 
 Floats = NDArray[np.float64]
 METHOD_NAMES: dict[Method, str] = {
@@ -61,7 +62,8 @@ class SolvedHead:
     the best first; none if no class has two images. `loss` is the held-out log loss, and `held_out`
     maps the names of objectives to their held-out values. `held_out_logits` [m, k], with offset,
     and `held_out_labels` [m] are those of the held-out images if the folds had all rows: fits of a
-    sample are worse than the head. Otherwise they are empty.
+    sample are worse than the head. Otherwise they are empty. `grown` is the comparison of stronger
+    penalties if the members were compared on a sample.
     """
 
     kernel: Floats
@@ -77,6 +79,7 @@ class SolvedHead:
     held_out: dict[str, float] = field(default_factory=dict)
     held_out_logits: Floats = field(default_factory=lambda: np.empty((0, 0)))
     held_out_labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    grown: GrownPenalties | None = None
 
 
 def solve_head(
@@ -99,8 +102,13 @@ def solve_head(
         rows = candidates[levels]
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
-        best = _best_mean(_eligible(fits, rows, options), task.known)
-        fitted = fit_members(rows, task, best.members, len(task.sample))
+        best = best_mean(_eligible(fits, rows, options), task.known)
+        members, temperature, grown = best.members, best.temperature, None
+        if len(task.sample) < len(rows):
+            grown = grow_penalties(rows, classes, class_weights, options, members, len(task.sample))
+            members, temperature = grown.members, grown.temperature
+        all_rows = MemberFits(rows, task, grown.solutions if grown else None)
+        fitted = all_rows.mean(members, len(task.sample))
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
     frequencies /= frequencies.sum()
@@ -110,9 +118,9 @@ def solve_head(
     kept = scored if len(task.sample) == len(rows) else 0
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     return SolvedHead(
-        kernel=fitted.kernel / best.temperature, bias=fitted.bias / best.temperature, offset=offset,
-        levels=levels, members=best.members, rows=len(task.sample), folds=task.folds,
-        temperature=best.temperature, loss=best.loss,
+        kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
+        levels=levels, members=members, rows=len(task.sample), folds=task.folds,
+        temperature=temperature, loss=best.loss, grown=grown,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
         held_out={kind: score(kind, predicted, task.known) for kind in objectives},
         held_out_logits=adjusted[:kept], held_out_labels=task.known[:kept],
@@ -125,7 +133,8 @@ def fit_again(
     """Fit the members of a chosen head to other rows of its levels, as `solve_head` does."""
     task = make_task(rows, len(solved.offset), class_weights, options, SELECTION_ROWS)
     with threadpool_limits(1, "blas"):
-        fitted = fit_members(rows, task, solved.members, solved.rows)
+        fits = MemberFits(rows, task, solved.grown.solutions if solved.grown else None)
+        fitted = fits.mean(solved.members, solved.rows)
     return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
 
 
@@ -136,7 +145,7 @@ def held_out_losses(rows: HeadRows, classes: int, options: HeadOptions) -> Float
     """
     task = make_task(rows, classes, None, options, len(rows))
     with threadpool_limits(1, "blas"):
-        best = _best_mean(compare_fits(rows, "", task, options), task.known)
+        best = best_mean(compare_fits(rows, "", task, options), task.known)
     losses: Floats = -log_softmax(best.logits, axis=1)[np.arange(len(task.known)), task.known]
     return losses
 
@@ -150,7 +159,7 @@ def _without_folds(
         levels, "level", "logistic", options.l2 or DEFAULT_PENALTY, nan, nan, 1.0, len(rows),
         nan, nan,
     )  # fmt: skip
-    fitted = fit_trial(rows, task, trial)
+    fitted = MemberFits(rows, task).fit(trial)
     log_progress(
         f"head: penalty {trial.penalty:.1e} without cross-validation, because no class has two "
         "images"
@@ -176,7 +185,7 @@ def _eligible(fits: Sequence[HeldOutFit], rows: HeadRows, options: HeadOptions) 
 
 
 @dataclass(frozen=True)
-class _Mean:
+class MeanFit:
     """The mean of some fits, and its held-out logits and their loss at its temperature."""
 
     members: list[Trial]
@@ -185,7 +194,7 @@ class _Mean:
     loss: float
 
 
-def _best_mean(fits: Sequence[HeldOutFit], labels: NDArray[np.int32]) -> _Mean:
+def best_mean(fits: Sequence[HeldOutFit], labels: NDArray[np.int32]) -> MeanFit:
     """Return the mean of those fits that together have the lowest held-out loss."""
     found = []
     for size in range(1, len(fits) + 1):
@@ -194,5 +203,5 @@ def _best_mean(fits: Sequence[HeldOutFit], labels: NDArray[np.int32]) -> _Mean:
             temperature = fit_temperature(logits, labels)
             logits = logits / temperature
             trials = [member.trial for member in members]
-            found.append(_Mean(trials, logits, temperature, smoothed_loss(logits, labels)))
+            found.append(MeanFit(trials, logits, temperature, smoothed_loss(logits, labels)))
     return min(found, key=lambda mean: mean.loss)

@@ -6,7 +6,6 @@ accuracy does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,27 +25,21 @@ from regraft_core.training.linear_head.head_rows import (
     scored_rows,
 )
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
-from regraft_core.training.linear_head.logistic_regression import (
-    Problem,
-    principal_axes,
-    prior_weights,
-    solve,
-)
+from regraft_core.training.linear_head.level_screening import screen_levels, thread_count
+from regraft_core.training.linear_head.logistic_fits import LogisticFolds
+from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
 from regraft_core.training.linear_head.ridge_regression import ClosedForm, RidgeFolds
 
 Floats = NDArray[np.float64]
 Method = Literal["ridge", "discriminant", "logistic"]
 CLOSED_FORMS: tuple[ClosedForm, ...] = ("ridge", "discriminant")
-# Exponents of ten of the penalties, from strong to weak, for rows whose mean square length is 1. To
-# compare levels a few suffice; on a path, the first that has no lower loss ends it. Discriminant
-# analysis is on the path of ridge regression.
-SCREENING: tuple[float, ...] = (-2, -4, -6)
+# Exponents of ten of the penalties, from strong to weak, for rows whose mean square length is 1. On
+# a path, the first that has no lower loss ends it. Discriminant analysis is on the path of ridge
+# regression.
 PATHS: dict[str, tuple[float, ...]] = {
     "ridge": (-1, -2, -3, -3.5, -4, -4.5, -5, -6),
     "logistic": (-2, -3, -3.5, -4, -4.5, -5, -6),
 }
-# Each fit that is compared at the same time holds its rows.
-MAX_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -119,20 +112,13 @@ def choose_levels(
     candidates: Mapping[str, HeadRows], task: FitTask
 ) -> tuple[str, list[HeldOutFit]]:
     """Return the levels of the best ridge regression, and the best one of each that was tried."""
-    pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
-    progress = ProgressReporter("head: fits to compare levels", len(pairs) * len(SCREENING))
 
-    def best(pair: tuple[str, str]) -> HeldOutFit:
-        scores = _ridge_scores(candidates[pair[0]], pair[1], task)
-        fits = []
-        for exponent in SCREENING:
-            penalty = 10.0**exponent
-            fits.append(_trial(scores(penalty)["ridge"], penalty, "ridge", pair, task))
-            progress.advance()
-        return min(fits, key=lambda fit: fit.trial.loss)
+    def evaluate(names: tuple[str, str], penalty: float, scores: Floats) -> HeldOutFit:
+        return _trial(scores, penalty, "ridge", names, task)
 
-    with ThreadPoolExecutor(thread_count()) as pool:
-        fits = list(pool.map(best, pairs))
+    targets, weights = task.targets[task.sample], task.weights[task.sample]
+    tried = screen_levels(candidates, task.sample, targets, weights, task.fold_of, evaluate)
+    fits = [min(of_pair, key=lambda fit: fit.trial.loss) for of_pair in tried]
     return min(fits, key=lambda fit: fit.trial.loss).trial.levels, fits
 
 
@@ -162,11 +148,6 @@ def compare_fits(
     ]
 
 
-def thread_count() -> int:
-    """Return how many fits are compared at the same time."""
-    return min(os.cpu_count() or 1, MAX_THREADS)
-
-
 def _ridge_scores(
     rows: HeadRows, scaling: str, task: FitTask
 ) -> Callable[[float], dict[ClosedForm, Floats]]:
@@ -180,10 +161,8 @@ def _logistic(
 ) -> HeldOutFit:
     scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
     penalties = [options.l2] if options.l2 else PATHS["logistic"]
-    total = task.folds * len(penalties)
-    path = _LogisticFolds(
-        scaled, task, ProgressReporter("head: fits of logistic regression", total)
-    )
+    targets, weights = task.targets[task.sample], task.weights[task.sample]
+    path = LogisticFolds(scaled, targets, weights, task.fold_of, MULTINOMIAL, len(penalties))
     if options.l2:
         return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
     return _best_penalties(
@@ -230,34 +209,3 @@ def _trial(
         len(task.sample), *wilson_interval(correct, len(labels)),
     )  # fmt: skip
     return HeldOutFit(trial, logits)
-
-
-class _LogisticFolds:
-    """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
-
-    def __init__(
-        self, rows: NDArray[np.float32], task: FitTask, progress: ProgressReporter
-    ) -> None:
-        axes = principal_axes(rows)
-        self._progress = progress
-        self._rows, self._task = rows @ axes.basis, task
-        targets, weights = task.targets[task.sample], task.weights[task.sample]
-        kept = [task.fold_of != k for k in range(task.folds)]
-        self._problems = [
-            Problem([self._rows[one]], targets[one], weights[one], axes.squares) for one in kept
-        ]
-        self._fits = [prior_weights(one.targets, len(axes.squares)) for one in self._problems]
-
-    def logits(self, penalty: float) -> Floats:
-        """Fit all folds and return each row's logits by the fit that did not see it."""
-        found = np.empty((len(self._rows), self._task.targets.shape[1]))
-
-        def fit(k: int) -> None:
-            self._fits[k] = solve(self._problems[k], penalty, self._fits[k])
-            inside = self._task.fold_of == k
-            found[inside] = self._fits[k].logits(self._rows[inside])
-            self._progress.advance()
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(fit, range(len(self._problems))))
-        return found

@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
-from regraft_core.training.linear_head.held_out_fits import PATHS, thread_count
+from regraft_core.training.linear_head.held_out_fits import PATHS
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
+from regraft_core.training.linear_head.level_screening import thread_count
 from regraft_core.training.linear_head.linear_classifier import Scaling
 from regraft_core.training.linear_head.ridge_regression import RidgeFolds
 

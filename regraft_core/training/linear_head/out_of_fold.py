@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.linear_head.chosen_fits import fit_members
+from regraft_core.training.linear_head.chosen_fits import MemberFits
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds
 from regraft_core.training.linear_head.head_selection import SELECTION_ROWS
 from regraft_core.training.linear_head.held_out_fits import Trial, make_task
@@ -60,11 +60,9 @@ def predict_out_of_fold(
     with threadpool_limits(1, "blas"):
         for fold in range(folds):
             kept, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-            others = replace(
-                rows, parts=[rows.take(kept)], labels=rows.labels[kept], images=rows.images[kept]
-            )
+            others = rows.subset(kept)
             task = make_task(others, classes, None, options, SELECTION_ROWS)
-            fitted = fit_members(others, task, members, members[0].rows)
+            fitted = MemberFits(others, task).mean(members, members[0].rows)
             logits[held_out] = fitted.logits(rows.take(held_out).astype(np.float32))
             progress.advance()
     folds_by_class = np.bincount(

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft_core.formats.manifest_storage import digest_file
+from regraft_core.formats.array_file import read_arrays, write_arrays
 from regraft_core.formats.manifests.model import ModelManifest
-from regraft_core.formats.stored_artifacts import content_file
-from regraft_core.runtime.errors import InputError
 
 REFIT_FILE = "refit.npz"
 
@@ -43,9 +40,7 @@ class RefittedHead:
 
     def write(self, folder: str | os.PathLike[str]) -> str:
         """Write the file into `folder`; return its SHA-256."""
-        path = Path(folder) / REFIT_FILE
-        np.savez(path, allow_pickle=False, **vars(self))
-        return digest_file(path)
+        return write_arrays(folder, REFIT_FILE, vars(self))
 
     @classmethod
     def of_candidate(
@@ -68,11 +63,4 @@ class RefittedHead:
         Raises:
             InputError: it is missing, or does not have the digest.
         """
-        path = content_file(folder, REFIT_FILE)
-        if not path.is_file():
-            raise InputError(f"expected {REFIT_FILE} in {folder}, found none")
-        found = digest_file(path)
-        if found != digest:
-            raise InputError(f"{path}: expected digest {digest[:12]}, got {found[:12]}")
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+        return cls(**read_arrays(folder, REFIT_FILE, digest))

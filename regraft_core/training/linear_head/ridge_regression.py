@@ -8,17 +8,22 @@ scalings and penalties can be compared in the time of one logistic regression.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
+from regraft_core.runtime.machine import available_cores
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 
 Floats = NDArray[np.float64]
 ClosedForm = Literal["ridge", "discriminant"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 # Values of rows that are scaled at a time.
 BLOCK_VALUES = 1 << 24
 # The variance of a discriminant coordinate within classes is at least this fraction of the whole.
@@ -57,40 +62,64 @@ class RidgeFolds:
         return {"ridge": ridge, "discriminant": discriminant}
 
 
-def fit_ridge(
-    parts: Sequence[NDArray[Any]], targets: Floats, weights: Floats, scaling: Scaling,
-    penalty: float, method: ClosedForm = "ridge",
-) -> Weights:  # fmt: skip
-    """Minimize the weighted mean squared error + penalty * the kernel's sum of squares.
+class RidgeSystem:
+    """Ridge regressions of the same rows, whose products are computed once.
 
-    With `discriminant`, return the logits of discriminant analysis with the penalty. Takes stored
-    features in parts of [m, width], and returns the classifier of scaled features. The system that
-    is solved has the rows' or the features' size, whichever is smaller.
+    A fit minimizes the weighted mean squared error + penalty * the kernel's sum of squares. The
+    system that it solves has the rows' or the features' size, whichever is smaller.
     """
-    width, total = len(scaling.factor), float(weights.sum())
-    center, prior = np.zeros(width), np.average(targets, axis=0, weights=weights)
-    for rows, place in _blocks(parts, scaling):
-        center += weights[place] @ rows / total
-    roots, residuals = np.sqrt(weights), (targets - prior) * np.sqrt(weights)[:, None]
-    if len(targets) <= width:
-        stacked = np.concatenate([rows for rows, _ in _blocks(parts, scaling)])
-        stacked -= center.astype(np.float32)
-        stacked *= roots[:, None].astype(np.float32)
-        moments = stacked.T @ residuals
-        kernel = stacked.T @ _solve(stacked @ stacked.T, residuals, penalty * total)
-    else:
-        products, moments = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
+
+    def __init__(
+        self, parts: Sequence[NDArray[Any]], targets: Floats, weights: Floats, scaling: Scaling
+    ) -> None:
+        """Take stored features in parts of [m, width], targets [n, k] and weights [n]."""
+        self._total = float(weights.sum())
+        self._prior = np.average(targets, axis=0, weights=weights)
+        self._center = np.zeros(len(scaling.factor))
         for rows, place in _blocks(parts, scaling):
-            rows -= center.astype(np.float32)
+            self._center += weights[place] @ rows / self._total
+        roots = np.sqrt(weights)
+        self._residuals = (targets - self._prior) * roots[:, None]
+
+        def weighted(block: tuple[NDArray[np.float32], slice]) -> NDArray[np.float32]:
+            rows, place = block
+            rows -= self._center.astype(np.float32)
             rows *= roots[place, None].astype(np.float32)
-            products += rows.T @ rows
-            moments += rows.T @ residuals[place]
-        kernel = _solve(products, moments, penalty * total)
-    if method == "ridge":
-        return Weights(kernel, prior - center @ kernel)
-    to_logits, bias = _discriminant_map(moments.T @ kernel / total, prior)
-    kernel = kernel @ to_logits
-    return Weights(kernel, bias - center @ kernel)
+            return rows
+
+        self._rows: NDArray[np.float32] | None = None
+        if len(targets) <= len(self._center):
+            self._rows = np.concatenate([weighted(block) for block in _blocks(parts, scaling)])
+            self._products = (self._rows @ self._rows.T).astype(np.float64)
+            self._moments = self._rows.T @ self._residuals
+            return
+
+        def products(
+            block: tuple[NDArray[np.float32], slice],
+        ) -> tuple[NDArray[np.float32], Floats]:
+            rows = weighted(block)
+            return rows.T @ rows, rows.T @ self._residuals[block[1]]
+
+        width = len(self._center)
+        self._products = np.zeros((width, width))
+        self._moments = np.zeros((width, targets.shape[1]))
+        for of_block, moments in _on_all_cores(products, _blocks(parts, scaling)):
+            self._products += of_block
+            self._moments += moments
+
+    def fit(self, penalty: float, method: ClosedForm = "ridge") -> Weights:
+        """Return the classifier of scaled features, or the logits of discriminant analysis."""
+        if self._rows is None:
+            kernel = _solve(self._products, self._moments, penalty * self._total)
+        else:
+            dual = _solve(self._products, self._residuals, penalty * self._total)
+            kernel = self._rows.T @ dual
+        if method == "ridge":
+            return Weights(kernel, self._prior - self._center @ kernel)
+        explained = self._moments.T @ kernel / self._total
+        to_logits, bias = _discriminant_map(explained, self._prior)
+        kernel = kernel @ to_logits
+        return Weights(kernel, bias - self._center @ kernel)
 
 
 def _discriminant_map(explained: Floats, prior: Floats) -> tuple[Floats, Floats]:
@@ -107,8 +136,8 @@ def _discriminant_map(explained: Floats, prior: Floats) -> tuple[Floats, Floats]
     return (axes / (1.0 - between)) @ axes.T, np.log(frequencies) - distances / 2
 
 
-def _solve(products: NDArray[np.floating], right: Floats, ridge: float) -> Floats:
-    matrix = products.astype(np.float64)
+def _solve(products: Floats, right: Floats, ridge: float) -> Floats:
+    matrix = products.copy()
     matrix[np.diag_indices(len(matrix))] += ridge
     solution: Floats = cho_solve(cho_factor(matrix, overwrite_a=True, check_finite=False), right)
     return solution
@@ -123,3 +152,11 @@ def _blocks(
             rows = scaling.apply(part[first : first + size])
             yield rows, slice(done + first, done + first + len(rows))
         done += len(part)
+
+
+def _on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results in order; not more items than cores are in memory at a time."""
+    cores, left = available_cores(), iter(items)
+    with ThreadPoolExecutor(cores) as threads:
+        while some := list(islice(left, cores)):
+            yield from threads.map(function, some)

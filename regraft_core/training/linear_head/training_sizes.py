@@ -121,9 +121,6 @@ def take_part(rows: HeadRows, fraction: float, seed: int) -> HeadRows:
          for of_class in (order[labels == label] for label in np.unique(labels))]
     )  # fmt: skip
     chosen = np.flatnonzero(np.isin(rows.images, distinct[kept]))
-    features = rows.take(chosen)
-    values = features.astype(np.float32)
-    return replace(
-        rows, parts=[features], labels=rows.labels[chosen], images=rows.images[chosen],
-        mean=values.mean(axis=0), variance=values.var(axis=0),
-    )  # fmt: skip
+    part = rows.subset(chosen)
+    values = part.parts[0].astype(np.float32)
+    return replace(part, mean=values.mean(axis=0), variance=values.var(axis=0))

@@ -8,28 +8,27 @@ its own scale on each axis, because the curvature of its loss depends on how rar
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
-from regraft_core.runtime.machine import available_cores
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_regression import (
-    Block,
+from regraft_core.training.linear_head.linear_problem import Problem
+from regraft_core.training.linear_head.loss_minimization import (
     Coordinates,
-    Problem,
+    PenalizedLoss,
     ScaledAxes,
+    Solver,
     make_coordinates,
+    minimize_loss,
 )
 
 Floats = NDArray[np.float64]
-MAX_STEPS = 500
-# A rare label changes the sum of the losses little, so that the gradient on the scaled axes ends
-# the steps, at the precision of products in float32, and not the loss.
-LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-10, 1e-5
+# A rare label changes the sum of the losses little, so that the gradient ends the steps and not the
+# loss.
+LOSS_TOLERANCE = 1e-10
 LEAST_CURVATURE = 1e-4
 
 
@@ -52,8 +51,9 @@ def prior_classifiers(targets: NDArray[np.number], width: int) -> Weights:
 
 
 def solve_labels(
-    problem: Problem, penalties: Floats, start: Weights, step: Callable[[], object] = lambda: None
-) -> Weights:
+    problem: Problem, penalty: Floats | float, start: Weights,
+    step: Callable[[], object] = lambda: None,
+) -> Weights:  # fmt: skip
     """Minimize, for each label, the mean log loss + penalty / 2 * its kernel's sum of squares.
 
     The biases are not penalized, and all rows weigh the same. `start` and the result are on the
@@ -61,64 +61,56 @@ def solve_labels(
 
     Args:
         problem: rows, and targets [n, k] in 0..1.
-        penalties: of each label, [k].
+        penalty: of each label, [k], or of all of them.
         start: classifiers to start from.
         step: reports progress.
     """
     count, labels = problem.targets.shape
+    each = np.full(labels, penalty)
+
+    def of_logits(logits: Floats, place: slice) -> tuple[float, Floats]:
+        targets = problem.targets[place]
+        errors = (expit(logits) - targets) / count
+        return float(binary_losses(logits, targets).sum()) / count, errors
+
+    def of_kernel(kernel: Floats) -> tuple[float, Floats]:
+        return 0.5 * float((each * np.square(kernel)).sum()), each * kernel
+
     frequencies = label_frequencies(problem.targets)
     curvature = np.maximum(frequencies * (1.0 - frequencies), LEAST_CURVATURE)
-    space, label_scale = _coordinates(problem, curvature, penalties)
-    bias_scale = 1.0 / np.sqrt(curvature)
-    axes, blocks = problem.axes, problem.blocks()
-    with ThreadPoolExecutor(min(available_cores(), len(blocks)) or 1) as threads:
-
-        def loss(flat: Floats) -> tuple[float, Floats]:
-            matrix = flat.reshape(-1, labels)
-            kernel, bias = space.kernel(matrix[:-1]) * label_scale, matrix[-1] * bias_scale
-            inner = kernel.astype(np.float32)
-            used = inner if axes is None else axes.basis @ inner
-
-            def of_block(block: Block) -> tuple[float, NDArray[np.float32], Floats]:
-                rows = problem.scaled(block.rows)
-                logits = (rows @ used).astype(np.float64) + bias
-                targets = problem.targets[block.place]
-                errors = (expit(logits) - targets) / count
-                value = float(binary_losses(logits, targets).sum()) / count
-                return value, rows.T @ errors.astype(np.float32), errors.sum(axis=0)
-
-            value, gradient, bias_gradient = 0.0, np.zeros(used.shape), np.zeros(labels)
-            for part, part_gradient, part_bias in threads.map(of_block, blocks):
-                value += part
-                gradient += part_gradient
-                bias_gradient += part_bias
-            if axes is not None:
-                gradient = axes.basis.T @ gradient
-            value += 0.5 * float((penalties * np.square(kernel)).sum())
-            gradient = space.gradient((gradient + penalties * kernel) * label_scale)
-            return value, np.vstack([gradient, bias_gradient * bias_scale]).ravel()
-
-        first = np.vstack([space.of(start.kernel / label_scale), start.bias / bias_scale])
-        result = minimize(
-            loss, first.ravel(), jac=True, method="L-BFGS-B", callback=lambda weights: step(),
-            options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": LOSS_TOLERANCE,
-                     "gtol": GRADIENT_TOLERANCE},
-        )  # fmt: skip
-    matrix = result.x.reshape(-1, labels)
-    return Weights(space.kernel(matrix[:-1]) * label_scale, matrix[-1] * bias_scale)
+    space = _coordinates(problem, curvature, each)
+    loss = PenalizedLoss(of_logits, of_kernel, space, 1.0 / np.sqrt(curvature), LOSS_TOLERANCE)
+    return minimize_loss(problem, loss, start, step)
 
 
-def _coordinates(
-    problem: Problem, curvature: Floats, penalties: Floats
-) -> tuple[Coordinates, Floats]:
-    """Return coordinates in which the curvature of each loss is about one, and scales of labels.
+@dataclass(frozen=True)
+class _ScaledLabels:
+    """Coordinates that are the same for all labels, but for a scale of each label [k]."""
+
+    shared: Coordinates
+    scale: Floats
+
+    def kernel(self, coordinates: Floats) -> Floats:
+        return self.shared.kernel(coordinates) * self.scale
+
+    def gradient(self, of_kernel: Floats) -> Floats:
+        return self.shared.gradient(of_kernel * self.scale)
+
+    def of(self, kernel: Floats) -> Floats:
+        return self.shared.of(kernel / self.scale)
+
+
+def _coordinates(problem: Problem, curvature: Floats, penalties: Floats) -> Coordinates:
+    """Return coordinates in which the curvature of each label's loss is about one.
 
     The Hessian of a label is about its curvature times the mean squares or products of the rows,
     plus its penalty.
     """
     if problem.squares.ndim == 1:
-        scale = 1.0 / np.sqrt(problem.squares[:, None] * curvature + penalties)
-        return ScaledAxes(scale), np.ones(len(curvature))
+        return ScaledAxes(1.0 / np.sqrt(problem.squares[:, None] * curvature + penalties))
     middle = curvature.mean()
-    factored = make_coordinates(middle * problem.squares, float(penalties.mean()))
-    return factored, np.sqrt(middle / curvature)
+    shared = make_coordinates(middle * problem.squares, float(penalties.mean()))
+    return _ScaledLabels(shared, np.sqrt(middle / curvature))
+
+
+BINARY = Solver(prior_classifiers, solve_labels)

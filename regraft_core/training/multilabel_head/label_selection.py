@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from regraft_core.formats.options.train_head import HeadOptions
-from regraft_core.runtime.step_reports import Clock, ProgressReporter, log_progress
-from regraft_core.training.linear_head.chosen_fits import make_problem
+from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, scalings
-from regraft_core.training.linear_head.held_out_fits import PATHS, SCREENING, thread_count
+from regraft_core.training.linear_head.held_out_fits import PATHS
+from regraft_core.training.linear_head.level_screening import screen_levels
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_regression import Problem, principal_axes
-from regraft_core.training.linear_head.ridge_regression import RidgeFolds
-from regraft_core.training.multilabel_head.binary_regressions import (
-    binary_losses,
-    prior_classifiers,
-    solve_labels,
-)
+from regraft_core.training.linear_head.logistic_fits import LogisticFits, LogisticFolds
+from regraft_core.training.multilabel_head.binary_regressions import BINARY, binary_losses
 from regraft_core.training.multilabel_head.label_thresholds import (
     EVEN,
     choose_thresholds,
@@ -166,13 +160,8 @@ def fit_labels(rows: HeadRows, scaling: str, penalty: float, sample: NDArray[np.
         sample: rows whose principal axes are used, if they span all rows.
     """
     chosen, targets = scalings(rows)[scaling], rows.labels.astype(np.float64)
-    step = ProgressReporter("head: steps of logistic regression", total=None).advance
-    problem, axes = make_problem(rows, targets, np.ones(len(rows)), chosen, sample)
-    start = prior_classifiers(targets, len(problem.squares))
-    fitted = solve_labels(problem, np.full(targets.shape[1], penalty), start, step)
-    if axes is not None:
-        fitted = replace(fitted, kernel=axes.basis.astype(np.float64) @ fitted.kernel)
-    return fitted.of_features(chosen)
+    fits = LogisticFits(rows, targets, np.ones(len(rows)), chosen, sample, BINARY)
+    return fits.fit(penalty).of_features(chosen)
 
 
 def deal_label_folds(
@@ -223,24 +212,15 @@ def _without_folds(candidates: Mapping[str, HeadRows], options: HeadOptions) -> 
 
 def _screen(candidates: Mapping[str, HeadRows], task: LabelTask) -> list[LabelTrial]:
     """Return the best ridge regression of each of the levels and scalings."""
-    pairs = [(levels, name) for levels, rows in candidates.items() for name in scalings(rows)]
-    progress = ProgressReporter("head: fits to compare levels", len(pairs) * len(SCREENING))
+    targets = task.labels.astype(np.float64)
 
-    def best(pair: tuple[str, str]) -> LabelTrial:
-        rows = candidates[pair[0]]
-        scaled = scalings(rows)[pair[1]].apply(rows.take(task.sample))
-        targets = task.labels.astype(np.float64)
-        path = RidgeFolds(scaled, targets, np.ones(len(targets)), task.fold_of)
-        trials = []
-        for exponent in SCREENING:
-            scores = path.scores(10.0**exponent)["ridge"]
-            loss = float(np.square(scores - targets)[task.scored].mean())
-            trials.append(LabelTrial(*pair, "ridge", 10.0**exponent, loss, len(targets)))
-            progress.advance()
-        return min(trials, key=lambda trial: trial.loss)
+    def evaluate(names: tuple[str, str], penalty: float, scores: Floats) -> LabelTrial:
+        loss = float(np.square(scores - targets)[task.scored].mean())
+        return LabelTrial(*names, "ridge", penalty, loss, len(targets))
 
-    with ThreadPoolExecutor(thread_count()) as pool:
-        found = list(pool.map(best, pairs))
+    weights = np.ones(len(targets))
+    tried = screen_levels(candidates, task.sample, targets, weights, task.fold_of, evaluate)
+    found = [min(of_pair, key=lambda trial: trial.loss) for of_pair in tried]
     _log(found, "Brier score")
     return found
 
@@ -251,7 +231,8 @@ def _follow_path(
     """Return the logistic regressions, and the held-out logits [scored, k] of the best one."""
     exponents: Sequence[float] = PATHS["logistic"]
     penalties = [options.l2] if options.l2 else [10.0**exponent for exponent in exponents]
-    folds = LabelFolds(scaled, task, len(penalties))
+    targets, weights = task.labels.astype(np.float64), np.ones(len(scaled))
+    folds = LogisticFolds(scaled, targets, weights, task.fold_of, BINARY, len(penalties))
     trials: list[LabelTrial] = []
     kept, lowest = np.empty((0, 0)), math.inf
     for penalty in penalties:
@@ -263,41 +244,6 @@ def _follow_path(
         kept, lowest = logits, loss
     _log(trials, "log loss")
     return trials, kept
-
-
-class LabelFolds:
-    """Fits along a path of penalties, each from the last, of all folds but one."""
-
-    def __init__(self, rows: NDArray[np.float32], task: LabelTask, penalties: int) -> None:
-        axes = principal_axes(rows)
-        self._rows, self._task = rows @ axes.basis, task
-        targets = task.labels.astype(np.float64)
-        kept = [task.fold_of != fold for fold in range(task.folds)]
-        self._problems = [
-            Problem([self._rows[one]], targets[one], np.ones(int(one.sum())), axes.squares)
-            for one in kept
-        ]
-        width = len(axes.squares)
-        self._fits = [prior_classifiers(one.targets, width) for one in self._problems]
-        self._progress = ProgressReporter(
-            "head: fits of logistic regression", task.folds * penalties
-        )
-
-    def logits(self, penalty: float) -> Floats:
-        """Fit all folds and return each row's logits by the fit that did not see it."""
-        labels = self._task.labels
-        found = np.empty_like(labels, np.float64)
-        penalties = np.full(labels.shape[1], penalty)
-
-        def fit(fold: int) -> None:
-            self._fits[fold] = solve_labels(self._problems[fold], penalties, self._fits[fold])
-            inside = self._task.fold_of == fold
-            found[inside] = self._fits[fold].logits(self._rows[inside])
-            self._progress.advance()
-
-        with ThreadPoolExecutor(thread_count()) as pool:
-            list(pool.map(fit, range(self._task.folds)))
-        return found
 
 
 def _log(trials: Sequence[LabelTrial], name: str) -> None:

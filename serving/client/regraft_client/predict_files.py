@@ -321,7 +321,8 @@ def as_json(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> s
 def as_csv(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> str:
     """Return the results as CSV; `familiar` is empty if the model does not report it.
 
-    The columns `selected`, `label_set` and `abstain` are absent if it does not report them.
+    The columns `selected`, `label_set` and `abstain` are absent if it does not report them. Lists
+    of names are JSON, because a name may contain a comma.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -333,7 +334,7 @@ def as_csv(results: Sequence[FilePrediction], classes: Sequence[str] = ()) -> st
         if found:
             flag = format_flag(found.familiar, "true", "false")
             columns = [found.label, f"{found.confidence:.6f}", flag]
-            columns += format_decisions(found, more, classes, "true", "false")
+            columns += _json_decisions(found, more, classes)
         writer.writerow(map(_cell, [result.path, *columns, result.error]))
     return text.getvalue()
 
@@ -346,13 +347,23 @@ def decision_columns(results: Sequence[FilePrediction]) -> list[str]:
 
 
 def format_decisions(
-    found: Prediction, columns: Sequence[str], classes: Sequence[str], yes: str, no: str
+    found: Prediction, columns: Sequence[str], classes: Sequence[str]
 ) -> list[str]:
-    """Return the texts of the columns of `decision_columns`: names of labels, and a flag."""
+    """Return what a person reads of the columns of `decision_columns`: names, and a flag."""
     texts = {
         "selected": ", ".join(found.selected_names(classes)),
         "label_set": ", ".join(found.names_in_set(classes)),
-        "abstain": format_flag(found.abstain, yes, no),
+        "abstain": format_flag(found.abstain),
+    }
+    return [texts[name] for name in columns]
+
+
+def _json_decisions(found: Prediction, columns: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return what a program reads of these columns: JSON lists of names, and a flag."""
+    texts = {
+        "selected": json.dumps(found.selected_names(classes), ensure_ascii=False),
+        "label_set": json.dumps(found.names_in_set(classes), ensure_ascii=False),
+        "abstain": format_flag(found.abstain, "true", "false"),
     }
     return [texts[name] for name in columns]
 

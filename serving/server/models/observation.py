@@ -12,6 +12,7 @@ import tensorflow as tf
 from serving.server.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 FEATURES = "features"
+SELECTED, SELECTED_NAMES = "selected", "selected_names"
 # The signature that also has the outputs of another, and the features.
 _WITH_FEATURES = {DEFAULT_SIGNATURE: FEATURES, "images": "images_features"}
 _CHANNELS = 3
@@ -24,7 +25,8 @@ class Observation:
 
     `inputs` is a string array [n]: the encoded images or, for the Classify API, the serialized
     examples of them; or the pixels, float32 [n, height, width, 3]. `byte_values` are the byte
-    strings in `inputs`, which may be images.
+    strings in `inputs`, which may be images. With several labels an image, `outputs` also has
+    `SELECTED_NAMES`, the names of the labels of each image, tuples in an object array [n].
     """
 
     signature: str
@@ -72,6 +74,21 @@ class ObservedSignature:
     def aliases(self) -> dict[str, str]:
         """The alias of each output of `signature` by its tensor."""
         return {spec.tensor: alias for alias, spec in self.signature.outputs.items()}
+
+
+def named_labels(flags: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return the names of the labels of each image, tuples in an object array [n].
+
+    Args:
+        flags: which labels the images have, bool [n, classes].
+        classes: names, if they are known; otherwise labels have their numbers.
+    """
+    named = len(classes) == flags.shape[1]
+    names = np.empty(len(flags), object)
+    for row, chosen in enumerate(flags):
+        places = np.flatnonzero(chosen).tolist()
+        names[row] = tuple(classes[k] if named else f"class {k}" for k in places)
+    return names
 
 
 def observed_signatures(signatures: Mapping[str, Signature]) -> dict[str, ObservedSignature]:

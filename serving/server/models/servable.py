@@ -17,15 +17,19 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
+from regraft_core.formats.fingerprint import LABELS_FILE
 from regraft_core.runtime.gpu_setup import session_options
 from serving.server.config import BatchingConfig
 from serving.server.deadline import remaining_s
 from serving.server.memory import WorkMemory
 from serving.server.models.batching import add_batching, batchable
 from serving.server.models.observation import (
+    SELECTED,
+    SELECTED_NAMES,
     Observation,
     ObservedSignature,
     Recorder,
+    named_labels,
     observed_signatures,
 )
 from serving.server.protocol.image_sizes import declared_size
@@ -56,6 +60,7 @@ class Servable:
         self.observe: Callable[[float], None] = lambda seconds: None
         self.memory: WorkMemory | None = None
         self.recorder: Recorder | None = None
+        self.classes: Sequence[str] = ()  # names, if the folder has them
         self.held: Any = None  # must live as long as the session
         self._observed = observed_signatures(self.signatures)
         self._largest = batching.max_batch_size if batching is not None else 0
@@ -119,6 +124,8 @@ class Servable:
     ) -> Observation:
         values = self._run_held({observed.feed: inputs}, observed.fetches, encoded, spare)
         outputs = dict(zip(observed.run.outputs, values, strict=True))
+        if SELECTED in outputs:
+            outputs[SELECTED_NAMES] = named_labels(outputs[SELECTED], self.classes)
         return Observation(observed.signature.name, inputs, encoded, outputs)
 
     def _run_held(
@@ -243,7 +250,9 @@ def load_servable(
         with graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, [SERVE_TAG], str(path))
             _check_initialized(session, meta_graph)
-        return Servable(meta_graph, session, batching)
+        servable = Servable(meta_graph, session, batching)
+        servable.classes = _class_names(path)
+        return servable
     except tf.errors.OpError as error:
         session.close()
         raise from_op_error(error) from error
@@ -254,6 +263,14 @@ def load_servable(
         session.close()
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ServingError(Code.INTERNAL, f"cannot load {path}: {line}") from error
+
+
+def _class_names(folder: Path) -> Sequence[str]:
+    """Return the names of a model's classes; none if its folder has no list of them."""
+    try:
+        return (folder / LABELS_FILE).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
 
 
 def from_op_error(error: tf.errors.OpError) -> ServingError:

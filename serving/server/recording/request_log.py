@@ -23,7 +23,7 @@ import tensorflow as tf
 from regraft_core.formats.request_log import LoggedAnswer, LoggedRequest, log_line
 from regraft_core.runtime.errors import RegraftError
 from serving.server.metrics import Metrics
-from serving.server.models.observation import FEATURES, Observation
+from serving.server.models.observation import FEATURES, SELECTED_NAMES, Observation
 from serving.server.recording.bounded_queue import BoundedQueue
 from serving.server.recording.log_files import LogFiles
 
@@ -215,8 +215,9 @@ def _answer(version: int, outputs: Outputs, row: int) -> LoggedAnswer:
         predicted, confidence = outputs["label"][row], outputs["confidence"][row]
         error = outputs["error"][row] if "error" in outputs else b""
     familiarity = outputs["familiarity"][row] if "familiarity" in outputs else None
+    selected = outputs[SELECTED_NAMES][row] if SELECTED_NAMES in outputs else None
     return LoggedAnswer(
-        version, _text(predicted), _number(confidence), _number(familiarity), _text(error)
+        version, _text(predicted), _number(confidence), _number(familiarity), _text(error), selected
     )
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.report.error_gallery import SIDE_PX, data_uri, overlay, select_errors
+from components.evaluate.report.error_gallery import select_errors
 from components.evaluate.report.grad_cam import explained_layer, heat_maps
+from components.evaluate.report.image_explanation import SIDE_PX, data_uri, overlay
 from regraft_core.backbones.network_layers import PatchTokens
 
 

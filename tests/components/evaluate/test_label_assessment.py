@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from components.evaluate.assessment import Cost, LabeledLogits, Slices
+from components.evaluate.assessment import Cost, LabeledLogits
 from components.evaluate.evaluation_manifest import build_manifest
 from components.evaluate.gate.champion import Champion, champion_labels, champion_scores
 from components.evaluate.gate.option_checks import check_options
 from components.evaluate.gate.selection import choose
 from components.evaluate.label_assessment import (
     CURVE_POINTS,
-    NO_SLICES,
     ChampionScores,
     assess_labels,
     precision_recall_curves,
@@ -98,9 +95,12 @@ def test_an_empty_test_split_never_passes() -> None:
     assert failed(assessed(nothing, champion)) == [*expected, "champion"]
 
 
-def test_slices_are_noted_as_not_measured() -> None:
-    test = replace(labeled(2.5), slices=Slices(["site"], [["a"]] * 300, {"site": ["a"]}))
-    assert NO_SLICES in assessed(test).notes and NO_SLICES not in assessed(labeled(2.5)).notes
+def test_one_label_is_a_question_of_yes_or_no() -> None:
+    several = labeled(2.5)
+    test = LabeledLogits(several.logits[:, :1], several.true_labels[:, :1])
+    cost = Cost(model_mb=16.0)
+    result = assess_labels(test, [0.5], ["yes"], GateOptions(recall_floor=0.0), cost=cost)
+    assert result.verdict.accepted and result.metrics.values["chance_map"] < 0.6
 
 
 def test_one_prediction_that_is_not_finite_fails_the_gate() -> None:

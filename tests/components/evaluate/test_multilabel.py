@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
+from components.evaluate.metrics.average_precision import LabelRanking, chance_scores
 from components.evaluate.metrics.bootstrap import (
     bootstrap,
     bootstrap_interval,
@@ -15,9 +16,6 @@ from components.evaluate.metrics.bootstrap import (
 from components.evaluate.metrics.label_comparison import compare_labels
 from components.evaluate.metrics.multilabel import (
     LabelPredictions,
-    average_precisions,
-    chance_scores,
-    mean_average_precision,
     measure_labels,
     precision_recall_points,
 )
@@ -43,7 +41,7 @@ def test_scores_of_weighted_images_are_those_of_scikit_learn() -> None:
     found = predictions(0)
     weights = np.random.default_rng(1).integers(0, 3, (200, 4)).astype(np.float32)
     weights[:, 0] = 1
-    areas = average_precisions(found.probabilities, found.true_labels, weights)
+    areas = found.ranking.average_precisions(weights)
     scores = found.scores(weights)
     for k, sample in enumerate(weights.T):
         expected = [
@@ -114,13 +112,19 @@ def test_interval_includes_a_score_that_is_lower_than_almost_all_resamples() -> 
     rng = np.random.default_rng(0)
     true_labels = rng.random((300, 20)) < 0.03
     blind = rng.random((300, 20)).astype(np.float32)
-    score = mean_average_precision(blind, true_labels, once(300))[0]
-    resampled = bootstrap(
-        lambda weights: {"map": mean_average_precision(blind, true_labels, weights)}, 300, 0
-    )["map"]
+    ranking = LabelRanking(blind, true_labels)
+    score = ranking.means(once(300))[0]
+    resampled = bootstrap(lambda weights: {"map": ranking.means(weights)}, 300, 0)["map"]
     assert (resampled < score).mean() < 0.1  # copies of an image are ranked together
     low, high = bootstrap_interval(resampled, score)
     assert low < score < high < np.quantile(resampled, 0.9)
+
+
+def test_interval_includes_a_score_that_is_far_from_all_resamples() -> None:
+    resampled = np.random.default_rng(0).normal(0.9, 0.01, 1000)
+    low, high = bootstrap_interval(resampled, 0.8)
+    assert low == pytest.approx(0.78, abs=0.003) and high == pytest.approx(0.82, abs=0.003)
+    assert probability_above_zero(resampled, -0.03) < 0.01
 
 
 def test_at_most_one_in_twenty_blind_models_is_above_chance() -> None:
@@ -130,7 +134,7 @@ def test_at_most_one_in_twenty_blind_models_is_above_chance() -> None:
         true_labels = rng.random((80, 4)) < [0.3, 0.1, 0.1, 0.05]
         blind = rng.normal(size=(80, 4)).astype(np.float32)
         limit = np.quantile(chance_scores(blind, true_labels, seed), 0.95)
-        above += mean_average_precision(blind, true_labels, once(80))[0] > limit
+        above += LabelRanking(blind, true_labels).means(once(80))[0] > limit
     assert above <= 5
 
 
@@ -139,9 +143,7 @@ def test_chance_has_the_areas_of_shuffled_images() -> None:
     shuffled = []
     for seed in range(200):
         order = np.random.default_rng(seed).permutation(40)
-        shuffled += [
-            *mean_average_precision(found.probabilities, found.true_labels[order], once(40))
-        ]
+        shuffled += [*LabelRanking(found.probabilities, found.true_labels[order]).means(once(40))]
     chance = chance_scores(found.probabilities, found.true_labels, 0)
     assert chance.mean() == pytest.approx(np.mean(shuffled), abs=0.01)
     assert np.quantile(chance, 0.95) == pytest.approx(np.quantile(shuffled, 0.95), abs=0.03)

@@ -281,3 +281,20 @@ def test_a_single_backbone_is_not_measured(dataset: Path, tmp_path: Path) -> Non
 def test_given_values_are_no_choice(dataset: Path) -> None:
     options = FeatureOptions(backbone="tiny", image_px=48)
     assert choose_backbone(dataset, DatasetManifest.read(dataset), options) == (options, None)
+
+
+def test_a_network_in_the_folder_of_weights_is_compared(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_backbone("tiny", 32).save_weights(tmp_path / "tiny.weights.h5")
+    inputs = keras.Input((32, 32, 3))
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    keras.Model(inputs, keras.layers.Conv2D(4, 3, 2)(scaled)).save(tmp_path / "mine.keras")
+    options = FeatureOptions(backbone="auto", weights=str(tmp_path), image_px=32)
+    manifest = extract_features(dataset, tmp_path / "features", options)
+    assert manifest.backbone_choice is not None
+    trials = {trial.backbone: trial.weights for trial in manifest.backbone_choice.trials}
+    assert trials == {
+        "tiny": str(tmp_path / "tiny.weights.h5"), str(tmp_path / "mine.keras"): "imagenet"
+    }  # fmt: skip
+    assert "extract_features: mine.keras at 32 px: accuracy" in capsys.readouterr().out

@@ -165,6 +165,57 @@ def test_a_result_is_kept_for_the_same_work(
     assert len(json.loads(kept.read_text())) == 5
 
 
+LARGE = Engine(batch_size=256)
+GPU = [FLOAT32, BFLOAT16, LARGE, Engine(xla=True), Engine("tf", "bfloat16", xla=True),
+       Engine(batch_size=256, xla=True)]  # fmt: skip
+
+
+def test_larger_batches_count_by_the_image() -> None:
+    """Their batches take 20 times as long, with 128 times as many images."""
+    machine = Machine({FLOAT32: 0.01, BFLOAT16: 0.009, LARGE: 0.2})
+    assert machine.choose(GPU[:3]).engine == LARGE
+    assert machine.choose(GPU[:3], replace(LONG, batch_size=256)).engine == BFLOAT16
+
+
+def test_xla_compiles_the_fastest_engine_for_long_work() -> None:
+    compiled = GPU[4]
+    machine = Machine(dict.fromkeys(GPU, 0.1) | {BFLOAT16: 0.02, compiled: 0.01, LARGE: 20.0})
+    assert machine.choose(GPU).engine == BFLOAT16
+    assert machine.built == [FLOAT32, BFLOAT16, LARGE]
+    machine.built.clear()
+    for _ in range(2):  # with a race, and with its result
+        assert machine.choose(GPU, replace(LONG, image_px=224)).engine == compiled
+        assert machine.choose(GPU).engine == BFLOAT16
+    assert machine.built == [FLOAT32, BFLOAT16, LARGE, compiled, BFLOAT16, compiled, BFLOAT16]
+
+
+def test_an_engine_that_exhausts_the_memory_does_not_take_part(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = Machine({FLOAT32: 0.02, BFLOAT16: 0.01, LARGE: 0.0001})
+
+    def build(engine: Engine) -> Network:
+        def exhausted(pixels: tf.Tensor) -> Arrays:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+
+        return exhausted if engine == LARGE else machine.build(engine)
+
+    pixels = tf.zeros([2, 4, 4, 3])
+    ready = choose_engine(GPU[:3], LONG, build, lambda: pixels, alone=True)
+    assert ready.engine == BFLOAT16
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith("256 cannot compute this network: OOM when allocating")
+
+
+def test_a_result_is_not_used_with_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_engines, "gpu_names", lambda: ["NVIDIA A100"])
+    Machine({FLOAT32: 0.1, BFLOAT16: 0.01, LARGE: 6.0}).choose(GPU[:3])
+    other = Machine({FLOAT32: 0.01, BFLOAT16: 0.1, LARGE: 6.0})
+    assert other.choose(GPU[:3]).engine == BFLOAT16
+    monkeypatch.setattr(kept_engines, "gpu_names", lambda: ["NVIDIA H100"])
+    assert other.choose(GPU[:3]).engine == FLOAT32
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"[" * 100_000, b"[1]", b'{"a": 3}', b'{"KEY": 3}', b'{"KEY": {}}']
 )

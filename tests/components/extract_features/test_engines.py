@@ -55,13 +55,39 @@ def test_a_cpu_offers_what_is_installed_and_allowed(
     assert ", ".join(map(str, possible)) == expected
 
 
-def test_gpus_are_of_tensorflow() -> None:
-    given = [(8, 0)]
-    assert possible_engines(FeatureOptions(), given) == [Engine("tf", "bfloat16")]
-    assert possible_engines(FeatureOptions(precision="float32"), given) == [Engine()]
-    assert possible_engines(FeatureOptions(), [(7, 0)]) == [Engine("tf", "float16")]
-    asked = FeatureOptions(feature_engine="openvino", precision="float32")
-    assert possible_engines(asked, given) == [Engine("openvino")]
+HOPPER, TURING, PASCAL = (9, 0), (7, 5), (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "halves"),
+    [
+        ([HOPPER], {}, ["float32", "float16", "bfloat16"]),
+        ([TURING], {}, ["float32", "float16"]),
+        ([PASCAL], {}, ["float32"]),
+        ([HOPPER, TURING], {}, ["float32", "float16"]),  # each computes a part
+        ([HOPPER], {"precision": "float32"}, ["float32"]),
+        ([HOPPER], {"precision": "mixed", "batch_size": 64}, ["bfloat16"]),
+        ([TURING], {"precision": "mixed"}, ["float16"]),
+        ([HOPPER], {"feature_engine": "tf", "batch_size": 64}, ["float32", "float16", "bfloat16"]),
+    ],
+)
+def test_gpus_offer_precisions_larger_batches_and_xla(
+    gpus: list[tuple[int, int]], options: dict[str, Any], halves: list[str]
+) -> None:
+    names = [f"tf {half}" for half in halves]
+    plain = [*names, *(f"{name} in batches of 256" for name in names)]
+    compiled = [text.replace(name, f"{name} with XLA") for text in plain for name in names
+                if text.startswith(f"{name}")]  # fmt: skip
+    assert list(map(str, possible_engines(FeatureOptions(**options), gpus))) == plain + compiled
+    larger = FeatureOptions(**options | {"batch_size": 256})
+    assert not any(engine.batch_size for engine in possible_engines(larger, gpus))
+
+
+def test_a_pinned_engine_of_a_gpu_is_the_only_one() -> None:
+    pinned = FeatureOptions(feature_engine="tf", precision="float32")
+    assert possible_engines(pinned, [HOPPER]) == [Engine()]
+    pinned = FeatureOptions(feature_engine="openvino", precision="float32")
+    assert possible_engines(pinned, [HOPPER]) == [Engine("openvino")]
 
 
 def test_what_this_machine_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +128,16 @@ def test_openvino_computes_the_same_features(model: keras.Model, extractor: kera
     assert difference(arrays, exact) < 1e-5
     rounded = build_network(Engine("openvino", "bfloat16"), model, extractor, TINY, 5)
     assert difference(rounded(tf.constant(PIXELS)), exact) < 0.05
+
+
+def test_xla_computes_the_same_features(model: keras.Model, extractor: keras.Model) -> None:
+    """In full batches and in one that is filled up."""
+    exact = build_network(Engine(), model, extractor, TINY, 5)(tf.constant(PIXELS))
+    network = build_network(Engine(xla=True), model, extractor, TINY, 4)
+    parts = [network(tf.constant(part)) for part in (PIXELS[:4], PIXELS[4:])]
+    assert [len(part["gap"]) for part in parts] == [4, 1]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in exact}
+    assert difference(arrays, exact) < 1e-5
 
 
 def test_openvino_sends_nothing() -> None:

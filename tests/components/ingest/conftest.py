@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.ingest.catalog import Catalog, ImageRow
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.rows import ImageRow
 from tests.components.ingest.web import Web, certificates, serving
 
 

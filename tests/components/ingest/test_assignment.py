@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words
+from components.ingest.catalog.counts import count_by_split
 from components.ingest.splits.assignment import assign_catalog
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
@@ -31,7 +33,7 @@ def assign(catalog: Catalog, options: IngestOptions = QUARTERS) -> list[str]:
 
 
 def counts(catalog: Catalog, label: str = "cat") -> dict[str, int]:
-    return {split: by_class[label] for split, by_class in catalog.count_by_split().items()}
+    return {split: by_class[label] for split, by_class in count_by_split(catalog).items()}
 
 
 def test_images_without_splits_have_those_of_their_keys(make_catalog: Make) -> None:
@@ -74,8 +76,13 @@ def test_missing_splits_are_sampled_from_train(
 
 
 def splits_of_units(catalog: Catalog, label: str) -> dict[int, str]:
-    rows = catalog.assignments("")
-    return {key // UNIT: split for _, key, name, split in rows if name == label}
+    keys = read_integers(catalog, "key").tolist()
+    labels, splits = read_words(catalog, "label"), read_words(catalog, "split")
+    return {
+        key // UNIT: splits.values[split]
+        for key, name, split in zip(keys, labels.codes, splits.codes, strict=True)
+        if labels.values[name] == label
+    }
 
 
 def test_the_lowest_keys_are_moved_for_the_minimum(make_catalog: Make) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.assignments import use_source_splits
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers
+from components.ingest.catalog.counts import count_images
 from components.ingest.splits.duplicates import resolve_duplicates
-from components.ingest.splits.near_duplicates import NearPair, find_near_pairs
+from components.ingest.splits.near_duplicates import find_near_pairs
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import DataError
 
@@ -18,7 +21,7 @@ Make = Callable[[Sequence[dict[str, Any]]], Catalog]
 
 
 def keys(catalog: Catalog) -> list[int]:
-    return list(catalog.keys(range(1, catalog.count() + 1)).values())
+    return read_integers(catalog, "key").tolist()
 
 
 def test_near_pairs_are_sorted_by_difference_and_then_by_id(make_catalog: Make) -> None:
@@ -31,8 +34,8 @@ def test_near_pairs_are_sorted_by_difference_and_then_by_id(make_catalog: Make) 
     equal = [{"id": b"b", "pixels": -9}, {"id": b"a", "pixels": -9}, {"id": b"g", "pixels": -8}]
     catalog = make_catalog([*images, *equal])
     # Numbers start at 1, so f is 1; e differs from f and d by 1 after their brightness.
-    assert find_near_pairs(catalog) == [
-        NearPair(0.0, 6, 5), NearPair(0.0, 3, 1), NearPair(1.0, 3, 2), NearPair(1.0, 2, 1),
+    assert find_near_pairs(catalog).tolist() == [
+        (0.0, 6, 5), (0.0, 3, 1), (1.0, 3, 2), (1.0, 2, 1),
     ]  # fmt: skip
 
 
@@ -40,7 +43,7 @@ def test_hashes_of_near_duplicates_differ_in_at_most_4_bits(make_catalog: Make) 
     gray = np.full(1024, 100, np.uint8).tobytes()
     hashes = [0, 0b1111, 0b11111 << 32, -1]
     catalog = make_catalog([{"pixels": value, "thumbnail": gray} for value in hashes])
-    assert find_near_pairs(catalog) == [NearPair(0.0, 1, 2)]
+    assert find_near_pairs(catalog).tolist() == [(0.0, 1, 2)]
 
 
 @pytest.mark.parametrize(("images", "limit"), [(40, 16), (1699, 16), (1700, 17), (1850, 18)])
@@ -140,7 +143,7 @@ def test_excluded_exact_duplicates_name_the_kept_image(make_catalog: Make) -> No
         (b"6.png", "label-conflict", "same bytes in cat and dog"),
         (b"8.png", "leakage", "same bytes as 9.png in validation"),
     ]
-    assert catalog.count() == 3
+    assert count_images(catalog) == 3
     assert report.counts == {
         "exact_sets": 3, "exact_dropped": 6, "leaking": 2, "leaking_dropped": 0,
         "leaking_kept": 0,
@@ -165,7 +168,7 @@ LEAKING = [
 
 
 def splits(catalog: Catalog) -> dict[bytes, str]:
-    catalog.use_source_splits()
+    use_source_splits(catalog)
     catalog.index_splits()
     return {
         image.path: split

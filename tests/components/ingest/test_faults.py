@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from components.ingest.ingest import WORK, ingest
-from components.ingest.process_pool import map_in_processes
 from components.ingest.stale_folders import remove_stale_folders
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.ingest import IngestOptions
-from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 CODE = (
@@ -154,36 +153,11 @@ def test_a_limit_of_file_sizes_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def die(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def test_a_killed_worker_is_one_line() -> None:
-    with pytest.raises(RegraftError, match="a worker process was killed"):
-        list(map_in_processes(die, range(8), 2))
-
-
-def test_results_are_in_order_with_few_tasks_in_flight() -> None:
-    started = []
-
-    def tasks() -> Iterator[int]:
-        for number in range(40):
-            started.append(number)
-            yield number
-
-    results = map_in_processes(abs, tasks(), 2)
-    assert next(results) == 0
-    assert len(started) <= 6
-    assert list(results) == list(range(1, 40))
-
-
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from components.ingest.catalog import StoredImage
+    from components.ingest.catalog.rows import StoredImage
     from components.ingest.spool import StoredImageReader
 
     path = tmp_path / "1.png"

@@ -321,6 +321,17 @@ def test_annotations_of_images_that_are_not_listed_are_one_warning(
                for one in found.warnings)  # fmt: skip
 
 
+def test_categories_of_one_name_are_one_class(items: Items, tmp_path: Path) -> None:
+    file = coco(tmp_path, items) / "annotations" / "instances_all.json"
+    document = json.loads(file.read_text())
+    document["categories"].append({"id": 77, "name": document["categories"][0]["name"]})
+    document["annotations"][0]["category_id"] = 77
+    file.write_text(json.dumps(document))
+    found = read(tmp_path, tmp_path)
+    assert len(found.classes) == len(document["categories"]) - 1
+    assert any("categories of one name are one class" in one for one in found.warnings)
+
+
 ENTITIES = b"""<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;&x;&x;&x;">]>
 <annotation><filename>&y;</filename></annotation>"""
 

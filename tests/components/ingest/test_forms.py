@@ -177,14 +177,20 @@ def test_remote_shards_are_read_one_after_the_other(
     scheme: str, web: Web, items: Items, expected: DatasetManifest, tmp_path: Path
 ) -> None:
     pattern = web_dataset(tmp_path, items)
-    for file in sorted(tmp_path.glob("*.tar")):
-        web.plan(f"/{file.name}", Reply(file.read_bytes()))
-        fsspec.filesystem("memory").pipe_file(f"/shards/{file.name}", file.read_bytes())
+    shards = sorted(tmp_path.glob("*.tar"))
+    for file in shards:
+        data, version = file.read_bytes(), {"ETag": f'"{file.name}"'}
+        broken = Reply(data, headers=version, send=len(data) // 2)
+        web.plan(f"/{file.name}", broken, Reply(data, headers=version))
+        fsspec.filesystem("memory").pipe_file(f"/shards/{file.name}", data)
     where = web.address if scheme == "http" else "memory://shards"
     cache = str(tmp_path / "cache")
-    found = read(f"{where}/{pattern.name}", tmp_path / "dataset", download_cache=cache)
+    options = {"download_cache": cache, "download_backoff_s": 0.01}
+    found = read(f"{where}/{pattern.name}", tmp_path / "dataset", **options)
     assert found.digest == expected.digest
     assert found.sources == [f"{where}/{pattern.name}"]
+    resumed = [path for path, headers in web.requests if "Range" in headers]
+    assert resumed == [f"/{file.name}" for file in shards if scheme == "http"]
 
 
 def test_the_state_of_a_pattern_is_that_of_its_shards(items: Items, tmp_path: Path) -> None:

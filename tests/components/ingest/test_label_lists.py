@@ -57,6 +57,9 @@ def test_columns_are_classes() -> None:
     form = LabelForm(columns=("dog", "cat", "owl"))
     assert form.labels(None, ("1", "True", "0")) == ("cat", "dog")
     assert form.labels(None, ("0", "false", "0")) == ()
+    assert form.labels(None, ("1.0", "0.0", "1.0")) == ("dog", "owl")
+    with pytest.raises(DataError, match=r"expected 0 or 1 in the column 'cat', got '0\.5'"):
+        form.labels(None, ("1.0", "0.5", "1.0"))
     with pytest.raises(DataError, match="expected 0 or 1 in the column 'owl', got ''"):
         form.labels(None, ("1", "0", ""))
 

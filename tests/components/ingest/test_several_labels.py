@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from components.ingest.card.label_counts import describe_lists
-from components.ingest.catalog import Catalog
+from components.ingest.catalog.catalog import Catalog
+from components.ingest.catalog.columns import read_integers, read_words
+from components.ingest.catalog.counts import (
+    count_by_class,
+    count_by_reason,
+    count_split_images,
+)
 from components.ingest.ingest import ingest
 from components.ingest.splits.assignment import assign_catalog
 from components.ingest.splits.duplicates import resolve_duplicates
@@ -121,6 +127,20 @@ def test_a_list_of_one_label_is_not_one_label(tmp_path: Path) -> None:
     assert digests[1] != digests[0]
 
 
+def test_one_label_needs_images_with_and_without_it(tmp_path: Path) -> None:
+    write_table(tmp_path / "images")
+    table = tmp_path / "images" / "one.csv"
+    rows = [f"{number}.bmp,{number % 2}.0" for number in range(60)]
+    table.write_text("path,red\n" + "\n".join(rows))
+    options = IngestOptions(processes=1, label_columns=("red",))
+    manifest = ingest([str(table)], tmp_path / "data", options)
+    assert (manifest.classes, manifest.quarantined) == (["red"], {})
+    assert sum(split.by_class["red"] for split in manifest.splits.values()) == 30
+    table.write_text("path,red\n" + "\n".join(row.replace(",0", ",1") for row in rows))
+    with pytest.raises(DataError, match="found 1: red 60, or one and images without it"):
+        ingest([str(table)], tmp_path / "all", options)
+
+
 def test_sources_of_two_forms_are_refused(
     table: Path, tmp_path: Path, make_classes: Callable[..., Path]
 ) -> None:
@@ -147,8 +167,8 @@ def test_copies_with_other_lists_are_a_conflict(make_catalog: Make) -> None:
     )
     catalog.use_label_lists()
     resolve_duplicates(catalog, IngestOptions())
-    assert catalog.count_by_reason() == {"exact-duplicate": 1, "label-conflict": 2}
-    assert catalog.count_by_class() == {"red": 1}
+    assert count_by_reason(catalog) == {"exact-duplicate": 1, "label-conflict": 2}
+    assert count_by_class(catalog) == {"red": 1}
 
 
 def test_groups_stay_in_one_split(make_catalog: Make) -> None:
@@ -157,9 +177,10 @@ def test_groups_stay_in_one_split(make_catalog: Make) -> None:
     )
     catalog.use_label_lists()
     assert assign_catalog(catalog, ["blue", "red"], IngestOptions(), several=True) == []
-    splits = {(key, split) for _, key, _, split in catalog.assignments("")}
+    keys, of_split = read_integers(catalog, "key"), read_words(catalog, "split").codes
+    splits = set(zip(keys.tolist(), of_split.tolist(), strict=True))
     assert len(splits) == 30
-    assert catalog.count_split_images() == {"test": 18, "train": 57, "validation": 15}
+    assert count_split_images(catalog) == {"test": 18, "train": 57, "validation": 15}
 
 
 def test_a_label_without_enough_images_is_named(make_catalog: Make) -> None:

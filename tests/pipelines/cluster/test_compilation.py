@@ -184,7 +184,9 @@ def test_a_json_file_with_kubernetes_settings_is_refused(
     [
         (("--source", "./images"), "source: expected a URI, or a path in a mounted --pvc"),
         (("--destination", "/models"), "destination: expected a URI, or a path in a mounted"),
-        (("--weights", "a.weights.h5"), "weights: expected a URI, or a path in a mounted"),
+        (("--weights", "a.weights.h5"), "weights: expected a path in a mounted --pvc"),
+        (("--backbone", "./my_model.keras"), "backbone: expected a path in a mounted --pvc"),
+        (("--backbone", "s3://bucket/m.keras"), "backbone: expected a path or a file: URI"),
         (("--weights", "https://a/b.h5"), "weights: expected a path or a file: URI"),
         (("--work-dir", "s4://bucket/work"), "work_dir: expected a URI such as s3://"),
         (("--cut", "nothing"), "cut"),

@@ -93,8 +93,8 @@ def test_sets_and_abstention_are_columns_of_a_model_that_reports_them(
     classes = ["=x", "y\x1b"]
     header, first, second, third = as_csv(DECIDED, classes).splitlines()
     assert header == "path,label,confidence,familiar,label_set,abstain,error"
-    assert first == """a.png,'=x,0.500000,,"'=x, y\\u001b",true,"""
-    assert second == "b.png,'=x,0.900000,,'=x,false,"
+    assert first == """a.png,'=x,0.500000,,"[""=x"", ""y\\u001b""]",true,"""
+    assert second == """b.png,'=x,0.900000,,"[""=x""]",false,"""
     assert third == "c.png,,,,,,damaged"
     rows = json.loads(as_json(DECIDED, classes))
     assert [row.get("label_set") for row in rows] == [["=x", "y\x1b"], ["=x"], None]
@@ -120,8 +120,8 @@ def test_several_labels_of_an_image_are_shown_with_their_probabilities(
     classes = ["=x", "y\x1b"]
     header, first, second, _ = as_csv(SEVERAL, classes).splitlines()
     assert header == "path,label,confidence,familiar,selected,error"
-    assert first == """a.png,'=x,0.500000,,"'=x, y\\u001b","""
-    assert second == "b.png,'=x,0.100000,,,"
+    assert first == """a.png,'=x,0.500000,,"[""=x"", ""y\\u001b""]","""
+    assert second == "b.png,'=x,0.100000,,[],"
     rows = json.loads(as_json(SEVERAL, classes))
     assert [row.get("selected") for row in rows] == [["=x", "y\x1b"], [], None]
     print_predictions(SEVERAL, classes)

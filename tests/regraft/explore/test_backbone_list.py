@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import pytest
 
 from regraft.explore import backbone_list
@@ -48,6 +49,18 @@ def test_what_is_measured_is_kept(regraft: Regraft) -> None:
     after, other = list_backbones(["tiny", "vgg16"])
     assert before.image_ms is None and other.image_ms is None
     assert after.image_ms is not None and after.image_ms > 0
+
+
+def test_another_file_of_the_same_name_is_not_measured_yet(tmp_path: Path) -> None:
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)]).save(path)
+    list_backbones([str(path)], "unit", measure=True)
+    (found,) = list_backbones([str(path)], "unit")
+    assert (found.parameters, found.image_ms is None) == (8, False)
+    with open(path, "ab") as file:
+        file.write(b" ")
+    (found,) = list_backbones([str(path)], "unit")
+    assert (found.parameters, found.image_ms) == (None, None)
 
 
 def test_a_preset_without_weights_is_not_here(tmp_path: Path, regraft: Regraft) -> None:

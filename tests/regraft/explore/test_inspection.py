@@ -57,6 +57,19 @@ def test_counts_depend_on_cut_and_batch_norm(regraft: Regraft) -> None:
     assert head == 33 * 10
 
 
+def test_a_network_without_a_cut_trains_only_its_head(regraft: Regraft, tmp_path: Path) -> None:
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]).save(path)
+    ended = regraft("inspect", path, "--strategy", "top", "--json")
+    assert ended.json["facts"]["scaling"].startswith("unknown; name it with --scaling")
+    counts = ended.json["strategy"]
+    assert (counts["strategy"], counts["cut"], counts["trainable_parameters"]) == ("head", None, 50)
+    assert "top trains only the head" in counts["note"]
+    assert "top trains only the head" in regraft("inspect", path, "--strategy", "top").out
+    refused = regraft("inspect", path, "--strategy", "top", "--cut", "conv2d")
+    assert refused.code == 2 and "only its head can be trained" in refused.err
+
+
 def test_a_candidate_shows_its_layers_as_they_were_trained(
     regraft: Regraft, trained: Trained, tmp_path: Path
 ) -> None:

@@ -17,7 +17,10 @@ from regraft_core.backbones.at_hand import (
 from regraft_core.backbones.backbone_row import KERAS
 from regraft_core.backbones.backbone_table import BACKBONES, find_backbone
 from regraft_core.backbones.build import build_backbone
+from regraft_core.backbones.hub_presets import image_presets
 from regraft_core.runtime.errors import InputError
+from tests.hub_presets import write_preset
+from tests.own_networks import layer, sequential, write_network
 
 
 @pytest.fixture
@@ -88,6 +91,33 @@ def test_a_folder_may_contain_the_weights(tmp_path: Path) -> None:
         "tiny": str(tmp_path / "tiny.weights.h5"),
     }
     assert list(backbones_at_hand(tmp_path.as_uri(), image_px=16)) == ["tiny"]
+
+
+def test_a_folder_may_contain_presets_and_networks(tmp_path: Path) -> None:
+    preset = write_preset(tmp_path / "vit")
+    (tmp_path / "vit" / "model.weights.h5").touch()
+    scaled = sequential(layer("Rescaling", scale=1 / 255))
+    own = write_network(tmp_path / "mine.keras", scaled)
+    # Without weights, and without a scaling.
+    write_preset(tmp_path / "other")
+    write_network(tmp_path / "other.keras", sequential(layer("ReLU")))
+    assert backbones_at_hand(str(tmp_path)) == {preset: "imagenet", own: "imagenet"}
+    assert list(backbones_at_hand(str(tmp_path), image_px=48)) == [preset]
+
+
+def test_a_downloaded_preset_is_at_hand(
+    keras_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    name = "vit_base_patch16_224_imagenet"
+    address = image_presets()[name].address.removeprefix("kaggle://")
+    folder = tmp_path / "models" / address
+    folder.parent.mkdir(parents=True)
+    write_preset(folder)
+    assert f"hub:{name}" not in backbones_at_hand()
+    (folder / "model.weights.h5").touch()
+    assert backbones_at_hand()[f"hub:{name}"] == "imagenet"
+    assert f"hub:{name}" not in backbones_at_hand(image_px=50)
 
 
 def test_nothing_at_hand_is_an_error_with_what_to_install(

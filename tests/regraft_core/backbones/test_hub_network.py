@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -21,6 +22,7 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import read_keras_file
 from tests.hub_presets import NETWORKS, PX, save_preset
 
+SLOW = ("Swin", "MiT", "DeiT", "DINOv3")
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, PX, PX, 3)).astype(np.float32)
 
 
@@ -41,7 +43,11 @@ def test_the_table_and_its_tests_have_the_same_families() -> None:
     assert {family.name for family in FAMILIES.values()} == set(NETWORKS)
 
 
-@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=pytest.mark.long(seconds=6) if family in SLOW else ())
+     for family in NETWORKS],
+)  # fmt: skip
 def test_a_preset_is_the_same_network_that_can_be_cut(family: str, tmp_path: Path) -> None:
     network = save_preset(family, tmp_path / "preset")
     row = find_backbone(f"hub:{tmp_path / 'preset'}")
@@ -103,6 +109,22 @@ def test_weights_that_do_not_fit(preset: Path, tmp_path: Path) -> None:
         folder / "model.weights.h5"
     )
     with pytest.raises(InputError, match="hub:other: the preset's files do not match"):
+        build_backbone(f"hub:{folder}")
+
+
+def test_a_network_of_another_size_than_its_weights(preset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    shutil.copytree(preset, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["num_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=r"weights have \d+ values, the network in config.json has"
+    ):
+        build_backbone(f"hub:{folder}")
+    config["config"] |= {"hidden_dim": 1 << 19, "mlp_dim": 1 << 20}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"hub:wide has \d{13} parameters, more than its \d+ byte"):
         build_backbone(f"hub:{folder}")
 
 

@@ -47,6 +47,30 @@ def test_names_that_cannot_be_used(name: str, message: str) -> None:
         ({"kind": "BertBackbone"}, "is not a preset of a network for images .* BertBackbone"),
         ({"config": {"patch_size": 8}}, "invalid config.json: KeyError"),
         ({"config": PRESET_CONFIG | {"mlp_dim": {"class_name": "Lambda"}}}, "mlp_dim is an object"),
+        (
+            {"config": PRESET_CONFIG | {"num_layers": 10**9}},
+            "num_layers is 1000000000, expected at",
+        ),
+        ({"config": PRESET_CONFIG | {"hidden_dim": 10**13}}, "hidden_dim is 10000000000000, expec"),
+        ({"config": PRESET_CONFIG | {"patch_size": 0}}, "patches of 0 px, 32 channels"),
+        (
+            {"config": PRESET_CONFIG | {"image_shape": [64, 64, 1]}},
+            r"expected images \[px, px, 3\]",
+        ),
+        (
+            {
+                "kind": "SwinTransformerBackbone",
+                "config": {"embed_dim": 32, "depths": [9] * 99, "window_size": 7},
+            },
+            "depths is 891, expected at most 256",
+        ),
+        (
+            {
+                "kind": "SwinTransformerBackbone",
+                "config": {"embed_dim": 32, "depths": [2, 2], "window_size": 10**6},
+            },
+            "window_size is 1000000, expected at most 64",
+        ),
         ({"image_converter": {"config": {"scale": [1, 2], "offset": 0}}}, "one or three numbers"),
         ({"image_converter": {"config": {"scale": "x", "offset": 0}}}, "one or three numbers"),
         ({"image_converter": {}}, "name it with --scaling"),

@@ -49,6 +49,8 @@ def test_a_line_is_read_as_it_was_written() -> None:
     assert parse_line(log_line(plain)) == plain
     assert plain.feature_values() == ()
     assert not {"image", "shape"} & set(json.loads(log_line(plain)))
+    several = replace(plain, answer=replace(ANSWER, selected=("a", "b")))
+    assert parse_line(log_line(several)) == several
     pixels = replace(REQUEST, shape=(2, 4, 3))
     assert parse_line(log_line(pixels)) == pixels
 
@@ -66,6 +68,7 @@ def test_a_line_is_read_as_it_was_written() -> None:
         (line(version=True), "version: expected int, got bool"),
         (line(features="!"), "features: expected base64, got '!'"),
         (line(features="YQ=="), "features: expected float16 values, got 1 bytes"),
+        (line(selected=[1]), "selected: expected names of labels, got"),
         (line(shape=[2, 4]), "shape: expected height, width and 3, got [2, 4]"),
         (line(shape=[2, 4, "3"]), "shape: expected height, width and 3, got [2, 4, '3']"),
         (line(shape=3), "shape: expected list or NoneType, got int"),

@@ -237,6 +237,16 @@ def test_a_host_of_another_machine_is_bad_input(labeled: Path) -> None:
         pytest.fail("it must not start")
 
 
+def test_a_server_that_is_late_and_has_to_be_killed_is_reported_as_late(
+    stand_ins: Path, labeled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stand_ins / "docker").write_text("#!/bin/sh\ntrap '' TERM\necho loading\nexec sleep 60\n")
+    monkeypatch.setattr("serving.running.runner._FAILED_STOP_S", 0.2)
+    server = serving_folder(labeled, "docker", ServeOptions(deadline_s=1))
+    with pytest.raises(RegraftError, match=r"^the server was not ready within 1 s$"), server:
+        pytest.fail("it must not start")
+
+
 def test_an_engine_that_exits_at_once_is_reported(stand_ins: Path, labeled: Path) -> None:
     (stand_ins / "docker").write_text(
         "#!/bin/sh\necho cannot pull the image; echo; echo \"Run 'docker run --help' for more\"\n"

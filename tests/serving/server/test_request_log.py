@@ -12,19 +12,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from regraft_core.formats.request_log import LoggedRequest, read_request_log
+from regraft_core.formats.request_log import LoggedRequest, parse_line, read_request_log
 from regraft_core.runtime.errors import InputError
 from serving.request_log_options import RequestLogOptions
 from serving.server.config import BatchingConfig, model_configs
 from serving.server.flags import parse_flags
 from serving.server.metrics import Metrics
 from serving.server.models.catalog import Catalog
-from serving.server.models.observation import Observation
+from serving.server.models.observation import SELECTED_NAMES, Observation, named_labels
 from serving.server.models.servable import Servable, load_servable
 from serving.server.protocol.status import ServingError
 from serving.server.recording.log_files import LogFiles
 from serving.server.recording.recorders import Recorders
-from serving.server.recording.request_log import RequestLog, Sample, VersionRecorder
+from serving.server.recording.request_log import (
+    RequestLog,
+    Sample,
+    VersionRecorder,
+    log_lines,
+)
 from serving.server.requests import api_methods
 from tests.serving.raw import predict_request, until
 from tests.serving.recorded_model import INVALID, export_recorded
@@ -383,3 +388,17 @@ def test_a_logging_config_is_refused_as_by_tf_serving() -> None:
     entry.logging_config.sampling_config.sampling_rate = 0.01
     with pytest.raises(InputError, match=r"No request-logger-creator provided\. Use --request-log"):
         model_configs(message)
+
+
+def test_the_names_of_several_labels_are_logged() -> None:
+    flags = np.array([[True, False], [False, False]])
+    outputs = {
+        "label": np.array([b"cat", b"dog"], object),
+        "confidence": np.array([0.9, 0.2]),
+        SELECTED_NAMES: named_labels(flags, ["cat", "dog"]),
+    }
+    inputs = np.array([b"one", b"two"], object)
+    sample = Sample("m", 1, 0.0, Observation("serving_default", inputs, [b"one", b"two"], outputs))
+    logged = [parse_line(line).answer for line in log_lines(sample, with_images=False)]
+    assert [one.selected for one in logged] == [("cat",), ()]
+    assert named_labels(flags, ["only one"]).tolist() == [("class 0",), ()]

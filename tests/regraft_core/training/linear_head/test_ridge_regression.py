@@ -12,7 +12,7 @@ from regraft_core.training.linear_head.linear_classifier import Scaling
 from regraft_core.training.linear_head.ridge_regression import (
     ClosedForm,
     RidgeFolds,
-    fit_ridge,
+    RidgeSystem,
 )
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ def loss(kernel: Floats, bias: Floats, rows: Floats, targets: Floats, weights: F
 def test_no_other_weights_have_a_lower_loss(count: int) -> None:
     """With more rows than features, and with fewer."""
     rows, targets, weights = problem(count)
-    fitted = fit_ridge([rows], targets, weights, unscaled(), PENALTY)
+    fitted = RidgeSystem([rows], targets, weights, unscaled()).fit(PENALTY)
     wide = rows.astype(np.float64)
     best = loss(fitted.kernel, fitted.bias, wide, targets, weights)
     rng = np.random.default_rng(1)
@@ -53,11 +53,11 @@ def test_no_other_weights_have_a_lower_loss(count: int) -> None:
 
 def test_parts_blocks_and_scaling_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, targets, weights = problem()
-    whole = fit_ridge([rows], targets, weights, unscaled(), PENALTY)
+    whole = RidgeSystem([rows], targets, weights, unscaled()).fit(PENALTY)
     monkeypatch.setattr(module, "BLOCK_VALUES", 7 * WIDTH)
     scaling = Scaling(rows.mean(axis=0), np.full(WIDTH, 2.0, np.float32))
     stored = (rows / 2 + rows.mean(axis=0)).astype(np.float32)
-    parts = fit_ridge([stored[:9], stored[9:]], targets, weights, scaling, PENALTY)
+    parts = RidgeSystem([stored[:9], stored[9:]], targets, weights, scaling).fit(PENALTY)
     np.testing.assert_allclose(parts.kernel, whole.kernel, atol=1e-5)
     np.testing.assert_allclose(parts.bias, whole.bias, atol=1e-5)
 
@@ -70,9 +70,8 @@ def test_held_out_scores_are_those_of_fits_without_the_fold() -> None:
     for method, tolerance in METHODS.items():
         for fold in range(4):
             kept = fold_of != fold
-            fitted = fit_ridge(
-                [rows[kept]], targets[kept], weights[kept], unscaled(), PENALTY, method
-            )
+            system = RidgeSystem([rows[kept]], targets[kept], weights[kept], unscaled())
+            fitted = system.fit(PENALTY, method)
             found, expected = (
                 one - one.mean(axis=1, keepdims=True)
                 for one in (scores[method][~kept], fitted.logits(rows[~kept]))
@@ -88,7 +87,8 @@ def test_discriminant_analysis_equals_that_with_the_penalty_on_the_covariance(co
     labels = np.arange(count) % 4
     rows = (rng.normal(size=(count, width)) + 2 * np.eye(width)[labels] + 3).astype(np.float32)
     weights = rng.uniform(0.5, 2, count)
-    fitted = fit_ridge([rows], np.eye(4)[labels], weights, unscaled(width), PENALTY, "discriminant")
+    system = RidgeSystem([rows], np.eye(4)[labels], weights, unscaled(width))
+    fitted = system.fit(PENALTY, "discriminant")
     frequencies = np.bincount(labels, weights) / weights.sum()
     means = np.stack([np.average(rows[labels == k], 0, weights[labels == k]) for k in range(4)])
     within = np.cov((rows - means[labels]).T, aweights=weights, bias=True)
@@ -107,7 +107,8 @@ def test_discriminant_analysis_has_the_directions_of_scikit_learn() -> None:
     shift = np.stack([rows[labels == k].mean(axis=0) for k in range(CLASSES)])[labels]
     variance = float((rows - shift).var(axis=0).mean())
     penalty = shrinkage / (1 - shrinkage) * variance
-    ours = fit_ridge([rows], targets, np.ones(200), unscaled(), penalty, "discriminant")
+    system = RidgeSystem([rows], targets, np.ones(200), unscaled())
+    ours = system.fit(penalty, "discriminant")
     found, expected = (
         kernel - kernel.mean(axis=1, keepdims=True)
         for kernel in (ours.kernel / (1 - shrinkage), theirs.coef_.T)
@@ -117,6 +118,15 @@ def test_discriminant_analysis_has_the_directions_of_scikit_learn() -> None:
 
 def test_equal_features_leave_the_class_frequencies() -> None:
     targets = np.eye(2)[[0, 0, 1]]
-    fitted = fit_ridge([np.ones((3, 4), np.float32)], targets, np.ones(3), unscaled(4), 1e-3)
+    fitted = RidgeSystem([np.ones((3, 4), np.float32)], targets, np.ones(3), unscaled(4)).fit(1e-3)
     assert np.abs(fitted.kernel).max() < 1e-6
     np.testing.assert_allclose(fitted.bias, [2 / 3, 1 / 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [40, 5])
+def test_fits_of_one_system_do_not_depend_on_each_other(count: int) -> None:
+    rows, targets, weights = problem(count)
+    system = RidgeSystem([rows], targets, weights, unscaled())
+    first = system.fit(PENALTY)
+    system.fit(10 * PENALTY, "discriminant")
+    np.testing.assert_array_equal(system.fit(PENALTY).kernel, first.kernel)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from regraft_core.training.linear_head import logistic_regression
+from regraft_core.training.linear_head import linear_problem
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_regression import Problem, principal_axes
+from regraft_core.training.linear_head.linear_problem import Problem, principal_axes
 from regraft_core.training.multilabel_head.binary_regressions import (
     binary_losses,
     prior_classifiers,
@@ -57,7 +57,7 @@ def test_products_of_features_and_blocks_have_the_same_solution(
 ) -> None:
     rows, targets = sample(150, 12)
     expected = solve(rows, targets)
-    monkeypatch.setattr(logistic_regression, "BLOCK_VALUES", 12 * 40)
+    monkeypatch.setattr(linear_problem, "BLOCK_VALUES", 12 * 40)
     products = (rows.T @ rows).astype(np.float64) / len(rows)
     problem = Problem([rows[:70], rows[70:]], targets, np.ones(150), products)
     assert len(problem.blocks()) == 4

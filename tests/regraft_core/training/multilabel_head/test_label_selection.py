@@ -56,6 +56,14 @@ def test_the_head_predicts_labels_that_occur_together() -> None:
     assert head.members[0].penalty == head.trials[0].penalty
 
 
+def test_one_label_is_a_question_of_yes_or_no() -> None:
+    rows, labels = mixtures()
+    single = rows_of(rows.parts[0], labels[:, :1])
+    head = choose_label_head({"gap": single}, OPTIONS)
+    assert (head.kernel.shape[1], len(head.thresholds)) == (1, 1)
+    assert ((predict(head, single) >= head.thresholds) == labels[:, :1]).mean() > 0.97
+
+
 def test_informative_levels_are_chosen() -> None:
     rows, labels = mixtures()
     noise = rows_of(np.random.default_rng(0).normal(size=(300, 10)), labels)

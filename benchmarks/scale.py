@@ -1,0 +1,220 @@
+"""Ingest and extraction on one machine and on Ray nodes, with the same digests.
+
+    regraft bench scale --json benchmarks/results/scale.json
+    regraft bench scale --json benchmarks/results/scale.json --only nodes
+
+Nodes are Ray nodes of this machine. The images are those of Fashion-MNIST; the backbone runs on all
+of them. Seconds are those of the step's function. Before that, each worker has extracted a few
+images, so that the start of Ray, Python and TensorFlow is not counted; the load of the backbone is.
+
+`nodes`: one node of one core against two. `executors`: local processes against one node, each with
+all cores. `loss`: two nodes, one of which is killed after half of the tasks of each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
+from regraft_core.parallel.executor import Executor
+from regraft_core.parallel.ray_cluster import RayCluster
+from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
+
+PARTS = ("nodes", "executors", "loss")
+STEPS = ("ingest", "extraction")
+WARM_UP_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured: images to ingest, and a dataset of few images for the start."""
+
+    root: Path
+    images: Path
+    few: Path
+    backbone: str
+    image_px: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds and digest by step."""
+
+    seconds: dict[str, float]
+    digests: dict[str, str]
+
+
+class LosingExecutor(Executor):
+    """An executor that loses a node after half of the tasks of each `map`."""
+
+    def __init__(self, executor: Executor, cluster: RayCluster) -> None:
+        self._executor, self._cluster = executor, cluster
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: the executor has a context of its own."""
+
+    def map(self, function: Any, tasks: Iterable[Any], what: str, size: Any = len) -> Iterator[Any]:
+        """Map, and stop a node on the way; only `map` with a size is the reading of images."""
+        if size is len:
+            return self._executor.map(function, tasks, what)
+        every = list(tasks)
+        return self._lose_half_way(self._executor.map(function, every, what, size), len(every))
+
+    def map_prepared(
+        self, prepare: Any, setup: Any, tasks: Iterable[Any], what: str
+    ) -> Iterator[Any]:
+        """Map, and stop a node on the way."""
+        every = list(tasks)
+        results = self._executor.map_prepared(prepare, setup, every, what)
+        return self._lose_half_way(results, len(every))
+
+    def _lose_half_way(self, results: Iterator[Any], count: int) -> Iterator[Any]:
+        for number, result in enumerate(results):
+            if number == count // 2:
+                self._cluster.stop_node()
+            yield result
+        self._cluster.add_node()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the result."""
+    run_benchmark("scale", __doc__, _add_options, _measure, arguments)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=20_000, help="Images of Fashion-MNIST.")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
+    parser.add_argument("--image-px", type=int, default=64, help="Input image size in pixels.")
+    parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
+
+
+def _measure(options: argparse.Namespace) -> Measurement:
+    from components.ingest.ingest import ingest
+    from components.ingest.sources.samples import write_fashion
+    from regraft_core.formats.options.ingest import IngestOptions
+
+    metrics = read_metrics(options.json)
+    parts = (options.only,) if options.only else PARTS
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_fashion(root / "images", limit=options.images)
+        write_fashion(root / "few-images", limit=WARM_UP_IMAGES)
+        ingest([str(root / "few-images")], root / "few", IngestOptions())
+        work = Work(root, root / "images", root / "few", options.backbone, options.image_px)
+        for part in parts:
+            metrics |= _PARTS[part](work)
+    conditions = f"{options.images} images of Fashion-MNIST, {options.backbone}"
+    return Measurement(f"{conditions} at {options.image_px} px", metrics, parts)
+
+
+def _nodes(work: Work) -> dict[str, Metric]:
+    one, two = _on_nodes(work, "one", 1), _on_nodes(work, "two", 2)
+    metrics = _seconds("1_node", one) | _seconds("2_nodes", two) | _same("nodes", one, two)
+    for step in STEPS:
+        speedup = one.seconds[step] / two.seconds[step]
+        metrics[f"{step}_speedup_2_nodes"] = Metric(speedup, "", ">= 1.8")
+    return metrics
+
+
+def _executors(work: Work) -> dict[str, Metric]:
+    cores = len(os.sched_getaffinity(0))
+    here = _run(work, "here", None)
+    with _cluster(cores), ray_executor(work.root) as executor:
+        by_ray = _run(work, "by-ray", executor)
+    metrics = _seconds("processes", here) | _seconds("ray", by_ray)
+    metrics |= _same("executors", here, by_ray)
+    for step in STEPS:
+        ratio = by_ray.seconds[step] / here.seconds[step]
+        metrics[f"{step}_ray_relative_time"] = Metric(ratio, "", "<= 1.1")
+    return metrics
+
+
+def _loss(work: Work) -> dict[str, Metric]:
+    two = _on_nodes(work, "whole", 2)
+    with _cluster(1) as cluster:
+        cluster.add_node()
+        with ray_executor(work.root) as executor:
+            assert executor
+            lost = _run(work, "lost", executor, LosingExecutor(executor, cluster))
+    metrics = _seconds("lost_node", lost) | _same("loss", two, lost)
+    for step in STEPS:
+        ratio = lost.seconds[step] / two.seconds[step]
+        metrics[f"{step}_lost_node_relative_time"] = Metric(ratio, "", "<= 1.6")
+    return metrics
+
+
+_PARTS: dict[str, Callable[[Work], dict[str, Metric]]] = {
+    "nodes": _nodes,
+    "executors": _executors,
+    "loss": _loss,
+}
+
+
+def _on_nodes(work: Work, name: str, nodes: int) -> Measured:
+    """Measure on some nodes of one core each."""
+    with _cluster(1) as cluster:
+        for _ in range(nodes - 1):
+            cluster.add_node()
+        with ray_executor(work.root) as executor:
+            return _run(work, name, executor)
+
+
+@contextlib.contextmanager
+def _cluster(cpus: int) -> Iterator[RayCluster]:
+    """Start a cluster that this process uses."""
+    with RayCluster(cpus) as cluster:
+        variables = {**cluster.environment, RAY_VARIABLE: cluster.address}
+        os.environ.update(variables)
+        try:
+            yield cluster
+        finally:
+            for name in variables:
+                del os.environ[name]
+
+
+def _run(
+    work: Work, name: str, executor: Executor | None, measured: Executor | None = None
+) -> Measured:
+    """Run both steps, after a start with few images."""
+    from components.extract_features.extract_features import extract_features
+    from components.ingest.ingest import ingest
+    from regraft_core.formats.options.extract_features import FeatureOptions
+    from regraft_core.formats.options.ingest import IngestOptions
+
+    options = FeatureOptions(backbone=work.backbone, image_px=str(work.image_px))
+    out, used = work.root / name, measured or executor
+    extract_features(work.few, work.root / f"{name}-start", options, executor=executor)
+    start = time.perf_counter()
+    dataset = ingest([str(work.images)], out / "dataset", IngestOptions(), executor=used)
+    ingested = time.perf_counter()
+    features = extract_features(out / "dataset", out / "features", options, executor=used)
+    end = time.perf_counter()
+    stored = sorted(
+        (shard.stem, *sorted((shard.sha256 or {}).items())) for shard in features.shards
+    )
+    return Measured(
+        {"ingest": ingested - start, "extraction": end - ingested},
+        {"ingest": dataset.digest, "extraction": f"{features.digest} {stored}"},
+    )
+
+
+def _seconds(name: str, measured: Measured) -> dict[str, Metric]:
+    return {f"{step}_{name}": Metric(value, "s") for step, value in measured.seconds.items()}
+
+
+def _same(name: str, one: Measured, other: Measured) -> dict[str, Metric]:
+    """Return how many of the two digests are equal."""
+    equal = sum(one.digests[step] == other.digests[step] for step in STEPS)
+    return {f"equal_digests_{name}": Metric(equal, "", f">= {len(STEPS)}")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The connection of a step to a Ray cluster, whose nodes are checked before the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from regraft_core.parallel.executor import Executor
+from regraft_core.parallel.ray_package import check_ray_package
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.version import code_digest
+
+CONNECT_S = 10.0
+_MARK = ".regraft-ray-"
+
+
+def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor:
+    """Connect to a cluster and check all of its nodes.
+
+    Args:
+        address: HOST:PORT of a cluster that this machine is a node of, `auto` for the one that
+            runs on this machine, or `ray://HOST:PORT` of another's client port.
+        folder: a folder that all nodes must have, with what is written there; None for none.
+        used: folders and files that all nodes must have.
+
+    Raises:
+        InputError: Ray is not installed, no cluster is at the address, it has another version of
+            Ray, Python or Regraft, or a node does not have one of the paths.
+    """
+    check_ray_package(address)
+    if address != "auto":
+        _check_port(address)
+    import ray
+
+    from regraft_core.parallel.ray_workers import RayWorkers
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft")
+    except Exception as error:  # of many classes, and of those of gRPC
+        raise _refused(address, error) from error
+    try:
+        _check_nodes(address, folder, used)
+    except BaseException:
+        ray.shutdown()
+        raise
+    return RayWorkers()
+
+
+def _check_port(address: str) -> None:
+    """Check that something listens, because Ray would wait for minutes."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise InputError(f"ray: expected local, auto or ray://HOST:PORT, got {address}")
+    try:
+        socket.create_connection((host, port), CONNECT_S).close()
+    except OSError as error:
+        raise InputError(
+            f"ray: no Ray cluster responds at {address}: {error.strerror or error}; --ray local "
+            "starts one on this machine"
+        ) from error
+
+
+def _refused(address: str, error: Exception) -> InputError:
+    text = one_line(error)
+    hint = ""
+    if "ersion" in text:
+        import ray
+
+        hint = f" (here: Ray {ray.__version__}, Python {sys.version.split()[0]})"
+    elif "auth" in text.lower():
+        hint = " (the token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+    return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
+
+
+def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> None:
+    """Have each node check its version and the paths, one of which has just been written."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from regraft_core.parallel.ray_workers import nodes
+
+    found = nodes()
+    if not found:
+        raise InputError(f"ray: expected nodes with CPUs in the cluster at {address}, found none")
+    paths = [str(path.absolute()) for path in used]
+    with contextlib.ExitStack() as opened:
+        if folder is not None:
+            mark = folder.absolute() / f"{_MARK}{secrets.token_hex(8)}"
+            paths.append(str(opened.enter_context(_temporary_file(mark))))
+        remote = ray.remote(num_cpus=0, max_retries=2)(check_node)
+        digest, asked = code_digest(), []
+        for node in found:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            reference = remote.options(scheduling_strategy=there).remote(digest, paths)
+            asked.append((node["NodeManagerAddress"], reference))
+        lost = 0
+        for name, reference in asked:
+            try:
+                problem = ray.get(reference)
+            except RayTaskError as error:
+                problem = f"cannot run Regraft: {one_line(error.cause)[:200]}"
+            except RayError:  # it has just been lost, and gets no work
+                lost += 1
+                continue
+            if problem:
+                raise InputError(f"ray: node {name} {problem}")
+        if lost == len(asked):
+            raise InputError(f"ray: all nodes of the cluster at {address} are lost")
+
+
+def check_node(digest: str, paths: list[str]) -> str:
+    """Return what this node lacks; "" for nothing."""
+    if code_digest() != digest:
+        return "has another version of Regraft; use the same on all nodes"
+    for path in paths:
+        if not os.path.exists(path):  # noqa: PTH110 - not made on this machine
+            where = Path(path).parent if _MARK in path else path
+            return f"cannot reach {where}; use a folder that all nodes share"
+    return ""
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    try:
+        path.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""The Ray cluster that a step uses, if its run has one.
+
+The address is a setting of the machine, in an environment variable: no result depends on it, so it
+is in no option, digest or cache key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from regraft_core.parallel.executor import Executor
+
+RAY_VARIABLE = "REGRAFT_RAY"
+"""Address of a Ray cluster: HOST:PORT, `auto` or `ray://HOST:PORT`; empty or missing for none."""
+
+
+@contextlib.contextmanager
+def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Executor | None]:
+    """Connect to the cluster for the context; without one, the executor is None.
+
+    Args:
+        folder: all nodes must see what is written to this folder; None without one.
+        *used: what the workers read; the paths that exist here must exist on all nodes. Others,
+            such as URIs, are ignored.
+
+    Raises:
+        InputError: as `ray_connection.connect`.
+    """
+    address = os.environ.get(RAY_VARIABLE, "")
+    if not address:
+        yield None
+        return
+    from regraft_core.parallel.ray_connection import connect
+
+    existing = [Path(path) for path in used if path and Path(path).exists()]
+    with connect(address, Path(folder) if folder else None, existing) as executor:
+        yield executor

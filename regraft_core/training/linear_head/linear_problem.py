@@ -1,0 +1,81 @@
+"""The rows that a linear classifier is fitted to, and their principal axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from regraft_core.training.linear_head.linear_classifier import Scaling
+
+Floats = NDArray[np.float64]
+# Axes with less than this fraction of the longest one's length are rounding errors.
+SHORTEST_AXIS = 1e-6
+# Values of rows that are converted to float32 at a time.
+BLOCK_VALUES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Principal axes: `basis` float32 [width, r], orthonormal, and the mean squares on each."""
+
+    basis: NDArray[np.float32]
+    squares: Floats
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimized: rows, in parts of [m, width], their soft targets [n, k] and weights [n].
+
+    With `scaling`, rows are stored features, scaled block by block, so that they need not fit in
+    memory as float32. `squares` are the mean squares on `axes` [r], or without axes those of the
+    rows [width], or their mean products [width, width], with which steps are fewer and longer.
+    """
+
+    parts: Sequence[NDArray[Any]]
+    targets: Floats
+    weights: Floats
+    squares: Floats
+    scaling: Scaling | None = None
+    axes: Axes | None = None
+
+    def blocks(self) -> list[Block]:
+        """Return the blocks of rows, with their place."""
+        found, done = [], 0
+        for part in self.parts:
+            size = max(BLOCK_VALUES // max(part.shape[1], 1), 1)
+            for first in range(0, len(part), size):
+                rows = part[first : first + size]
+                found.append(Block(slice(done + first, done + first + len(rows)), rows))
+            done += len(part)
+        return found
+
+    def scaled(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the rows of a block as they are multiplied by the kernel."""
+        return rows if self.scaling is None else self.scaling.apply(rows)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a problem, as stored, and their place in it."""
+
+    place: slice
+    rows: NDArray[Any]
+
+
+def principal_axes(rows: NDArray[np.float32]) -> Axes:
+    """Return the axes of the span of scaled rows [n, width], the longest first."""
+    count, width = rows.shape
+    transposed = count < width
+    products = (rows @ rows.T if transposed else rows.T @ rows).astype(np.float64)
+    squares, vectors = eigh(products, overwrite_a=True, check_finite=False)
+    kept = squares > max(float(squares[-1]), 0.0) * SHORTEST_AXIS
+    squares, vectors = squares[kept][::-1], vectors[:, kept][:, ::-1]
+    basis = vectors.astype(np.float32)
+    if transposed:
+        basis = rows.T @ (vectors / np.sqrt(squares)).astype(np.float32)
+    return Axes(np.ascontiguousarray(basis), squares / max(count, 1))

@@ -1,0 +1,131 @@
+"""Logistic regressions of classes or of labels: of all folds but one, and of all rows."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft_core.runtime.machine import available_cores
+from regraft_core.runtime.step_reports import ProgressReporter
+from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
+from regraft_core.training.linear_head.loss_minimization import Solver
+
+Floats = NDArray[np.float64]
+# Rows in memory as float32 up to this size, otherwise scaled again in each step.
+IN_MEMORY_BYTES = 2 << 30
+# Features up to these have their products computed, from twice as many rows; it takes seconds.
+MAX_PRODUCTS = 8192
+
+
+class LogisticFolds:
+    """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
+
+    def __init__(
+        self, rows: NDArray[np.float32], targets: Floats, weights: Floats,
+        fold_of: NDArray[np.int64], solver: Solver, penalties: int,
+    ) -> None:  # fmt: skip
+        """Take scaled rows [n, width], targets [n, k], weights [n] and folds [n].
+
+        `penalties` is how many will be tried, to report progress.
+        """
+        axes = principal_axes(rows)
+        self._rows, self._fold_of, self._solver = rows @ axes.basis, fold_of, solver
+        self._folds = np.unique(fold_of)
+        self._problems = [
+            Problem([self._rows[one]], targets[one], weights[one], axes.squares)
+            for one in (fold_of != fold for fold in self._folds)
+        ]
+        self._fits = [solver.prior(one.targets, len(axes.squares)) for one in self._problems]
+        self._progress = ProgressReporter(
+            "head: fits of logistic regression", len(self._folds) * penalties
+        )
+
+    def logits(self, penalty: float) -> Floats:
+        """Fit all folds and return each row's logits by the fit that did not see it."""
+        found = np.empty((len(self._rows), self._problems[0].targets.shape[1]))
+
+        def fit(k: int) -> None:
+            self._fits[k] = self._solver.solve(self._problems[k], penalty, self._fits[k])
+            inside = self._fold_of == self._folds[k]
+            found[inside] = self._fits[k].logits(self._rows[inside])
+            self._progress.advance()
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(fit, range(len(self._folds))))
+        return found
+
+
+class LogisticFits:
+    """Fits of all rows from penalty to penalty, each from the last one's weights."""
+
+    def __init__(
+        self, rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling,
+        sample: NDArray[np.int64], solver: Solver, start: Weights | None = None,
+    ) -> None:  # fmt: skip
+        """Take the arguments of `make_problem`, the kind of logistic regression, and a start.
+
+        The start is a classifier of scaled features, by default the best one without features.
+        """
+        self._problem, self._axes = make_problem(rows, targets, weights, scaling, sample)
+        self._solver = solver
+        if start is None:
+            self._fitted = solver.prior(targets, len(self._problem.squares))
+        elif self._axes is None:
+            self._fitted = start
+        else:
+            self._fitted = Weights(self._axes.basis.T @ start.kernel, start.bias)
+
+    def fit(self, penalty: float) -> Weights:
+        """Return the classifier of scaled features."""
+        step = ProgressReporter("head: steps of logistic regression", total=None).advance
+        self._fitted = self._solver.solve(self._problem, penalty, self._fitted, step)
+        if self._axes is None:
+            return self._fitted
+        kernel = self._axes.basis.astype(np.float64) @ self._fitted.kernel
+        return Weights(kernel, self._fitted.bias)
+
+
+def make_problem(
+    rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling, sample: NDArray[np.int64]
+) -> tuple[Problem, Axes | None]:
+    """Return the problem of a logistic regression of all rows, on the axes of the sample's rows.
+
+    If these are too few for the span of all rows, the features themselves are the axes.
+
+    Args:
+        rows: the training rows.
+        targets: of the rows, [n, k].
+        weights: of the rows, [n].
+        scaling: of the features.
+        sample: indices of rows.
+
+    Returns:
+        The problem, and the axes of its solution; None for those of the scaled features.
+    """
+    width = len(rows.mean)
+    if min(len(rows), width) > len(sample):
+        problem = Problem(rows.parts, targets, weights, _squares(rows, scaling), scaling)
+        if 4 * len(rows) * width <= IN_MEMORY_BYTES:
+            problem = replace(
+                problem, parts=[scaling.apply(part) for part in rows.parts], scaling=None
+            )
+        return problem, None
+    axes = principal_axes(scaling.apply(rows.take(sample)))
+    if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
+        coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
+        return Problem(coordinates, targets, weights, axes.squares), axes
+    return Problem(rows.parts, targets, weights, axes.squares, scaling, axes), axes
+
+
+def _squares(rows: HeadRows, scaling: Scaling) -> NDArray[np.float64]:
+    """Return the mean products of scaled features [width, width], or of very many their squares."""
+    width = len(rows.mean)
+    if width > MAX_PRODUCTS:
+        return rows.variance.astype(np.float64) * np.square(scaling.factor.astype(np.float64))
+    some = scaling.apply(rows.take(sample_rows(rows.images, 2 * width, seed=0)))
+    return (some.T @ some).astype(np.float64) / len(some)

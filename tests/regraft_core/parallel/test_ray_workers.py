@@ -1,0 +1,145 @@
+"""A real Ray cluster: the same bits as local processes, also with workers and nodes lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.extract_features.extract_features import extract_features
+from components.ingest.ingest import ingest
+from regraft.bulk_prediction import predict_here
+from regraft_core.formats.manifests.features import FeaturesManifest
+from regraft_core.formats.options.extract_features import FeatureOptions
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.parallel import ray_connection
+from regraft_core.parallel.executor import Executor
+from regraft_core.parallel.ray_cluster import RayCluster
+from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
+from regraft_core.runtime.errors import InputError, RegraftError
+from tests.conftest import Trained
+from tests.regraft_core.parallel.test_local_processes import die, die_once, refuse
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.long(seconds=60)
+
+
+@pytest.fixture
+def workers(cluster: RayCluster, tmp_path: Path) -> Iterator[Executor]:
+    """Workers on the cluster."""
+    with ray_executor(tmp_path) as executor:
+        assert executor
+        yield executor
+
+
+def test_dataset_and_features_are_those_of_local_processes(
+    cluster: RayCluster, shapes: Path, dataset: Path, tmp_path: Path
+) -> None:
+    cluster.add_node()
+    options = FeatureOptions(backbone="tiny", views=2, augment="light")
+    with ray_executor(tmp_path, shapes, dataset) as executor:
+        ingest([str(shapes)], tmp_path / "dataset", IngestOptions(), executor=executor)
+        extract_features(dataset, tmp_path / "by_ray", options, executor=executor)
+    cluster.stop_node()
+    for file in sorted(dataset.glob("*.tfrecord")):
+        assert (tmp_path / "dataset" / file.name).read_bytes() == file.read_bytes()
+    here = extract_features(dataset, tmp_path / "here", options)
+    by_ray = FeaturesManifest.read(tmp_path / "by_ray")
+    assert (by_ray.digest, by_ray.shards) == (here.digest, here.shards)
+
+
+def test_a_killed_worker_is_replaced_and_reported(
+    workers: Executor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [tmp_path / str(number) for number in range(8)]
+    results = list(workers.map(die_once, tasks, "ingest"))
+    assert results == [str(number) for number in range(8)]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lost" in line]
+    assert line.startswith("[regraft] ingest: a Ray worker was lost (")
+    assert line.endswith("); its tasks are repeated")
+
+
+def test_a_killed_node_is_replaced_by_others(
+    cluster: RayCluster, workers: Executor, tmp_path: Path
+) -> None:
+    cluster.add_node()
+    results = workers.map(die_once, [tmp_path / f"n{number}" for number in range(40)], "ingest")
+    found = [next(results) for _ in range(3)]
+    cluster.stop_node()
+    assert found + list(results) == [f"n{number}" for number in range(40)]
+
+
+def test_errors_are_one_line(workers: Executor) -> None:
+    with pytest.raises(RegraftError, match=r"ingest: Ray workers were lost 3 times .*memory\?"):
+        list(workers.map(die, range(8), "ingest"))
+    with pytest.raises(InputError, match=r"^expected no 0$"):
+        list(workers.map(refuse, range(8), "ingest"))
+
+
+def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    paths = ["/nowhere", str(tmp_path)]
+    digest = ray_connection.code_digest()
+    assert ray_connection.check_node(digest, paths[1:]) == ""
+    assert ray_connection.check_node(digest, paths) == (
+        "cannot reach /nowhere; use a folder that all nodes share"
+    )
+    assert "another version of Regraft" in ray_connection.check_node("", [])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://127.0.0.1:{port}", "no Ray cluster responds at ray://127.0.0.1:.*--ray local"),
+        ("nonsense", "expected local, auto or ray://HOST:PORT, got nonsense"),
+    ],
+)
+def test_no_cluster_at_the_address_is_one_line(
+    address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv(RAY_VARIABLE, address.format(port=port))
+    with pytest.raises(InputError, match=message), ray_executor(tmp_path):
+        pass
+
+
+def test_another_user_has_no_access(cluster: RayCluster, tmp_path: Path) -> None:
+    code = (
+        "from regraft_core.parallel.ray_executor import ray_executor\n"
+        f"with ray_executor({str(tmp_path)!r}): pass"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"RAY_AUTH_TOKEN": "0" * 64},
+        capture_output=True, text=True, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "InputError: ray: cannot use the cluster at 127.0.0.1" in run.stderr.splitlines()[-1]
+
+
+def test_predictions_are_those_of_this_process(
+    cluster: RayCluster, shapes: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(trained.candidates["head"])
+    counts: list[tuple[int, int]] = []
+    by_ray = predict_here([shapes], model, "auto", lambda *count: counts.append(count))
+    monkeypatch.delenv(RAY_VARIABLE)
+    assert by_ray == predict_here([shapes], model, "auto", None)
+    assert counts[-1] == (120, 120)
+
+
+def test_a_cluster_ends_with_its_process(tmp_path: Path) -> None:
+    with RayCluster(1) as cluster:
+        host, port = cluster.address.split(":")
+        assert host == "127.0.0.1"
+        os.kill(cluster._process.pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), 5)
