@@ -12,12 +12,15 @@ VARIABLES = {
     "NO_COLOR": "If not empty, output has no colors. Output to a file has none, either.",
     "COLUMNS": "Width of help and tables, instead of that of the terminal.",
     "REGRAFT_EVENTS": "Internal: the file to which a step writes its events.",
+    "REGRAFT_RAY": "Internal: the Ray cluster that the steps of a run use; set it with `--ray`.",
     "CUDA_VISIBLE_DEVICES": "GPUs that are used, by number; `-1` hides all.",
     "TF_CPP_MIN_LOG_LEVEL": "Log of TensorFlow: `0` shows all; commands set `3` and steps `2` by "
     "default.",
     "TF_FORCE_GPU_ALLOW_GROWTH": "`false` lets a server take all memory of the GPU at its start.",
     "NVIDIA_TF32_OVERRIDE": "`1` computes in TF32 although Regraft turns it off for parity.",
     "TF_CONFIG": "The machines of a training on several ones, as TensorFlow defines it.",
+    "OMP_NUM_THREADS": "Threads of a worker on a node of Ray; Ray sets it.",
+    "RAY_TMPDIR": "Set for the cluster that `--ray local` starts: its folder.",
     "KERAS_HOME": "Folder of downloaded weights; by default `~/.keras`.",
     "KAGGLEHUB_CACHE": "Folder of downloaded presets of KerasHub; by default `~/.cache/kagglehub`.",
     "MLFLOW_TRACKING_URI": "On Kubeflow, the MLflow server to which a run is logged if `--mlflow` "
