@@ -69,6 +69,9 @@ def test_the_page_suits_all_readers(
     bad.write_bytes(b"no image")
 
     def upload(page: Page) -> None:
+        stops = [(page.keyboard.press("Tab"), page.evaluate("document.activeElement.id"))[1]
+                 for _ in range(2)]  # fmt: skip
+        assert stops == ["model", "files"]
         page.set_input_files("#files", [str(bad), str(good)])
         page.wait_for_selector("#results .bar")
 
