@@ -68,7 +68,7 @@ def _names_of(module: str, tree: ast.Module) -> dict[str, Definition]:
     """Return what a module defines or imports, by its name there."""
     found: dict[str, Definition] = {}
     package = module.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.ImportFrom):
             source = f"{package}.{node.module}" if node.level else node.module or ""
             found |= {one.asname or one.name: (source, one.name) for one in node.names}
@@ -119,7 +119,7 @@ def _codes_of_functions(
         for function in tree.body:
             if not isinstance(function, ast.FunctionDef) or not function.args.args:
                 continue
-            for node in ast.walk(function):
+            for node in _statements(function):
                 call = node.value if isinstance(node, ast.Return) else None
                 if not isinstance(call, ast.Call) or not call.args:
                     continue
@@ -144,7 +144,7 @@ class _File:
     ) -> None:
         self._tree = tree
         self._codes = {name: codes[key] for name, key in names.items() if key in codes}
-        self._functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+        self._functions = {n.name: n for n in _statements(tree) if isinstance(n, ast.FunctionDef)}
 
     def messages(self) -> Iterator[tuple[str, str]]:
         """Yield texts and codes."""
@@ -155,7 +155,7 @@ class _File:
 
     def _scopes(self) -> Iterator[ast.AST]:
         yield self._tree
-        yield from (n for n in ast.walk(self._tree) if isinstance(n, ast.FunctionDef))
+        yield from (n for n in _statements(self._tree) if isinstance(n, ast.FunctionDef))
 
     def _of_call(self, call: ast.Call, name: str, scope: ast.AST) -> Iterator[tuple[str, str]]:
         if name not in self._codes or not call.args:
@@ -198,6 +198,14 @@ class _File:
             ] if node.func.id in self._functions else []  # fmt: skip
         found = [text for value in values for text in self._texts(value, scope, depth + 1)]
         return found or [UNKNOWN]
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements in a module or statement, of functions and classes too."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, part, ()):
+            yield child
+            yield from _statements(child)
 
 
 def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:

@@ -13,9 +13,10 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 TOO_WIDE = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
-  return [...document.querySelectorAll("body *")]
+  const found = [...document.querySelectorAll("body *")]
     .filter(e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll, nav"))
-    .slice(0, 3).map(e => e.outerHTML.slice(0, 200));
+    .map(e => e.outerHTML.slice(0, 200));
+  return found.length ? found.slice(0, 3) : ["a text without a place to break"];
 }"""
 INK = "getComputedStyle(document.body).color.match(/\\d+/g).slice(0, 3).map(Number)"
 
