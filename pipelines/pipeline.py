@@ -23,15 +23,22 @@ from components.merge_features.component import merge_features
 from components.publish.component import publish
 from components.record_verdict.component import record_verdict
 from components.resolve.component import resolve
+from components.start_ray.component import start_ray
 from components.train_head.component import train_head
 from components.verify.component import verify
 from pipelines.pipeline_parameters import with_parameters
 from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
+from regraft_core.kuberay.ray_cluster import RayPod
 
 Options = dict[str, Any]
 Configure = Callable[[Any, str], None]
 Step = Callable[..., Any]
+RayPods = tuple[RayPod, RayPod]  # of the head and of each worker node
 _RUN_ID = {"run_id": FieldInfo(annotation=str, description="ID of the run.")}
+_RAY_FIELDS = {
+    "ray_nodes": FieldInfo(annotation=int, description="Number of worker nodes of the Ray cluster.")
+}
+_DEFAULTS = DEFAULTS | {"ray_nodes": 1}
 
 
 def no_op(task: Any, step: str) -> None:
@@ -46,7 +53,11 @@ class Outputs(NamedTuple):
 
 
 def make_pipeline(
-    configure: Configure = no_op, *, fan_out: bool = False, cluster: bool = False
+    configure: Configure = no_op,
+    *,
+    fan_out: bool = False,
+    cluster: bool = False,
+    ray: RayPods | None = None,
 ) -> Any:
     """Return the pipeline.
 
@@ -55,6 +66,7 @@ def make_pipeline(
         fan_out: several workers share feature extraction.
         cluster: the run records its verdict at the destination, and a last step reports how it
             ended, also after a failure.
+        ray: on a cluster, the pods of a Ray cluster that is made for the run.
     """
 
     def step(component: Any, **inputs: Any) -> Any:
@@ -62,12 +74,13 @@ def make_pipeline(
         configure(task, component.python_func.__name__)
         return task
 
-    steps = _steps(step, fan_out=fan_out, cluster=cluster)
-    return _concluded(step, steps, _fields(fan_out)) if cluster else steps
-
-
-def _fields(fan_out: bool) -> dict[str, FieldInfo]:
-    return {**OPTION_FIELDS, **(WORKER_FIELDS if fan_out else {})}
+    fields = {
+        **OPTION_FIELDS,
+        **(WORKER_FIELDS if fan_out else {}),
+        **(_RAY_FIELDS if ray else {}),
+    }
+    steps = _steps(step, fields, fan_out=fan_out, cluster=cluster, ray=ray)
+    return _concluded(step, steps, fields) if cluster else steps
 
 
 def _features(step: Step, shards: Any, **inputs: Any) -> Any:
@@ -93,19 +106,30 @@ def _features_in_a_graph(step: Step) -> Step:
     return lambda _, shards, **inputs: features(shards=shards, **inputs).output
 
 
-def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
-    fields = (_RUN_ID if cluster else {}) | _fields(fan_out)  # it has no default, so it is first
+def _steps(
+    step: Step,
+    fields: dict[str, FieldInfo],
+    *,
+    fan_out: bool,
+    cluster: bool,
+    ray: RayPods | None,
+) -> Any:
+    fields = (_RUN_ID if cluster else {}) | fields  # it has no default, so it is first
     extract = _features_in_a_graph(step) if fan_out and not cluster else _features
 
     @dsl.pipeline(name="steps" if cluster else "regraft")
-    @with_parameters(fields, DEFAULTS)
+    @with_parameters(fields, _DEFAULTS)
     def pipeline(options: Options) -> Outputs:
         """Train, verify and publish an image classifier by transfer learning."""
-        shards = options.pop("shards", None)
+        shards, nodes = options.pop("shards", None), options.pop("ray_nodes", None)
         resolved = step(resolve, **options)
         resolved.set_caching_options(False)  # it finds changes of the inputs
         of = resolved.outputs  # the options of each step
-        dataset = step(ingest, options=of["ingest"]).outputs["dataset"]
+        ingested = step(ingest, options=of["ingest"])
+        if ray is not None:
+            started = _start_ray(step, ray, run_id=options["run_id"], nodes=nodes).after(resolved)
+            ingested.after(started)
+        dataset = ingested.outputs["dataset"]
         features = extract(step, shards=shards, options=of["extract_features"], dataset=dataset)
         head = step(train_head, options=of["train_head"], features=features).outputs["model"]
         tuned = step(
@@ -139,6 +163,13 @@ def _steps(step: Step, *, fan_out: bool, cluster: bool) -> Any:
     return pipeline
 
 
+def _start_ray(step: Step, ray: RayPods, **inputs: Any) -> Any:
+    """Start the Ray cluster of the run."""
+    head, worker = (pod.manifest() for pod in ray)
+    started = step(start_ray, head=head, worker=worker, **inputs)
+    return started.set_caching_options(False)  # each run has its own
+
+
 def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
     """Wrap all steps as one task, so that a last step can follow, also after a failure.
 
@@ -147,13 +178,14 @@ def _concluded(step: Step, steps: Any, fields: dict[str, FieldInfo]) -> Any:
     """
 
     @dsl.pipeline(name="regraft")
-    @with_parameters(fields, DEFAULTS)
+    @with_parameters(fields, _DEFAULTS)
     def pipeline(options: Options) -> Outputs:
         """Train, verify and publish an image classifier by transfer learning."""
         run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         work = steps(**options | {"run_id": run_id})
         where = {name: options[name] for name in ("destination", "model_name", "mlflow")}
-        last = step(conclude, run_id=run_id, **where)
+        nodes = options.get("ray_nodes", 0)
+        last = step(conclude, run_id=run_id, **where, ray_nodes=nodes)
         last.after(work).ignore_upstream_failure().set_caching_options(False)
         return Outputs(dataset=work.outputs["dataset"], evaluation=work.outputs["evaluation"])
 

@@ -22,6 +22,9 @@ class LocalServer(ABC):
             def do_POST(self) -> None:
                 server.respond(self)
 
+            def do_DELETE(self) -> None:
+                server.respond(self)
+
             def log_message(self, format: str, *values: object) -> None:
                 pass
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from regraft_core.formats.published_versions import read_labels_of
 from regraft_core.formats.run_outcome import main_metric, read_outcome
+from regraft_core.kuberay.kubernetes_api import KubernetesApi
+from regraft_core.kuberay.lifecycle import remove_cluster
+from regraft_core.kuberay.ray_cluster import cluster_name
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import markdown_text, without_markdown
 from regraft_core.tracking.mlflow_log import MlflowTarget, log_to_mlflow
@@ -58,6 +61,18 @@ def conclude(run_id: str, destination: str, model_name: str) -> str:
         if not check.passed
     )
     return f"# Rejected\n\nNo version was added at `{location}`: {summary}.\n\n{failed}"
+
+
+def end_ray(api: KubernetesApi, run_id: str) -> str:
+    """Remove the Ray cluster of a run; return a line that reports it.
+
+    Raises:
+        InputError: no permission.
+        UnavailableError: the API server does not respond.
+    """
+    name = cluster_name(run_id)
+    existed = remove_cluster(api, name)
+    return f"conclude: {'removed' if existed else 'found no'} Ray cluster {name}"
 
 
 def log_outcome(run_id: str, destination: str, model_name: str, target: MlflowTarget) -> str:

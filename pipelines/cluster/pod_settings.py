@@ -41,12 +41,18 @@ class Mount:
 
 @dataclass(frozen=True)
 class Pods:
-    """Settings of all pods. An empty `image` means the container image for the nodes."""
+    """Settings of all pods. An empty `image` means the container image for the nodes.
+
+    With `ray_nodes`, the run has a Ray cluster of so many worker nodes; `ray` is the address of an
+    existing one.
+    """
 
     image: str = ""
     secret_variables: tuple[SecretVariable, ...] = ()
     secret_volumes: tuple[Mount, ...] = ()
     pvcs: tuple[Mount, ...] = ()
+    ray_nodes: int = 0
+    ray: str = ""
 
     def configure(self, task: Any) -> None:
         """Apply the settings to a kfp task."""
@@ -64,7 +70,7 @@ class Pods:
     @property
     def on_kubernetes(self) -> bool:
         """Whether there are settings that only the Kubernetes part of a compiled file contains."""
-        return bool(self.secret_variables or self.secret_volumes or self.pvcs)
+        return bool(self.secret_variables or self.secret_volumes or self.pvcs or self.ray)
 
     def has_mounted(self, path: str) -> bool:
         """Return whether a path is in a mounted PersistentVolumeClaim or secret."""
@@ -77,6 +83,8 @@ def make_pods(
     secret_variables: tuple[str, ...] = (),
     secret_volumes: tuple[str, ...] = (),
     pvcs: tuple[str, ...] = (),
+    ray_nodes: int = 0,
+    ray: str = "",
 ) -> Pods:
     """Parse the options `SECRET:KEY=VARIABLE`, `SECRET=/path` and `PVC=/path`.
 
@@ -90,6 +98,8 @@ def make_pods(
         tuple(_variable(text) for text in secret_variables),
         tuple(_mount("secret-volume", text) for text in secret_volumes),
         tuple(_mount("pvc", text) for text in pvcs),
+        ray_nodes,
+        ray,
     )
     for kind, names in (
         ("variable", [one.variable for one in pods.secret_variables]),

@@ -33,6 +33,7 @@ class RetryPolicy:
 
 RETRY_POLICIES: dict[str, RetryPolicy] = {
     "resolve": RetryPolicy(retries=0, timeout_s=HOUR_S),  # an invalid input stays invalid
+    "start_ray": RetryPolicy(retries=1, timeout_s=HOUR_S),
     "ingest": RetryPolicy(retries=3, timeout_s=12 * HOUR_S),  # downloads are retried within
     "extract_features": RetryPolicy(retries=2, timeout_s=24 * HOUR_S),
     "merge_features": RetryPolicy(retries=2, timeout_s=2 * HOUR_S),

@@ -12,8 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = ("resolve", "ingest", "extract-features", "merge-features", "train-head", "fine-tune",
-         "evaluate", "record-verdict", "export", "verify", "publish", "conclude")  # fmt: skip
+STEPS = ("resolve", "start-ray", "ingest", "extract-features", "merge-features", "train-head",
+         "fine-tune", "evaluate", "record-verdict", "export", "verify", "publish",
+         "conclude")  # fmt: skip
 RELEASE_STEPS = ("export", "verify", "publish")  # they run only if the gate accepts the model
 DRIVER_FAILED = "KFP's driver failed before the step started"
 # What the server does not say of a driver: it reads the pipeline root's settings and the cache.

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from kfp.dsl.executor import Executor
+
+from pipelines.cluster.ray_connection import RUN_VARIABLE
+from pipelines.cluster.shared_artifacts import SharingExecutor, shared_folder
 
 
 def run_component(step: str, executor_input: str) -> None:
@@ -22,7 +26,10 @@ def run_component(step: str, executor_input: str) -> None:
         executor_input: inputs and outputs as JSON, as KFP's launcher passes them.
     """
     component = getattr(importlib.import_module(f"components.{step}.component"), step)
-    executor = Executor(json.loads(executor_input), component)
+    given = json.loads(executor_input)
+    run_id = os.environ.get(RUN_VARIABLE, "")
+    folder = shared_folder(given, step, run_id) if run_id else None
+    executor = SharingExecutor(given, component, folder) if folder else Executor(given, component)
     own = component.component_spec.outputs or {}  # the launcher has one more: its log
     for name, artifact in executor.output_artifacts.items():
         if name in own:

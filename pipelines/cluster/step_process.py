@@ -30,7 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.cluster.ray_connection import ray_variables
 from pipelines.cluster.retry_policy import RETRY_POLICIES, RetryPolicy
+from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE, log_error, log_progress
 
 COMPONENT = "pipelines.cluster.step_component"
@@ -139,6 +141,11 @@ def _stop(number: int, _: object) -> None:
 def main(step: str, executor_input: str) -> int:
     """Run a step with its retries; return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    try:
+        os.environ.update(ray_variables(os.environ))
+    except RegraftError as error:
+        log_error(error.exit_code, f"{step}: {error}")
+        return error.exit_code
     command = [sys.executable, "-P", "-m", COMPONENT, step, executor_input]
     return run_step(step, command, RETRY_POLICIES[step])
 

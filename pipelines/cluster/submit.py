@@ -15,7 +15,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,11 +96,13 @@ def prepare(options: Mapping[str, Any], settings: Settings) -> Submission:
         raise InputError(f"pipeline_root: expected a URI such as s3://bucket/path, gs://... or "
                          f"minio://..., got {settings.pipeline_root!r}")  # fmt: skip
     text = _compiled(settings, recipe.workers)
+    nodes = settings.pods.ray_nodes
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     generated = f"{recipe.model_name}-{now}-{secrets.token_hex(2)}"
     name = settings.run_name or (recipe.model_name if settings.schedule else generated)
     version = f"{VERSION}-{digest_of(text)[:12]}"
-    return Submission(settings, name, version, text, recipe.arguments())
+    parameters = recipe.arguments() | ({"ray_nodes": nodes} if nodes else {})
+    return Submission(settings, name, version, text, parameters)
 
 
 def check_name(option: str, name: str) -> None:
@@ -121,9 +123,10 @@ def _compiled(settings: Settings, workers: int) -> str:
     defaults = prepare_recipe(
         {"sources": ("sample:digits",), "workers": workers}, settings.hardware
     )
+    pods = replace(settings.pods, ray_nodes=min(settings.pods.ray_nodes, 1))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(defaults, path, settings.hardware, settings.pods, cache=settings.cache)
+        compile_pipeline(defaults, path, settings.hardware, pods, cache=settings.cache)
         return path.read_text(encoding="utf-8")
 
 
@@ -147,6 +150,8 @@ def describe(submission: Submission, connection: Connection) -> dict[str, Any]:
         "image": image_of(settings.hardware, pods),
         "cache": settings.cache,
         "secrets": names,
+        "ray_nodes": settings.pods.ray_nodes,
+        "ray": settings.pods.ray,
         "pvcs": [f"{pvc.name} at {pvc.path}" for pvc in pods.pvcs],
         "parameters": submission.parameters,
     }

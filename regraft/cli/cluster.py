@@ -94,6 +94,20 @@ class PodOptions:
         typer.Option(help="PVC=/path: a PersistentVolumeClaim as a folder; may be repeated."),
     ] = None
 
+    ray_nodes: Annotated[
+        int,
+        typer.Option(
+            help="Worker nodes of a Ray cluster that KubeRay makes for the run; 0 makes none."
+        ),
+    ] = 0
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="URI of an existing Ray cluster, such as ray://host:10001; pass its token by "
+            "--secret-env."
+        ),
+    ] = ""
+
     def profile(self) -> Hardware | None:
         """Return the preset of nodes, if one is given."""
         from pipelines.cluster.node_presets import find_preset
@@ -105,7 +119,8 @@ class PodOptions:
         from pipelines.cluster.pod_settings import make_pods
 
         lists = (self.secret_env, self.secret_volume, self.pvc)
-        return make_pods(self.image, *(tuple(texts or ()) for texts in lists))
+        variables, volumes, pvcs = (tuple(texts or ()) for texts in lists)
+        return make_pods(self.image, variables, volumes, pvcs, self.ray_nodes, self.ray)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compile": ("cluster.compile_", "Compile the pipeline into a file for Kubeflow Pipelines."),
     "submit": ("cluster.submit", "Run the pipeline on Kubeflow, now or on a schedule."),
     "gc": ("gc.gc", "Remove stored content that no run or version uses."),
-    "estimate": ("estimate.estimate", "Estimate the time of a run for more images and nodes."),
+    "estimate": ("estimate.estimate", "Estimate the time and the price of a larger run."),
     "recipe-schema": ("recipes.recipe_schema", "Print the JSON schema of recipes."),
 }
 # A benchmark has its own options and its own `--help`.

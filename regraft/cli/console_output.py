@@ -218,7 +218,7 @@ def showing_steps() -> Iterator[Callable[[Sequence[Task]], None]]:
 
 
 def print_estimates(estimates: Sequence[Estimate]) -> None:
-    """Print the estimated times of runs, one column per number of nodes."""
+    """Print the estimated times and prices of runs, one column per number of nodes."""
     nodes = [str(one.plan.nodes) for one in estimates]
     rows = table("nodes", *nodes, numbers=range(1, len(nodes) + 1))
     for step in estimates[0].steps:
@@ -226,9 +226,18 @@ def print_estimates(estimates: Sequence[Estimate]) -> None:
     rows.add_section()
     rows.add_row("total", *(_duration(one.total_s) for one in estimates))
     rows.add_row("node hours", *(f"{one.node_hours:.1f}" for one in estimates))
-    rows.add_row("activations", *(f"{one.cut_gb:.3g} GB" for one in estimates))
+    if any(one.cost for one in estimates):
+        rows.add_row("price", *(f"{one.cost:,.2f}" for one in estimates))
+    if any(one.failure for one in estimates):
+        rows.add_row("to be resumed", *(f"{one.failure:.0%}" for one in estimates))
+    rows.add_row("downloads", *(_gigabytes(one.downloads_gb) for one in estimates))
+    rows.add_row("activations", *(_gigabytes(one.cut_gb) for one in estimates))
     rows.add_row("", *("cached" if one.cached else "not cached" for one in estimates))
     console().print(rows)
+
+
+def _gigabytes(value: float) -> str:
+    return f"{value:,.0f} GB" if value >= 100 else f"{value:.3g} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ from tests.docs.blocks import ROOT
 
 CLASSES = [f"class {k}" for k in range(7)]
 COST = Cost(model_mb=1.0, latency_ms=2.0)
-UPPER = re.compile(r"[A-Z][A-Z0-9_]{3,}")
+UPPER = re.compile(r"[A-Z][A-Z0-9_]{2,}[A-Z0-9]")
 
 
 def labeled(seed: int, count: int = 210) -> LabeledLogits:

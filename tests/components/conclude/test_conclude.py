@@ -138,7 +138,9 @@ def test_the_component_runs_after_a_failure(runner: Path) -> None:
     @dsl.pipeline(name="outer")
     def outer() -> None:
         work = inner()
-        last = component(run_id="run-1", destination=str(runner), model_name="m", mlflow="")
+        last = component(
+            run_id="run-1", destination=str(runner), model_name="m", mlflow="", ray_nodes=0
+        )
         last.after(work).ignore_upstream_failure()
 
     with pytest.raises(RuntimeError):

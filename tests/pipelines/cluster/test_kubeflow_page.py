@@ -53,7 +53,8 @@ def test_a_regraft_command_of_the_page_works(
     if words[0] == "gc":
         ContentStore("store").generation()
         words = ["store" if "://" in word else word for word in words]
-    if words[0] in ("predict", "bench"):  # they need a server, or minutes
+    if words[0] in ("predict", "bench", "run") or "--from-run" in words:
+        # They need a server, minutes, or runs.
         words = [words[0], "--help"]
     ended = regraft(*words)
     assert ended.code == 0, ended.err

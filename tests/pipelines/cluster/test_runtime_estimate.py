@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from pipelines.cluster.interruptions import Interruptions
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, extraction_s, fit_rates
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
@@ -70,16 +74,72 @@ def test_start_up_time_and_rate_of_two_workers() -> None:
         fit_rates((5000, 20.0), (1000, 20.0), Rates())
 
 
+def test_without_a_content_store_each_worker_downloads_the_dataset() -> None:
+    plan = Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=200, work_dir=False)
+    found = estimate_run(plan, RATES)
+    # The dataset of 10 GB, four times, by all at 50 MB/s; then 20,000 images at 100/s.
+    assert found.steps["extract_features"] == pytest.approx(10 + 200 + 200)
+    features_gb = 80_000 * (2 + 8) / 1e6
+    assert found.steps["train_head"] == pytest.approx(10 + 10 * features_gb + 65_000 / 500)
+    assert found.steps["export, verify, publish"] == pytest.approx(30 + 2 * 100)
+    # The source, extraction, fine_tune, evaluate, export, verify; and the features twice.
+    assert found.downloads_gb == pytest.approx(10 + 4 * 10 + 4 * 10 + 2 * features_gb)
+    by_reference = estimate_run(Plan(100_000, nodes=4, node_mb_s=100, storage_mb_s=200), RATES)
+    assert by_reference.total_s < found.total_s
+    assert by_reference.downloads_gb == pytest.approx(10 + 10 + features_gb)
+
+
+def test_a_slow_source_limits_ingest() -> None:
+    found = estimate_run(Plan(100_000, source_mb_s=10), RATES)
+    assert found.steps["ingest"] == pytest.approx(10 + 1000 + 100)  # read at 10, write at 100 MB/s
+
+
+def test_a_ray_cluster_shares_two_steps_and_is_paid_to_the_end() -> None:
+    rates = replace(RATES, ray_start_s=90)
+    alone = estimate_run(Plan(100_000), rates)
+    found = estimate_run(Plan(100_000, nodes=4, ray=True, node_price=2.0), rates)
+    assert next(iter(found.steps)) == "start_ray"
+    assert found.steps["start_ray"] == 90
+    for step in ("ingest", "extract_features"):
+        assert found.steps[step] - 10 == pytest.approx((alone.steps[step] - 10) / 4)
+    assert found.steps["fine_tune"] == alone.steps["fine_tune"]
+    assert found.node_hours == pytest.approx(5 * found.total_s / 3600)
+    assert found.cost == pytest.approx(2 * found.node_hours)
+
+
+def test_interruptions_cost_time_money_and_sometimes_the_run() -> None:
+    rare, often = (
+        estimate_run(
+            Plan(1_000_000, nodes=8, node_price=1.0,
+                 interruptions=Interruptions(per_hour, 120, 300)), RATES)
+        for per_hour in (0.0, 0.2)
+    )  # fmt: skip
+    assert rare.failure == 0
+    assert 0 < often.failure < 1
+    assert often.cost > rare.cost
+    assert all(often.steps[step] >= seconds for step, seconds in rare.steps.items())
+    assert often.steps["train_head"] > rare.steps["train_head"]
+    without_checkpoints = estimate_run(replace(often.plan, work_dir=False), RATES)
+    assert without_checkpoints.steps["fine_tune"] > 1.4 * often.steps["fine_tune"]
+    with pytest.raises(InputError, match="no step would end"):
+        never = Interruptions(1e6, 120, 1e6)
+        estimate_run(Plan(1_000_000, interruptions=never), RATES)
+
+
 @pytest.mark.parametrize(
     "values",
     [
         {"images": 0},
+        {"node_price": -1},
+        {"source_mb_s": 0},
+        {"interruptions": Interruptions(per_hour=-0.1)},
+        {"interruptions": Interruptions(checkpoint_s=0)},
         {"nodes": 0},
         {"node_mb_s": float("nan")},
         {"train_fraction": 0.9, "validation_fraction": 0.1},
     ],
 )
-def test_invalid_values_are_refused(values: dict[str, float]) -> None:
+def test_invalid_values_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         estimate_run(Plan(**{"images": 1000, **values}), RATES)
 
@@ -89,6 +149,10 @@ def test_the_command_prints_a_row_for_each_number_of_nodes(regraft: Regraft) -> 
     assert ended.code == 0, ended.err
     assert [(one["images"], one["nodes"]) for one in ended.json] == [(10**8, 1), (10**8, 16)]
     assert "not cached" in regraft("estimate", "--images", "1e8").out
+    priced = regraft("estimate", "--images", "1e6", "--nodes", 4, "--ray-cluster",
+                     "--whole-artifacts",
+                     "--node-price", "0.5", "--interruptions", "0.1")  # fmt: skip
+    assert [name in priced.out for name in ("start_ray", "price", "to be resumed")] == [True] * 3
     assert regraft("estimate", "--images", "0").code == 2
     for flag in ("--extract-rate", "--image-kb"):
         ended = regraft("estimate", flag, "0")

@@ -199,3 +199,14 @@ def test_every_step_but_the_first_has_retries_with_growing_waits() -> None:
     policy = RetryPolicy(retries=3, timeout_s=100, first_wait_s=30)
     assert [policy.wait_s(number) for number in range(3)] == [30, 60, 120]
     assert policy.total_s == 4 * 100 + 210
+
+
+def test_a_step_that_cannot_reach_its_ray_cluster_ends_with_one_line() -> None:
+    command = [sys.executable, "-P", "-m", "pipelines.cluster.step_process", "ingest", "{}"]
+    paths = os.pathsep.join(sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths, "REGRAFT_RAY_RUN": "run-1"}
+    environment.pop("KUBERNETES_SERVICE_HOST", None)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert "ingest: ray_nodes: expected a pod with the token of a service account" in line

@@ -27,6 +27,7 @@ SAME_MEANING = {
     "--version": "of a model in predict and publish; `regraft --version` is before any command",
     "--out": "the folder to write to: a run, which has a default, or a dataset",
     "--fixes": "the file of decisions, which review writes and a run applies",
+    "--ray": "the Ray cluster; on Kubeflow, only the address of an existing one",
     "--port": "the port to listen on, of gRPC or of a page",
     "--backbone": "the pretrained model; classify uses it with its own classes",
     "--image-px": "the size of the input, which a run can choose",

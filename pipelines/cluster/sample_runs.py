@@ -1,0 +1,87 @@
+"""The rates of a machine, from two short runs of different sizes on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.cluster.runtime_estimate import RELEASE_STEPS, Rates
+from regraft_core.runtime.errors import InputError
+
+NO_LIMIT = 1e12
+"""The rate of a step whose time does not depend on the number of images."""
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """The images of each split of a run, and the seconds of each step."""
+
+    train: int
+    validation: int
+    test: int
+    seconds: Mapping[str, float]
+
+    @property
+    def images(self) -> int:
+        """All images."""
+        return self.train + self.validation + self.test
+
+
+def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Rates) -> Rates:
+    """Return start-up times and rates of all steps, fitted to two runs.
+
+    Each step is a line through two points. If the larger run was not slower, the step's time is
+    taken as constant.
+
+    Args:
+        first: a run.
+        second: a run with another number of images, and the same recipe.
+        epochs: of strategy `top`.
+        sizes: the sizes per image.
+
+    Raises:
+        InputError: the runs have the same number of images, or a step is missing in one.
+    """
+    small, large = sorted((first, second), key=lambda run: run.images)
+    if small.train == large.train:
+        raise InputError(f"expected two runs with different numbers of images, got {small.images} "
+                         f"and {large.images}")  # fmt: skip
+    starts: dict[str, float] = {}
+
+    def rate(step: str, counts: tuple[int, int]) -> float:
+        starts[step], found = _line(step, small, large, counts)
+        return found
+
+    rates = Rates(
+        ingest_rate=rate("ingest", (small.images, large.images)),
+        extract_rate=rate(
+            "extract_features", (small.train + small.validation, large.train + large.validation)
+        ),
+        head_rate=rate("train_head", (small.train, large.train)),
+        top_rate=rate("fine_tune", (epochs * small.train, epochs * large.train)),
+        evaluate_rate=rate("evaluate", (small.test, large.test)),
+        image_kb=sizes.image_kb,
+        pooled_kb=sizes.pooled_kb,
+        activation_kb=sizes.activation_kb,
+        ray_start_s=sizes.ray_start_s,
+        starts=starts,
+    )
+    for step in RELEASE_STEPS:  # a fixed number of images is verified
+        starts[step] = (small.seconds.get(step, 0.0) + large.seconds.get(step, 0.0)) / 2
+    return rates
+
+
+def _line(
+    step: str, small: SampleRun, large: SampleRun, counts: tuple[int, int]
+) -> tuple[float, float]:
+    """Return the seconds at zero images, and the images per second."""
+    if step not in small.seconds or step not in large.seconds:
+        raise InputError(f"expected two complete runs, found one without the time of {step}")
+    before, after = small.seconds[step], large.seconds[step]
+    if after <= before or counts[0] == counts[1]:
+        return (before + after) / 2, NO_LIMIT
+    found = (counts[1] - counts[0]) / (after - before)
+    start_s = before - counts[0] / found
+    if start_s < 0:  # the line through zero and the larger run
+        return 0.0, counts[1] / after
+    return start_s, found
