@@ -1,4 +1,4 @@
-"""Writes the reference from the code: commands, Python API, recipe keys, manifests, backbones.
+"""Writes the reference from the code: commands, Python API, recipe, formats, messages, metrics.
 
 The descriptions are those of the options, and the docstrings those of the code.
 """
@@ -6,6 +6,7 @@ The descriptions are those of the options, and the docstrings those of the code.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.error_messages import collect_messages
+from docs.reference_environment import CODES, environment_page, exit_codes_page
+from docs.reference_messages import messages_page
+from docs.reference_metrics import metrics_page
 from docs.reference_python import python_page
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.backbone_row import KERAS
@@ -43,14 +48,6 @@ MANIFEST_MODULES = (
     manifest_storage, dataset, features, model, evaluation, saved_model, parity, published,
 )  # fmt: skip
 DEFAULT = re.compile(r"\(default: (.*)\)$")
-EXIT_CODES = """
-| exit code | meaning |
-|---|---|
-| 0 | done; for a run: the gate accepted the model |
-| 2 | bad input or usage: the line on stderr shows what was expected and what was received |
-| 3 | the gate rejected the model, or `regraft drift` found a drift |
-| 1 | anything else |
-"""
 RECIPE_TEXT = """
 All options of a run, as keys of a YAML file. They are also options of `regraft run`: underscores
 become dashes, and `sources` and `mirrors` become `--source` and `--mirror`, which can be repeated.
@@ -70,10 +67,15 @@ def write_pages(folder: Path) -> None:
         "recipe.md": recipe_page(app),
         "manifests.md": manifests_page(),
         "backbones.md": backbones_page(),
+        "messages.md": messages_page(NOTE, collect_messages()),
+        "metrics.md": metrics_page(NOTE),
+        "exit-codes.md": exit_codes_page(NOTE),
+        "environment.md": environment_page(NOTE),
+        **{f"schemas/{kind.file_name}": schema_text(kind) for kind in manifest_kinds()},
     }
-    folder.mkdir(exist_ok=True)
     for name, text in pages.items():
         page = folder / name
+        page.parent.mkdir(parents=True, exist_ok=True)
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
 
@@ -82,7 +84,7 @@ def cli_page(app: typer.Typer) -> str:
     """Return the page of all commands with their arguments and options."""
     group: Any = typer.main.get_command(app)
     lines = [NOTE, "# The command line", "", _flowing(group.help), ""]
-    lines += [*_paragraphs(EXIT_CODES), "", "Options of `regraft` itself, before the command:", ""]
+    lines += [*_paragraphs(CODES), "", "Options of `regraft` itself, before the command:", ""]
     lines += _options(group.params)
     first_with: dict[str, str] = {}
     for name, command in group.commands.items():
@@ -116,7 +118,37 @@ def recipe_page(app: typer.Typer) -> str:
 
 def manifests_page() -> str:
     """Return the page of the manifests and their parts, with the docstrings of the code."""
-    kinds = [
+    parts = [kind for kind in _records() if not issubclass(kind, manifest_storage.Manifest)][1:]
+    lines = [NOTE, "# Manifests", "", *_paragraphs(manifests.__doc__), ""]
+    lines += ["## In every manifest", "", *_fields(manifest_storage.Manifest, BaseModel), ""]
+    for kind in manifest_kinds():
+        schema = f"{{download}}`Its JSON Schema <schemas/{kind.file_name}>`."
+        lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), "", schema, ""]
+        lines += [*_fields(kind, manifest_storage.Manifest), ""]
+    lines += ["## Parts", ""]
+    for kind in parts:
+        lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
+        lines += [*_fields(kind, manifest_storage.Record), ""]
+    return "\n".join(lines)
+
+
+def manifest_kinds() -> list[type[manifest_storage.Manifest]]:
+    """Return the manifests that have a file."""
+    return [
+        kind
+        for kind in _records()
+        if issubclass(kind, manifest_storage.Manifest) and hasattr(kind, "file_name")
+    ]
+
+
+def schema_text(kind: type[manifest_storage.Manifest]) -> str:
+    """Return the JSON Schema of a manifest."""
+    return json.dumps(kind.model_json_schema(), indent=2) + "\n"
+
+
+def _records() -> list[type[manifest_storage.Record]]:
+    """Return the manifests and their parts, in the order of the modules."""
+    return [
         value
         for module in MANIFEST_MODULES
         for value in vars(module).values()
@@ -124,18 +156,6 @@ def manifests_page() -> str:
         and issubclass(value, manifest_storage.Record)
         and value.__module__ == module.__name__
     ]
-    with_file = [kind for kind in kinds if hasattr(kind, "file_name")]
-    parts = [kind for kind in kinds if not issubclass(kind, manifest_storage.Manifest)][1:]
-    lines = [NOTE, "# Manifests", "", *_paragraphs(manifests.__doc__), ""]
-    lines += ["## In every manifest", "", *_fields(manifest_storage.Manifest, BaseModel), ""]
-    for kind in with_file:
-        lines += [f"## {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifest_storage.Manifest), ""]
-    lines += ["## Parts", ""]
-    for kind in parts:
-        lines += [f"### {kind.__name__}", "", *_paragraphs(kind.__doc__), ""]
-        lines += [*_fields(kind, manifest_storage.Record), ""]
-    return "\n".join(lines)
 
 
 def backbones_page() -> str:

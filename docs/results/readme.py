@@ -12,7 +12,7 @@ def readme(results: Results) -> str:
     """Return the overview of all benchmarks."""
     parts = (
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _scale_out, _gpu, _engines, _coverage, _drift,
+        _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
         _several_labels, _label_intervals, _head_penalties,
     )  # fmt: skip
     rows: list[Row] = []
@@ -254,6 +254,16 @@ def _serving(serving: Any) -> list[Row]:
             f"{serving.swap_c1_p99:.0f} / {serving.steady_c1_p99:.1f} ms",
             "",
         ),
+    ]
+
+
+def _commands(commands: Any) -> list[Row]:
+    return [
+        (
+            "first screens: `regraft --help` / `regraft run --help` / `regraft --man`",
+            f"{commands.help_s:.2f} / {commands.run_help_s:.2f} / {commands.manual_page_s:.2f} s",
+            goal(commands.help_s) + " s",
+        )
     ]
 
 

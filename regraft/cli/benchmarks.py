@@ -14,7 +14,7 @@ BENCHMARKS = (
     "ingest", "training", "accuracy", "evaluation", "export", "serving", "orchestration",
     "scale", "scale_out", "demo", "gpu", "engines", "extraction", "coverage", "drift", "review",
     "several_labels", "label_intervals", "scale_catalog", "head_penalties", "backbones",
-    "estimate",
+    "commands", "estimate",
 )  # fmt: skip
 
 

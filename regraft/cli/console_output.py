@@ -134,7 +134,10 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         out.print(f"{finding.state:7} {finding.name}: {one_line(finding.found)}")
         if finding.fix:
             out.print(f"        -> {finding.fix}")
-    out.print("usable" if diagnosis.usable else "not usable")
+    if diagnosis.usable:
+        out.print("usable; next: regraft run digits, or regraft run FOLDER with your images")
+    else:
+        out.print("not usable; follow the arrows above, then run regraft doctor again")
 
 
 def print_cleanup(cleanup: Cleanup, *, dry_run: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli.commands import CommandGroup
+from regraft.cli.windows_paths import check_paths
 from regraft.safe_path import ignore_current_folder
 from regraft_client.errors import InvalidInputError, RegraftClientError
 from regraft_core.runtime.errors import RegraftError
@@ -52,6 +53,14 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
+def _man(requested: bool) -> None:
+    if requested:
+        from regraft.cli.manual_page import manual_page
+
+        print(manual_page(typer.main.get_command(app)), end="")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     context: typer.Context,
@@ -59,8 +68,17 @@ def _global(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    man: Annotated[
+        bool,
+        typer.Option(
+            "--man",
+            callback=_man,
+            is_eager=True,
+            help="Print the manual page: regraft --man | man -l -",
+        ),
+    ] = False,
 ) -> None:
-    _ = debug, version
+    _ = debug, version, man
     if context.invoked_subcommand is None:
         print(FIRST_STEPS)
 
@@ -75,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wide = get_terminal_size().columns >= PANELS_WIDTH
     app.rich_markup_mode = "rich" if has_command and wide else None
     try:
+        check_paths(words)
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from playwright.sync_api import Browser
 
 import regraft
 import regraft_client
@@ -47,6 +48,18 @@ def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
         if address and re.match(r"(https?:)?//", address)
     }
     assert found == set()
+
+
+def test_the_search_finds_the_page_of_a_message(site: Path, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    page.fill("input[name=q]", "activations reach beyond float16")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a")
+    found = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
+    assert any("reference/messages.html" in one for one in found)
+    assert any("help/troubleshooting.html" in one for one in found)
+    page.close()
 
 
 def test_the_reference_has_every_command_option_and_key(site: Path) -> None:
@@ -102,6 +115,13 @@ def test_every_field_of_a_format_is_explained() -> None:
 
 def test_links_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    found = [target for target in re.findall(r"\]\(([^)\s]+)", text) if "://" not in target]
     assert found
-    assert [target for target in found if not (ROOT / target).exists()] == []
+    for target in found:
+        name, _, anchor = target.partition("#")
+        page = ROOT / (name or "README.md")
+        assert page.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in titles]
+            assert anchor in anchors, target

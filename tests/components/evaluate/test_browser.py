@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from components.evaluate.report.report import render
 from regraft.cli.screenshot import capture_page
 from regraft_core.runtime.errors import InputError
+from tests.page_checks import page_problems
 
 # The page's width, its charts and galleries that are visible, its images, and the verdict.
 MEASURE = """() => {
@@ -36,6 +37,14 @@ def test_the_page_shows_its_parts_and_fits_the_screen(
     # charts and twelve images in six pairs.
     assert drawn >= 20 + (10 if width > 640 else 0)
     assert (images, verdict) == (12, "Accepted")
+
+
+def test_the_page_suits_all_readers_and_asks_no_other_host(
+    report_of, tmp_path, browser: Browser
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render(report_of(min_class_recall=0.1)))
+    assert page_problems(browser, file.as_uri()) == []
 
 
 def color_of(page: Path, target: Path, *, dark: bool) -> tuple[int, ...]:

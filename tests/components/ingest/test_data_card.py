@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Browser
 
 from components.ingest.card.data_card import CONVERSIONS, DUPLICATES
 from components.ingest.crops import CLIPPED
 from components.ingest.ingest import ingest
 from regraft_core.formats.options.ingest import IngestOptions
+from tests.page_checks import page_problems
 
 OPTIONS = IngestOptions(processes=1, max_invalid_fraction=0.5)
 
@@ -48,7 +50,10 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_card_is_self_contained_and_complete(
-    tmp_path: Path, make_classes: Callable[..., Path], make_photo: Callable[..., Image.Image]
+    tmp_path: Path,
+    make_classes: Callable[..., Path],
+    make_photo: Callable[..., Image.Image],
+    browser: Browser,
 ) -> None:
     source = make_classes(tmp_path / "in", ("cat", "<script>alert(1)"), count=20)
     make_photo(0).save(source / "cat" / "again.jpg", quality=80)
@@ -73,6 +78,7 @@ def test_the_card_is_self_contained_and_complete(
         assert expected in words
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
+    assert page_problems(browser, (tmp_path / "out" / "data_card.html").as_uri()) == []
 
 
 def test_a_dataset_without_problems(tmp_path: Path, make_classes: Callable[..., Path]) -> None:

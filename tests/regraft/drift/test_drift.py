@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from regraft.drift.sources import different_images
 from regraft_core.formats.drift_reference import make_reference
@@ -21,6 +22,7 @@ from regraft_core.formats.manifests.model import Preprocessing
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.formats.request_log import LoggedAnswer, LoggedRequest, log_line
 from tests.command_line import Regraft
+from tests.page_checks import page_problems
 
 CLASSES = ["cat", "<b>dog</b>"]
 WIDTH = 8
@@ -104,7 +106,9 @@ def test_requests_like_the_reference_are_no_drift(
     assert not found["drift"] and found["unfamiliar"] == 0.0
 
 
-def test_a_drift_is_shown_everywhere(regraft: Regraft, model: Path, tmp_path: Path) -> None:
+def test_a_drift_is_shown_everywhere(
+    regraft: Regraft, model: Path, tmp_path: Path, browser: Browser
+) -> None:
     log = write_log(tmp_path / "log", requests(shift=1.0))
     page, metrics = tmp_path / "drift.html", tmp_path / "drift.prom"
     ended = regraft("drift", model / "1", log, "--html", page, "--prometheus", metrics)
@@ -121,6 +125,7 @@ def test_a_drift_is_shown_everywhere(regraft: Regraft, model: Path, tmp_path: Pa
     sample = re.compile(r'[a-z_]+\{([a-z]+="[^"\n]*",?)+\} [-+0-9.e]+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drift.html", "drift.prom", "log"]
+    assert page_problems(browser, page.as_uri()) == []
 
 
 def test_the_newest_images_are_checked(regraft: Regraft, model: Path, tmp_path: Path) -> None:

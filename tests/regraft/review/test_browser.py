@@ -11,6 +11,7 @@ from regraft.review.reviewed_run import ReviewedRun
 from regraft.review.server import ReviewServer
 from regraft_core.curation.suspects import Finding, Image, Suspect
 from regraft_core.formats.fixes import Fix, read_fixes
+from tests.page_checks import page_problems
 
 HOSTILE = "</script><img src=https://attacker.example/x onerror=document.title='hacked'>"
 WHEN = "2026-11-27T21:50:00Z"
@@ -121,12 +122,9 @@ def test_the_static_page_downloads_the_same_file(
     assert [one for one in seen if not one.startswith((file.as_uri(), "data:", "blob:"))] == []
 
 
-def test_the_page_fits_a_phone(
+def test_the_page_suits_all_readers(
     browser: Browser, reviewed: ReviewedRun, suspects: list[Suspect], tmp_path: Path
 ) -> None:
     file = tmp_path / "page.html"
     file.write_text(render_page(reviewed, suspects, 99, {}, served=False))
-    page = browser.new_page(viewport={"width": 360, "height": 800})
-    page.goto(file.as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.close()
+    assert page_problems(browser, file.as_uri(), use=lambda page: page.keyboard.press("k")) == []

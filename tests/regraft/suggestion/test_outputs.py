@@ -6,15 +6,17 @@ import csv
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from regraft.suggestion.outputs import refuse_labeled, write_suggestions
 from regraft.suggestion.ranking import SuggestedImage, Suggestions
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
+from tests.page_checks import page_problems
 from tests.reviewable_run import noise
 
 
-def test_the_table_and_the_page_show_all_images(tmp_path: Path) -> None:
+def test_the_table_and_the_page_show_all_images(tmp_path: Path, browser: Browser) -> None:
     file = tmp_path / "=a<b>.png"
     noise(1).save(file)
     images = [
@@ -31,6 +33,7 @@ def test_the_table_and_the_page_show_all_images(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.count("<li>") == 2 and text.count('<img src="data:image/') == 2
     assert "<script" not in text and "&lt;script&gt;" in text and "1 files were refused" in text
+    assert page_problems(browser, page.as_uri()) == []
 
 
 def test_a_file_that_is_gone_costs_its_preview_only(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from serving.running.runner import Addresses, started_server
+from tests.page_checks import page_problems
 from tests.serving.raw import http_request
 
 
@@ -58,3 +59,20 @@ def test_an_image_is_uploaded_and_classified(
         page.screenshot(path=f"{shots}/page.png", full_page=True)
     page.close()
     assert script_errors == []
+
+
+def test_the_page_suits_all_readers(
+    page_server: Addresses, images: list[bytes], browser: Browser, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(images[1])
+    bad.write_bytes(b"no image")
+
+    def upload(page: Page) -> None:
+        stops = [(page.keyboard.press("Tab"), page.evaluate("document.activeElement.id"))[1]
+                 for _ in range(2)]  # fmt: skip
+        assert stops == ["model", "files"]
+        page.set_input_files("#files", [str(bad), str(good)])
+        page.wait_for_selector("#results .bar")
+
+    assert page_problems(browser, f"http://{page_server.rest}/", use=upload) == []
