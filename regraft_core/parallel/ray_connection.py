@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_package import check_ray_package
+from regraft_core.runtime.addresses import is_url
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.printable import one_line
 from regraft_core.runtime.version import code_digest
@@ -55,7 +56,7 @@ def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor
 
 def _check_port(address: str) -> None:
     """Check that something listens, because Ray would wait for minutes."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
+    parts = urlsplit(address if is_url(address) else f"//{address}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
