@@ -38,6 +38,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "label_choices": tables.label_choices,
     "label_intervals": tables.label_intervals,
     "head_penalties": tables.head_penalties,
+    "scale_catalog": tables.scale_catalog,
     "drift": tables.drift,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,

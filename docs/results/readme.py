@@ -13,7 +13,7 @@ def readme(results: Results) -> str:
     parts = (
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
         _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
-        _several_labels, _label_intervals, _head_penalties,
+        _several_labels, _label_intervals, _scale_catalog, _head_penalties,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
@@ -405,4 +405,15 @@ def _drift(drift: Any) -> list[Row]:
             f"{min(drift.digits_new_class_200, drift.fashion_new_class_200):.0%}",
             "",
         ),
+    ]
+
+
+def _scale_catalog(catalog: Any) -> list[Row]:
+    return [
+        (
+            "duplicates and splits of 10,000,000 made images: time / peak memory",
+            f"{catalog.catalog_decisions:.0f} s / {catalog.catalog_peak_memory / 1e3:.1f} GB",
+            f"{goal(catalog.catalog_decisions)} s / "
+            f"{goal(catalog.catalog_peak_memory, scale=1000)} GB",
+        )
     ]

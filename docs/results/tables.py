@@ -411,3 +411,20 @@ def _downloads(orchestration: Any) -> list[Row]:
             f"that it reads, highest of {len(ratios)} steps")  # fmt: skip
     command = "`regraft bench orchestration --only downloads`"
     return [(name, f"{max(ratios):.2f}", goal(max(ratios)), command)]
+
+
+def scale_catalog(results: Results) -> str:
+    """Return time and memory of the decisions about a catalog of many images."""
+    found = results["scale_catalog"]
+    rows = [
+        ("duplicates and groups / splits",
+         f"{found.catalog_duplicates:.0f} / {found.catalog_splits:.0f} s", ""),
+        ("both", f"{found.catalog_decisions:.0f} s", f"{goal(found.catalog_decisions)} s"),
+        ("peak memory of the process", f"{found.catalog_peak_memory / 1e3:.1f} GB",
+         f"{goal(found.catalog_peak_memory, scale=1000)} GB"),
+        ("memory per image", f"{found.catalog_memory_per_image:.0f} bytes",
+         f"{goal(found.catalog_memory_per_image)} bytes"),
+        ("disk per image, most of it a small gray version of the image",
+         f"{found.catalog_disk_per_image:.0f} bytes", ""),
+    ]  # fmt: skip
+    return markdown((f"{found.catalog_rows:,.0f} images", "measured", "goal"), rows)
