@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from pipelines.local.environment import set_variables
 from pipelines.recipes.recipe import Recipe
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE
@@ -60,18 +60,3 @@ def using_ray(ray: str) -> Iterator[None]:
         set_variables({RAY_VARIABLE: cluster.address, **cluster.environment}),
     ):
         yield
-
-
-@contextlib.contextmanager
-def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables within the context."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

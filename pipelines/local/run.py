@@ -17,8 +17,9 @@ from typing import Any, Literal, TextIO
 
 from pydantic import Field
 
+from pipelines.local.environment import set_variables
 from pipelines.local.progress import Progress
-from pipelines.local.ray_runs import check_ray, set_variables, using_ray
+from pipelines.local.ray_runs import check_ray, using_ray
 from pipelines.local.runners import code_digest_of, make_runner, with_absolute_paths
 from pipelines.local.step_events import StepEvents, reading_events
 from pipelines.local.step_processes import steps_by_forks

@@ -1,7 +1,7 @@
 """The penalty and the temperature of a head that was compared on a sample of its rows.
 
 With the same prior for any number of rows, the penalty of their summed loss would not change. But
-a linear classifier is only near to the truth, so that it stays the same or grows with the rows, and
+a linear classifier is only an approximation, so that it stays the same or grows with the rows, and
 features differ in how much. Fits of more rows are also less overconfident than those of the sample.
 So the chosen members are fitted to nearly all rows, and compared on the others.
 """
