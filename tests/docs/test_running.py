@@ -37,13 +37,26 @@ def test_a_page_shows_what_its_blocks_print(
         check(run_blocks(reader, blocks_of(page), long=False), pytestconfig)
 
 
-@pytest.mark.long(seconds=190)
+# These guides continue with the model of the tutorial.
+AFTER_THE_TUTORIAL = ("monitor", "improve-data")
+
+
+@pytest.mark.long(seconds=230)
 @pytest.mark.timeout(1200)
-def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
-    parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
-    blocks = [block for page in parts for block in blocks_of(page)]
+def test_the_tutorial_and_its_guides_show_what_their_blocks_print(
+    desk: Path, pytestconfig: pytest.Config
+) -> None:
+    by_name = {page.stem: page for page in marked("run long")}
+    tutorial = sorted(page for page in by_name.values() if page.parent.name == "tutorial")
+    guides = [by_name.pop(name) for name in AFTER_THE_TUTORIAL]
+    assert {page.stem for page in tutorial} == set(by_name), "pages with long blocks that nobody runs"
+    found: list[Exchange] = []
     with reading(desk) as reader:
-        check(run_blocks(reader, blocks, long=True), pytestconfig)
+        found += run_blocks(reader, [b for page in tutorial for b in blocks_of(page)], long=True)
+        for guide in guides:
+            reader.stop()  # each page starts its own server
+            found += run_blocks(reader, blocks_of(guide), long=True)
+    check(found, pytestconfig)
 
 
 @pytest.mark.parametrize(
