@@ -20,6 +20,7 @@ from pipelines.recipes.recipe import OPTION_FIELDS
 from regraft.cli.main import app
 from regraft_core.formats import manifest_storage, manifests
 from tests.docs.blocks import ROOT
+from tests.page_checks import page_problems
 
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
                     r"""url\(\s*["']?([^)"']+)|@import\s+["']([^"']+)""")  # fmt: skip
@@ -48,6 +49,13 @@ def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
         if address and re.match(r"(https?:)?//", address)
     }
     assert found == set()
+
+
+@pytest.mark.parametrize("name", ["index", "kubeflow", "several-labels"])
+def test_pages_hold_up_on_a_phone_in_the_dark_and_for_screen_readers(
+    name: str, site: Path, browser: Browser
+) -> None:
+    assert page_problems(browser, (site / f"{name}.html").as_uri()) == []
 
 
 def test_the_search_finds_the_page_of_a_message(site: Path, browser: Browser) -> None:
