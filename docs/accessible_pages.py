@@ -1,4 +1,4 @@
-"""What the site's theme lacks for keyboards and screen readers, added to the pages it has written."""
+"""What the theme of the site lacks for keyboards and screen readers, added to its pages."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_the_tutorial_and_its_guides_show_what_their_blocks_print(
     by_name = {page.stem: page for page in marked("run long")}
     tutorial = sorted(page for page in by_name.values() if page.parent.name == "tutorial")
     guides = [by_name.pop(name) for name in AFTER_THE_TUTORIAL]
-    assert {page.stem for page in tutorial} == set(by_name), "pages with long blocks that nobody runs"
+    assert {page.stem for page in tutorial} == set(by_name), "no test runs the blocks of a page"
     found: list[Exchange] = []
     with reading(desk) as reader:
         found += run_blocks(reader, [b for page in tutorial for b in blocks_of(page)], long=True)
