@@ -252,9 +252,9 @@ def test_missing_labels_are_quarantined(items: Items, tmp_path: Path) -> None:
     write_files(tmp_path, items)
     rows: list[dict[str, Any]] = [{"path": name, "label": label} for name, label, _ in items]
     rows[5]["label"] = None
-    del rows[7]["label"]
+    del rows[0]["label"]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = read(tmp_path / "t.jsonl", tmp_path / "a", max_invalid_fraction=0.1)
     assert found.quarantined == {"invalid-row": 2}
-    with pytest.raises(DataError, match=r"found 2 of 24: invalid-row 2; .*row 6: expected a path"):
+    with pytest.raises(DataError, match=r"found 2 of 24: invalid-row 2; .*row 1: expected a path"):
         read(tmp_path / "t.jsonl", tmp_path / "b")
