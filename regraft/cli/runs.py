@@ -100,9 +100,9 @@ def _print_difference(found: RunDifference) -> None:
         print_line(f"not paired: {found.unpaired}")
         return
     test = found.paired
-    metric = "accuracy" if isinstance(test, Comparison) else "mAP"
+    compared = "accuracy" if isinstance(test, Comparison) else "mAP"
     print_line(
-        f"{metric} on the same {test.images} images: difference {test.difference:+.4f} "
+        f"{compared} on the same {test.images} images: difference {test.difference:+.4f} "
         f"(95% {test.difference_low:+.4f} to {test.difference_high:+.4f})"
     )
     if not isinstance(test, Comparison):
