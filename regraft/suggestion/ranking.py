@@ -147,8 +147,8 @@ class _Labels:
 
     def predicted(self, probabilities: NDArray[np.floating]) -> str:
         """Return the JSON list of the labels of an image."""
-        selected = probabilities >= np.array(self.thresholds, np.float32)
-        return json.dumps([self.classes[k] for k in np.flatnonzero(selected)], ensure_ascii=False)
+        selected = np.flatnonzero(probabilities >= np.array(self.thresholds, np.float32)).tolist()
+        return json.dumps([self.classes[k] for k in selected], ensure_ascii=False)
 
 
 def _candidate(one: _Encoded, row: dict[str, Any], labels: _Labels | None) -> Candidate:
