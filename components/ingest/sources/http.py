@@ -181,10 +181,10 @@ class HttpBlocks:
             if not received.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise TransientError("the server sent another range than requested")
             return 0
-        if status not in (200, 416):
+        if status != 200 and not (start and status == 416):
             _refuse_status(response)
         version = Validator(received.get("ETag", ""), received.get("Last-Modified", ""))
-        if start and (status == 416 or version != self._version):
+        if start and (status == 416 or version.strong != self._version.strong):
             raise FetchError("the file changed while it was read")
         length = received.get("Content-Length", "")
         self._version, self.size = version, int(length) if length.isdecimal() else None
