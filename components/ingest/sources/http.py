@@ -141,7 +141,7 @@ class HttpBlocks:
     """One version of a file, read in blocks from any position by a request each.
 
     Attributes:
-        size: of the file; None before the first block, and if the server does not tell.
+        size: of the file; None before the first block, and if the server does not report it.
     """
 
     def __init__(self, url: str, options: IngestOptions, deadline: Deadline) -> None:

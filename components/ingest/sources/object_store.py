@@ -94,7 +94,7 @@ class ObjectBlocks:
     """An object, read in blocks from any position.
 
     Attributes:
-        size: of the object; None before the first block, and if the store does not tell.
+        size: of the object; None before the first block, and if the store does not report it.
     """
 
     def __init__(self, url: str, deadline: Deadline) -> None:
