@@ -54,7 +54,7 @@ class RemoteStream:
 
     @property
     def size(self) -> int | None:
-        """Size of the file in bytes, after the first read; None if the server does not report it."""
+        """Size of the file in bytes, after the first read; None if the server reports none."""
         return self._file.size
 
     def peek(self, size: int) -> bytes:

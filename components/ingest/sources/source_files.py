@@ -203,12 +203,13 @@ def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     for shard in shards_of(source):
         name = source_name(shard)
         split = shard_split(name)
-        if is_remote(shard) and not drive_id(shard):
+        on_drive = bool(drive_id(shard))
+        if is_remote(shard) and not on_drive:
             with open_remote(shard, context.options) as stream:
                 if kind_of_start(stream.peek(START_BYTES)) == "tar":
                     yield from samples(stream, name, split, limits, context.options)
                     continue
-        is_local = not (is_remote(shard) or drive_id(shard))
+        is_local = not (is_remote(shard) or on_drive)
         file = local_path(shard) if is_local else download_cached(shard, context.options)
         if not file.is_file():
             raise InputError(f"{context.name}: expected the shard {shard}, found none")
