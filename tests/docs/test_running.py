@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.results.pages import pages
+from docs.results.values import ROOT
 from tests.docs.blocks import Block, blocks_of
 from tests.docs.running import Exchange, matches, reading, run_blocks
 from tests.docs.updating import update_pages
@@ -44,6 +45,17 @@ def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pyte
     blocks = [block for page in parts for block in blocks_of(page)]
     with reading(desk) as reader:
         check(run_blocks(reader, blocks, long=True), pytestconfig)
+
+
+@pytest.mark.long(seconds=60)
+@pytest.mark.timeout(600)
+def test_the_first_pages_show_what_their_blocks_print(
+    desk: Path, pytestconfig: pytest.Config
+) -> None:
+    """The README has commands of the page before it, so their run is not repeated."""
+    for page in ("docs/getting-started.md", "README.md"):
+        with reading(desk) as reader:
+            check(run_blocks(reader, blocks_of(ROOT / page), long=True), pytestconfig)
 
 
 @pytest.mark.parametrize(
