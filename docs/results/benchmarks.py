@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from docs.results.benchmark_rows import benchmark_rows
 from docs.results.values import RESULTS, Results, markdown
 
+WIDTH = 110  # of a line on the page
 LINK = "../benchmarks/results/{name}.json"
 
 
@@ -24,7 +26,12 @@ def benchmarks(results: Results) -> str:
 def missed_goals(results: Results) -> str:
     """Return the metrics of all benchmarks that miss their goals."""
     rows = [
-        (f"[{file}]({LINK.format(name=file)})", f"`{name}`", f"{value:,.6g} {value.unit}".strip(), value.goal)
+        (
+            f"[{file}]({LINK.format(name=file)})",
+            f"`{name}`",
+            f"{value:,.6g} {value.unit}".strip(),
+            value.goal,
+        )
         for file, metrics in results.items()
         for name, value in vars(metrics).items()
         if value.holds is False
@@ -33,17 +40,20 @@ def missed_goals(results: Results) -> str:
 
 
 def _conditions(name: str) -> str:
-    """Return the runs of a benchmark: one, or one of each part."""
+    """Return how a benchmark was measured, as its result file has it."""
     measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    link = f"[All values]({LINK.format(name=name)})"
-    return f"{link}. Conditions: {measured['conditions']}.\n\n" + "\n".join(_runs(measured))
+    lines = [textwrap.fill(measured["conditions"], WIDTH), *_runs(measured)]
+    text = "\n".join(lines)
+    return f"```text\n{text}\n```\n\n[All values]({LINK.format(name=name)})"
 
 
 def _runs(measured: dict[str, Any]) -> Iterator[str]:
     """Yield each run, with the parts that it measured."""
-    parts_by_run: dict[str, list[str]] = {}
+    parts_by_run: dict[tuple[str, str], list[str]] = {}
     for part, run in (measured.get("parts") or {"": measured}).items():
-        line = f"{run['date']}, {run['machine']}: `{run['command']}`"
-        parts_by_run.setdefault(line, []).append(part)
-    for line, parts in parts_by_run.items():
-        yield f"- {line}" + (f" ({', '.join(parts)})" if parts != [""] else "")
+        place = f"{run['date']}, {run['machine']}"
+        parts_by_run.setdefault((place, run["command"]), []).append(part)
+    for (place, command), parts in parts_by_run.items():
+        yield place + (f": {', '.join(parts)}" if parts != [""] else "")
+        yield textwrap.fill(command, WIDTH, initial_indent="  ", subsequent_indent="    ",
+                            break_long_words=False, break_on_hyphens=False)  # fmt: skip

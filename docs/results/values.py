@@ -15,7 +15,7 @@ Row = tuple[str, ...]
 
 
 class Value(float):
-    """A measured value, with its goal such as `>= 0.9`, whether it reaches the goal, and its unit."""
+    """A measured value: its goal such as `>= 0.9`, whether it reaches it, and its unit."""
 
     goal: str
     holds: bool | None

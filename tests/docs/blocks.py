@@ -29,7 +29,7 @@ from docs.results.values import ROOT
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
 MARKERS = ("run", "run exact", "run long", "output", "recipe")
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}", "{include}")
 REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
 ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
 OPERATORS = REDIRECTIONS | ENDS

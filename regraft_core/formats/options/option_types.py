@@ -48,6 +48,4 @@ class Options(BaseModel):
     """Base of the options of a step: frozen, no unknown keys, no NaN."""
 
     # The help of a command reads the fields only; what checks values is built when it is used.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
