@@ -10,7 +10,7 @@ from typing import Any
 from docs.results.benchmark_rows import benchmark_rows
 from docs.results.values import RESULTS, Results, markdown
 
-WIDTH = 110  # of a line on the page
+WIDTH = 88  # of a line of code on the site
 LINK = "../benchmarks/results/{name}.json"
 
 
