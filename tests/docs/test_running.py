@@ -47,8 +47,8 @@ def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pyte
         check(run_blocks(reader, blocks, long=True), pytestconfig)
 
 
-@pytest.mark.long(seconds=60)
-@pytest.mark.timeout(600)
+@pytest.mark.long(seconds=100)
+@pytest.mark.timeout(1200)
 def test_the_first_pages_show_what_their_blocks_print(
     desk: Path, pytestconfig: pytest.Config
 ) -> None:
