@@ -54,6 +54,17 @@ def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pyte
     check(found, pytestconfig)
 
 
+@pytest.mark.long(seconds=100)
+@pytest.mark.timeout(1200)
+def test_the_first_pages_show_what_their_blocks_print(
+    desk: Path, pytestconfig: pytest.Config
+) -> None:
+    """The README has commands of the page before it, so their run is not repeated."""
+    for page in ("docs/getting-started.md", "README.md"):
+        with reading(desk) as reader:
+            check(run_blocks(reader, blocks_of(ROOT / page), long=True), pytestconfig)
+
+
 @pytest.mark.parametrize(
     ("shown", "printed"),
     [

@@ -133,3 +133,20 @@ def test_links_of_the_readme_exist() -> None:
             titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in titles]
             assert anchor in anchors, target
+
+
+def test_the_first_screen_of_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    first = "\n".join(lines[:60])
+    for part in ("docs/images/report.png", "make install", "regraft run", "regraft serve",
+                 "regraft predict", "make demo", "make test"):  # fmt: skip
+        assert part in first
+
+
+def test_the_picture_of_the_pipeline_has_the_names_of_its_steps() -> None:
+    text = (ROOT / "docs/images/pipeline.svg").read_text(encoding="utf-8")
+    named = re.findall(r'font-weight="600"[^>]*>(\w+)<', text)
+    steps = [name for name in named if (ROOT / "components" / name / "component.py").exists()]
+    assert steps == ["ingest", "extract_features", "train_head", "fine_tune", "evaluate",
+                     "export", "verify", "publish"]  # fmt: skip
