@@ -14,6 +14,7 @@ def readme(results: Results) -> str:
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
         _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
         _several_labels, _label_intervals, _scale_catalog, _head_penalties,
+        _backbones,
     )  # fmt: skip
     rows: list[Row] = []
     for part in parts:
@@ -405,6 +406,18 @@ def _drift(drift: Any) -> list[Row]:
             f"{min(drift.digits_new_class_200, drift.fashion_new_class_200):.0%}",
             "",
         ),
+    ]
+
+
+def _backbones(backbones: Any) -> list[Row]:
+    found = vars(backbones).items()
+    ratios = [value for name, value in found if name.endswith("_extraction_of_predict")]
+    return [
+        (
+            f"extraction with {len(ratios)} families of KerasHub / Keras' `predict`",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            goal(*ratios),
+        )
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 
 from regraft_core.backbones.network_layers import PACKAGE
 from regraft_core.backbones.own_files import GRAPH_FILE
@@ -72,6 +73,16 @@ def check_operations(names: Iterable[str], what: str, others: frozenset[str] = f
             f"backbone: {what} has operations that are not run, because they do not only compute: "
             f"{', '.join(unknown[:5])}"
         )
+
+
+def _check_functions(names: Iterable[str], what: str) -> None:
+    """Check that no function has the name of an operation, which could run in its place.
+
+    Raises:
+        InputError: one has.
+    """
+    if hidden := sorted(name for name in names if op_def_registry.get(name) is not None):
+        raise InputError(f"backbone: {what} has functions named as operations: {hidden[0]}")
 
 
 def build_frozen(path: Path, image_px: int) -> keras.Model:
@@ -168,6 +179,8 @@ def _check_saved_model(path: Path) -> None:
         if graph.asset_file_def:
             raise InputError(f"backbone: {path.name} has asset files, which are not read")
         functions = {one.signature.name: one.node_def for one in graph.graph_def.library.function}
+        what = f"the SavedModel {path.name}"
+        _check_functions(functions, what)
         saver = graph.saver_def
         roots = {name.partition(":")[0] for name in
                  (saver.save_tensor_name, saver.restore_op_name)}  # fmt: skip
@@ -180,7 +193,6 @@ def _check_saved_model(path: Path) -> None:
         elsewhere |= _called([*other, *chain.from_iterable(computing.values())], functions)
         if elsewhere & of_saver:
             raise InputError(f"backbone: {path.name} uses the functions of its saver elsewhere")
-        what = f"the SavedModel {path.name}"
         names = [node.op for node in other]
         names += [node.op for nodes in computing.values() for node in nodes]
         check_operations((name for name in names if name not in functions), what)
@@ -257,6 +269,7 @@ class FrozenGraph(keras.layers.Layer):
         self._definition = tf.compat.v1.GraphDef.FromString(base64.b64decode(graph))
         library = self._definition.library.function
         functions = {one.signature.name for one in library}
+        _check_functions(functions, "the network's graph")
         nodes = [*self._definition.node, *(node for one in library for node in one.node_def)]
         check_operations((n.op for n in nodes if n.op not in functions), "the network's graph")
         self._run = tf.function(self._import, autograph=False)
