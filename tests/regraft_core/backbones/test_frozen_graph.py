@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tensorflow.python.framework import op_def_registry
+
+from regraft_core.backbones import frozen_graph
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone
 from regraft_core.runtime.errors import InputError
@@ -70,3 +74,43 @@ def test_signatures_that_cannot_be_used(
     row = save(tmp_path / "saved", **signatures)
     with pytest.raises(InputError, match=message):
         build_backbone(row, PX)
+
+
+REFUSED = (
+    "ReadFile", "WriteFile", "MatchingFiles", "RestoreV2", "SaveV2", "MergeV2Checkpoints",
+    "LoadAndRemapMatrix", "DecodeProtoV2", "TFRecordReaderV2", "TFRecordDataset", "HashTableV2",
+    "InitializeTableFromTextFileV2", "PyFunc", "PyFuncStateless", "EagerPyFunc", "PrintV2",
+    "RemoteCall", "While", "StatelessWhile", "SymbolicGradient", "XlaLaunch", "ParseExample",
+    "FIFOQueueV2", "IteratorGetNext", "Send", "Recv", "Assert", "Batch", "DecodeJpeg",
+)  # fmt: skip
+STATEFUL = {
+    "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "DisableCopyOnRead", "If",
+    "RandomStandardNormal", "RandomUniform", "ReadVariableOp", "RngReadAndSkip",
+    "StatefulPartitionedCall", "StatelessRandomGetAlg", "VarHandleOp", "VarIsInitializedOp",
+}  # fmt: skip
+"""Operations on variables and random states, and calls of functions, which are checked, too."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_operations_that_do_not_only_compute(name: str) -> None:
+    assert op_def_registry.get(name) is not None
+    with pytest.raises(InputError, match=f"the graph has operations that are not run.*: {name}"):
+        frozen_graph.check_operations(["Conv2D", name], "the graph")
+
+
+def test_allowed_operations_read_no_names_and_keep_nothing_but_variables() -> None:
+    """The name of a file would be a string."""
+    allowed = {name: op_def_registry.get(name) for name in frozen_graph._ALLOWED}
+    strings = tf.string.as_datatype_enum
+    assert [name for name, one in allowed.items()
+            if any(given.type == strings for given in one.input_arg)] == []  # fmt: skip
+    assert {name for name, one in allowed.items() if one.is_stateful} == STATEFUL
+
+
+def test_a_function_does_not_hide_an_operation() -> None:
+    graph = tf.compat.v1.GraphDef()
+    graph.library.function.add().signature.name = "WriteFile"
+    graph.node.add(name="written", op="WriteFile")
+    encoded = base64.b64encode(graph.SerializeToString()).decode()
+    with pytest.raises(InputError, match="has functions named as operations: WriteFile"):
+        frozen_graph.FrozenGraph(encoded, [], "image:0", "written:0")
