@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import convert_to_constants, op_def_registry
 
 from regraft_core.backbones.network_layers import PACKAGE
 from regraft_core.backbones.own_files import GRAPH_FILE
@@ -95,10 +95,6 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
     Raises:
         InputError: it has operations that are not allowed, links, assets, or another signature.
     """
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
-
     refuse_links(path)
     _check_saved_model(path)
     try:
@@ -109,15 +105,15 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
                 f"backbone: expected a signature {_SIGNATURE} in {path.name}, found "
                 f"{', '.join(signatures) or 'none'}"
             )
-        graph = convert_variables_to_constants_v2(signatures[_SIGNATURE])
-        inputs = [one for one in graph.inputs if one.dtype != tf.resource]
-        _check_ends(path, image_px, inputs, graph.outputs)
-        definition, values = _without_constants(graph.graph.as_graph_def())
+        function = signatures[_SIGNATURE]
+        inputs = [one for one in function.inputs if one.dtype != tf.resource]
+        _check_ends(path, image_px, inputs, function.outputs)
+        definition, values = _without_constants(_stateless_graph(function))
         layer = FrozenGraph(
             base64.b64encode(definition.SerializeToString()).decode(),
             [[name, list(value.shape)] for name, value in values.items()],
             inputs[0].name,
-            graph.outputs[0].name,
+            function.outputs[0].name,
             name="saved_model",
         )
         pixels = keras.Input((image_px, image_px, 3), name="image")
@@ -228,6 +224,34 @@ def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
             found.add(name)
             pending.extend(functions[name])
     return found
+
+
+def _stateless_graph(function: Any) -> Any:
+    """Return the graph of what a function returns, with the values of its variables as constants.
+
+    What it only does besides is left out: layers that augment images count their calls in a
+    variable.
+    """
+    data = convert_to_constants._FunctionConverterDataInEager(
+        func=function, lower_control_flow=True, aggressive_inlining=False
+    )
+    definition, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    nodes = {node.name: node for node in definition.node}
+    needed: set[str] = set()
+    pending = [one.op.name for one in (*function.outputs, *function.inputs)
+               if one.dtype != tf.resource]  # fmt: skip
+    while pending:
+        name = pending.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        values = [value for value in nodes[name].input if not value.startswith("^")]
+        del nodes[name].input[:]
+        nodes[name].input.extend(values)
+        pending.extend(value.partition(":")[0] for value in values)
+    graph = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library)
+    graph.node.extend(node for node in definition.node if node.name in needed)
+    return graph
 
 
 def _without_constants(definition: Any) -> tuple[Any, dict[str, Any]]:

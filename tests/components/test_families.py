@@ -59,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(addresses, models)
 
 
-@pytest.mark.long(seconds=20)
+@pytest.mark.long(seconds=22)
 @pytest.mark.parametrize("family", NETWORKS)
 def test_a_family_is_trained_exported_and_served(
     family: str, dataset: Path, server: Server, tmp_path: Path

@@ -27,10 +27,16 @@ class Network(tf.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = tf.Variable(0.5)
+        self.calls = tf.Variable(0)
 
     @tf.function(input_signature=[tf.TensorSpec([None, PX, PX, 3], tf.uint8)])
     def features(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.cast(images, tf.float32) * self.scale, tf.float16)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, PX, PX, 3])])
+    def counted(self, images: tf.Tensor) -> tf.Tensor:
+        self.calls.assign_add(1)
+        return images * self.scale
 
     @tf.function(input_signature=[tf.TensorSpec([2, PX, PX, 3])])
     def pair(self, images: tf.Tensor) -> tf.Tensor:
@@ -57,6 +63,12 @@ def test_the_default_signature_with_pixels_as_integers(tmp_path: Path) -> None:
     features = np.asarray(build_backbone(row, PX)(IMAGES))
     np.testing.assert_array_equal(features, IMAGES / 2)
     assert features.dtype == np.float32
+
+
+def test_what_a_graph_counts_is_left_out(tmp_path: Path) -> None:
+    """As a layer of Keras that augments images, which is exported with the others."""
+    model = build_backbone(save(tmp_path / "saved", serving_default="counted"), PX)
+    np.testing.assert_array_equal(np.asarray(model(IMAGES)), IMAGES / 2)
 
 
 @pytest.mark.parametrize(
