@@ -19,18 +19,18 @@ from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.images.preprocess import load_images, scale
 from regraft_core.training.model_files import load_model
 from serving.running.runner import Addresses, started_server
-from tests.components.export.building import image, write_dataset, write_evaluation
+from tests.components.export.building import write_evaluation
 from tests.hub_presets import NETWORKS, PX, save_preset
-from tests.trained_backbone import train_backbone
+from tests.trained_backbone import colored_image, train_backbone, write_colors
 
-IMAGES = [image(seed, kind) for seed, kind in enumerate(("JPEG", "PNG", "WEBP"))]
+IMAGES = [colored_image(500 + seed, kind) for seed, kind in enumerate(("JPEG", "PNG", "WEBP"))]
 TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """27 small images in all formats."""
-    return write_dataset(tmp_path_factory.mktemp("images") / "dataset")
+    """Small images in all formats."""
+    return write_colors(tmp_path_factory.mktemp("images") / "dataset")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def test_a_family_is_trained_exported_and_served(
     assert trained.candidate.strategy == "top" and trained.candidate.cut == trained.features.cut
     assert 0 < trained.candidate.parameters.trainable < trained.candidate.parameters.total
 
-    evaluation = write_evaluation(
-        tmp_path / "evaluation", trained.folder, temperature=TEMPERATURE
-    )
+    evaluation = write_evaluation(tmp_path / "evaluation", trained.folder, temperature=TEMPERATURE)
     few = ExportOptions(warmup_batch_size=1, drift_images=0)
     exported = export(trained.folder, evaluation, dataset, server.models / family / "1", few)
     assert exported.backbone == "hub:preset"
@@ -84,6 +82,7 @@ def test_a_family_is_trained_exported_and_served(
     model, manifest = load_model(trained.folder)
     pixels = scale(load_images(tf.constant(IMAGES), PX), manifest.preprocessing.scaling)
     expected = tf.nn.softmax(model(pixels, training=False) / TEMPERATURE).numpy()
+    assert np.ptp(expected, axis=0).min() > 0.05, "predictions of the images differ"
     server.load(family)
     with (
         GrpcClient(server.addresses.grpc, family) as by_grpc,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from tensorflow.python.framework import op_def_registry
 
 from regraft_core.backbones import frozen_graph

@@ -108,9 +108,7 @@ def function(name: str, module: str = "builtins") -> dict[str, Any]:
         ({"value": ["4wEAAAA=", None, None]}, "the activation of conv2d in m.keras is code, which"),
     ],
 )
-def test_functions_are_activations_of_keras(
-    activation: Any, message: str, tmp_path: Path
-) -> None:
+def test_functions_are_activations_of_keras(activation: Any, message: str, tmp_path: Path) -> None:
     network = sequential(layer("Conv2D", activation=activation))
     with pytest.raises(InputError, match=message):
         find_backbone(write_network(tmp_path / "m.keras", network), "unit")
