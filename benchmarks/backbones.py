@@ -3,10 +3,10 @@
     regraft bench backbones --json benchmarks/results/backbones.json
 
 The networks have the sizes of small published ones (ViT-S, Swin-T, MiT-B0, HGNetV2-B0) and random
-weights, because the rates do not depend on their values. `forward` is the graph that an extraction uses, with one batch at a
-time; `extraction` computes two at a time. Both return the pooled features, `predict` all tokens of
-as many images as `extraction`. They take turns for `--seconds`, at least three rounds; the shortest
-time of each counts.
+weights, because the rates do not depend on their values. `forward` is the graph that an extraction
+uses, with one batch at a time; `extraction` computes two at a time. Both return the pooled
+features, `predict` all tokens of as many images as `extraction`. They take turns for `--seconds`,
+at least three rounds; the shortest time of each counts.
 
 No network is started that would end after `--minutes`, as the longest one before shows. The result
 names those that are left; a run with `--networks` adds them to the file.
