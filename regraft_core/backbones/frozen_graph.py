@@ -106,7 +106,7 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
                 f"{', '.join(signatures) or 'none'}"
             )
         function = signatures[_SIGNATURE]
-        inputs = [one for one in function.inputs if one.dtype != tf.resource]
+        inputs = function.inputs[: len(function.inputs) - len(function.captured_inputs)]
         _check_ends(path, image_px, inputs, function.outputs)
         definition, values = _without_constants(_stateless_graph(function))
         layer = FrozenGraph(
@@ -227,7 +227,7 @@ def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
 
 
 def _stateless_graph(function: Any) -> Any:
-    """Return the graph of what a function returns, with the values of its variables as constants.
+    """Return the graph of what a function returns, with variables and other captures as constants.
 
     What it only does besides is left out: layers that augment images count their calls in a
     variable.
@@ -237,9 +237,13 @@ def _stateless_graph(function: Any) -> Any:
     )
     definition, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
     nodes = {node.name: node for node in definition.node}
+    count = len(function.inputs) - len(function.captured_inputs)
+    for tensor, value in zip(function.inputs[count:], function.captured_inputs, strict=True):
+        if tensor.dtype != tf.resource:  # such as the statistics of a layer Normalization
+            proto = tf.make_tensor_proto(value.numpy())
+            nodes[tensor.op.name].CopyFrom(_constant(tensor.op.name, proto))
     needed: set[str] = set()
-    pending = [one.op.name for one in (*function.outputs, *function.inputs)
-               if one.dtype != tf.resource]  # fmt: skip
+    pending = [one.op.name for one in (*function.outputs, *function.inputs[:count])]
     while pending:
         name = pending.pop()
         if name in needed:
@@ -252,6 +256,14 @@ def _stateless_graph(function: Any) -> Any:
     graph = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library)
     graph.node.extend(node for node in definition.node if node.name in needed)
     return graph
+
+
+def _constant(name: str, value: Any) -> Any:
+    """Return the node of a constant."""
+    node = tf.compat.v1.NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = value.dtype
+    node.attr["value"].tensor.CopyFrom(value)
+    return node
 
 
 def _without_constants(definition: Any) -> tuple[Any, dict[str, Any]]:

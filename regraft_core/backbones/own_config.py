@@ -136,7 +136,7 @@ def _check_object(path: Path, one: dict[str, Any]) -> None:
         raise InputError(
             f"backbone: {path.name} has quantized weights; use the network before quantization"
         )
-    if kind == "function" and values not in _ACTIVATIONS:
+    if kind == "function" and str(values) not in _ACTIVATIONS:
         raise InputError(
             f"backbone: {path.name} contains the function {values}, whose code is not run; "
             "expected activations of Keras only"

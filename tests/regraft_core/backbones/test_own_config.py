@@ -103,6 +103,7 @@ def function(name: str, module: str = "builtins") -> dict[str, Any]:
     [
         (function("mine>act"), "contains the function mine>act, whose code is not run; expected a"),
         (function("eval"), "contains the function eval, whose code"),
+        (function("relu") | {"config": {}}, "contains the function {}, whose code"),
         (function("get_file", "keras.utils"), "contains the function get_file, whose code"),
         (function("relu", "mine"), "contains function of mine, whose code is not run"),
         ({"value": ["4wEAAAA=", None, None]}, "the activation of conv2d in m.keras is code, which"),
