@@ -229,7 +229,7 @@ def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
 def _stateless_graph(function: Any) -> Any:
     """Return the graph of what a function returns, with variables and other captures as constants.
 
-    What it only does besides is left out: layers that augment images count their calls in a
+    What it does in addition is skipped: layers that augment images count their calls in a
     variable.
     """
     data = convert_to_constants._FunctionConverterDataInEager(

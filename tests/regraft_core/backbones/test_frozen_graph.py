@@ -65,7 +65,7 @@ def test_the_default_signature_with_pixels_as_integers(tmp_path: Path) -> None:
     assert features.dtype == np.float32
 
 
-def test_what_a_graph_counts_is_left_out(tmp_path: Path) -> None:
+def test_what_a_graph_counts_is_skipped(tmp_path: Path) -> None:
     """Layers of Keras that augment images count their calls; Normalization has constants."""
     model = build_backbone(save(tmp_path / "saved", serving_default="counted"), PX)
     np.testing.assert_array_equal(np.asarray(model(IMAGES)), IMAGES / 2 - [0, 1, 2])
