@@ -108,7 +108,13 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
         function = signatures[_SIGNATURE]
         inputs = function.inputs[: len(function.inputs) - len(function.captured_inputs)]
         _check_ends(path, image_px, inputs, function.outputs)
-        definition, values = _without_constants(_stateless_graph(function))
+        stateless = _stateless_graph(function)
+        if any("Random" in node.op for node in stateless.node):
+            raise InputError(
+                f"backbone: the features of {path.name} are random, because layers such as those "
+                "that augment images work as in training; export the network without them"
+            )
+        definition, values = _without_constants(stateless)
         layer = FrozenGraph(
             base64.b64encode(definition.SerializeToString()).decode(),
             [[name, list(value.shape)] for name, value in values.items()],
@@ -229,8 +235,7 @@ def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
 def _stateless_graph(function: Any) -> Any:
     """Return the graph of what a function returns, with variables and other captures as constants.
 
-    What it does in addition is skipped: layers that augment images count their calls in a
-    variable.
+    What it does in addition is skipped, such as counting its calls in a variable.
     """
     data = convert_to_constants._FunctionConverterDataInEager(
         func=function, lower_control_flow=True, aggressive_inlining=False

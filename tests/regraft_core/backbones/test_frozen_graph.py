@@ -38,6 +38,10 @@ class Network(tf.Module):
         self.calls.assign_add(1)
         return images * self.scale - self.mean
 
+    @tf.function(input_signature=[tf.TensorSpec([None, PX, PX, 3])])
+    def noisy(self, images: tf.Tensor) -> tf.Tensor:
+        return images * self.scale + tf.random.uniform(tf.shape(images))
+
     @tf.function(input_signature=[tf.TensorSpec([2, PX, PX, 3])])
     def pair(self, images: tf.Tensor) -> tf.Tensor:
         return images * self.scale
@@ -66,7 +70,7 @@ def test_the_default_signature_with_pixels_as_integers(tmp_path: Path) -> None:
 
 
 def test_what_a_graph_counts_is_skipped(tmp_path: Path) -> None:
-    """Layers of Keras that augment images count their calls; Normalization has constants."""
+    """Random layers count their calls, and Normalization has constants."""
     model = build_backbone(save(tmp_path / "saved", serving_default="counted"), PX)
     np.testing.assert_array_equal(np.asarray(model(IMAGES)), IMAGES / 2 - [0, 1, 2])
 
@@ -77,6 +81,7 @@ def test_what_a_graph_counts_is_skipped(tmp_path: Path) -> None:
         ({"other": "features"}, "expected a signature serving_default in saved, found other"),
         ({"serving_default": "pair"}, "saved computes 2 images at a time; export it for any num"),
         ({"serving_default": "text"}, r"with one input \[n, 4, 4, 3\], got \[\(None, 'string'\)"),
+        ({"serving_default": "noisy"}, "the features of saved are random, because layers such as"),
         ({"serving_default": "count"}, "expected features .* of floats of saved, got .* of int64"),
     ],
 )
