@@ -14,6 +14,7 @@ def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
         _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
         _several_labels, _label_intervals, _scale_catalog, _head_penalties,
+        _backbones,
     )  # fmt: skip
     for part in parts:
         name = part.__name__.lstrip("_")
@@ -372,6 +373,13 @@ def _drift(drift: Any) -> list[Row]:
             "",
         ),
     ]
+
+
+def _backbones(backbones: Any) -> list[Row]:
+    found = vars(backbones).items()
+    ratios = [value for name, value in found if name.endswith("_extraction_of_predict")]
+    name = f"extraction with networks of KerasHub / Keras' `predict`, lowest of {len(ratios)}"
+    return [(name, f"{min(ratios):.2f}", goal(*ratios))]
 
 
 def _scale_catalog(catalog: Any) -> list[Row]:

@@ -40,6 +40,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "head_penalties": tables.head_penalties,
     "scale_catalog": tables.scale_catalog,
     "drift": tables.drift,
+    "backbones": tables.backbones,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,
