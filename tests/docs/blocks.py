@@ -29,7 +29,7 @@ from docs.results.values import ROOT
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
 MARKERS = ("run", "run exact", "run long", "output", "recipe")
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{include}", "{toctree}")
 REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
 ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
 OPERATORS = REDIRECTIONS | ENDS
@@ -96,6 +96,11 @@ def blocks_of(page: Path) -> list[Block]:
 
 def all_blocks() -> list[Block]:
     return [block for page in pages() for block in blocks_of(page)]
+
+
+def pages_with(*markers: str) -> list[Path]:
+    """Return the pages with a block that has one of the markers, in order."""
+    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
 
 
 def _guess(text: str) -> str:

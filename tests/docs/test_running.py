@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from docs.results.pages import pages
-from tests.docs.blocks import Block, blocks_of
+from tests.docs.blocks import Block, blocks_of, pages_with
 from tests.docs.running import Exchange, matches, reading, run_blocks
-from tests.docs.updating import update_pages
+from tests.docs.updating import check
 
 BLOCK = Block("page.md", 1, "console", "", "run")
 
 
-def marked(*markers: str) -> list[Path]:
-    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
-
-
-def check(exchanges: Iterable[Exchange], config: pytest.Config) -> None:
-    """Compare the outputs with the pages, or write them into the pages with `--update-docs`."""
-    found = list(exchanges)
-    if config.getoption("update_docs", False):
-        update_pages(found)
-        return
-    differences = [message for exchange in found for message in exchange.differences]
-    assert not differences, "\n".join(differences)
-
-
-@pytest.mark.parametrize("page", marked("run", "run exact"), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages_with("run", "run exact"), ids=lambda page: page.stem)
 def test_a_page_shows_what_its_blocks_print(
     page: Path, desk: Path, pytestconfig: pytest.Config
 ) -> None:
@@ -40,7 +24,7 @@ def test_a_page_shows_what_its_blocks_print(
 @pytest.mark.long(seconds=190)
 @pytest.mark.timeout(1200)
 def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
-    parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
+    parts = sorted(page for page in pages_with("run long") if page.parent.name == "tutorial")
     blocks = [block for page in parts for block in blocks_of(page)]
     with reading(desk) as reader:
         check(run_blocks(reader, blocks, long=True), pytestconfig)
