@@ -66,9 +66,9 @@ def _draw_screw(
 
 def _draw_scratch(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
     x, y = rng.randrange(90, 140), rng.randrange(90, 150)
-    right, down = rng.randrange(20, 44), rng.randrange(-34, 35)
-    draw.line((x, y, x + right, y + down), fill=(232, 234, 238), width=3)
-    draw.line((x, y + 3, x + right, y + down + 3), fill=(104, 106, 110), width=2)
+    right, down = rng.randrange(16, 40), rng.randrange(-30, 31)
+    draw.line((x, y, x + right, y + down), fill=(214, 216, 220), width=2)
+    draw.line((x, y + 2, x + right, y + down + 2), fill=(120, 122, 126), width=2)
 
 
 def _stained(image: Image.Image, rng: random.Random) -> Image.Image:

@@ -87,7 +87,8 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type == "html_block" and (match := MARKER.search(token.content)):
             marker = match["words"]
         elif token.type in ("fence", "code_block"):
-            language = token.info.strip() if token.type == "fence" else _guess(token.content)
+            info = token.info.strip().partition(" ")[0]  # a directive has its argument after it
+            language = info if token.type == "fence" else _guess(token.content)
             line = (token.map or [0])[0] + 1
             blocks.append(Block(name, line, language, token.content, marker))
             marker = ""
