@@ -61,9 +61,9 @@ _MARKER = re.compile(r"<!-- (?:results?: |end of results)")
 
 
 def pages() -> list[Path]:
-    """Return README.md and the written pages of the site."""
+    """Return README.md, the examples and the written pages of the site."""
     written = (p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "reference")
-    return [ROOT / "README.md", *sorted(written)]
+    return [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md")), *sorted(written)]
 
 
 def render(text: str, results: Results) -> str:

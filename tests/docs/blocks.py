@@ -99,6 +99,11 @@ def all_blocks() -> list[Block]:
     return [block for page in pages() for block in blocks_of(page)]
 
 
+def pages_with(*markers: str) -> list[Path]:
+    """Return the pages with a block that has one of the markers, in order."""
+    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
+
+
 def _guess(text: str) -> str:
     """Return the language of an indented block, which has no info string."""
     return "python" if re.match(r"(from|import) \w", text) else "sh"

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from docs.results.pages import pages
 from docs.results.values import ROOT
-from tests.docs.blocks import Block, blocks_of
+from tests.docs.blocks import Block, blocks_of, pages_with
 from tests.docs.running import Exchange, matches, reading, run_blocks
-from tests.docs.updating import update_pages
+from tests.docs.updating import check
 
 BLOCK = Block("page.md", 1, "console", "", "run")
 
 
-def marked(*markers: str) -> list[Path]:
-    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
-
-
-def check(exchanges: Iterable[Exchange], config: pytest.Config) -> None:
-    """Compare the outputs with the pages, or write them into the pages with `--update-docs`."""
-    found = list(exchanges)
-    if config.getoption("update_docs", False):
-        update_pages(found)
-        return
-    differences = [message for exchange in found for message in exchange.differences]
-    assert not differences, "\n".join(differences)
-
-
-@pytest.mark.parametrize("page", marked("run", "run exact"), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages_with("run", "run exact"), ids=lambda page: page.stem)
 def test_a_page_shows_what_its_blocks_print(
     page: Path, desk: Path, pytestconfig: pytest.Config
 ) -> None:
@@ -45,7 +29,7 @@ AFTER_THE_TUTORIAL = [ROOT / "docs/how-to" / name for name in ("monitor.md", "im
 @pytest.mark.long(seconds=230)
 @pytest.mark.timeout(1200)
 def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
-    parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
+    parts = sorted(page for page in pages_with("run long") if page.parent.name == "tutorial")
     found: list[Exchange] = []
     with reading(desk) as reader:
         for page in (*parts, *AFTER_THE_TUTORIAL):
