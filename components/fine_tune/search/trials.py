@@ -11,6 +11,8 @@ from components.fine_tune.search.plan import Series
 from regraft_core.formats.manifests.model import Epoch
 from regraft_core.training.paired_losses import PairedLosses
 
+# A training is far worse than the head if its loss is higher by so many standard errors.
+FAR_WORSE = 2.0
 HEADING = "trained | learning rate | steps | epochs | seconds | validation loss minus the head's"
 
 
@@ -18,15 +20,13 @@ HEADING = "trained | learning rate | steps | epochs | seconds | validation loss 
 class Trial:
     """One training: its part, its length, and the validation losses minus those of the head.
 
-    `first` are the steps of the trainings that it continues. One from the head is `scale` times as
-    long as the first ones; others have 0. `against_head` is None if the loss diverged. `gained`
-    means that the loss is lower than before by more than a standard error. `views` name the
-    augmentation of its images, and are empty without one.
+    `first` are the steps of the trainings that it continues, 0 from the head. `against_head` is
+    None if the loss diverged. `gained` means that the loss is lower than before by more than a
+    standard error. `views` name the augmentation of its images, and are empty without one.
     """
 
     part: str
     learning_rate: float
-    scale: int
     first: int
     steps: int
     epochs: float
@@ -76,32 +76,47 @@ class Trial:
         return cls(**values | {"history": history, "against_head": compared})
 
 
-def series_of(part: str, trials: Sequence[Trial], views: Sequence[str] = ("",)) -> Series | None:
-    """Return the series of a part: its best first training, and what continued it; None if none.
+def series_of(
+    part: str, trials: Sequence[Trial], views: Sequence[str] = ("",), most_steps: int = 1 << 62
+) -> Series | None:
+    """Return the series of a part: its best training from the head and what continued it, or None.
 
-    After a training without a gain, the next one has other views, or else a lower learning rate.
+    If none from the head gained, it has those at the rate of the best one: a longer one may gain.
+    After a training that continued others without a gain, the next one has other views, or else a
+    lower learning rate.
 
     Args:
         part: the part.
         trials: all trainings so far.
         views: the augmentations of images that the part can train with.
+        most_steps: the longest training from the head.
     """
     own = [trial for trial in trials if trial.part == part]
     probes = [trial for trial in own if not trial.first]
     if not probes:
         return None
-    best = max(probes, key=lambda trial: (trial.gained, trial.gain))
+    best = max(probes, key=lambda trial: (trial.gained, trial.steps, trial.gain))
+    if best.gained:
+        best = max((t for t in probes if t.gained), key=lambda trial: trial.gain)
     series = Series(
-        part, best.learning_rate, own[-1].step_s, own[-1].measure_s, views=best.views
+        part, best.learning_rate, own[-1].step_s, own[-1].measure_s, views=best.views,
+        most_steps=most_steps,
     )  # fmt: skip
+    series.points = [
+        (trial.steps, trial.gain) for trial in probes
+        if trial.learning_rate == best.learning_rate and trial.steps <= best.steps
+        and trial.against_head
+    ]  # fmt: skip
     if not best.gained:
-        series.end = "no gain over the head"
+        if _is_far_worse(best) or best.steps >= most_steps:
+            series.end = "no gain over the head"
         return series
-    series.points.append((best.steps, best.gain))
+    series.first = best.steps
     ways = _ways(best, views)
     for trial in own:
         if trial.first and trial.gained:
-            series.points.append((trial.first + trial.steps, trial.gain))
+            series.first = trial.first + trial.steps
+            series.points.append((series.first, trial.gain))
             ways = _ways(trial, views)
         elif trial.first:
             ways = [way for way in ways if way != (trial.learning_rate, trial.views)]
@@ -115,8 +130,13 @@ def series_of(part: str, trials: Sequence[Trial], views: Sequence[str] = ("",)) 
 def trainings_of(series: Series, trials: Sequence[Trial]) -> list[Trial]:
     """Return the trainings whose weights a series has, one continued by the next."""
     gained = [trial for trial in trials if trial.part == series.part and trial.gained]
-    first = [t for t in gained if not t.first and (t.steps, t.gain) == series.points[0]]
-    return [first[0], *(trial for trial in gained if trial.first)]
+    first = max((trial for trial in gained if not trial.first), key=lambda trial: trial.gain)
+    return [first, *(trial for trial in gained if trial.first)]
+
+
+def _is_far_worse(trial: Trial) -> bool:
+    found = trial.against_head
+    return found is None or found.difference > FAR_WORSE * found.standard_error
 
 
 def _ways(trial: Trial, views: Sequence[str]) -> list[tuple[float, str]]:
