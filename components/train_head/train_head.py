@@ -136,11 +136,11 @@ def train_head(
         )
         written = written.model_copy(
             update={
-                "head": written.head | ({"refit": refitted.write(folder)} if refitted else {}),
+                "head": written.head
+                | {"refit": refitted.write(folder) if refitted is not None else None},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
                 "ood_detector": detector.write(folder) if detector else None,
-                "measurements": written.measurements | _sizes(sizes) | _backbones(choice)
-                | ({"head_time": time.measurements()} if time else {}),
+                "measurements": written.measurements | _measurements(sizes, choice, time),
                 "reasoning": [*([choice.sentence] if choice else []), *reasoning],
             }
         )
@@ -275,14 +275,18 @@ def _measure(
     return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
 
 
-def _sizes(curve: SizeCurve | None) -> dict[str, Any]:
-    """Return the measurement of the learning curve by the number of images, if there is one."""
-    return {"training_sizes": asdict(curve) | {"sentence": curve.sentence()}} if curve else {}
-
-
-def _backbones(choice: BackboneChoice | None) -> dict[str, Any]:
-    """Return the comparison of backbones and image sizes, if there was one."""
-    return {"backbones": choice.model_dump()} if choice and choice.trials else {}
+def _measurements(
+    curve: SizeCurve | None, choice: BackboneChoice | None, time: HeadTime | None
+) -> dict[str, Any]:
+    """Return what there is of the learning curve, the compared backbones and the time."""
+    found: dict[str, Any] = {}
+    if curve is not None:
+        found["training_sizes"] = asdict(curve) | {"sentence": curve.sentence()}
+    if choice is not None and choice.trials:
+        found["backbones"] = choice.model_dump()
+    if time is not None:
+        found["head_time"] = time.measurements()
+    return found
 
 
 def _manifest(
