@@ -1,12 +1,12 @@
-"""Which training of a search goes on, and for how long: by its expected gain at the end of the time.
+"""Which training of a search goes on, and for how long: by its gain at the end of the time.
 
 The loss of a training falls about linearly with the logarithm of its steps, so the last two results
-of a part show how far below the head's it will be with all steps that there is time for. That of
-one result is not known: a training from a solved head is often worse than the head first, the more
-so the more layers it changes, and better than all others later. So each part has two results, the
-second with a multiple of the steps, before they are compared. Then the one with the highest
-expected gain goes on with a multiple of its steps, so most of the time is spent on the last
-training: successive halving (Jamieson and Talwalkar, 2016) without fixed rounds.
+show how far below the head's it will be with all steps that there is time for. One result does not:
+a training from a solved head is often worse than the head first, the more so the more layers it
+changes, and better than all others later. So each part and rate has two results, the second with a
+multiple of the steps, before they are compared. Then the one with the highest expected gain goes on
+with a multiple of its steps, so most of the time is spent on the last training: successive halving
+(Jamieson and Talwalkar, 2016) without fixed rounds.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SECOND_FRACTION = 0.5
 
 @dataclass
 class Series:
-    """The trainings of a part: each from the weights of the one before, once they gain.
+    """Trainings of a part: each from the weights of the one before, or all from the head.
 
-    Until then, longer and longer ones start from the head. `learning_rate` and `views` are those of
-    the next training, and `first` the steps of the weights that it continues, 0 for the head.
+    Those from the head have one rate and more and more steps. `learning_rate` and `views` are those
+    of the next training, and `first` the steps of the weights that it continues, 0 for the head.
     `points` are (steps, gain): all steps of the weights, and how far the loss is below the head's.
     `most_steps` limits a training from the head. `end` says why it does not go on, and is empty
     while it does.
@@ -94,7 +94,7 @@ def choose_next(found: Sequence[Series], left_s: float, head_loss: float) -> Nex
     """Return the training to go on with; None if none is expected to gain, or fits.
 
     Args:
-        found: one for each part.
+        found: those of all parts.
         left_s: the seconds that are left.
         head_loss: validation loss of the head.
     """
@@ -114,7 +114,7 @@ def choose_next(found: Sequence[Series], left_s: float, head_loss: float) -> Nex
 
 
 def is_short_of_time(found: Sequence[Series], left_s: float) -> bool:
-    """Return whether parts can go on, but none fits in the time that is left."""
+    """Return whether series can go on, but none fits in the time that is left."""
     going = [series for series in found if not series.end]
     return bool(going) and not any(series.most(left_s) for series in going)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.fine_tune.rate_search import LEARNING_RATES
 from components.fine_tune.search.budget import Budget
-from components.fine_tune.search.first_rates import first_rates
 from components.fine_tune.search.part_trainer import PartTrainer
 from components.fine_tune.search.plan import Series, choose_next, is_short_of_time
 from components.fine_tune.search.search_space import TrainedPart, find_parts
@@ -30,7 +30,7 @@ from regraft_core.training.paired_losses import PairedLosses, compare_losses, ro
 from regraft_core.training.timed_training import Limit
 
 # Fraction of the time for the first trainings of all parts; the second ones take about as long.
-FIRST_FRACTION = 0.08
+FIRST_FRACTION = 0.06
 MIN_STEPS = 16
 # Measuring more validation images than these takes longer than it helps to compare trainings.
 SAMPLE = 2000
@@ -99,8 +99,9 @@ class Search:
             len(self.head_weights),
         )
         budget.resume(self._state.seconds)
-        rates = len(self._rates(self.space[0]))
-        trainings = rates + (len(self.space) - 1) * min(rates, 2)
+        automatic = options.learning_rate == "auto"
+        self._rates = LEARNING_RATES if automatic else (options.learning_rate,)
+        trainings = len(self.space) * len(self._rates)
         self._first_s = FIRST_FRACTION * max(self._left, 0.0) / trainings
         self._out_of_time, self.stopped = False, ""
 
@@ -145,12 +146,15 @@ class Search:
         return self._budget.left - self._reserve
 
     def _series(self) -> list[Series]:
-        found = (
-            series_of(part.name, self.trials, part.all_views, self._longest(part))
+        started = {trial.part for trial in self.trials}
+        return [
+            series
             for part in self.space
-            if any(trial.part == part.name for trial in self.trials)
-        )
-        return [series for series in found if series is not None]
+            if part.name in started
+            for series in series_of(
+                part.name, self.trials, self._head_loss, part.all_views, self._longest(part)
+            )
+        ]
 
     def _go_on(self) -> None:
         """Train the parts for longer, as long as a gain is expected and fits."""
@@ -170,17 +174,11 @@ class Search:
                 self._out_of_time = True
                 return
             steps = own[0].steps if own else self._first_steps(part)
-            for rate in self._rates(part):
+            for rate in self._rates:
                 if any(not t.first and t.learning_rate == rate for t in own):
                     continue  # before an interruption
                 if not self._has_time(part, steps) or not self._train(part, rate, steps, 0):
                     self._out_of_time = True
-
-    def _rates(self, part: TrainedPart) -> list[float]:
-        if self._options.learning_rate != "auto":
-            return [self._options.learning_rate]
-        names = [one.name for one in self.space]
-        return first_rates(self.trials, names[: names.index(part.name)])
 
     def _first_steps(self, part: TrainedPart) -> int:
         trainer = self._trainer(part)
@@ -213,7 +211,7 @@ class Search:
         for trainer, one in known[-1:]:
             step_s = trainer.step_s * part.flops / one.flops
             each = MIN_STEPS * step_s + trainer.measure_s
-            needed += (2 if self.trials else 1) * len(self._rates(part)) * each
+            needed += (2 if self.trials else 1) * len(self._rates) * each
         return needed
 
     def _trainer(self, part: TrainedPart) -> PartTrainer:
@@ -273,7 +271,7 @@ class Search:
             if compared.difference < 0 and accuracy >= floor:
                 # The best of all trainings is so partly by chance.
                 compared = replace(compared, trainings=len(self.trials))
-                trainings = trainings_of(series, self.trials)
+                trainings = trainings_of(series.part, self.trials)
                 return Winner(part, trainings, loss, accuracy, compared)
         self.parts.complete.set_weights(self.head_weights)
         return None

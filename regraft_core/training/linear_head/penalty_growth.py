@@ -21,9 +21,9 @@ from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.linear_head.chosen_fits import MemberFits
 from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows
+from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.held_out_fits import Trial, make_task
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
-from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.linear_classifier import Weights
 
 # How many times as strong penalties are tried; the first that has no lower loss ends the trials.

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from components.fine_tune.rate_search import LEARNING_RATES
-from components.fine_tune.search.first_rates import first_rates, first_trials
 from components.fine_tune.search.plan import GROWTH, Series, choose_next, is_short_of_time
 from components.fine_tune.search.trials import Trial, series_of, trainings_of
 from regraft_core.training.paired_losses import PairedLosses
@@ -92,25 +90,56 @@ def trial(
     return Trial(part, rate, first, steps, 1.0, 2.0, 0.1, 0.2, gained, compared, [])
 
 
-def test_a_series_is_the_best_first_training_and_what_continued_it() -> None:
+def test_a_series_is_what_led_to_the_best_weights() -> None:
     trials = [
-        trial(4e-5, 0, 16, 0.005, False),
         trial(2e-4, 0, 16, 0.2, True),
         trial(1e-3, 0, 16, None, False),
         trial(2e-4, 16, 48, 0.3, True),
         trial(2e-4, 64, 192, 0.2, False),
         trial(4e-5, 64, 192, 0.4, True),
     ]
-    found = series_of("top", trials)
-    assert found is not None and not found.end
+    (found,) = series_of("top", trials, HEAD_LOSS)
+    assert not found.end and found.first == 256
     assert found.points == [(16, 0.2), (64, 0.3), (256, 0.4)]
     assert found.learning_rate == 4e-5
-    assert trainings_of(found, trials) == [trials[1], trials[3], trials[5]]
-    ended = series_of("top", [*trials, trial(4e-5, 256, 768, 0.4, False)])
-    assert ended is not None and ended.end == "no further gain"
-    assert series_of("full", trials) is None
-    far_worse = series_of("top", [trial(4e-5, 0, 16, -0.03, False)])
-    assert far_worse is not None and far_worse.end == "no gain over the head"
+    assert trainings_of("top", trials) == [trials[0], trials[2], trials[4]]
+    (ended,) = series_of("top", [*trials, trial(4e-5, 256, 768, 0.4, False)], HEAD_LOSS)
+    assert ended.end == "no further gain"
+    assert series_of("full", trials, HEAD_LOSS) == []
+
+
+def test_each_rate_without_the_best_weights_is_a_series_from_the_head() -> None:
+    trials = [
+        trial(4e-5, 0, 16, -0.001, False),
+        trial(2e-4, 0, 16, -0.2, False),
+        trial(1e-3, 0, 16, -0.6, False),
+    ]
+    found = {one.learning_rate: one for one in series_of("full", trials[:0], HEAD_LOSS)}
+    assert found == {}
+    found = {one.learning_rate: one for one in series_of("top", trials, HEAD_LOSS)}
+    assert [one.end for one in found.values()] == ["", "", "far worse than the head"]
+    assert found[2e-4].points == [(16, -0.2)] and found[2e-4].first == 0
+    trials += [trial(4e-5, 0, 48, 0.01, False), trial(2e-4, 0, 48, 0.1, True)]
+    found = {one.learning_rate: one for one in series_of("top", trials, HEAD_LOSS)}
+    assert found[2e-4].points == [(16, -0.2), (48, 0.1)] and found[2e-4].first == 48
+    assert found[4e-5].end == "worse than a higher learning rate"
+    assert trainings_of("top", trials) == trials[-1:]
+    limited = series_of("top", trials[:1], HEAD_LOSS, most_steps=16)
+    assert [one.end for one in limited] == ["no gain over the head"]
+
+
+def test_better_weights_from_the_head_replace_those_that_were_continued() -> None:
+    trials = [
+        trial(4e-5, 0, 16, 0.1, True),
+        trial(2e-4, 0, 16, 0.05, True),
+        trial(4e-5, 16, 48, 0.12, True),
+        trial(2e-4, 0, 48, 0.2, True),
+    ]
+    assert trainings_of("top", trials[:3]) == [trials[0], trials[2]]
+    assert trainings_of("top", trials) == trials[3:]
+    best, other = series_of("top", trials, HEAD_LOSS)
+    assert (best.learning_rate, best.points, best.first) == (2e-4, [(16, 0.05), (48, 0.2)], 48)
+    assert (other.learning_rate, other.points, other.first) == (4e-5, [(16, 0.1)], 0)
 
 
 def test_a_training_without_a_gain_is_followed_by_other_views_and_then_by_lower_rates() -> None:
@@ -118,8 +147,7 @@ def test_a_training_without_a_gain_is_followed_by_other_views_and_then_by_lower_
     trials = [trial(2e-4, 0, 16, 0.2, True), trial(2e-4, 16, 48, 0.1, False)]
 
     def next_way() -> tuple[float, str, str]:
-        found = series_of("top", trials, views)
-        assert found is not None
+        (found,) = series_of("top", trials, HEAD_LOSS, views)
         return found.learning_rate, found.views, found.end
 
     assert next_way() == (2e-4, "light views with flips", "")
@@ -132,34 +160,6 @@ def test_a_training_without_a_gain_is_followed_by_other_views_and_then_by_lower_
     trials.append(replace(trial(2e-4, 64, 192, 0.2, False), views="light views"))
     assert next_way() == (2e-4, "", "")
     assert trials[-1].row().startswith("top on light views | 2e-04 | 64+192 | ")
-
-
-def test_a_part_starts_with_the_best_rate_of_those_before_and_a_lower_one() -> None:
-    trials = [trial(4e-5, 0, 16, 0.02, True), trial(1e-3, 0, 16, 0.01, True)]
-    assert first_rates(trials, []) == list(LEARNING_RATES)
-    assert first_rates(trials, ["top"]) == [4e-5, 2e-4]
-    assert first_rates([*trials, trial(2e-4, 0, 16, 0.03, True)], ["top"]) == [2e-4, 4e-5]
-    assert first_rates([trial(2e-4, 0, 16, 0.03, False)], ["top"]) == list(LEARNING_RATES)
-    assert first_rates([trial(5e-3, 0, 16, 0.03, True)], ["top"]) == [5e-3]
-
-
-def test_without_a_gain_a_series_is_what_the_best_rate_did_from_the_head() -> None:
-    trials = [
-        trial(4e-5, 0, 16, -0.001, False),
-        trial(2e-4, 0, 16, 0.005, False),
-        trial(1e-3, 0, 16, None, False),
-    ]
-    found = series_of("top", trials)
-    assert found is not None and (found.first, found.end) == (0, "")
-    assert (found.learning_rate, found.points) == (2e-4, [(16, 0.005)])
-    longer = [*trials, trial(2e-4, 0, 48, 0.1, True)]
-    found = series_of("top", longer)
-    assert found is not None
-    assert (found.first, found.points) == (48, [(16, 0.005), (48, 0.1)])
-    assert trainings_of(found, longer) == longer[3:]
-    assert first_trials(longer) == trials
-    limited = series_of("top", trials, most_steps=16)
-    assert limited is not None and limited.end == "no gain over the head"
 
 
 def test_a_trial_is_read_as_it_was_written() -> None:
