@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class Trial:
     @property
     def gain(self) -> float:
         """How far its loss is below the head's."""
-        return -self.against_head.difference if self.against_head else float("-inf")
+        return -self.against_head.difference if self.against_head else -math.inf
 
     @property
     def what(self) -> str:
@@ -97,7 +98,7 @@ def series_of(
     chain = trainings_of(part, trials)
     by_rate: dict[float, dict[int, float]] = {}
     for trial in own:
-        if not trial.first and trial.against_head:
+        if not trial.first:
             by_rate.setdefault(trial.learning_rate, {})[trial.steps] = trial.gain
     found = []
     if chain:
@@ -111,7 +112,9 @@ def series_of(
                         views=views[0], most_steps=most_steps)  # fmt: skip
         higher = [dict(gains) for other, gains in by_rate.items() if other > rate]
         higher += [dict(found[0].points)] if chain and chain[0].learning_rate > rate else []
-        if series.gain < -FAR_WORSE * head_loss:
+        if min(gains.values()) == -math.inf:
+            series.end = "diverged"
+        elif series.gain < -FAR_WORSE * head_loss:
             series.end = "far worse than the head"
         elif any(_is_behind(gains, others) for others in higher):
             series.end = "worse than a higher learning rate"

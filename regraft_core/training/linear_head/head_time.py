@@ -27,13 +27,15 @@ class HeadTime:
         share_s: the seconds for all fits; each fit is solved to its end, so that it is the number
             of rows and of fits that follows from them.
         clock: the time that the head has taken.
-        row_s: seconds of a fit for each of its rows, as it was last measured.
+        row_s: seconds of the last fit for each of its rows.
+        rows: those of the last fit.
         left_out: what there was no time for.
     """
 
     share_s: float
     clock: Clock
     row_s: float = 0.0
+    rows: int = 0
     left_out: list[str] = field(default_factory=list)
 
     @classmethod
@@ -51,7 +53,7 @@ class HeadTime:
 
     def measure(self, rows: int, seconds: float) -> None:
         """Note the speed of a fit."""
-        self.row_s = seconds / rows
+        self.rows, self.row_s = rows, seconds / rows
 
     def affordable_rows(self) -> int:
         """Return how many rows a fit can have, at the speed of the last one, if there was one."""
@@ -76,4 +78,4 @@ class HeadTime:
 
     def measurements(self) -> dict[str, Any]:
         """Return what the clock decided, for the manifest."""
-        return {"share_s": self.share_s, "left_out": self.left_out}
+        return {"share_s": self.share_s, "rows": self.rows, "left_out": self.left_out}

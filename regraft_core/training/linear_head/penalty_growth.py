@@ -40,8 +40,8 @@ WORTHWHILE = 1.5
 class GrownPenalties:
     """The members with penalties `factor` times those of before, and the temperature of their mean.
 
-    `loss` is the log loss of the held-out images, by a fit of `rows` rows, whose classifier is
-    `weights`, without the temperature. The fits of all rows start from the `solutions` of these.
+    `loss` is the log loss of the held-out images, by a fit of `rows` rows. `weights` are the last
+    classifier, without the temperature; further fits start from its `solutions`.
     """
 
     members: list[Trial]
@@ -124,11 +124,11 @@ def grow_in_time(
     fits = MemberFits(kept, task, grown.solutions)
     weights = fits.mean(grown.members, compared)
     time.measure(len(kept), clock.seconds)
-    temperature, loss = judge.measure(weights) if judge else (grown.temperature, grown.loss)
-    return replace(
-        grown, temperature=temperature, loss=loss, rows=len(kept), weights=weights,
-        solutions=dict(fits.solutions),
-    )  # fmt: skip
+    grown = replace(grown, weights=weights, solutions=dict(fits.solutions))
+    if judge is None:
+        return grown
+    temperature, loss = judge.measure(weights)
+    return replace(grown, temperature=temperature, loss=loss, rows=len(kept))
 
 
 def _hold_out(rows: HeadRows, compared: int, options: HeadOptions) -> NDArray[np.int64]:

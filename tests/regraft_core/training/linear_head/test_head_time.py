@@ -64,7 +64,7 @@ def test_with_enough_time_the_head_is_the_same() -> None:
     head, timed = (solve_head({"gap": rows}, CLASSES, None, OPTIONS, one) for one in (None, time))
     np.testing.assert_allclose(logits(timed, rows), logits(head, rows), atol=1e-3)
     assert time.left_out == [] and time.row_s > 0
-    assert timed.grown is not None and timed.grown.rows == len(rows)
+    assert time.rows == len(rows)
 
 
 def test_of_many_rows_all_are_fitted_but_those_that_penalties_are_compared_on() -> None:
