@@ -99,8 +99,8 @@ class Search:
             len(self.head_weights),
         )
         budget.resume(self._state.seconds)
-        automatic = options.learning_rate == "auto"
-        self._rates = LEARNING_RATES if automatic else (options.learning_rate,)
+        rate = options.learning_rate
+        self._rates: tuple[float, ...] = LEARNING_RATES if rate == "auto" else (rate,)
         trainings = len(self.space) * len(self._rates)
         self._first_s = FIRST_FRACTION * max(self._left, 0.0) / trainings
         self._out_of_time, self.stopped = False, ""
