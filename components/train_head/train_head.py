@@ -122,7 +122,7 @@ def train_head(
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
     reasoning = [*explain_head(solved, options), *([sizes.sentence()] if sizes else [])]
-    if time is not None and time.left_out:
+    if time is not None and time.skipped:
         reasoning.append(time.sentence())
     for sentence in reasoning:
         log_progress(f"head: {sentence}")

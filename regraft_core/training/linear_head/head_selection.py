@@ -111,7 +111,7 @@ def solve_head(
         if time is not None and SELECTION_COST * clock.seconds > time.left_s:
             task = screening
             if len(task.sample) < min(len(rows), SELECTION_ROWS):
-                time.left_out.append(f"comparisons on more than {len(task.sample)} rows")
+                time.skipped.append(f"comparisons on more than {len(task.sample)} rows")
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
         best = best_mean(_eligible(fits, rows, options), task.known)

@@ -1,4 +1,4 @@
-"""The time of a head in a budget: its share of it, and which fits it still has time for."""
+"""The time of a head in a budget: its part of it, and which fits it still has time for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regraft_core.runtime.step_reports import Clock
 # The rest is for fine-tuning, which gains more from it if images are many; if they are few, the
 # head needs less.
 HEAD_FRACTION = 0.15
-# A fit that takes less than this fraction of the head's time is never left out: it gains more than
+# A fit that takes less than this fraction of the head's time is never skipped: it gains more than
 # the few steps of training that it costs.
 SHORT_FRACTION = 0.2
 # A fit may take so many times as long as one of as many rows did before.
@@ -21,26 +21,26 @@ MARGIN = 1.25
 
 @dataclass
 class HeadTime:
-    """What a head may take, and what it left out to end in time.
+    """What a head may take, and what it skipped to end in time.
 
     Attributes:
-        share_s: the seconds for all fits; each fit is solved to its end, so that it is the number
+        limit_s: the seconds for all fits; each fit is solved to its end, so that it is the number
             of rows and of fits that follows from them.
         clock: the time that the head has taken.
         row_s: seconds of the last fit for each of its rows.
         rows: those of the last fit.
-        left_out: what there was no time for.
+        skipped: what there was no time for.
     """
 
-    share_s: float
+    limit_s: float
     clock: Clock
     row_s: float = 0.0
     rows: int = 0
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @classmethod
     def of_budget(cls, budget: str, extraction_s: float, clock: Clock) -> HeadTime | None:
-        """Return the share of what extraction has left; None without a budget."""
+        """Return the part of what extraction has left; None without a budget."""
         if not budget:
             return None
         left_s = max(parse_duration(budget) - extraction_s, 0.0)
@@ -49,7 +49,7 @@ class HeadTime:
     @property
     def left_s(self) -> float:
         """The seconds that are left, below 0 if it took more."""
-        return self.share_s - self.clock.seconds
+        return self.limit_s - self.clock.seconds
 
     def measure(self, rows: int, seconds: float) -> None:
         """Note the speed of a fit."""
@@ -57,25 +57,25 @@ class HeadTime:
 
     def affordable_rows(self) -> int:
         """Return how many rows a fit can have, at the speed of the last one, if there was one."""
-        seconds = max(self.left_s, SHORT_FRACTION * self.share_s)
+        seconds = max(self.left_s, SHORT_FRACTION * self.limit_s)
         return int(seconds / (MARGIN * self.row_s)) if self.row_s else sys.maxsize
 
     def allows(self, rows: int, what: str) -> bool:
-        """Return whether there is time for a fit; otherwise `what` is noted as left out."""
+        """Return whether there is time for a fit; otherwise `what` is noted as skipped."""
         if rows <= self.affordable_rows():
             return True
-        self.left_out.append(what)
+        self.skipped.append(what)
         return False
 
     def sentence(self) -> str:
-        """Return what was left out, and why; empty if nothing was."""
-        if not self.left_out:
+        """Return what was skipped, and why; empty if nothing was."""
+        if not self.skipped:
             return ""
         return (
-            f"The head had {self.share_s:.0f} s of the budget, so that the rest is for "
-            f"fine-tuning. Left out: {', '.join(self.left_out)}."
+            f"The head may take {self.limit_s:.0f} s of the budget, so that fine-tuning has the "
+            f"rest. Skipped: {', '.join(self.skipped)}."
         )
 
     def measurements(self) -> dict[str, Any]:
         """Return what the clock decided, for the manifest."""
-        return {"share_s": self.share_s, "rows": self.rows, "left_out": self.left_out}
+        return {"limit_s": self.limit_s, "rows": self.rows, "skipped": self.skipped}

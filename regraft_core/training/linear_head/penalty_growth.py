@@ -115,11 +115,11 @@ def grow_in_time(
     others = np.setdiff1d(np.arange(len(rows)), held_out)
     count = min(time.affordable_rows(), len(others))
     if count < min(WORTHWHILE * grown.rows, len(others)):
-        time.left_out.append(f"the fit of more than {grown.rows} of {len(rows)} rows")
+        time.skipped.append(f"the fit of more than {grown.rows} of {len(rows)} rows")
         return grown
     kept = rows.subset(others[sample_rows(rows.images[others], count, options.seed)])
     if len(kept) < len(others):
-        time.left_out.append(f"the fit of more than {len(kept)} of {len(rows)} rows")
+        time.skipped.append(f"the fit of more than {len(kept)} of {len(rows)} rows")
     task, clock = make_task(kept, classes, class_weights, options, compared), Clock()
     fits = MemberFits(kept, task, grown.solutions)
     weights = fits.mean(grown.members, compared)

@@ -86,7 +86,7 @@ def test_the_head_is_fitted_again_with_the_validation_images(
     assert fitted_loss < np.log(CLASSES)
 
 
-def test_in_a_budget_that_is_used_the_head_leaves_out_what_takes_longer(
+def test_in_a_budget_that_is_used_the_head_skips_what_takes_longer(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = train_head([features], tmp_path / "head", HeadOptions(budget="0.001s"))
@@ -94,9 +94,9 @@ def test_in_a_budget_that_is_used_the_head_leaves_out_what_takes_longer(
     assert not (tmp_path / "head" / REFIT_FILE).exists()
     assert "training_sizes" not in manifest.measurements
     found = manifest.measurements["head_time"]
-    assert found["share_s"] == 0.0
-    assert found["left_out"][-1] == "the fit with validation images"
-    assert manifest.reasoning[-1].endswith(f"Left out: {', '.join(found['left_out'])}.")
+    assert found["limit_s"] == 0.0
+    assert found["skipped"][-1] == "the fit with validation images"
+    assert manifest.reasoning[-1].endswith(f"Skipped: {', '.join(found['skipped'])}.")
     assert manifest.reasoning[-1] in capsys.readouterr().out
     loaded, read = load_model(tmp_path / "head")
     assert read == manifest and loaded.output_shape == (None, CLASSES)

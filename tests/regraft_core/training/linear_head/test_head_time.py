@@ -38,22 +38,22 @@ def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_selection, "SELECTION_ROWS", 150)
 
 
-def test_the_share_is_a_part_of_what_extraction_left() -> None:
+def test_the_limit_is_a_fraction_of_what_extraction_left() -> None:
     time = HeadTime.of_budget("10m", 100.0, Clock())
-    assert time is not None and time.share_s == pytest.approx(HEAD_FRACTION * 500.0)
+    assert time is not None and time.limit_s == pytest.approx(HEAD_FRACTION * 500.0)
     assert HeadTime.of_budget("", 100.0, Clock()) is None
     used = HeadTime.of_budget("1m", 100.0, Clock())
-    assert used is not None and used.share_s == 0.0
+    assert used is not None and used.limit_s == 0.0
 
 
-def test_a_fit_is_left_out_if_it_would_take_longer_than_the_time() -> None:
+def test_a_fit_is_skipped_if_it_would_take_longer_than_the_time() -> None:
     time = HeadTime(100.0, Clock())
     assert time.allows(10**9, "any fit"), "the speed is not known yet"
     time.measure(1000, 10.0)
     assert time.allows(7000, "a fit")
     assert not time.allows(9000, "a long fit")
-    assert time.left_out == ["a long fit"]
-    assert time.sentence().endswith("Left out: a long fit.")
+    assert time.skipped == ["a long fit"]
+    assert time.sentence().endswith("Skipped: a long fit.")
     over = HeadTime(100.0, Clock(), row_s=0.01)
     over.clock._start -= 200.0
     assert over.left_s < 0 and over.affordable_rows() == int(SHORT_FRACTION * 100.0 / 0.0125)
@@ -63,7 +63,7 @@ def test_with_enough_time_the_head_is_the_same() -> None:
     rows, time = blobs(500, seed=0), HeadTime(ENOUGH_S, Clock())
     head, timed = (solve_head({"gap": rows}, CLASSES, None, OPTIONS, one) for one in (None, time))
     np.testing.assert_allclose(logits(timed, rows), logits(head, rows), atol=1e-3)
-    assert time.left_out == [] and time.row_s > 0
+    assert time.skipped == [] and time.row_s > 0
     assert time.rows == len(rows)
 
 
@@ -71,7 +71,7 @@ def test_of_many_rows_all_are_fitted_but_those_that_penalties_are_compared_on() 
     rows, others, time = blobs(1500, seed=0), blobs(2000, seed=1), HeadTime(ENOUGH_S, Clock())
     head = solve_head({"gap": rows}, CLASSES, None, OPTIONS, time)
     assert head.grown is not None and head.grown.rows == 1500 - 600 // 5
-    assert time.left_out == []
+    assert time.skipped == []
     assert fit_temperature(logits(head, others), others.labels) == pytest.approx(1.0, abs=0.2)
 
 
@@ -80,11 +80,11 @@ def test_without_time_a_head_of_few_rows_is_solved_and_calibrated() -> None:
     head = solve_head({"gap": rows}, CLASSES, None, OPTIONS, time)
     assert head.grown is not None and head.grown.rows == 300 - 300 // 5
     assert head.rows == 75
-    assert time.left_out == [
+    assert time.skipped == [
         "comparisons on more than 75 rows", "the fit of more than 240 of 1500 rows",
     ]  # fmt: skip
     found = logits(head, others)
     assert log_loss(found, others.labels) < 0.75 * np.log(CLASSES)
     assert fit_temperature(found, others.labels) == pytest.approx(1.0, abs=0.3)
     assert measure_sizes(head, rows, others.parts, others.labels, None, OPTIONS, time) is None
-    assert time.left_out[-1] == "the curve by the number of images"
+    assert time.skipped[-1] == "the curve by the number of images"
