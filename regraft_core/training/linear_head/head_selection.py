@@ -115,20 +115,10 @@ def solve_head(
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
         best = best_mean(_eligible(fits, rows, options), task.known)
-        members, temperature, grown = best.members, best.temperature, None
-        compared = len(task.sample)
-        if compared < len(rows):
-            shared = (rows, classes, class_weights, options, members, compared)
-            grown = grow_in_time(*shared, time) if time else grow_penalties(*shared)
-            members, temperature = grown.members, grown.temperature
-        if grown and time:
-            fitted = grown.weights
-        else:
-            last = Clock()
-            all_rows = MemberFits(rows, task, grown.solutions if grown else None)
-            fitted = all_rows.mean(members, compared)
-            if time:
-                time.measure(len(rows), last.seconds)
+        fitted, grown = _fit_members(rows, task, class_weights, options, best.members, time)
+    members, temperature = best.members, best.temperature
+    if grown is not None:
+        members, temperature = grown.members, grown.temperature
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
     frequencies /= frequencies.sum()
@@ -139,12 +129,36 @@ def solve_head(
     objectives: tuple[Objective, ...] = ("accuracy", "balanced-accuracy", "macro-f1")
     return SolvedHead(
         kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
-        levels=levels, members=members, rows=compared, folds=task.folds,
+        levels=levels, members=members, rows=len(task.sample), folds=task.folds,
         temperature=temperature, loss=best.loss, grown=grown,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
         held_out={kind: score(kind, predicted, task.known) for kind in objectives},
         held_out_logits=adjusted[:kept], held_out_labels=task.known[:kept],
     )  # fmt: skip
+
+
+def _fit_members(
+    rows: HeadRows, task: FitTask, class_weights: Sequence[float] | None, options: HeadOptions,
+    members: Sequence[Trial], time: HeadTime | None,
+) -> tuple[Weights, GrownPenalties | None]:  # fmt: skip
+    """Fit the chosen members to all rows, or to as many as there is time for.
+
+    Returns:
+        The classifier, without the temperature, and the comparison of stronger penalties if the
+        members were compared on a sample.
+    """
+    classes, compared, grown = task.targets.shape[1], len(task.sample), None
+    if compared < len(rows):
+        if time is not None:
+            grown = grow_in_time(rows, classes, class_weights, options, members, compared, time)
+            return grown.weights, grown
+        grown = grow_penalties(rows, classes, class_weights, options, members, compared)
+        members = grown.members
+    clock = Clock()
+    fitted = MemberFits(rows, task, grown.solutions if grown else None).mean(members, compared)
+    if time is not None:
+        time.measure(len(rows), clock.seconds)
+    return fitted, grown
 
 
 def fit_again(
