@@ -106,4 +106,5 @@ def test_a_search_has_activations_at_the_cut_whatever_the_strategies(
 ) -> None:
     options = step_options(values(strategies=("head",), budget=budget))
     assert select_options(FeatureOptions, options["extract_features"]).keep_cut is keep_cut
+    assert select_options(HeadOptions, options["train_head"]).budget == budget
     assert select_options(FineTuneOptions, options["fine_tune"]).budget == budget
