@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Member:
         except RegraftError:
             raise
         except Exception as error:
+            traceback.print_exc()  # in the log of this process
             raise LostConnectionError(f"{type(error).__name__}: {one_line(error)[:200]}") from None
 
 
