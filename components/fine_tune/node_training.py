@@ -160,6 +160,7 @@ def train_together(training: Training, place: Place) -> str:
             "cluster": {"worker": list(place.addresses)},
             "task": {"type": "worker", "index": place.number},
         })  # fmt: skip
+    os.environ.pop(EVENTS_VARIABLE, None)
     if place.number == 0:
         os.environ[EVENTS_VARIABLE] = training.events
         shutil.rmtree(training.out, ignore_errors=True)  # of an attempt that was lost at its end

@@ -216,11 +216,11 @@ def _head_rows(
         )
     images = np.tile(train.groups(), views)
     widths = [level.width for level in levels] or [len(mean)]
-    parts = _parts(
-        train, manifest, levels, stored=not fits_in_memory(len(train) * views, len(mean))
-    )
+    stored = not fits_in_memory(len(train) * views, len(mean))
+    parts = _parts(train, manifest, levels, stored=stored)
     labels = np.tile(train.labels, (views, *[1] * (train.labels.ndim - 1)))
-    return HeadRows(parts, labels, images, mean, variance, widths, views, executor)
+    by = executor if stored else None
+    return HeadRows(parts, labels, images, mean, variance, widths, views, by)
 
 
 def _refit(

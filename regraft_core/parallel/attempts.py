@@ -28,7 +28,7 @@ class Attempts:
             RegraftError: several attempts have ended without anything new being saved.
         """
         saved = self._saved()
-        self._failed = 1 if saved != self._last else self._failed + 1
+        self._failed = 0 if saved != self._last else self._failed + 1
         self._last = saved
         if self._failed == ATTEMPTS:
             raise RegraftError(

@@ -24,7 +24,7 @@ def test_three_attempts_without_progress_are_an_error(capsys: pytest.CaptureFixt
 def test_progress_allows_more_attempts() -> None:
     saved = {"state": 0}
     attempts = Attempts("fine_tune full", saved.copy)
-    for epoch in (0, 0, 1, 1, 2, 2):
+    for epoch in (0, 0, 1, 1, 1, 2, 2, 2):
         saved["state"] = epoch
         attempts.lose("killed")
     with pytest.raises(RegraftError):
