@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Gradients of two processes are added in another order than those of one.
 TOLERANCE = 1e-4
 OPTIONS = FineTuneOptions(
-    strategy="top", fine_tune_epochs=4, learning_rate=3e-3, batch_size=15, precision="float32"
+    strategy="top", fine_tune_epochs=6, learning_rate=3e-3, batch_size=15, precision="float32"
 )
 
 
@@ -119,6 +119,6 @@ def test_the_cost_is_that_of_the_trained_part(dataset: Path, trained: Trained) -
     )
     assert top is not None
     assert full is not None
-    assert top.steps == full.steps == 4 * 6
+    assert top.steps == full.steps == OPTIONS.fine_tune_epochs * 6
     assert top.step_flops < full.step_flops
     assert 0 < top.gradient_bytes < full.gradient_bytes
