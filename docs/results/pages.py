@@ -21,13 +21,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from docs.results import readme, tables
+from docs.results import benchmarks, tables
 from docs.results.values import ROOT, Results, load_results, tiny
 from regraft_core.runtime.container_image import IMAGE
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
-    "readme": readme.readme,
-    "demo_output": readme.demo_output,
+    "benchmarks": benchmarks.benchmarks,
+    "missed_goals": benchmarks.missed_goals,
     "training_speed": tables.training_speed,
     "training_limits": tables.training_limits,
     "training_scaling": tables.training_scaling,

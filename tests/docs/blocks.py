@@ -29,7 +29,7 @@ from docs.results.values import ROOT
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
 MARKERS = ("run", "run exact", "run long", "output", "recipe")
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}", "{include}")
 REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
 ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
 OPERATORS = REDIRECTIONS | ENDS
@@ -87,7 +87,8 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type == "html_block" and (match := MARKER.search(token.content)):
             marker = match["words"]
         elif token.type in ("fence", "code_block"):
-            language = token.info.strip() if token.type == "fence" else _guess(token.content)
+            is_fence = token.type == "fence"
+            language = (token.info.split() or [""])[0] if is_fence else _guess(token.content)
             line = (token.map or [0])[0] + 1
             blocks.append(Block(name, line, language, token.content, marker))
             marker = ""

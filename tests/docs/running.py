@@ -78,7 +78,9 @@ class Reader:
         return code, self._as_documented(output)
 
     def stop(self) -> None:
-        for server in self._servers:
+        """Stop the servers, so that others can use their ports."""
+        while self._servers:
+            server = self._servers.pop()
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.results.pages import pages
+from docs.results.values import ROOT
 from tests.docs.blocks import Block, blocks_of
 from tests.docs.running import Exchange, matches, reading, run_blocks
 from tests.docs.updating import update_pages
@@ -37,13 +38,31 @@ def test_a_page_shows_what_its_blocks_print(
         check(run_blocks(reader, blocks_of(page), long=False), pytestconfig)
 
 
-@pytest.mark.long(seconds=190)
+# These guides continue with the model of the tutorial.
+AFTER_THE_TUTORIAL = [ROOT / "docs/how-to" / name for name in ("monitor.md", "improve-data.md")]
+
+
+@pytest.mark.long(seconds=230)
 @pytest.mark.timeout(1200)
 def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
     parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
-    blocks = [block for page in parts for block in blocks_of(page)]
+    found: list[Exchange] = []
     with reading(desk) as reader:
-        check(run_blocks(reader, blocks, long=True), pytestconfig)
+        for page in (*parts, *AFTER_THE_TUTORIAL):
+            reader.stop()  # a page starts its own server
+            found += run_blocks(reader, blocks_of(page), long=True)
+    check(found, pytestconfig)
+
+
+@pytest.mark.long(seconds=100)
+@pytest.mark.timeout(1200)
+def test_the_first_pages_show_what_their_blocks_print(
+    desk: Path, pytestconfig: pytest.Config
+) -> None:
+    """The README has commands of the page before it, so their run is not repeated."""
+    for page in ("docs/getting-started.md", "README.md"):
+        with reading(desk) as reader:
+            check(run_blocks(reader, blocks_of(ROOT / page), long=True), pytestconfig)
 
 
 @pytest.mark.parametrize(

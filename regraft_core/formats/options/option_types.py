@@ -47,4 +47,5 @@ MACHINE_OPTIONS = frozenset({"work_dir", "require_gpu", "gpu_memory_mb"})
 class Options(BaseModel):
     """Base of the options of a step: frozen, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # The help of a command reads the fields only; what checks values is built when it is used.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

@@ -11,7 +11,8 @@ import pytest
 from components.resolve.component import resolve
 from components.resolve.step_options import step_options
 from pipelines.pipeline_parameters import with_parameters
-from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, make_recipe
+from pipelines.recipes.default_arguments import DEFAULTS
+from pipelines.recipes.recipe import OPTION_FIELDS, make_recipe
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.options.export import ExportOptions
