@@ -10,8 +10,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regraft_core.parallel.executor import Executor
+
+if TYPE_CHECKING:
+    from regraft_core.parallel.ray_group import NodeGroup
 
 RAY_VARIABLE = "REGRAFT_RAY"
 """Address of a Ray cluster: HOST:PORT, `auto` or `ray://HOST:PORT`; empty or missing for none."""
@@ -38,3 +42,19 @@ def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Execu
     existing = [Path(path) for path in used if path and Path(path).exists()]
     with connect(address, Path(folder) if folder else None, existing) as executor:
         yield executor
+
+
+@contextlib.contextmanager
+def ray_nodes(folder: str | Path | None, *used: str | Path) -> Iterator[NodeGroup | None]:
+    """Connect to the cluster for the context, for one process on each node; see `ray_executor`.
+
+    Raises:
+        InputError: as `ray_connection.connect`.
+    """
+    with ray_executor(folder, *used) as executor:
+        if executor is None:
+            yield None
+            return
+        from regraft_core.parallel.ray_group import NodeGroup
+
+        yield NodeGroup()

@@ -48,9 +48,7 @@ class Worker:
         """
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        # TensorFlow would otherwise use all cores; Ray sets this one to the CPUs of the worker.
-        for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "1"))
+        set_threads()
         function = find_function(name)
         self._call = function(*setup) if setup else function
 
@@ -259,6 +257,12 @@ class _Work:
         with contextlib.suppress(RayError):
             ray.kill(worker.actor)  # it may live, and only its result be lost
         self.prepare(self._crew.replace(worker))
+
+
+def set_threads() -> None:
+    """Have TensorFlow use only the CPUs of this actor, to which Ray sets `OMP_NUM_THREADS`."""
+    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def nodes() -> list[dict[str, Any]]:

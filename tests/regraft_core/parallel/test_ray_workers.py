@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.extract_features.extract_features import extract_features
@@ -23,8 +25,15 @@ from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.training.linear_head import head_rows
+from regraft_core.training.linear_head.head_rows import HeadRows, scalings
+from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.logistic_fits import LogisticFits
+from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
+from regraft_core.training.linear_head.ridge_regression import RidgeSystem
 from tests.conftest import Trained
 from tests.regraft_core.parallel.test_local_processes import die, die_once, refuse
+from tests.regraft_core.training.linear_head.test_row_blocks import CLASSES, stored_rows
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.long(seconds=60)
@@ -80,6 +89,25 @@ def test_errors_are_one_line(workers: Executor) -> None:
         list(workers.map(die, range(8), "ingest"))
     with pytest.raises(InputError, match=r"^expected no 0$"):
         list(workers.map(refuse, range(8), "ingest"))
+
+
+def test_a_head_of_rows_on_disk_is_that_of_this_process(
+    workers: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ridge regression and logistic regression, each of sums over blocks of rows."""
+    monkeypatch.setattr(head_rows, "IN_MEMORY_BYTES", 0)
+    here = stored_rows(tmp_path)
+    scaling, targets = scalings(here)["level"], np.eye(CLASSES)[here.labels]
+
+    def fit(rows: HeadRows) -> list[Weights]:
+        ones = np.ones(len(rows))
+        system = RidgeSystem(rows.parts, targets, ones, scaling, rows.executor)
+        logistic = LogisticFits(rows, targets, ones, scaling, np.arange(10), MULTINOMIAL)
+        return [system.fit(0.1), logistic.fit(1.0)]
+
+    for one, other in zip(fit(here), fit(replace(here, executor=workers)), strict=True):
+        np.testing.assert_array_equal(one.kernel, other.kernel)
+        np.testing.assert_array_equal(one.bias, other.bias)
 
 
 def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
