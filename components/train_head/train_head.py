@@ -213,13 +213,13 @@ def _parts(
 
 def _head_rows(
     train: FeatureRows,
-    stored: tuple[NDArray[np.float32], NDArray[np.float32]],
+    found: tuple[NDArray[np.float32], NDArray[np.float32]],
     manifest: FeaturesManifest,
     levels: list[Level],
     executor: Executor | None,
 ) -> HeadRows:
-    """Return the rows of these levels; `stored` are mean and variance of all stored features."""
-    mean, variance = (one.reshape(-1) for one in stored)
+    """Return the rows of these levels; `found` are mean and variance of all stored features."""
+    mean, variance = (one.reshape(-1) for one in found)
     views = manifest.views
     if levels:
         columns = level_columns(manifest, levels)
