@@ -7,8 +7,10 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from components.ingest.checks.image_stats import (
@@ -21,16 +23,20 @@ from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.png import PlainPng, unpack_small
 from components.ingest.crops import CLIPPED, CropReader
 from components.ingest.sources.download import read_url
-from components.ingest.sources.download_retry import FetchError
+from components.ingest.sources.download_retry import FetchError, UnreachableError
 from components.ingest.sources.folders import LabeledFile
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
 from components.ingest.spool import MAX_FILE_BYTES, PartReader, SpoolWriter, read_file
 from regraft_core.formats.options.ingest import IngestOptions
-from regraft_core.runtime.addresses import is_remote
+from regraft_core.images.prefetch import prefetch_map
+from regraft_core.runtime.addresses import is_http, is_remote, redact
+from regraft_core.runtime.errors import RegraftError
 
 FILES_PER_CHUNK = 256
 BYTES_PER_CHUNK = 16 << 20
 """Of images that are no files of their own; a chunk ends with the one that reaches it."""
+REMOTE_READS = 16
+"""Remote files that a worker reads at the same time."""
 SPOOL_BYTES = 64 * 1024
 """Smaller images are kept in a spool file, because opening their files again takes longer."""
 
@@ -101,9 +107,9 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         # Pillow warns about unusual EXIF data and palettes, which do not make an image invalid.
         warnings.simplefilter("ignore")
         spool = SpoolWriter(number, opened, opened.tell())
-        for file in map(LabeledFile._make, task.files):
+        for file, read in _read_each(list(map(LabeledFile._make, task.files)), options, parts):
             try:
-                data = _read(file, options, parts)
+                data = read()
                 if file.crop:
                     result.images.append(_cropped_row(file, data, crops, spool, rule, options))
                     continue
@@ -133,6 +139,29 @@ def _process_number() -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
+def _read_each(
+    files: Sequence[LabeledFile], options: IngestOptions, parts: PartReader
+) -> Iterator[tuple[LabeledFile, Callable[[], bytes]]]:
+    """Yield each file with a function that returns its content, or raises why there is none.
+
+    Remote files are read by several threads, which mostly wait for their servers.
+    """
+
+    def read(file: LabeledFile) -> tuple[LabeledFile, Callable[[], bytes]]:
+        outcome: Future[bytes] = Future()
+        try:
+            outcome.set_result(_read(file, options, parts))
+        except RegraftError as error:
+            outcome.set_exception(error)
+        return file, outcome.result
+
+    if any(is_remote(file.file) for file in files) and all(file.size is None for file in files):
+        yield from prefetch_map(read, files, REMOTE_READS)
+        return
+    for file in files:
+        yield file, partial(_read, file, options, parts)
+
+
 def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes:
     if file.problem:
         raise InvalidImageError("invalid-row", file.problem)
@@ -145,6 +174,9 @@ def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes
     try:
         return read_url(file.file, options, MAX_FILE_BYTES, file.table)
     except FetchError as error:
+        if isinstance(error, UnreachableError) and not is_http(file.file):
+            # A bucket that fails would otherwise become a dataset of a part of its images.
+            raise UnreachableError(f"{redact(file.file)}: {error}") from error
         raise InvalidImageError("unreadable", str(error)) from error
 
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,19 @@ WAIT_S = 600.0
 class Worker:
     """What runs in an actor: one function at a time, prepared once."""
 
+    def __init__(self) -> None:
+        self._prepared: tuple[Any, ...] = ()
+        self._call: Callable[[Any], Any] | None = None
+
     def prepare(self, folder: str, name: str, setup: tuple[Any, ...]) -> None:
         """Find the function; with a `setup`, call it once to get the function of the tasks.
 
-        Relative paths of the tasks are those of the working folder.
+        The function of the last work is kept for another one with the same setup, such as the next
+        view of an extraction. Relative paths of the tasks are those of the working folder.
         """
+        if self._prepared == (folder, name, setup):
+            return
+        self._prepared, self._call = (), None  # frees the memory of the last work
         with contextlib.suppress(OSError):
             os.chdir(folder)
         # TensorFlow would otherwise use all cores; Ray sets this one to the CPUs of the worker.
@@ -53,9 +61,11 @@ class Worker:
             os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "1"))
         function = find_function(name)
         self._call = function(*setup) if setup else function
+        self._prepared = folder, name, setup
 
     def call(self, task: Any) -> Any:
         """Return the result of a task."""
+        assert self._call
         return self._call(task)
 
 
@@ -107,15 +117,10 @@ class RayWorkers(Executor):
     ) -> Iterator[Result]:
         """Yield the results of `prepare(setup)` of each task; see `Executor.map_prepared`.
 
-        A worker takes the CPUs of the smallest node, or a GPU if there are any.
+        A worker takes what `large_rooms` returns.
         """
-        found = [node["Resources"] for node in nodes()]
-        gpus = int(sum(node.get("GPU", 0) for node in found))
-        cpus = max(1, min(int(node.get("CPU", 0)) for node in found))
-        room, count = Room(1, 1), gpus
-        if not gpus:
-            room, count = Room(cpus), sum(int(node.get("CPU", 0)) // cpus for node in found)
-        return self._run(prepare, (setup,), tasks, what, no_bytes, room, max(1, count))
+        room, count = large_rooms([node["Resources"] for node in nodes()])
+        return self._run(prepare, (setup,), tasks, what, no_bytes, room, count)
 
     def _run(
         self, function: Callable[..., Any], setup: tuple[Any, ...], tasks: Iterable[Task],
@@ -144,8 +149,11 @@ class RayWorkers(Executor):
                     upcoming = None
                 if last and not work.open:
                     return
-                work.send()
-                work.wait()
+                try:
+                    work.send()
+                    work.wait()
+                except ConnectionError as error:  # of Ray's client; its message has many lines
+                    raise RegraftError(f"{what}: the Ray cluster does not respond any more") from error
             yield work.take(number)
 
     def replace(self, lost: _Hired) -> _Hired:
@@ -161,7 +169,7 @@ class RayWorkers(Executor):
 
     def _dismiss(self, one: _Hired) -> None:
         self._hired.remove(one)
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, ConnectionError):
             ray.kill(one.actor)
 
 
@@ -223,15 +231,19 @@ class _Work:
         done, _ = ray.wait(list(self._references), num_returns=1, timeout=WAIT_S)
         if not done and not any(worker.ready for worker in self._crew.hired):
             raise RegraftError(f"{self._what}: no Ray node had room for a worker in {WAIT_S:g} s")
+        # All that are done, because with many workers each call takes longer than a result.
+        done, _ = ray.wait(list(self._references), num_returns=len(self._references), timeout=0)
         for reference in done:
+            if reference not in self._references:  # of a worker that was found lost meanwhile
+                continue
             worker, number = self._references.pop(reference)
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise error.cause from error
+                raise _cause_of(error) from error
             except RayError as error:
                 self._lose(worker, error)
-                return
+                continue
             if number is None:
                 worker.ready = True
             else:
@@ -259,6 +271,29 @@ class _Work:
         with contextlib.suppress(RayError):
             ray.kill(worker.actor)  # it may live, and only its result be lost
         self.prepare(self._crew.replace(worker))
+
+
+def _cause_of(error: RayTaskError) -> BaseException:
+    """Return the error of a task; of one that cannot be sent to another process, its text."""
+    cause: BaseException = error.cause
+    return RuntimeError(str(cause)) if isinstance(cause, RayError) else cause
+
+
+def large_rooms(resources: Sequence[Mapping[str, float]]) -> tuple[Room, int]:
+    """Return the room of workers that use a whole node or GPU, and their number.
+
+    With GPUs, each worker has one of them and its part of the CPUs of its node, which decode its
+    images. Otherwise each has the CPUs of the smallest node.
+
+    Args:
+        resources: CPUs and GPUs of each node.
+    """
+    with_gpus = [one for one in resources if one.get("GPU", 0) >= 1]
+    if with_gpus:
+        cpus = min(int(one["CPU"] // int(one["GPU"])) for one in with_gpus)
+        return Room(max(cpus, 1), 1), sum(int(one["GPU"]) for one in with_gpus)
+    cpus = max(min(int(one["CPU"]) for one in resources), 1)
+    return Room(cpus), max(sum(int(one["CPU"]) // cpus for one in resources), 1)
 
 
 def nodes() -> list[dict[str, Any]]:

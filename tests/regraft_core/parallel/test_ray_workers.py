@@ -87,11 +87,11 @@ def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
 ) -> None:
     paths = ["/nowhere", str(tmp_path)]
     digest = ray_connection.code_digest()
-    assert ray_connection.check_node(digest, paths[1:]) == ""
-    assert ray_connection.check_node(digest, paths) == (
+    assert ray_connection.check_node(digest, paths[1:], []) == ""
+    assert ray_connection.check_node(digest, paths, []) == (
         "cannot reach /nowhere; use a folder that all nodes share"
     )
-    assert "another version of Regraft" in ray_connection.check_node("", [])
+    assert "another version of Regraft" in ray_connection.check_node("", [], [])
 
 
 @pytest.mark.parametrize(
