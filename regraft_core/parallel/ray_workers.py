@@ -153,7 +153,9 @@ class RayWorkers(Executor):
                     work.send()
                     work.wait()
                 except ConnectionError as error:  # of Ray's client; its message has many lines
-                    raise RegraftError(f"{what}: the Ray cluster does not respond any more") from error
+                    raise RegraftError(
+                        f"{what}: the Ray cluster does not respond any more"
+                    ) from error
             yield work.take(number)
 
     def replace(self, lost: _Hired) -> _Hired:

@@ -14,7 +14,7 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.ingest.ingest import ingest
-from regraft.bulk_prediction import predict_here
+from regraft.bulk.prediction import predict_here
 from regraft_core.formats.manifests.features import FeaturesManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.options.ingest import IngestOptions
@@ -130,9 +130,9 @@ def test_predictions_are_those_of_this_process(
 ) -> None:
     model = str(trained.candidates["head"])
     counts: list[tuple[int, int]] = []
-    by_ray = predict_here([shapes], model, "auto", lambda *count: counts.append(count))
+    by_ray = predict_here([str(shapes)], model, "auto", lambda *count: counts.append(count))
     monkeypatch.delenv(RAY_VARIABLE)
-    assert by_ray == predict_here([shapes], model, "auto", None)
+    assert by_ray == predict_here([str(shapes)], model, "auto", None)
     assert counts[-1] == (120, 120)
 
 
