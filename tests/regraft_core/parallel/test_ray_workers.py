@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from regraft_core.parallel import ray_connection
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
+from regraft_core.parallel.ray_workers import Room, large_rooms
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.out_of_memory import is_out_of_memory
 from tests.conftest import Trained
 from tests.regraft_core.parallel.test_local_processes import die, die_once, refuse
 
@@ -75,15 +78,61 @@ def test_a_killed_node_is_replaced_by_others(
     assert found + list(results) == [f"n{number}" for number in range(40)]
 
 
+def exhaust(number: int) -> int:
+    raise MemoryError("out of memory")
+
+
+def raise_lock(number: int) -> int:
+    error = ValueError("out of memory")
+    error.lock = threading.Lock()  # type: ignore[attr-defined] # cannot be sent
+    raise error
+
+
 def test_errors_are_one_line(workers: Executor) -> None:
     with pytest.raises(RegraftError, match=r"ingest: Ray workers were lost 3 times .*memory\?"):
         list(workers.map(die, range(8), "ingest"))
     with pytest.raises(InputError, match=r"^expected no 0$"):
         list(workers.map(refuse, range(8), "ingest"))
+    # As raised here, so that an extraction continues with smaller batches.
+    for function in (exhaust, raise_lock):
+        with pytest.raises((MemoryError, RuntimeError), match="out of memory") as raised:
+            list(workers.map(function, range(8), "ingest"))
+        assert is_out_of_memory(raised.value)
+
+
+def prepare_mark(folder: Path) -> Callable[[int], int]:
+    (folder / str(len(list(folder.iterdir())))).touch()
+    return abs
+
+
+def test_a_worker_prepares_again_only_for_another_setup(workers: Executor, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    for folder in (folders[0], folders[0], folders[1]):
+        assert list(workers.map_prepared(prepare_mark, folder, [-1, -2], "predict")) == [1, 2]
+    assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("resources", "room"),
+    [
+        ([{"CPU": 4}], (Room(4), 1)),
+        ([{"CPU": 1}, {"CPU": 4}], (Room(1), 5)),
+        ([{"CPU": 4}, {"CPU": 8}, {"CPU": 6}], (Room(4), 4)),
+        ([{"CPU": 16, "GPU": 1}], (Room(16, 1), 1)),
+        ([{"CPU": 8, "GPU": 4}, {"CPU": 16, "GPU": 1}, {"CPU": 64}], (Room(2, 1), 5)),
+        ([{"CPU": 1, "GPU": 2}], (Room(1, 1), 2)),
+    ],
+)
+def test_rooms_of_whole_nodes_and_gpus(
+    resources: list[dict[str, float]], room: tuple[Room, int]
+) -> None:
+    assert large_rooms(resources) == room
 
 
 def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
-    cluster: RayCluster, tmp_path: Path
+    cluster: RayCluster, s3: None, tmp_path: Path
 ) -> None:
     paths = ["/nowhere", str(tmp_path)]
     digest = ray_connection.code_digest()
@@ -91,6 +140,8 @@ def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
     assert ray_connection.check_node(digest, paths, []) == (
         "cannot reach /nowhere; use a folder that all nodes share"
     )
+    lacking = ray_connection.check_node(digest, [], ["s3://of-nobody/images"])
+    assert lacking == "cannot read s3://of-nobody/images: FileNotFoundError: of-nobody/images"
     assert "another version of Regraft" in ray_connection.check_node("", [], [])
 
 
