@@ -3,11 +3,11 @@
     regraft bench scale --json benchmarks/results/scale.json
     regraft bench scale --json benchmarks/results/scale.json --only nodes
 
-Nodes are Ray nodes of this machine, each with cores of its own; the step itself runs on the cores of
-the first node, as on machines that have no others. The images are those of Fashion-MNIST. TensorFlow runs
-the backbone on all of them.
-Seconds are those of the step's function. Before it, each worker does the same with a few images, so
-that the start of Ray, Python and TensorFlow is not counted; the load of the backbone is.
+Nodes are Ray nodes of this machine, each with cores of its own; the step itself runs on the cores
+of the first node, as on machines that have no others. The images are those of Fashion-MNIST.
+TensorFlow runs the backbone on all of them. Seconds are those of the step's function. Before it,
+each worker does the same with a few images, so that the start of Ray, Python and TensorFlow is not
+counted; the load of the backbone is.
 
 `nodes`: one node of one core against two. `executors`: local processes against one node, each with
 all cores. `loss`: two nodes, one of which is killed after half of the tasks of each step.
