@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -59,6 +60,8 @@ class ChunkResult:
 
     images: list[tuple]
     invalid: list[tuple[bytes, str, str]]
+    repeated: int = 0
+    """Requests to servers and buckets that had failed before."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         # Pillow warns about unusual EXIF data and palettes, which do not make an image invalid.
         warnings.simplefilter("ignore")
         spool = SpoolWriter(number, opened, opened.tell())
-        for file, read in _read_each(list(map(LabeledFile._make, task.files)), options, parts):
+        source = _FileReader(options, parts)
+        for file, read in source.each([LabeledFile._make(file) for file in task.files]):
             try:
                 data = read()
                 if file.crop:
@@ -127,6 +131,7 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         measured = measure_small_images([png for *_, png in small], with_hash=with_hash)
         for (file, data, _), stats in zip(small, measured, strict=True):
             result.images.append(_image_row(file, data, stats, spool, rule))
+        result.repeated = source.repeated
     return result
 
 
@@ -139,45 +144,57 @@ def _process_number() -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
-def _read_each(
-    files: Sequence[LabeledFile], options: IngestOptions, parts: PartReader
-) -> Iterator[tuple[LabeledFile, Callable[[], bytes]]]:
-    """Yield each file with a function that returns its content, or raises why there is none.
+class _FileReader:
+    """Reads the content of files; counts requests that are repeated."""
 
-    Remote files are read by several threads, which mostly wait for their servers.
-    """
+    def __init__(self, options: IngestOptions, parts: PartReader) -> None:
+        self._options, self._parts = options, parts
+        self.repeated = 0
+        self._lock = threading.Lock()
 
-    def read(file: LabeledFile) -> tuple[LabeledFile, Callable[[], bytes]]:
+    def each(
+        self, files: Sequence[LabeledFile]
+    ) -> Iterator[tuple[LabeledFile, Callable[[], bytes]]]:
+        """Yield each file with a function that returns its content, or raises why there is none.
+
+        Remote files are read by several threads, which mostly wait for their servers.
+        """
+        if any(is_remote(file.file) for file in files) and all(file.size is None for file in files):
+            yield from zip(files, prefetch_map(self._outcome, files, REMOTE_READS), strict=True)
+            return
+        for file in files:
+            yield file, partial(self._read, file)
+
+    def _outcome(self, file: LabeledFile) -> Callable[[], bytes]:
         outcome: Future[bytes] = Future()
         try:
-            outcome.set_result(_read(file, options, parts))
+            outcome.set_result(self._read(file))
         except RegraftError as error:
             outcome.set_exception(error)
-        return file, outcome.result
+        return outcome.result
 
-    if any(is_remote(file.file) for file in files) and all(file.size is None for file in files):
-        yield from prefetch_map(read, files, REMOTE_READS)
-        return
-    for file in files:
-        yield file, partial(_read, file, options, parts)
+    def _read(self, file: LabeledFile) -> bytes:
+        if file.problem:
+            raise InvalidImageError("invalid-row", file.problem)
+        if file.data is not None:
+            return file.data
+        if file.size is not None:
+            return self._parts.read(file.file, file.start, file.size)
+        if not is_remote(file.file):
+            return read_file(file.file)
+        try:
+            return read_url(
+                file.file, self._options, MAX_FILE_BYTES, file.table, self._count_repeated
+            )
+        except FetchError as error:
+            if isinstance(error, UnreachableError) and not is_http(file.file):
+                # A bucket that fails would otherwise become a dataset of a part of its images.
+                raise UnreachableError(f"{redact(file.file)}: {error}") from error
+            raise InvalidImageError("unreadable", str(error)) from error
 
-
-def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes:
-    if file.problem:
-        raise InvalidImageError("invalid-row", file.problem)
-    if file.data is not None:
-        return file.data
-    if file.size is not None:
-        return parts.read(file.file, file.start, file.size)
-    if not is_remote(file.file):
-        return read_file(file.file)
-    try:
-        return read_url(file.file, options, MAX_FILE_BYTES, file.table)
-    except FetchError as error:
-        if isinstance(error, UnreachableError) and not is_http(file.file):
-            # A bucket that fails would otherwise become a dataset of a part of its images.
-            raise UnreachableError(f"{redact(file.file)}: {error}") from error
-        raise InvalidImageError("unreadable", str(error)) from error
+    def _count_repeated(self) -> None:
+        with self._lock:
+            self.repeated += 1
 
 
 def _cropped_row(
