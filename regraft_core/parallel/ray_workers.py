@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from regraft_core.parallel.executor import (
     ATTEMPTS,
@@ -29,7 +29,7 @@ from regraft_core.parallel.executor import (
     name_of,
     no_bytes,
 )
-from regraft_core.runtime.errors import RegraftError
+from regraft_core.runtime.errors import NodeMemoryError, RegraftError
 from regraft_core.runtime.step_reports import log_progress
 
 DEPTH = 2
@@ -265,12 +265,13 @@ class _Work:
             self._waiting.appendleft(number)
         attempts = max((self.open[number].attempts for number in worker.tasks), default=0)
         if attempts == ATTEMPTS or self._losses > ATTEMPTS * len(self._crew.hired):
-            raise RegraftError(
+            kind = NodeMemoryError if isinstance(error, OutOfMemoryError) else RegraftError
+            raise kind(
                 f"{self._what}: Ray workers were lost {ATTEMPTS} times with the same task "
                 f"({cause}); do the nodes have enough memory?"
             ) from error
         log_progress(f"{self._what}: a Ray worker was lost ({cause}); its tasks are repeated")
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, ConnectionError):
             ray.kill(worker.actor)  # it may live, and only its result be lost
         self.prepare(self._crew.replace(worker))
 
