@@ -22,6 +22,22 @@ from tests.command_line import Regraft
 from tests.conftest import Trained
 
 
+def rows_of(tables: Sequence[pyarrow.Table], below: str) -> list[PredictionRow]:
+    rows = [PredictionRow(**row) for table in tables for row in table.to_pylist()]
+    return comparable(rows, below)
+
+
+def comparable(rows: Sequence[PredictionRow], below: str) -> list[PredictionRow]:
+    """Return rows with paths below a folder, and confidences without the digits of a batch."""
+    return [
+        row._replace(
+            path=row.path.removeprefix(f"{below}/"),
+            confidence=None if row.confidence is None else round(row.confidence, 4),
+        )
+        for row in rows
+    ]
+
+
 @pytest.fixture(scope="module")
 def setup(trained: Trained) -> PredictionSetup:
     return PredictionSetup(str(trained.candidates["head"]), "tf")
@@ -43,8 +59,7 @@ def thirty(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(thirty: Path, setup: PredictionSetup) -> list[PredictionRow]:
     """The rows of the thirty images, with paths below their folder."""
     classes, found = predict_here([str(thirty)], setup.model_dir, "tf", None)
-    rows = [as_row(one, classes) for one in found]
-    return [row._replace(path=row.path.removeprefix(f"{thirty}/")) for row in rows]
+    return comparable([as_row(one, classes) for one in found], str(thirty))
 
 
 @pytest.fixture
@@ -57,12 +72,6 @@ def images(thirty: Path, tmp_path: Path) -> Path:
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_output, "IMAGES_PER_TASK", 4)
     monkeypatch.setattr(parquet_output, "IMAGES_PER_PART", 8)
-
-
-def rows_of(tables: Sequence[pyarrow.Table], below: str) -> list[PredictionRow]:
-    """Return rows with paths below a folder, and confidences as the model has them."""
-    rows = [PredictionRow(**row) for table in tables for row in table.to_pylist()]
-    return [row._replace(path=row.path.removeprefix(f"{below}/")) for row in rows]
 
 
 def test_one_file_has_a_row_for_each_image(
