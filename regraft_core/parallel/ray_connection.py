@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,7 +50,11 @@ def connect(
     from regraft_core.parallel.ray_workers import RayWorkers
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says it, too
+            ray.init(
+                address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft"
+            )
     except Exception as error:  # of many classes, and of those of gRPC
         raise _refused(address, error) from error
     try:
@@ -79,14 +84,17 @@ def _check_port(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> InputError:
-    text = one_line(error)
+    text = one_line(error).partition(". ")[0]
+    token = "token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
     hint = ""
-    if "ersion" in text:
+    if "connection timeout" in text:  # Ray's client is not told that its token is refused
+        hint = f"; does it have another token? With RAY_AUTH_MODE=token, the {token}"
+    elif "ersion" in text:
         import ray
 
         hint = f" (here: Ray {ray.__version__}, Python {sys.version.split()[0]})"
     elif "auth" in text.lower():
-        hint = " (the token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+        hint = f" (the {token})"
     return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
 
 

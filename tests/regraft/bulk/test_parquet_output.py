@@ -144,29 +144,16 @@ def test_from_a_bucket_into_a_bucket(
     files = fsspec.filesystem("s3")
     files.mkdir("bulk")
     files.put(f"{thirty}/", "s3://bulk/images/", recursive=True)
+    files.pipe_file("s3://bulk/images/square/z::z.png", b"")  # has no URI
+    reason = "cannot open s3://bulk/images/square/z::z.png: expected one address such as s3://"
+    rows = [*expected, PredictionRow("square/z::z.png", error=f"{reason}bucket/path")]
     for output in ("s3://bulk/out", "s3://bulk/one/predictions.parquet"):
         written = predict_into(["s3://bulk/images"], setup, output, None)
-        assert (written.images, written.errors) == (30, 1)
+        assert (written.images, written.errors) == (31, 2)
         names = [name for name in sorted(files.find(output)) if name.endswith(".parquet")]
         tables = [parquet.read_table(files.open(name)) for name in names]
-        assert rows_of(tables, "s3://bulk/images") == expected
+        assert rows_of(tables, "s3://bulk/images") == rows
     assert predict_into(["s3://bulk/images"], setup, "s3://bulk/out", None).kept_parts == 4
-
-
-def test_an_object_that_cannot_be_read_is_a_row(
-    s3: None, setup: PredictionSetup, tmp_path: Path
-) -> None:
-    files = fsspec.filesystem("s3")
-    files.mkdir("unreadable")
-    files.pipe_file("s3://unreadable/cross/a::b.png", b"")
-    out = tmp_path / "out.parquet"
-    assert predict_into(["s3://unreadable"], setup, str(out), None).errors == 1
-    (row,) = rows_of([parquet.read_table(out)], "s3://unreadable")
-    assert row.path == "cross/a::b.png"
-    assert (
-        row.error == "cannot open s3://unreadable/cross/a::b.png: expected one address such as "
-        "s3://bucket/path"
-    )
 
 
 @pytest.mark.parametrize(
