@@ -47,8 +47,8 @@ def _reader(source: str) -> Iterator[ListedImage]:
         refuse_credentials("images", source)
         options = IngestOptions()
         if is_object(source, options):
-            store, path = open_store_uri(source)
-            return iter([ListedImage(source, int(store.info(path)["size"] or 0))])
+            store, name = open_store_uri(source)
+            return iter([ListedImage(source, int(store.info(name)["size"] or 0))])
         return _in_bucket(source, options)
     path = local_path(source)
     if path.is_file():

@@ -21,7 +21,10 @@ from regraft_core.runtime.printable import one_line
 from regraft_core.runtime.version import code_digest
 
 CONNECT_S = 10.0
-CHECK_S = 120.0
+CONNECT_ATTEMPTS = 3
+"""A head gives a client's process half a minute to start, which a busy one may exceed."""
+_NOT_IN_TIME = "Initialization failure from server"
+CHECK_S = 300.0
 """Time for a node to start a worker and check what it needs."""
 _MARK = ".regraft-ray-"
 
@@ -49,14 +52,17 @@ def connect(
 
     from regraft_core.parallel.ray_workers import RayWorkers
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says it, too
-            ray.init(
-                address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft"
-            )
-    except Exception as error:  # of many classes, and of those of gRPC
-        raise _refused(address, error) from error
+    for attempt in range(1, CONNECT_ATTEMPTS + 1):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the error says it, too
+                ray.init(
+                    address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft"
+                )
+            break
+        except Exception as error:  # of many classes, and of those of gRPC
+            if attempt == CONNECT_ATTEMPTS or _NOT_IN_TIME not in str(error):
+                raise _refused(address, error) from error
     try:
         _check_nodes(address, folder, used, buckets)
     except BaseException:
@@ -84,17 +90,17 @@ def _check_port(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> InputError:
-    text = one_line(error).partition(". ")[0]
-    token = "token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    text = one_line(error).partition(". ")[0].partition(" Traceback")[0]
+    source = "token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
     hint = ""
     if "connection timeout" in text:  # Ray's client is not told that its token is refused
-        hint = f"; does it have another token? With RAY_AUTH_MODE=token, the {token}"
+        hint = f"; does it have another token? With RAY_AUTH_MODE=token, the {source}"
     elif "ersion" in text:
         import ray
 
         hint = f" (here: Ray {ray.__version__}, Python {sys.version.split()[0]})"
     elif "auth" in text.lower():
-        hint = f" (the {token})"
+        hint = f" (the {source})"
     return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
 
 

@@ -72,7 +72,7 @@ def download_cached(source: str, options: IngestOptions) -> Path:
 
 def read_url(
     url: str, options: IngestOptions, limit_bytes: int, table: str = "",
-    repeated: Callable[[], object] = lambda: None,
+    repeated: Callable[[], None] = lambda: None,
 ) -> bytes:  # fmt: skip
     """Return the content of a small file, such as one image of a table; it is not cached.
 

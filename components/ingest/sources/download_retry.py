@@ -64,7 +64,7 @@ def with_retries(
     action: Callable[[], T],
     options: IngestOptions,
     deadline: Deadline,
-    repeated: Callable[[], object] = lambda: None,
+    repeated: Callable[[], None] = lambda: None,
 ) -> T:
     """Run `action` again after each `TransientError`, with exponential, jittered waits.
 
