@@ -37,3 +37,17 @@ def test_no_module_of_a_light_package_imports_tensorflow(package: str) -> None:
     command = [sys.executable, "-c", CODE, package, *modules]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_server_imports_tensorflow_without_the_packages_that_keras_does_not_need() -> None:
+    code = """
+import sys
+from serving.server.__main__ import skip_unused_packages
+skip_unused_packages()
+import serving.server.app
+assert "keras" in sys.modules
+loaded = {name for name in ("matplotlib", "pandas", "sklearn") if sys.modules.get(name)}
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ def write_for_openvino(folder: Path, network: Any) -> bool:
     path = folder / NETWORK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_network(path, network.get_concrete_function())
+        write_network(path, network)
         load_network(path, "")
     except EngineError as error:
         for file in path.parent.iterdir():

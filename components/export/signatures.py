@@ -167,7 +167,13 @@ def _network(both: keras.Model, preprocessing: Preprocessing) -> Any:
 
     network.__name__ = NETWORK_FUNCTION
     pixels = tf.TensorSpec([None, px, px, 3], tf.float32, name="pixels")
-    return tf.function(network, input_signature=[pixels], autograph=False)
+    return traced(network, pixels)
+
+
+def traced(function: Callable[..., Any], spec: tf.TensorSpec) -> Any:
+    """Return a function traced once; TensorFlow traces a nested `tf.function` twice."""
+    wrapped = tf.function(function, input_signature=[spec], autograph=False)
+    return wrapped.get_concrete_function()
 
 
 def _not_empty(batch: tf.Tensor) -> tf.Tensor:
@@ -197,17 +203,16 @@ def _endpoints(
 ) -> Mapping[str, tuple[Callable[[tf.Tensor], _Tensors], tf.TensorSpec]]:
     px = postprocessing.preprocessing.image_px
     texts = tf.constant(postprocessing.classes)
-    # Traced once for all signatures.
-    decode = tf.function(
-        lambda encoded: load_each_image(_not_empty(encoded), px),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-        autograph=False,
-    )
 
-    @tf.function(input_signature=[tf.TensorSpec([None, px, px, 3], tf.float32)], autograph=False)
+    def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return load_each_image(_not_empty(encoded), px)
+
     def run(pixels: tf.Tensor) -> tuple[tf.Tensor, _Tensors]:
         pooled, logits, *read = network(pixels)
         return pooled, postprocess(logits, postprocessing, read)
+
+    decode = traced(decode, tf.TensorSpec([None], tf.string))
+    run = traced(run, tf.TensorSpec([None, px, px, 3], tf.float32))
 
     def with_pooled(pooled: tf.Tensor, outputs: _Tensors) -> _Tensors:
         # With the outputs of a prediction, so that one forward pass returns both.

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
-from regraft_core.runtime.machine import check_bfloat16
+from regraft_core.runtime.machine import available_cores, check_bfloat16
 from regraft_core.runtime.step_reports import Clock
 from serving.server.compute_threads import intra_op_threads
 from serving.server.config import (
@@ -80,7 +80,9 @@ async def serve(
         servable.memory = state.memory
         servable.observe = functools.partial(state.metrics.runtime_latency, name, "Predict")
         if options.enable_model_warmup:
-            warm_up(servable, name, number, path)
+            # A version that takes over leaves the other cores to the requests of the old one.
+            at_once = 1 if state.catalog.serves_any() else available_cores()
+            warm_up(servable, name, number, path, at_once)
         servable.recorder = recorders.make(name, number)
         log(f"{name} version {number} loaded in {clock.seconds:.1f} s")
         return servable

@@ -108,6 +108,11 @@ class Catalog:
         with self._lock:
             return self._available(name)
 
+    def serves_any(self) -> bool:
+        """Return whether a version of any model is available."""
+        with self._lock:
+            return any(map(self._available, self._models))
+
     def has(self, name: str) -> bool:
         """Return whether this model has ever had a version."""
         with self._lock:
