@@ -166,7 +166,8 @@ class _Work:
     def _split(self, listed: Iterator[ListedImage]) -> Iterator[_Part]:
         number = 0
         while images := list(islice(listed, IMAGES_PER_PART)):
-            key = digest_of([self.identity, images])
+            # As ASCII, because a name need not be valid UTF-8.
+            key = digest_of(json.dumps([self.identity, images]))
             yield _Part(number, [image.name for image in images], key)
             number += 1
 

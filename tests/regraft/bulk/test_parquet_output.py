@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,7 +130,8 @@ def test_something_else_in_the_folder_stays(
         predict_into([str(images)], setup, str(other), None)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     out = str(tmp_path / "out")
-    predict_into([str(images)], setup, out, None)
+    (images / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
+    assert predict_into([str(images)], setup, out, None).errors == 2
     for changed in (
         PredictionSetup(str(trained.candidates["top"]), "tf"),
         PredictionSetup(setup.model_dir, "auto"),
