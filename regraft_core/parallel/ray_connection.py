@@ -48,6 +48,7 @@ def connect(
     check_ray_package(address)
     if address != "auto":
         _check_port(address)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the errors are raised, too
     import ray
 
     from regraft_core.parallel.ray_workers import RayWorkers
@@ -91,17 +92,18 @@ def _check_port(address: str) -> None:
 
 def _refused(address: str, error: Exception) -> InputError:
     text = one_line(error).partition(". ")[0].partition(" Traceback")[0]
-    source = "token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-    hint = ""
-    if "connection timeout" in text:  # Ray's client is not told that its token is refused
-        hint = f"; does it have another token? With RAY_AUTH_MODE=token, the {source}"
-    elif "ersion" in text:
+    if "ersion" in text:
         import ray
 
-        hint = f" (here: Ray {ray.__version__}, Python {sys.version.split()[0]})"
-    elif "auth" in text.lower():
-        hint = f" (the {source})"
-    return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
+        hint = f"here: Ray {ray.__version__}, Python {sys.version.split()[0]}"
+    elif "not find any running" in text:
+        hint = "--ray local starts one on this machine"
+    else:  # a client is often not told that its token is refused
+        hint = (
+            "with RAY_AUTH_MODE=token, the cluster's token is read from RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH"
+        )
+    return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}; {hint}")
 
 
 def _check_nodes(
