@@ -265,8 +265,12 @@ class _Work:
             self._waiting.appendleft(number)
         attempts = max((self.open[number].attempts for number in worker.tasks), default=0)
         if attempts == ATTEMPTS or self._losses > ATTEMPTS * len(self._crew.hired):
-            kind = NodeMemoryError if isinstance(error, OutOfMemoryError) else RegraftError
-            raise kind(
+            if isinstance(error, OutOfMemoryError):
+                raise NodeMemoryError(
+                    f"{self._what}: Ray nodes had too little memory {ATTEMPTS} times for the same "
+                    f"task ({cause})"
+                ) from error
+            raise RegraftError(
                 f"{self._what}: Ray workers were lost {ATTEMPTS} times with the same task "
                 f"({cause}); do the nodes have enough memory?"
             ) from error
