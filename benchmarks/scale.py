@@ -182,7 +182,7 @@ def _by_ray(work: Work) -> Measured:
 def _cluster(cpus: int) -> Iterator[RayCluster]:
     """Start a cluster that this process uses."""
     with (
-        RayCluster(cpus) as cluster,
+        RayCluster(cpus, own_cores=True) as cluster,
         set_variables({**cluster.environment, RAY_VARIABLE: cluster.address}),
     ):
         yield cluster

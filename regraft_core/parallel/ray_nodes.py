@@ -1,10 +1,9 @@
 """The process of a cluster on this machine: it starts Ray nodes, and ends with its parent.
 
-Arguments are the folder of the session, which is removed at the end, and the CPUs of the first
-node. It prints the cluster's address, then obeys lines of standard input: `add CPUS` starts a node
-and `stop` kills the last one. Like machines, nodes have cores of their own, as long as there are
-enough. When standard input ends, all nodes are stopped; if this process is killed, Ray's own reaper
-stops them.
+Arguments are the folder of the session, which is removed at the end, the CPUs of the first node,
+and `own` if nodes have cores of their own, as machines have. It prints the cluster's address, then
+obeys lines of standard input: `add CPUS` starts a node and `stop` kills the last one. When standard
+input ends, all nodes are stopped; if this process is killed, Ray's own reaper stops them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ STORE_BYTES = 512 << 20
 """Memory for objects in flight, which the executor limits."""
 
 
-def main(folder: str, cpus: int) -> None:
+def main(folder: str, cpus: int, *, own_cores: bool) -> None:
     """Run the nodes until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes of a run
     os.environ["RAY_TMPDIR"] = folder
@@ -30,7 +29,7 @@ def main(folder: str, cpus: int) -> None:
         "node_ip_address": "127.0.0.1", "include_dashboard": False, "include_log_monitor": False,
         "no_monitor": True, "object_store_memory": STORE_BYTES,
     }  # fmt: skip
-    cores = Cores()
+    cores = Cores(sorted(os.sched_getaffinity(0)) if own_cores else [])
     with cores.given(cpus):
         cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": cpus})
     added = []
@@ -51,8 +50,8 @@ def main(folder: str, cpus: int) -> None:
 class Cores:
     """The cores of this machine, given to nodes in their order."""
 
-    def __init__(self) -> None:
-        self._every = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    def __init__(self, every: list[int]) -> None:
+        self._every = every
         self._given: list[list[int]] = []
 
     @contextlib.contextmanager
@@ -79,4 +78,4 @@ class Cores:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), own_cores="own" in sys.argv[3:])

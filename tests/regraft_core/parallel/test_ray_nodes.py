@@ -9,7 +9,7 @@ from regraft_core.parallel.ray_nodes import Cores
 
 def test_each_node_has_cores_of_its_own_as_long_as_there_are_enough() -> None:
     every = sorted(os.sched_getaffinity(0))
-    cores = Cores()
+    cores = Cores(every)
     for core in every:
         with cores.given(1):
             assert os.sched_getaffinity(0) == {core}
@@ -20,5 +20,5 @@ def test_each_node_has_cores_of_its_own_as_long_as_there_are_enough() -> None:
     cores.take_back()
     with cores.given(1):
         assert os.sched_getaffinity(0) == {every[-1]}
-    with Cores().given(len(every) + 1):
+    with Cores(every).given(len(every) + 1):
         assert sorted(os.sched_getaffinity(0)) == every
