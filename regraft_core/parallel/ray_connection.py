@@ -18,6 +18,7 @@ from regraft_core.runtime.addresses import is_url, redact
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import access_error, open_store_uri
 from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.runtime.version import code_digest
 
 CONNECT_S = 10.0
@@ -48,15 +49,14 @@ def connect(
     check_ray_package(address)
     if address != "auto":
         _check_port(address)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the errors are raised, too
     import ray
 
     from regraft_core.parallel.ray_workers import RayWorkers
 
     for attempt in range(1, CONNECT_ATTEMPTS + 1):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error says it, too
+            with quiet_start(), warnings.catch_warnings():  # the error has the cause, too
+                warnings.simplefilter("ignore")
                 ray.init(
                     address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft"
                 )

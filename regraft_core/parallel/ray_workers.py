@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from regraft_core.parallel.executor import (
     name_of,
     no_bytes,
 )
+from regraft_core.parallel.worker_rooms import Room, large_rooms
 from regraft_core.runtime.errors import NodeMemoryError, RegraftError
 from regraft_core.runtime.step_reports import log_progress
 
@@ -67,14 +68,6 @@ class Worker:
         """Return the result of a task."""
         assert self._call
         return self._call(task)
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a worker takes of its node."""
-
-    cpus: float
-    gpus: float = 0
 
 
 @dataclass(eq=False)
@@ -284,23 +277,6 @@ def _cause_of(error: RayTaskError) -> BaseException:
     """Return the error of a task; of one that cannot be sent to another process, its text."""
     cause: BaseException = error.cause
     return RuntimeError(str(cause)) if isinstance(cause, RayError) else cause
-
-
-def large_rooms(resources: Sequence[Mapping[str, float]]) -> tuple[Room, int]:
-    """Return the room of workers that use a whole node or GPU, and their number.
-
-    With GPUs, each worker has one of them and its part of the CPUs of its node, which decode its
-    images. Otherwise each has the CPUs of the smallest node.
-
-    Args:
-        resources: CPUs and GPUs of each node.
-    """
-    with_gpus = [one for one in resources if one.get("GPU", 0) >= 1]
-    if with_gpus:
-        cpus = min(int(one["CPU"] // int(one["GPU"])) for one in with_gpus)
-        return Room(max(cpus, 1), 1), sum(int(one["GPU"]) for one in with_gpus)
-    cpus = max(min(int(one["CPU"]) for one in resources), 1)
-    return Room(cpus), max(sum(int(one["CPU"]) // cpus for one in resources), 1)
 
 
 def nodes() -> list[dict[str, Any]]:

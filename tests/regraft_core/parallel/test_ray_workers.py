@@ -23,7 +23,6 @@ from regraft_core.parallel import ray_connection
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
-from regraft_core.parallel.ray_workers import Room, large_rooms
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import is_out_of_memory
 from tests.conftest import Trained
@@ -112,23 +111,6 @@ def test_a_worker_prepares_again_only_for_another_setup(workers: Executor, tmp_p
     for folder in (folders[0], folders[0], folders[1]):
         assert list(workers.map_prepared(prepare_mark, folder, [-1, -2], "predict")) == [1, 2]
     assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("resources", "room"),
-    [
-        ([{"CPU": 4}], (Room(4), 1)),
-        ([{"CPU": 1}, {"CPU": 4}], (Room(1), 5)),
-        ([{"CPU": 4}, {"CPU": 8}, {"CPU": 6}], (Room(4), 4)),
-        ([{"CPU": 16, "GPU": 1}], (Room(16, 1), 1)),
-        ([{"CPU": 8, "GPU": 4}, {"CPU": 16, "GPU": 1}, {"CPU": 64}], (Room(2, 1), 5)),
-        ([{"CPU": 1, "GPU": 2}], (Room(1, 1), 2)),
-    ],
-)
-def test_rooms_of_whole_nodes_and_gpus(
-    resources: list[dict[str, float]], room: tuple[Room, int]
-) -> None:
-    assert large_rooms(resources) == room
 
 
 def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
