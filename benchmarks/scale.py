@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=20_000, help="Images of Fashion-MNIST.")
+    parser.add_argument("--images", type=int, default=20_000, help="Images of each split of Fashion-MNIST.")
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
     parser.add_argument("--image-px", type=int, default=128, help="Input image size in pixels.")
     parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
@@ -114,7 +114,7 @@ def _measure(options: argparse.Namespace) -> Measurement:
         work = Work(root, root / "images", root / "few", options.backbone, options.image_px)
         for part in parts:
             metrics |= _PARTS[part](work)
-    conditions = f"{options.images} images of Fashion-MNIST, {options.backbone}"
+    conditions = f"{options.images} images of each split of Fashion-MNIST, {options.backbone}"
     return Measurement(f"{conditions} at {options.image_px} px", metrics, parts)
 
 
