@@ -96,7 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=20_000, help="Images of each split of Fashion-MNIST.")
+    parser.add_argument(
+        "--images", type=int, default=20_000, help="Images of each split of Fashion-MNIST."
+    )
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
     parser.add_argument("--image-px", type=int, default=128, help="Input image size in pixels.")
     parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
