@@ -160,9 +160,11 @@ def measure_in_turn(
 ) -> dict[str, dict[str, float]]:
     """Return the medians of each side, given as what to run and on what."""
     measurements: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    order = [*sides.items()]
     for _ in range(runs):
-        for name, (side, source) in sides.items():
+        for name, (side, source) in order:
             measurements[name].append(measure_in_process(side, source, processes))
+        order.reverse()  # so that no side always follows the other
     return {
         name: {key: statistics.median(value[key] for value in values) for key in values[0]}
         for name, values in measurements.items()
@@ -249,6 +251,7 @@ def measure_forms(options: argparse.Namespace, work: Path) -> dict[str, Metric]:
     sets = (("fashion_mnist", large, SIZES["large"]), ("photos", work / "photos", options.photos))
     for name, folder, count in sets:
         shards = write_shards(folder, work / "shards" / name)
+        os.sync()  # not while ingest is timed
         metrics |= form_metrics(name, folder, shards, count, options.runs)
     return metrics
 

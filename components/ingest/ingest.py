@@ -216,7 +216,7 @@ def _check_invalid_fraction(
 
 def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
     counts = dict.fromkeys(sorted(tally.classes), 0) | count_by_class(catalog)
-    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20]) or "none"
     # One label is a question of yes or no if some images are without it.
     has_others = bool(counts and tally.several and count_labels_per_image(catalog).get(0))
     if len(counts) < 2 and not has_others:
@@ -225,7 +225,7 @@ def _check_classes(catalog: Catalog, tally: Tally) -> list[str]:
             "folder, use that folder"
         )
         if tally.several:
-            remedy = ", or one and images without it: their lists are empty"
+            remedy = "; one is enough if there are images without it, whose lists are empty"
         raise DataError(f"expected at least two classes, found {len(counts)}: {listed}{remedy}")
     empty = [name for name, count in sorted(counts.items()) if not count]
     if empty:

@@ -44,7 +44,8 @@ def diff(
 ) -> None:
     """Compare two runs: options, data, head and metrics.
 
-    If both have the same test images, their accuracies are compared image by image.
+    If both have the same test images, their accuracies, or with several labels an image their mAP,
+    are compared image by image.
 
     Example: regraft diff runs/digits runs/digits-last
     """
@@ -84,6 +85,7 @@ def _print_runs(rows: Sequence[RunRow]) -> None:
 
 
 def _print_difference(found: RunDifference) -> None:
+    from components.evaluate.metrics.statistics import Comparison
     from regraft.cli.console_output import add_row, print_line, table
 
     print_line(f"first   {found.first}: {found.verdicts.first}")
@@ -98,10 +100,14 @@ def _print_difference(found: RunDifference) -> None:
         print_line(f"not paired: {found.unpaired}")
         return
     test = found.paired
+    compared = "accuracy" if isinstance(test, Comparison) else "mAP"
     print_line(
-        f"accuracy on the same {test.images} images: difference {test.difference:+.4f} "
+        f"{compared} on the same {test.images} images: difference {test.difference:+.4f} "
         f"(95% {test.difference_low:+.4f} to {test.difference_high:+.4f})"
     )
+    if not isinstance(test, Comparison):
+        print_line(f"paired bootstrap p = {2 * min(test.p_worse, test.p_better):.3g}")
+        return
     print_line(
         f"McNemar p = {test.p_two_sided:.3g}: only the second is correct for {test.wins}, only "
         f"the first for {test.losses}"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from components.evaluate.metrics.label_comparison import LabelComparison, compare_labels
 from components.evaluate.metrics.statistics import Comparison, compare
 from components.evaluate.report.report_data import PREDICTIONS_FILE, ReportData
 from regraft.compare.run_list import options_of
@@ -55,7 +56,7 @@ class RunDifference:
         head: facts about the chosen models that differ.
         metrics: all metrics.
         paired: the accuracies on the test images, which are the same, with the second run as the
-            candidate; None if the test images differ.
+            candidate, or with several labels an image the mAP; None if the test images differ.
         unpaired: why the runs are not compared image by image; empty if they are.
     """
 
@@ -66,7 +67,7 @@ class RunDifference:
     data: Mapping[str, Pair]
     head: Mapping[str, Pair]
     metrics: Mapping[str, MetricPair]
-    paired: Comparison | None
+    paired: Comparison | LabelComparison | None
     unpaired: str
 
     def as_json(self) -> dict[str, Any]:
@@ -169,34 +170,66 @@ def _finite(value: float | None) -> float | None:
 
 def _compare_images(
     runs: tuple[Run, Run], reports: tuple[ReportData, ReportData]
-) -> tuple[Comparison | None, str]:
+) -> tuple[Comparison | LabelComparison | None, str]:
     """Return the paired test of the second run against the first, or why there is none."""
     if reports[0].evaluation.classes != reports[1].evaluation.classes:
         return None, "the classes differ"
-    if any(report.dataset.labels_per_image == "several" for report in reports):
-        return None, "images with several labels have no accuracy"
+    kinds = {report.dataset.labels_per_image for report in reports}
+    if len(kinds) > 1:
+        return None, "one run has several labels an image"
+    several = kinds == {"several"}
     try:
-        one, other = (_read_predictions(run.report.with_name(PREDICTIONS_FILE)) for run in runs)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+        first, second = (
+            _read_predictions(run.report.with_name(PREDICTIONS_FILE), several=several)
+            for run in runs
+        )
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error,
             MemoryError) as error:  # fmt: skip
         return None, f"the predictions cannot be read: {error}"
-    if not one or not other:
+    if not first.ids or not second.ids:
         return None, "a run has no test images"
-    if sorted(one) != sorted(other):
-        return None, f"{len(set(one) & set(other))} of {len(one)} test images are the same"
-    if any(one[key][0] != other[key][0] for key in one):
+    if first.ids != second.ids:
+        same = len(set(first.ids) & set(second.ids))
+        return None, f"{same} of {len(first.ids)} test images are the same"
+    if not np.array_equal(first.true_labels, second.true_labels):
         return None, "the same test images have other labels"
-    correct = [np.array([label == predicted for label, predicted in (of[key] for key in one)], bool)
-               for of in (one, other)]  # fmt: skip
-    return compare(correct[1], correct[0], str(runs[0].folder.name)), ""
+    name = str(runs[0].folder.name)
+    if not several:
+        return compare(second.correct(), first.correct(), name), ""
+    finite = first.finite & second.finite
+    if not finite.any():
+        return None, "no test image has finite predictions of both runs"
+    return compare_labels(
+        second.scores[finite], first.scores[finite], first.true_labels[finite] == 1, name, seed=0
+    ), ""
 
 
-def _read_predictions(file: Path) -> dict[str, tuple[int, int]]:
-    """Return true and predicted class by the ID of a test image."""
+@dataclass(frozen=True)
+class _Predictions:
+    """Predictions of the test images, in the order of their IDs.
+
+    `scores` are float [n, classes]: logits or, with several labels an image, probabilities.
+    """
+
+    ids: list[str]
+    true_labels: NDArray[np.integer]
+    scores: NDArray[np.floating]
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether the scores of an image are finite."""
+        return np.isfinite(self.scores).all(axis=1)
+
+    def correct(self) -> NDArray[np.bool_]:
+        """Return which images are predicted correctly; one without finite scores is not."""
+        return self.finite & (self.scores.argmax(axis=1) == self.true_labels)
+
+
+def _read_predictions(file: Path, *, several: bool) -> _Predictions:
     with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as arrays:
-        ids: list[str] = arrays["ids"].tolist()
-        labels: NDArray[np.integer] = arrays["true_labels"]
-        logits: NDArray[np.floating] = arrays["logits"]
-    # An image whose logits are not finite is predicted as no class.
-    predicted = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
-    return dict(zip(ids, zip(labels.tolist(), predicted.tolist(), strict=True), strict=True))
+        order = np.argsort(arrays["ids"])
+        return _Predictions(
+            arrays["ids"][order].tolist(),
+            arrays["true_labels"][order],
+            arrays["probabilities" if several else "logits"][order],
+        )

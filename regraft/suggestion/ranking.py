@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft.image_inputs import encode_image
 from regraft.model_folder import find_model_folder
-from regraft_core.curation.image_selection import Candidate, CandidatePool, uncertainties
+from regraft_core.curation.image_selection import (
+    Candidate,
+    CandidatePool,
+    label_uncertainties,
+    uncertainties,
+)
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
+from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.errors import InputError
 
@@ -35,9 +43,9 @@ class SuggestedImage:
     Attributes:
         path: The file.
         sha256: SHA-256 (hex) of its bytes.
-        predicted: The most probable class.
-        confidence: Its probability.
-        uncertainty: One minus the difference of the two highest probabilities.
+        predicted: The most probable class; with several labels an image, the JSON list of them.
+        confidence: The highest probability of a class.
+        uncertainty: Of the prediction, 0 to 1 (`regraft_core/curation/image_selection.py`).
         familiar: Whether it is in-distribution; None if the model has no OOD threshold.
     """
 
@@ -95,7 +103,7 @@ def suggest_images(
         source = find_model_folder(model, Path(work))
         if (source / ModelManifest.file_name).is_file():
             raise InputError(f"{source}: expected an exported model, got a candidate; publish it")
-        run = _load(source)
+        run, labels = _load(source), _Labels.of(SavedModelManifest.read(source))
     pool = CandidatePool(count)
     refused: list[tuple[str, str]] = []
     done, found, known = 0, 0, set[str]()
@@ -113,7 +121,7 @@ def suggest_images(
             if reason := row[ERROR].decode():
                 refused.append((one.path, reason))
             else:
-                candidates.append(_candidate(one, row))
+                candidates.append(_candidate(one, row, labels))
         pool.add(candidates)
         found += len(candidates)
         if progress:
@@ -124,12 +132,37 @@ def suggest_images(
     return Suggestions(pool.select(), found, refused)
 
 
-def _candidate(one: _Encoded, row: dict[str, Any]) -> Candidate:
+@dataclass(frozen=True)
+class _Labels:
+    """The classes of a model for several labels an image, and their thresholds."""
+
+    classes: Sequence[str]
+    thresholds: Sequence[float]
+
+    @classmethod
+    def of(cls, manifest: SavedModelManifest) -> Self | None:
+        """Return those of an exported model; None if it predicts one label an image."""
+        thresholds = ServedThresholds.of(manifest.details).by_label
+        return None if thresholds is None else cls(manifest.classes, thresholds)
+
+    def predicted(self, probabilities: NDArray[np.floating]) -> str:
+        """Return the JSON list of the labels of an image."""
+        selected = np.flatnonzero(probabilities >= np.array(self.thresholds, np.float32)).tolist()
+        return json.dumps([self.classes[k] for k in selected], ensure_ascii=False)
+
+
+def _candidate(one: _Encoded, row: dict[str, Any], labels: _Labels | None) -> Candidate:
     """Return what is kept of an image; its features in half precision, and not those of a batch."""
     familiar = None if FAMILIAR not in row else bool(row[FAMILIAR])
-    uncertainty = float(uncertainties(row["probabilities"][None])[0])
+    probabilities = row["probabilities"]
+    if labels is None:
+        predicted, uncertain = row["label"].decode(), uncertainties(probabilities[None])
+    else:
+        predicted = labels.predicted(probabilities)
+        uncertain = label_uncertainties(probabilities[None], labels.thresholds)
+    uncertainty = float(uncertain[0])
     image = SuggestedImage(
-        path=one.path, sha256=one.sha256, predicted=row["label"].decode(),
+        path=one.path, sha256=one.sha256, predicted=predicted,
         confidence=float(row["confidence"]), uncertainty=uncertainty, familiar=familiar,
     )  # fmt: skip
     return Candidate(image, uncertainty, row["features"].astype(np.float16), familiar is not False)
@@ -139,14 +172,12 @@ def _load(folder: Path) -> Run:
     """Load an exported model as a function from encoded images to its outputs.
 
     Raises:
-        InputError: it cannot be loaded, lacks an output, or predicts several labels an image.
+        InputError: it cannot be loaded, or lacks an output.
     """
     from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
     from regraft_core.runtime.quiet_start import quiet_start
     from serving.server.protocol.status import ServingError
 
-    if "labels" in SavedModelManifest.read(folder).details:
-        raise InputError(f"{folder}: expected a model for one label an image, got one for several")
     with quiet_start():
         from serving.server.models.servable import load_servable
 

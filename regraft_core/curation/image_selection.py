@@ -1,14 +1,15 @@
 """Which unlabeled images to label next: uncertain ones that differ from each other.
 
 The uncertainty of an image is one minus the difference of its two highest probabilities (Scheffer,
-Decomain and Wrobel, 2001). Images are taken one by one, each time the one with the highest product
-of uncertainty and distance to those taken before, which spreads them as core sets are (Sener and
-Savarese, arXiv 1708.00489).
+Decomain and Wrobel, 2001), and with several labels that of its least certain label (Brinker, On
+Active Learning in Multi-label Classification, 2006). Images are taken one by one, each time the one
+with the highest product of uncertainty and distance to those taken before, which spreads them as
+core sets are (Sener and Savarese, arXiv 1708.00489).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,12 +29,29 @@ def uncertainties(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     return 1.0 - difference
 
 
+def label_uncertainties(
+    probabilities: NDArray[np.floating], thresholds: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the uncertainty of the least certain label of each image, float [n], 0..1.
+
+    A label is certain at the probabilities 0 and 1, and most uncertain at its threshold.
+
+    Args:
+        probabilities: of the labels, [n, classes].
+        thresholds: of the labels, [classes].
+    """
+    exact, limits = probabilities.astype(np.float64), np.array(thresholds)
+    room = np.maximum(np.where(exact < limits, limits, 1.0 - limits), 1e-9)
+    found: NDArray[np.float64] = (1.0 - np.abs(exact - limits) / room).max(axis=1)
+    return found
+
+
 class Candidate(NamedTuple):
     """An image that may be selected.
 
     Attributes:
         item: What the caller knows the image by.
-        uncertainty: Of `uncertainties`.
+        uncertainty: Of `uncertainties` or `label_uncertainties`.
         features: float [width].
         in_distribution: Whether it is.
     """

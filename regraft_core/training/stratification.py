@@ -40,13 +40,12 @@ def stratify(
             missing[chosen] -= sizes[unit]
 
     left = np.ones(len(sizes), np.bool_)
-    while left.any():
-        remaining = counts[left].sum(axis=0)
-        if not remaining.any():
-            break
+    remaining = counts.sum(axis=0)
+    while remaining.any():
         label = int(np.where(remaining > 0, remaining, np.iinfo(np.int64).max).argmin())
         units = np.flatnonzero(left & (counts[:, label] > 0))
         deal(units, label)
         left[units] = False
+        remaining -= counts[units].sum(axis=0)
     deal(np.flatnonzero(left), None)
     return subset

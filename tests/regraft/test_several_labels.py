@@ -27,6 +27,7 @@ from regraft.explore.inspection import _head_facts
 from regraft_client.grpc import GrpcClient
 from regraft_client.rest import RestClient
 from regraft_client.results import Prediction
+from regraft_core.curation.image_selection import label_uncertainties
 from regraft_core.formats.label_arrays import label_array
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.manifests.evaluation import EvaluationManifest
@@ -39,6 +40,7 @@ from regraft_core.formats.served_thresholds import ServedThresholds
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.step_reports import ProgressReporter
 from serving.running.runner import Addresses, started_server
+from tests.command_line import Regraft
 from tests.conftest import CLASSES, Trained
 
 UNCHECKED = GateOptions(baseline_rule="off", recall_floor=0.0)
@@ -202,18 +204,30 @@ def test_a_model_is_compared_with_the_champion_before_it(
 
 
 def test_what_needs_one_label_is_refused(
-    judged: Judged, images: list[Path], several_dataset: Path, trained: Trained, dataset: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    judged: Judged, several_dataset: Path, trained: Trained, dataset: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="coverage: not available with several labels"):
         evaluate([judged.candidate], several_dataset, tmp_path / "a", GateOptions(coverage=0.9))
-    from regraft.suggestion.ranking import suggest_images
-
-    with pytest.raises(InputError, match="expected a model for one label an image"):
-        suggest_images(judged.exported, images[0].parent, 2)
     one_label = shutil.copytree(judged.exported, tmp_path / "models" / "shapes" / "1").parent
     with pytest.raises(InputError, match="predicts several labels an image"):
         evaluate([trained.candidates["head"]], dataset, tmp_path / "b", UNCHECKED, str(one_label))
+
+
+def test_images_with_an_uncertain_label_are_suggested(
+    judged: Judged, images: list[Path], here: list[Prediction], regraft: Regraft, tmp_path: Path
+) -> None:
+    found = regraft("suggest", judged.exported, images[0].parent, "--count", 3, "--json").json
+    thresholds = ModelManifest.read(judged.candidate).thresholds
+    names = {str(path): one.selected_names(CLASSES) for path, one in zip(images, here, strict=True)}
+    for image in found["images"]:
+        assert json.loads(image["predicted"]) == names[image["path"]]
+    uncertain = label_uncertainties(np.array([one.probabilities for one in here]), thresholds)
+    first = images.index(Path(found["images"][0]["path"]))
+    assert uncertain[first] == pytest.approx(uncertain.max(), abs=1e-4)
+    assert regraft("suggest", judged.exported, images[0].parent, "--out", tmp_path).code == 0
+    with open(tmp_path / "suggested.csv", newline="") as table:
+        assert all(row["label"] == "" and json.loads(row["predicted"]) == names[row["path"]]
+                   for row in csv.DictReader(table))  # fmt: skip
 
 
 def test_an_image_is_correct_in_int8_if_all_of_its_labels_are() -> None:

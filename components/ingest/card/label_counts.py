@@ -22,8 +22,8 @@ class LabelCounts:
 
     Attributes:
         by_number: the number of images by the number of their labels.
-        pairs: the most frequent pairs of labels: both, the images with both, and the fraction of
-            the images with either that have both (Jaccard index).
+        pairs: the most frequent pairs of frequent labels: both, the images with both, and the
+            fraction of the images with either that have both (Jaccard index).
     """
 
     by_number: dict[int, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from components.ingest.catalog.catalog import Catalog
 
+PAIRED_CLASSES = 100
 MEASURES = {
     "longer_side_px": "max(width, height)",
     "aspect_ratio": "1.0 * width / height",
@@ -47,12 +48,20 @@ def count_labels_per_image(catalog: Catalog) -> dict[int, int]:
 
 
 def count_label_pairs(catalog: Catalog, limit: int) -> list[tuple[str, str, int]]:
-    """Return the most frequent pairs of classes of an image, each with its images."""
+    """Return the most frequent pairs of classes of an image, each with its images.
+
+    They are of the `PAIRED_CLASSES` most frequent classes, because an image with thousands of
+    labels has millions of pairs.
+    """
+    frequent = f"SELECT label FROM {catalog.by_class} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT ?"  # noqa: S608
     return catalog.query(
-        "SELECT first.value, second.value, count(*) FROM images, json_each(label) AS first,"
-        " json_each(label) AS second WHERE first.value < second.value"
+        f"WITH frequent AS MATERIALIZED ({frequent}), pairable AS MATERIALIZED"  # noqa: S608
+        " (SELECT number, class.value AS name FROM images, json_each(label) AS class"
+        " WHERE class.value IN frequent)"
+        " SELECT first.name, second.name, count(*) FROM pairable AS first JOIN pairable AS second"
+        " ON first.number = second.number AND first.name < second.name"
         " GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT ?",
-        (limit,),
+        (PAIRED_CLASSES, limit),
     ).fetchall()
 
 

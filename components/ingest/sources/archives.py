@@ -29,6 +29,7 @@ MIN_LIMIT_BYTES = 256 << 20
 MAX_RATIO = 200
 """Largest ratio of extracted to archived bytes; `MIN_LIMIT_BYTES` are always allowed."""
 MAX_READ_BYTES = 1 << 20
+START_BYTES = 512
 _BLOCK = 1 << 20
 _LONG_NUMBER = re.compile(rb"\d{101}")
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -41,7 +42,11 @@ _DAMAGED = (
 def archive_kind(file: Path) -> str:
     """Return `zip` or `tar` (also if compressed) by a file's first bytes; empty for others."""
     with open(file, "rb") as opened:
-        head = opened.read(512)
+        return kind_of_start(opened.read(START_BYTES))
+
+
+def kind_of_start(head: bytes) -> str:
+    """Return the kind of an archive by its first `START_BYTES`, as `archive_kind`."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     if head.startswith(tuple(_COMPRESSED)) or head[257:262] == b"ustar":

@@ -137,6 +137,60 @@ def download(
     return validator
 
 
+class HttpBlocks:
+    """One version of a file, read in blocks from any position by a request each.
+
+    Attributes:
+        size: of the file; None before the first block, and if the server does not report it.
+    """
+
+    def __init__(self, url: str, options: IngestOptions, deadline: Deadline) -> None:
+        self.size: int | None = None
+        self._url, self._options, self._deadline = url, options, deadline
+        self._version = Validator()
+
+    def read_from(self, start: int) -> Iterator[bytes]:
+        """Yield the blocks of the file after its first `start` bytes.
+
+        A server without ranges sends all of them again; they are skipped.
+
+        Raises:
+            TransientError: another attempt may succeed.
+            FetchError: no other attempt will, or the file is not of the version that was read.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            if not self._version.strong:
+                raise FetchError("the connection broke, and the server names no version of the "
+                                 "file by which to continue; download it first")  # fmt: skip
+            headers |= {"Range": f"bytes={start}-", "If-Range": self._version.strong}
+        with open_response(self._url, self._options, self._deadline, headers) as response:
+            skipped = self._skipped_bytes(response, start)
+            for block in _blocks(response, self._deadline, decode=False):
+                if skipped < len(block):
+                    yield block[skipped:]
+                skipped = max(0, skipped - len(block))
+
+    def close(self) -> None:
+        """Do nothing: each request closes its connection."""
+
+    def _skipped_bytes(self, response: requests.Response, start: int) -> int:
+        """Return how many bytes of the body were read before; note the version and the size."""
+        status, received = response.status_code, response.headers
+        if start and status == 206:
+            if not received.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise TransientError("the server sent another range than requested")
+            return 0
+        if status != 200 and not (start and status == 416):
+            _refuse_status(response)
+        version = Validator(received.get("ETag", ""), received.get("Last-Modified", ""))
+        if start and (status == 416 or version.strong != self._version.strong):
+            raise FetchError("the file changed while it was read")
+        length = received.get("Content-Length", "")
+        self._version, self.size = version, int(length) if length.isdecimal() else None
+        return start
+
+
 def read_http(
     url: str, limit_bytes: int, options: IngestOptions, deadline: Deadline, table: str = ""
 ) -> bytes:

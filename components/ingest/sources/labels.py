@@ -14,6 +14,8 @@ _CONTROLS = ("Cc", *_LINE_BREAKS)
 # Of the text that follows, they change the direction in which it is shown.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SHOWN = 40
+# Cyrillic and Greek letters that most fonts draw like Latin ones, after `casefold`.
+_LATIN = str.maketrans("асԁеһіјԛорѕхуѵѡӏαγινορυ", "acdehijqopsxyvwlayivopu")
 
 
 def class_label(name: str) -> str:
@@ -46,9 +48,13 @@ def _too_long(label: str) -> str:
 
 
 def label_key(label: str) -> str:
-    """Return a label without case, Unicode form, invisible marks, dots and spaces at the end."""
+    """Return a label without case, Unicode form, invisible marks, dots and spaces at the end.
+
+    Letters of other alphabets that look like Latin ones are those.
+    """
     visible = "".join(c for c in label if unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFKC", visible).casefold().strip().rstrip(" .")
+    plain = unicodedata.normalize("NFKC", visible).casefold().translate(_LATIN)
+    return plain.strip().rstrip(" .")
 
 
 def describe_confusable(labels: Iterable[str]) -> list[str]:
@@ -57,8 +63,8 @@ def describe_confusable(labels: Iterable[str]) -> list[str]:
     for label in sorted(labels):
         by_key.setdefault(label_key(label), []).append(label)
     return [
-        f"the classes {' and '.join(map(repr, same))} differ only by case, Unicode form, invisible "
-        "marks, or dots and spaces at the end"
+        f"the classes {' and '.join(map(repr, same))} differ only by case, Unicode form, letters "
+        "that look alike, invisible marks, or dots and spaces at the end"
         for same in by_key.values()
         if len(same) > 1
     ]

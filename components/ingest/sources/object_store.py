@@ -19,6 +19,8 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 
 _BLOCK_BYTES = 1 << 20
+# What a store reads ahead of a stream; s3fs reads 50 MB by default.
+_STREAMED_BLOCK_BYTES = 4 << 20
 T = TypeVar("T")
 
 
@@ -96,6 +98,48 @@ def read_object(url: str, limit_bytes: int) -> bytes:
         return data
 
     return _attempt(read)
+
+
+class ObjectBlocks:
+    """An object, read in blocks from any position.
+
+    Attributes:
+        size: of the object; None before the first block, and if the store does not report it.
+    """
+
+    def __init__(self, url: str, deadline: Deadline) -> None:
+        self.size: int | None = None
+        self._store, self._path = open_store_uri(url)
+        self._deadline = deadline
+        self._file: Any = None
+
+    def read_from(self, start: int) -> Iterator[bytes]:
+        """Yield the blocks of the object after its first `start` bytes.
+
+        The object stays open, so that stores with versions refuse to go on with another one.
+
+        Raises:
+            TransientError: another attempt may succeed.
+            FetchError: no other attempt will.
+        """
+        _attempt(lambda: self._seek(start))
+        while block := _attempt(lambda: self._file.read(_BLOCK_BYTES)):
+            yield block
+            start += len(block)
+            self._deadline.check()
+        if self.size is not None and start != self.size:
+            raise TransientError(f"truncated: expected {self.size} bytes, received {start}")
+
+    def close(self) -> None:
+        """Close the object."""
+        if self._file is not None:
+            self._file.close()
+
+    def _seek(self, start: int) -> None:
+        if self._file is None:
+            self._file = self._store.open(self._path, "rb", block_size=_STREAMED_BLOCK_BYTES)
+            self.size = getattr(self._file, "size", None)
+        self._file.seek(start)
 
 
 def _copy(store: Any, path: str, target: Path, deadline: Deadline, advance: Advance) -> None:

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from components.ingest.sources.archives import archive_kind, extract
+from components.ingest.sources.archives import (
+    START_BYTES,
+    archive_kind,
+    extract,
+    kind_of_start,
+)
 from components.ingest.sources.bucket_folder import copy_names, with_urls
 from components.ingest.sources.coco import coco_images
 from components.ingest.sources.download import download_cached
@@ -21,6 +26,7 @@ from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.labels import class_label
 from components.ingest.sources.object_store import is_object
+from components.ingest.sources.remote_stream import open_remote
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.shard_folders import shard_images, shard_split
 from components.ingest.sources.source_context import SourceContext
@@ -29,7 +35,7 @@ from components.ingest.sources.table_files import file_of_local_table, file_of_r
 from components.ingest.sources.tables import is_table, table_rows
 from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.videos import describe_video, is_video
-from components.ingest.sources.web_dataset import is_web_dataset
+from components.ingest.sources.web_dataset import is_web_dataset, samples
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import (
@@ -188,16 +194,27 @@ def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledF
 
 
 def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    """Yield the images of the shards that a pattern names, each downloaded when it is its turn."""
+    """Yield the images of the shards that a pattern names, one shard after the other.
+
+    Remote tars are read as they arrive; other remote shards are downloaded, because tables are not
+    read from start to end.
+    """
     _refuse_checksum(source, context)
     limits = TarLimits(context.options)
     for shard in shards_of(source):
-        is_local = not (is_remote(shard) or drive_id(shard))
+        name = source_name(shard)
+        split = shard_split(name)
+        on_drive = bool(drive_id(shard))
+        if is_remote(shard) and not on_drive:
+            with open_remote(shard, context.options) as stream:
+                if kind_of_start(stream.peek(START_BYTES)) == "tar":
+                    yield from samples(stream, name, split, limits, context.options)
+                    continue
+        is_local = not (is_remote(shard) or on_drive)
         file = local_path(shard) if is_local else download_cached(shard, context.options)
         if not file.is_file():
             raise InputError(f"{context.name}: expected the shard {shard}, found none")
-        name = source_name(shard)
-        yield from shard_images(file, name, shard_split(name), limits, context)
+        yield from shard_images(file, name, split, limits, context)
 
 
 def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:

@@ -22,6 +22,7 @@ from regraft_core.runtime.errors import InputError
 _DELIMITERS = ",;\t|"
 _CSV_SUFFIXES, _JSON_LINES_SUFFIXES = (".csv", ".csv.txt"), (".jsonl", ".ndjson", ".jsonlines")
 MAX_ROW_CHARACTERS = 1 << 20
+_FIRST_RECORDS = 20
 # In a column of Parquet, which can repeat a value of any size in a few bytes.
 _MAX_VALUE_BYTES, _MAX_BYTES_PER_ROW, _SMALL_BYTES = 1 << 16, 1 << 14, 64 << 20
 
@@ -59,12 +60,13 @@ def table_rows(file: Path, name: str, wanted: TableColumns | None = None) -> Ite
 
 
 def _json_lines(file: Path, name: str, wanted: TableColumns) -> Iterator[tuple[int, list[Any]]]:
-    first = True
-    for number, record in json_lines(file, name):
-        # Records need not have the same keys; only those of the first must be of a table.
-        columns = wanted.find(list(record), name) if first else wanted.locate(list(record))
-        first = False
-        yield number, values_of(record, columns)
+    records = json_lines(file, name)
+    # Records need not have the same keys; the first ones together must have those of a table.
+    first = list(itertools.islice(records, _FIRST_RECORDS))
+    if first:
+        wanted.find([*dict.fromkeys(key for _, record in first for key in record)], name)
+    for number, record in itertools.chain(first, records):
+        yield number, values_of(record, wanted.locate(list(record)))
 
 
 class _Lines:

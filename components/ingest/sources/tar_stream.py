@@ -10,13 +10,14 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from components.ingest.sources.archives import (
     MAX_RATIO,
@@ -25,11 +26,12 @@ from components.ingest.sources.archives import (
     member_parts,
 )
 from components.ingest.sources.member_names import ArchiveError, MemberNames
+from components.ingest.sources.remote_stream import RemoteStream
 from regraft_core.formats.options.ingest import IngestOptions
 
 _BLOCK, _SKIPPED_AT_ONCE = 512, 1 << 20
 _ADLER_BASE = 65521
-_COMPRESSED: dict[bytes, Callable[[Path, str], Any]] = {
+_COMPRESSED: dict[bytes, Callable[[Any, str], Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open,
 }  # fmt: skip
 _DAMAGED = (EOFError, ValueError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
@@ -42,7 +44,8 @@ class TarLimits:
     """What may still be read from the tars of one source: bytes and members."""
 
     def __init__(self, options: IngestOptions) -> None:
-        self._bytes, self._members = options.max_archive_bytes, options.max_archive_members
+        self.max_bytes = options.max_archive_bytes
+        self._bytes, self._members = self.max_bytes, options.max_archive_members
         self.names = MemberNames(options.archive_encoding)
 
     def count(self, size: int) -> None:
@@ -60,11 +63,11 @@ class TarLimits:
 
 
 @contextlib.contextmanager
-def open_tar(archive: Path, name: str, limits: TarLimits) -> Iterator[TarStream]:
+def open_tar(archive: Path | RemoteStream, name: str, limits: TarLimits) -> Iterator[TarStream]:
     """Open a tar, which may be compressed.
 
     Args:
-        archive: the file.
+        archive: the file, or the stream of a remote one.
         name: of the archive, for messages.
         limits: for this and other archives; is updated.
 
@@ -72,13 +75,15 @@ def open_tar(archive: Path, name: str, limits: TarLimits) -> Iterator[TarStream]
         ArchiveError: it is damaged, too large, or has a link, a special file or an unsafe name;
             while members are read, too.
     """
-    with open(archive, "rb") as file:
-        head = file.read(6)
-    opener: Any = next((f for m, f in _COMPRESSED.items() if head.startswith(m)), open)
-    limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
     try:
-        with opener(archive, "rb") as file:
-            yield TarStream(file, limit, limits, is_plain=opener is open)
+        with _opened(archive) as file:
+            start = file.peek(6)
+            opener = next((f for m, f in _COMPRESSED.items() if start.startswith(m)), None)
+            size = file.size if isinstance(file, RemoteStream) else os.fstat(file.fileno()).st_size
+            limit = limits.max_bytes if size is None else max(MIN_LIMIT_BYTES, MAX_RATIO * size)
+            with opener(file, "rb") if opener else contextlib.nullcontext(file) as content:
+                can_seek = isinstance(content, io.BufferedReader)
+                yield TarStream(content, limit, limits, can_seek=can_seek)
     except ArchiveError as error:
         raise ArchiveError(f"{name}: {error}") from error
     except OSError as error:
@@ -89,12 +94,17 @@ def open_tar(archive: Path, name: str, limits: TarLimits) -> Iterator[TarStream]
         raise ArchiveError(f"{name}: truncated or damaged tar: {error}") from error
 
 
+def _opened(archive: Path | RemoteStream) -> contextlib.AbstractContextManager[Any]:
+    """Return a context with the file to read; who opened a stream closes it."""
+    return open(archive, "rb") if isinstance(archive, Path) else contextlib.nullcontext(archive)
+
+
 class TarStream:
     """A tar that is read from its start to its end."""
 
-    def __init__(self, file: IO[bytes], limit: int, limits: TarLimits, *, is_plain: bool) -> None:
+    def __init__(self, file: Any, limit: int, limits: TarLimits, *, can_seek: bool) -> None:
         self._file = file
-        self._is_plain = is_plain
+        self._can_seek = can_seek
         self._left = limit
         self._limits = limits
         self._unread = 0
@@ -136,8 +146,8 @@ class TarStream:
         return self._read(size + -size % _BLOCK)[:size]
 
     def start(self) -> int | None:
-        """Return where the content of that file starts; None if the tar is compressed."""
-        return self._file.tell() if self._is_plain else None
+        """Return where the content of that file starts; None if it is compressed or remote."""
+        return self._file.tell() if self._can_seek else None
 
     def _read_header(self, size: int) -> bytes:
         if size > MAX_READ_BYTES:
@@ -159,7 +169,7 @@ class TarStream:
 
     def _skip(self) -> None:
         left, self._unread = self._unread + -self._unread % _BLOCK, 0
-        if self._is_plain:
+        if self._can_seek:
             self._file.seek(left, os.SEEK_CUR)
             return
         while left:

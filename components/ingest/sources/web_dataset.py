@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from components.ingest.sources.folders import LabeledFile
 from components.ingest.sources.json_text import check_text, parse_json
+from components.ingest.sources.remote_stream import RemoteStream
 from components.ingest.sources.source_context import MAX_IMAGE_BYTES
 from components.ingest.sources.table_columns import Row, TableColumns, checked_row, values_of
 from components.ingest.sources.tar_stream import TarLimits, open_tar
@@ -49,12 +50,12 @@ def is_web_dataset(archive: Path, name: str, options: IngestOptions) -> bool:
 
 
 def samples(
-    archive: Path, name: str, split: str, limits: TarLimits, options: IngestOptions
+    archive: Path | RemoteStream, name: str, split: str, limits: TarLimits, options: IngestOptions
 ) -> Iterator[LabeledFile]:
     """Yield the samples of a tar; one without an image or a label has a problem.
 
     Args:
-        archive: the tar.
+        archive: the tar, or the stream of a remote one.
         name: of the archive, for messages and paths.
         split: of samples whose record has none.
         limits: for this and the other tars of the source.
@@ -62,8 +63,8 @@ def samples(
 
     Raises:
         ArchiveError: as `open_tar`.
-        InputError: a label is a list.
     """
+    file = os.fspath(archive) if isinstance(archive, Path) else ""
     rows = _Rows(name, TableColumns.of(options))
     with open_tar(archive, name, limits) as tar:
         sample: _Sample | None = None
@@ -74,7 +75,7 @@ def samples(
                 continue
             if sample is None or key != sample.key:
                 if sample:
-                    yield sample.labeled(archive, split, rows)
+                    yield sample.labeled(file, split, rows)
                 sample = _Sample(key)
             if size > limit:
                 sample.refuse(f"a file of kind {kind} has {size} bytes")
@@ -83,7 +84,7 @@ def samples(
             else:
                 sample.add(kind, tar.read())
         if sample:
-            yield sample.labeled(archive, split, rows)
+            yield sample.labeled(file, split, rows)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -93,7 +94,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 class _Part(NamedTuple):
-    """Where an image is in a tar that is not compressed; a worker reads it there."""
+    """Where an image is in a local tar that is not compressed; a worker reads it there."""
 
     start: int
     size: int
@@ -122,7 +123,7 @@ class _Sample:
         """Give the sample a problem, unless it has one."""
         self._problem = self._problem or problem
 
-    def labeled(self, tar: Path, split: str, rows: _Rows) -> LabeledFile:
+    def labeled(self, tar: str, split: str, rows: _Rows) -> LabeledFile:
         """Return the sample, with a problem if it has one."""
         shown = f"{rows.short_name}/{self.key}"
         if not self._kind:
@@ -136,7 +137,7 @@ class _Sample:
         if isinstance(data, _Part):
             (start, size), data = data, None
         return LabeledFile(
-            os.fspath(tar), f"{shown}.{self._kind}", row.label, row.split or split, row.group,
+            tar, f"{shown}.{self._kind}", row.label, row.split or split, row.group,
             slices=row.slices, labels=row.labels, data=data, start=start, size=size,
         )  # fmt: skip
 

@@ -53,13 +53,14 @@ def assign_catalog(
             "split"
         )
         assign(catalog, "train", classes, options, missing)
-    _check_minimum(catalog, classes, options, given)
+    _check_minimum(catalog, classes, options, given, has_groups=has_groups)
     return warnings
 
 
 def _check_minimum(
-    catalog: Catalog, classes: Sequence[str], options: IngestOptions, given: set[str]
-) -> None:
+    catalog: Catalog, classes: Sequence[str], options: IngestOptions, given: set[str], *,
+    has_groups: bool,
+) -> None:  # fmt: skip
     """Check that each class has the minimum of images in each split; `given` are the source's.
 
     Raises:
@@ -82,6 +83,8 @@ def _check_minimum(
                 f"each class needs at least {needed} images, {options.min_per_class} for each "
                 "split: add images, or remove these classes"
             )
+        elif has_groups:
+            remedy = "all images of a group are in one split: add groups with images of them"
         else:
             remedy = f"change --{split}-fraction" if split != "train" else "change the fractions"
         copies = sum(count_by_reason(catalog).get(name, 0) for name in _COPIES)

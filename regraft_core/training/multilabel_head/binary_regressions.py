@@ -8,7 +8,7 @@ its own scale on each axis, because the curvature of its loss depends on how rar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 # loss.
 LOSS_TOLERANCE = 1e-10
 LEAST_CURVATURE = 1e-4
+# Of a kernel that is solved at once: L-BFGS keeps about 50 copies of them, 800 MB.
+MOST_VALUES = 1 << 21
 
 
 def binary_losses(logits: NDArray[np.floating], targets: NDArray[np.number]) -> Floats:
@@ -57,7 +59,8 @@ def solve_labels(
     """Minimize, for each label, the mean log loss + penalty / 2 * its kernel's sum of squares.
 
     The biases are not penalized, and all rows weigh the same. `start` and the result are on the
-    axes of the problem. `step` is called after each step.
+    axes of the problem. `step` is called after each step. Very many labels are solved in parts, so
+    that memory does not grow with them.
 
     Args:
         problem: rows, and targets [n, k] in 0..1.
@@ -65,8 +68,27 @@ def solve_labels(
         start: classifiers to start from.
         step: reports progress.
     """
-    count, labels = problem.targets.shape
+    labels = problem.targets.shape[1]
     each = np.full(labels, penalty)
+    at_once = max(MOST_VALUES // len(problem.squares), 1)
+    places = [slice(first, first + at_once) for first in range(0, labels, at_once)]
+    solved = [
+        _solve_together(
+            replace(problem, targets=problem.targets[:, place]), each[place],
+            Weights(start.kernel[:, place], start.bias[place]), step,
+        )
+        for place in places
+    ]  # fmt: skip
+    return Weights(
+        np.hstack([one.kernel for one in solved]), np.concatenate([one.bias for one in solved])
+    )
+
+
+def _solve_together(
+    problem: Problem, each: Floats, start: Weights, step: Callable[[], object]
+) -> Weights:
+    """Solve labels, whose penalties are `each` [k], by one minimization."""
+    count = len(problem.targets)
 
     def of_logits(logits: Floats, place: slice) -> tuple[float, Floats]:
         targets = problem.targets[place]

@@ -17,6 +17,7 @@ from components.ingest.catalog.columns import read_integers, read_words
 from components.ingest.catalog.counts import (
     count_by_class,
     count_by_reason,
+    count_label_pairs,
     count_split_images,
 )
 from components.ingest.ingest import ingest
@@ -137,7 +138,9 @@ def test_one_label_needs_images_with_and_without_it(tmp_path: Path) -> None:
     assert (manifest.classes, manifest.quarantined) == (["red"], {})
     assert sum(split.by_class["red"] for split in manifest.splits.values()) == 30
     table.write_text("path,red\n" + "\n".join(row.replace(",0", ",1") for row in rows))
-    with pytest.raises(DataError, match="found 1: red 60, or one and images without it"):
+    with pytest.raises(
+        DataError, match="found 1: red 60; one is enough if there are images without"
+    ):
         ingest([str(table)], tmp_path / "all", options)
 
 
@@ -188,6 +191,21 @@ def test_a_label_without_enough_images_is_named(make_catalog: Make) -> None:
     catalog.use_label_lists()
     with pytest.raises(DataError, match="found red 0; each class needs at least 3 images"):
         assign_catalog(catalog, ["blue", "red"], IngestOptions(), several=True)
+
+
+def test_pairs_are_those_of_frequent_labels(make_catalog: Make) -> None:
+    names = [f"{number:05}" for number in range(10_000)]
+    every, some = json.dumps(names), json.dumps([names[5], names[9]])
+    catalog = make_catalog([{"label": every}] * 2 + [{"label": some}] * 3)
+    catalog.use_label_lists()
+    assert count_label_pairs(catalog, 2) == [("00005", "00009", 5), ("00000", "00001", 2)]
+
+
+def test_groups_that_leave_a_label_out_of_a_split_are_named(make_catalog: Make) -> None:
+    catalog = make_catalog([{"key": number % 2, "label": '["blue"]'} for number in range(20)])
+    catalog.use_label_lists()
+    with pytest.raises(DataError, match="all images of a group are in one split: add groups"):
+        assign_catalog(catalog, ["blue"], IngestOptions(), several=True, has_groups=True)
 
 
 def test_lists_of_0_and_1_are_a_warning(make_catalog: Make) -> None:

@@ -134,6 +134,36 @@ def test_two_runs_are_compared_image_by_image(regraft: Regraft, tmp_path: Path) 
     assert "only the second is correct for 10, only the first for 0" in shown.out
 
 
+def write_labels_run(folder: Path, noise: float) -> Path:
+    """Write a run with several labels an image, whose probabilities are the labels and noise."""
+    run = write_run(folder, 0)
+    evaluation = folder / "steps" / "by_content" / "evaluation"
+    report = json.loads((evaluation / "report.json").read_bytes())
+    report["dataset"]["labels_per_image"] = "several"
+    (evaluation / "report.json").write_text(json.dumps(report))
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (IMAGES, 2))
+    probabilities = labels + noise * generator.normal(size=labels.shape)
+    probabilities[0] = np.nan if noise else 0.5
+    order = np.random.default_rng(int(10 * noise)).permutation(IMAGES)
+    np.savez(evaluation / "predictions.npz", ids=np.array([f"{k}" for k in range(IMAGES)])[order],
+             true_labels=labels[order], probabilities=probabilities[order])  # fmt: skip
+    return run
+
+
+def test_runs_with_several_labels_are_paired_by_their_map(regraft: Regraft, tmp_path: Path) -> None:
+    first, second = write_labels_run(tmp_path / "a", 1.0), write_labels_run(tmp_path / "b", 0.0)
+    paired = regraft("diff", first, second, "--json").json["paired"]
+    assert (paired["images"], paired["map"]) == (IMAGES - 1, 1.0)
+    assert paired["difference"] == pytest.approx(1.0 - paired["champion_map"])
+    assert paired["difference_low"] > 0 and paired["p_better"] < 0.01
+    shown = regraft("diff", first, second).out
+    assert f"mAP on the same {IMAGES - 1} images: difference +0." in shown
+    assert "paired bootstrap p = 0.00" in shown
+    other = regraft("diff", first, write_run(tmp_path / "c", 0), "--json").json
+    assert (other["paired"], other["unpaired"]) == (None, "one run has several labels an image")
+
+
 def test_other_data_are_not_paired(regraft: Regraft, tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", 3, metrics={"ood_auroc": 0.99})
     second = write_run(tmp_path / "second", 3, ids="x", train=100)

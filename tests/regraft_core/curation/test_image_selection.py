@@ -8,6 +8,7 @@ import pytest
 from regraft_core.curation.image_selection import (
     Candidate,
     CandidatePool,
+    label_uncertainties,
     select_images,
     uncertainties,
 )
@@ -18,6 +19,14 @@ CERTAIN, UNSURE, UNCERTAIN = [0.98, 0.01, 0.01], [0.6, 0.3, 0.1], [0.4, 0.4, 0.2
 def test_the_uncertainty_is_that_of_the_two_best_classes() -> None:
     found = uncertainties(np.array([CERTAIN, UNSURE, UNCERTAIN], np.float32))
     assert found == pytest.approx([0.03, 0.7, 1.0], abs=1e-6)
+
+
+def test_the_uncertainty_of_several_labels_is_that_of_the_least_certain() -> None:
+    probabilities = np.array([[0.0, 1.0], [0.1, 0.6], [0.2, 0.98]], np.float32)
+    found = label_uncertainties(probabilities, [0.2, 0.6])
+    assert found == pytest.approx([0.0, 1.0, 1.0], abs=1e-6)
+    assert label_uncertainties(probabilities[1:2], [0.2, 0.2]) == pytest.approx([0.5])
+    assert label_uncertainties(np.array([[0.0, 1.0]]), [0.0, 1.0]).tolist() == [1.0]
 
 
 def test_copies_of_an_uncertain_image_wait_for_others() -> None:

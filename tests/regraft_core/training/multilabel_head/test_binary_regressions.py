@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from regraft_core.training.linear_head import linear_problem
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.linear_problem import Problem, principal_axes
+from regraft_core.training.multilabel_head import binary_regressions
 from regraft_core.training.multilabel_head.binary_regressions import (
     binary_losses,
     prior_classifiers,
@@ -50,6 +51,13 @@ def test_the_solution_is_that_of_scikit_learn(count: int, width: int) -> None:
         np.testing.assert_allclose(
             expit(found.logits(rows)[:, column]), reference.predict_proba(rows)[:, 1], atol=1e-3
         )
+
+
+def test_labels_in_parts_have_the_same_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, targets = sample(300, 20)
+    expected = solve(rows, targets)
+    monkeypatch.setattr(binary_regressions, "MOST_VALUES", 3 * 20)  # of four labels
+    np.testing.assert_allclose(solve(rows, targets).kernel, expected.kernel, atol=5e-3)
 
 
 def test_products_of_features_and_blocks_have_the_same_solution(
