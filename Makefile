@@ -109,7 +109,8 @@ architecture: $(VENV)/.dev
 # Writes the diagram, the measured values and the outputs of commands into the pages; takes minutes.
 update-docs: architecture
 	$(BIN)/python -m docs.results.pages
-	$(BIN)/python -m pytest tests/docs/test_running.py --update-docs -m 'long or not long'
+	$(BIN)/python -m pytest tests/docs/test_running.py tests/docs/test_examples.py --update-docs \
+	    -m 'long or not long'
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info serving/client/*.egg-info

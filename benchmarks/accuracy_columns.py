@@ -80,7 +80,8 @@ def fit_budget(folder: Path, settings: Settings) -> Fit:
     def fit() -> Callable[[], float]:
         features = FeatureOptions(backbone=settings.backbone, image_px=settings.image_px, seed=seed)
         extract_features(dataset, out / "features", features)
-        train_head([out / "features"], out / "trained", HeadOptions(seed=seed))
+        head = HeadOptions(budget=settings.budget, seed=seed)
+        train_head([out / "features"], out / "trained", head)
         options = FineTuneOptions(budget=settings.budget, seed=seed)
         found = search_candidates(
             dataset, out / "features", out / "trained", out / "candidates", options

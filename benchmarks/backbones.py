@@ -2,10 +2,14 @@
 
     regraft bench backbones --json benchmarks/results/backbones.json
 
-The networks have the sizes of the smallest published ones and random weights, because the rates do
-not depend on their values. `forward` is the graph that an extraction uses, with one batch at a
-time; `extraction` computes two at a time. Both return the pooled features, `predict` all tokens.
-Each computes `--rounds` rounds in turn; the shortest counts.
+The networks have the sizes of small published ones (ViT-S, Swin-T, MiT-B0, HGNetV2-B0) and random
+weights, because the rates do not depend on their values. `forward` is the graph that an extraction
+uses, with one batch at a time; `extraction` computes two at a time. Both return the pooled
+features, `predict` all tokens of as many images as `extraction`. They take turns for `--seconds`,
+at least three rounds; the shortest time of each counts.
+
+No network is started that would end after `--minutes`, as the longest one before shows. The result
+names those that are left; a run with `--networks` adds them to the file.
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.result import Measurement, Metric, run_benchmark
+from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 
-BATCH = 8
+BATCH, LEAST_ROUNDS = 8, 3
 GOAL = ">= 1"
 _SMALL = {"num_layers": 12, "num_heads": 6, "hidden_dim": 384}
 # The class and its arguments; images have 224 px.
@@ -58,8 +64,25 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 _PX = 224
 
 
-def measure_network(name: str, rounds: int) -> dict[str, Metric]:
-    """Measure one network."""
+@dataclass(frozen=True)
+class Way:
+    """A way to compute a network: one call, and how many batches it computes."""
+
+    call: Callable[[], object]
+    batches: int = 1
+
+
+def measure_network(name: str, seconds: float) -> dict[str, Metric]:
+    """Measure one network for about so many seconds after its graphs are built."""
+    batch_s = shortest_times(build_ways(name), seconds)
+    rates = {way: BATCH / value for way, value in batch_s.items()}
+    metrics = {f"{name}_{way}": Metric(rate, "images/s") for way, rate in rates.items()}
+    ratio = rates["extraction"] / rates["predict"]
+    return metrics | {f"{name}_extraction_of_predict": Metric(ratio, goal=GOAL)}
+
+
+def build_ways(name: str) -> dict[str, Way]:
+    """Return the ways to compute a network."""
     import keras
     import keras_hub
     import numpy as np
@@ -82,50 +105,78 @@ def measure_network(name: str, rounds: int) -> dict[str, Metric]:
     extractor = keras.Model(model.input, {"gap": pooled})
     row = Backbone(kind, "unit", _PX, _PX, int(pooled.shape[-1]), "", "")
     compute = build_network(Engine(), model, extractor, row, BATCH)
-    shape = (BATCH, _PX, _PX, 3)
-    batch = tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
-    scaled = batch / 127.5 - 1.0
+    shape = (STREAMS * BATCH, _PX, _PX, 3)
+    pixels = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    batches = [tf.constant(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+    scaled = pixels / 127.5 - 1.0
     given = dict.fromkeys(network.input, scaled) if isinstance(network.input, dict) else scaled
-
-    def extract() -> None:
-        for _ in prefetch_map(compute, [batch] * STREAMS, STREAMS):
-            pass
-
-    ways: dict[str, tuple[int, Callable[[], Any]]] = {
-        "predict": (1, lambda: network.predict(given, batch_size=BATCH, verbose=0)),
-        "forward": (1, lambda: compute(batch)),
-        "extraction": (STREAMS, extract),
+    return {
+        "predict": Way(lambda: network.predict(given, batch_size=BATCH, verbose=0), STREAMS),
+        "forward": Way(lambda: compute(batches[0])),
+        "extraction": Way(lambda: list(prefetch_map(compute, batches, STREAMS)), STREAMS),
     }
-    seconds = dict.fromkeys(ways, float("inf"))
-    for round_number in range(rounds + 1):
-        for way, (batches, call) in ways.items():
+
+
+def shortest_times(ways: Mapping[str, Way], seconds: float) -> dict[str, float]:
+    """Return the shortest time per batch of each way, in seconds; they take turns."""
+    for way in ways.values():
+        way.call()  # builds the graph
+    shortest = dict.fromkeys(ways, float("inf"))
+    rounds, begin = 0, time.perf_counter()
+    while rounds < LEAST_ROUNDS or time.perf_counter() - begin < seconds:
+        for name, way in ways.items():
             start = time.perf_counter()
-            call()
-            if round_number:  # the first call builds the graph
-                seconds[way] = min(seconds[way], (time.perf_counter() - start) / batches)
-    rates = {way: BATCH / value for way, value in seconds.items()}
-    metrics = {f"{name}_{way}": Metric(rate, "images/s") for way, rate in rates.items()}
-    ratio = rates["extraction"] / rates["predict"]
-    return metrics | {f"{name}_extraction_of_predict": Metric(ratio, goal=GOAL)}
+            way.call()
+            shortest[name] = min(shortest[name], (time.perf_counter() - start) / way.batches)
+        rounds += 1
+    return shortest
+
+
+def measure_within(
+    names: Sequence[str], limit_s: float, measure_one: Callable[[str], Mapping[str, Metric]]
+) -> tuple[dict[str, Metric], list[str]]:
+    """Measure networks until the next one would probably end after the limit.
+
+    Args:
+        names: of the networks, of which the first is always measured.
+        limit_s: seconds for all of them.
+        measure_one: measures one.
+
+    Returns:
+        the metrics, and the networks that are left.
+    """
+    metrics: dict[str, Metric] = {}
+    begin, longest = time.perf_counter(), 0.0
+    for index, name in enumerate(names):
+        start = time.perf_counter()
+        if index and start - begin + longest > limit_s:
+            return metrics, list(names[index:])
+        metrics |= measure_one(name)
+        gc.collect()  # the graphs of a network, before the next one's
+        longest = max(longest, time.perf_counter() - start)
+        print(f"backbones: {name} measured", file=sys.stderr, flush=True)
+    return metrics, []
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
 
 
 def measure(options: argparse.Namespace) -> Measurement:
-    """Measure the networks."""
+    """Measure the networks; those of an existing result that are not measured again stay."""
     load = os.getloadavg()[0]
-    metrics: dict[str, Metric] = {}
-    for name in options.networks:
-        metrics |= measure_network(name, options.rounds)
-        gc.collect()  # the graphs of a network, before the next one's
+    metrics, left = measure_within(
+        options.networks, 60 * options.minutes, lambda name: measure_network(name, options.seconds)
+    )
+    note = f"; left after {options.minutes:g} minutes: {', '.join(left)}" if left else ""
     return Measurement(
         f"batches of {BATCH} images of {_PX} px, random weights, float32; load average {load:.1f} "
-        "at the start",
-        metrics,
+        f"at the start{note}",
+        read_metrics(options.json) | metrics,
+        [name for name in options.networks if name not in left],
     )
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "first_steps": ((), ""),
     "help": (("--help",), "<= 0.3"),
     "version": (("--version",), ""),
-    "run_help": (("run", "--help"), ""),
+    "run_help": (("run", "--help"), "<= 0.3"),
     "manual_page": (("--man",), ""),
     "completion": ((), ""),
 }

@@ -92,9 +92,7 @@ def run_benchmark(
     options = parser.parse_args(arguments)
     measurement = measure(options)
     values = vars(options).items()
-    flags = [
-        f"--{key.replace('_', '-')}={_shown(value)}" for key, value in values if value is not None
-    ]
+    flags = [flag for key, value in values if value is not None for flag in _flags(key, value)]
     metrics = {key: metric.as_json() for key, metric in measurement.metrics.items()}
     run = {
         "command": f"regraft bench {name} {shlex.join(flags)}",
@@ -114,6 +112,12 @@ def run_benchmark(
     options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(metrics, indent=2))
     return Path(options.json)
+
+
+def _flags(key: str, value: object) -> list[str]:
+    """Return an option as it is written on the command line."""
+    name = f"--{key.replace('_', '-')}"
+    return [name, *map(str, value)] if isinstance(value, list) else [f"{name}={_shown(value)}"]
 
 
 def _shown(value: object) -> object:

@@ -2,10 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from docs.accessible_pages import complete_pages  # noqa: E402
 from docs.reference_pages import write_pages  # noqa: E402
 from regraft_core.runtime.version import VERSION  # noqa: E402
 
@@ -27,6 +29,9 @@ html_show_sphinx = False
 html_show_copyright = False
 # The site loads no fonts, scripts or images from other hosts, so it works without a network.
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
 highlight_language = "none"
+
+
+def setup(app: Any) -> None:
+    """Connect what is done after Sphinx has written the pages."""
+    app.connect("build-finished", complete_pages)

@@ -27,7 +27,8 @@ from components.start_ray.component import start_ray
 from components.train_head.component import train_head
 from components.verify.component import verify
 from pipelines.pipeline_parameters import with_parameters
-from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, WORKER_FIELDS
+from pipelines.recipes.default_arguments import DEFAULTS
+from pipelines.recipes.recipe import OPTION_FIELDS, WORKER_FIELDS
 from regraft_core.kuberay.ray_cluster import RayPod
 
 Options = dict[str, Any]

@@ -41,6 +41,7 @@ from regraft_core.training.heads import (
 from regraft_core.training.learning_curves import write_curves
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again, solve_head
+from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.held_out_scores import log_loss, score
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.refitted_head import RefittedHead
@@ -78,7 +79,10 @@ def train_head(
     """
     clock = Clock()
     set_up_gpus(GpuSetup.of(options))
-    manifest = read_manifests(features)[0]
+    manifests = read_manifests(features)
+    manifest = manifests[0]
+    extraction_s = max(one.made_by.seconds for one in manifests)
+    time = HeadTime.of_budget(options.budget, extraction_s, clock)
     if options.pooling not in manifest.arrays:
         arrays = ", ".join(manifest.arrays)
         raise InputError(f"expected features of pooling {options.pooling!r}, got {arrays}")
@@ -97,7 +101,7 @@ def train_head(
     solved = (
         choose_label_head(rows_by_levels, options)
         if manifest.labels_per_image == "several"
-        else solve_head(rows_by_levels, classes, weights, options)
+        else solve_head(rows_by_levels, classes, weights, options, time)
     )
     rows, chosen = candidates[solved.levels]
     if chosen:
@@ -105,17 +109,21 @@ def train_head(
     held_out = _parts(validation, manifest, chosen)
     fitted = _measure(solved, rows, held_out, validation.labels, clock)
     sizes = (
-        measure_sizes(solved, rows, held_out, validation.labels, weights, options)
+        measure_sizes(solved, rows, held_out, validation.labels, weights, options, time)
         if isinstance(solved, SolvedHead)
         else None
     )
     detector = _fit_detector(features, manifest, options)
     head = build_head(len(rows.mean), classes, options.seed)
     standardize(head, rows.mean, rows.variance)
-    refitted = _refit(head, solved, rows, held_out, validation, options)
+    refitted = None
+    if time is None or time.allows(len(rows) + len(validation), "the fit with validation images"):
+        refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
     add_offset(head.get_layer("logits"), solved.offset)
     reasoning = [*explain_head(solved, options), *([sizes.sentence()] if sizes else [])]
+    if time is not None and time.skipped:
+        reasoning.append(time.sentence())
     for sentence in reasoning:
         log_progress(f"head: {sentence}")
     reasoning = [*manifest.reasoning, *reasoning]
@@ -128,10 +136,11 @@ def train_head(
         )
         written = written.model_copy(
             update={
-                "head": written.head | {"refit": refitted.write(folder)},
+                "head": written.head
+                | {"refit": refitted.write(folder) if refitted is not None else None},
                 "made_by": MadeBy(step="train_head", version=VERSION, seconds=clock.seconds),
                 "ood_detector": detector.write(folder) if detector else None,
-                "measurements": written.measurements | _sizes(sizes) | _backbones(choice),
+                "measurements": written.measurements | _measurements(sizes, choice, time),
                 "reasoning": [*([choice.sentence] if choice else []), *reasoning],
             }
         )
@@ -146,7 +155,7 @@ def _candidates(
     """Return the candidates' rows and levels by name; no levels stand for the pooling alone."""
     found: dict[str, tuple[HeadRows, list[Level]]] = {}
     if options.levels != "all" or options.pooling != "gap":
-        found[options.pooling] = _head_rows(last, manifest.views, manifest, []), []
+        found[options.pooling] = _head_rows(last, moments(last), manifest, []), []
     if options.levels == "last" or options.pooling != "gap" or not manifest.levels:
         if not found:
             raise InputError("levels: expected features of all levels, got those of the last")
@@ -155,10 +164,11 @@ def _candidates(
     groups = {"last 3 levels": averages[-3:], "all levels": averages,
               "all levels, average and maximum": manifest.levels}  # fmt: skip
     rows = FeatureRows(features, "train", LEVELS, manifest.views)
+    of_all = moments(rows)
     for name, levels in groups.items():
         repeated = any(levels == known for _, known in found.values())
         if not repeated and (name != "last 3 levels" or options.levels == "auto"):
-            found[name] = _head_rows(rows, manifest.views, manifest, levels), levels
+            found[name] = _head_rows(rows, of_all, manifest, levels), levels
     return found
 
 
@@ -173,9 +183,12 @@ def _parts(
 
 
 def _head_rows(
-    train: FeatureRows, views: int, manifest: FeaturesManifest, levels: list[Level]
-) -> HeadRows:
-    mean, variance = (one.reshape(-1) for one in moments(train))
+    train: FeatureRows, stored: tuple[NDArray[np.float32], NDArray[np.float32]],
+    manifest: FeaturesManifest, levels: list[Level],
+) -> HeadRows:  # fmt: skip
+    """Return the rows of these levels; `stored` are mean and variance of all stored features."""
+    mean, variance = (one.reshape(-1) for one in stored)
+    views = manifest.views
     if levels:
         columns = level_columns(manifest, levels)
         mean, variance = mean[columns], variance[columns]
@@ -262,14 +275,18 @@ def _measure(
     return Epoch(phase="head", epoch=0, seconds=clock.seconds, **values)
 
 
-def _sizes(curve: SizeCurve | None) -> dict[str, Any]:
-    """Return the measurement of the learning curve by the number of images, if there is one."""
-    return {"training_sizes": asdict(curve) | {"sentence": curve.sentence()}} if curve else {}
-
-
-def _backbones(choice: BackboneChoice | None) -> dict[str, Any]:
-    """Return the comparison of backbones and image sizes, if there was one."""
-    return {"backbones": choice.model_dump()} if choice and choice.trials else {}
+def _measurements(
+    curve: SizeCurve | None, choice: BackboneChoice | None, time: HeadTime | None
+) -> dict[str, Any]:
+    """Return what there is of the learning curve, the compared backbones and the time."""
+    found: dict[str, Any] = {}
+    if curve is not None:
+        found["training_sizes"] = asdict(curve) | {"sentence": curve.sentence()}
+    if choice is not None and choice.trials:
+        found["backbones"] = choice.model_dump()
+    if time is not None:
+        found["head_time"] = time.measurements()
+    return found
 
 
 def _manifest(

@@ -21,13 +21,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from docs.results import readme, tables
+from docs.results import benchmarks, tables
 from docs.results.values import ROOT, Results, load_results, tiny
 from regraft_core.runtime.container_image import IMAGE
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
-    "readme": readme.readme,
-    "demo_output": readme.demo_output,
+    "benchmarks": benchmarks.benchmarks,
+    "missed_goals": benchmarks.missed_goals,
     "training_speed": tables.training_speed,
     "training_limits": tables.training_limits,
     "training_scaling": tables.training_scaling,
@@ -40,6 +40,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "head_penalties": tables.head_penalties,
     "scale_catalog": tables.scale_catalog,
     "drift": tables.drift,
+    "backbones": tables.backbones,
     "ingest_speed": tables.ingest_speed,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,
@@ -60,9 +61,9 @@ _MARKER = re.compile(r"<!-- (?:results?: |end of results)")
 
 
 def pages() -> list[Path]:
-    """Return README.md and the written pages of the site."""
+    """Return README.md, the examples and the written pages of the site."""
     written = (p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "reference")
-    return [ROOT / "README.md", *sorted(written)]
+    return [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md")), *sorted(written)]
 
 
 def render(text: str, results: Results) -> str:

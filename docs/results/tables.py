@@ -189,6 +189,25 @@ def drift(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def backbones(results: Results) -> str:
+    """Return the rates of the networks of KerasHub that are measured, and of Keras' `predict`."""
+    found = vars(results["backbones"])
+    names = {"vit": "ViT-S/16", "deit": "DeiT-S/16", "dinov2": "DINOv2-S/14",
+             "dinov3": "DINOv3-S/16", "siglip": "SigLIP, as ViT-S/16", "swin": "Swin-T",
+             "mit": "MiT-B0", "hgnetv2": "HGNetV2-B0"}  # fmt: skip
+    rows = []
+    for prefix, name in names.items():
+        if f"{prefix}_predict" not in found:
+            continue
+        value = with_prefix(results["backbones"], prefix)
+        rates = [f"{value(way):.1f} images/s" for way in ("predict", "forward", "extraction")]
+        ratio = value("extraction_of_predict")
+        rows.append((name, *rates, f"{ratio:.2f}", goal(ratio)))
+    columns = ("", "Keras' `predict`", "forward pass", "extraction", "extraction / `predict`",
+               "goal")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def accuracy(results: Results) -> str:
     """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
     found = vars(results["accuracy"])

@@ -15,14 +15,17 @@ Row = tuple[str, ...]
 
 
 class Value(float):
-    """A measured value, with its goal such as `>= 0.9` and whether it reaches the goal."""
+    """A measured value: its goal such as `>= 0.9`, whether it reaches it, and its unit."""
 
     goal: str
     holds: bool | None
+    unit: str
 
-    def __new__(cls, value: float, goal: str = "", holds: bool | None = None) -> Value:
+    def __new__(
+        cls, value: float, goal: str = "", holds: bool | None = None, unit: str = ""
+    ) -> Value:
         created = super().__new__(cls, value)
-        created.goal, created.holds = goal, holds
+        created.goal, created.holds, created.unit = goal, holds, unit
         return created
 
 
@@ -32,7 +35,7 @@ def load_results(folder: Path = RESULTS) -> dict[str, SimpleNamespace]:
     for file in sorted(folder.glob("*.json")):
         metrics = json.loads(file.read_text(encoding="utf-8"))["figures"]
         values = {
-            name: Value(metric["value"], metric["goal"], metric["holds"])
+            name: Value(metric["value"], metric["goal"], metric["holds"], metric["unit"])
             for name, metric in metrics.items()
         }
         results[file.stem] = SimpleNamespace(**values)

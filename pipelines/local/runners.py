@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.recipes.recipe import Recipe
 from regraft_core.backbones.backbone_table import backbone_path
+from regraft_core.formats.backbone_names import DIGEST_MARK, PREFIX
 from regraft_core.runtime.addresses import is_remote, local_path, variables_of
 from regraft_core.runtime.container_image import IMAGE
 from regraft_core.runtime.errors import InputError, unknown_name
@@ -92,7 +93,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
             path, mark, digest = getattr(recipe, name).partition("#sha256=")
             changes[name] = f"{_absolute(path)}{mark}{digest}"
     if path := backbone_path(recipe.backbone):
-        changes["backbone"] = recipe.backbone.replace(path, _absolute(path), 1)
+        prefix = PREFIX if recipe.backbone.startswith(PREFIX) else ""
+        _, mark, digest = recipe.backbone.partition(DIGEST_MARK)
+        changes["backbone"] = f"{prefix}{_absolute(path)}{mark}{digest}"
     for name in ("sources", "mirrors"):
         changes[name] = tuple(_absolute(path) for path in getattr(recipe, name))
     return recipe.model_copy(update=changes)

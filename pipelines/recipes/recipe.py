@@ -129,7 +129,6 @@ WORKER_FIELDS = {
         annotation=tuple[int, ...], description="Numbers of the workers, from 0 to workers - 1."
     ),
 }
-DEFAULTS = Recipe(sources=("sample:digits",), workers=2).arguments()
 
 
 def make_recipe(**values: Any) -> Recipe:

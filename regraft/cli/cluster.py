@@ -349,7 +349,7 @@ def _follow(
 def _wait(client: Client, connection: Connection, run: SubmittedRun, waiting: Waiting) -> Verdict:
     """Show the steps of a run until its end, and return its verdict."""
     from pipelines.cluster.watch import Listener, WatchedRun, wait
-    from pipelines.recipes.recipe import DEFAULTS
+    from pipelines.recipes.default_arguments import DEFAULTS
     from regraft.cli.console_output import print_note, showing_steps
     from regraft_core.formats.run_outcome import outcome_location
 

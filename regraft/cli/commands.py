@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from regraft.cli.help_page import HelpfulCommand, in_color
+
 # Name: where the command is defined, and its line in `regraft --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("local_run.run", "Run the whole pipeline on this machine."),
@@ -47,7 +49,7 @@ class CommandGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands: Any = _LoadedCommands(self.rich_markup_mode)
+        self.commands: Any = _LoadedCommands()
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
@@ -66,15 +68,15 @@ class CommandGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the lines of all commands, without importing them."""
-        with formatter.section("Commands"):
+        with formatter.section(in_color("Commands")):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 class _LoadedCommands(Mapping[str, Any]):
     """The commands by name, imported on access."""
 
-    def __init__(self, markup_mode: Any) -> None:
-        self._load = functools.cache(functools.partial(_load, markup_mode=markup_mode))
+    def __init__(self) -> None:
+        self._load = functools.cache(_load)
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
@@ -88,16 +90,15 @@ class _LoadedCommands(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-def _load(name: str, markup_mode: Any) -> Any:
+def _load(name: str) -> Any:
     module, _, function = COMMANDS[name][0].partition(".")
     command = getattr(importlib.import_module(f"regraft.cli.{module}"), function)
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    app = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=markup_mode
-    )
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     # In the help, only blank lines start a new line.
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, context_settings=_SETTINGS.get(name))(command)
+    settings = _SETTINGS.get(name)
+    app.command(name, cls=HelpfulCommand, help=text, context_settings=settings)(command)
     loaded: Any = typer.main.get_command(app)
     for parameter in loaded.params:
         if parameter.param_type_name == "option":

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -24,6 +23,7 @@ app = typer.Typer(
     help="Transfer learning for images: from a folder to a verified, served model.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -42,7 +42,6 @@ First steps:
 
 All commands: regraft --help. The help of each command has an example.
 Tab completion for this shell: regraft --install-completion"""
-PANELS_WIDTH = 80
 
 
 def _version(requested: bool) -> None:
@@ -87,13 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; end with the exit codes of `regraft_core.runtime.errors`."""
     ignore_current_folder()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are not results
-    words = sys.argv[1:] if arguments is None else arguments
-    has_command = any(not word.startswith("-") for word in words)
-    # Help in panels truncates option names on narrow terminals, and rich takes time to load.
-    wide = get_terminal_size().columns >= PANELS_WIDTH
-    app.rich_markup_mode = "rich" if has_command and wide else None
     try:
-        check_paths(words)
+        check_paths(sys.argv[1:] if arguments is None else arguments)
         code = app(arguments, prog_name="regraft", standalone_mode=False)
     except RegraftError as error:
         code = _fail(error, error.exit_code)

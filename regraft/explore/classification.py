@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from regraft_core.backbones.backbone_table import Backbone, find_backbone
+from regraft_core.backbones.backbone_table import Backbone, find_backbone, is_location
 from regraft_core.backbones.build import build_classifier
+from regraft_core.formats.backbone_names import short_name
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
@@ -64,6 +65,11 @@ def classify_images(
     Raises:
         InputError: unknown backbone, missing weights, or a path that does not exist.
     """
+    if is_location(backbone):
+        raise InputError(
+            f"backbone: expected a name of the table, whose networks have ImageNet's classes, got "
+            f"{short_name(backbone)}; train a model with it by `regraft run --backbone`"
+        )
     row = find_backbone(backbone)
     images = find_images(sources)
     with quiet_start():

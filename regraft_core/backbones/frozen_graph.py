@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants, op_def_registry
 
 from regraft_core.backbones.network_layers import PACKAGE
 from regraft_core.backbones.own_files import GRAPH_FILE
@@ -74,6 +75,16 @@ def check_operations(names: Iterable[str], what: str, others: frozenset[str] = f
         )
 
 
+def _check_functions(names: Iterable[str], what: str) -> None:
+    """Check that no function has the name of an operation, which could run in its place.
+
+    Raises:
+        InputError: one has.
+    """
+    if hidden := sorted(name for name in names if op_def_registry.get(name) is not None):
+        raise InputError(f"backbone: {what} has functions named as operations: {hidden[0]}")
+
+
 def build_frozen(path: Path, image_px: int) -> keras.Model:
     """Return a SavedModel as a functional model of one layer, which is never trained.
 
@@ -84,10 +95,6 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
     Raises:
         InputError: it has operations that are not allowed, links, assets, or another signature.
     """
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
-
     refuse_links(path)
     _check_saved_model(path)
     try:
@@ -98,15 +105,21 @@ def build_frozen(path: Path, image_px: int) -> keras.Model:
                 f"backbone: expected a signature {_SIGNATURE} in {path.name}, found "
                 f"{', '.join(signatures) or 'none'}"
             )
-        graph = convert_variables_to_constants_v2(signatures[_SIGNATURE])
-        inputs = [one for one in graph.inputs if one.dtype != tf.resource]
-        _check_ends(path, image_px, inputs, graph.outputs)
-        definition, values = _without_constants(graph.graph.as_graph_def())
+        function = signatures[_SIGNATURE]
+        inputs = function.inputs[: len(function.inputs) - len(function.captured_inputs)]
+        _check_ends(path, image_px, inputs, function.outputs)
+        stateless = _stateless_graph(function)
+        if any("Random" in node.op for node in stateless.node):
+            raise InputError(
+                f"backbone: the features of {path.name} are random, because layers such as those "
+                "that augment images work as in training; export the network without them"
+            )
+        definition, values = _without_constants(stateless)
         layer = FrozenGraph(
             base64.b64encode(definition.SerializeToString()).decode(),
             [[name, list(value.shape)] for name, value in values.items()],
             inputs[0].name,
-            graph.outputs[0].name,
+            function.outputs[0].name,
             name="saved_model",
         )
         pixels = keras.Input((image_px, image_px, 3), name="image")
@@ -168,6 +181,8 @@ def _check_saved_model(path: Path) -> None:
         if graph.asset_file_def:
             raise InputError(f"backbone: {path.name} has asset files, which are not read")
         functions = {one.signature.name: one.node_def for one in graph.graph_def.library.function}
+        what = f"the SavedModel {path.name}"
+        _check_functions(functions, what)
         saver = graph.saver_def
         roots = {name.partition(":")[0] for name in
                  (saver.save_tensor_name, saver.restore_op_name)}  # fmt: skip
@@ -180,7 +195,6 @@ def _check_saved_model(path: Path) -> None:
         elsewhere |= _called([*other, *chain.from_iterable(computing.values())], functions)
         if elsewhere & of_saver:
             raise InputError(f"backbone: {path.name} uses the functions of its saver elsewhere")
-        what = f"the SavedModel {path.name}"
         names = [node.op for node in other]
         names += [node.op for nodes in computing.values() for node in nodes]
         check_operations((name for name in names if name not in functions), what)
@@ -216,6 +230,45 @@ def _called(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
             found.add(name)
             pending.extend(functions[name])
     return found
+
+
+def _stateless_graph(function: Any) -> Any:
+    """Return the graph of what a function returns, with variables and other captures as constants.
+
+    What it does in addition is skipped, such as counting its calls in a variable.
+    """
+    data = convert_to_constants._FunctionConverterDataInEager(
+        func=function, lower_control_flow=True, aggressive_inlining=False
+    )
+    definition, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    nodes = {node.name: node for node in definition.node}
+    count = len(function.inputs) - len(function.captured_inputs)
+    for tensor, value in zip(function.inputs[count:], function.captured_inputs, strict=True):
+        if tensor.dtype != tf.resource:  # such as the statistics of a layer Normalization
+            proto = tf.make_tensor_proto(value.numpy())
+            nodes[tensor.op.name].CopyFrom(_constant(tensor.op.name, proto))
+    needed: set[str] = set()
+    pending = [one.op.name for one in (*function.outputs, *function.inputs[:count])]
+    while pending:
+        name = pending.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        values = [value for value in nodes[name].input if not value.startswith("^")]
+        del nodes[name].input[:]
+        nodes[name].input.extend(values)
+        pending.extend(value.partition(":")[0] for value in values)
+    graph = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library)
+    graph.node.extend(node for node in definition.node if node.name in needed)
+    return graph
+
+
+def _constant(name: str, value: Any) -> Any:
+    """Return the node of a constant."""
+    node = tf.compat.v1.NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = value.dtype
+    node.attr["value"].tensor.CopyFrom(value)
+    return node
 
 
 def _without_constants(definition: Any) -> tuple[Any, dict[str, Any]]:
@@ -257,6 +310,7 @@ class FrozenGraph(keras.layers.Layer):
         self._definition = tf.compat.v1.GraphDef.FromString(base64.b64decode(graph))
         library = self._definition.library.function
         functions = {one.signature.name for one in library}
+        _check_functions(functions, "the network's graph")
         nodes = [*self._definition.node, *(node for one in library for node in one.node_def)]
         check_operations((n.op for n in nodes if n.op not in functions), "the network's graph")
         self._run = tf.function(self._import, autograph=False)

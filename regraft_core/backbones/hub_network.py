@@ -84,9 +84,13 @@ def _whole(preset: Preset, kind: str, config: dict[str, Any], image_px: int) -> 
     content = preset.json(CONFIG) or {}
     if content.get("class_name") not in TOWERS:
         return network
-    texts = content["config"]["text_encoder"]
-    if texts.get("class_name") != "SigLIPTextEncoder":
-        raise InputError(f"expected a SigLIPTextEncoder, got {texts.get('class_name')}")
+    texts = content["config"].get("text_encoder")
+    found = texts.get("class_name") if isinstance(texts, dict) else texts
+    if found != "SigLIPTextEncoder":
+        raise InputError(
+            f"{short_name(preset.name)}: expected a SigLIPTextEncoder in {CONFIG}, whose weights "
+            f"are among those of the preset, got {found}"
+        )
     tower = models.SigLIPTextEncoder(**plain_values(preset.name, texts["config"]))
     return models.SigLIPBackbone(vision_encoder=network, text_encoder=tower)
 

@@ -39,6 +39,10 @@ _LIMITS = {
     "window_size": _MAX_WINDOW, "image_shape": 4096, "position_embedding_shape": 4096,
 }  # fmt: skip
 _ADDRESSES = ("kaggle://", "hf://")
+_ADDRESS = re.compile(
+    r"kaggle://[\w-]+/[\w.-]+/\w+/[\w.-]+(/\d+)?|hf://[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
+    re.ASCII,
+)
 _FAMILY_OF = {family.folder: family for family in FAMILIES.values()}
 _LICENSE = re.compile(r"^license(?:_name)?:\s*(\S.*)$", re.MULTILINE)
 
@@ -138,12 +142,19 @@ def find_preset(location: str) -> Preset:
             something else than images.
     """
     text = location.partition(DIGEST_MARK)[0].removeprefix(PREFIX)
+    if not text:
+        raise InputError("backbone: expected hub: and the name or the folder of a preset, got hub:")
     if importlib.util.find_spec(PACKAGE) is None:
         raise InputError(
             f"backbone: {short_name(location)} needs keras-hub, not installed here; "
             "pip install 'regraft[hub]'"
         )
     if text.startswith(_ADDRESSES):
+        if not _ADDRESS.fullmatch(text):
+            raise InputError(
+                "backbone: expected hub:kaggle://OWNER/MODEL/keras/VARIANT/VERSION or "
+                f"hub:hf://OWNER/MODEL, got {location}"
+            )
         return Preset(location, address=text)
     if not is_preset_name(text):
         folder = local_path(text).expanduser()
@@ -192,8 +203,12 @@ def weight_files(preset: Preset) -> list[str]:
     index = preset.json(SHARDS, required=False)
     if index is None:
         preset.file(WEIGHTS)
+    listed = (index or {}).get("weight_map")
+    values = list(listed.values()) if isinstance(listed, dict) else []
+    if not values or not all(isinstance(value, str | list) for value in values):
+        raise InputError(f"{short_name(preset.name)}: expected files by layer in {SHARDS}")
     parts: set[str] = set()
-    for value in dict((index or {}).get("weight_map", {})).values():
+    for value in values:
         parts.update([value] if isinstance(value, str) else map(str, value))
     for part in parts:
         if Path(part).name != part:
@@ -346,11 +361,13 @@ def _scaling(preset: Preset, converter: Mapping[str, Any]) -> str:
     values = [1.0 if scale is None else scale, 0.0 if offset is None else offset]
     factors, offsets = ([one] if isinstance(one, int | float) else one for one in values)
     try:
+        if not all(factors):  # all images would be the same
+            raise ValueError("0")
         return affine_scaling(factors, offsets)
     except (InputError, TypeError, ValueError) as error:
         raise InputError(
-            f"scaling: {short_name(preset.name)}: expected one or three numbers as scale and "
-            f"offset, got {scale!r} and {offset!r}"
+            f"scaling: {short_name(preset.name)}: expected one or three numbers as scale, none of "
+            f"them 0, and as offset, got {scale!r} and {offset!r}"
         ) from error
 
 

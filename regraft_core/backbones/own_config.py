@@ -28,6 +28,14 @@ _REFUSED = {
     "JaxLayer": "code", "StringLookup": "a table", "IntegerLookup": "a table",
     "TextVectorization": "a table", "Hashing": "text", "HashedCrossing": "text",
 }  # fmt: skip
+# The only functions in a configuration. Another function is code, also one that Keras has.
+_ACTIVATIONS = frozenset({
+    "celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu",
+    "hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu",
+    "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign",
+    "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",
+    "threshold",
+})  # fmt: skip
 # Layers of exported networks that are registered; they check what they are built of.
 _OWN_LAYERS = {
     "regraft>FrozenGraph": "regraft_core.backbones.frozen_graph",
@@ -55,7 +63,7 @@ def checked_config(path: Path) -> dict[str, Any]:
 def _checked_config(path: Path, _changed: int, _size: int) -> dict[str, Any]:
     try:
         text = _config_of_keras(path) if path.suffix == KERAS_SUFFIX else _config_of_h5(path)
-        config = json.loads(text)
+        config = json.loads(text, object_hook=_without_training)
     except Exception as error:
         # zipfile, its compressions, h5py and json raise many kinds of errors for a damaged file.
         cause = " ".join(str(error).split())[:150]
@@ -76,6 +84,12 @@ def _checked_config(path: Path, _changed: int, _size: int) -> dict[str, Any]:
         raise InputError(
             f"backbone: the configuration in {path.name} is not that of a network of Keras"
         ) from error
+
+
+def _without_training(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of a configuration without its loss and metrics, which may be code."""
+    values.pop("compile_config", None)
+    return values
 
 
 def _config_of_keras(path: Path) -> str:
@@ -122,7 +136,19 @@ def _check_object(path: Path, one: dict[str, Any]) -> None:
         raise InputError(
             f"backbone: {path.name} has quantized weights; use the network before quantization"
         )
-    if isinstance(values, dict) and values.get("data_format") == "channels_first":
+    if kind == "function" and str(values) not in _ACTIVATIONS:
+        raise InputError(
+            f"backbone: {path.name} contains the function {values}, whose code is not run; "
+            "expected activations of Keras only"
+        )
+    values = values if isinstance(values, dict) else {}
+    activation = values.get("activation")
+    if isinstance(activation, dict) and "class_name" not in activation:  # that of a lambda
+        raise InputError(
+            f"backbone: the activation of {values.get('name')} in {path.name} is code, which is "
+            "not run; expected activations of Keras only"
+        )
+    if values.get("data_format") == "channels_first":
         raise InputError(
             f"backbone: the layer {values.get('name')} of {path.name} has channels first; build "
             "the network with data_format channels_last"

@@ -17,6 +17,8 @@ from regraft_core.formats.backbone_names import DIGEST_MARK
 from regraft_core.runtime.errors import InputError
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_OUTER_ERROR = "Exception encountered: "
+"""What Keras writes before the cause, after the configuration in which it is."""
 
 
 def build_own(row: Backbone, image_px: int, *, load: bool) -> Any:
@@ -61,7 +63,8 @@ def build_own(row: Backbone, image_px: int, *, load: bool) -> Any:
         raise
     except Exception as error:
         # h5py, zipfile and Keras raise many kinds of errors for an invalid file.
-        cause = " ".join(_COLORS.sub("", str(error)).split())[:200]
+        text = " ".join(_COLORS.sub("", str(error)).split())
+        cause = text.rpartition(_OUTER_ERROR)[2][:200]
         raise InputError(f"backbone: {problem}: {cause}") from error
 
 
@@ -84,7 +87,6 @@ def _deserialized(path: Path, config: dict[str, Any]) -> Any:
     from keras.src.saving.serialization_lib import SafeModeScope
 
     if path.suffix == KERAS_SUFFIX:
-        config.pop("compile_config", None)
         return keras.saving.deserialize_keras_object(config, safe_mode=True)
     with keras_option_scope(use_legacy_config=True), SafeModeScope(True):
         return model_from_config(json_utils.decode(json.dumps(config)))

@@ -22,7 +22,9 @@ SCHEMA_VERSION = 2
 class Record(BaseModel):
     """A frozen, strictly typed part of a manifest; unknown keys are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True
+    )
 
 
 class MadeBy(Record):

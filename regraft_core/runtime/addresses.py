@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-from urllib.request import url2pathname
 
 from regraft_core.runtime.errors import InputError
 
@@ -58,6 +57,8 @@ def is_http(location: str) -> bool:
 def local_path(location: str) -> Path:
     """Return the path of a local file or folder, given as a path or as a `file://` URL."""
     if scheme_of(location) == "file":
+        from urllib.request import url2pathname  # its HTTP client takes time to load
+
         return Path(url2pathname(urlsplit(location).path))
     return Path(location)
 

@@ -68,7 +68,9 @@ def may_pass(error: BaseException | None) -> bool:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Return the error for a name that is not in `known`, with similar names suggested."""
     known = sorted(known)
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    longer = [one for one in known if len(name) > 2 and one.startswith(name)]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    similar = list(dict.fromkeys([*longer, *close]))[:3]
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(known[:12])}"
     if not similar and len(known) > 12:
         hint += f" and {len(known) - 12} more"

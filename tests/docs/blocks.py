@@ -29,7 +29,7 @@ from docs.results.values import ROOT
 MARKER = re.compile(r"<!--\s*test:\s*(?P<words>.*?)\s*-->", re.DOTALL)
 MARKERS = ("run", "run exact", "run long", "output", "recipe")
 SHELL, PYTHON, CONSOLE = ("sh", "bash", "shell"), ("python",), ("console",)
-TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}")
+TEXT = ("", "text", "json", "yaml", "docker", "none", "{toctree}", "{include}")
 REDIRECTIONS = frozenset({">", ">>", "<", ">&"})
 ENDS = frozenset({"&", "&&", "|", "||", ";", "(", ")"})
 OPERATORS = REDIRECTIONS | ENDS
@@ -87,7 +87,8 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type == "html_block" and (match := MARKER.search(token.content)):
             marker = match["words"]
         elif token.type in ("fence", "code_block"):
-            language = token.info.strip() if token.type == "fence" else _guess(token.content)
+            is_fence = token.type == "fence"
+            language = (token.info.split() or [""])[0] if is_fence else _guess(token.content)
             line = (token.map or [0])[0] + 1
             blocks.append(Block(name, line, language, token.content, marker))
             marker = ""
@@ -96,6 +97,11 @@ def blocks_of(page: Path) -> list[Block]:
 
 def all_blocks() -> list[Block]:
     return [block for page in pages() for block in blocks_of(page)]
+
+
+def pages_with(*markers: str) -> list[Path]:
+    """Return the pages with a block that has one of the markers, in order."""
+    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
 
 
 def _guess(text: str) -> str:

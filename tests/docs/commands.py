@@ -20,7 +20,7 @@ from tests.docs.blocks import ROOT
 FOREIGN = frozenset({
     "apt-get", "base64", "cat", "cd", "chromium", "cp", "cut", "docker", "echo", "export", "git",
     "head", "ls", "mkdir", "mv", "nvidia-smi", "pip", "rm", "saved_model_cli", "sha256sum",
-    "sleep", "sort", "source", "tail", "tar", "tensorflow_model_server", "unzip", "kill",
+    "sleep", "sort", "source", "tail", "tar", "tensorflow_model_server", "tr", "unzip", "kill",
 })  # fmt: skip
 ROUTE = re.compile(
     r"/v1/models/[\w.-]+(/versions/\d+|/labels/[\w.-]+)?(:predict|:classify|:regress|/metadata)?"

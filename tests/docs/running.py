@@ -78,7 +78,9 @@ class Reader:
         return code, self._as_documented(output)
 
     def stop(self) -> None:
-        for server in self._servers:
+        """Stop the servers, so that others can use their ports."""
+        while self._servers:
+            server = self._servers.pop()
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
 
@@ -88,8 +90,11 @@ class Reader:
         found = list(simple_commands(command))
         if len(found) == 1 and found[0][0] == "regraft" and not re.search(r"[|>$]", command):
             return self._run_in_process(found[0][1:])
+        program = (
+            f'python() {{ "{sys.executable}" "$@"; }}\nregraft() {{ python -m regraft "$@"; }}'
+        )
         done = subprocess.run(
-            ["bash", "-c", f'regraft() {{ "{sys.executable}" -m regraft "$@"; }}\n{command}'],
+            ["bash", "-c", f"{program}\n{command}"],
             cwd=self.folder, capture_output=True, text=True, timeout=600,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from docs.results.benchmarks import missed_goals
 from docs.results.pages import TABLES, pages, render
 from docs.results.values import RESULTS, ROOT, Value, load_results
 from regraft_core.runtime.container_image import IMAGE
@@ -106,7 +107,7 @@ def test_a_value_keeps_the_format_of_its_number(text: str, rendered: str) -> Non
         "0.97 <!-- result: demo.accuracy -->",
         "0.97<!-- result: demo.accuracy+1 -->",
         "<!-- results: no_table -->\n<!-- end of results -->",
-        "<!-- results: readme -->\n",
+        "<!-- results: benchmarks -->\n",
     ],
 )
 def test_a_marker_with_a_typo_is_an_error(text: str) -> None:
@@ -119,6 +120,19 @@ def test_the_container_image_has_the_current_version() -> None:
     assert render(f"{name}:9.9.9-gpu {name}:1", {}) == f"{IMAGE}-gpu {name}:1"
 
 
-def test_the_readme_links_to_all_results() -> None:
+def test_the_page_of_benchmarks_links_to_all_results() -> None:
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
     for file in RESULTS.glob("*.json"):
-        assert f"benchmarks/results/{file.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"(../benchmarks/results/{file.name})" in text
+
+
+def test_missed_goals_are_listed() -> None:
+    results = {"demo": SimpleNamespace(
+        ratio=Value(0.71857, "<= 0.5", False), memory=Value(1779.2, "<= 4000", True, "MB"),
+        gpu_memory=Value(141460.0, "<= 4096", False, "MB"),
+    )}  # fmt: skip
+    lines = missed_goals(results).splitlines()[2:]
+    assert [line.split(" | ")[1:] for line in lines] == [
+        ["`ratio`", "0.71857", "<= 0.5 |"],
+        ["`gpu_memory`", "141,460 MB", "<= 4096 |"],
+    ]

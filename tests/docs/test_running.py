@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from docs.results.pages import pages
-from tests.docs.blocks import Block, blocks_of
+from docs.results.values import ROOT
+from tests.docs.blocks import Block, blocks_of, pages_with
 from tests.docs.running import Exchange, matches, reading, run_blocks
-from tests.docs.updating import update_pages
+from tests.docs.updating import check
 
 BLOCK = Block("page.md", 1, "console", "", "run")
 
 
-def marked(*markers: str) -> list[Path]:
-    return [page for page in pages() if any(b.marker in markers for b in blocks_of(page))]
-
-
-def check(exchanges: Iterable[Exchange], config: pytest.Config) -> None:
-    """Compare the outputs with the pages, or write them into the pages with `--update-docs`."""
-    found = list(exchanges)
-    if config.getoption("update_docs", False):
-        update_pages(found)
-        return
-    differences = [message for exchange in found for message in exchange.differences]
-    assert not differences, "\n".join(differences)
-
-
-@pytest.mark.parametrize("page", marked("run", "run exact"), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages_with("run", "run exact"), ids=lambda page: page.stem)
 def test_a_page_shows_what_its_blocks_print(
     page: Path, desk: Path, pytestconfig: pytest.Config
 ) -> None:
@@ -37,13 +22,31 @@ def test_a_page_shows_what_its_blocks_print(
         check(run_blocks(reader, blocks_of(page), long=False), pytestconfig)
 
 
-@pytest.mark.long(seconds=190)
+# These guides continue with the model of the tutorial.
+AFTER_THE_TUTORIAL = [ROOT / "docs/how-to" / name for name in ("monitor.md", "improve-data.md")]
+
+
+@pytest.mark.long(seconds=230)
 @pytest.mark.timeout(1200)
 def test_the_tutorial_shows_what_its_blocks_print(desk: Path, pytestconfig: pytest.Config) -> None:
-    parts = sorted(page for page in marked("run long") if page.parent.name == "tutorial")
-    blocks = [block for page in parts for block in blocks_of(page)]
+    parts = sorted(page for page in pages_with("run long") if page.parent.name == "tutorial")
+    found: list[Exchange] = []
     with reading(desk) as reader:
-        check(run_blocks(reader, blocks, long=True), pytestconfig)
+        for page in (*parts, *AFTER_THE_TUTORIAL):
+            reader.stop()  # a page starts its own server
+            found += run_blocks(reader, blocks_of(page), long=True)
+    check(found, pytestconfig)
+
+
+@pytest.mark.long(seconds=100)
+@pytest.mark.timeout(1200)
+def test_the_first_pages_show_what_their_blocks_print(
+    desk: Path, pytestconfig: pytest.Config
+) -> None:
+    """The README has commands of the page before it, so their run is not repeated."""
+    for page in ("docs/getting-started.md", "README.md"):
+        with reading(desk) as reader:
+            check(run_blocks(reader, blocks_of(ROOT / page), long=True), pytestconfig)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pipelines.recipes.recipe import OPTION_FIELDS
 from regraft.cli.main import app
 from regraft_core.formats import manifest_storage, manifests
 from tests.docs.blocks import ROOT
+from tests.page_checks import page_problems
 
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"|"""
                     r"""url\(\s*["']?([^)"']+)|@import\s+["']([^"']+)""")  # fmt: skip
@@ -48,6 +49,13 @@ def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
         if address and re.match(r"(https?:)?//", address)
     }
     assert found == set()
+
+
+@pytest.mark.parametrize("name", ["index", "kubeflow", "several-labels"])
+def test_pages_hold_up_on_a_phone_in_the_dark_and_for_screen_readers(
+    name: str, site: Path, browser: Browser
+) -> None:
+    assert page_problems(browser, (site / f"{name}.html").as_uri()) == []
 
 
 def test_the_search_finds_the_page_of_a_message(site: Path, browser: Browser) -> None:
@@ -125,3 +133,20 @@ def test_links_of_the_readme_exist() -> None:
             titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in titles]
             assert anchor in anchors, target
+
+
+def test_the_first_screen_of_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    first = "\n".join(lines[:60])
+    for part in ("docs/images/report.png", "make install", "regraft run", "regraft serve",
+                 "regraft predict", "make demo", "make test"):  # fmt: skip
+        assert part in first
+
+
+def test_the_picture_of_the_pipeline_has_the_names_of_its_steps() -> None:
+    text = (ROOT / "docs/images/pipeline.svg").read_text(encoding="utf-8")
+    named = re.findall(r'font-weight="600"[^>]*>(\w+)<', text)
+    steps = [name for name in named if (ROOT / "components" / name / "component.py").exists()]
+    assert steps == ["ingest", "extract_features", "train_head", "fine_tune", "evaluate",
+                     "export", "verify", "publish"]  # fmt: skip

@@ -1,6 +1,7 @@
-"""Replaces the outputs in the pages by what their blocks print now.
+"""Compares the outputs in the pages with what their blocks print now, or replaces them by it.
 
-    python -m pytest tests/docs/test_running.py --update-docs -m "long or not long"
+    python -m pytest tests/docs/test_running.py tests/docs/test_examples.py --update-docs \
+        -m "long or not long"
 
 Lines that a page leaves out by `...` stay out. Review the changes: the words around an output may
 quote it.
@@ -11,11 +12,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
+import pytest
+
 from docs.results.values import ROOT
 from tests.docs.running import Exchange, matches, normalize
 
 OMITTED = "..."
 LEAST_SIMILARITY = 0.6
+
+
+def check(exchanges: Iterable[Exchange], config: pytest.Config) -> None:
+    """Compare the outputs with the pages, or write them into the pages with `--update-docs`."""
+    found = list(exchanges)
+    if config.getoption("update_docs", False):
+        update_pages(found)
+        return
+    differences = [message for exchange in found for message in exchange.differences]
+    assert not differences, "\n".join(differences)
 
 
 def update_pages(exchanges: Iterable[Exchange]) -> None:

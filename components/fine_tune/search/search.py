@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.fine_tune.rate_search import LEARNING_RATES
 from components.fine_tune.search.budget import Budget
-from components.fine_tune.search.first_rates import first_rates, later_rates
 from components.fine_tune.search.part_trainer import PartTrainer
-from components.fine_tune.search.plan import GROWTH, Series, choose_next, is_short_of_time
+from components.fine_tune.search.plan import Series, choose_next, is_short_of_time
 from components.fine_tune.search.search_space import TrainedPart, find_parts
 from components.fine_tune.search.search_state import Best, SearchState
 from components.fine_tune.search.trials import HEADING, Trial, series_of, trainings_of
@@ -29,8 +29,8 @@ from regraft_core.training.loop import DivergedError
 from regraft_core.training.paired_losses import PairedLosses, compare_losses, room_below
 from regraft_core.training.timed_training import Limit
 
-# Fraction of the time for the first trainings of all parts; those of a good part are not lost.
-FIRST_FRACTION = 0.15
+# Fraction of the time for the first trainings of all parts; the second ones take about as long.
+FIRST_FRACTION = 0.06
 MIN_STEPS = 16
 # Measuring more validation images than these takes longer than it helps to compare trainings.
 SAMPLE = 2000
@@ -99,8 +99,9 @@ class Search:
             len(self.head_weights),
         )
         budget.resume(self._state.seconds)
-        rates = len(self._rates(self.space[0], 1))
-        trainings = rates + (len(self.space) - 1) * min(rates, 2)
+        rate = options.learning_rate
+        self._rates: tuple[float, ...] = LEARNING_RATES if rate == "auto" else (rate,)
+        trainings = len(self.space) * len(self._rates)
         self._first_s = FIRST_FRACTION * max(self._left, 0.0) / trainings
         self._out_of_time, self.stopped = False, ""
 
@@ -125,10 +126,8 @@ class Search:
         if self._fits(self.space[0]) and not room_below(self._first_losses).better:
             self.stopped = NO_ROOM
             return self._winner()
-        scale = 1
-        while self._start_parts(scale):
-            self._go_on()
-            scale *= GROWTH
+        self._start_parts()
+        self._go_on()
         short = self._out_of_time or is_short_of_time(self._series(), self._left)
         self.stopped = TIME_OVER if short else NOTHING_MORE
         if not self.trials:
@@ -147,53 +146,39 @@ class Search:
         return self._budget.left - self._reserve
 
     def _series(self) -> list[Series]:
-        found = (series_of(part.name, self.trials, part.all_views) for part in self.space)
-        return [series for series in found if series is not None]
+        started = {trial.part for trial in self.trials}
+        return [
+            series
+            for part in self.space
+            if part.name in started
+            for series in series_of(
+                part.name, self.trials, self._head_loss, part.all_views, self._longest(part)
+            )
+        ]
 
     def _go_on(self) -> None:
-        """Continue what gains, as long as a gain is expected and fits."""
+        """Train the parts for longer, as long as a gain is expected and fits."""
         while chosen := choose_next(self._series(), self._left, self._head_loss):
             series = chosen.series
             part = next(one for one in self.space if one.name == series.part)
             part = part.with_views(series.views)
-            if not self._train(part, series.learning_rate, chosen.steps, series.steps, 0):
+            if not self._train(part, series.learning_rate, chosen.steps, series.first):
                 self._out_of_time = True
                 return
 
-    def _start_parts(self, scale: int) -> bool:
-        """Train each part from the head, from that with the fewest layers to all layers.
-
-        Args:
-            scale: how many times longer than the first trainings.
-
-        Returns:
-            Whether there is any training of this length.
-        """
-        started = False
+    def _start_parts(self) -> None:
+        """Train each part from the head, from that with the fewest layers to all layers."""
         for part in self.space:
             own = [trial for trial in self.trials if trial.part == part.name]
-            if not own and (scale > 1 or not self._fits(part)):
+            if not own and not self._fits(part):
                 self._out_of_time = True
-                break
-            steps = scale * own[0].steps if own else self._first_steps(part)
-            if scale > 1 and steps > self._longest(part):
-                continue
-            for rate in self._rates(part, scale):
-                if any((trial.scale, trial.learning_rate) == (scale, rate) for trial in own):
-                    started = True  # before an interruption
-                elif self._has_time(part, steps) and self._train(part, rate, steps, 0, scale):
-                    started = True
-                else:
+                return
+            steps = own[0].steps if own else self._first_steps(part)
+            for rate in self._rates:
+                if any(not t.first and t.learning_rate == rate for t in own):
+                    continue  # before an interruption
+                if not self._has_time(part, steps) or not self._train(part, rate, steps, 0):
                     self._out_of_time = True
-        return started
-
-    def _rates(self, part: TrainedPart, scale: int) -> list[float]:
-        if scale > 1:
-            return later_rates(self.trials, part.name, scale)
-        if self._options.learning_rate != "auto":
-            return [self._options.learning_rate]
-        names = [one.name for one in self.space]
-        return first_rates(self.trials, names[: names.index(part.name)])
 
     def _first_steps(self, part: TrainedPart) -> int:
         trainer = self._trainer(part)
@@ -226,7 +211,7 @@ class Search:
         for trainer, one in known[-1:]:
             step_s = trainer.step_s * part.flops / one.flops
             each = MIN_STEPS * step_s + trainer.measure_s
-            needed += (2 if self.trials else 1) * len(self._rates(part, 1)) * each
+            needed += (2 if self.trials else 1) * len(self._rates) * each
         return needed
 
     def _trainer(self, part: TrainedPart) -> PartTrainer:
@@ -238,7 +223,7 @@ class Search:
             )  # fmt: skip
         return self._trainers[part]
 
-    def _train(self, part: TrainedPart, rate: float, steps: int, first: int, scale: int) -> bool:
+    def _train(self, part: TrainedPart, rate: float, steps: int, first: int) -> bool:
         """Train a part from the head or its best weights; return whether there was time for it."""
         start = self._budget.used
         trainer = self._trainer(part)
@@ -258,7 +243,7 @@ class Search:
             losses = before.losses if before else trainer.head_losses
             gained = compare_losses(done.losses, losses).promising
         trial = Trial(
-            part.name, rate, scale, first, steps, steps / trainer.epoch_steps,
+            part.name, rate, first, steps, steps / trainer.epoch_steps,
             self._budget.used - start, trainer.step_s, trainer.measure_s, gained, found, history,
             part.views.name,
         )  # fmt: skip
@@ -274,7 +259,7 @@ class Search:
 
     def _winner(self) -> Winner | None:
         """Return the training with the lowest loss that keeps the head's accuracy, if any."""
-        found = [series for series in self._series() if series.points]
+        found = [series for series in self._series() if series.first]
         for series in sorted(found, key=lambda series: -series.gain):
             part = next(one for one in self.space if one.name == series.part)
             trainer = self._trainer(part)
@@ -286,7 +271,7 @@ class Search:
             if compared.difference < 0 and accuracy >= floor:
                 # The best of all trainings is so partly by chance.
                 compared = replace(compared, trainings=len(self.trials))
-                trainings = trainings_of(series, self.trials)
+                trainings = trainings_of(series.part, self.trials)
                 return Winner(part, trainings, loss, accuracy, compared)
         self.parts.complete.set_weights(self.head_weights)
         return None

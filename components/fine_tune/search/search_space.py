@@ -12,7 +12,8 @@ from regraft_core.backbones.flops import model_flops
 from regraft_core.formats.options.extract_features import Strength
 from regraft_core.training.feature_store import CUT
 
-# A part that trains hardly more operations than another one is not worth a search of its own.
+# A part that trains hardly more operations than another one, or whose steps take nearly as long as
+# those of all layers, is not worth a search of its own.
 MIN_RATIO = 1.5
 
 
@@ -80,7 +81,7 @@ def find_parts(parts: Parts) -> list[TrainedPart]:
     augmentation was chosen for the cached views.
     """
     backbone = parts.backbone
-    total, limit = model_flops(backbone), 1 << 30
+    total, limit = float(model_flops(backbone)), 1 << 30
     cached, others = _views(parts)
     found: list[TrainedPart] = []
     trained = 0.0
@@ -94,11 +95,15 @@ def find_parts(parts: Parts) -> list[TrainedPart]:
         )
     for end in reversed(block_ends(backbone)[:-1]):
         above = _above(backbone, end.tensor)
-        if end.index < limit and MIN_RATIO * trained <= above <= total / MIN_RATIO:
-            flops = total - above + TRAINING_PASSES * above
+        flops = total - above + TRAINING_PASSES * above
+        if (
+            end.index < limit
+            and above >= MIN_RATIO * trained
+            and TRAINING_PASSES * total >= MIN_RATIO * flops
+        ):
             found.append(TrainedPart("top", end.name, flops, cached, others))
             trained = above
-    return [*found, TrainedPart("full", None, float(TRAINING_PASSES * total), cached, others)]
+    return [*found, TrainedPart("full", None, TRAINING_PASSES * total, cached, others)]
 
 
 def _views(parts: Parts) -> tuple[Views, tuple[Views, ...]]:

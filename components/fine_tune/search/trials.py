@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from components.fine_tune.search.plan import Series
 from regraft_core.formats.manifests.model import Epoch
 from regraft_core.training.paired_losses import PairedLosses
 
+# A training is far worse than the head if its loss is higher by this fraction of the head's. Less
+# is usual: a solved head suits only the features that it was solved for.
+FAR_WORSE = 0.5
 HEADING = "trained | learning rate | steps | epochs | seconds | validation loss minus the head's"
 
 
@@ -18,15 +22,13 @@ HEADING = "trained | learning rate | steps | epochs | seconds | validation loss 
 class Trial:
     """One training: its part, its length, and the validation losses minus those of the head.
 
-    `first` are the steps of the trainings that it continues. One from the head is `scale` times as
-    long as the first ones; others have 0. `against_head` is None if the loss diverged. `gained`
-    means that the loss is lower than before by more than a standard error. `views` name the
-    augmentation of its images, and are empty without one.
+    `first` are the steps of the trainings that it continues, 0 from the head. `against_head` is
+    None if the loss diverged. `gained` means that the loss is lower than before by more than a
+    standard error. `views` name the augmentation of its images, and are empty without one.
     """
 
     part: str
     learning_rate: float
-    scale: int
     first: int
     steps: int
     epochs: float
@@ -41,7 +43,7 @@ class Trial:
     @property
     def gain(self) -> float:
         """How far its loss is below the head's."""
-        return -self.against_head.difference if self.against_head else float("-inf")
+        return -self.against_head.difference if self.against_head else -math.inf
 
     @property
     def what(self) -> str:
@@ -76,47 +78,82 @@ class Trial:
         return cls(**values | {"history": history, "against_head": compared})
 
 
-def series_of(part: str, trials: Sequence[Trial], views: Sequence[str] = ("",)) -> Series | None:
-    """Return the series of a part: its best first training, and what continued it; None if none.
+def series_of(
+    part: str, trials: Sequence[Trial], head_loss: float, views: Sequence[str] = ("",),
+    most_steps: int = 1 << 62,
+) -> list[Series]:  # fmt: skip
+    """Return the series of a part: what continues its best weights, and others from the head.
 
-    After a training without a gain, the next one has other views, or else a lower learning rate.
+    Those from the head have one learning rate each. A rate ends if it is far worse than the head,
+    or worse than a higher one: with more steps, it would be further behind.
 
     Args:
         part: the part.
         trials: all trainings so far.
+        head_loss: validation loss of the head.
         views: the augmentations of images that the part can train with.
+        most_steps: the longest training from the head.
     """
     own = [trial for trial in trials if trial.part == part]
-    probes = [trial for trial in own if not trial.first]
-    if not probes:
-        return None
-    best = max(probes, key=lambda trial: (trial.gained, trial.gain))
-    series = Series(
-        part, best.learning_rate, own[-1].step_s, own[-1].measure_s, views=best.views
-    )  # fmt: skip
-    if not best.gained:
-        series.end = "no gain over the head"
-        return series
-    series.points.append((best.steps, best.gain))
-    ways = _ways(best, views)
+    chain = trainings_of(part, trials)
+    by_rate: dict[float, dict[int, float]] = {}
     for trial in own:
-        if trial.first and trial.gained:
-            series.points.append((trial.first + trial.steps, trial.gain))
-            ways = _ways(trial, views)
-        elif trial.first:
-            ways = [way for way in ways if way != (trial.learning_rate, trial.views)]
-    if ways:
-        series.learning_rate, series.views = ways[0]
-    else:
-        series.end = "no further gain"
-    return series
+        if not trial.first:
+            by_rate.setdefault(trial.learning_rate, {})[trial.steps] = trial.gain
+    found = []
+    if chain:
+        series = _continuing(chain, own, views)
+        before = by_rate.pop(chain[0].learning_rate)
+        shorter = [(steps, gain) for steps, gain in before.items() if steps < chain[0].steps]
+        series.points[:0] = sorted(shorter)
+        found.append(series)
+    for rate, gains in by_rate.items():
+        series = Series(part, rate, own[-1].step_s, own[-1].measure_s, sorted(gains.items()),
+                        views=views[0], most_steps=most_steps)  # fmt: skip
+        higher = [dict(gains) for other, gains in by_rate.items() if other > rate]
+        higher += [dict(found[0].points)] if chain and chain[0].learning_rate > rate else []
+        if min(gains.values()) == -math.inf:
+            series.end = "diverged"
+        elif series.gain < -FAR_WORSE * head_loss:
+            series.end = "far worse than the head"
+        elif any(_is_behind(gains, others) for others in higher):
+            series.end = "worse than a higher learning rate"
+        elif series.steps >= most_steps:
+            series.end = "no gain over the head"
+        found.append(series)
+    return found
 
 
-def trainings_of(series: Series, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trainings whose weights a series has, one continued by the next."""
-    gained = [trial for trial in trials if trial.part == series.part and trial.gained]
-    first = [t for t in gained if not t.first and (t.steps, t.gain) == series.points[0]]
-    return [first[0], *(trial for trial in gained if trial.first)]
+def trainings_of(part: str, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trainings that led to the best weights of a part, one continued by the next."""
+    chain: list[Trial] = []
+    for trial in trials:
+        if trial.part == part and trial.gained and (not chain or trial.gain > chain[-1].gain):
+            chain = [*chain, trial] if trial.first else [trial]
+    return chain
+
+
+def _continuing(chain: Sequence[Trial], own: Sequence[Trial], views: Sequence[str]) -> Series:
+    """Return the series of the best weights.
+
+    After a training without a gain, the next one has other views, or else a lower learning rate.
+    """
+    last = chain[-1]
+    failed = [(trial.learning_rate, trial.views) for trial in own[own.index(last) + 1 :]
+              if trial.first]  # fmt: skip
+    ways = [way for way in _ways(last, views) if way not in failed]
+    rate, name = ways[0] if ways else (last.learning_rate, last.views)
+    points = [(trial.first + trial.steps, trial.gain) for trial in chain]
+    return Series(
+        last.part, rate, own[-1].step_s, own[-1].measure_s, points,
+        "" if ways else "no further gain", name, first=points[-1][0],
+    )  # fmt: skip
+
+
+def _is_behind(gains: Mapping[int, float], others: Mapping[int, float]) -> bool:
+    """Return whether the gain is lower than another one with the same steps, the most of both."""
+    common = max(gains.keys() & others.keys(), default=None)
+    return common is not None and gains[common] < others[common]
 
 
 def _ways(trial: Trial, views: Sequence[str]) -> list[tuple[float, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from regraft_core.formats.option_parsing import parse_duration
 from regraft_core.formats.options.option_types import (
     BatchSize,
+    BudgetOption,
     Deterministic,
     GpuMemoryMb,
     Options,
@@ -60,17 +60,5 @@ class FineTuneOptions(Options):
         description="Mix pairs of training rows and their classes: weighted means (`mixup`), or a "
         "box of one image in the other (`cutmix`).",
     )
-    budget: str = Field(
-        default="",
-        description="Time (90s, 10m, 1.5h) from the start of extraction to the end of fine-tuning, "
-        "in which a search compares cuts, full training and learning rates; it replaces "
-        "strategies, and empty trains these.",
-    )
+    budget: BudgetOption = ""
     work_dir: WorkDir = ""
-
-    @field_validator("budget")
-    @classmethod
-    def _is_a_time(cls, value: str) -> str:
-        if value:
-            parse_duration(value)
-        return value

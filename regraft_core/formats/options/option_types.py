@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from regraft_core.formats.option_parsing import parse_duration
 
 HeadKind = Literal["gap", "gmp", "flatten"]
 Levels = Literal["auto", "last", "all"]
@@ -40,6 +42,20 @@ _OPTIMIZE = (
 ObjectiveOption = Annotated[Objective, Field(description=_OPTIMIZE)]
 _CHECKPOINTS = "Checkpoint folder for resuming an interrupted step; empty disables it."
 WorkDir = Annotated[str, Field(description=_CHECKPOINTS)]
+
+
+def _is_a_time(value: str) -> str:
+    if value:
+        parse_duration(value)
+    return value
+
+
+_BUDGET = (
+    "Time (90s, 10m, 1.5h) from the start of extraction to the end of fine-tuning, in which a "
+    "search compares cuts, full training and learning rates; it replaces strategies, and empty "
+    "trains these."
+)
+BudgetOption = Annotated[str, AfterValidator(_is_a_time), Field(description=_BUDGET)]
 # They change where and how a step runs, not its result.
 MACHINE_OPTIONS = frozenset({"work_dir", "require_gpu", "gpu_memory_mb"})
 
@@ -47,4 +63,5 @@ MACHINE_OPTIONS = frozenset({"work_dir", "require_gpu", "gpu_memory_mb"})
 class Options(BaseModel):
     """Base of the options of a step: frozen, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # The help of a command reads the fields only; what checks values is built when it is used.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

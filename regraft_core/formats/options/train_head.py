@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from regraft_core.formats.options.option_types import (
+    BudgetOption,
     Deterministic,
     GpuMemoryMb,
     HeadKind,
@@ -43,6 +44,7 @@ class HeadOptions(Options):
     class_weights: ClassWeights = Field(
         default="off", description="`balanced` weights classes inversely to frequency."
     )
+    budget: BudgetOption = ""
     seed: Seed = 0
     gpu_memory_mb: GpuMemoryMb = 0
     deterministic: Deterministic = False

@@ -22,6 +22,7 @@ from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.linear_head.chosen_fits import MemberFits
 from regraft_core.training.linear_head.head_rows import HeadRows
+from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.held_out_fits import (
     FitTask,
     HeldOutFit,
@@ -38,7 +39,11 @@ from regraft_core.training.linear_head.held_out_scores import (
     smoothed_loss,
 )
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.penalty_growth import GrownPenalties, grow_penalties
+from regraft_core.training.linear_head.penalty_growth import (
+    GrownPenalties,
+    grow_in_time,
+    grow_penalties,
+)
 
 Floats = NDArray[np.float64]
 METHOD_NAMES: dict[Method, str] = {
@@ -49,6 +54,8 @@ METHOD_NAMES: dict[Method, str] = {
 DEFAULT_PENALTY = 1e-3
 # Levels, and then the fits on them, are compared on samples of this many rows.
 SCREENING_ROWS, SELECTION_ROWS = 1500, 3000
+# The fits on the larger sample take about so many times as long as all those on the smaller one.
+SELECTION_COST = 6
 # Fits in closed form of all rows take part if rows or features are not more than these.
 MAX_EQUATIONS = 8192
 
@@ -84,13 +91,14 @@ class SolvedHead:
 
 def solve_head(
     candidates: Mapping[str, HeadRows], classes: int, class_weights: Sequence[float] | None,
-    options: HeadOptions,
+    options: HeadOptions, time: HeadTime | None = None,
 ) -> SolvedHead:  # fmt: skip
     """Choose a head by cross-validation among levels, given by name, and fit it to all rows.
 
     With a penalty in the options, the head is a logistic regression with that penalty. One thread
     computes a fit: matrices this narrow gain nothing from several, and lose where other processes
-    use the cores.
+    use the cores. With a time, fits are compared on fewer rows and the head is fitted to fewer, as
+    far as needed; each fit is solved to its end.
     """
     clock, first = Clock(), next(iter(candidates.values()))
     task = make_task(first, classes, class_weights, options, SELECTION_ROWS)
@@ -100,15 +108,17 @@ def solve_head(
         screening = make_task(first, classes, class_weights, options, SCREENING_ROWS)
         levels, screened = choose_levels(candidates, screening)
         rows = candidates[levels]
+        if time is not None and SELECTION_COST * clock.seconds > time.left_s:
+            task = screening
+            if len(task.sample) < min(len(rows), SELECTION_ROWS):
+                time.skipped.append(f"comparisons on more than {len(task.sample)} rows")
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
         best = best_mean(_eligible(fits, rows, options), task.known)
-        members, temperature, grown = best.members, best.temperature, None
-        if len(task.sample) < len(rows):
-            grown = grow_penalties(rows, classes, class_weights, options, members, len(task.sample))
-            members, temperature = grown.members, grown.temperature
-        all_rows = MemberFits(rows, task, grown.solutions if grown else None)
-        fitted = all_rows.mean(members, len(task.sample))
+        fitted, grown = _fit_members(rows, task, class_weights, options, best.members, time)
+    members, temperature = best.members, best.temperature
+    if grown is not None:
+        members, temperature = grown.members, grown.temperature
     log_progress(f"head: chosen and fitted in {clock.seconds:.1f} s")
     frequencies = task.targets.mean(axis=0) + 1.0 / len(task.targets)
     frequencies /= frequencies.sum()
@@ -125,6 +135,30 @@ def solve_head(
         held_out={kind: score(kind, predicted, task.known) for kind in objectives},
         held_out_logits=adjusted[:kept], held_out_labels=task.known[:kept],
     )  # fmt: skip
+
+
+def _fit_members(
+    rows: HeadRows, task: FitTask, class_weights: Sequence[float] | None, options: HeadOptions,
+    members: Sequence[Trial], time: HeadTime | None,
+) -> tuple[Weights, GrownPenalties | None]:  # fmt: skip
+    """Fit the chosen members to all rows, or to as many as there is time for.
+
+    Returns:
+        The classifier, without the temperature, and the comparison of stronger penalties if the
+        members were compared on a sample.
+    """
+    classes, compared, grown = task.targets.shape[1], len(task.sample), None
+    if compared < len(rows):
+        if time is not None:
+            grown = grow_in_time(rows, classes, class_weights, options, members, compared, time)
+            return grown.weights, grown
+        grown = grow_penalties(rows, classes, class_weights, options, members, compared)
+        members = grown.members
+    clock = Clock()
+    fitted = MemberFits(rows, task, grown.solutions if grown else None).mean(members, compared)
+    if time is not None:
+        time.measure(len(rows), clock.seconds)
+    return fitted, grown
 
 
 def fit_again(

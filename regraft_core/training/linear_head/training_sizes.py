@@ -13,6 +13,7 @@ from regraft_core.runtime.step_reports import ProgressReporter, log_progress
 from regraft_core.training.intervals import difference_interval, wilson_interval
 from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again
+from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.linear_classifier import Weights
 
 # Parts of the training images that are compared with all of them; each contains those before.
@@ -74,11 +75,12 @@ class SizeCurve:
 def measure_sizes(
     solved: SolvedHead, rows: HeadRows, held_out: Sequence[NDArray[np.floating]],
     labels: NDArray[np.int32], class_weights: Sequence[float] | None, options: HeadOptions,
+    time: HeadTime | None = None,
 ) -> SizeCurve | None:  # fmt: skip
     """Fit the chosen head to parts of its rows, and compare them on the validation images.
 
     Returns:
-        None if the rows are more than `MAX_VALUES`, or no class has two images.
+        None if the rows are more than `MAX_VALUES`, no class has two images, or there is no time.
     """
     if not solved.trials:
         return None
@@ -87,6 +89,9 @@ def measure_sizes(
             f"head: no learning curve by the number of images, because {len(rows)} rows of "
             f"{len(rows.mean)} features are more than {MAX_VALUES / 1e6:.1f} million values"
         )
+        return None
+    fitted = round(sum(FRACTIONS) * len(rows))
+    if time is not None and not time.allows(fitted, "the curve by the number of images"):
         return None
     correct, sizes = [], []
     progress = ProgressReporter("head: fits to parts of the images", len(FRACTIONS))

@@ -16,7 +16,7 @@ from components.evaluate.gate.baseline import (
 )
 from components.evaluate.gate.gate import Evidence, apply_gate
 from components.resolve.step_options import step_options
-from pipelines.recipes.recipe import DEFAULTS
+from pipelines.recipes.default_arguments import DEFAULTS
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.options.train_head import HeadOptions

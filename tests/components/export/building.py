@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,15 @@ def image(seed: int, kind: str = "PNG") -> bytes:
     return encode(blocks.repeat(9 + seed % 7, axis=0).repeat(8 + seed % 5, axis=1), kind)
 
 
-def write_dataset(folder: Path, per_split: int = 9) -> Path:
+def write_dataset(
+    folder: Path, per_split: int = 9, draw: Callable[[int, str], bytes] = image
+) -> Path:
     folder.mkdir(parents=True)
     splits = {}
     for number, split in enumerate(("train", "validation", "test")):
         records = [
             ImageRecord(
-                encoded=image(100 * number + i, FORMATS[i % len(FORMATS)]),
+                encoded=draw(100 * number + i, FORMATS[i % len(FORMATS)]),
                 label=i % len(CLASSES),
                 id=f"{100 * number + i:064x}",
                 path=f"{split}/{i}",

@@ -210,6 +210,21 @@ def test_candidates_contain_their_provenance_and_history(trained: Trained) -> No
         assert manifest.history[: len(head.history)] == head.history
 
 
+def test_a_later_run_starts_from_the_layers_of_a_candidate(
+    trained: Trained, tmp_path: Path
+) -> None:
+    candidate, _ = load_model(trained.candidates["top"])
+    for layer in candidate.layers:
+        layer.set_weights([weight + 0.01 for weight in layer.get_weights()])
+    candidate.save(tmp_path / "model.keras")
+    backbone = build_backbone(BACKBONES["tiny"], 32, str(tmp_path / "model.keras"))
+    for layer in backbone.layers:
+        for mine, theirs in zip(
+            layer.get_weights(), candidate.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

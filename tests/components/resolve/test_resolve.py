@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from components.resolve.resolve import RunInputs, resolve, resolve_options
-from pipelines.recipes.recipe import DEFAULTS, make_recipe
+from pipelines.recipes.default_arguments import DEFAULTS
+from pipelines.recipes.recipe import make_recipe
 from regraft_core.formats.content_store import GENERATION_FILE, ContentStore
 from regraft_core.formats.fixes import Fix, format_fixes
 from regraft_core.formats.manifest_storage import digest_file

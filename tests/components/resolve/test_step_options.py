@@ -11,7 +11,8 @@ import pytest
 from components.resolve.component import resolve
 from components.resolve.step_options import step_options
 from pipelines.pipeline_parameters import with_parameters
-from pipelines.recipes.recipe import DEFAULTS, OPTION_FIELDS, make_recipe
+from pipelines.recipes.default_arguments import DEFAULTS
+from pipelines.recipes.recipe import OPTION_FIELDS, make_recipe
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.options.export import ExportOptions
@@ -105,4 +106,5 @@ def test_a_search_has_activations_at_the_cut_whatever_the_strategies(
 ) -> None:
     options = step_options(values(strategies=("head",), budget=budget))
     assert select_options(FeatureOptions, options["extract_features"]).keep_cut is keep_cut
+    assert select_options(HeadOptions, options["train_head"]).budget == budget
     assert select_options(FineTuneOptions, options["fine_tune"]).budget == budget

@@ -86,6 +86,22 @@ def test_the_head_is_fitted_again_with_the_validation_images(
     assert fitted_loss < np.log(CLASSES)
 
 
+def test_in_a_budget_that_is_used_the_head_skips_what_takes_longer(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = train_head([features], tmp_path / "head", HeadOptions(budget="0.001s"))
+    assert manifest.head["refit"] is None
+    assert not (tmp_path / "head" / REFIT_FILE).exists()
+    assert "training_sizes" not in manifest.measurements
+    found = manifest.measurements["head_time"]
+    assert found["limit_s"] == 0.0
+    assert found["skipped"][-1] == "the fit with validation images"
+    assert manifest.reasoning[-1].endswith(f"Skipped: {', '.join(found['skipped'])}.")
+    assert manifest.reasoning[-1] in capsys.readouterr().out
+    loaded, read = load_model(tmp_path / "head")
+    assert read == manifest and loaded.output_shape == (None, CLASSES)
+
+
 def test_a_file_from_before_has_no_held_out_logits(tmp_path: Path) -> None:
     values = {
         "kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32),

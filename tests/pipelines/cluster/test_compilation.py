@@ -14,13 +14,8 @@ from google.protobuf import json_format
 from pipelines.cluster.compilation import compile_pipeline, prepare_recipe
 from pipelines.cluster.pod_settings import make_pods
 from pipelines.cluster.retry_policy import RETRY_POLICIES
-from pipelines.recipes.recipe import (
-    DEFAULTS,
-    OPTION_FIELDS,
-    WORKER_FIELDS,
-    Recipe,
-    make_recipe,
-)
+from pipelines.recipes.default_arguments import DEFAULTS
+from pipelines.recipes.recipe import OPTION_FIELDS, WORKER_FIELDS, Recipe, make_recipe
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
 

@@ -58,18 +58,18 @@ def test_variables_in_urls_are_passed_on_and_files_are_mounted(
     monkeypatch.setenv("SIGNED", "sig=s")
     for name in ("w.h5", "fixes.csv"):
         (tmp_path / name).touch()
-    (tmp_path / "vit").mkdir()
+    (tmp_path / "hub").mkdir()
     recipe = make_recipe(
         sources=("https://host/a.zip?${SIGNED}",), weights="w.h5#sha256=00", fixes="fixes.csv",
-        backbone="hub:vit",
+        backbone="hub:hub#sha256=00",
     )  # fmt: skip
     inside = with_absolute_paths(recipe)
     assert inside.weights == f"{tmp_path}/w.h5#sha256=00"
-    assert inside.backbone == f"hub:{tmp_path}/vit"
+    assert inside.backbone == f"hub:{tmp_path}/hub#sha256=00"
     options = container_options(inside, tmp_path / "out", tmp_path / "out" / "events")
     assert options["environment"]["SIGNED"] == "sig=s"
     mounted = [mount["Target"] for mount in options["mounts"]]
-    assert {str(tmp_path / name) for name in ("w.h5", "fixes.csv", "vit")} <= set(mounted)
+    assert {str(tmp_path / name) for name in ("w.h5", "fixes.csv", "hub")} <= set(mounted)
 
 
 def test_a_required_gpu_is_passed_on(recipe: Recipe, tmp_path: Path) -> None:

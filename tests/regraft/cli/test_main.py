@@ -85,14 +85,15 @@ def test_tab_completes_commands_and_values() -> None:
     assert offered("inspect", "vgg") == ["vgg16", "vgg19"]
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(("words", "also"), [(["--help"], "'pydantic'"), (["run", "--help"], "")])
+def test_help_imports_nothing_heavy(words: list[str], also: str) -> None:
     code = (
         "import sys\n"
         "from regraft.cli.main import main\n"
-        "try: main(['--help'])\n"
+        f"try: main({words})\n"
         "except SystemExit: pass\n"
         "heavy = {'tensorflow', 'keras', 'kfp', 'sklearn', 'numpy', 'PIL', 'requests', "
-        "'pydantic', 'rich.markdown', 'ruamel.yaml'}\n"
+        f"'rich', 'http.client', 'ruamel.yaml', {also}}}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(

@@ -81,6 +81,8 @@ def test_unreadable_images_have_an_error(
         (("nothing.png",), "expected an image or a folder, got nothing.png"),
         (("{cat}", "--backbone", "vgg61"), "did you mean vgg19 or vgg16"),
         (("{cat}", "--backbone", "tiny"), "tiny has none"),
+        (("{cat}", "--backbone", "mine.keras"), "got mine.keras; train a model with it by"),
+        (("{cat}", "--backbone", "hub:dinov2_base"), "got hub:dinov2_base; train a model with it"),
         (("{cat}", "--top-k", "0"), "greater than or equal to 1"),
         (("{cat}", "--weights", "nowhere.h5"), "found no file at nowhere.h5"),
     ],

@@ -9,7 +9,12 @@ import pytest
 from huggingface_hub import constants
 
 from regraft_core.backbones.backbone_table import backbone_path, find_backbone
-from regraft_core.backbones.hub_presets import find_preset, has_weights, weight_files
+from regraft_core.backbones.hub_presets import (
+    find_preset,
+    has_weights,
+    image_presets,
+    weight_files,
+)
 from regraft_core.formats.backbone_names import short_name
 from regraft_core.runtime.errors import InputError
 from tests.hub_presets import PRESET_CONFIG, write_preset
@@ -34,6 +39,10 @@ def test_what_a_preset_says(tmp_path: Path) -> None:
         ("hub:vit_base_patch16_225_imagenet", "did you mean vit_base_patch16_224_imagenet"),
         ("hub:bert_base_en", "bert_base_en is of the family bert, which is not among those"),
         ("hub:/nowhere/at/all", "expected a preset's folder at /nowhere/at/all, found none"),
+        ("hub:vit_base", "did you mean vit_base_patch16_224_imagenet or"),
+        ("hub:", "expected hub: and the name or the folder of a preset"),
+        ("hub:kaggle://keras/vit", "expected hub:kaggle://OWNER/MODEL/keras/VARIANT/VERSION or"),
+        ("hub:hf://../secret", "or hub:hf://OWNER/MODEL, got hub:hf://../secret"),
     ],
 )
 def test_names_that_cannot_be_used(name: str, message: str) -> None:
@@ -73,6 +82,7 @@ def test_names_that_cannot_be_used(name: str, message: str) -> None:
         ),
         ({"image_converter": {"config": {"scale": [1, 2], "offset": 0}}}, "one or three numbers"),
         ({"image_converter": {"config": {"scale": "x", "offset": 0}}}, "one or three numbers"),
+        ({"image_converter": {"config": {"scale": 0, "offset": 0}}}, "none of them 0"),
         ({"image_converter": {}}, "name it with --scaling"),
         ({"image_converter": []}, "expected an object in image_converter.json"),
     ],
@@ -81,6 +91,18 @@ def test_presets_that_cannot_be_used(change: dict[str, Any], message: str, tmp_p
     name = write_preset(tmp_path / "preset", **change)
     with pytest.raises(InputError, match=message):
         find_backbone(name)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": "x"}, {"weight_map": {"block1": 3}}])
+def test_an_index_of_weights_that_names_no_files(index: Any, tmp_path: Path) -> None:
+    name = write_preset(tmp_path / "vit", **{"model.weights": index})
+    with pytest.raises(InputError, match="hub:vit: expected files by layer in model"):
+        weight_files(find_preset(name))
+
+
+def test_the_addresses_of_named_presets_are_accepted() -> None:
+    for preset in image_presets().values():
+        assert find_preset(f"hub:{preset.address}").address == preset.address
 
 
 def test_files_stay_in_the_folder(tmp_path: Path) -> None:

@@ -93,6 +93,40 @@ def test_networks_that_are_refused(network: Any, message: str, tmp_path: Path) -
     assert "\n" not in str(at.value)
 
 
+def function(name: str, module: str = "builtins") -> dict[str, Any]:
+    """Return the configuration of a function, as Keras writes it."""
+    return {"class_name": "function", "module": module, "config": name, "registered_name": name}
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        (function("mine>act"), "contains the function mine>act, whose code is not run; expected a"),
+        (function("eval"), "contains the function eval, whose code"),
+        (function("relu") | {"config": {}}, "contains the function {}, whose code"),
+        (function("get_file", "keras.utils"), "contains the function get_file, whose code"),
+        (function("relu", "mine"), "contains function of mine, whose code is not run"),
+        ({"value": ["4wEAAAA=", None, None]}, "the activation of conv2d in m.keras is code, which"),
+    ],
+)
+def test_functions_are_activations_of_keras(activation: Any, message: str, tmp_path: Path) -> None:
+    network = sequential(layer("Conv2D", activation=activation))
+    with pytest.raises(InputError, match=message):
+        find_backbone(write_network(tmp_path / "m.keras", network), "unit")
+    network = sequential(layer("Conv2D", activation=function("gelu")))
+    assert find_backbone(write_network(tmp_path / "m.keras", network), "unit").image_px == 24
+
+
+def test_the_loss_of_a_network_is_not_read(tmp_path: Path) -> None:
+    loss = {"class_name": "Mine", "module": "mine", "config": {}, "registered_name": "mine>Mine"}
+    network = sequential(CONV) | {"compile_config": {"loss": loss}}
+    nested = sequential(network)
+    for one in (network, nested):
+        path = Path(write_network(tmp_path / "m.keras", one))
+        assert find_backbone(str(path), "unit").image_px == 24
+        assert "compile_config" not in json.dumps(checked_config(path))
+
+
 def test_a_size_that_no_run_can_have(tmp_path: Path) -> None:
     shape = [None, 100000, 100000, 1]
     row = find_backbone(write_network(tmp_path / "m.keras", sequential(CONV, shape=shape)), "unit")

@@ -1,57 +1,24 @@
-"""The tables and outputs of the README with measured values."""
+"""The metrics of each benchmark in words, with what was measured and the goal."""
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_DOWN, Decimal
+from collections.abc import Iterator
 from typing import Any
 
-from docs.results.values import Results, Row, goal, markdown, tiny, with_prefix
+from docs.results.values import Results, Row, goal, tiny, with_prefix
 
 
-def readme(results: Results) -> str:
-    """Return the overview of all benchmarks."""
+def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
     parts = (
         _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
         _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
         _several_labels, _label_intervals, _scale_catalog, _head_penalties,
+        _backbones,
     )  # fmt: skip
-    rows: list[Row] = []
     for part in parts:
         name = part.__name__.lstrip("_")
-        (metric, measured, aim), *others = part(results[name])
-        rows.append((metric, measured, aim, _command(name)))
-        rows += [(*row, "") for row in others]
-    return markdown(("metric", "measured", "goal", "command"), rows)
-
-
-def demo_output(results: Results) -> str:
-    """Return the end of the demo's output, abridged, with the accuracy of its result."""
-    demo = results["demo"]
-    accuracy, low, high = (
-        _four_decimals(value)
-        for value in (demo.test_accuracy, demo.test_accuracy_low, demo.test_accuracy_high)
-    )
-    return f"""\
-```
-accepted (strategy head)
-  accuracy   at least 0.93 (lower bound of the 95% interval)   {low}   passed
-test accuracy {accuracy} (95% interval {low} to {high})
-report  .../runs/demo/steps/by_content/evaluation-.../report.html
-version .../runs/demo/models/digits/1
-served by runs/demo/models/digits
-  image        true class   gRPC           REST
-  8/1383.png   8               8  1.0000      8  1.0000
-  1/0336.png   1               1  0.9991      1  0.9991
-```"""
-
-
-def _four_decimals(value: float) -> Decimal:
-    """Round half down, because results have five digits, of which the last is rounded up here."""
-    return Decimal(repr(float(value))).quantize(Decimal("0.0001"), ROUND_HALF_DOWN)
-
-
-def _command(name: str) -> str:
-    return f"[`regraft bench {name}`](benchmarks/results/{name}.json)"
+        yield name, part(results[name])
 
 
 def _demo(demo: Any) -> list[Row]:
@@ -262,7 +229,7 @@ def _commands(commands: Any) -> list[Row]:
         (
             "first screens: `regraft --help` / `regraft run --help` / `regraft --man`",
             f"{commands.help_s:.2f} / {commands.run_help_s:.2f} / {commands.manual_page_s:.2f} s",
-            goal(commands.help_s) + " s",
+            goal(*(one for one in (commands.help_s, commands.run_help_s) if one.goal)) + " s",
         )
     ]
 
@@ -406,6 +373,13 @@ def _drift(drift: Any) -> list[Row]:
             "",
         ),
     ]
+
+
+def _backbones(backbones: Any) -> list[Row]:
+    found = vars(backbones).items()
+    ratios = [value for name, value in found if name.endswith("_extraction_of_predict")]
+    name = f"extraction with networks of KerasHub / Keras' `predict`, lowest of {len(ratios)}"
+    return [(name, f"{min(ratios):.2f}", goal(*ratios))]
 
 
 def _scale_catalog(catalog: Any) -> list[Row]:
