@@ -115,7 +115,7 @@ def run(
             is set.
         recipe: A recipe's name or YAML file; `source` overrides its sources.
         runner: `subprocess`, or `docker` to run the steps in the container image.
-        ray: Ray cluster that reads images and extracts features: `local` starts one on this
+        ray: Ray cluster that reads images, extracts features and trains: `local` starts one on this
             machine, `auto` uses the one that runs here, or `ray://HOST:PORT`.
         progress: Called with each line of progress. By default the lines go to standard error, as
             for the command.

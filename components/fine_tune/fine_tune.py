@@ -37,7 +37,7 @@ from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
 from regraft_core.training.batch_limit import fitting_batch
-from regraft_core.training.distribution import distribution_strategy
+from regraft_core.training.distribution import distribution_strategy, process_count
 from regraft_core.training.feature_store import read_manifests
 from regraft_core.training.heads import add_offset, pooled_levels, pooling_layer
 from regraft_core.training.mixed_precision import HalfPrecision, accelerate
@@ -68,12 +68,12 @@ def fine_tune(
 ) -> ModelManifest:
     """Train a complete candidate (backbone's input to logits) with one strategy.
 
-    Trains on all GPUs of this machine and, with `full`, on all machines that `TF_CONFIG` names, of
-    which only the first writes the candidate.
+    Trains on all GPUs of this machine and, with `top` and `full`, on all machines that `TF_CONFIG`
+    names, of which only the first writes the candidate.
 
     Raises:
         InputError: the head is of another dataset or other weights, no cut was chosen, a required
-            GPU is missing, or there are several machines for a strategy other than `full`.
+            GPU is missing, or there are several machines for another strategy.
         RegraftError: the loss is not finite, or the memory is exhausted.
     """
     set_up_gpus(GpuSetup.of(options))
@@ -128,6 +128,9 @@ def _fine_tune(
         measurements["learning_rate"] = best.trained.search.measurements()
     if best.trained.against_head:
         measurements["against_head"] = asdict(best.trained.against_head)
+    if (processes := process_count()) > 1:
+        reasoning.append(f"{processes} processes trained together, each on its part of a batch.")
+        measurements["processes"] = processes
     if best.batch_size < options.batch_size:
         reasoning.append(f"Trained with batches of {best.batch_size}, because the memory ran out "
                          f"with {options.batch_size}.")  # fmt: skip
@@ -198,7 +201,10 @@ def _train_each(
     for batch_norm in _treatments(parts, strategy, options, evidence):
         treated = options.model_copy(update={"batch_norm": batch_norm})
         run = functools.partial(_train_once, parts, strategy, treated, precision.half, start)
-        trained, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
+        if process_count() > 1:  # the others would wait for one that starts again
+            trained = run(batch_size)
+        else:
+            trained, batch_size = with_halved_batches(f"fine_tune {strategy}", batch_size, run)
         kept = trained.best or parts.head
         outcomes.append(
             Outcome(

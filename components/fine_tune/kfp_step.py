@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
 from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
+from regraft_core.parallel.ray_executor import ray_nodes
 from regraft_core.runtime.gpu_check import check_gpu
 from regraft_core.runtime.step_reports import run_step
 
@@ -30,7 +32,9 @@ def run(
         else:
             from components.fine_tune.candidates import fine_tune_all
 
-            manifest = fine_tune_all(*inputs, checked)
+            folder, work_dir = Path(candidates.path).parent, checked[0].work_dir
+            with ray_nodes(folder, *inputs[:3], work_dir) as nodes:
+                manifest = fine_tune_all(*inputs, checked, nodes)
         candidates.metadata.update(digest=manifest.digest)
         name = f"candidates-{manifest.digest[:32]}"
         origin = origin_of("fine_tune", options, dataset, features, head)

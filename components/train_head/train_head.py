@@ -19,6 +19,7 @@ from regraft_core.formats.manifests.features import BackboneChoice, FeaturesMani
 from regraft_core.formats.manifests.model import Epoch, ModelManifest, Preprocessing
 from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.formats.several_labels import check_label_options
+from regraft_core.parallel.executor import Executor
 from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory
@@ -39,12 +40,13 @@ from regraft_core.training.heads import (
     standardize,
 )
 from regraft_core.training.learning_curves import write_curves
-from regraft_core.training.linear_head.head_rows import HeadRows
+from regraft_core.training.linear_head.head_rows import HeadRows, fits_in_memory
 from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again, solve_head
 from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.held_out_scores import log_loss, score
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.refitted_head import RefittedHead
+from regraft_core.training.linear_head.row_blocks import Rows
 from regraft_core.training.linear_head.training_sizes import SizeCurve, measure_sizes
 from regraft_core.training.loop import class_weights
 from regraft_core.training.model_files import count_parameters, save_model
@@ -59,6 +61,7 @@ from regraft_core.training.ood_detector import (
     detector_sample,
     fit_ood_detector,
 )
+from regraft_core.training.stored_part import StoredPart
 
 
 @explain_out_of_memory()
@@ -66,11 +69,19 @@ def train_head(
     features: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: HeadOptions,
+    executor: Executor | None = None,
 ) -> ModelManifest:
     """Fit a linear head to the pooled features of all workers, chosen by cross-validation.
 
     Loss and accuracy in the manifest are those before the offset that serves the objective, so that
     they can be compared with those of fine-tuning, which adds the offset at its end.
+
+    Args:
+        features: the folders of all workers.
+        out: a folder to make.
+        options: of the step.
+        executor: its workers compute the sums over rows that `exceeds_memory`, with the same
+            result.
 
     Raises:
         InputError: the features are incomplete, not finite, or lack the requested pooling.
@@ -95,7 +106,7 @@ def train_head(
     keras.utils.set_random_seed(options.seed)
     classes = len(manifest.classes)
     check_label_options(options, manifest.labels_per_image)
-    candidates = _candidates(features, manifest, options, train)
+    candidates = _candidates(features, manifest, options, train, executor)
     rows_by_levels = {name: rows for name, (rows, _) in candidates.items()}
     weights = class_weights(options.class_weights, train.labels, classes)
     solved = (
@@ -106,7 +117,7 @@ def train_head(
     rows, chosen = candidates[solved.levels]
     if chosen:
         validation = FeatureRows(features, "validation", LEVELS)
-    held_out = _parts(validation, manifest, chosen)
+    held_out = _parts(validation, manifest, chosen, stored=isinstance(rows.parts[0], StoredPart))
     fitted = _measure(solved, rows, held_out, validation.labels, clock)
     sizes = (
         measure_sizes(solved, rows, held_out, validation.labels, weights, options, time)
@@ -148,14 +159,30 @@ def train_head(
     return written
 
 
+def exceeds_memory(features: Sequence[str | os.PathLike[str]], options: HeadOptions) -> bool:
+    """Return whether rows are read from disk in each step of a fit, because they are so many.
+
+    Raises:
+        InputError: a worker is missing, or the folders come from different extractions.
+    """
+    manifests = read_manifests(features)
+    shards = [shard for manifest in manifests for shard in manifest.shards]
+    count = sum(shard.count for shard in shards if shard.split == "train")
+    widths = [
+        math.prod(shape) for array, shape in manifests[0].arrays.items()
+        if array in (options.pooling, LEVELS)
+    ]  # fmt: skip
+    return not fits_in_memory(count, max(widths, default=0))
+
+
 def _candidates(
     features: Sequence[str | os.PathLike[str]], manifest: FeaturesManifest, options: HeadOptions,
-    last: FeatureRows,
+    last: FeatureRows, executor: Executor | None,
 ) -> dict[str, tuple[HeadRows, list[Level]]]:  # fmt: skip
     """Return the candidates' rows and levels by name; no levels stand for the pooling alone."""
     found: dict[str, tuple[HeadRows, list[Level]]] = {}
     if options.levels != "all" or options.pooling != "gap":
-        found[options.pooling] = _head_rows(last, moments(last), manifest, []), []
+        found[options.pooling] = _head_rows(last, moments(last), manifest, [], executor), []
     if options.levels == "last" or options.pooling != "gap" or not manifest.levels:
         if not found:
             raise InputError("levels: expected features of all levels, got those of the last")
@@ -168,26 +195,31 @@ def _candidates(
     for name, levels in groups.items():
         repeated = any(levels == known for _, known in found.values())
         if not repeated and (name != "last 3 levels" or options.levels == "auto"):
-            found[name] = _head_rows(rows, of_all, manifest, levels), levels
+            found[name] = _head_rows(rows, of_all, manifest, levels, executor), levels
     return found
 
 
 def _parts(
-    rows: FeatureRows, manifest: FeaturesManifest, levels: list[Level]
-) -> list[NDArray[np.floating]]:
-    """Return the stored rows, of these levels only if there are any."""
+    rows: FeatureRows, manifest: FeaturesManifest, levels: list[Level], *, stored: bool
+) -> Sequence[Rows]:
+    """Return the rows, of these levels only if there are any; `stored` ones stay in their files."""
     if not levels or levels == manifest.levels:
-        return rows.parts()
+        return rows.stored_parts() if stored else rows.parts()
     columns = level_columns(manifest, levels)
+    if stored:
+        return [part.take_columns(columns) for part in rows.stored_parts()]
     return [part[:, columns] for part in rows.parts()]
 
 
 def _head_rows(
-    train: FeatureRows, stored: tuple[NDArray[np.float32], NDArray[np.float32]],
-    manifest: FeaturesManifest, levels: list[Level],
-) -> HeadRows:  # fmt: skip
-    """Return the rows of these levels; `stored` are mean and variance of all stored features."""
-    mean, variance = (one.reshape(-1) for one in stored)
+    train: FeatureRows,
+    found: tuple[NDArray[np.float32], NDArray[np.float32]],
+    manifest: FeaturesManifest,
+    levels: list[Level],
+    executor: Executor | None,
+) -> HeadRows:
+    """Return the rows of these levels; `found` are mean and variance of all stored features."""
+    mean, variance = (one.reshape(-1) for one in found)
     views = manifest.views
     if levels:
         columns = level_columns(manifest, levels)
@@ -199,13 +231,15 @@ def _head_rows(
         )
     images = np.tile(train.groups(), views)
     widths = [level.width for level in levels] or [len(mean)]
-    parts = _parts(train, manifest, levels)
+    stored = not fits_in_memory(len(train) * views, len(mean))
+    parts = _parts(train, manifest, levels, stored=stored)
     labels = np.tile(train.labels, (views, *[1] * (train.labels.ndim - 1)))
-    return HeadRows(parts, labels, images, mean, variance, widths, views)
+    by = executor if stored else None
+    return HeadRows(parts, labels, images, mean, variance, widths, views, by)
 
 
 def _refit(
-    head: keras.Model, solved: Solved, train: HeadRows, validation: list[NDArray[np.floating]],
+    head: keras.Model, solved: Solved, train: HeadRows, validation: Sequence[Rows],
     images: FeatureRows, options: HeadOptions,
 ) -> RefittedHead:  # fmt: skip
     """Fit the chosen head to train and validation; sets the weights of `head`."""
@@ -253,7 +287,7 @@ def _fit_detector(
 
 
 def _measure(
-    solved: Solved, train: HeadRows, validation: list[NDArray[np.floating]],
+    solved: Solved, train: HeadRows, validation: Sequence[Rows],
     labels: NDArray[Any], clock: Clock,
 ) -> Epoch:  # fmt: skip
     """Return loss and accuracy of a head without its offset, as a line of the learning curve.

@@ -37,7 +37,7 @@ from regraft_core.runtime.addresses import refuse_credentials
 from regraft_core.runtime.errors import InputError
 
 MAX_NODES = 1024
-RAY_STEPS = frozenset({"ingest", "extract_features"})
+RAY_STEPS = frozenset({"ingest", "extract_features", "train_head", "fine_tune"})
 """Steps that give work to Ray nodes."""
 SHARED_MEMORY = "1Gi"
 OBJECT_STORE_FRACTION = 0.9  # of the shared memory, which Ray must not exceed

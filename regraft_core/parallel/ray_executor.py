@@ -10,10 +10,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regraft_core.parallel.executor import Executor
 from regraft_core.runtime.addresses import is_http
 from regraft_core.runtime.object_stores import is_store_uri
+
+if TYPE_CHECKING:
+    from regraft_core.parallel.ray_group import NodeGroup
 
 RAY_VARIABLE = "REGRAFT_RAY"
 """Address of a Ray cluster: HOST:PORT, `auto` or `ray://HOST:PORT`; empty or missing for none."""
@@ -41,3 +45,19 @@ def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Execu
     buckets = [uri for uri in map(str, used) if is_store_uri(uri) and not is_http(uri)]
     with connect(address, Path(folder) if folder else None, existing, buckets) as executor:
         yield executor
+
+
+@contextlib.contextmanager
+def ray_nodes(folder: str | Path | None, *used: str | Path) -> Iterator[NodeGroup | None]:
+    """Connect to the cluster for the context, for one process on each node; see `ray_executor`.
+
+    Raises:
+        InputError: as `ray_connection.connect`.
+    """
+    with ray_executor(folder, *used) as executor:
+        if executor is None:
+            yield None
+            return
+        from regraft_core.parallel.ray_group import NodeGroup
+
+        yield NodeGroup()

@@ -7,8 +7,10 @@ order of the tasks. A worker is sent the name of a function of Regraft and plain
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -43,7 +45,7 @@ class Worker:
     """What runs in an actor: one function at a time, prepared once."""
 
     def __init__(self) -> None:
-        self._prepared: tuple[Any, ...] = ()
+        self._prepared = b""
         self._call: Callable[[Any], Any] | None = None
 
     def prepare(self, folder: str, name: str, setup: tuple[Any, ...]) -> None:
@@ -52,17 +54,17 @@ class Worker:
         The function of the last work is kept for another one with the same setup, such as the next
         view of an extraction. Relative paths of the tasks are those of the working folder.
         """
-        if self._prepared == (folder, name, setup):
+        # Not compared as values, because arrays in a setup have no single result.
+        wanted = hashlib.sha256(pickle.dumps((folder, name, setup))).digest()
+        if self._prepared == wanted:
             return
-        self._prepared, self._call = (), None  # frees the memory of the last work
+        self._prepared, self._call = b"", None  # frees the memory of the last work
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        # TensorFlow would otherwise use all cores; Ray sets this one to the CPUs of the worker.
-        for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "1"))
+        set_threads()
         function = find_function(name)
         self._call = function(*setup) if setup else function
-        self._prepared = folder, name, setup
+        self._prepared = wanted
 
     def call(self, task: Any) -> Any:
         """Return the result of a task."""
@@ -277,6 +279,12 @@ def _cause_of(error: RayTaskError) -> BaseException:
     """Return the error of a task; of one that cannot be sent to another process, its text."""
     cause: BaseException = error.cause
     return RuntimeError(str(cause)) if isinstance(cause, RayError) else cause
+
+
+def set_threads() -> None:
+    """Have TensorFlow use only the CPUs of this actor, to which Ray sets `OMP_NUM_THREADS`."""
+    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def nodes() -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from regraft_core.runtime.errors import RegraftError, may_pass
 from regraft_core.runtime.printable import one_line
@@ -90,6 +91,30 @@ class ProgressReporter:
         """Report that `count` more are done; several threads may do so."""
         with self._lock:
             self(self._done + count)
+
+
+class ReportRelay:
+    """Reports again what another process reports into a file, by `REGRAFT_EVENTS`.
+
+    Args:
+        path: the file, which need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place = path, 0
+
+    def __call__(self) -> None:
+        """Report the progress that was added to the file."""
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as file:
+            file.seek(self._place)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._place += len(line)
+                values = json.loads(line)
+                if values["event"] in ("progress", "count"):
+                    _print(PROGRESS_MARK, values["text"])
+                _send(values.pop("event"), **values)
 
 
 def describe_count(done: int, total: int | None, seconds: float) -> str:

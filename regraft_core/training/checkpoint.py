@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.formats.content_store import ContentStore
 from regraft_core.formats.manifest_storage import digest_file, digest_of, write_text
 from regraft_core.formats.manifests.model import Epoch
 from regraft_core.formats.stored_artifacts import save_work, working_folder
@@ -42,6 +43,16 @@ class Progress:
 def checkpoint_folder(work_dir: str, step: str, fingerprint: str) -> Path | None:
     """Return the folder of the content store for a step's state, one per fingerprint."""
     return working_folder(work_dir, f"{step}-{fingerprint[:32]}")
+
+
+def saved_states(work_dir: str, step: str) -> dict[str, float]:
+    """Return when each state of a step was last saved, in seconds, by the name of its entry.
+
+    Raises:
+        InputError: the store cannot be read.
+    """
+    usage = ContentStore(work_dir).usage() if work_dir else {}
+    return {name: one.changed for name, one in usage.items() if name.startswith(f"{step}-")}
 
 
 def save(folder: Path, model: keras.Model, optimizer: Any, progress: Progress) -> None:

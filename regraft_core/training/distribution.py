@@ -15,15 +15,15 @@ def distribution_strategy(strategy: str) -> Any:
     If `TF_CONFIG` names several machines, call it before TensorFlow runs any operation.
 
     Raises:
-        InputError: several machines and a fine-tuning strategy other than `full`.
+        InputError: several machines and a fine-tuning strategy other than `top` and `full`.
         RegraftError: TensorFlow has already run an operation.
     """
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
     workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-    if workers > 1 and strategy != "full":
+    if workers > 1 and strategy not in ("top", "full"):
         raise InputError(
-            f"TF_CONFIG names {workers} machines: expected strategy full, got {strategy}; the "
-            "others train on one machine"
+            f"TF_CONFIG names {workers} machines: expected strategy top or full, got {strategy}; "
+            "the others train on one machine"
         )
     if workers > 1:
         try:
@@ -33,6 +33,13 @@ def distribution_strategy(strategy: str) -> Any:
     if len(tf.config.list_logical_devices("GPU")) > 1 and strategy != "head":
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def process_count() -> int:
+    """Return how many processes train together, on several machines or on one."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    jobs = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return max(sum(map(len, jobs.values())), 1)
 
 
 def is_chief() -> bool:

@@ -21,6 +21,7 @@ from regraft_core.formats.manifests.features import FeatureShard, FeaturesManife
 from regraft_core.formats.records import NO_GROUP
 from regraft_core.formats.stored_artifacts import content_file
 from regraft_core.runtime.errors import InputError
+from regraft_core.training.stored_part import StoredPart
 
 if TYPE_CHECKING:
     from regraft_core.training.training_source import Batch, Resident, Source
@@ -123,6 +124,7 @@ class FeatureRows:
     ) -> None:
         by_view = [_parts(folders, split, view) for view in range(views)]
         parts = by_view[0]
+        self._by_view, self._array = by_view, array
         self._starts = np.cumsum([0] + [shard.count for _, shard in parts])
         self._maps: list[list[NDArray[np.floating]]] = [
             [_load(folder, shard, array) for folder, shard in each] for each in by_view
@@ -159,6 +161,17 @@ class FeatureRows:
     def parts(self) -> list[NDArray[np.floating]]:
         """Return all rows as stored, [m, width] of each shard, view after view."""
         return [array.reshape(len(array), -1) for view in self._maps for array in view]
+
+    def stored_parts(self) -> list[StoredPart]:
+        """Return the rows of `parts` without reading them."""
+        width = math.prod(self.row_shape)
+        return [
+            StoredPart(
+                str(folder.absolute()), array_file(folder, shard.stem, self._array).name,
+                (shard.count, width), slice(0, shard.count),
+            )
+            for view in self._by_view for folder, shard in view
+        ]  # fmt: skip
 
     @property
     def nbytes(self) -> int:

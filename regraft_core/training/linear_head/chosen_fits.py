@@ -65,6 +65,8 @@ class MemberFits:
 
     def _ridge_system(self, name: str, scaling: Scaling) -> RidgeSystem:
         if name not in self._ridge:
-            targets, weights = self._task.targets, self._task.weights
-            self._ridge[name] = RidgeSystem(self._rows.parts, targets, weights, scaling)
+            rows, task = self._rows, self._task
+            self._ridge[name] = RidgeSystem(
+                rows.parts, task.targets, task.weights, scaling, rows.executor
+            )
         return self._ridge[name]

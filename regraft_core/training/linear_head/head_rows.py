@@ -5,16 +5,21 @@ All rows of an image, which are its views, are in one fold, and in a sample or n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.parallel.executor import Executor
 from regraft_core.training.linear_head.linear_classifier import Scaling
+from regraft_core.training.linear_head.row_blocks import Rows
+from regraft_core.training.stored_part import StoredPart
 
 Floats = NDArray[np.float64]
+IN_MEMORY_BYTES = 2 << 30
+"""Rows in memory as float32 up to this size, otherwise read and scaled again in each step."""
 # Features whose variance is below this fraction of the mean are not scaled up any further.
 VARIANCE_FLOOR = 1e-3
 
@@ -28,35 +33,47 @@ class HeadRows:
     `images` numbers the image of each row, or its group of near duplicates: their rows are never in
     two folds.
     `mean` and `variance` are those of the features, float32 [width]; `widths` those of the levels.
-    The rows are view after view of all images.
+    The rows are view after view of all images. Rows that are too many for the memory are parts in
+    files; with `executor`, its workers compute the sums over them.
     """
 
-    parts: Sequence[NDArray[Any]]
+    parts: Sequence[Rows]
     labels: NDArray[Any]
     images: NDArray[np.int64]
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
     widths: Sequence[int]
     views: int = 1
+    executor: Executor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Return the stored rows at sorted indices."""
-        ends = np.cumsum([len(part) for part in self.parts])
-        pieces = []
-        for part, end in zip(self.parts, ends, strict=True):
-            inside = indices[(indices >= end - len(part)) & (indices < end)]
-            pieces.append(part[inside - (end - len(part))])
-        return np.concatenate(pieces)
+        return np.concatenate([part[inside] for part, inside in self._inside(indices)])
 
     def subset(self, indices: NDArray[np.int64]) -> HeadRows:
-        """Return the rows at sorted indices, scaled as all of them."""
-        return replace(
-            self, parts=[self.take(indices)], labels=self.labels[indices],
-            images=self.images[indices],
-        )  # fmt: skip
+        """Return the rows at sorted indices, scaled as all of them; those in files stay there."""
+        parts: list[Rows] = [
+            part.pick(inside) for part, inside in self._inside(indices)
+            if isinstance(part, StoredPart)
+        ]  # fmt: skip
+        if len(parts) < len(self.parts):
+            parts = [self.take(indices)]
+        return replace(self, parts=parts, labels=self.labels[indices], images=self.images[indices])
+
+    def _inside(self, indices: NDArray[np.int64]) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+        """Yield each part, and which of its rows are at sorted indices."""
+        ends = np.cumsum([len(part) for part in self.parts])
+        for part, end in zip(self.parts, ends, strict=True):
+            inside = indices[(indices >= end - len(part)) & (indices < end)]
+            yield part, inside - (end - len(part))
+
+
+def fits_in_memory(rows: int, width: int) -> bool:
+    """Return whether so many rows are kept in memory as float32."""
+    return 4 * rows * width <= IN_MEMORY_BYTES
 
 
 def scalings(rows: HeadRows) -> dict[str, Scaling]:

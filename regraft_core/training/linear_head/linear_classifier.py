@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft_core.training.stored_part import StoredPart
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -16,9 +18,9 @@ class Scaling:
     shift: NDArray[np.float32]
     factor: NDArray[np.float32]
 
-    def apply(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+    def apply(self, rows: NDArray[Any] | StoredPart) -> NDArray[np.float32]:
         """Return scaled rows, float32 [n, width]."""
-        scaled = rows.astype(np.float32)
+        scaled: NDArray[np.float32] = rows.astype(np.float32)
         scaled -= self.shift
         scaled *= self.factor
         return scaled

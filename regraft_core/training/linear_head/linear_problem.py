@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from regraft_core.parallel.executor import Executor
 from regraft_core.training.linear_head.linear_classifier import Scaling
+from regraft_core.training.linear_head.row_blocks import RowBlocks, Rows
 
 Floats = NDArray[np.float64]
 # Axes with less than this fraction of the longest one's length are rounding errors.
 SHORTEST_AXIS = 1e-6
-# Values of rows that are converted to float32 at a time.
-BLOCK_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -34,37 +33,21 @@ class Problem:
     With `scaling`, rows are stored features, scaled block by block, so that they need not fit in
     memory as float32. `squares` are the mean squares on `axes` [r], or without axes those of the
     rows [width], or their mean products [width, width], with which steps are fewer and longer.
+    With `executor`, its workers compute the sums over the rows.
     """
 
-    parts: Sequence[NDArray[Any]]
+    parts: Sequence[Rows]
     targets: Floats
     weights: Floats
     squares: Floats
     scaling: Scaling | None = None
     axes: Axes | None = None
+    executor: Executor | None = None
 
-    def blocks(self) -> list[Block]:
-        """Return the blocks of rows, with their place."""
-        found, done = [], 0
-        for part in self.parts:
-            size = max(BLOCK_VALUES // max(part.shape[1], 1), 1)
-            for first in range(0, len(part), size):
-                rows = part[first : first + size]
-                found.append(Block(slice(done + first, done + first + len(rows)), rows))
-            done += len(part)
-        return found
-
-    def scaled(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the rows of a block as they are multiplied by the kernel."""
-        return rows if self.scaling is None else self.scaling.apply(rows)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some rows of a problem, as stored, and their place in it."""
-
-    place: slice
-    rows: NDArray[Any]
+    @property
+    def blocks(self) -> RowBlocks:
+        """The rows with their targets and weights, in blocks."""
+        return RowBlocks(self.parts, self.targets, self.weights, self.scaling, self.executor)
 
 
 def principal_axes(rows: NDArray[np.float32]) -> Axes:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.step_reports import ProgressReporter
-from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows
+from regraft_core.training.linear_head.head_rows import HeadRows, fits_in_memory, sample_rows
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
 from regraft_core.training.linear_head.loss_minimization import Solver
 
 Floats = NDArray[np.float64]
-# Rows in memory as float32 up to this size, otherwise scaled again in each step.
-IN_MEMORY_BYTES = 2 << 30
 # Features up to these have their products computed, from twice as many rows; it takes seconds.
 MAX_PRODUCTS = 8192
 
@@ -109,17 +106,16 @@ def make_problem(
     """
     width = len(rows.mean)
     if min(len(rows), width) > len(sample):
-        problem = Problem(rows.parts, targets, weights, _squares(rows, scaling), scaling)
-        if 4 * len(rows) * width <= IN_MEMORY_BYTES:
-            problem = replace(
-                problem, parts=[scaling.apply(part) for part in rows.parts], scaling=None
-            )
-        return problem, None
+        squares = _squares(rows, scaling)
+        if fits_in_memory(len(rows), width):
+            scaled = [scaling.apply(part) for part in rows.parts]
+            return Problem(scaled, targets, weights, squares), None
+        return Problem(rows.parts, targets, weights, squares, scaling, executor=rows.executor), None
     axes = principal_axes(scaling.apply(rows.take(sample)))
-    if 4 * len(rows) * len(axes.squares) <= IN_MEMORY_BYTES:
+    if fits_in_memory(len(rows), len(axes.squares)):
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
         return Problem(coordinates, targets, weights, axes.squares), axes
-    return Problem(rows.parts, targets, weights, axes.squares, scaling, axes), axes
+    return Problem(rows.parts, targets, weights, axes.squares, scaling, axes, rows.executor), axes
 
 
 def _squares(rows: HeadRows, scaling: Scaling) -> NDArray[np.float64]:

@@ -7,27 +7,27 @@ axis gets its own scale, and L-BFGS needs tens of steps where it would need thou
 very many features take long to find; then the Cholesky factor of the approximate curvature, which
 is quick, takes their place (Nocedal and Wright, Numerical Optimization, 2006, chapter 5).
 
-Blocks of rows are computed on all cores, and summed in their order, so that the result does not
-depend on the number of cores.
+Blocks of rows are computed on all cores, or by the workers of an executor, and summed in their
+order, so that the result depends neither on the number of cores nor on the workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from regraft_core.runtime.machine import available_cores
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.linear_problem import Block, Problem
+from regraft_core.training.linear_head.linear_problem import Problem
 
 Floats = NDArray[np.float64]
+LossPart = tuple[float, NDArray[np.float32], Floats]
+"""The loss of some rows, and its gradients by the kernel [width, k] and by the bias [k]."""
 MAX_STEPS = 500
 # L-BFGS also stops when the gradient on the scaled coordinates is below this, the precision of
 # products in float32.
@@ -93,15 +93,17 @@ class PenalizedLoss:
     """What is minimized, and in which coordinates.
 
     Attributes:
-        of_logits: maps the logits [m, k] of some rows and their place in the problem to their part
-            of the loss and its gradient by the logits [m, k].
+        of_rows: a function of a block of rows, as `RowBlocks.map` takes it. Its arguments are a
+            kernel [width, k] float32, a bias [k] and `arguments`; it returns `loss_part`.
+        arguments: more arguments of `of_rows`, the same in each step.
         of_kernel: maps a kernel to its penalty and the gradient of that.
         coordinates: those of the kernel in which the curvature is about one.
         bias_scale: the same for the bias, a number or [k].
         tolerance: L-BFGS stops when a step lowers the loss by less than this fraction of it.
     """
 
-    of_logits: Callable[[Floats, slice], tuple[float, Floats]]
+    of_rows: Callable[..., LossPart]
+    arguments: tuple[Any, ...]
     of_kernel: Callable[[Floats], tuple[float, Floats]]
     coordinates: Coordinates
     bias_scale: Floats | float
@@ -133,42 +135,45 @@ def minimize_loss(
 ) -> Weights:
     """Return the classifier with the lowest loss. `start` and the result are on the axes."""
     classes, space = problem.targets.shape[1], loss.coordinates
-    axes, blocks = problem.axes, problem.blocks()
-    with ThreadPoolExecutor(min(available_cores(), len(blocks)) or 1) as threads:
+    axes, blocks = problem.axes, problem.blocks
 
-        def value_and_gradient(flat: Floats) -> tuple[float, Floats]:
-            matrix = flat.reshape(-1, classes)
-            kernel, bias = space.kernel(matrix[:-1]), matrix[-1] * loss.bias_scale
-            inner = kernel.astype(np.float32)
-            used = inner if axes is None else axes.basis @ inner
+    def value_and_gradient(flat: Floats) -> tuple[float, Floats]:
+        matrix = flat.reshape(-1, classes)
+        kernel, bias = space.kernel(matrix[:-1]), matrix[-1] * loss.bias_scale
+        inner = kernel.astype(np.float32)
+        used = inner if axes is None else axes.basis @ inner
+        value, gradient, bias_gradient = 0.0, np.zeros(used.shape), np.zeros(classes)
+        for part, part_gradient, part_bias in blocks.map(loss.of_rows, used, bias, *loss.arguments):
+            value += part
+            gradient += part_gradient
+            bias_gradient += part_bias
+        if axes is not None:
+            gradient = axes.basis.T @ gradient
+        penalty, penalty_gradient = loss.of_kernel(kernel)
+        gradient = space.gradient(gradient + penalty_gradient)
+        stacked = np.vstack([gradient, bias_gradient * loss.bias_scale])
+        return value + penalty, stacked.ravel()
 
-            def of_block(block: Block) -> tuple[float, NDArray[np.float32], Floats]:
-                rows = problem.scaled(block.rows)
-                logits = (rows @ used).astype(np.float64) + bias
-                value, errors = loss.of_logits(logits, block.place)
-                return value, rows.T @ errors.astype(np.float32), errors.sum(axis=0)
-
-            value, gradient, bias_gradient = 0.0, np.zeros(used.shape), np.zeros(classes)
-            for part, part_gradient, part_bias in threads.map(of_block, blocks):
-                value += part
-                gradient += part_gradient
-                bias_gradient += part_bias
-            if axes is not None:
-                gradient = axes.basis.T @ gradient
-            penalty, penalty_gradient = loss.of_kernel(kernel)
-            gradient = space.gradient(gradient + penalty_gradient)
-            stacked = np.vstack([gradient, bias_gradient * loss.bias_scale])
-            return value + penalty, stacked.ravel()
-
-        first = np.vstack([space.of(start.kernel), start.bias / loss.bias_scale])
-        result = minimize(
-            value_and_gradient, first.ravel(), jac=True, method="L-BFGS-B",
-            callback=lambda weights: step(),
-            options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": loss.tolerance,
-                     "gtol": GRADIENT_TOLERANCE},
-        )  # fmt: skip
+    first = np.vstack([space.of(start.kernel), start.bias / loss.bias_scale])
+    result = minimize(
+        value_and_gradient, first.ravel(), jac=True, method="L-BFGS-B",
+        callback=lambda weights: step(),
+        options={"maxiter": MAX_STEPS, "maxcor": 20, "ftol": loss.tolerance,
+                 "gtol": GRADIENT_TOLERANCE},
+    )  # fmt: skip
     matrix = result.x.reshape(-1, classes)
     return Weights(space.kernel(matrix[:-1]), matrix[-1] * loss.bias_scale)
+
+
+def logits_of(rows: NDArray[np.float32], kernel: NDArray[np.float32], bias: Floats) -> Floats:
+    """Return the logits [m, k] of rows [m, width]."""
+    logits: Floats = (rows @ kernel).astype(np.float64) + bias
+    return logits
+
+
+def loss_part(rows: NDArray[np.float32], value: float, errors: Floats) -> LossPart:
+    """Return the part of the loss of rows, from its value and its gradient by the logits [m, k]."""
+    return value, rows.T @ errors.astype(np.float32), errors.sum(axis=0)
 
 
 def make_coordinates(curvature: Floats, penalty: float) -> Coordinates:

@@ -8,24 +8,19 @@ scalings and penalties can be compared in the time of one logistic regression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-from regraft_core.runtime.machine import available_cores
+from regraft_core.parallel.executor import Executor
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
+from regraft_core.training.linear_head.row_blocks import RowBlocks, Rows
 
 Floats = NDArray[np.float64]
 ClosedForm = Literal["ridge", "discriminant"]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-# Values of rows that are scaled at a time.
-BLOCK_VALUES = 1 << 24
 # The variance of a discriminant coordinate within classes is at least this fraction of the whole.
 LEAST_WITHIN = 1e-9
 
@@ -66,44 +61,33 @@ class RidgeSystem:
     """Ridge regressions of the same rows, whose products are computed once.
 
     A fit minimizes the weighted mean squared error + penalty * the kernel's sum of squares. The
-    system that it solves has the rows' or the features' size, whichever is smaller.
+    system that it solves has the rows' or the features' size, whichever is smaller. Blocks of rows
+    are computed on all cores, or by the workers of an executor, and summed in their order.
     """
 
     def __init__(
-        self, parts: Sequence[NDArray[Any]], targets: Floats, weights: Floats, scaling: Scaling
-    ) -> None:
+        self, parts: Sequence[Rows], targets: Floats, weights: Floats, scaling: Scaling,
+        executor: Executor | None = None,
+    ) -> None:  # fmt: skip
         """Take stored features in parts of [m, width], targets [n, k] and weights [n]."""
+        blocks = RowBlocks(parts, targets, weights, scaling, executor)
         self._total = float(weights.sum())
         self._prior = np.average(targets, axis=0, weights=weights)
         self._center = np.zeros(len(scaling.factor))
-        for rows, place in _blocks(parts, scaling):
-            self._center += weights[place] @ rows / self._total
-        roots = np.sqrt(weights)
-        self._residuals = (targets - self._prior) * roots[:, None]
-
-        def weighted(block: tuple[NDArray[np.float32], slice]) -> NDArray[np.float32]:
-            rows, place = block
-            rows -= self._center.astype(np.float32)
-            rows *= roots[place, None].astype(np.float32)
-            return rows
-
+        for part in blocks.map(center_of, self._total):
+            self._center += part
+        center = self._center.astype(np.float32)
         self._rows: NDArray[np.float32] | None = None
         if len(targets) <= len(self._center):
-            self._rows = np.concatenate([weighted(block) for block in _blocks(parts, scaling)])
+            self._rows = np.concatenate(list(blocks.map(weighted_rows, center)))
+            self._residuals = _residuals(targets, weights, self._prior)
             self._products = (self._rows @ self._rows.T).astype(np.float64)
             self._moments = self._rows.T @ self._residuals
             return
-
-        def products(
-            block: tuple[NDArray[np.float32], slice],
-        ) -> tuple[NDArray[np.float32], Floats]:
-            rows = weighted(block)
-            return rows.T @ rows, rows.T @ self._residuals[block[1]]
-
         width = len(self._center)
         self._products = np.zeros((width, width))
         self._moments = np.zeros((width, targets.shape[1]))
-        for of_block, moments in _on_all_cores(products, _blocks(parts, scaling)):
+        for of_block, moments in blocks.map(products_of, center, self._prior):
             self._products += of_block
             self._moments += moments
 
@@ -143,20 +127,30 @@ def _solve(products: Floats, right: Floats, ridge: float) -> Floats:
     return solution
 
 
-def _blocks(
-    parts: Sequence[NDArray[Any]], scaling: Scaling
-) -> Iterator[tuple[NDArray[np.float32], slice]]:
-    done, size = 0, max(BLOCK_VALUES // max(len(scaling.factor), 1), 1)
-    for part in parts:
-        for first in range(0, len(part), size):
-            rows = scaling.apply(part[first : first + size])
-            yield rows, slice(done + first, done + first + len(rows))
-        done += len(part)
+def center_of(rows: NDArray[np.float32], targets: Floats, weights: Floats, total: float) -> Floats:
+    """Return a block's part of the weighted mean of the rows; `total` is of all weights."""
+    center: Floats = weights @ rows / total
+    return center
 
 
-def _on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results in order; not more items than cores are in memory at a time."""
-    cores, left = available_cores(), iter(items)
-    with ThreadPoolExecutor(cores) as threads:
-        while some := list(islice(left, cores)):
-            yield from threads.map(function, some)
+def weighted_rows(
+    rows: NDArray[np.float32], targets: Floats, weights: Floats, center: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the centered rows of a block times the roots of their weights, in place."""
+    rows -= center
+    rows *= np.sqrt(weights)[:, None].astype(np.float32)
+    return rows
+
+
+def products_of(
+    rows: NDArray[np.float32], targets: Floats, weights: Floats, center: NDArray[np.float32],
+    prior: Floats,
+) -> tuple[NDArray[np.float32], Floats]:  # fmt: skip
+    """Return the products [width, width] of a block's rows, and those with the targets."""
+    weighted = weighted_rows(rows, targets, weights, center)
+    return weighted.T @ weighted, weighted.T @ _residuals(targets, weights, prior)
+
+
+def _residuals(targets: Floats, weights: Floats, prior: Floats) -> Floats:
+    residuals: Floats = (targets - prior) * np.sqrt(weights)[:, None]
+    return residuals

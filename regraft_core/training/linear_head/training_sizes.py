@@ -15,6 +15,7 @@ from regraft_core.training.linear_head.head_rows import HeadRows
 from regraft_core.training.linear_head.head_selection import SolvedHead, fit_again
 from regraft_core.training.linear_head.head_time import HeadTime
 from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.row_blocks import Rows
 
 # Parts of the training images that are compared with all of them; each contains those before.
 FRACTIONS = (0.25, 0.5, 0.75)
@@ -73,7 +74,7 @@ class SizeCurve:
 
 
 def measure_sizes(
-    solved: SolvedHead, rows: HeadRows, held_out: Sequence[NDArray[np.floating]],
+    solved: SolvedHead, rows: HeadRows, held_out: Sequence[Rows],
     labels: NDArray[np.int32], class_weights: Sequence[float] | None, options: HeadOptions,
     time: HeadTime | None = None,
 ) -> SizeCurve | None:  # fmt: skip

@@ -18,9 +18,12 @@ from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.linear_problem import Problem
 from regraft_core.training.linear_head.loss_minimization import (
     Coordinates,
+    LossPart,
     PenalizedLoss,
     ScaledAxes,
     Solver,
+    logits_of,
+    loss_part,
     make_coordinates,
     minimize_loss,
 )
@@ -90,19 +93,26 @@ def _solve_together(
     """Solve labels, whose penalties are `each` [k], by one minimization."""
     count = len(problem.targets)
 
-    def of_logits(logits: Floats, place: slice) -> tuple[float, Floats]:
-        targets = problem.targets[place]
-        errors = (expit(logits) - targets) / count
-        return float(binary_losses(logits, targets).sum()) / count, errors
-
     def of_kernel(kernel: Floats) -> tuple[float, Floats]:
         return 0.5 * float((each * np.square(kernel)).sum()), each * kernel
 
     frequencies = label_frequencies(problem.targets)
     curvature = np.maximum(frequencies * (1.0 - frequencies), LEAST_CURVATURE)
     space = _coordinates(problem, curvature, each)
-    loss = PenalizedLoss(of_logits, of_kernel, space, 1.0 / np.sqrt(curvature), LOSS_TOLERANCE)
+    loss = PenalizedLoss(
+        log_losses_of, (count,), of_kernel, space, 1.0 / np.sqrt(curvature), LOSS_TOLERANCE
+    )
     return minimize_loss(problem, loss, start, step)
+
+
+def log_losses_of(
+    rows: NDArray[np.float32], targets: Floats, weights: Floats, kernel: NDArray[np.float32],
+    bias: Floats, count: int,
+) -> LossPart:  # fmt: skip
+    """Return the part of the log losses of all labels of a block; `count` is of all rows."""
+    logits = logits_of(rows, kernel, bias)
+    value = float(binary_losses(logits, targets).sum()) / count
+    return loss_part(rows, value, (expit(logits) - targets) / count)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from components.extract_features.extract_features import extract_features
-from components.train_head.train_head import train_head
+from components.train_head.train_head import exceeds_memory, train_head
 from regraft_core.formats.manifest_storage import digest_file
 from regraft_core.formats.manifests.dataset import Split
 from regraft_core.formats.manifests.features import FeatureShard, FeaturesManifest
 from regraft_core.formats.option_parsing import parse_options
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import GROUPS, LABELS, LEVELS, FeatureRows, array_file
+from regraft_core.training.linear_head import head_rows, training_sizes
 from regraft_core.training.linear_head.held_out_scores import log_loss
 from regraft_core.training.linear_head.refitted_head import REFIT_FILE, RefittedHead
 from regraft_core.training.loop import class_weights
@@ -38,6 +40,29 @@ def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = FeatureOptions(backbone="tiny", poolings=("gap", "gmp", "flatten"), keep_cut=False)
     extract_features(dataset, out, options)
     return out
+
+
+def test_rows_that_exceed_the_memory_are_read_from_disk(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an executor with the same bits; and the head is that of rows in memory."""
+    options = HeadOptions(levels="all", folds=3)
+    assert not exceeds_memory([features], options)
+    whole = train_head([features], tmp_path / "whole", options)
+    monkeypatch.setattr(head_rows, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(training_sizes, "MAX_VALUES", 0)
+    assert exceeds_memory([features], options)
+    executors = {"threads": None, "tasks": LocalProcesses(1)}
+    stored = [train_head([features], tmp_path / name, options, one)
+              for name, one in executors.items()]  # fmt: skip
+    threads, tasks = (
+        [*load_model(tmp_path / name)[0].get_weights(), RefittedHead.read(
+            tmp_path / name, manifest.head["refit"]).kernel]
+        for name, manifest in zip(executors, stored, strict=True)
+    )  # fmt: skip
+    for one, other in zip(threads, tasks, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert stored[0].validation_loss == pytest.approx(whole.validation_loss, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", ["gap", "gmp", "flatten"])

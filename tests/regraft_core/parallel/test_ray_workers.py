@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.extract_features.extract_features import extract_features
@@ -25,8 +27,15 @@ from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
 from regraft_core.runtime.errors import InputError, RegraftError
 from regraft_core.runtime.out_of_memory import is_out_of_memory
+from regraft_core.training.linear_head import head_rows
+from regraft_core.training.linear_head.head_rows import HeadRows, scalings
+from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.logistic_fits import LogisticFits
+from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
+from regraft_core.training.linear_head.ridge_regression import RidgeSystem
 from tests.conftest import Trained
 from tests.regraft_core.parallel.test_local_processes import die, die_once, refuse
+from tests.regraft_core.training.linear_head.test_row_blocks import CLASSES, stored_rows
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.long(seconds=60)
@@ -111,6 +120,25 @@ def test_a_worker_prepares_again_only_for_another_setup(workers: Executor, tmp_p
     for folder in (folders[0], folders[0], folders[1]):
         assert list(workers.map_prepared(prepare_mark, folder, [-1, -2], "predict")) == [1, 2]
     assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]
+
+
+def test_a_head_of_rows_on_disk_is_that_of_this_process(
+    workers: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ridge regression and logistic regression, each of sums over blocks of rows."""
+    monkeypatch.setattr(head_rows, "IN_MEMORY_BYTES", 0)
+    here = stored_rows(tmp_path)
+    scaling, targets = scalings(here)["level"], np.eye(CLASSES)[here.labels]
+
+    def fit(rows: HeadRows) -> list[Weights]:
+        ones = np.ones(len(rows))
+        system = RidgeSystem(rows.parts, targets, ones, scaling, rows.executor)
+        logistic = LogisticFits(rows, targets, ones, scaling, np.arange(10), MULTINOMIAL)
+        return [system.fit(0.1), logistic.fit(1.0)]
+
+    for one, other in zip(fit(here), fit(replace(here, executor=workers)), strict=True):
+        np.testing.assert_array_equal(one.kernel, other.kernel)
+        np.testing.assert_array_equal(one.bias, other.bias)
 
 
 def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(

@@ -15,6 +15,7 @@ from regraft_core.runtime.errors import InputError, ParityError
 from regraft_core.runtime.step_reports import (
     EVENTS_VARIABLE,
     ProgressReporter,
+    ReportRelay,
     describe_count,
     log_progress,
     run_step,
@@ -157,3 +158,28 @@ def test_parallel_steps_share_the_file(events_file: Path) -> None:
     for number in range(4):
         own = [e["text"].split()[1] for e in events if e.get("text", "").startswith(f"{number} ")]
         assert own == [str(count) for count in range(200)]
+
+
+def test_a_relay_reports_what_another_process_reports(
+    events_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Each line once, and only when it is complete."""
+    theirs = tmp_path / "theirs"
+    relay = ReportRelay(theirs)
+    relay()
+    theirs.touch()
+    with monkeypatch.context() as patch:
+        patch.setenv(EVENTS_VARIABLE, str(theirs))
+        log_progress("one")
+    capsys.readouterr()
+    relay()
+    for text in ('{"event": "live", "text": "2 of 4"}\n{"event": "prog', 'ress", "text": "two"}\n'):
+        with open(theirs, "a") as file:
+            file.write(text)
+        relay()
+        relay()
+    assert capsys.readouterr().out == "[regraft] one\n[regraft] two\n"
+    assert [tuple(event.values()) for event in read(events_file)] == [
+        ("progress", "one"), ("live", "2 of 4"), ("progress", "two")
+    ]  # fmt: skip

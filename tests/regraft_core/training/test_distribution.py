@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from regraft_core.runtime.errors import InputError
-from regraft_core.training.distribution import distribution_strategy, is_chief
+from regraft_core.training.distribution import distribution_strategy, is_chief, process_count
 
 ROOT = Path(__file__).parents[3]
 # Sums over two replicas are added in another order than those of one.
@@ -38,13 +38,13 @@ def test_two_replicas_take_the_same_steps_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cluster", [{"worker": ["a:1", "b:1"]},
                                      {"chief": ["a:1"], "worker": ["b:1"]}])  # fmt: skip
-def test_several_machines_only_train_full(
+def test_several_machines_only_train_top_and_full(
     monkeypatch: pytest.MonkeyPatch, cluster: dict[str, list[str]]
 ) -> None:
     task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
-    with pytest.raises(InputError, match=r"names 2 machines: expected strategy full, got top"):
-        distribution_strategy("top")
+    with pytest.raises(InputError, match=r"2 machines: expected strategy top or full, got auto"):
+        distribution_strategy("auto")
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,7 @@ def test_only_the_first_machine_is_the_chief(
     spec = tf.train.ClusterSpec({job: ["a:1", "b:1"] for job in jobs})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, "", *task)
     strategy = SimpleNamespace(cluster_resolver=resolver)
+    assert process_count() == 1
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
     assert is_chief() is chief
+    assert process_count() == 2 * len(jobs)

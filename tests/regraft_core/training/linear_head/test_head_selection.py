@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from regraft_core.formats.options.train_head import HeadOptions
-from regraft_core.training.linear_head import head_selection, logistic_fits
+from regraft_core.training.linear_head import head_rows, head_selection
 from regraft_core.training.linear_head.head_rows import HeadRows, deal_folds, scalings
 from regraft_core.training.linear_head.head_selection import SolvedHead, solve_head
 from regraft_core.training.linear_head.held_out_scores import (
@@ -109,7 +109,7 @@ def test_rows_beyond_the_sample_are_fitted_too(monkeypatch: pytest.MonkeyPatch) 
     whole = solve(rows, 3, None, fixed)
     for module, name, value in (
         (head_selection, "SELECTION_ROWS", 90),
-        (logistic_fits, "IN_MEMORY_BYTES", 0),
+        (head_rows, "IN_MEMORY_BYTES", 0),
         (head_selection, "SELECTION_ROWS", 6),
     ):
         with monkeypatch.context() as patch:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from regraft_core.training.linear_head import (
-    linear_problem,
     logistic_regression,
-    loss_minimization,
+    row_blocks,
 )
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
 from regraft_core.training.linear_head.logistic_regression import prior_weights, solve
+from regraft_core.training.linear_head.row_blocks import split_blocks
 
 CLASSES = 3
 PENALTY = 1e-3
@@ -61,10 +61,10 @@ def test_stored_rows_in_parts_and_blocks_have_the_same_solution(
     targets, weights = np.eye(CLASSES)[labels], np.linspace(0.5, 2.0, 120)
     start = prior_weights(targets, 10)
     whole = solve(Problem([scaled @ axes.basis], targets, weights, axes.squares), PENALTY, start)
-    monkeypatch.setattr(linear_problem, "BLOCK_VALUES", 70)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 70)
     parts = [rows[:50].astype(np.float64), rows[50:].astype(np.float64)]
     in_blocks = Problem(parts, targets, weights, axes.squares, scaling, axes)
-    assert len(in_blocks.blocks()) == 18
+    assert len(split_blocks(in_blocks.parts)) == 18
     found = solve(in_blocks, PENALTY, start)
     np.testing.assert_allclose(found.kernel, whole.kernel, atol=5e-3)
     plain = Problem(parts, targets, weights, np.square(scaled).mean(axis=0), scaling)
@@ -93,12 +93,12 @@ def test_the_solution_does_not_depend_on_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows, labels = sample(200, 10)
-    monkeypatch.setattr(linear_problem, "BLOCK_VALUES", 70)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 70)
     squares = np.square(rows).mean(axis=0).astype(np.float64)
     problem = Problem([rows], np.eye(CLASSES)[labels], np.ones(200), squares)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(loss_minimization, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(row_blocks, "available_cores", lambda cores=cores: cores)
         found.append(solve(problem, PENALTY, prior_weights(problem.targets, 10)))
     np.testing.assert_array_equal(found[0].kernel, found[1].kernel)
     np.testing.assert_array_equal(found[0].bias, found[1].bias)

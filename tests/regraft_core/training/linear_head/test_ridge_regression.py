@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-import regraft_core.training.linear_head.ridge_regression as module
+from regraft_core.training.linear_head import row_blocks
 from regraft_core.training.linear_head.linear_classifier import Scaling
 from regraft_core.training.linear_head.ridge_regression import (
     ClosedForm,
@@ -54,7 +54,7 @@ def test_no_other_weights_have_a_lower_loss(count: int) -> None:
 def test_parts_blocks_and_scaling_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, targets, weights = problem()
     whole = RidgeSystem([rows], targets, weights, unscaled()).fit(PENALTY)
-    monkeypatch.setattr(module, "BLOCK_VALUES", 7 * WIDTH)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 7 * WIDTH)
     scaling = Scaling(rows.mean(axis=0), np.full(WIDTH, 2.0, np.float32))
     stored = (rows / 2 + rows.mean(axis=0)).astype(np.float32)
     parts = RidgeSystem([stored[:9], stored[9:]], targets, weights, scaling).fit(PENALTY)

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from regraft_core.training.linear_head import linear_problem
+from regraft_core.training.linear_head import row_blocks
 from regraft_core.training.linear_head.linear_classifier import Weights
 from regraft_core.training.linear_head.linear_problem import Problem, principal_axes
+from regraft_core.training.linear_head.row_blocks import split_blocks
 from regraft_core.training.multilabel_head import binary_regressions
 from regraft_core.training.multilabel_head.binary_regressions import (
     binary_losses,
@@ -65,10 +66,10 @@ def test_products_of_features_and_blocks_have_the_same_solution(
 ) -> None:
     rows, targets = sample(150, 12)
     expected = solve(rows, targets)
-    monkeypatch.setattr(linear_problem, "BLOCK_VALUES", 12 * 40)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 12 * 40)
     products = (rows.T @ rows).astype(np.float64) / len(rows)
     problem = Problem([rows[:70], rows[70:]], targets, np.ones(150), products)
-    assert len(problem.blocks()) == 4
+    assert len(split_blocks(problem.parts)) == 4
     found = solve_labels(problem, PENALTIES, prior_classifiers(targets, 12))
     np.testing.assert_allclose(found.kernel, expected.kernel, atol=5e-3)
     np.testing.assert_allclose(found.bias, expected.bias, atol=5e-3)
